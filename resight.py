@@ -23,8 +23,7 @@ def require_own_packages() -> None:
         if path is None or path.parent.parent != home:
             problem = f"is hidden by {path}" if path else "cannot be found"
             raise ImportError(
-                f"the package '{name}' of Resight {problem}; "
-                "start Python in another folder or with the option -P"
+                f"the package '{name}' of Resight {problem}; start Python in another folder or with the option -P"
             )
 
 

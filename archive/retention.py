@@ -113,9 +113,7 @@ class KeyUse:
     kept: tuple[str, ...]
 
 
-def plan_prune(
-    tables: Tables, aliased: Mapping[str, str], keep_days: float = KEEP_DAYS
-) -> list[KeyUse]:
+def plan_prune(tables: Tables, aliased: Mapping[str, str], keep_days: float = KEEP_DAYS) -> list[KeyUse]:
     """Return every inference key of the tables, that of the newest run first. Writes nothing.
 
     `aliased` maps inference keys to the reason that an alias gives. Raises StorageUnreachable.
@@ -143,9 +141,7 @@ def prune(tables: Tables, aliased: Mapping[str, str], keep_days: float = KEEP_DA
             for table in snapshots.values():
                 table.vacuum(dry_run=False)
             return list(removed.values())
-        except (
-            CommitFailedError
-        ) as error:  # `block_concurrent_prune` of another process, or compacted
+        except CommitFailedError as error:  # `block_concurrent_prune` of another process, or compacted
             retries.wait(error)
         except (OSError, DeltaError) as error:
             raise storage_error(f"prune {tables.url}", error) from error
@@ -182,10 +178,7 @@ def _snapshots(tables: Tables) -> dict[str, DeltaTable]:
 
 
 def _plan(
-    tables: Tables,
-    snapshots: Mapping[str, DeltaTable],
-    aliased: Mapping[str, str],
-    keep_days: float,
+    tables: Tables, snapshots: Mapping[str, DeltaTable], aliased: Mapping[str, str], keep_days: float
 ) -> list[KeyUse]:
     now = datetime.now(UTC)
     needed = reasons(tables, aliased, keep_days, now)
@@ -218,14 +211,10 @@ def _delete(table: DeltaTable, keys: Collection[str]) -> None:
     stored = sorted(set(partition_keys(table)).intersection(keys))
     if stored:
         listed = ", ".join(map(literal, stored))
-        table.delete(
-            f"inference_key in ({listed})", commit_properties=properties_of(table, MAINTENANCE)
-        )
+        table.delete(f"inference_key in ({listed})", commit_properties=properties_of(table, MAINTENANCE))
 
 
-def reasons(
-    tables: Tables, aliased: Mapping[str, str], keep_days: float, now: datetime
-) -> dict[str, list[str]]:
+def reasons(tables: Tables, aliased: Mapping[str, str], keep_days: float, now: datetime) -> dict[str, list[str]]:
     """Return the reasons by inference key; `aliased` maps keys to the reason that an alias gives.
 
     Raises StorageUnreachable: if any reason cannot be read, nothing may be pruned.
@@ -252,10 +241,7 @@ def of_view(history: Sequence[View], keep_days: float, now: datetime) -> Iterato
     yield current.inference_key, f"view {current.name} shows it"
     back = [*not_rolled_back(history)[:-1][-1:], *history[:-1][-1:]]
     for view in {view.serial: view for view in back}.values():
-        yield (
-            view.inference_key,
-            f"view {view.name} can be rolled back to it (number {view.serial})",
-        )
+        yield (view.inference_key, f"view {view.name} can be rolled back to it (number {view.serial})")
     since = now - timedelta(days=keep_days)
     for view, successor in itertools.pairwise(history):
         until = successor.published_at
@@ -274,9 +260,7 @@ def _of_tables(tables: Tables, now: datetime) -> list[Reason]:
     ]
 
 
-def _of_runs(
-    tables: Tables, published: Collection[str], keep_days: float, now: datetime
-) -> list[Reason]:
+def _of_runs(tables: Tables, published: Collection[str], keep_days: float, now: datetime) -> list[Reason]:
     """Return reasons for runs that ended or stopped reporting in the last `keep_days`."""
     times = {"recent": now - RECENT, "since": now - timedelta(days=keep_days)}
     values = times | {"published": sorted(published)}

@@ -91,10 +91,7 @@ RESULTS = pa.schema(
 )
 
 COUNTS = pa.struct(
-    [
-        (name, pa.int64())
-        for name in ("requested", "ok", "empty", "failed", "reused", "detections", "bytes")
-    ]
+    [(name, pa.int64()) for name in ("requested", "ok", "empty", "failed", "reused", "detections", "bytes")]
 )
 
 RUNS = pa.schema(

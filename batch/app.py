@@ -28,8 +28,7 @@ class RunsArgs(Frozen):
 
     models: str = ""
     require_token: bool = Field(
-        default=True,
-        description="require a token even if none exists; 'resight up' sets it beyond loopback",
+        default=True, description="require a token even if none exists; 'resight up' sets it beyond loopback"
     )
     cors_origins: list[str] = []
 
@@ -57,10 +56,7 @@ class RunsReplica:
 def build(args: RunsArgs) -> Application:
     """Return the application: one replica, at /runs."""
     deployment: Any = ray_serve.deployment(
-        name="Runs",
-        num_replicas=1,
-        max_ongoing_requests=MAX_ONGOING,
-        ray_actor_options=ON_HEAD,
+        name="Runs", num_replicas=1, max_ongoing_requests=MAX_ONGOING, ray_actor_options=ON_HEAD
     )(ray_serve.ingress()(RunsReplica))
     return deployment.bind(args)
 

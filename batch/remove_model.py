@@ -17,11 +17,7 @@ from serve.rollout.state import read_state
 
 def require_unneeded(store: ModelStore, tables: Tables, version: VersionId) -> None:
     """Raise Conflict with each use of a version and how to end it. Also raises ModelRefused, StorageUnreachable."""
-    needs = [
-        *_aliases(store, version),
-        *_views(tables, version),
-        *_runs(tables, version),
-    ]
+    needs = [*_aliases(store, version), *_views(tables, version), *_runs(tables, version)]
     if needs:
         raise Conflict(f"{version} is still needed, so nothing was removed: {'; '.join(needs)}")
 

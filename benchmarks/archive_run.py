@@ -39,19 +39,13 @@ HERE = (1.0, 0.95, 1.1, 3.0)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=3, help="number of B (there is one more A)")
     parser.add_argument(
-        "--size",
-        default="",
-        help="make all images of one size, such as 1920x1080; default: mixed sizes",
+        "--size", default="", help="make all images of one size, such as 1920x1080; default: mixed sizes"
     )
-    parser.add_argument(
-        "--data", type=Path, help="folder in which the sample archive is kept for later calls"
-    )
+    parser.add_argument("--data", type=Path, help="folder in which the sample archive is kept for later calls")
     parser.add_argument("--jpeg-shrink", type=int, default=1, choices=(1, 2, 4, 8))
     parser.add_argument("--here", action="store_true", help="run without a cluster")
     parser.add_argument("--chunk", type=int, default=0)
@@ -108,9 +102,7 @@ def measure(arguments: argparse.Namespace, subject: Subject, archive: Path) -> d
     }
 
 
-def one_run(
-    up: Cluster, archive: Path, model: str, tables: str, pace: tuple[str, ...]
-) -> dict[str, Any]:
+def one_run(up: Cluster, archive: Path, model: str, tables: str, pace: tuple[str, ...]) -> dict[str, Any]:
     """Return the report of a run into new tables, with measurements from outside the run."""
     where = {"RESIGHT_TABLES": str(up.home / tables)}
     up.resight("ingest", str(archive), **where)
@@ -152,10 +144,7 @@ def report(result: dict[str, Any]) -> None:
         samples = result[name]
         spread = " ".join(f"{sample:.1f}" for sample in samples)
         print(f"{name:26} median {statistics.median(samples):6.1f}   samples {spread}")
-    for words, name in (
-        ("steady state / bare loop", "steady_ratios"),
-        ("end to end / bare loop", "end_to_end_ratios"),
-    ):
+    for words, name in (("steady state / bare loop", "steady_ratios"), ("end to end / bare loop", "end_to_end_ratios")):
         ratios = result[name]
         spread = " ".join(f"{ratio:.3f}" for ratio in ratios)
         print(f"{words:26} median {statistics.median(ratios):6.3f}   samples {spread}")
@@ -163,9 +152,7 @@ def report(result: dict[str, Any]) -> None:
     print(f"{'first committed row, s':26} {first}   bottlenecks {result['bottlenecks']}")
     parts = "  ".join(f"{part} {ms}" for part, ms in result["cpu_ms_per_image"].items())
     print(f"{'CPU ms per image':26} {parts}")
-    steady, whole = (
-        statistics.median(result[f"{name}_ratios"]) for name in ("steady", "end_to_end")
-    )
+    steady, whole = (statistics.median(result[f"{name}_ratios"]) for name in ("steady", "end_to_end"))
     targets = HERE if result["config"]["here"] else (STEADY, WHOLE, SHRUNKEN, FIRST_S)
     least, least_whole, least_shrunken, most_s = targets
     if result["config"]["jpeg_shrink"] > 1:
@@ -179,12 +166,7 @@ def report(result: dict[str, Any]) -> None:
     ]
     verdicts(result, rows)
     with picture(result, 1) as (axes,):
-        axes.plot(
-            range(len(result["bare_images_per_s"])),
-            result["bare_images_per_s"],
-            "o-",
-            label="bare loop",
-        )
+        axes.plot(range(len(result["bare_images_per_s"])), result["bare_images_per_s"], "o-", label="bare loop")
         between = [turn + 0.5 for turn in range(len(result["steady_images_per_s"]))]
         axes.plot(between, result["steady_images_per_s"], "^-", label="run, steady state")
         axes.plot(between, result["end_to_end_images_per_s"], "v-", label="run, start to end")

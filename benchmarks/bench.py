@@ -44,11 +44,7 @@ STEPS = (
     Step("peers_archive", ("--images", "1000", "--tuning-images", "200"), ("--quick",), 15),
     Step("peers_online", ("--rounds", "2", "--seconds", "10"), ("--quick",), 16),
     Step("archive_run", ("--images", "2500", "--size", "1920x1080", "--rounds", "2"), minutes=9),
-    Step(
-        "archive_run",
-        ("--images", "2500", "--size", "1920x1080", "--rounds", "1", "--jpeg-shrink", "4"),
-        minutes=5,
-    ),
+    Step("archive_run", ("--images", "2500", "--size", "1920x1080", "--rounds", "1", "--jpeg-shrink", "4"), minutes=5),
     Step("http_latency", ("--rounds", "2", "--seconds", "6"), ("--quick",), 8),
     Step("hot_swap", ("--promotions", "200", "--loads", "15", "--steady-s", "20"), minutes=5),
     Step("lanes", ("--images", "600", "--rounds", "1", "--idle-s", "30"), minutes=4),
@@ -99,9 +95,7 @@ def outcome(step: Step, quick: bool) -> dict[str, Any]:
     began_s = time.perf_counter()
     told: dict[str, Any] = {"script": step.script, "command": f"python {' '.join(words)}"}
     with tempfile.TemporaryFile("w+") as errors:
-        process = subprocess.Popen(
-            [sys.executable, *words], cwd=ROOT, stdout=subprocess.PIPE, stderr=errors, text=True
-        )
+        process = subprocess.Popen([sys.executable, *words], cwd=ROOT, stdout=subprocess.PIPE, stderr=errors, text=True)
         try:
             out, _ = process.communicate(timeout=LONGEST * step.minutes * 60)
             how = f"ended with {process.returncode}"

@@ -29,13 +29,7 @@ from archive.delta.compact import compact
 from archive.delta.tables import Tables
 from archive.schemas import RESULTS
 from benchmarks.catalogue_by_hand import CONTROLS, bounds
-from benchmarks.synthetic import (
-    Simulated,
-    SimulatedS3,
-    synthetic_media,
-    synthetic_results,
-    url_of,
-)
+from benchmarks.synthetic import Simulated, SimulatedS3, synthetic_media, synthetic_results, url_of
 
 S3_PAGE_S = 0.1
 COMPACT_EVERY = 64

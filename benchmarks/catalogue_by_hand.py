@@ -48,10 +48,7 @@ def bounds(
         ("commit results hastily", "commit results", "us_a_file", "commits of 100, µs a row"),
         ("ingest by hand", "ingest unchanged", "rss_mib", "rows of Python, MiB"),
     ):
-        bad, good = (
-            next(row[measure] for row in rows if row["step"] == name)
-            for name in (control, step_name)
-        )
+        bad, good = (next(row[measure] for row in rows if row["step"] == name) for name in (control, step_name))
         found.append((f"control: {words}", bad, f"> {good}", bad > good))
     never, often = (
         next(mark["data files"] for mark in reversed(marks) if mark["compacted every"] == every)

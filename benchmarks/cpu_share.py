@@ -32,12 +32,7 @@ class CpuShare:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._done.set()
         self._thread.join()
         self._sample()
@@ -63,11 +58,7 @@ class CpuShare:
 
 
 def _part(command: str) -> str:
-    for sign, part in (
-        ("ServeReplica", "replica"),
-        ("MapWorker", "stage"),
-        ("batch.reprocess", "driver"),
-    ):
+    for sign, part in (("ServeReplica", "replica"), ("MapWorker", "stage"), ("batch.reprocess", "driver")):
         if sign in command:
             return part
     return "ray"

@@ -19,9 +19,7 @@ import numpy as np
 WARM = 3
 
 
-def rates(
-    weights: Path, side_px: int, batches: Sequence[int], seconds: float
-) -> tuple[str, dict[int, float]]:
+def rates(weights: Path, side_px: int, batches: Sequence[int], seconds: float) -> tuple[str, dict[int, float]]:
     """Return the device and the images per second of each batch size that the graph accepts."""
     make = _torch if weights.suffix == ".pt2" else _onnx
     found: dict[int, float] = {}
@@ -96,9 +94,7 @@ def _torch(weights: Path, batch: int, side_px: int) -> tuple[str, Callable[[], N
 
         program = move_to_device_pass(program, device)
     module = program.module()
-    placeholder = next(
-        n for n in program.graph.nodes if n.name in program.graph_signature.user_inputs
-    )
+    placeholder = next(n for n in program.graph.nodes if n.name in program.graph_signature.user_inputs)
     example = placeholder.meta["val"]
     if isinstance(example.shape[0], int) and example.shape[0] != batch:
         raise _OtherBatch(example.shape[0])

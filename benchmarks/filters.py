@@ -82,9 +82,7 @@ _RESULTS = """
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--detections", type=int, default=1_000_000)
     parser.add_argument("--here", action="store_true", help="run in this process, without Ray")
     parser.add_argument("--kinds", nargs="*", default=KINDS)
@@ -99,9 +97,7 @@ def main() -> None:
             control = _alone(tables.url, CONTROL, one)
         else:
             with cluster() as up:
-                rows = in_order(
-                    arguments.kinds, lambda kind: _submitted(up, tables.url, kind), tables
-                )
+                rows = in_order(arguments.kinds, lambda kind: _submitted(up, tables.url, kind), tables)
                 control = _submitted(up, tables.url, CONTROL, one)
     result = facts("filters", config) | {"filters": rows, "control": control}
     verdicts(result, bounds(rows, control))
@@ -110,9 +106,7 @@ def main() -> None:
 
 def bounds(rows: list[dict[str, Any]], control: dict[str, Any]) -> list[tuple[str, Any, str, bool]]:
     """Compare the seconds per checked detection of the control with the slowest run of any filter."""
-    slowest = max(
-        (max(row["seconds"], row["again_s"]) / max(1, row["checked"]) for row in rows), default=0
-    )
+    slowest = max((max(row["seconds"], row["again_s"]) / max(1, row["checked"]) for row in rows), default=0)
     alone = control["seconds"] / max(1, control["checked"])
     words = "control: a run for one image, µs a detection"
     return [(words, alone * 1e6, f"> {slowest * 1e6:.0f}", alone > slowest)]
@@ -134,9 +128,7 @@ def simulated(place: Path, detections: int) -> Tables:
     return tables
 
 
-def in_order(
-    kinds: Any, run: Callable[[str], dict[str, Any]], tables: Tables
-) -> list[dict[str, Any]]:
+def in_order(kinds: Any, run: Callable[[str], dict[str, Any]], tables: Tables) -> list[dict[str, Any]]:
     """Run each filter twice over the layers of the filters before it."""
     rows: list[dict[str, Any]] = []
     for kind in kinds:
@@ -145,9 +137,7 @@ def in_order(
         assert again["added"] == 0, f"{kind} added {again['added']} rows the second time"
         row = {"kind": kind, "again_s": again["seconds"]} | first
         rows.append(row)
-        words = "  ".join(
-            f"{name} {row[name]}" for name in ("checked", "flagged", "changed", "added")
-        )
+        words = "  ".join(f"{name} {row[name]}" for name in ("checked", "flagged", "changed", "added"))
         print(
             f"{kind:18} {row['seconds']:7.1f} s, again {row['again_s']:6.1f} s  "
             f"peak {row['peak_mib']:5.0f} MiB  {words}",
@@ -181,11 +171,7 @@ def _submitted(up: Cluster, url: str, kind: str, ids: Path | None = None) -> dic
     started = time.perf_counter()
     words = ["filters", "run", kind, "--format", "json", *(["--ids", str(ids)] if ids else [])]
     (row,) = json.loads(up.resight(*words, RESIGHT_TABLES=url))
-    return row | {
-        "layer_id": row["layer"],
-        "seconds": time.perf_counter() - started,
-        "peak_mib": 0.0,
-    }
+    return row | {"layer_id": row["layer"], "seconds": time.perf_counter() - started, "peak_mib": 0.0}
 
 
 if __name__ == "__main__":

@@ -48,9 +48,7 @@ SEED_PER_S = 59_000 / (37 * 60)
 
 
 def main() -> None:
-    arguments = arguments_of(
-        __doc__, add_options, gpus=1.0, images=5000, size="1920x1080", rounds=3, seconds=5.0
-    )
+    arguments = arguments_of(__doc__, add_options, gpus=1.0, images=5000, size="1920x1080", rounds=3, seconds=5.0)
     need("matplotlib")
     if arguments.quick:
         arguments.images, arguments.rounds, arguments.seconds = 1000, 1, 1.0
@@ -111,9 +109,7 @@ def sessions(subject: Subject, batches: tuple[int, ...], seconds: float) -> dict
     store = ModelStore(str(subject.store))
     version = store.describe(store.resolve(parse_ref(subject.name)))
     names = [name for name in version.digests if name == subject.weights.name]
-    session = open_session(
-        version.config, {name: store.read_file(version, name) for name in names}, 1
-    )
+    session = open_session(version.config, {name: store.read_file(version, name) for name in names}, 1)
     found: dict[int, float] = {}
     for batch in batches:
         tensor = np.zeros((batch, 3, subject.side_px, subject.side_px), np.float32)
@@ -160,15 +156,11 @@ def report(result: dict[str, Any]) -> None:
         batch: statistics.median(one["device_per_s"][batch] for one in limits) for batch in batches
     }
     copies = {b: statistics.median(one["session_per_s"][b] for one in limits) for b in batches}
-    table(
-        [{"batch": b, "device a second": best[b], "session a second": copies[b]} for b in batches]
-    )
+    table([{"batch": b, "device a second": best[b], "session a second": copies[b]} for b in batches])
     device, fastest = limits[0]["device"], max(best.values())
     decode = statistics.median(one["decode_per_s"] for one in limits)
     limit = min(fastest, decode)
-    steady, whole = (
-        statistics.median(run[n] for run in runs) for n in ("steady_per_s", "whole_per_s")
-    )
+    steady, whole = (statistics.median(run[n] for run in runs) for n in ("steady_per_s", "whole_per_s"))
     bounds = "device" if fastest < decode else "decode"
     print(f"{device}; the lower limit is that of the {bounds}: {limit:.1f} images a second")
     for run in runs:
@@ -178,21 +170,11 @@ def report(result: dict[str, Any]) -> None:
     session = max(copies.values())
     control = result["control_per_s"]
     rows = [
-        (
-            f"run, steady state / {bounds} alone",
-            steady / limit,
-            f"≥ {LEAST}",
-            steady / limit >= LEAST,
-        ),
+        (f"run, steady state / {bounds} alone", steady / limit, f"≥ {LEAST}", steady / limit >= LEAST),
         ("run, start to end / the same", whole / limit, "-", True),
         ("session / device alone", session / fastest, f"≥ {LEAST}", session / fastest >= LEAST),
         ("run, images a second", steady, f"≥ {SEED_PER_S:.1f}", steady >= SEED_PER_S),
-        (
-            "control: one image at a time",
-            control / limit,
-            f"< {steady / limit:.2f}",
-            control < steady,
-        ),
+        ("control: one image at a time", control / limit, f"< {steady / limit:.2f}", control < steady),
     ]
     verdicts(result, rows)
     with picture(result, 1) as (axes,):

@@ -44,18 +44,11 @@ PACKAGES = (
 
 
 def arguments_of(
-    doc: str | None,
-    more: Callable[[argparse.ArgumentParser], None] = lambda parser: None,
-    /,
-    **defaults: float | str,
+    doc: str | None, more: Callable[[argparse.ArgumentParser], None] = lambda parser: None, /, **defaults: float | str
 ) -> argparse.Namespace:
     """Parse options with the names of `defaults`, those of `more`, and --quick, for a minimal run."""
-    parser = argparse.ArgumentParser(
-        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--quick", action="store_true", help="run for about a minute, as a smoke test"
-    )
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="run for about a minute, as a smoke test")
     for name, value in defaults.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
     more(parser)
@@ -76,10 +69,7 @@ def facts(name: str, config: dict[str, Any]) -> dict[str, Any]:
     """Return machine, time and commit, to which a script adds its results. Call it before Resight starts."""
     others = psutil.cpu_percent(interval=2) / 100
     if others > 0.1:
-        print(
-            f"others use {others:.0%} of this machine: ratios and latencies below mean little",
-            file=sys.stderr,
-        )
+        print(f"others use {others:.0%} of this machine: ratios and latencies below mean little", file=sys.stderr)
     return {
         "benchmark": name,
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -164,9 +154,7 @@ def commit() -> str:
     """Return the short commit id, with a + if tracked files differ from it."""
 
     def git(*words: str) -> str:
-        done = subprocess.run(
-            ["git", *words], cwd=ROOT, capture_output=True, text=True, check=False
-        )
+        done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False)
         return done.stdout.strip()
 
     changed = git("status", "--porcelain", "--untracked-files=no")

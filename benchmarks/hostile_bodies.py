@@ -23,26 +23,9 @@ from tests.hostile_images import hostile_bodies
 Images = Sequence[tuple[str, bytes]]
 LARGEST = 12 << 20
 MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"II*\0", b"MM\0*", b"BM", b"RIFF\0\0\0\0WEBP")
-EXTREMES = (
-    b"\0",
-    b"\xff",
-    b"\x7f",
-    b"\x80",
-    b"\0\0",
-    b"\xff\xff",
-    b"\xff\xff\xff\x7f",
-    b"\x80\0\0\0",
-)
+EXTREMES = (b"\0", b"\xff", b"\x7f", b"\x80", b"\0\0", b"\xff\xff", b"\xff\xff\xff\x7f", b"\x80\0\0\0")
 MODELS = ("ssdlite-coco", "motion")
-KINDS = (
-    "",
-    "image/jpeg",
-    "text/plain",
-    "application/json",
-    "image/heic",
-    "\xff; =",
-    "multipart/mixed",
-)
+KINDS = ("", "image/jpeg", "text/plain", "application/json", "image/heic", "\xff; =", "multipart/mixed")
 FORM_IMAGES = 3
 BOUNDARY = "-----------------------------hostile"
 

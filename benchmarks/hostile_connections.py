@@ -95,9 +95,7 @@ def allow_files(count: int) -> None:
     """Raise the limit of open files of this process; exit with a message if the system does not allow it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < count:
-        sys.exit(
-            f"{count} open files are needed and {hard} allowed: raise 'ulimit -n', or --connections less"
-        )
+        sys.exit(f"{count} open files are needed and {hard} allowed: raise 'ulimit -n', or --connections less")
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, count), hard))
 
 
@@ -117,9 +115,7 @@ def attacks(connections: int) -> Iterator[tuple[str, int, bytes]]:
 
 def request(path: str, body: bytes, length: int, kind: str, is_gzip: bool = False) -> bytes:
     """Return a POST that announces `length` bytes and sends `body`."""
-    head = (
-        f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\n"
-    )
+    head = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\n"
     return (head + ("content-encoding: gzip\r\n" if is_gzip else "") + "\r\n").encode() + body
 
 

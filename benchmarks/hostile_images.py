@@ -63,12 +63,8 @@ def main() -> int:
 
 
 def arguments_of() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--corpus", nargs="*", default=[], help="folders and .tar.gz archives with files to send"
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--corpus", nargs="*", default=[], help="folders and .tar.gz archives with files to send")
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--clients", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
@@ -95,9 +91,7 @@ class Load:
 
     def run(self, requests: Iterator[Sent]) -> None:
         """Send requests until none are left or the replica is dead."""
-        threads = [
-            threading.Thread(target=self._client, args=(requests,)) for _ in range(self._clients)
-        ]
+        threads = [threading.Thread(target=self._client, args=(requests,)) for _ in range(self._clients)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -120,9 +114,7 @@ class Load:
                     status = LOST if answer is None else answer.status_code
                 self._note(sent, answer, status, time.perf_counter() - started)
 
-    def _note(
-        self, sent: Sent, answer: httpx2.Response | None, status: int, seconds: float
-    ) -> None:
+    def _note(self, sent: Sent, answer: httpx2.Response | None, status: int, seconds: float) -> None:
         found = [(sent.endpoint, status)]
         if answer is not None and status == 200 and sent.endpoint == "detect, form":
             found += [("file of a form", one["status"]) for one in answer.json()["results"]]
@@ -164,8 +156,7 @@ def measure(arguments: argparse.Namespace, up: Replica, load: Load) -> dict[str,
     parts = [0, min(len(known), arguments.images // 2)]
     parts += [round(parts[1] + (arguments.images - parts[1]) * i / 5) for i in range(1, 6)]
     images = itertools.chain(
-        sorted(known.items())[: parts[1]] if arguments.quick else known.items(),
-        mutations(chance, known),
+        sorted(known.items())[: parts[1]] if arguments.quick else known.items(), mutations(chance, known)
     )
     rows = [memory("start", up, load)]
     for start, end in itertools.pairwise(parts):
@@ -208,12 +199,9 @@ def report(arguments: argparse.Namespace, result: dict[str, Any], up: Replica, l
     words = {LOST: "lost", BROKEN_OFF: "broken off"}
     endpoints = sorted({endpoint for endpoint, _ in load.counts})
     result["counts"] = [
-        {"endpoint": e, **{words.get(s, str(s)): load.counts[e, s] for s in statuses}}
-        for e in endpoints
+        {"endpoint": e, **{words.get(s, str(s)): load.counts[e, s] for s in statuses}} for e in endpoints
     ]
-    result["slowest"] = [
-        {"s": round(s, 2), "status": code, "what": what[:150]} for s, code, what in load.slowest
-    ]
+    result["slowest"] = [{"s": round(s, 2), "status": code, "what": what[:150]} for s, code, what in load.slowest]
     result["harm"] = [{"what": w, "status": code, "said": text} for w, code, text in load.harm]
     for name in ("counts", "memory", "slowest", "harm", "controls"):
         table(result[name])
@@ -228,12 +216,7 @@ def report(arguments: argparse.Namespace, result: dict[str, Any], up: Replica, l
             ("5xx", len(load.harm) - lost, "0", len(load.harm) == lost),
             ("lost", lost, "0", not lost),
             ("died", up.died or "no", "no", not up.died),
-            (
-                "loop_ms",
-                loop_ms,
-                f"<= {arguments.loop_s * 1e3:.0f}",
-                loop_ms <= arguments.loop_s * 1e3,
-            ),
+            ("loop_ms", loop_ms, f"<= {arguments.loop_s * 1e3:.0f}", loop_ms <= arguments.loop_s * 1e3),
             ("peak_mib", up.highest_mib, f"<= {most_mib}", up.highest_mib <= most_mib),
             ("growth_mib", growth, f"<= {growth_mib}", growth is not None and growth <= growth_mib),
             *bounds(result["controls"]),

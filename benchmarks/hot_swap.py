@@ -41,9 +41,7 @@ HAND_WRITES = 5
 
 
 def main() -> None:
-    arguments = arguments_of(
-        __doc__, promotions=1000, loads=50, rate=0.0, pause_s=0.2, steady_s=60.0, stretches=5
-    )
+    arguments = arguments_of(__doc__, promotions=1000, loads=50, rate=0.0, pause_s=0.2, steady_s=60.0, stretches=5)
     need("matplotlib")
     if arguments.quick:
         arguments.promotions, arguments.loads, arguments.steady_s = 20, 2, 5.0
@@ -116,9 +114,7 @@ def measure(arguments: argparse.Namespace, up: Cluster) -> dict[str, Any]:
     }
 
 
-def one_cycle(
-    up: Cluster, arguments: argparse.Namespace, rss: dict[str, list[float]]
-) -> list[Swap]:
+def one_cycle(up: Cluster, arguments: argparse.Namespace, rss: dict[str, list[float]]) -> list[Swap]:
     """Release the cold version, load it again by a promotion, then flip between the others."""
     rss["loaded"].append(up.rss_mib())
     up.control("release", version=COLD)

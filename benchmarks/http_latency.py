@@ -104,10 +104,7 @@ def alternate(
         rates.append(bare_rate(loop, arguments.seconds / 2))
         base = (rates[-2] + rates[-1]) / 2
         ratio = round(found["per_s"] / base, 3)
-        rows.append(
-            {"body": body, "case": f"closed {clients}", "bare_per_s": base, "bare_ratio": ratio}
-            | found
-        )
+        rows.append({"body": body, "case": f"closed {clients}", "bare_per_s": base, "bare_ratio": ratio} | found)
     saturation = max(row["per_s"] for row in rows)
     for share in OPEN_SHARES:
         found = watched(up, replace(load, rate=saturation * share))
@@ -121,10 +118,7 @@ def watched(up: Cluster, load: Load) -> dict[str, Any]:
     with CpuShare(up.head_pid) as share:
         records = load.run()
     found: dict[str, Any] = records.summary() | {"samples_ms": records.samples_ms}
-    cpu = {
-        f"{part}_cpu_ms": round(seconds / found["requests"] * 1e3, 2)
-        for part, seconds in share.seconds().items()
-    }
+    cpu = {f"{part}_cpu_ms": round(seconds / found["requests"] * 1e3, 2) for part, seconds in share.seconds().items()}
     return found | stage_ms(before, scrape(up.url)) | cpu
 
 
@@ -182,9 +176,7 @@ def tensor_load(up: Cluster, subject: Subject, seconds: float) -> tuple[Load | N
     return load, ""
 
 
-def bounds(
-    cases: Sequence[dict[str, Any]], over: Sequence[dict[str, Any]]
-) -> list[tuple[str, Any, str, bool]]:
+def bounds(cases: Sequence[dict[str, Any]], over: Sequence[dict[str, Any]]) -> list[tuple[str, Any, str, bool]]:
     of = {(case["body"], case["case"]): case for case in cases}
     rows: list[tuple[str, Any, str, bool]] = []
     for body, least in (("jpeg", LEAST_JPEG), ("tensor", LEAST_TENSOR)):
@@ -214,9 +206,7 @@ def report(result: dict[str, Any]) -> None:
             for rank, style in (("p50_ms", "o"), ("p99_ms", "^")):
                 latency.plot(names, [c[rank] for c in cases], style, label=f"{body} {rank}")
             closed = [case for case in cases if case["bare_ratio"]]
-            rate.plot(
-                [case["case"] for case in closed], [c["bare_ratio"] for c in closed], label=body
-            )
+            rate.plot([case["case"] for case in closed], [c["bare_ratio"] for c in closed], label=body)
         latency.set_ylabel("ms")
         rate.set_ylabel("throughput / bare loop")
         rate.axhline(LEAST_JPEG, color="grey", linewidth=0.5)

@@ -78,9 +78,7 @@ def main() -> None:
     print(json.dumps(result))
 
 
-def compare(
-    detector: LoadedDetector, reference: list[Detections], other: list[Detections]
-) -> dict[str, float]:
+def compare(detector: LoadedDetector, reference: list[Detections], other: list[Detections]) -> dict[str, float]:
     """Return the share of detections matched at IoU 0.5 within a class, and the differences of matches."""
     least, overlaps, shifts, total = detector.config.thresholds.default, [], [], 0
     for a, b in zip(reference, other, strict=True):

@@ -78,9 +78,7 @@ def measure(arguments: argparse.Namespace, up: Cluster, archive: Path) -> dict[s
     beside_clients = crowded(uploads, 5.0 if arguments.quick else arguments.idle_s)
     of = {"idle": idle, "during a run": whole, "its middle half": middle, CONTROL: [beside_clients]}
     online = {name: together(several) for name, several in of.items()}
-    bulk = {
-        name: [rate_of(run) for run in runs] for name, runs in (("solo", solo), ("shared", shared))
-    }
+    bulk = {name: [rate_of(run) for run in runs] for name, runs in (("solo", solo), ("shared", shared))}
     alone, beside = (statistics.median(bulk[name]) for name in ("solo", "shared"))
     return {
         "saturated_per_s": full,

@@ -74,16 +74,13 @@ def measure(arguments: argparse.Namespace, up: Cluster) -> dict[str, Any]:
         offline = run("Offline", offline_expected_qps=guess)
         bound_ms = arguments.bound_ms or max(RETINANET_MS, 4 * single["p90_ms"])
         server = largest_valid(
-            lambda qps: run(
-                *("Server",), server_target_qps=qps, server_target_latency_ns=bound_ms * 1e6
-            ),
+            lambda qps: run(*("Server",), server_target_qps=qps, server_target_latency_ns=bound_ms * 1e6),
             0.95 * offline["per_s"],
             arguments.tries,
         )
         asked = {"server_target_latency_ns": bound_ms * 1e6}
         control = one_run(
-            *(endpoint, "Server", arguments.duration_s / 4),
-            asked | {"server_target_qps": CONTROL * offline["per_s"]},
+            *(endpoint, "Server", arguments.duration_s / 4), asked | {"server_target_qps": CONTROL * offline["per_s"]}
         )
     finally:
         endpoint.close()
@@ -98,9 +95,7 @@ def measure(arguments: argparse.Namespace, up: Cluster) -> dict[str, Any]:
     }
 
 
-def largest_valid(
-    run: Callable[[float], dict[str, Any]], first: float, tries: int
-) -> dict[str, Any] | None:
+def largest_valid(run: Callable[[float], dict[str, Any]], first: float, tries: int) -> dict[str, Any] | None:
     """Lower the rate by a quarter until it is VALID, then search halfway upwards within the number of tries."""
     best: dict[str, Any] | None = None
     too_much, qps = first / 0.75, first
@@ -116,9 +111,7 @@ def largest_valid(
     return best
 
 
-def one_run(
-    endpoint: Endpoint, scenario: str, duration_s: float, asked: dict[str, float]
-) -> dict[str, Any]:
+def one_run(endpoint: Endpoint, scenario: str, duration_s: float, asked: dict[str, float]) -> dict[str, Any]:
     """Run a scenario; return a row of the table from the summary of LoadGen."""
     settings = loadgen.TestSettings()
     settings.scenario = getattr(loadgen.TestScenario, scenario)
@@ -166,8 +159,7 @@ def report(result: dict[str, Any]) -> None:
     how = "RetinaNet's" if result["bound_ms"] == RETINANET_MS else "scaled to this machine"
     print(f"Server's bound: {result['bound_ms']} ms at the 99th percentile ({how})")
     single, offline = (
-        next(row for row in result["rows"] if row["scenario"] == name)
-        for name in ("SingleStream", "Offline")
+        next(row for row in result["rows"] if row["scenario"] == name) for name in ("SingleStream", "Offline")
     )
     ratio, bound_ms = result["server_over_offline"], result["bound_ms"]
     control = result["control"]["p99_ms"] or 0.0

@@ -72,9 +72,7 @@ class Cluster:
         """POST /v1/models/NAME/KIND and wait until it has ended. Raises RuntimeError if it was refused."""
         with httpx2.Client(base_url=self.url, timeout=120) as http:
             answer = http.post(f"/v1/models/{name}/{kind}", json=fields)
-            while answer.status_code == 202 or (
-                answer.is_success and answer.json()["state"] in ("waiting", "running")
-            ):
+            while answer.status_code == 202 or (answer.is_success and answer.json()["state"] in ("waiting", "running")):
                 time.sleep(0.05)
                 answer = http.get(f"/v1/operations/{answer.json()['id']}")
         if not answer.is_success or answer.json()["state"] != "done":
@@ -138,9 +136,7 @@ def _home(subject: Subject | None = None) -> Iterator[tuple[Path, dict[str, str]
             home = Path(folder)
             shutil.copytree(SHIPPED, home / "models")
             if subject is not None and subject.store != SHIPPED:
-                shutil.copytree(
-                    subject.store / subject.name, home / "models" / subject.name, dirs_exist_ok=True
-                )
+                shutil.copytree(subject.store / subject.name, home / "models" / subject.name, dirs_exist_ok=True)
             yield home, kept | {"RESIGHT_HOME": str(home), "RESIGHT_MODELS": str(home / "models")}
     finally:
         signal.signal(signal.SIGTERM, ended_by)

@@ -45,12 +45,7 @@ START, MINUTES = datetime(2023, 1, 1), 2 * 365 * 24 * 60
 LABELS = ("deer", "fox", "boar", "bird", "person", "vehicle")
 PAGE_MS, COUNT_MS, BUILD_S = 50.0, 100.0, 60.0
 VIEW = View(
-    inference_key=KEY,
-    model_name="model",
-    model_version="1",
-    weights_sha256="w" * 64,
-    layers=(EVENTS,),
-    threshold=0.2,
+    inference_key=KEY, model_name="model", model_version="1", weights_sha256="w" * 64, layers=(EVENTS,), threshold=0.2
 )
 _BY_OFFSET = "from cells order by moment desc, source_root, path limit 100 offset $n"
 _SHA = "sha256((if(i % 200 = 7, i - 1, i))::varchar)"
@@ -232,11 +227,7 @@ def report(result: dict[str, Any]) -> None:
         bounds += [(f"page, ms {p95}", before["page"][p95], PAGE_MS)]
         bounds += [(f"page after refreshes, ms {p95}", after["page"][p95], PAGE_MS)]
         bounds += [(f"count, ms {p95}", before["count"][p95], COUNT_MS)]
-    offset_ms, same, page_ms = (
-        result["offset_ms"],
-        result["offset_same"],
-        before["page"]["wall p50"],
-    )
+    offset_ms, same, page_ms = (result["offset_ms"], result["offset_same"], before["page"]["wall p50"])
     rows: list[tuple[str, Any, str, bool]] = [
         *((name, value, f"≤ {bound:g}", value <= bound) for name, value, bound in bounds),
         ("pages by OFFSET are the same", same, "True", same),

@@ -128,9 +128,7 @@ def thumbnails(frames: list[bytes]) -> dict[str, float]:
         began = time.thread_time()
         thumbnail(jpeg, 320)
         took.append((time.thread_time() - began) * 1e3)
-    return spread(took) | {
-        "mean file, MB": round(float(np.mean([len(f) for f in frames])) / 1e6, 2)
-    }
+    return spread(took) | {"mean file, MB": round(float(np.mean([len(f) for f in frames])) / 1e6, 2)}
 
 
 def spread(took: list[float]) -> dict[str, float]:

@@ -14,11 +14,7 @@ Box = Sequence[float]
 
 
 def pairwise_nms(
-    boxes: Sequence[Box],
-    scores: Sequence[float],
-    classes: Sequence[int],
-    iou: float,
-    class_aware: bool = True,
+    boxes: Sequence[Box], scores: Sequence[float], classes: Sequence[int], iou: float, class_aware: bool = True
 ) -> list[int]:
     kept: list[int] = []
     for i in sorted(range(len(scores)), key=lambda i: -scores[i]):

@@ -53,9 +53,7 @@ DRIVER_GOES_S = 8.0
 
 
 def main() -> None:
-    arguments = arguments_of(
-        __doc__, images=2000, rounds=2, tuning_images=400, size="1920x1080", only=""
-    )
+    arguments = arguments_of(__doc__, images=2000, rounds=2, tuning_images=400, size="1920x1080", only="")
     need("matplotlib")
     if arguments.quick:
         arguments.images, arguments.rounds, arguments.tuning_images = 200, 1, 0

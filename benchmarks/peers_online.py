@@ -154,14 +154,9 @@ def ask(up: Up, seconds: float, rates: Sequence[float], turn: int) -> list[Row]:
 
 def require_same(up: Up) -> None:
     """Raise RuntimeError unless labels equal those of `peers/detector.py`, and scores to 0.01."""
-    answer = httpx2.post(
-        up.url + up.path, content=up.body, headers=dict(up.headers), timeout=60
-    ).content
+    answer = httpx2.post(up.url + up.path, content=up.body, headers=dict(up.headers), timeout=60).content
     want = Detector(WEIGHTS.parent)(PHOTO.read_bytes())
-    said, known = (
-        sorted((one["label"], one["score"]) for one in many)
-        for many in (up.detections(answer), want)
-    )
+    said, known = (sorted((one["label"], one["score"]) for one in many) for many in (up.detections(answer), want))
     labels = [label for label, _ in said] == [label for label, _ in known]
     if not labels or any(abs(s - k) > 0.01 for (_, s), (_, k) in zip(said, known, strict=True)):
         raise RuntimeError(f"it answers {said} instead of {known}")

@@ -43,12 +43,8 @@ ENDS = 25
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument(
-        "--full", action="store_true", help="also measure 10^7: some minutes, 4 GB of disk"
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--full", action="store_true", help="also measure 10^7: some minutes, 4 GB of disk")
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--by-hand", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -109,9 +105,7 @@ def by_hand(images: int) -> dict[str, Any]:
         tables = Tables(folder)
         _elsewhere(f"synthetic_media(tables, {images})", folder)
         started = time.perf_counter()
-        media, results = (
-            tables.snapshot(name).to_pyarrow_table().to_pylist() for name in ("media", "results")
-        )
+        media, results = (tables.snapshot(name).to_pyarrow_table().to_pylist() for name in ("media", "results"))
         done = {row["media_sha256"] for row in results if row["status"] != "failed"}
         todo: dict[str, list[dict[str, Any]]] = {}
         for row in media:

@@ -34,9 +34,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=1_000_000)
     parser.add_argument("--memory-mib", type=int, nargs="*", default=[0, 1024, 512])
-    parser.add_argument(
-        "--one", nargs=3, metavar=("NAME", "TABLES", "MIB"), help="run the query in this process"
-    )
+    parser.add_argument("--one", nargs=3, metavar=("NAME", "TABLES", "MIB"), help="run the query in this process")
     arguments = parser.parse_args()
     if arguments.one:
         name, url, mib = arguments.one

@@ -20,9 +20,7 @@ MOST = 512
 IDLE_S = 5.0  # well below the idle limits of proxies, so that they do not close a connection in use
 
 
-def request_bytes(
-    url: str, path: str, body: bytes, headers: Sequence[tuple[str, str]] = ()
-) -> bytes:
+def request_bytes(url: str, path: str, body: bytes, headers: Sequence[tuple[str, str]] = ()) -> bytes:
     """Return a complete POST request, made once and sent many times."""
     lines = [f"POST {path} HTTP/1.1", f"host: {urlsplit(url).netloc}"]
     lines += [f"content-length: {len(body)}", *(f"{name}: {value}" for name, value in headers)]
@@ -57,9 +55,7 @@ class Pool:
 
     def _usable(self) -> Socket | None:
         while self._idle:
-            socket = (
-                self._idle.popleft()
-            )  # in turn: each connection belongs to one worker of a server
+            socket = self._idle.popleft()  # in turn: each connection belongs to one worker of a server
             if not socket.closed and time.monotonic() - socket.idle_since_s < IDLE_S:
                 return socket
             socket.close()

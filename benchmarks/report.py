@@ -52,9 +52,7 @@ def bounds(outcomes: Sequence[dict[str, Any]]) -> list[tuple[Any, ...]]:
         for one in outcomes
         for name, found in one.get("result", {}).get("verdicts", {}).items()
     ]
-    rows += [
-        (one["command"], "it runs to its end", "", "", False) for one in outcomes if "failed" in one
-    ]
+    rows += [(one["command"], "it runs to its end", "", "", False) for one in outcomes if "failed" in one]
     return sorted(rows, key=lambda row: row[4])
 
 

@@ -44,9 +44,7 @@ def _encoded(frame: cv2.typing.MatLike, size_px: tuple[int, int]) -> bytes:
     large = cv2.resize(frame, size_px, interpolation=cv2.INTER_CUBIC)
     grain = np.random.default_rng(0).normal(0, GRAIN, large.shape[:2])[..., None]
     noisy = np.clip(large + grain, 0, 255).astype(np.uint8)
-    done, data = cv2.imencode(
-        ".jpg", cv2.cvtColor(noisy, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, QUALITY]
-    )
+    done, data = cv2.imencode(".jpg", cv2.cvtColor(noisy, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
     assert done
     return data.tobytes()
 

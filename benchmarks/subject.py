@@ -50,9 +50,7 @@ class Subject:
         """The side of the square input. Raises SystemExit for other inputs: the bare loops stretch to a square."""
         spec = self.config["preprocess"]
         if spec.get("height_px") not in (None, spec["side_px"]) or spec.get("resize") == "rect":
-            raise SystemExit(
-                f"{self.name} needs pictures that are not square; the bare loops support only squares"
-            )
+            raise SystemExit(f"{self.name} needs pictures that are not square; the bare loops support only squares")
         return int(spec["side_px"])
 
     @property
@@ -64,7 +62,5 @@ class Subject:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--model", default=MODEL, help="name of a model; its alias production is measured"
-    )
+    parser.add_argument("--model", default=MODEL, help="name of a model; its alias production is measured")
     parser.add_argument("--store", type=Path, default=SHIPPED, help="model store with the model")

@@ -48,9 +48,7 @@ def late(swaps: Sequence[Swap], records: Records) -> dict[str, int]:
     """Count successful responses of versions that are not allowed, and those with a single allowed version."""
     allowed = allowed_versions(swaps, records)
     known = zip(records.version, records.status, allowed, strict=True)
-    wrongly = sum(
-        bool(status == 200) and version not in choice for version, status, choice in known
-    )
+    wrongly = sum(bool(status == 200) and version not in choice for version, status, choice in known)
     return {"late": wrongly, "one_version_allowed": sum(len(choice) == 1 for choice in allowed)}
 
 

@@ -66,21 +66,14 @@ def synthetic_media(tables: Tables, images: int, file_rows: int = FILE_ROWS) -> 
 
 
 def synthetic_results(
-    tables: Tables,
-    images: int,
-    key: str,
-    frac: float = 1.0,
-    file_rows: int = FILE_ROWS,
-    boxes: int = 1,
+    tables: Tables, images: int, key: str, frac: float = 1.0, file_rows: int = FILE_ROWS, boxes: int = 1
 ) -> None:
     """Append results of a share of the images under one inference key; a third have `detections` each."""
     more = {"key": key, "millionths": round(frac * 1e6), "boxes": boxes}
     _fill(tables, "results", RESULTS, _RESULTS, images, file_rows, **more)
 
 
-def _fill(
-    tables: Tables, name: str, schema: pa.Schema, sql: str, images: int, file_rows: int, **more: Any
-) -> None:
+def _fill(tables: Tables, name: str, schema: pa.Schema, sql: str, images: int, file_rows: int, **more: Any) -> None:
     with duckdb.connect() as connection:
         connection.execute("set timezone = 'UTC'")
         for first in range(0, images, file_rows):
@@ -92,9 +85,7 @@ def _fill(
 def as_schema(rows: pa.Table, schema: pa.Schema) -> pa.Table:
     """Add the missing columns of the schema as nulls."""
     columns = [
-        rows[field.name].cast(field.type)
-        if field.name in rows.column_names
-        else pa.nulls(len(rows), field.type)
+        rows[field.name].cast(field.type) if field.name in rows.column_names else pa.nulls(len(rows), field.type)
         for field in schema
     ]
     return pa.Table.from_arrays(columns, schema=schema)
@@ -179,12 +170,7 @@ class SimulatedS3:
         self.calls = 0
 
     def __call__(
-        self,
-        *,
-        Prefix: str = "",
-        Delimiter: str = "",
-        StartAfter: str = "",
-        ContinuationToken: str = "",
+        self, *, Prefix: str = "", Delimiter: str = "", StartAfter: str = "", ContinuationToken: str = ""
     ) -> dict[str, Any]:
         self.calls += 1
         self._wait()
@@ -196,11 +182,7 @@ class SimulatedS3:
         keys = [self._keys[i] for i in range(first, last)]
         entries = [{"Key": k, "Size": 8 * 10**5, "ETag": f'"{k[-12:-4]:0>32}"'} for k in keys]
         more = last < bisect_right(self._keys, Prefix + "\U0010ffff")
-        return {
-            "Contents": entries,
-            "IsTruncated": more,
-            "NextContinuationToken": keys[-1] if more else "",
-        }
+        return {"Contents": entries, "IsTruncated": more, "NextContinuationToken": keys[-1] if more else ""}
 
     def _folders(self, level: str, place: int, after: str) -> dict[str, Any]:
         found: list[str] = []

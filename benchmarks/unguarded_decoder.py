@@ -54,9 +54,7 @@ def unguarded(body: bytes, most_mib: int) -> dict[str, Any]:
     began_s = time.perf_counter()
     words: list[bytes] = []
     try:
-        done = subprocess.run(
-            command, input=body, capture_output=True, timeout=LONGEST_S, check=False
-        )
+        done = subprocess.run(command, input=body, capture_output=True, timeout=LONGEST_S, check=False)
     except subprocess.TimeoutExpired:
         ended = TOO_SLOW
     else:

@@ -140,12 +140,7 @@ def report(result: dict[str, Any]) -> None:
         result,
         [
             ("slowest question, s", slowest, f"≤ {MOST_S:g}", slowest <= MOST_S),
-            (
-                "the newest by hand, s",
-                last["by_hand_s"],
-                f"> {newest}",
-                last["by_hand_s"] > newest,
-            ),
+            ("the newest by hand, s", last["by_hand_s"], f"> {newest}", last["by_hand_s"] > newest),
         ],
     )
     keep(result)

@@ -35,16 +35,12 @@ def work_command(
     url: Annotated[str, typer.Option(help="URL of Antenna's API, such as https://HOST/api/v2")],
     token: Annotated[str, typer.Option(envvar="ANTENNA_TOKEN", help="token of an Antenna user")],
     project: Annotated[
-        list[int] | None,
-        typer.Option(help="project to which the pipelines are offered first; repeatable"),
+        list[int] | None, typer.Option(help="project to which the pipelines are offered first; repeatable")
     ] = None,
     pipeline: Annotated[
-        list[str] | None,
-        typer.Option(help="slug of a pipeline to work for; repeatable; default: all served ones"),
+        list[str] | None, typer.Option(help="slug of a pipeline to work for; repeatable; default: all served ones")
     ] = None,
-    service: Annotated[
-        str, typer.Option(help="name of this worker in Antenna; default: resight and the host")
-    ] = "",
+    service: Annotated[str, typer.Option(help="name of this worker in Antenna; default: resight and the host")] = "",
     batch: Annotated[int, typer.Option(min=1, max=64, help="images taken at a time")] = 4,
     poll_s: Annotated[float, typer.Option(min=0.1, help="seconds between polls without work")] = 5,
     once: Annotated[bool, typer.Option("--once", help="end as soon as no job has a task")] = False,
@@ -84,9 +80,7 @@ def _end(stop: Any) -> None:
 
 def _slugs(served: list[str], wanted: list[str]) -> list[str]:
     if not (wanted or served):
-        raise ClusterError(
-            "no pipeline is served: promote a detector with 'resight models promote'"
-        )
+        raise ClusterError("no pipeline is served: promote a detector with 'resight models promote'")
     if unknown := [slug for slug in wanted if "," in slug]:
         raise BadRequest(f"invalid pipeline '{unknown[0]}': repeat --pipeline for each slug")
     return wanted or served

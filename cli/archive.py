@@ -28,16 +28,10 @@ with lazy_imports():
     from serve.settings import Settings
 
 OF_VIEW = re.compile(r"\b(results|detections|hidden|events|occurrences)\b", re.IGNORECASE)
-ViewOption = Annotated[
-    str | None,
-    typer.Option("--view", help="query the results of this view; default: production"),
-]
+ViewOption = Annotated[str | None, typer.Option("--view", help="query the results of this view; default: production")]
 RunOption = Annotated[
     str | None,
-    typer.Option(
-        "--run",
-        help="query all results of this run's inference key, with every score, published or not",
-    ),
+    typer.Option("--run", help="query all results of this run's inference key, with every score, published or not"),
 ]
 
 MemoryOption = Annotated[
@@ -74,14 +68,12 @@ def ingest_command(
         ),
     ] = None,
     retire: Annotated[
-        bool,
-        typer.Option("--retire", help="the archive is gone for good: leave its files out of runs"),
+        bool, typer.Option("--retire", help="the archive is gone for good: leave its files out of runs")
     ] = False,
     yes: Annotated[
         bool,
         typer.Option(
-            "--yes",
-            help="mark missing files as missing, also when most files of a folder or camera are gone",
+            "--yes", help="mark missing files as missing, also when most files of a folder or camera are gone"
         ),
     ] = False,
     max_mib: Annotated[
@@ -158,8 +150,7 @@ def sql(
     allow_files: Annotated[
         bool,
         typer.Option(
-            "--allow-files",
-            help="let the statement read and write files, load extensions and change settings",
+            "--allow-files", help="let the statement read and write files, load extensions and change settings"
         ),
     ] = False,
     memory_mib: MemoryOption = None,
@@ -179,15 +170,11 @@ def sql(
 
 def compact_command(
     names: Annotated[
-        list[str] | None,
-        typer.Argument(help=f"tables to compact: {', '.join(TABLE_NAMES)}; default: all"),
+        list[str] | None, typer.Argument(help=f"tables to compact: {', '.join(TABLE_NAMES)}; default: all")
     ] = None,
-    min_files: Annotated[
-        int, typer.Option(min=2, help="small files from which a partition is compacted")
-    ] = MIN_FILES,
+    min_files: Annotated[int, typer.Option(min=2, help="small files from which a partition is compacted")] = MIN_FILES,
     vacuum: Annotated[
-        bool,
-        typer.Option("--vacuum", help="also remove files that no snapshot of the last week needs"),
+        bool, typer.Option("--vacuum", help="also remove files that no snapshot of the last week needs")
     ] = False,
     fmt: FormatOption = Format.table,
 ) -> None:

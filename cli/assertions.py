@@ -22,8 +22,7 @@ with lazy_imports():
     from serve.settings import Settings
 
 app = typer.Typer(
-    help="Human assertions on detections: correct, relabelled, false or missed. Append-only.",
-    no_args_is_help=True,
+    help="Human assertions on detections: correct, relabelled, false or missed. Append-only.", no_args_is_help=True
 )
 ACTIONS = ("keep", "relabel", "suppress", "add", "withdraw", "flag")
 
@@ -45,27 +44,15 @@ def add(
             "label-studio or timelapse",
         ),
     ] = None,
-    root: Annotated[
-        str | None,
-        typer.Option(help="with --from: archive of the images; default: all"),
-    ] = None,
+    root: Annotated[str | None, typer.Option(help="with --from: archive of the images; default: all")] = None,
     column: Annotated[
-        str | None,
-        typer.Option(help="with --from timelapse: column with the labels; default: Species"),
+        str | None, typer.Option(help="with --from timelapse: column with the labels; default: Species")
     ] = None,
-    by: Annotated[
-        str | None,
-        typer.Option(help="author of the corrections, or of assertions without an actor"),
-    ] = None,
+    by: Annotated[str | None, typer.Option(help="author of the corrections, or of assertions without an actor")] = None,
     at: Annotated[
-        str | None,
-        typer.Option(
-            help="time of rows without one, such as 2026-05-14T09:30:00+02:00; default: now"
-        ),
+        str | None, typer.Option(help="time of rows without one, such as 2026-05-14T09:30:00+02:00; default: now")
     ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="check and count the rows and add nothing")
-    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="check and count the rows and add nothing")] = False,
     fmt: FormatOption = Format.table,
 ) -> None:
     """Add corrected labels or assertions from a file: all of them, or none if a row is invalid.
@@ -80,9 +67,7 @@ def add(
         for line in read.lines:
             note(line)
     elif root or column:
-        raise BadRequest(
-            "--root and --column apply to files of other tools: name the tool with --from"
-        )
+        raise BadRequest("--root and --column apply to files of other tools: name the tool with --from")
     else:
         read = read_assertions(tables, file, by, at)
     for remark in remarks(tables, read.rows):
@@ -101,13 +86,9 @@ def add(
 
 @app.command("list")
 def list_assertions(
-    media: Annotated[
-        str | None, typer.Option(help="sha256 of an image, or its first digits")
-    ] = None,
+    media: Annotated[str | None, typer.Option(help="sha256 of an image, or its first digits")] = None,
     label: Annotated[str | None, typer.Option(help="only assertions with this label")] = None,
-    history: Annotated[
-        bool, typer.Option("--history", help="also assertions that a later one replaced")
-    ] = False,
+    history: Annotated[bool, typer.Option("--history", help="also assertions that a later one replaced")] = False,
     fmt: FormatOption = Format.table,
 ) -> None:
     """List human assertions, oldest first.

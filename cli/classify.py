@@ -26,9 +26,7 @@ def register(app: typer.Typer) -> None:
 @takes_spec(ClassifySpec)
 def classify(
     spec: ClassifySpec,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="print the plan and write nothing")
-    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the plan and write nothing")] = False,
     here: HereOption = False,
     follow: Annotated[bool, typer.Option(help="wait until the run ends")] = True,
     fmt: FormatOption = Format.table,

@@ -40,31 +40,18 @@ def register(app: typer.Typer) -> None:
 def up(
     host: Annotated[
         str | None,
-        typer.Option(
-            help="address to listen on; 0.0.0.0 is every interface and needs a token; default: 127.0.0.1"
-        ),
+        typer.Option(help="address to listen on; 0.0.0.0 is every interface and needs a token; default: 127.0.0.1"),
     ] = None,
-    port: Annotated[
-        int | None, typer.Option(min=1, max=MAX_PORT, help="HTTP port; default: 8000")
-    ] = None,
+    port: Annotated[int | None, typer.Option(min=1, max=MAX_PORT, help="HTTP port; default: 8000")] = None,
     ray_port: Annotated[
-        int,
-        typer.Option(min=0, max=MAX_PORT, help="port of Ray; if it is taken, another free port"),
+        int, typer.Option(min=0, max=MAX_PORT, help="port of Ray; if it is taken, another free port")
     ] = 6379,
     dashboard_port: Annotated[
-        int,
-        typer.Option(
-            min=0, max=MAX_PORT, help="port of Ray's dashboard; if it is taken, another free port"
-        ),
+        int, typer.Option(min=0, max=MAX_PORT, help="port of Ray's dashboard; if it is taken, another free port")
     ] = 8265,
-    object_store_mib: Annotated[
-        int, typer.Option(min=75, help="shared memory for chunks of images, in MiB")
-    ] = 1024,
+    object_store_mib: Annotated[int, typer.Option(min=75, help="shared memory for chunks of images, in MiB")] = 1024,
     block: Annotated[
-        bool,
-        typer.Option(
-            help="keep running: SIGHUP reloads the alias files, SIGTERM stops the cluster"
-        ),
+        bool, typer.Option(help="keep running: SIGHUP reloads the alias files, SIGTERM stops the cluster")
     ] = False,
     fmt: FormatOption = Format.table,
 ) -> None:
@@ -198,9 +185,7 @@ def status(fmt: FormatOption = Format.table) -> None:
             facts |= {"endpoint": state.endpoint, "ray_address": state.gcs_address}
             facts |= {"ray_logs": state.logs, "ready": words}
         else:
-            ready = bool(applications) and all(
-                app.get("status") == "RUNNING" for app in applications.values()
-            )
+            ready = bool(applications) and all(app.get("status") == "RUNNING" for app in applications.values())
     print_facts(facts, fmt)
     if unreadable:
         raise unreadable

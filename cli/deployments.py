@@ -13,31 +13,16 @@ from model_store.lazy_imports import lazy_imports
 
 with lazy_imports():
     from archive.annotations.deployment_file import add_file, read_deployments, remarks
-    from archive.catalogue.deployments import (
-        all_rows,
-        correct_clock,
-        current,
-        remove,
-        revert,
-    )
+    from archive.catalogue.deployments import all_rows, correct_clock, current, remove, revert
     from archive.catalogue.local_time import parse_local_time
     from archive.delta.tables import Tables
     from serve.settings import Settings
 
 app = typer.Typer(
-    help="Deployments: which camera was where, from when until when, and its clock. Append-only.",
-    no_args_is_help=True,
+    help="Deployments: which camera was where, from when until when, and its clock. Append-only.", no_args_is_help=True
 )
 COLUMNS = (
-    *(
-        "deployment_id",
-        "camera_id",
-        "location",
-        "latitude",
-        "longitude",
-        "from_local",
-        "until_local",
-    ),
+    *("deployment_id", "camera_id", "location", "latitude", "longitude", "from_local", "until_local"),
     *("time_zone", "clock_offset_s", "clock_stated_by", "clock_reason", "notes", "actor"),
     "stated_at",
 )
@@ -107,12 +92,9 @@ def clock(
     by: By,
     reason: Annotated[str, typer.Option(help="reason for this offset")] = "",
     offset_s: Annotated[
-        int | None,
-        typer.Option(help="seconds to add to the camera's time; 0: the clock is checked and right"),
+        int | None, typer.Option(help="seconds to add to the camera's time; 0: the clock is checked and right")
     ] = None,
-    showed: Annotated[
-        str | None, typer.Option(help="time that the camera showed: 2026-05-01T12:00")
-    ] = None,
+    showed: Annotated[str | None, typer.Option(help="time that the camera showed: 2026-05-01T12:00")] = None,
     right: Annotated[str | None, typer.Option(help="right time at that moment")] = None,
     fmt: FormatOption = Format.table,
 ) -> None:
@@ -166,9 +148,7 @@ def revert_change(
 
 @app.command("remove")
 def remove_deployments(
-    deployment: Annotated[
-        list[str], typer.Argument(help="id of a deployment; several are allowed")
-    ],
+    deployment: Annotated[list[str], typer.Argument(help="id of a deployment; several are allowed")],
     by: By,
     fmt: FormatOption = Format.table,
 ) -> None:

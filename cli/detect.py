@@ -42,12 +42,9 @@ def detect(
     images: Annotated[list[Path], typer.Argument(help="picture files or folders")],
     model: Annotated[str, typer.Option("--model", help=MODEL)] = "",
     min_score: Annotated[
-        float | None,
-        typer.Option(min=0, max=1, help="score threshold; default: the thresholds of the model"),
+        float | None, typer.Option(min=0, max=1, help="score threshold; default: the thresholds of the model")
     ] = None,
-    draw: Annotated[
-        Path | None, typer.Option(help="folder for copies of the pictures with boxes")
-    ] = None,
+    draw: Annotated[Path | None, typer.Option(help="folder for copies of the pictures with boxes")] = None,
     fmt: FormatOption = Format.table,
 ) -> None:
     """Run a model on some pictures and print its detections. Exit code 1 if a picture is unreadable.
@@ -141,21 +138,13 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _rows(
-    name: str, detector: LoadedDetector, shown: Detections, decode_note: str | None
-) -> list[dict[str, Any]]:
+def _rows(name: str, detector: LoadedDetector, shown: Detections, decode_note: str | None) -> list[dict[str, Any]]:
     """Return a row for each detection, or one row if there is none."""
     labels = detector.config.labels
     masks: list[tuple[int | None, str | None]] = [(None, None)] * len(shown)
     if isinstance(shown.masks, RunLengths):
         masks = list(zip(shown.masks.area_px.tolist(), shown.masks.counts, strict=True))
-    columns = zip(
-        shown.class_ids.tolist(),
-        shown.scores.tolist(),
-        shown.boxes_xyxy.tolist(),
-        masks,
-        strict=True,
-    )
+    columns = zip(shown.class_ids.tolist(), shown.scores.tolist(), shown.boxes_xyxy.tolist(), masks, strict=True)
     values: list[tuple[Any, ...]] = [
         (name, labels[i], score, *box, decode_note, *mask) for i, score, box, mask in columns
     ]

@@ -30,9 +30,7 @@ def draw_detections(path: Path, pixels: Pixels, shown: Detections, labels: Seque
             inside = bitmap_of(counts, (width, height))
             canvas[inside] = canvas[inside] // 2 + np.array(GREEN_BGR, np.uint8) // 2
     boxes = zip(shown.boxes_xyxy.tolist(), shown.scores, shown.class_ids, strict=True)
-    draw_marks(
-        canvas, [Mark(box, f"{labels[i]} {score:.2f}", GREEN_BGR) for box, score, i in boxes]
-    )
+    draw_marks(canvas, [Mark(box, f"{labels[i]} {score:.2f}", GREEN_BGR) for box, score, i in boxes])
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(cv2.imencode(".jpg", canvas)[1].tobytes())

@@ -12,14 +12,7 @@ from archive.defaults import RELATIONS
 from archive.formats.file_formats import FORMATS
 from batch.runs.options import takes_scope
 from batch.runs.scope import MediaScope
-from cli.archive import (
-    OF_VIEW,
-    MemoryOption,
-    RunOption,
-    ViewOption,
-    chosen_view,
-    note_unpublished,
-)
+from cli.archive import OF_VIEW, MemoryOption, RunOption, ViewOption, chosen_view, note_unpublished
 from cli.output import Format, FormatOption, note, print_facts
 from model_store.errors import BadRequest, ModelError, StorageError
 from model_store.lazy_imports import lazy_imports
@@ -67,19 +60,15 @@ def export_command(
     view: ViewOption = None,
     run: RunOption = None,
     floor: Annotated[
-        float,
-        typer.Option(min=0, max=1, help="of a format: leave out detections below this score"),
+        float, typer.Option(min=0, max=1, help="of a format: leave out detections below this score")
     ] = 0.0,
     settings: Annotated[
         list[str] | None,
-        typer.Option(
-            "--set", metavar="NAME=VALUE", help="option of the format; repeat it for several"
-        ),
+        typer.Option("--set", metavar="NAME=VALUE", help="option of the format; repeat it for several"),
     ] = None,
     memory_mib: MemoryOption = None,
     overwrite: Annotated[
-        bool,
-        typer.Option("--overwrite", help="replace the file if it exists, with all edits in it"),
+        bool, typer.Option("--overwrite", help="replace the file if it exists, with all edits in it")
     ] = False,
     fmt: FormatOption = Format.table,
 ) -> None:
@@ -137,9 +126,7 @@ def _labels(view: View) -> Sequence[str]:
     """Return the labels of the view's model in its order, () if this machine lacks the model."""
     store = ModelStore(Settings().models_url)
     try:
-        return store.describe(
-            version_id(view.model_name, view.model_version)
-        ).detector_config.labels
+        return store.describe(version_id(view.model_name, view.model_version)).detector_config.labels
     except (ModelError, StorageError):
         return ()
 

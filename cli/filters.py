@@ -75,17 +75,11 @@ def run(
     scope: FilterScope,
     values: Annotated[
         list[str] | None,
-        typer.Option(
-            "--set", help="field=value (repeatable); field=@FILE reads JSON, or one value per line"
-        ),
+        typer.Option("--set", help="field=value (repeatable); field=@FILE reads JSON, or one value per line"),
     ] = None,
     view: ViewName = PRODUCTION,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="print the same figures and write nothing")
-    ] = False,
-    show_it: Annotated[
-        bool, typer.Option("--show", help="show the layer in the view afterwards")
-    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the same figures and write nothing")] = False,
+    show_it: Annotated[bool, typer.Option("--show", help="show the layer in the view afterwards")] = False,
     here: HereOption = False,
     follow: Annotated[bool, typer.Option(help="wait until the run ends")] = True,
     fmt: FormatOption = Format.table,
@@ -112,9 +106,7 @@ def run(
 def rerun(
     scope: FilterScope,
     view: ViewName = PRODUCTION,
-    show_it: Annotated[
-        bool, typer.Option("--show", help="show the new layers in the view afterwards")
-    ] = False,
+    show_it: Annotated[bool, typer.Option("--show", help="show the new layers in the view afterwards")] = False,
     here: HereOption = False,
     fmt: FormatOption = Format.table,
 ) -> None:
@@ -141,15 +133,11 @@ def rerun(
 
 @app.command()
 def review(
-    layer: Annotated[
-        str,
-        typer.Argument(help="repeat-detections layer: its id, the first digits of it, or its kind"),
-    ],
+    layer: Annotated[str, typer.Argument(help="repeat-detections layer: its id, the first digits of it, or its kind")],
     out: Annotated[str, typer.Option(help="new or empty folder, also s3://")],
     view: ViewName = PRODUCTION,
     run_id: Annotated[
-        str,
-        typer.Option("--run", help="review the results of this run; default: those of the view"),
+        str, typer.Option("--run", help="review the results of this run; default: those of the view")
     ] = "",
     fmt: FormatOption = Format.table,
 ) -> None:
@@ -169,19 +157,12 @@ def review(
     written = write_review(chosen.layer_id, slots, out, chosen.config.get("accepted", ()))
     note(f"{out}/index.html shows {len(slots)} slots; accept them in {out}/review.json")
     print_rows(
-        [slot.model_dump() for slot in written.slots],
-        fmt,
-        ("id", "camera", "label", "images", "days", "accepted"),
+        [slot.model_dump() for slot in written.slots], fmt, ("id", "camera", "label", "images", "days", "accepted")
     )
 
 
 def _run(
-    specs: list[FilterSpec],
-    settings: Settings,
-    tables: Tables,
-    dry_run: bool,
-    follow: bool,
-    on_this_machine: bool,
+    specs: list[FilterSpec], settings: Settings, tables: Tables, dry_run: bool, follow: bool, on_this_machine: bool
 ) -> list[dict[str, Any]]:
     if dry_run:
         from batch.filters import run as runs
@@ -226,9 +207,7 @@ def _value(kind: str, text: str) -> tuple[str, Any]:
     """Parse `field=value`. The value is JSON or else plain text; `@FILE` reads it from a file."""
     name, equals, value = text.partition("=")
     if not equals:
-        raise BadRequest(
-            f"invalid --set '{text}': use field=value; list the fields with: resight filters show {kind}"
-        )
+        raise BadRequest(f"invalid --set '{text}': use field=value; list the fields with: resight filters show {kind}")
     if value.startswith("@"):
         return name, _read(Path(value[1:]))
     try:

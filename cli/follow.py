@@ -23,15 +23,7 @@ from model_store.lazy_imports import lazy_imports
 with lazy_imports():
     from archive.delta.arrow_alone import import_arrow_alone
     from archive.delta.tables import Tables
-    from batch.jobs.control import (
-        JobOutcome,
-        Jobs,
-        goes_on,
-        jobs_of,
-        require_startable,
-        running_elsewhere,
-        submit,
-    )
+    from batch.jobs.control import JobOutcome, Jobs, goes_on, jobs_of, require_startable, running_elsewhere, submit
     from batch.pipeline.stage_start import start_ahead
     from batch.planning.id_list import keep_ids
     from batch.planning.nothing_to_do import report_of_nothing
@@ -129,9 +121,7 @@ def to_end(
     return reports_of(run_ids, done)
 
 
-def _followed(
-    jobs: Jobs, start: Callable[[], str], run_ids: Sequence[str], quiet: bool
-) -> Followed:
+def _followed(jobs: Jobs, start: Callable[[], str], run_ids: Sequence[str], quiet: bool) -> Followed:
     job = submitted(jobs, start, run_ids)
     return follow(jobs, job, run_ids, quiet, lambda: jobs.interrupted(run_ids))
 
@@ -145,9 +135,7 @@ def submitted(jobs: Jobs, start: Callable[[], str], run_ids: Sequence[str]) -> s
 def reports_of(run_ids: Sequence[str], done: Followed) -> Mapping[str, dict[str, Any]]:
     """Return the reports of a successful job and note missing ones. If the job failed, exits with its code."""
     if (signal := done.outcome.killed_by) is not None:
-        note(
-            f"the job of run {run_ids[0]} was killed by {signal}; its log: resight logs --run {run_ids[0]}"
-        )
+        note(f"the job of run {run_ids[0]} was killed by {signal}; its log: resight logs --run {run_ids[0]}")
         note("committed results are kept: to continue, run the same command again")
         raise typer.Exit(5)
     if done.outcome.status != "SUCCEEDED":
@@ -156,18 +144,12 @@ def reports_of(run_ids: Sequence[str], done: Followed) -> Mapping[str, dict[str,
         raise typer.Exit(done.outcome.exit_code or 5)
     for run_id in run_ids:
         if run_id not in done.reports:
-            note(
-                f"run {run_id} succeeded, but its report is missing; see: resight logs --run {run_id}"
-            )
+            note(f"run {run_id} succeeded, but its report is missing; see: resight logs --run {run_id}")
     return done.reports
 
 
 def follow(
-    jobs: Jobs,
-    job: str,
-    run_ids: Sequence[str],
-    quiet: bool = False,
-    interrupted: Callable[[], str] | None = None,
+    jobs: Jobs, job: str, run_ids: Sequence[str], quiet: bool = False, interrupted: Callable[[], str] | None = None
 ) -> Followed:
     """Show the progress of a job until all reports of these runs are there or it ends.
 

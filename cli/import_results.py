@@ -17,12 +17,9 @@ with lazy_imports():
     from serve.settings import Settings
 
 RootOption = Annotated[
-    str,
-    typer.Option("--root", help="folder to which the paths in the file are relative, catalogued"),
+    str, typer.Option("--root", help="folder to which the paths in the file are relative, catalogued")
 ]
-NameOption = Annotated[
-    str, typer.Option("--name", help="name of the model; default: the detector that the file names")
-]
+NameOption = Annotated[str, typer.Option("--name", help="name of the model; default: the detector that the file names")]
 ClassOption = Annotated[
     float | None,
     typer.Option(
@@ -65,6 +62,4 @@ def import_command(
     print_facts(facts | {"hidden_boxes": found.hidden, "unmatched": unmatched}, fmt)
     for why, (count, path) in found.unmatched.items():
         note(f"left out: {count} {why}, such as {path}")
-    note(
-        f"to publish: resight runs publish {found.run_id}; to compare: resight runs diff published {found.run_id}"
-    )
+    note(f"to publish: resight runs publish {found.run_id}; to compare: resight runs diff published {found.run_id}")

@@ -20,9 +20,7 @@ with lazy_imports():
 
 app = typer.Typer(help="Show or hide the layers of a view.", no_args_is_help=True)
 Reason = Annotated[str, typer.Option(help="reason that is recorded with the view")]
-Layers = Annotated[
-    list[str], typer.Argument(help="kind of the layer, or the first digits of its id")
-]
+Layers = Annotated[list[str], typer.Argument(help="kind of the layer, or the first digits of its id")]
 
 
 @app.command("list")
@@ -47,23 +45,13 @@ def list_layers(view: ViewName = PRODUCTION, fmt: FormatOption = Format.table) -
 
 
 @app.command()
-def on(
-    layer: Layers,
-    view: ViewName = PRODUCTION,
-    reason: Reason = "",
-    fmt: FormatOption = Format.table,
-) -> None:
+def on(layer: Layers, view: ViewName = PRODUCTION, reason: Reason = "", fmt: FormatOption = Format.table) -> None:
     """Show layers in a view; each replaces the layer of its kind. Example: resight layers on small-size"""
     _switched(view, on=layer, reason=reason, fmt=fmt)
 
 
 @app.command()
-def off(
-    layer: Layers,
-    view: ViewName = PRODUCTION,
-    reason: Reason = "",
-    fmt: FormatOption = Format.table,
-) -> None:
+def off(layer: Layers, view: ViewName = PRODUCTION, reason: Reason = "", fmt: FormatOption = Format.table) -> None:
     """Hide layers in a view; their rows are kept. Example: resight layers off small-size"""
     _switched(view, off=layer, reason=reason, fmt=fmt)
 

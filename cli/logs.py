@@ -26,17 +26,11 @@ def register(app: typer.Typer) -> None:
 
 def logs(
     run: Annotated[
-        str | None,
-        typer.Option(
-            "--run", help="id of a run: print the logs of its jobs; see 'resight runs list'"
-        ),
+        str | None, typer.Option("--run", help="id of a run: print the logs of its jobs; see 'resight runs list'")
     ] = None,
-    most: Annotated[
-        int, typer.Option(min=1, help="number of existing lines to print, the newest")
-    ] = 200,
+    most: Annotated[int, typer.Option(min=1, help="number of existing lines to print, the newest")] = 200,
     follow: Annotated[
-        bool,
-        typer.Option("--follow", "-f", help="print new lines as they are written, until Ctrl-C"),
+        bool, typer.Option("--follow", "-f", help="print new lines as they are written, until Ctrl-C")
     ] = False,
 ) -> None:
     """Print the logs of detectors, proxy and controller, newest last, also after the cluster has ended.

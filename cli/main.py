@@ -80,10 +80,7 @@ def print_versions(wanted: bool) -> None:
 @app.callback()
 def resight(
     version: Annotated[
-        bool,
-        typer.Option(
-            "--version", is_eager=True, callback=print_versions, help="Show versions and exit."
-        ),
+        bool, typer.Option("--version", is_eager=True, callback=print_versions, help="Show versions and exit.")
     ] = False,
 ) -> None:
     """Detect animals in field-camera images: single images over HTTP, whole archives in runs."""

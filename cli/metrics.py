@@ -28,17 +28,11 @@ def register(app: typer.Typer) -> None:
 
 def metrics(
     out: Annotated[
-        Path | None,
-        typer.Option(help="file for node_exporter, written atomically; its name must end in .prom"),
+        Path | None, typer.Option(help="file for node_exporter, written atomically; its name must end in .prom")
     ] = None,
-    view: Annotated[
-        str, typer.Option(help="published view for the metrics of backlog and blank images")
-    ] = PRODUCTION,
+    view: Annotated[str, typer.Option(help="published view for the metrics of backlog and blank images")] = PRODUCTION,
     cameras: Annotated[
-        int,
-        typer.Option(
-            min=1, help="maximum number of cameras with separate metrics; the others are combined"
-        ),
+        int, typer.Option(min=1, help="maximum number of cameras with separate metrics; the others are combined")
     ] = MAX_CAMERAS,
 ) -> None:
     """Print metrics of runs, archive and cameras in Prometheus' text format, computed from the tables.

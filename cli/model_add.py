@@ -36,36 +36,19 @@ def store() -> ModelStore:
 
 
 def identity_of(info: ModelInfo) -> dict[str, Any]:
-    return {
-        "model": str(info.id),
-        "weights_sha256": info.weights_sha256,
-        "inference_key": info.inference_key,
-    }
+    return {"model": str(info.id), "weights_sha256": info.weights_sha256, "inference_key": info.inference_key}
 
 
 def add(
-    weights: Annotated[
-        Path | None, typer.Argument(help=".onnx or .pt2 file; not used with the runtime motion")
-    ] = None,
-    name: Annotated[
-        str | None, typer.Option(help="model name; default: the name of the file")
-    ] = None,
+    weights: Annotated[Path | None, typer.Argument(help=".onnx or .pt2 file; not used with the runtime motion")] = None,
+    name: Annotated[str | None, typer.Option(help="model name; default: the name of the file")] = None,
     version: Annotated[
-        str | None,
-        typer.Option(help="version, immutable once added; default: the next whole number"),
+        str | None, typer.Option(help="version, immutable once added; default: the next whole number")
     ] = None,
-    config: Annotated[
-        Path | None, typer.Option(help="JSON file with settings that the weights file lacks")
-    ] = None,
-    probe: Annotated[
-        list[Path] | None, typer.Option(help="image for the golden probe; repeatable")
-    ] = None,
-    readme: Annotated[
-        Path | None, typer.Option(help="file to store as README.md of the version")
-    ] = None,
-    licence: Annotated[
-        Path | None, typer.Option(help="file to store as LICENSE of the version")
-    ] = None,
+    config: Annotated[Path | None, typer.Option(help="JSON file with settings that the weights file lacks")] = None,
+    probe: Annotated[list[Path] | None, typer.Option(help="image for the golden probe; repeatable")] = None,
+    readme: Annotated[Path | None, typer.Option(help="file to store as README.md of the version")] = None,
+    licence: Annotated[Path | None, typer.Option(help="file to store as LICENSE of the version")] = None,
     fmt: FormatOption = Format.table,
 ) -> None:
     """Add a version: recognise the weights, run the probe, write the files with READY last.
@@ -85,9 +68,7 @@ def add(
     data = _weights(weights) if weights else None
     runtime = overrides.get("runtime")
     if data is None and not (isinstance(runtime, dict) and runtime.get("kind") == "motion"):
-        raise BadRequest(
-            "a weights file is missing; only a config with the runtime motion needs none"
-        )
+        raise BadRequest("a weights file is missing; only a config with the runtime motion needs none")
     models, recognition = store(), recognised(data, overrides)
     existing = already_there(models, name, recognition.config, data) if version is None else None
     if existing is not None:
@@ -100,14 +81,10 @@ def add(
         added = add_version(models, version_id(name, version), data, overrides, extra, recognition)
     print_facts(_facts(added.info, recognition, fmt), fmt)
     if not probe:
-        note(
-            "no --probe image was given: the golden probe uses a synthetic image; a photograph is better"
-        )
+        note("no --probe image was given: the golden probe uses a synthetic image; a photograph is better")
     outside = 0
     if recognition.config.kind == "detector":
-        outside = golden.outside_picture(
-            {golden.EXPECTED: models.read_file(added, golden.EXPECTED)}
-        )
+        outside = golden.outside_picture({golden.EXPECTED: models.read_file(added, golden.EXPECTED)})
     if outside:
         note(
             f"{outside} detections of the probe lie outside the picture: its pixels are probably not prepared as in "
@@ -143,10 +120,7 @@ def _name(given: str | None, weights: Path | None) -> str:
 
 def how_to_serve(models: ModelStore, version: VersionId) -> str:
     """Return the command that serves a new version; note if the bare name of its model is ambiguous."""
-    words, versions = (
-        f"serve it with: resight models promote {version}",
-        models.versions(version.name),
-    )
+    words, versions = (f"serve it with: resight models promote {version}", models.versions(version.name))
     if len(versions) == 1 or DEFAULT_ALIAS in models.aliases(version.name):
         return words
     choices = ", ".join(map(str, versions))

@@ -26,9 +26,7 @@ with lazy_imports():
     from serve.models.readiness import Serving
     from serve.settings import Settings
 
-app = typer.Typer(
-    help="Immutable model versions and the aliases that point to them.", no_args_is_help=True
-)
+app = typer.Typer(help="Immutable model versions and the aliases that point to them.", no_args_is_help=True)
 
 COLUMNS = ("model", "kind", "aliases", "rollout", "weights_sha256", "inference_key")
 MODEL = "name, name@version or name:alias; default: the published model, or the only one"
@@ -40,16 +38,10 @@ rollout.register(app)
 @app.command()
 def pull(
     source: Annotated[
-        str,
-        typer.Argument(
-            help="folder or s3:// URL of another model store, or of a model or version in it"
-        ),
+        str, typer.Argument(help="folder or s3:// URL of another model store, or of a model or version in it")
     ],
     model: Annotated[
-        str,
-        typer.Argument(
-            metavar="[NAME[@VERSION]]", help="version to copy; optional if there is only one"
-        ),
+        str, typer.Argument(metavar="[NAME[@VERSION]]", help="version to copy; optional if there is only one")
     ] = "",
     fmt: FormatOption = Format.table,
 ) -> None:
@@ -120,8 +112,7 @@ def list_models(fmt: FormatOption = Format.table) -> None:
 
 @app.command()
 def show(
-    model: Annotated[str, typer.Argument(help="name, name@version or name:alias")],
-    fmt: FormatOption = Format.table,
+    model: Annotated[str, typer.Argument(help="name, name@version or name:alias")], fmt: FormatOption = Format.table
 ) -> None:
     """Show a version: identity, aliases, canary, shadow and pin, config and files.
 
@@ -139,8 +130,7 @@ def show(
 
 @app.command()
 def verify(
-    model: Annotated[str, typer.Argument(help="name, name@version or name:alias")],
-    fmt: FormatOption = Format.table,
+    model: Annotated[str, typer.Argument(help="name, name@version or name:alias")], fmt: FormatOption = Format.table
 ) -> None:
     """Hash every file, load the weights and run the golden probe. Exit code 6 if one of these fails.
 
@@ -156,9 +146,7 @@ def verify(
 @app.command()
 def remove(
     version: Annotated[str, typer.Argument(metavar="NAME@VERSION", help="exact version to remove")],
-    yes: Annotated[
-        bool, typer.Option("--yes", help="remove the files; without it, they are only listed")
-    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="remove the files; without it, they are only listed")] = False,
     fmt: FormatOption = Format.table,
 ) -> None:
     """Remove the weights and all other files of a version from the store.

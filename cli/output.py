@@ -23,12 +23,8 @@ class Format(StrEnum):
 
 
 ViewName = Annotated[str, typer.Option("--view", help="name of the view")]
-FormatOption = Annotated[
-    Format, typer.Option("--format", help="output format; json and csv are for programs")
-]
-HereOption = Annotated[
-    bool, typer.Option("--here", help="run on this machine, also if a cluster is up")
-]
+FormatOption = Annotated[Format, typer.Option("--format", help="output format; json and csv are for programs")]
+HereOption = Annotated[bool, typer.Option("--here", help="run on this machine, also if a cluster is up")]
 
 WIDEST = 100_000
 """Maximum width in characters of a table outside a terminal; no cell is cut or wrapped there."""
@@ -82,9 +78,7 @@ def _json_value(value: object) -> object:
 def _plain(value: object) -> object:
     if value is None:
         return ""
-    return (
-        json.dumps(value, default=_json_value) if isinstance(value, dict | list | tuple) else value
-    )
+    return json.dumps(value, default=_json_value) if isinstance(value, dict | list | tuple) else value
 
 
 def in_words(value: object) -> str:
@@ -96,9 +90,7 @@ def in_words(value: object) -> str:
             return f"{expected:.0f} ({low:.0f} to {high:.0f})"
         case Mapping():
             pairs = [(key, in_words(part), part) for key, part in value.items() if part is not None]
-            words = [
-                f"{k} ({w})" if isinstance(part, Mapping) else f"{k} {w}" for k, w, part in pairs
-            ]
+            words = [f"{k} ({w})" if isinstance(part, Mapping) else f"{k} {w}" for k, w, part in pairs]
             return ", ".join(words) or "none"
         case list() | tuple():
             return ", ".join(map(in_words, value)) or "none"

@@ -36,13 +36,8 @@ def register(app: typer.Typer) -> None:
 @takes_scope()
 def plan(
     scope: Scope,
-    model: Annotated[
-        str,
-        typer.Option("--model", help=MODEL),
-    ] = "",
-    keep: Annotated[
-        bool, typer.Option("--keep", help="record the decision in the table 'decisions'")
-    ] = False,
+    model: Annotated[str, typer.Option("--model", help=MODEL)] = "",
+    keep: Annotated[bool, typer.Option("--keep", help="record the decision in the table 'decisions'")] = False,
     fmt: FormatOption = Format.table,
 ) -> None:
     """Show what a reprocess would change and cost, and whether it is due under the policy. Needs no cluster.

@@ -37,9 +37,7 @@ def register(app: typer.Typer) -> None:
 def publish(
     what: Annotated[str, typer.Argument(metavar="RUN", help="id of a sealed run, or name@version")],
     view: ViewName = PRODUCTION,
-    override: Annotated[
-        str | None, typer.Option(help="publish although gates fail, for this reason")
-    ] = None,
+    override: Annotated[str | None, typer.Option(help="publish although gates fail, for this reason")] = None,
     reason: Reason = "",
     fmt: FormatOption = Format.table,
 ) -> None:
@@ -56,9 +54,7 @@ def publish(
     tell_silent(tables, current)
 
 
-def rollback(
-    view: ViewName = PRODUCTION, reason: Reason = "", fmt: FormatOption = Format.table
-) -> None:
+def rollback(view: ViewName = PRODUCTION, reason: Reason = "", fmt: FormatOption = Format.table) -> None:
     """Undo the newest change of a view: a publication, or a layer switched on or off. Repeat it to undo more.
 
     Gates of the policy are not checked.
@@ -74,12 +70,9 @@ def rollback(
 
 
 def prune_command(
-    yes: Annotated[
-        bool, typer.Option("--yes", help="remove the results; without it, they are only listed")
-    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="remove the results; without it, they are only listed")] = False,
     keep_days: Annotated[
-        float,
-        typer.Option(min=0, help="keep results that a view showed within this number of days"),
+        float, typer.Option(min=0, help="keep results that a view showed within this number of days")
     ] = KEEP_DAYS,
     store: Annotated[
         list[str] | None,
@@ -102,9 +95,7 @@ def prune_command(
     if yes:
         removed = prune(tables, aliased, keep_days)
         print_rows([_use(use, fmt) for use in removed], fmt, COLUMNS)
-        note(
-            f"removed {len(removed)} inference keys; their files are deleted from disk after a week"
-        )
+        note(f"removed {len(removed)} inference keys; their files are deleted from disk after a week")
         return
     uses = plan_prune(tables, aliased, keep_days)
     print_rows([_use(use, fmt) for use in uses], fmt, COLUMNS)

@@ -47,16 +47,12 @@ def reprocess(
             help="folder or s3://bucket/prefix: catalogue it first as 'resight ingest', then run on its images only",
         ),
     ] = "",
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="print the plan and write nothing")
-    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the plan and write nothing")] = False,
     needed: Annotated[
-        bool,
-        typer.Option("--if-needed", help="run only what is due under the policy; safe in cron"),
+        bool, typer.Option("--if-needed", help="run only what is due under the policy; safe in cron")
     ] = False,
     publishes: Annotated[
-        bool,
-        typer.Option("--publish", help="with --if-needed: publish the results if all gates pass"),
+        bool, typer.Option("--publish", help="with --if-needed: publish the results if all gates pass")
     ] = False,
     concurrent: Annotated[
         bool,
@@ -157,10 +153,7 @@ def _if_needed(
                 str(due.model.id),
                 reason=f"--if-needed, decision {due.decision_id}",
                 complete=due.scope is None,
-                check=lambda old, new: [
-                    *rolled_back_since(tables, new),
-                    *failed_gates(tables, old, new, policy.gates),
-                ],
+                check=lambda old, new: [*rolled_back_since(tables, new), *failed_gates(tables, old, new, policy.gates)],
             )
         facts["published"] = f"{view.name} {view.serial}"
         tell_silent(tables, view)
@@ -181,8 +174,6 @@ def _require_alone(spec: RunSpec, dry_run: bool, publishes: bool, follow: bool) 
     if dry_run:
         raise BadRequest("--if-needed excludes --dry-run; use: resight plan")
     if spec.scope != Scope():
-        raise BadRequest(
-            f"--if-needed chooses the images itself: leave out {' '.join(scope_arguments(spec.scope))}"
-        )
+        raise BadRequest(f"--if-needed chooses the images itself: leave out {' '.join(scope_arguments(spec.scope))}")
     if publishes and not follow:
         raise BadRequest("--publish waits for the end of the run: leave out --no-follow")

@@ -28,9 +28,7 @@ with lazy_imports():
 Version = Annotated[str, typer.Argument(metavar="NAME@VERSION", help="exact version of a model")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="name of a model in the store")]
 Alias = Annotated[str, typer.Option(help="the alias to move")]
-Percent = Annotated[
-    float, typer.Argument(min=0, max=100, help="percentage of the requests; 0 ends it")
-]
+Percent = Annotated[float, typer.Argument(min=0, max=100, help="percentage of the requests; 0 ends it")]
 
 
 def register(app: typer.Typer) -> None:
@@ -38,9 +36,7 @@ def register(app: typer.Typer) -> None:
         app.command()(command)
 
 
-def promote(
-    version: Version, alias: Alias = DEFAULT_ALIAS, fmt: FormatOption = Format.table
-) -> None:
+def promote(version: Version, alias: Alias = DEFAULT_ALIAS, fmt: FormatOption = Format.table) -> None:
     """Point an alias to a version after every replica has loaded and probed it.
 
     Example: resight models promote ssdlite-coco@2
@@ -57,12 +53,7 @@ def rollback(name: Name, alias: Alias = DEFAULT_ALIAS, fmt: FormatOption = Forma
     _apply(fmt, kind="rollback", name=parse_ref(name).name, alias=alias)
 
 
-def canary(
-    version: Version,
-    percent: Percent,
-    alias: Alias = DEFAULT_ALIAS,
-    fmt: FormatOption = Format.table,
-) -> None:
+def canary(version: Version, percent: Percent, alias: Alias = DEFAULT_ALIAS, fmt: FormatOption = Format.table) -> None:
     """Route a percentage of the requests of an alias to a version.
 
     Example: resight models canary ssdlite-coco@2 10
@@ -72,12 +63,7 @@ def canary(
     _apply(fmt, kind="canary", name=wanted.name, **fields)
 
 
-def shadow(
-    version: Version,
-    percent: Percent,
-    alias: Alias = DEFAULT_ALIAS,
-    fmt: FormatOption = Format.table,
-) -> None:
+def shadow(version: Version, percent: Percent, alias: Alias = DEFAULT_ALIAS, fmt: FormatOption = Format.table) -> None:
     """Run a version on a percentage of the images of an alias and compare; it never answers.
 
     Example: resight models shadow ssdlite-coco@2 25

@@ -23,22 +23,9 @@ with lazy_imports():
     from serve.cluster.head import has_cluster
     from serve.settings import Settings
 
-app = typer.Typer(
-    help="Runs over the archive, and the publication of their results.", no_args_is_help=True
-)
+app = typer.Typer(help="Runs over the archive, and the publication of their results.", no_args_is_help=True)
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="id of the run, see 'resight runs list'")]
-COLUMNS = (
-    "run_id",
-    "kind",
-    "state",
-    "model",
-    "scope",
-    "requested",
-    "ok",
-    "empty",
-    "failed",
-    "reused",
-)
+COLUMNS = ("run_id", "kind", "state", "model", "scope", "requested", "ok", "empty", "failed", "reused")
 COLUMNS += ("started_at", "took_s", "published")
 SHOWN_EVENTS = 5
 ENDED = ("sealed", "failed", "cancelled")
@@ -96,9 +83,7 @@ def log(
 
 @app.command()
 def attach(
-    run_id: Annotated[
-        str, typer.Argument(metavar="[RUN]", help="id of the run; default: the newest run")
-    ] = "",
+    run_id: Annotated[str, typer.Argument(metavar="[RUN]", help="id of the run; default: the newest run")] = "",
     fmt: FormatOption = Format.table,
 ) -> None:
     """Follow a run to its end like the command that started it; if it has ended, print its report.
@@ -167,9 +152,7 @@ def _answers(settings: Settings, tables: Tables, run_id: str) -> bool:
     except ClusterError as error:
         if not is_interrupted(tables, run_id):
             raise
-        note(
-            f"{error}; the run has reported nothing for five minutes, so only its record is closed"
-        )
+        note(f"{error}; the run has reported nothing for five minutes, so only its record is closed")
         return False
     return True
 

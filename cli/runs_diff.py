@@ -28,12 +28,8 @@ def diff(
     old: Annotated[str, typer.Argument(help="run id, name@version, or a view such as published")],
     new: Annotated[str, typer.Argument(help="run id, name@version or view that would replace OLD")],
     out: Annotated[str | None, typer.Option(help="new folder for a report with pictures")] = None,
-    samples: Annotated[
-        int, typer.Option(min=0, max=200, help="number of pictures for each kind of change")
-    ] = 6,
-    gate: Annotated[
-        bool, typer.Option("--gate", help="exit with code 5 if a gate of the policy fails")
-    ] = False,
+    samples: Annotated[int, typer.Option(min=0, max=200, help="number of pictures for each kind of change")] = 6,
+    gate: Annotated[bool, typer.Option("--gate", help="exit with code 5 if a gate of the policy fails")] = False,
     fmt: FormatOption = Format.table,
 ) -> None:
     """Show what would change if NEW were published in place of OLD. Writes only the report.

@@ -53,16 +53,12 @@ def serve(
     host = "127.0.0.1" if host == "localhost" else host
     args = detect_args(settings, host).model_copy(update={"pools": {}})
     configure_logs()
-    token_path(
-        settings
-    )  # as 'resight up' does: a home without it may lack its disk, and so its list of tokens
+    token_path(settings)  # as 'resight up' does: a home without it may lack its disk, and so its list of tokens
     access = Access.of(settings, args.require_token)
     jobs = jobs_of(settings, here=True)
     others = {
         "/runs": lambda: build_runs_api(settings, jobs, access, args.cors_origins),
-        "/ui": lambda: build_pages_app(
-            Context.of(settings, lambda: jobs), access, args.cors_origins
-        ),
+        "/ui": lambda: build_pages_app(Context.of(settings, lambda: jobs), access, args.cors_origins),
     }
 
     def ready(served: EmbeddedHost) -> None:

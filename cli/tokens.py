@@ -15,8 +15,7 @@ with lazy_imports():
     from serve.settings import Settings
 
 app = typer.Typer(
-    help="Bearer tokens of the HTTP API. Once a token exists, every request needs one.",
-    no_args_is_help=True,
+    help="Bearer tokens of the HTTP API. Once a token exists, every request needs one.", no_args_is_help=True
 )
 
 COLUMNS = ("name", "scopes", "created_at")
@@ -42,9 +41,7 @@ def add(
     token = file.add(name, scope)
     note("this token is not shown again; clients send the header 'Authorization: Bearer TOKEN'")
     if first:
-        note(
-            f"this is the first token: within {STALE_S:.0f} s every request except health checks needs one"
-        )
+        note(f"this is the first token: within {STALE_S:.0f} s every request except health checks needs one")
     scopes = ", ".join(name for name in TokenScope if name in scope)
     print_facts({"name": name, "scopes": scopes, "token": token}, fmt)
 

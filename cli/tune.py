@@ -22,33 +22,14 @@ with lazy_imports():
     from serve.tune import plan as limits
     from serve.tune.apply import apply_best, undo
     from serve.tune.plan import SearchSpace, TuningPlan, pool_of, prepare
-    from serve.tune.report import (
-        advice,
-        busy,
-        doubts,
-        read_report,
-        reserved_folder,
-        rows,
-        verdict,
-        write_report,
-    )
+    from serve.tune.report import advice, busy, doubts, read_report, reserved_folder, rows, verdict, write_report
     from serve.tune.results import MeasuredPoint, TuningResult
     from serve.tune.sweep import run
 
 N = TypeVar("N", int, float)
 MAX_NUMBER = 4096
 LOAD_SHARE = 0.7
-MEASURING_OPTIONS = (
-    "photos",
-    "seconds",
-    "load",
-    "batch",
-    "wait",
-    "threads",
-    "workers",
-    "replicas",
-    "out",
-)
+MEASURING_OPTIONS = ("photos", "seconds", "load", "batch", "wait", "threads", "workers", "replicas", "out")
 
 
 def register(app: typer.Typer) -> None:
@@ -59,46 +40,26 @@ def tune(
     context: typer.Context,
     model: Annotated[str, typer.Argument(help="name, name@version or name:alias of a detector")],
     objective_p99: Annotated[
-        float | None,
-        typer.Option(min=1, help="ms within which 99 of 100 images must be answered"),
+        float | None, typer.Option(min=1, help="ms within which 99 of 100 images must be answered")
     ] = None,
     photos: Annotated[
-        Path | None,
-        typer.Option(help="folder of typical pictures; default: the golden probe of the version"),
+        Path | None, typer.Option(help="folder of typical pictures; default: the golden probe of the version")
     ] = None,
-    seconds: Annotated[
-        float, typer.Option(min=0.5, max=600, help="duration of one measurement in s")
-    ] = 6.0,
+    seconds: Annotated[float, typer.Option(min=0.5, max=600, help="duration of one measurement in s")] = 6.0,
     load: Annotated[
-        float,
-        typer.Option(
-            min=0.05, max=0.95, help="share of a point's throughput at which its p99 is measured"
-        ),
+        float, typer.Option(min=0.05, max=0.95, help="share of a point's throughput at which its p99 is measured")
     ] = LOAD_SHARE,
-    batch: Annotated[
-        str, typer.Option(help="images per call; default 1,2,4, with GPUs 1,2,4,8,16,32")
-    ] = "",
+    batch: Annotated[str, typer.Option(help="images per call; default 1,2,4, with GPUs 1,2,4,8,16,32")] = "",
     wait: Annotated[str, typer.Option(help="ms that a batch waits to be filled")] = "0,2",
-    threads: Annotated[
-        str, typer.Option(help="threads within a call; default: to suit the cores")
-    ] = "",
-    workers: Annotated[
-        str, typer.Option(help="calls at the same time; default: to suit the cores")
-    ] = "",
+    threads: Annotated[str, typer.Option(help="threads within a call; default: to suit the cores")] = "",
+    workers: Annotated[str, typer.Option(help="calls at the same time; default: to suit the cores")] = "",
     replicas: Annotated[str, typer.Option(help="processes that share the workers")] = "1,2",
     out: Annotated[
-        str | None,
-        typer.Option(help="new or empty folder for the report; default: below HOME/tune"),
+        str | None, typer.Option(help="new or empty folder for the report; default: below HOME/tune")
     ] = None,
-    earlier: Annotated[
-        str | None, typer.Option("--from", help="folder of an earlier report: measure nothing")
-    ] = None,
-    apply: Annotated[
-        bool, typer.Option("--apply", help="write the best batch and wait to deployment.json")
-    ] = False,
-    take_back: Annotated[
-        bool, typer.Option("--undo", help="with --from: restore what --apply has replaced")
-    ] = False,
+    earlier: Annotated[str | None, typer.Option("--from", help="folder of an earlier report: measure nothing")] = None,
+    apply: Annotated[bool, typer.Option("--apply", help="write the best batch and wait to deployment.json")] = False,
+    take_back: Annotated[bool, typer.Option("--undo", help="with --from: restore what --apply has replaced")] = False,
     fmt: FormatOption = Format.table,
 ) -> None:
     """Measure which settings suit a model on this machine within an objective. Settings change only with --apply.
@@ -120,17 +81,13 @@ def tune(
             undo(store, result)
             facts = {"model": result.model, "deployment": result.entry}
             print_facts(facts, fmt)
-            note(
-                f"{result.model} has its former settings again; replicas follow at their next poll"
-            )
+            note(f"{result.model} has its former settings again; replicas follow at their next poll")
             return
         todo = advice(result, store.describe(parse_version(result.model)), store.url, folder)
         _print(result, fmt)
     else:
         if objective_p99 is None:
-            raise BadRequest(
-                "no objective: use --objective-p99 150 for 99 of 100 images within 150 ms"
-            )
+            raise BadRequest("no objective: use --objective-p99 150 for 99 of 100 images within 150 ms")
         space = SearchSpace(
             batches=_numbers("--batch", batch, int, 1, limits.MAX_BATCH),
             waits_ms=_numbers("--wait", wait, float, 0, limits.MAX_WAIT_MS) or (0.0,),
@@ -163,9 +120,7 @@ def _require_no_measuring_options(context: typer.Context) -> None:
     sources = {name: context.get_parameter_source(name) for name in MEASURING_OPTIONS}
     given = [name for name, source in sources.items() if source and source.name == "COMMANDLINE"]
     if given:
-        raise BadRequest(
-            f"--from measures nothing: {', '.join(f'--{name}' for name in given)} cannot go with it"
-        )
+        raise BadRequest(f"--from measures nothing: {', '.join(f'--{name}' for name in given)} cannot go with it")
 
 
 def _earlier(store: ModelStore, model: str, folder: str, objective: float | None) -> TuningResult:
@@ -175,9 +130,7 @@ def _earlier(store: ModelStore, model: str, folder: str, objective: float | None
     if result.model != str(version):
         raise BadRequest(f"{folder} is a report of {result.model}, not of {version}")
     if objective is not None and objective != result.objective_p99_ms:
-        raise BadRequest(
-            f"{folder} was measured for p99 {result.objective_p99_ms:g} ms: tune again for {objective:g}"
-        )
+        raise BadRequest(f"{folder} was measured for p99 {result.objective_p99_ms:g} ms: tune again for {objective:g}")
     return result
 
 

@@ -85,9 +85,7 @@ RESET_CLOCK = datetime(2000, 1, 1)
 def plan(images: int, seed: int) -> tuple[Shot, ...]:
     """Return all files of an archive of `images` files; equal arguments give equal plans."""
     if images < MIN_IMAGES:
-        raise ValueError(
-            f"invalid number of images {images}: a sample archive needs at least {MIN_IMAGES}"
-        )
+        raise ValueError(f"invalid number of images {images}: a sample archive needs at least {MIN_IMAGES}")
     share, extra = divmod(images - ODD_FILES, len(CAMERAS))
     shots = [
         shot
@@ -144,9 +142,7 @@ def _next_burst(clock: datetime, light: Light, rng: np.random.Generator) -> date
     later = int(rng.integers(0, 91))  # minutes after 22:00 or 6:00
     milliseconds = int(rng.integers(1000))
     seconds = int(rng.integers(60))
-    start = (clock + timedelta(minutes=minutes)).replace(
-        second=seconds, microsecond=milliseconds * 1000
-    )
+    start = (clock + timedelta(minutes=minutes)).replace(second=seconds, microsecond=milliseconds * 1000)
     day = start.replace(hour=0, minute=0)
     if light == "night" and 4 <= start.hour < 22:
         return day + timedelta(hours=22, minutes=later)
@@ -172,8 +168,7 @@ def _with_specials(shots: list[Shot]) -> list[Shot]:
 def _with_copies(shots: list[Shot]) -> Iterator[Shot]:
     """Set the originals of the two copies: one of another camera, one in the same folder."""
     by_camera = {
-        camera.name: [shot for shot in shots if shot.camera == number]
-        for number, camera in enumerate(CAMERAS)
+        camera.name: [shot for shot in shots if shot.camera == number] for number, camera in enumerate(CAMERAS)
     }
     other_camera = _first_plain(by_camera["deer-north"])
     same_camera = _first_plain(by_camera["bee-hotel"])
@@ -190,7 +185,5 @@ def _with_copies(shots: list[Shot]) -> Iterator[Shot]:
 def _first_plain(shots: list[Shot]) -> Shot:
     """Return the first upright daytime JPEG with an animal."""
     return next(
-        shot
-        for shot in shots
-        if shot.kind == "jpeg" and shot.light == "day" and shot.subject and shot.orientation == 1
+        shot for shot in shots if shot.kind == "jpeg" and shot.light == "day" and shot.subject and shot.orientation == 1
     )

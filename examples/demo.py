@@ -42,14 +42,7 @@ def main() -> None:
         resight("models", "promote", f"{name}@1")
     resight("up", "--port", str(arguments.port))
     archive = settings.home_path / "sample-archive"
-    made = [
-        "python",
-        "-m",
-        "examples.sample_archive",
-        str(archive),
-        "--images",
-        str(arguments.images),
-    ]
+    made = ["python", "-m", "examples.sample_archive", str(archive), "--images", str(arguments.images)]
     print(f"\n$ {shlex.join(made)}")
     build(archive, arguments.images)
     resight("ingest", str(archive))
@@ -65,9 +58,7 @@ def compare_without_cluster(settings: Settings, archive: Path) -> None:
     print("\nThe same archive without a cluster, in a home of its own:")
     resight("models", "pull", str(EXAMPLES / "models"), f"{MODEL}@1", home=other)
     resight("reprocess", str(archive), "--model", MODEL, home=other)
-    here, there = (
-        resight("sql", RESULTS, "--format", "csv", show=False, home=h) for h in (other, None)
-    )
+    here, there = (resight("sql", RESULTS, "--format", "csv", show=False, home=h) for h in (other, None))
     if here != there:
         sys.exit("the results of the cluster and those without it differ")
     print(f"\nall {len(here.splitlines()) - 1} results are equal to those of the cluster")

@@ -74,11 +74,7 @@ def main() -> None:
     arguments = parser.parse_args()
     store = ModelStore(str(HERE / "models"))
     probes = {f"probe/{name}": (PHOTOS / name).read_bytes() for name in ("cat.jpg", "panda.jpg")}
-    files = {
-        "README.md": README_SSDLITE.encode(),
-        "LICENSE": arguments.licence.read_bytes(),
-        **probes,
-    }
+    files = {"README.md": README_SSDLITE.encode(), "LICENSE": arguments.licence.read_bytes(), **probes}
     weights = arguments.weights.read_bytes()
     add_version(store, version_id("ssdlite-coco", "1"), weights, SSDLITE, files)
     probe = {"probe/cat.jpg": probes["probe/cat.jpg"], "README.md": README_MOTION.encode()}

@@ -67,13 +67,9 @@ def encode(frame: RgbImage, shot: Shot) -> bytes:
         case "grey16_png":
             return _saved(Image.fromarray(_grey16(frame)), shot, "PNG", compress_level=PNG_LEVEL)
         case "alpha_png":
-            return _saved(
-                Image.fromarray(_with_alpha(frame)), shot, "PNG", compress_level=PNG_LEVEL
-            )
+            return _saved(Image.fromarray(_with_alpha(frame)), shot, "PNG", compress_level=PNG_LEVEL)
         case "copy":
-            raise ValueError(
-                f"{shot.path} is a copy of {shot.copy_of}: copy the bytes of that file"
-            )
+            raise ValueError(f"{shot.path} is a copy of {shot.copy_of}: copy the bytes of that file")
 
 
 def turned(frame: RgbImage, orientation: int) -> RgbImage:
@@ -100,9 +96,6 @@ def _grey16(frame: RgbImage) -> np.ndarray:
 
 def _with_alpha(frame: RgbImage) -> np.ndarray:
     """Return (h, w, 4): opaque except for a border that fades out over an eighth of the frame."""
-    across, down = (
-        np.clip(np.minimum(np.arange(n), np.arange(n)[::-1]) / (n / 8), 0, 1)
-        for n in frame.shape[1::-1]
-    )
+    across, down = (np.clip(np.minimum(np.arange(n), np.arange(n)[::-1]) / (n / 8), 0, 1) for n in frame.shape[1::-1])
     alpha = np.rint(255 * np.outer(down, across)).astype(np.uint8)
     return np.dstack((frame, alpha))

@@ -21,12 +21,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnxruntime.quantization import (
-    CalibrationDataReader,
-    QuantFormat,
-    QuantType,
-    quantize_static,
-)
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from examples.archive_plan import plan
@@ -60,12 +55,8 @@ Tensor = NDArray[np.float32]  # (1, 3, 300, 300)
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.onnx")
-    parser.add_argument(
-        "--images", type=int, default=IMAGES, help="size of the sample archive to calibrate with"
-    )
-    parser.add_argument(
-        "--compare", action="store_true", help="compare speed and boxes with version 1"
-    )
+    parser.add_argument("--images", type=int, default=IMAGES, help="size of the sample archive to calibrate with")
+    parser.add_argument("--compare", action="store_true", help="compare speed and boxes with version 1")
     options = parser.parse_args(arguments)
     before = load_detector(STORE, MODEL)
     settings = before.config.model_copy(update={"description": DESCRIPTION})
@@ -173,18 +164,11 @@ def print_comparison(before: LoadedDetector, after: LoadedDetector, pictures: li
         labels = before.info.labels
         agreed = agreed.plus(compare(seen[0], seen[1], labels, labels))
     one_ms, two_ms = map(statistics.median, took_ms)
-    print(
-        f"median inference on one core: {one_ms:.1f} ms, int8 {two_ms:.1f} ms: {one_ms / two_ms:.2f}"
-    )
+    print(f"median inference on one core: {one_ms:.1f} ms, int8 {two_ms:.1f} ms: {one_ms / two_ms:.2f}")
     names = ("pictures", "boxes matched", "with another label", "only before", "only int8")
     print(", ".join(f"{name} {count}" for name, count in zip(names, astuple(agreed), strict=False)))
-    mean = (
-        agreed.score_shift / max(1, agreed.matched),
-        agreed.score_shift_abs / max(1, agreed.matched),
-    )
-    print(
-        f"scores of matched boxes: {mean[0]:+.3f} mean difference, {mean[1]:.3f} mean absolute difference"
-    )
+    mean = (agreed.score_shift / max(1, agreed.matched), agreed.score_shift_abs / max(1, agreed.matched))
+    print(f"scores of matched boxes: {mean[0]:+.3f} mean difference, {mean[1]:.3f} mean absolute difference")
 
 
 if __name__ == "__main__":

@@ -116,9 +116,7 @@ def _note_of(out: Path) -> Path:
 
 def _sizes(folder: Path) -> dict[str, int]:
     return {
-        file.relative_to(folder).as_posix(): file.stat().st_size
-        for file in sorted(folder.rglob("*"))
-        if file.is_file()
+        file.relative_to(folder).as_posix(): file.stat().st_size for file in sorted(folder.rglob("*")) if file.is_file()
     }
 
 
@@ -143,9 +141,7 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m examples.sample_archive", description="Make a sample camera-trap archive."
     )
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to make; must be empty")
-    parser.add_argument(
-        "--images", type=int, default=200, help=f"number of files, at least {MIN_IMAGES}"
-    )
+    parser.add_argument("--images", type=int, default=200, help=f"number of files, at least {MIN_IMAGES}")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     try:

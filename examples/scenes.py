@@ -79,9 +79,7 @@ def _photo(subject: str, of_height: float, flip: bool) -> tuple[RgbImage, Weight
 
 def _soft_edges(size: tuple[int, int]) -> Weights:
     """Return weights (h, w): 0 at the border, 1 from EDGE_PX inwards; `size` is (w, h)."""
-    across, down = (
-        np.clip(np.minimum(np.arange(n), np.arange(n)[::-1]) / EDGE_PX, 0, 1) for n in size
-    )
+    across, down = (np.clip(np.minimum(np.arange(n), np.arange(n)[::-1]) / EDGE_PX, 0, 1) for n in size)
     return np.outer(down, across).astype(np.float32)
 
 
@@ -97,9 +95,7 @@ def background(camera: int, seed: int) -> RgbImage:
     return np.clip((shade + (light - shade) * level) * tint, 0, 255).astype(np.uint8)
 
 
-def _noise(
-    rng: np.random.Generator, shape: tuple[int, int], grain_h: int, grain_w: int
-) -> NDArray[np.float32]:
+def _noise(rng: np.random.Generator, shape: tuple[int, int], grain_h: int, grain_w: int) -> NDArray[np.float32]:
     """Return smooth noise of about unit strength, (h, w), with grains of grain_h x grain_w pixels."""
     height, width = shape
     coarse = rng.standard_normal((height // grain_h + 2, width // grain_w + 2), dtype=np.float32)

@@ -60,9 +60,7 @@ class Classifier:
         """Decode an image as this version requires it. Raises ImageError."""
         return decode(data, max_pixels, tolerant=self.config.preprocess.damaged == "tolerate")
 
-    def read_box(
-        self, image: DecodedImage, box_xyxy_px: Box | None = None
-    ) -> tuple[ImageFacts, Prepared]:
+    def read_box(self, image: DecodedImage, box_xyxy_px: Box | None = None) -> tuple[ImageFacts, Prepared]:
         """Convert a decoded image, or a box of it, to network input. Raises BadRequest as `read`."""
         pixels, facts = image.pixels, image.facts
         if box_xyxy_px is not None:
@@ -105,9 +103,7 @@ class Classifier:
         return np.log(np.maximum(scores, np.float32(LEAST_PROBABILITY)))
 
 
-def scores_of(
-    outputs: Mapping[str, NDArray[np.float32]], rows: int, labels: int
-) -> NDArray[np.float32]:
+def scores_of(outputs: Mapping[str, NDArray[np.float32]], rows: int, labels: int) -> NDArray[np.float32]:
     """Return the only output, (n, labels) with any axes of length 1, as (n, labels) float32.
 
     Raises ModelRefused if there are several outputs, or another number of scores.

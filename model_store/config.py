@@ -85,9 +85,7 @@ class Tiling(Frozen):
     """Overlapping square tiles of the image, each resized to the network's input: for small objects."""
 
     tile_px: int = Field(ge=32, le=8192, description="side of a tile, in px of the image")
-    overlap_frac: float = Field(
-        default=0.2, ge=0, le=0.75, description="minimum overlap of neighbouring tiles"
-    )
+    overlap_frac: float = Field(default=0.2, ge=0, le=0.75, description="minimum overlap of neighbouring tiles")
     whole: bool = Field(default=True, description="also run the whole image")
     merge: Merge = Merge()
 
@@ -106,12 +104,10 @@ class Preprocess(Frozen):
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[Positive, Positive, Positive] = (1.0, 1.0, 1.0)
     jpeg_shrink: Literal[1, 2, 4, 8] = Field(
-        default=1,
-        description="JPEGs may be decoded at 1/2, 1/4 or 1/8, never below the resized size",
+        default=1, description="JPEGs may be decoded at 1/2, 1/4 or 1/8, never below the resized size"
     )
     damaged: Literal["tolerate", "refuse"] = Field(
-        default="tolerate",
-        description="JPEGs with truncated or damaged data: decode what is readable, or fail",
+        default="tolerate", description="JPEGs with truncated or damaged data: decode what is readable, or fail"
     )
     tiling: Tiling | None = None
 
@@ -136,8 +132,7 @@ class Nms(Frozen):
     iou: float = Field(default=0.5, ge=0, le=1)
     class_aware: bool = True
     inclusive_px: bool = Field(
-        default=False,
-        description="boxes include their last pixel: sides are one image px longer",
+        default=False, description="boxes include their last pixel: sides are one image px longer"
     )
     max_detections: int = Field(default=300, ge=1)
 
@@ -160,9 +155,7 @@ class ModelConfig(Frozen):
     """config.json of a detector."""
 
     kind: Literal["detector"] = "detector"
-    runtime: Annotated[
-        OnnxRuntime | TorchRuntime | MotionRuntime | ExternalRuntime, Field(discriminator="kind")
-    ]
+    runtime: Annotated[OnnxRuntime | TorchRuntime | MotionRuntime | ExternalRuntime, Field(discriminator="kind")]
     decoder: DecoderName
     preprocess: Preprocess = Preprocess()
     nms: Nms = Nms()
@@ -234,17 +227,12 @@ class ClassifierConfig(Frozen):
             )
         spec = self.preprocess
         if spec.tiling or spec.resize == "rect" or spec.jpeg_shrink > 1:
-            raise ValueError(
-                "a classifier takes crops of one size: preprocess cannot use tiling, rect or jpeg_shrink"
-            )
+            raise ValueError("a classifier takes crops of one size: preprocess cannot use tiling, rect or jpeg_shrink")
         return self
 
 
 AnyConfig = ModelConfig | ClassifierConfig
-KINDS: dict[str, type[ModelConfig] | type[ClassifierConfig]] = {
-    "detector": ModelConfig,
-    "classifier": ClassifierConfig,
-}
+KINDS: dict[str, type[ModelConfig] | type[ClassifierConfig]] = {"detector": ModelConfig, "classifier": ClassifierConfig}
 
 
 def _require_distinct(labels: tuple[str, ...]) -> None:

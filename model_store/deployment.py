@@ -49,11 +49,7 @@ def own_entry(store: ModelStore, version: VersionId) -> dict[str, Any] | None:
 
 
 def write_entry(
-    store: ModelStore,
-    version: VersionId,
-    entry: Mapping[str, Any] | None,
-    *,
-    expected: Mapping[str, Any] | None,
+    store: ModelStore, version: VersionId, entry: Mapping[str, Any] | None, *, expected: Mapping[str, Any] | None
 ) -> None:
     """Replace the version's own entry (None removes it) in one atomic write; all other entries are kept.
 
@@ -118,9 +114,7 @@ def _parsed(where: str, data: bytes | None) -> dict[str, Any]:
 def _checked_own(where: str, version: VersionId, entry: object) -> Deployment:
     deployment = _checked(where, entry)
     if deployment.pool:
-        raise ModelRefused(
-            f'{where}: {version.version}.pool: all versions share a pool: write it under "*"'
-        )
+        raise ModelRefused(f'{where}: {version.version}.pool: all versions share a pool: write it under "*"')
     return deployment
 
 

@@ -71,9 +71,7 @@ class Detections:
     @staticmethod
     def empty() -> Detections:
         """Return no detections."""
-        return Detections(
-            np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int32)
-        )
+        return Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int32))
 
     @staticmethod
     def join(parts: Sequence[Detections]) -> Detections:
@@ -111,6 +109,5 @@ class Detections:
 
 def _joined(masks: Sequence[RunLengths]) -> RunLengths:
     return RunLengths(
-        tuple(counts for part in masks for counts in part.counts),
-        np.concatenate([part.area_px for part in masks]),
+        tuple(counts for part in masks for counts in part.counts), np.concatenate([part.area_px for part in masks])
     )

@@ -64,10 +64,7 @@ class ResightError(Exception):
     retry_after_s: float | None = None
 
     def __init__(
-        self,
-        message: str = "",
-        retry_after_s: float | None = None,
-        fields: Mapping[str, str] | None = None,
+        self, message: str = "", retry_after_s: float | None = None, fields: Mapping[str, str] | None = None
     ) -> None:
         super().__init__(message)
         if retry_after_s is not None:

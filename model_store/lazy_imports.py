@@ -59,9 +59,7 @@ class lazy_imports:  # noqa: N801 - it reads as a statement
         importer = sys._getframe(1).f_globals  # pyright: ignore[reportPrivateUsage]
         self._import = real = builtins.__import__
 
-        def stand_in(
-            name: str, globals: Any = None, locals: Any = None, fromlist: Any = (), level: int = 0
-        ) -> Any:
+        def stand_in(name: str, globals: Any = None, locals: Any = None, fromlist: Any = (), level: int = 0) -> Any:
             if globals is not importer:  # another thread
                 return real(name, globals, locals, fromlist, level)
             return _Names(name) if fromlist else StandIn(name)

@@ -12,12 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from model_store.errors import ModelRefused
 
 BUILDS = {
-    "cv2": (
-        "opencv-python-headless",
-        "opencv-python",
-        "opencv-contrib-python",
-        "opencv-contrib-python-headless",
-    ),
+    "cv2": ("opencv-python-headless", "opencv-python", "opencv-contrib-python", "opencv-contrib-python-headless"),
     "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
 }
 """Packages that install the same Python module, by that module. The last one that pip installs overwrites the files

@@ -51,9 +51,7 @@ def load_model(store: ModelStore, version: VersionId, threads: int = 1, digest: 
     return model
 
 
-def opened(
-    info: ModelInfo, config: AnyConfig, files: Mapping[str, bytes], threads: int = 1
-) -> Loaded:
+def opened(info: ModelInfo, config: AnyConfig, files: Mapping[str, bytes], threads: int = 1) -> Loaded:
     """Open a model from its files, without a check of its probe. Raises ModelRefused."""
     session = open_session(config, files, threads)
     if isinstance(config, ClassifierConfig):
@@ -80,18 +78,14 @@ def load_classifier(store: ModelStore, version: VersionId, threads: int = 1) -> 
 def require_detector(model: Loaded) -> LoadedDetector:
     """Return the model if it is a detector. Raises BadRequest for a classifier."""
     if isinstance(model, Classifier):
-        raise BadRequest(
-            f"{model.info.id} is a classifier: use POST /v1/classify, or choose a detector"
-        )
+        raise BadRequest(f"{model.info.id} is a classifier: use POST /v1/classify, or choose a detector")
     return model
 
 
 def require_classifier(model: Loaded) -> Classifier:
     """Return the model if it is a classifier. Raises BadRequest for a detector."""
     if not isinstance(model, Classifier):
-        raise BadRequest(
-            f"{model.info.id} is a detector: use POST /v1/detect, or choose a classifier"
-        )
+        raise BadRequest(f"{model.info.id} is a detector: use POST /v1/detect, or choose a classifier")
     return model
 
 

@@ -23,9 +23,7 @@ def usable_cores(root: Path = _ROOT) -> int:
 
     A quota of 2.5 cores counts as 3, so that all of it can be used. `root` is the folder that contains proc/ and sys/.
     """
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quotas = [quota for group in _groups("cpu", root) if (quota := _cpu_quota(group)) is not None]
     return max(1, math.ceil(min([cores, *quotas])))
 
@@ -82,10 +80,7 @@ def _groups(controller: str, root: Path) -> Iterator[Path]:
 
 def _cpu_quota(group: Path) -> float | None:
     """Return the quota in cores, or None without one."""
-    numbers = _words(group / "cpu.max") or [
-        *_words(group / "cpu.cfs_quota_us"),
-        *_words(group / "cpu.cfs_period_us"),
-    ]
+    numbers = _words(group / "cpu.max") or [*_words(group / "cpu.cfs_quota_us"), *_words(group / "cpu.cfs_period_us")]
     if len(numbers) != 2 or numbers[0] in ("max", "-1"):
         return None
     return int(numbers[0]) / int(numbers[1])

@@ -27,9 +27,7 @@ MAX_QUOTED = 100
 """Maximum characters of a sender's text that an error or a log line quotes."""
 REF = rf"{NAME.pattern}(@{VERSION.pattern}|:{NAME.pattern})?"
 """Pattern for documentation; `parse_ref` splits a reference into its parts."""
-_REF = re.compile(
-    rf"(?P<name>{NAME.pattern})(@(?P<version>{VERSION.pattern})|:(?P<alias>{NAME.pattern}))?"
-)
+_REF = re.compile(rf"(?P<name>{NAME.pattern})(@(?P<version>{VERSION.pattern})|:(?P<alias>{NAME.pattern}))?")
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -68,8 +68,7 @@ class Expected(Frozen):
     def binds(self, name: str, floor: float) -> int:
         """Return the number of detections of an image that must be reproduced."""
         return sum(
-            row.score > self.cut(name, floor) + self.tolerance.score and not row.tied
-            for row in self.images[name]
+            row.score > self.cut(name, floor) + self.tolerance.score and not row.tied for row in self.images[name]
         )
 
     def cut(self, name: str, floor: float) -> float:
@@ -84,9 +83,7 @@ class Expected(Frozen):
         return json.dumps(value, indent=1).encode()
 
 
-def record_probe(
-    model: LoadedDetector | Classifier, images: Mapping[str, bytes]
-) -> dict[str, bytes]:
+def record_probe(model: LoadedDetector | Classifier, images: Mapping[str, bytes]) -> dict[str, bytes]:
     """Return the files of the probe folder: these encoded images, and this model's results for them."""
     if isinstance(model, Classifier):
         classes = expected_classes(model, images)
@@ -158,10 +155,7 @@ def _expected(kind: type[E], where: str, files: Mapping[str, bytes]) -> E:
 
 
 def _first(
-    where: str,
-    images: Mapping[str, W],
-    files: Mapping[str, bytes],
-    difference: Callable[[str, W, bytes], str | None],
+    where: str, images: Mapping[str, W], files: Mapping[str, bytes], difference: Callable[[str, W, bytes], str | None]
 ) -> str | None:
     for name, wanted in images.items():
         if f"probe/{name}" not in files:
@@ -205,9 +199,7 @@ def _difference(
         at_floor = abs(want.score - floor) <= tolerance.score
         at_end = end > floor and want.score <= end + tolerance.score
         if not (at_floor or at_end or want.tied):
-            return (
-                f"expected {_words(want)}, found {', '.join(map(_words, found[:3])) or 'nothing'}"
-            )
+            return f"expected {_words(want)}, found {', '.join(map(_words, found[:3])) or 'nothing'}"
     for have in (found[place] for place in extra):
         if have.score > cut + tolerance.score and not _replaces_tied(have, wanted, tolerance):
             return f"unexpected {_words(have)}"
@@ -229,14 +221,10 @@ def match(
     return missing, list(left)
 
 
-def _replaces_tied(
-    have: ProbeDetection, wanted: list[ProbeDetection], tolerance: Tolerance
-) -> bool:
+def _replaces_tied(have: ProbeDetection, wanted: list[ProbeDetection], tolerance: Tolerance) -> bool:
     """Return True if a detection may have replaced a tied one at its place."""
     return any(
-        want.tied
-        and have.score <= want.score + tolerance.score
-        and _iou(have.box_xyxy_px, want.box_xyxy_px) > 0
+        want.tied and have.score <= want.score + tolerance.score and _iou(have.box_xyxy_px, want.box_xyxy_px) > 0
         for want in wanted
     )
 
@@ -291,9 +279,7 @@ def expected_classes(classifier: Classifier, images: Mapping[str, bytes]) -> Exp
     return ExpectedClasses(tolerance=tolerance, images=classes)
 
 
-def require_distinct_classes(
-    classifier: Classifier, files: Mapping[str, bytes], recorded: bytes
-) -> None:
+def require_distinct_classes(classifier: Classifier, files: Mapping[str, bytes], recorded: bytes) -> None:
     """Raise ModelRefused if all classes have one logit in the probe: it would accept them in any order."""
     expected = ExpectedClasses.model_validate_json(recorded)
     rows = [_logits(classifier, files[f"probe/{name}"]) for name in expected.images]
@@ -324,10 +310,7 @@ def class_difference(
 
 
 def _best(classifier: Classifier, logits: Logits) -> list[ProbeClass]:
-    return [
-        ProbeClass(label=classifier.labels[i], class_id=i, logit=float(logits[i]))
-        for i in best(logits, TOP)
-    ]
+    return [ProbeClass(label=classifier.labels[i], class_id=i, logit=float(logits[i])) for i in best(logits, TOP)]
 
 
 def _logits(classifier: Classifier, data: bytes) -> Logits:

@@ -30,9 +30,7 @@ def parse_ready(data: bytes, where: str) -> dict[str, str]:
         files = json.loads(data)["files"]
         digests = {str(name): str(digest) for name, digest in files.items()}
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
-        raise ModelRefused(
-            f"{where}: {READY} is damaged ({str(error)[:100]}); pull the version again"
-        ) from error
+        raise ModelRefused(f"{where}: {READY} is damaged ({str(error)[:100]}); pull the version again") from error
     _require_digests(digests, where)
     return digests
 
@@ -65,9 +63,7 @@ def _require_digests(digests: Mapping[str, str], where: str) -> None:
                 f"printable characters except {' '.join(sorted(_FORBIDDEN))}, no '..', {MAX_NAME_BYTES} bytes at most"
             )
         if not _SHA256.fullmatch(digest):
-            raise ModelRefused(
-                f"{where}: {READY} lists {name} with the invalid sha256 {digest[:80]!r}"
-            )
+            raise ModelRefused(f"{where}: {READY} lists {name} with the invalid sha256 {digest[:80]!r}")
         plain = unicodedata.normalize("NFC", name).casefold()
         if plain in taken:
             raise ModelRefused(f"{where}: {READY} lists the duplicate name {name}; rename the file")

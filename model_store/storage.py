@@ -168,9 +168,7 @@ class Folder:
             else:
                 _create_remote(self.fs, path, data)
 
-    def update(
-        self, relative: str, change: Callable[[bytes | None], bytes | None], mode: int = 0o644
-    ) -> None:
+    def update(self, relative: str, change: Callable[[bytes | None], bytes | None], mode: int = 0o644) -> None:
         """Replace a file by `change(its bytes)`; `change` gets None if the file does not exist. b"" removes the file.
 
         No other writer's change is lost: if the file was replaced after it was read, `change` is called again with the
@@ -232,9 +230,7 @@ class Folder:
                 self.fs.rm(self.path(relative), recursive=True)
 
     @contextlib.contextmanager
-    def _attempt(
-        self, verb: str, relative: str = "", passed: tuple[type[Exception], ...] = ()
-    ) -> Generator[None]:
+    def _attempt(self, verb: str, relative: str = "", passed: tuple[type[Exception], ...] = ()) -> Generator[None]:
         """Raise StorageFull or StorageUnreachable for any error of a library, except those of `passed`."""
         try:
             yield
@@ -372,9 +368,7 @@ def _retrying_conflicts() -> tenacity.Retrying:
 def _create_remote(fs: AbstractFileSystem, path: str, data: bytes) -> None:
     """Create a file. Raises FileExistsError if it exists, for which S3 responds with 412."""
     try:
-        _retrying_conflicts()(
-            fs.pipe_file, path, data, mode="create", **(ONE_PUT if "s3" in fs.protocol else {})
-        )
+        _retrying_conflicts()(fs.pipe_file, path, data, mode="create", **(ONE_PUT if "s3" in fs.protocol else {}))
     except OSError as error:
         # s3fs detects it by a field of AWS's response that other servers omit
         if http_status(error) == HTTPStatus.PRECONDITION_FAILED:

@@ -243,9 +243,7 @@ class ModelStore:
         digests = {name: sha256_hex(data) for name, data in files.items()}
         ready = format_ready(digests, str(version))
         if self.folder.exists(f"{version.name}/{version.version}/{READY}"):
-            raise ModelExists(
-                f"{version} exists in {self.url} and versions never change; choose another version"
-            )
+            raise ModelExists(f"{version} exists in {self.url} and versions never change; choose another version")
         if CONFIG in files:  # else `describe` raises
             self.require_one_kind(version, parse_config(files[CONFIG], f"{version} {CONFIG}"))
         require_create(self.url)
@@ -262,9 +260,7 @@ class ModelStore:
         for _ in range(PUBLISH_ATTEMPTS):
             with contextlib.suppress(ModelExists):
                 return self.publish(next_version(name, self.folder.names(name)), files)
-        raise ModelExists(
-            f"{name}: {PUBLISH_ATTEMPTS} version numbers were taken; choose one with --version"
-        )
+        raise ModelExists(f"{name}: {PUBLISH_ATTEMPTS} version numbers were taken; choose one with --version")
 
     def files(self, version: VersionId) -> list[str]:
         """Return the files and folders of a READY or unfinished version, without CLAIM. Raises ModelNotFound."""
@@ -300,12 +296,7 @@ class ModelStore:
             self.folder.remove(f"{place}/{file}")
 
     def set_alias(
-        self,
-        name: str,
-        alias: str,
-        version: str | None,
-        *,
-        among: Collection[str | None] | None = None,
+        self, name: str, alias: str, version: str | None, *, among: Collection[str | None] | None = None
     ) -> None:
         """Point an alias at a READY version, or remove it (None). Other aliases are kept.
 
@@ -319,9 +310,7 @@ class ModelStore:
             aliases = {} if data is None else self._aliases(name, data)
             now = aliases.pop(alias, None)
             if among is not None and now not in among:
-                raise Conflict(
-                    f"{name}/{ALIASES} was changed: {alias} is {now or 'not set'}; nothing was written"
-                )
+                raise Conflict(f"{name}/{ALIASES} was changed: {alias} is {now or 'not set'}; nothing was written")
             if version is not None:
                 aliases[alias] = version
             return json.dumps(aliases, indent=1).encode()
@@ -337,9 +326,7 @@ class ModelStore:
             except ModelError:
                 continue  # a damaged version has no kind
             if other_kind != kind:
-                raise ModelRefused(
-                    f"{version} is {kind}, but {other} is {other_kind}: give {version} another name"
-                )
+                raise ModelRefused(f"{version} is {kind}, but {other} is {other_kind}: give {version} another name")
             return
 
     def _entries(self, name: str, file: str) -> Iterator[tuple[VersionId, bool]]:
@@ -372,11 +359,7 @@ class ModelStore:
             yield name, data
 
     def _verified(
-        self,
-        version: VersionId,
-        name: str,
-        digests: Mapping[str, str],
-        max_bytes: int = MAX_VERSION_BYTES,
+        self, version: VersionId, name: str, digests: Mapping[str, str], max_bytes: int = MAX_VERSION_BYTES
     ) -> bytes:
         """Return the bytes of a file that READY lists. Raises DigestMismatch, ModelRefused."""
         wanted = digests.get(name)

@@ -46,9 +46,6 @@ class PagesReplica:
 def build(args: RunsArgs) -> Application:
     """Return the application: one replica, at /ui."""
     deployment: Any = ray_serve.deployment(
-        name="Pages",
-        num_replicas=1,
-        max_ongoing_requests=MAX_ONGOING,
-        ray_actor_options=ON_HEAD,
+        name="Pages", num_replicas=1, max_ongoing_requests=MAX_ONGOING, ray_actor_options=ON_HEAD
     )(ray_serve.ingress()(PagesReplica))
     return deployment.bind(args)

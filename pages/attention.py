@@ -32,9 +32,7 @@ class Attention:
     deployments: int
 
 
-def attention(
-    activity: Sequence[Row], failed: Mapping[str, int], deployments: Sequence[Row], today: date
-) -> Attention:
+def attention(activity: Sequence[Row], failed: Mapping[str, int], deployments: Sequence[Row], today: date) -> Attention:
     """Return what needs attention. `activity` is of CameraViews, `deployments` are the valid rows of the table."""
     by_camera: dict[str, list[Row]] = {}
     for row in deployments:
@@ -54,9 +52,7 @@ def attention(
 
 
 def _silent(
-    last: Mapping[str, datetime | None],
-    deployments: Mapping[str, Sequence[Row]],
-    newest: datetime | None,
+    last: Mapping[str, datetime | None], deployments: Mapping[str, Sequence[Row]], newest: datetime | None
 ) -> Iterable[tuple[str, str]]:
     """Yield each silent camera with the day since which it is silent."""
     if newest is None:

@@ -24,10 +24,7 @@ def labels_in_use(context: Context, view: str = PRODUCTION) -> list[str]:
 
 def counted_choices(context: Context, view: str) -> dict[str, Any]:
     """Return the choices of `templates/filters.html`."""
-    columns: tuple[tuple[str, Literal["camera", "label"]], ...] = (
-        ("cameras", "camera"),
-        ("labels", "label"),
-    )
+    columns: tuple[tuple[str, Literal["camera", "label"]], ...] = (("cameras", "camera"), ("labels", "label"))
     counted = {
         name: [(value, f"{value} ({images})") for value, images in _counted(context, view, column)]
         for name, column in columns

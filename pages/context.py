@@ -39,14 +39,10 @@ class Context:
     others: Sequence[Jobs] = ()
 
     @classmethod
-    def of(
-        cls, settings: Settings, jobs: Callable[[], Jobs], others: Sequence[Jobs] = ()
-    ) -> Context:
+    def of(cls, settings: Settings, jobs: Callable[[], Jobs], others: Sequence[Jobs] = ()) -> Context:
         tables, store = Tables(settings.tables_url), ModelStore(settings.models_url)
         index = ImageIndex(tables, settings.home_path / "index")
-        thumbnails = ThumbnailCache(
-            settings.home_path / "thumbnails", THUMBNAILS_BYTES, usable_cores()
-        )
+        thumbnails = ThumbnailCache(settings.home_path / "thumbnails", THUMBNAILS_BYTES, usable_cores())
         return cls(settings, tables, index, IndexFollower(index), store, thumbnails, jobs, others)
 
     def from_jobs(self, read: Callable[[Jobs], T | None]) -> T | None:

@@ -45,9 +45,7 @@ class Field:
 
 
 def fields_of(
-    model: type[BaseModel],
-    values: Mapping[str, Any] | None = None,
-    labels: Sequence[str] = (),
+    model: type[BaseModel], values: Mapping[str, Any] | None = None, labels: Sequence[str] = ()
 ) -> list[Field]:
     """Return the fields of a model without constants; `values` replace the defaults, `labels` are those in use."""
     fields = list[Field]()
@@ -119,9 +117,7 @@ def _shown(kind: str, value: Any, labels: Sequence[str]) -> Any:
         return bool(value)
     if kind == "labels":
         chosen = list(dict.fromkeys(value or ()))
-        return [(label, True) for label in chosen] + [
-            (label, False) for label in labels if label not in chosen
-        ]
+        return [(label, True) for label in chosen] + [(label, False) for label in labels if label not in chosen]
     if kind == "lines":
         return "\n".join(value or ())
     if kind == "rows":

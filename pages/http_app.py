@@ -44,17 +44,13 @@ MAX_REQUESTS = 200
 """Maximum concurrent requests; a browser requests up to 60 thumbnails at once."""
 
 
-def build_pages_app(
-    context: Context, access: Access | None = None, cors_origins: Sequence[str] = ()
-) -> FastAPI:
+def build_pages_app(context: Context, access: Access | None = None, cors_origins: Sequence[str] = ()) -> FastAPI:
     """Return the application. `access` decides who may use it (None: everyone).
 
     `cors_origins` are other names under which browsers may reach it while no token is needed.
     """
     access = access or Access()
-    api = base_api(
-        "Resight page", "Images, detections, statements and runs, for people and scripts"
-    )
+    api = base_api("Resight page", "Images, detections, statements and runs, for people and scripts")
     camera_views, impacts = CameraViews(context.tables), Impacts(context)
     for router in (
         overview.router(context, camera_views),

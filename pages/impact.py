@@ -46,20 +46,12 @@ class Impacts:
         self._context = context
         self._room = Room(MAX_COMPARISONS, "comparisons are being made")
 
-    async def page(
-        self, request: Request, old: str, new: str, change: Change | None, **values: Any
-    ) -> HTMLResponse:
+    async def page(self, request: Request, old: str, new: str, change: Change | None, **values: Any) -> HTMLResponse:
         """Return the page of a comparison. Raises what `impact_report` raises, and Overloaded."""
         context = self._context
         with self._room.place():
             report = await run_in_threadpool(
-                impact_report,
-                context.settings,
-                context.tables,
-                context.store,
-                old,
-                new,
-                MAX_SAMPLES,
+                impact_report, context.settings, context.tables, context.store, old, new, MAX_SAMPLES
             )
         shown = _shown(report) | values
         return html.page(request, "compare.html", old=old, new=new, change=change, **shown)

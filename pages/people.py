@@ -53,16 +53,11 @@ def _read(path: Path, required: bool, state: object) -> Privacy:
     return read_policy(path, required).privacy
 
 
-def hidden_boxes(
-    tables: Tables, privacy: Privacy, digests: Sequence[str]
-) -> Mapping[str, tuple[Box, ...]]:
+def hidden_boxes(tables: Tables, privacy: Privacy, digests: Sequence[str]) -> Mapping[str, tuple[Box, ...]]:
     """Return the boxes to hide in each image that the published view has a result of. Raises StorageUnreachable."""
     labels = [label.lower() for label in privacy.hide_labels]
     values = {"labels": labels, "min_score": privacy.min_score}
     images = pa.chunked_array([pa.array(digests, pa.string())])
-    with (
-        storage_errors(tables),
-        connect(tables, images=images, statement=_BOXES) as sql,
-    ):
+    with storage_errors(tables), connect(tables, images=images, statement=_BOXES) as sql:
         rows = sql.execute(_BOXES, values).fetchall()
     return {digest: tuple(boxes or ()) for digest, boxes in rows}

@@ -42,9 +42,7 @@ class ThumbnailCache:
     Each process counts its own files only until the next sweep, so several may exceed the budget by SLACK each.
     """
 
-    def __init__(
-        self, folder: Path, budget_bytes: int, threads: int, max_pictures: int = MAX_PICTURES
-    ) -> None:
+    def __init__(self, folder: Path, budget_bytes: int, threads: int, max_pictures: int = MAX_PICTURES) -> None:
         self._folder, self._budget, self._max_pictures = folder, budget_bytes, max_pictures
         self._readers = ThreadPoolExecutor(READERS, "thumbnail-reads")
         self._makers = ThreadPoolExecutor(threads, "thumbnails")
@@ -53,9 +51,7 @@ class ThumbnailCache:
         self._unswept_bytes = budget_bytes  # so that the first file starts a sweep
         self._is_writable = True
 
-    async def get(
-        self, media_sha256: str, recipe: str, make: Callable[[], Awaitable[bytes]]
-    ) -> bytes:
+    async def get(self, media_sha256: str, recipe: str, make: Callable[[], Awaitable[bytes]]) -> bytes:
         """Return the kept picture, or that of `make`. Raises as `make`."""
         name = f"{media_sha256}-{recipe}.jpg"
         path = self._folder / name[:2] / name[2:4] / name

@@ -43,9 +43,7 @@ class Calendar:
     left_out: int
 
 
-def deployed_days(
-    deployments: Sequence[Mapping[str, Any]], today: date, end: date | None = None
-) -> set[date]:
+def deployed_days(deployments: Sequence[Mapping[str, Any]], today: date, end: date | None = None) -> set[date]:
     """Return the days of the deployments of one camera until `end`, by default `today`."""
     days: set[date] = set()
     for row in deployments:
@@ -58,23 +56,16 @@ def deployed_days(
     return days
 
 
-def calendar(
-    images: Mapping[date, int], deployments: Sequence[Mapping[str, Any]], today: date
-) -> Calendar:
+def calendar(images: Mapping[date, int], deployments: Sequence[Mapping[str, Any]], today: date) -> Calendar:
     """Return the newest MAX_MONTHS months. A deployment without an end continues until `today`."""
     deployed = deployed_days(deployments, today, max(today, *images) if images else today)
     days = {d.replace(day=1) for d in deployed | set(images)}
     names = sorted(days, reverse=True)
-    months = [
-        (f"{first:%Y-%m}", tuple(_cells(first, images, deployed))) for first in names[:MAX_MONTHS]
-    ]
+    months = [(f"{first:%Y-%m}", tuple(_cells(first, images, deployed))) for first in names[:MAX_MONTHS]]
     without = sum(images.get(day, 0) == 0 for day in deployed)
     return Calendar(tuple(months), len(deployed), without, max(0, len(names) - MAX_MONTHS))
 
 
 def _cells(first: date, images: Mapping[date, int], deployed: set[date]) -> list[Day | None]:
     days = [first + timedelta(days=n) for n in range(31)]
-    return [
-        Day(day, images.get(day, 0), day in deployed) if day.month == first.month else None
-        for day in days
-    ]
+    return [Day(day, images.get(day, 0), day in deployed) if day.month == first.month else None for day in days]

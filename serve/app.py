@@ -18,8 +18,7 @@ from serve.settings import DetectArgs
 def build(args: DetectArgs) -> Application:
     """Return the application: replicas of the default pool, which are the HTTP ingress at /, and of the other pools."""
     others = {
-        pool: _deployment(DetectorReplica, args.of_pool(pool)).bind(args.of_pool(pool))
-        for pool in sorted(args.pools)
+        pool: _deployment(DetectorReplica, args.of_pool(pool)).bind(args.of_pool(pool)) for pool in sorted(args.pools)
     }
     return _deployment(ray_serve.ingress()(DetectorReplica), args).bind(args, others)
 

@@ -43,11 +43,7 @@ class Client:
         self.close()
 
     def detect(
-        self,
-        image: bytes,
-        model: str,
-        min_score: float | None = None,
-        timeout_ms: int | None = None,
+        self, image: bytes, model: str, min_score: float | None = None, timeout_ms: int | None = None
     ) -> DetectResponse:
         """Detect in one encoded image; `timeout_ms` limits the wait in the replica's queue."""
         query: dict[str, Any] = {"model": model}

@@ -12,10 +12,7 @@ from pathlib import Path
 from serve.cluster.haproxy import haproxy_environment
 from serve.cluster.private_folder import private_folder
 
-LOGS = {
-    "RAY_ROTATION_MAX_BYTES": str(64 * 1024 * 1024),
-    "RAY_ROTATION_BACKUP_COUNT": "3",
-}
+LOGS = {"RAY_ROTATION_MAX_BYTES": str(64 * 1024 * 1024), "RAY_ROTATION_BACKUP_COUNT": "3"}
 """Log rotation of each process, including replicas; variables that are already set take precedence.
 
 Ray rotates the output of workers only if the first one is set.

@@ -40,18 +40,14 @@ class DetectorReplica(Replica):
         self._pools = RayPools(others or {})
         rollout = start_rollout(args)
         holder = ray.get_runtime_context().get_actor_name()
-        self._rollouts = RolloutClient(
-            lambda method, *words: getattr(rollout, method).remote(*words), holder or ""
-        )
+        self._rollouts = RolloutClient(lambda method, *words: getattr(rollout, method).remote(*words), holder or "")
         self.engine = Engine(args, Traces.of_environment(), self._rollouts)
         if args.pool == DEFAULT_POOL:
             await rollout.reconfigure.remote(args)
         await self.engine.start()
         if args.pool == DEFAULT_POOL:
             await rollout.work.remote()
-        self._uploads = Uploads(
-            Settings().uploads_url, RayTables(), self.engine.metrics.uploaded, args.limits.free_mib
-        )
+        self._uploads = Uploads(Settings().uploads_url, RayTables(), self.engine.metrics.uploaded, args.limits.free_mib)
         self._inner: FastAPI | None = None
         gc.freeze()  # else a full collection pauses the process for 0.1 s over objects that are never freed
 
@@ -71,9 +67,7 @@ class DetectorReplica(Replica):
 
     async def answer(self, request: ForwardedRequest) -> ForwardedAnswer:
         """Answer a forwarded HTTP request, which another pool has authorised, for a model placed here."""
-        self._inner = self._inner or build_http_api(
-            self.engine, rollouts=self._rollouts, uploads=self._uploads
-        )
+        self._inner = self._inner or build_http_api(self.engine, rollouts=self._rollouts, uploads=self._uploads)
         return await request.send_to(self._inner)
 
     async def exposition(self) -> tuple[str, str]:

@@ -31,24 +31,14 @@ class Settings(BaseSettings):
     tables: str = Field(default="", description="Delta tables, default HOME/tables; may be s3://")
     logs: str = Field(default="", description="logs of Ray's start, default HOME/logs")
     token: str = Field(default="", repr=False, description="bearer token with all scopes")
-    tokens: str = Field(
-        default="", description="token file, default HOME/tokens.json; may be s3://"
-    )
+    tokens: str = Field(default="", description="token file, default HOME/tokens.json; may be s3://")
     policy: str = Field(default="", description="policy of runs, default HOME/policy.toml")
-    uploads: str = Field(
-        default="",
-        description="images sent to /v1/images, default: next to the tables; may be s3://",
-    )
+    uploads: str = Field(default="", description="images sent to /v1/images, default: next to the tables; may be s3://")
     snips: str = Field(default="", description="crops, default HOME/snips; may be s3://")
-    endpoint: str = Field(
-        default="", description="URL of the HTTP API of a cluster that this home did not start"
-    )
-    app: str = Field(
-        default="", description="Serve config file, default: the installed serve/app.yaml"
-    )
+    endpoint: str = Field(default="", description="URL of the HTTP API of a cluster that this home did not start")
+    app: str = Field(default="", description="Serve config file, default: the installed serve/app.yaml")
     address: str = Field(
-        default="",
-        description="Ray dashboard URL of a cluster that 'resight up' did not start on this machine",
+        default="", description="Ray dashboard URL of a cluster that 'resight up' did not start on this machine"
     )
 
     @property
@@ -120,77 +110,42 @@ class Limits(Frozen):
     """Bounds of requests. A request that exceeds one gets 413 (size), 429 (queue) or 507 (disk)."""
 
     body_mib: int = Field(default=32, ge=1, description="MiB of a body")
-    body_s: int = Field(
-        default=60,
-        ge=1,
-        description="seconds for a body to arrive, during which it occupies a place",
-    )
-    answer_s: int = Field(
-        default=60,
-        ge=1,
-        description="seconds for a client to read an answer, which is then cut off",
-    )
-    answers_mib: int = Field(
-        default=256, ge=1, description="MiB of answers that clients are reading, per replica"
-    )
-    megapixels: int = Field(
-        default=100, ge=1, description="megapixels of an image, by its header, before decoding"
-    )
-    online_queue: int = Field(
-        default=64, ge=1, description="online images admitted concurrently, per replica"
-    )
-    bulk_queue: int = Field(
-        default=2048, ge=1, description="images of chunks that wait, per replica"
-    )
-    online_mib: int = Field(
-        default=512, ge=1, description="MiB of online images that wait, per replica"
-    )
-    bulk_mib: int = Field(
-        default=2048, ge=1, description="MiB of images of chunks that wait, per replica"
-    )
-    free_mib: int = Field(
-        default=1024, ge=0, description="MiB that uploads leave free on their disk; 0: no check"
-    )
-    fetch_s: int = Field(
-        default=30, ge=1, description="seconds for an image that a request names by URL to arrive"
-    )
+    body_s: int = Field(default=60, ge=1, description="seconds for a body to arrive, during which it occupies a place")
+    answer_s: int = Field(default=60, ge=1, description="seconds for a client to read an answer, which is then cut off")
+    answers_mib: int = Field(default=256, ge=1, description="MiB of answers that clients are reading, per replica")
+    megapixels: int = Field(default=100, ge=1, description="megapixels of an image, by its header, before decoding")
+    online_queue: int = Field(default=64, ge=1, description="online images admitted concurrently, per replica")
+    bulk_queue: int = Field(default=2048, ge=1, description="images of chunks that wait, per replica")
+    online_mib: int = Field(default=512, ge=1, description="MiB of online images that wait, per replica")
+    bulk_mib: int = Field(default=2048, ge=1, description="MiB of images of chunks that wait, per replica")
+    free_mib: int = Field(default=1024, ge=0, description="MiB that uploads leave free on their disk; 0: no check")
+    fetch_s: int = Field(default=30, ge=1, description="seconds for an image that a request names by URL to arrive")
 
 
 class Pool(Frozen):
     """Replicas with the same hardware."""
 
-    replicas: int = Field(
-        default=1, ge=1, description="number of replicas; the minimum if max_replicas is set"
-    )
+    replicas: int = Field(default=1, ge=1, description="number of replicas; the minimum if max_replicas is set")
     max_replicas: int = Field(
-        default=0,
-        ge=0,
-        description="maximum number of replicas with autoscaling; 0: no autoscaling",
+        default=0, ge=0, description="maximum number of replicas with autoscaling; 0: no autoscaling"
     )
     target_ongoing: float = Field(
-        default=8.0,
-        gt=0,
-        description="requests and chunks per replica that autoscaling aims for",
+        default=8.0, gt=0, description="requests and chunks per replica that autoscaling aims for"
     )
     workers: int = Field(
-        default=0,
-        ge=0,
-        description="inference threads per replica; 0: one per core that the replica may use",
+        default=0, ge=0, description="inference threads per replica; 0: one per core that the replica may use"
     )
     threads: int = Field(default=1, ge=1, description="threads of one inference call")
     num_cpus: float = Field(default=0.5, gt=0, description="Ray's logical CPUs per replica")
     num_gpus: float = Field(default=0.0, ge=0, description="GPUs per replica")
     resources: dict[str, float] = Field(
-        default_factory=dict,
-        description="Ray's custom resources per replica, which select the nodes",
+        default_factory=dict, description="Ray's custom resources per replica, which select the nodes"
     )
 
     @model_validator(mode="after")
     def _require_ordered_replicas(self) -> Self:
         if self.max_replicas and self.max_replicas < self.replicas:
-            raise ValueError(
-                f"max_replicas {self.max_replicas} is less than replicas {self.replicas}"
-            )
+            raise ValueError(f"max_replicas {self.max_replicas} is less than replicas {self.replicas}")
         return self
 
     def worker_count(self) -> int:
@@ -209,16 +164,12 @@ class DetectArgs(Pool):
     fields apply to all.
     """
 
-    models: str = Field(
-        default="", description="model store, default RESIGHT_MODELS of the replica's node"
-    )
+    models: str = Field(default="", description="model store, default RESIGHT_MODELS of the replica's node")
     pools: dict[Annotated[str, Field(pattern=f"^{NAME.pattern}$")], Pool] = Field(
         default_factory=dict, description="other pools, by the name that deployment.json uses"
     )
     _pool: str = PrivateAttr(default=DEFAULT_POOL)
-    image_hosts: list[
-        Annotated[str, Field(pattern=r"^(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]+)?$")]
-    ] = Field(
+    image_hosts: list[Annotated[str, Field(pattern=r"^(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]+)?$")]] = Field(
         default_factory=list,
         description="hosts from which images may be fetched by URL, as name or name:port; none: no image",
     )
@@ -226,39 +177,26 @@ class DetectArgs(Pool):
         default_factory=list,
         description="private networks in which these hosts may lie, as 10.0.0.0/8; none: public addresses only",
     )
-    bulk_share: float = Field(
-        default=0.2, gt=0, lt=1, description="share of bulk batches while both lanes have work"
-    )
-    poll_s: float = Field(
-        default=2.0, gt=0, description="seconds between readings of the alias files"
-    )
-    idle_versions: int = Field(
-        default=2, ge=0, description="maximum number of loaded versions without an alias"
-    )
+    bulk_share: float = Field(default=0.2, gt=0, lt=1, description="share of bulk batches while both lanes have work")
+    poll_s: float = Field(default=2.0, gt=0, description="seconds between readings of the alias files")
+    idle_versions: int = Field(default=2, ge=0, description="maximum number of loaded versions without an alias")
     retain_s: float = Field(
-        default=600.0,
-        ge=0,
-        description="seconds that an unused version stays loaded, so that a rollback is immediate",
+        default=600.0, ge=0, description="seconds that an unused version stays loaded, so that a rollback is immediate"
     )
-    load_timeout_s: float = Field(
-        default=300.0, gt=0, description="seconds for a rollout's new version to load"
-    )
+    load_timeout_s: float = Field(default=300.0, gt=0, description="seconds for a rollout's new version to load")
     limits: Limits = Limits()
     require_token: bool = Field(
         default=True,
         description="whether requests need a token even if none exists; 'resight up' sets it beyond loopback",
     )
     cors_origins: list[Annotated[str, Field(pattern=r"^https?://[^/*\s]+$")]] = Field(
-        default_factory=list,
-        description="sites allowed to send requests from a browser, exactly as scheme://host:port",
+        default_factory=list, description="sites allowed to send requests from a browser, exactly as scheme://host:port"
     )
 
     @model_validator(mode="after")
     def _require_one_default(self) -> Self:
         if DEFAULT_POOL in self.pools:
-            raise ValueError(
-                f"`pools` contains '{DEFAULT_POOL}': set the fields of that pool next to `pools`"
-            )
+            raise ValueError(f"`pools` contains '{DEFAULT_POOL}': set the fields of that pool next to `pools`")
         return self
 
     @property

@@ -28,10 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 MODELS = ROOT / "examples" / "models"
 PHOTOS = ROOT / "examples" / "photos"
 MOTION = {"runtime": {"kind": "motion"}, "decoder": "blobs", "labels": ["blob"]}
-SMALL = {
-    "runtime": {"kind": "motion", "background_sigma_px": 6},
-    "preprocess": {"resize": "stretch", "side_px": 64},
-}
+SMALL = {"runtime": {"kind": "motion", "background_sigma_px": 6}, "preprocess": {"resize": "stretch", "side_px": 64}}
 """A hundredth of the work of the defaults per image."""
 
 
@@ -113,9 +110,7 @@ def rows_of(tables: Tables, name: str) -> list[dict[str, Any]]:
     return list(tables.snapshot(name).to_pyarrow_dataset().to_table().to_pylist())
 
 
-def result_rows(
-    shas: Sequence[str], key: str = "k", status: str = "ok", run_id: str = "r", **more: Any
-) -> pa.Table:
+def result_rows(shas: Sequence[str], key: str = "k", status: str = "ok", run_id: str = "r", **more: Any) -> pa.Table:
     """Rows of `results` for these images."""
     common = {
         "inference_key": key,
@@ -125,9 +120,7 @@ def result_rows(
         "detections": [],
         "finished_at": datetime.now(UTC),
     }
-    return pa.Table.from_pylist(
-        [{**common, "media_sha256": sha, **more} for sha in shas], schema=RESULTS
-    )
+    return pa.Table.from_pylist([{**common, "media_sha256": sha, **more} for sha in shas], schema=RESULTS)
 
 
 def put_results(tables: Tables, rows: pa.Table) -> None:

@@ -48,9 +48,7 @@ def constant_graph(
         inputs.append(helper.make_tensor_value_info(name, TensorProto.INT64, [batch, 2]))
         nodes += [
             helper.make_node("Mul", [name, "zero"], [f"{name}_times_zero"]),
-            helper.make_node(
-                "ReduceSum", [f"{name}_times_zero", "axis_1"], [f"{name}_sum"], keepdims=0
-            ),
+            helper.make_node("ReduceSum", [f"{name}_times_zero", "axis_1"], [f"{name}_sum"], keepdims=0),
             helper.make_node("Add", [index, f"{name}_sum"], [f"{name}_index"]),
         ]
         index = f"{name}_index"
@@ -76,19 +74,13 @@ def constant_graph(
     return model
 
 
-def pooling(
-    rows: int, metadata: Mapping[str, str] | None = None, size: tuple[int, int] | None = None
-) -> bytes:
+def pooling(rows: int, metadata: Mapping[str, str] | None = None, size: tuple[int, int] | None = None) -> bytes:
     """A graph for pictures of any size, or of (height, width): (batch, rows, cells), where cells are
     8 x 8 px and every row is the mean of its cell, times 0 for rows 4 and on.
     """
     height, width = size or ("height", "width")
-    inputs = [
-        helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 3, height, width])
-    ]
-    results = [
-        helper.make_tensor_value_info("output0", TensorProto.FLOAT, ["batch", rows, "cells"])
-    ]
+    inputs = [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 3, height, width])]
+    results = [helper.make_tensor_value_info("output0", TensorProto.FLOAT, ["batch", rows, "cells"])]
     kernel = np.zeros((rows, 3, 8, 8), np.float32)
     kernel[:4] = 1 / (3 * 64)
     constants = {"kernel": kernel, "shape": np.array([0, rows, -1], np.int64)}
@@ -116,9 +108,7 @@ def _serialised(
     return model.SerializeToString()
 
 
-def _pixel_index(
-    pixel: tuple[float, float],
-) -> tuple[list[onnx.NodeProto], dict[str, np.ndarray]]:
+def _pixel_index(pixel: tuple[float, float]) -> tuple[list[onnx.NodeProto], dict[str, np.ndarray]]:
     """Nodes from `images` to `index` (batch,) int64, and the constants they read."""
     scale, offset = pixel
     constants = {
@@ -145,10 +135,7 @@ def endless(side_px: int = 300, rows: int = 84) -> bytes:
     inputs = [helper.make_tensor_value_info("images", TensorProto.FLOAT, shape)]
     results = [helper.make_tensor_value_info("output0", TensorProto.FLOAT, ["batch", rows, 1])]
     body = helper.make_graph(
-        [
-            helper.make_node("Identity", ["go_in"], ["go_out"]),
-            helper.make_node("Add", ["sum_in", "one"], ["sum_out"]),
-        ],
+        [helper.make_node("Identity", ["go_in"], ["go_out"]), helper.make_node("Add", ["sum_in", "one"], ["sum_out"])],
         "turn",
         [
             helper.make_tensor_value_info("turn", TensorProto.INT64, []),
@@ -188,19 +175,14 @@ def mean_colours(
     `shape` where one is given.
     """
     classes = weight.shape[1]
-    inputs = [
-        helper.make_tensor_value_info("images", TensorProto.FLOAT, [batch, 3, side_px, side_px])
-    ]
+    inputs = [helper.make_tensor_value_info("images", TensorProto.FLOAT, [batch, 3, side_px, side_px])]
     nodes = [
         helper.make_node("ReduceMean", ["images"], ["means"], axes=[2, 3], keepdims=0),
         helper.make_node("MatMul", ["means", "weight"], ["plain"]),
         helper.make_node("Softmax" if softmax else "Identity", ["plain"], ["flat"]),
         helper.make_node("Reshape", ["flat", "shape"], ["output0"]),
     ]
-    constants = {
-        "weight": weight.astype(np.float32),
-        "shape": np.array(shape or [-1, classes], np.int64),
-    }
+    constants = {"weight": weight.astype(np.float32), "shape": np.array(shape or [-1, classes], np.int64)}
     results = [helper.make_tensor_value_info("output0", TensorProto.FLOAT, None)]
     return _serialised("mean_colours", nodes, inputs, results, constants, metadata)
 
@@ -221,9 +203,7 @@ def colour_head(
     `cells` strides wide and high, times exp(-b / 2) and exp(-c / 2). The score of a class is the sigmoid of
     (a, b, c, 1) times its row of `scores` (classes, 4). The first product shows if the graph takes 0 to 1 or bytes.
     """
-    where = [
-        (s, x, y) for s in (8, 16, 32) for y in range(side_px // s) for x in range(side_px // s)
-    ]
+    where = [(s, x, y) for s in (8, 16, 32) for y in range(side_px // s) for x in range(side_px // s)]
     stride, column, row = np.array(where, np.float32).T
     objectness = [[0, 0, 0, 4]] if decoder == "yolox_raw" else []
     chances = np.array([*objectness, *scores], np.float32)
@@ -277,9 +257,7 @@ def colour_head(
             node("Transpose", ["fractions"], ["boxes"], perm=[0, 2, 1]),
             node("Transpose", ["chances"], ["scores"], perm=[0, 2, 1]),
         ]
-    images = helper.make_tensor_value_info(
-        "images", TensorProto.FLOAT, ["batch", 3, side_px, side_px]
-    )
+    images = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 3, side_px, side_px])
     outputs = ["boxes", "scores"] if decoder == "ssd" else ["output0"]
     shape = ["batch", None, None]
     results = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in outputs]

@@ -51,10 +51,7 @@ def table_bombs(mib: float) -> Bodies:
         "png_chunks": ("unreadable", tiny_png[:33] + chunk * (size // 12) + tiny_png[33:]),
         "tiff_tags_that_overlap": ("unreadable", tiff_of_tags(2000, max(size - 24_000, 1024))),
         "tiff_tags_that_are_many": ("unreadable", tiff_of_tags(13_000, 0)),
-        "tiff_long_tags_that_overlap": (
-            "unreadable",
-            tiff_of_tags(150, max(size - 2_000, 1024), IFD8),
-        ),
+        "tiff_long_tags_that_overlap": ("unreadable", tiff_of_tags(150, max(size - 2_000, 1024), IFD8)),
     }
 
 

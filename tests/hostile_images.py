@@ -138,10 +138,7 @@ def _others() -> Bodies:
         # As for a cut PNG.
         "bmp_truncated": ("unreadable", bmp[: len(bmp) // 2]),
         "bmp_only_magic": ("unreadable", b"BM"),
-        "bmp_bomb_50000x50000": (
-            "too_large",
-            bmp[:18] + struct.pack("<ii", 50000, 50000) + bmp[26:],
-        ),
+        "bmp_bomb_50000x50000": ("too_large", bmp[:18] + struct.pack("<ii", 50000, 50000) + bmp[26:]),
         # Readable by Pillow and cv2, yet not on the list: animation and palettes, no camera.
         "gif": ("unsupported", encoded(image, "GIF")),
         # No byte, or one: there is no magic, so no format to call damaged.

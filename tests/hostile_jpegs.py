@@ -110,15 +110,9 @@ def jpegs() -> Bodies:
         # The same: what follows the first EOI is not part of the picture (phones' MPO files).
         "jpeg_two_concatenated": ("ok", plain + encoded(picture().rotate(180), "JPEG")),
         # The pixels are whole, but which way is up is not known: worth a note, not a refusal.
-        "jpeg_exif_garbage": (
-            "note",
-            _with_app1(plain, b"Exif\0\0" + random.Random(9).randbytes(300)),
-        ),
+        "jpeg_exif_garbage": ("note", _with_app1(plain, b"Exif\0\0" + random.Random(9).randbytes(300))),
         # A TIFF header that is valid and a directory that lies outside the block.
-        "jpeg_exif_points_outside": (
-            "note",
-            _with_app1(plain, b"Exif\0\0II*\0" + struct.pack("<I", 0xFFFF)),
-        ),
+        "jpeg_exif_points_outside": ("note", _with_app1(plain, b"Exif\0\0II*\0" + struct.pack("<I", 0xFFFF))),
         # Only part of the rows is real; the rest is grey. Field cards are full of these.
         "jpeg_cut_30_percent": ("note", plain[: size * 30 // 100]),
         "jpeg_cut_60_percent": ("note", plain[: size * 60 // 100]),

@@ -61,11 +61,7 @@ def maker_notes(serial: str, number: int = 1, length: int = 1, degrees_c: int = 
 
 
 def trap_jpeg(
-    serial: str,
-    number: int = 1,
-    length: int = 1,
-    shade: int = 90,
-    taken: str = "2026:05:14 09:30:00",
+    serial: str, number: int = 1, length: int = 1, shade: int = 90, taken: str = "2026:05:14 09:30:00"
 ) -> bytes:
     """Return a small JPEG with EXIF data and these notes; without a body serial number in EXIF."""
     exif = Image.Exif()

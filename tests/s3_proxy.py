@@ -30,14 +30,7 @@ def s3_proxy(upstream: str, careless: bool, meet: str = "") -> Iterator[str]:
     """
     from s3fs import S3FileSystem
 
-    words = [
-        sys.executable,
-        "-m",
-        "tests.s3_proxy",
-        upstream,
-        meet,
-        *(["careless"] if careless else []),
-    ]
+    words = [sys.executable, "-m", "tests.s3_proxy", upstream, meet, *(["careless"] if careless else [])]
     process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout

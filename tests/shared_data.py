@@ -8,9 +8,7 @@ ROOT = Path(__file__).parents[1]
 PHOTOS = sorted((ROOT / "examples" / "photos").glob("*.jpg"))
 MODELS = ROOT / "examples" / "models"
 SHARED = ROOT.parent / "shared" / "data"
-SHIPPED = {
-    "models/ssdlite_coco_300.yolov8-layout.fp16.onnx": MODELS / "ssdlite-coco" / "1" / "model.onnx"
-}
+SHIPPED = {"models/ssdlite_coco_300.yolov8-layout.fp16.onnx": MODELS / "ssdlite-coco" / "1" / "model.onnx"}
 """Files of `../shared/data` that are also in the repository, byte for byte."""
 
 

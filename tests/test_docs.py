@@ -47,8 +47,7 @@ def row(page: str, name: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("name", "field"),
-    [(n, f) for kind in (DetectArgs, Limits) for n, f in kind.model_fields.items()],
+    ("name", "field"), [(n, f) for kind in (DetectArgs, Limits) for n, f in kind.model_fields.items()]
 )
 def test_every_argument_is_documented_with_its_default(name: str, field: FieldInfo) -> None:
     default = field.get_default(call_default_factory=True)
@@ -124,9 +123,7 @@ def test_every_filter_has_a_section() -> None:
 
 
 def test_the_order_of_the_layers_is_that_of_the_filters() -> None:
-    [sentence] = re.findall(
-        r"sets its position: (.*?)\. It", text("docs/reference/filters.md"), re.DOTALL
-    )
+    [sentence] = re.findall(r"sets its position: (.*?)\. It", text("docs/reference/filters.md"), re.DOTALL)
     order = {filter_.order: kind for kind, filter_ in FILTERS.items()}
     assert re.findall(r"`([\w-]+)`", sentence) == [kind for _, kind in sorted(order.items())]
     assert len(order) == len(FILTERS)
@@ -135,9 +132,7 @@ def test_the_order_of_the_layers_is_that_of_the_filters() -> None:
 def test_every_folder_is_in_the_map() -> None:
     listed = text("ARCHITECTURE.md")
     files = [p.relative_to(ROOT) for name in PACKAGES for p in (ROOT / name).rglob("*.py")]
-    assert (
-        sorted({f"`{file.parent}/`" for file in files if f"`{file.parent}/`" not in listed}) == []
-    )
+    assert sorted({f"`{file.parent}/`" for file in files if f"`{file.parent}/`" not in listed}) == []
 
 
 def test_every_decision_is_linked() -> None:

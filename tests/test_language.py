@@ -41,9 +41,7 @@ def test_a_breach_is_found(tmp_path: Path, text: str, rule: str) -> None:
         ("a.sql", "select 1 -- nobody needs it"),
     ],
 )
-def test_comments_of_scripts_templates_and_statements_are_read(
-    tmp_path: Path, name: str, text: str
-) -> None:
+def test_comments_of_scripts_templates_and_statements_are_read(tmp_path: Path, name: str, text: str) -> None:
     (tmp_path / name).write_text(text)
     assert len(breaches(tmp_path / name)) == 1
     (tmp_path / name).write_text('let a = "http://nobody.example"')

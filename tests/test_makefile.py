@@ -33,13 +33,7 @@ def test_every_command_of_make_runs_in_a_checkout_of_any_name(tmp_path: Path, na
     environment = {key: value for key, value in os.environ.items() if key != "RESIGHT_HOME"}
     for target in ("demo", "down", "check", "fmt", "bench-quick"):
         done = subprocess.run(
-            ["make", target],
-            cwd=checkout,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
+            ["make", target], cwd=checkout, env=environment, capture_output=True, text=True, timeout=60, check=False
         )
         assert done.returncode == 0, done.stderr
     calls = [json.loads(line) for line in (checkout / "called.jsonl").read_text().splitlines()]

@@ -25,9 +25,7 @@ def test_each_twin_is_one_test_that_needs_no_file() -> None:
     for twin in {name for text in USERS for name in re.findall(r'"(test_\w+(?:\[\w+)?)"', text)}:
         name, _, case = twin.partition("[")
         texts = [text for text in TEXTS if f"def {name}(" in text]
-        tests = [
-            n for text in texts for n in ast.walk(ast.parse(text)) if getattr(n, "name", "") == name
-        ]
+        tests = [n for text in texts for n in ast.walk(ast.parse(text)) if getattr(n, "name", "") == name]
         assert len(tests) == 1, twin
         cases = "".join(map(ast.unparse, tests[0].decorator_list)).lower()  # type: ignore[attr-defined]
         assert case in cases if case else not calls_of_shared(tests[0]), twin

@@ -19,13 +19,7 @@ from typing import Annotated, Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import (
-    BeforeValidator,
-    Field,
-    StringConstraints,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, StringConstraints, ValidationError, model_validator
 
 from model_store.errors import BadRequest
 from model_store.frozen import Frozen
@@ -42,9 +36,7 @@ def _parse_time(value: object) -> datetime:
     """Return a time in UTC. Raises ValueError for a number, and for a time without an offset from UTC."""
     time = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
     if time.tzinfo is None:
-        raise ValueError(
-            f"invalid time '{value}': add the offset from UTC, as in 2026-05-14T09:30:00+02:00"
-        )
+        raise ValueError(f"invalid time '{value}': add the offset from UTC, as in 2026-05-14T09:30:00+02:00")
     return time.astimezone(UTC)
 
 
@@ -75,9 +67,7 @@ class Statement(Frozen):
         if (self.media_sha256 is None) == (self.path is None):
             raise ValueError("name the image either by media_sha256 or by path")
         if (self.inference_key is None) != (self.rank is None):
-            raise ValueError(
-                "inference_key and rank must be given together: they identify a detection"
-            )
+            raise ValueError("inference_key and rank must be given together: they identify a detection")
         corners = [getattr(self, name) for name in BOX]
         if len({corner is None for corner in corners}) > 1:
             raise ValueError(f"a box needs all of {', '.join(BOX)}")
@@ -87,15 +77,11 @@ class Statement(Frozen):
         if self.action == "add" and (self.box is None or self.rank is not None):
             raise ValueError("add needs the box of an animal without a detection, and no rank")
         if self.action == "flag" and not of_image:
-            raise ValueError(
-                "flag applies to the whole image: remove the box, inference_key and rank"
-            )
+            raise ValueError("flag applies to the whole image: remove the box, inference_key and rank")
         if self.action in ("keep", "relabel") and of_image:
             raise ValueError(f"{self.action} needs a box, or inference_key and rank of a detection")
         if self.label and of_image:
-            raise ValueError(
-                f"{self.action} without a box applies to the whole image: remove the label"
-            )
+            raise ValueError(f"{self.action} without a box applies to the whole image: remove the label")
         if self.action in ("relabel", "add") and not self.label:
             raise ValueError(f"{self.action} needs the correct label")
         return self
@@ -177,9 +163,7 @@ def _csv(text: str) -> Iterator[dict[str | None, Any]]:
         unnamed = [name for name in row if not name and not any(row[name] or ())]
         commas = () if separator == "," else DECIMALS
         yield {
-            name: _with_point(value) if name in commas else value
-            for name, value in row.items()
-            if name not in unnamed
+            name: _with_point(value) if name in commas else value for name, value in row.items() if name not in unnamed
         }
 
 

@@ -130,9 +130,7 @@ def withdraw_nothing(tables: Tables, rows: pa.Table) -> set[str]:
         identified = _with_ids(rows)
         for added in (identified, identified.filter(actions != "withdraw")):
             sql.register("added", added)
-            sql.execute(
-                "create or replace temp view assertion_rows as from recorded union by name from added"
-            )
+            sql.execute("create or replace temp view assertion_rows as from recorded union by name from added")
             ANNOTATIONS.create(sql, "standing")
             found = sql.execute("select media_sha256, assertion_id from standing").fetchall()
             standing.append(set(found))
@@ -159,9 +157,7 @@ def _with_ids(rows: pa.Table) -> pa.Table:
     ids = [assertion_id(row) for row in _by_batches(stored)]
     first = {row_id: index for index, row_id in reversed(list(enumerate(ids)))}
     column = pa.array(ids, pa.string())
-    return pa.Table.from_arrays([column, *stored.columns[1:]], schema=ASSERTIONS).take(
-        sorted(first.values())
-    )
+    return pa.Table.from_arrays([column, *stored.columns[1:]], schema=ASSERTIONS).take(sorted(first.values()))
 
 
 def _by_batches(rows: pa.Table) -> Iterator[dict[str, Any]]:

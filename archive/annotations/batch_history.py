@@ -64,11 +64,7 @@ class BatchPage(Frozen):
 
 
 def history(
-    tables: Tables,
-    actor: str | None = None,
-    media: str | None = None,
-    limit: int = 50,
-    before: str = "",
+    tables: Tables, actor: str | None = None, media: str | None = None, limit: int = 50, before: str = ""
 ) -> BatchPage:
     """Return batches of a person, or that concern an image. Raises BadRequest for an invalid cursor, StorageError."""
     at, _, name = place_of(before) if before else (None, "", "")

@@ -52,9 +52,7 @@ _REQUESTED = pa.schema(
     + [(name, pa.string()) for name in ("batch_id", "actor", "of_batch")]
 )
 Action = Literal["keep", "relabel", "suppress"]
-_SHOWN = (
-    "from detections semi join chosen using (media_sha256) where said_by is distinct from 'human'"
-)
+_SHOWN = "from detections semi join chosen using (media_sha256) where said_by is distinct from 'human'"
 _DETECTION = f"media_sha256, inference_key, rank, {', '.join(BOX)}"
 _SELECTED: dict[Action, str] = {
     "keep": f"select 'keep' as action, {_DETECTION}, label {_SHOWN} union all by name "
@@ -143,9 +141,7 @@ class Batch:
         return bool(self.of_batch) or len(self.statements) or len(self.selected or ())
 
 
-def selected_rows(
-    tables: Tables, media: pa.Table, action: Action, label: str | None, view: str
-) -> pa.Table:
+def selected_rows(tables: Tables, media: pa.Table, action: Action, label: str | None, view: str) -> pa.Table:
     """Return statements about all images of `media` (media_sha256), by the detections that the view shows.
 
     keep: each detection is right, and images without one are empty. relabel: each is a `label`. suppress: the images
@@ -161,9 +157,7 @@ def selected_rows(
         return sql.sql(_SELECTED[action], params=values).to_arrow_table()
 
 
-def decided_by_others(
-    tables: Tables, media: pa.Table, actor: str, batch_id: str = ""
-) -> dict[str, set[str]]:
+def decided_by_others(tables: Tables, media: pa.Table, actor: str, batch_id: str = "") -> dict[str, set[str]]:
     """Return the images of `media` with valid statements of other people than `actor`, and these.
 
     Images in a recorded batch `batch_id` are left out, so that it has the same answer each time.
@@ -282,8 +276,7 @@ def _is_same_thing(row: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 def _requested(batches: Sequence[Batch]) -> pa.Table:
     same = ("batch_id", "actor", "of_batch", "repeats")
     rows = [
-        {"turn": turn, "compares": batch.selected is None}
-        | {name: getattr(batch, name) for name in same}
+        {"turn": turn, "compares": batch.selected is None} | {name: getattr(batch, name) for name in same}
         for turn, batch in enumerate(batches)
     ]
     return pa.Table.from_pylist(rows, schema=_REQUESTED)

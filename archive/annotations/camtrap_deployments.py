@@ -48,10 +48,7 @@ def camtrap_fields(row: Mapping[str, Any], zone: str | None = None) -> dict[str,
             "set, as in --time-zone Europe/Berlin"
         )
     fields = {name: row[column] for column, name in _COPIED.items() if column in row}
-    fields |= {
-        "from_local": start.replace(tzinfo=None),
-        "time_zone": start.isoformat()[-6:],
-    }
+    fields |= {"from_local": start.replace(tzinfo=None), "time_zone": start.isoformat()[-6:]}
     if place := row.get("locationName") or row.get("locationID"):
         fields["location"] = place
     if "deploymentEnd" in row and not str(row["deploymentEnd"]).startswith("9999"):  # it continues
@@ -68,11 +65,7 @@ def end_before_the_next(deployments: Mapping[str, Deployment]) -> dict[str, Depl
         sorted(after.items(), key=lambda item: (item[1].camera_id, item[1].from_local))
     ):
         until, start = one.until_local, following.from_local
-        if (
-            one.camera_id == following.camera_id
-            and until
-            and start < until <= start + _AFTER_LAST_IMAGE
-        ):
+        if one.camera_id == following.camera_id and until and start < until <= start + _AFTER_LAST_IMAGE:
             after[name] = one.model_copy(update={"until_local": start})
     return after
 

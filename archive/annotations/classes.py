@@ -69,20 +69,14 @@ def write_classes(tables_url: str, names: Sequence[str], lineage: Sequence[str])
 def read_classes(tables_url: str, digest: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return names and lineages, in the order of the logits. Raises BadRequest, StorageUnreachable."""
     if not _DIGEST.fullmatch(digest):
-        raise BadRequest(
-            f"invalid labels digest '{digest}': use the 64 hex digits of labels_digest in classifications"
-        )
+        raise BadRequest(f"invalid labels digest '{digest}': use the 64 hex digits of labels_digest in classifications")
     folder = _folder(tables_url)
     try:
         text = folder.read(f"{digest}.json")
     except FileNotFoundError as error:
-        raise StorageUnreachable(
-            f"class names of a classifier not found: {folder.url}/{digest}.json"
-        ) from error
+        raise StorageUnreachable(f"class names of a classifier not found: {folder.url}/{digest}.json") from error
     if hashlib.sha256(text).hexdigest() != digest:
-        raise StorageUnreachable(
-            f"{folder.url}/{digest}.json is damaged: its digest differs from its name"
-        )
+        raise StorageUnreachable(f"{folder.url}/{digest}.json is damaged: its digest differs from its name")
     stored = json.loads(text)
     return tuple(stored["names"]), tuple(stored["lineage"])
 
@@ -93,9 +87,7 @@ def classifiers(tables: Tables, inference_key: str) -> list[Classified]:
         with open_tables(tables, "classifications") as sql:
             rows = sql.execute(_CLASSIFIERS, {"key": inference_key}).fetchall()
     except (duckdb.Error, OSError) as error:
-        raise StorageUnreachable(
-            f"cannot read the classifications in {tables.url}: {error}"
-        ) from error
+        raise StorageUnreachable(f"cannot read the classifications in {tables.url}: {error}") from error
     return [Classified(*row) for row in rows]
 
 

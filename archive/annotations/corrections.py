@@ -82,9 +82,7 @@ def is_table(columns: set[str]) -> bool:
     return "action" not in columns and {"media_sha256", "label"} <= columns
 
 
-def corrections(
-    tables: Tables, rows: Sequence[Mapping[str, Any]], common: Mapping[str, Any]
-) -> Corrections:
+def corrections(tables: Tables, rows: Sequence[Mapping[str, Any]], common: Mapping[str, Any]) -> Corrections:
     """Compare labels with the exported ones; `common` has actor, asserted_at and reason of all statements.
 
     Raises BadRequest, StorageUnreachable.
@@ -99,9 +97,7 @@ def corrections(
             row = _parse(values)
             other = first.setdefault(row.target, number)
             if other != number and edited[other].label != row.label:
-                raise ValueError(
-                    f"label {row.label!r}, but row {other} has {edited[other].label!r}"
-                )
+                raise ValueError(f"label {row.label!r}, but row {other} has {edited[other].label!r}")
             if other == number:
                 edited[number] = row
         except ValidationError as error:

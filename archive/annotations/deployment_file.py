@@ -15,11 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from archive.annotations.annotation_file import given_fields, read_rows
-from archive.annotations.camtrap_deployments import (
-    camtrap_fields,
-    end_before_the_next,
-    is_camtrap,
-)
+from archive.annotations.camtrap_deployments import camtrap_fields, end_before_the_next, is_camtrap
 from archive.annotations.import_file import SHOWN_ERRORS
 from archive.catalogue.deployments import Deployment, record
 from archive.delta.tables import Tables
@@ -63,9 +59,7 @@ def read_deployments(file: Path, zone: str | None = None) -> dict[str, Deploymen
     return end_before_the_next(deployments) if camtrap else deployments
 
 
-def add_file(
-    tables: Tables, file: Path, actor: str, zone: str | None = None
-) -> tuple[list[str], int]:
+def add_file(tables: Tables, file: Path, actor: str, zone: str | None = None) -> tuple[list[str], int]:
     """Record the deployments of a file (`read_deployments`); return their ids, and the number of those that changed.
 
     Raises BadRequest, Conflict for overlaps, StorageUnreachable, TableConflict.
@@ -97,9 +91,7 @@ def _fields(row: object, zone: str | None) -> dict[str, Any]:
     if isinstance(row, dict) and is_camtrap(row):
         return camtrap_fields(fields, zone)
     if zone:
-        raise ValueError(
-            "a time zone is only stated for a file of Camtrap DP: use the column time_zone"
-        )
+        raise ValueError("a time zone is only stated for a file of Camtrap DP: use the column time_zone")
     named = {SHORT.get(name.strip().lower(), name.strip().lower()): v for name, v in fields.items()}
     return {
         name: value.strip() if isinstance(value, str) else value

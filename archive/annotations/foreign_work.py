@@ -128,32 +128,22 @@ def _contradictions(said: Sequence[Work]) -> dict[str, str]:
         for path, of in labels.items()
         if len(of) > 1
     }
-    reasons = {
-        path: f"it has several labels without a box: {names}" for path, names in several.items()
-    }
+    reasons = {path: f"it has several labels without a box: {names}" for path, names in several.items()}
     empty = {path for path, of in labels.items() if None in of} & boxed
     return reasons | dict.fromkeys(empty, "the file calls it empty, but has boxes of it")
 
 
 def _statements(work: Work, image: Image, shown: Sequence[Mapping[str, Any]]) -> Iterator[Row]:
     """Yield the statements of a work. Raises ValueError if the image does not allow them."""
-    name = {
-        "media_sha256": image.media_sha256,
-        "actor": work.actor,
-        "asserted_at": work.asserted_at,
-    }
+    name = {"media_sha256": image.media_sha256, "actor": work.actor, "asserted_at": work.asserted_at}
     if not work.label:
         yield {**name, "action": "suppress"}
     elif work.box is None:
         if not shown:
-            raise ValueError(
-                f"'{work.label}' has no box, and the view shows no detection: draw one"
-            )
+            raise ValueError(f"'{work.label}' has no box, and the view shows no detection: draw one")
         labels = sorted({str(detection["label"]) for detection in shown})
         if len(labels) > 1:
-            raise ValueError(
-                f"'{work.label}' has no box, and the view shows {', '.join(labels)}: draw boxes"
-            )
+            raise ValueError(f"'{work.label}' has no box, and the view shows {', '.join(labels)}: draw boxes")
         for detection in shown:
             yield {**name, **detection, "action": "relabel", "label": work.label}
     else:
@@ -176,9 +166,7 @@ def _size(work: Work, image: Image) -> tuple[int, int]:
     return image.width_px, image.height_px
 
 
-def _images(
-    tables: Tables, paths: set[str], root: str | None
-) -> tuple[dict[str, Image], dict[str, str]]:
+def _images(tables: Tables, paths: set[str], root: str | None) -> tuple[dict[str, Image], dict[str, str]]:
     """Return the image of each path, and the reasons for the others.
 
     A path is that of the catalogue, or one of the two ends with the other: tools add or leave out folders. A name of a
@@ -211,9 +199,7 @@ def _images(
         images[name] = Image(*of)
         left_out.pop(name, None)
         if several:
-            left_out[name] = (
-                "several images of the catalogue have this path: name one archive with --root"
-            )
+            left_out[name] = "several images of the catalogue have this path: name one archive with --root"
     return images, left_out
 
 

@@ -76,9 +76,7 @@ class Read:
         return [*lines[:SHOWN_ERRORS], *([f"and {more} more"] if more > 0 else [])]
 
 
-def read_assertions(
-    tables: Tables, file: Path, by: str | None = None, at: str | None = None
-) -> Read:
+def read_assertions(tables: Tables, file: Path, by: str | None = None, at: str | None = None) -> Read:
     """Read statements or corrections; `by` and `at` (default: now) apply to rows without actor and asserted_at.
 
     Raises BadRequest that lists the errors by row, from 1 without a header.
@@ -109,25 +107,17 @@ def _not_standing(tables: Tables, rows: pa.Table, now: datetime) -> pa.Table:
     names = [name for name in names if name not in _BY_SERVER]
     stands = set(_tuples(found.select(names)))
     pairs = zip(_tuples(rows.select(names)), rows["asserted_at"].to_pylist(), strict=True)
-    return rows.filter(
-        pa.array([not (at == now and row in stands) for row, at in pairs], pa.bool_())
-    )
+    return rows.filter(pa.array([not (at == now and row in stands) for row, at in pairs], pa.bool_()))
 
 
-def _corrected(
-    tables: Tables, file: Path, rows: Sequence[Mapping[str, Any]], by: str | None, at: str | None
-) -> Read:
+def _corrected(tables: Tables, file: Path, rows: Sequence[Mapping[str, Any]], by: str | None, at: str | None) -> Read:
     """Read corrections as statements with one actor and time; `reason` names the file, which is added once."""
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict):
-            raise BadRequest(
-                f"{file}: row {number} is not an object with a value for each column; nothing was added"
-            )
+            raise BadRequest(f"{file}: row {number} is not an object with a value for each column; nothing was added")
     lacking = [f"'{name}'" for name in corrected.COLUMNS if name not in rows[0]]
     if lacking:
-        raise BadRequest(
-            f"{file}: missing column {', '.join(lacking)}; nothing was added\n{corrected.HELP}"
-        )
+        raise BadRequest(f"{file}: missing column {', '.join(lacking)}; nothing was added\n{corrected.HELP}")
     if not by:
         raise BadRequest(f'{file} is a table of corrections: name their author with --by "Ana"')
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
@@ -155,11 +145,7 @@ def _tuples(rows: pa.Table) -> Iterator[tuple[Any, ...]]:
 
 
 def _assertions(
-    tables: Tables,
-    file: Path,
-    statements: Mapping[int, Statement],
-    errors: dict[int, str],
-    usage: str,
+    tables: Tables, file: Path, statements: Mapping[int, Statement], errors: dict[int, str], usage: str
 ) -> pa.Table:
     rows = located_rows(tables, statements, errors)
     refuse(file, errors, usage)
@@ -274,23 +260,15 @@ def _detections(
     return detections
 
 
-def _row(
-    statement: Statement, images: list[Image], detection: Mapping[str, Any] | None
-) -> dict[str, Any]:
+def _row(statement: Statement, images: list[Image], detection: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return a row of `assertions`. Raises ValueError for an unknown or ambiguous image or detection."""
     if not images:
         name = statement.media_sha256 or statement.path
-        raise ValueError(
-            f"image {name} is not in the catalogue: run 'resight ingest' on its folder"
-        )
+        raise ValueError(f"image {name} is not in the catalogue: run 'resight ingest' on its folder")
     if len({image.media_sha256 for image in images}) > 1:
-        raise ValueError(
-            f"several images have the path {statement.path}: add source_root, or use media_sha256"
-        )
+        raise ValueError(f"several images have the path {statement.path}: add source_root, or use media_sha256")
     if statement.rank is not None and detection is None:
-        raise ValueError(
-            f"the image has no detection {statement.rank} under inference key {statement.inference_key}"
-        )
+        raise ValueError(f"the image has no detection {statement.rank} under inference key {statement.inference_key}")
     detected = detection or {}
     box = statement.box or {name: detected.get(name) for name in BOX}
     label = statement.label or detected.get("label")
@@ -318,9 +296,7 @@ def _require_inside(box: Mapping[str, float], image: Image) -> None:
     if image.width_px is None or image.height_px is None:
         return
     x1, y1, x2, y2 = box.values()
-    if min(x1, y1) < -OUTSIDE_PX or (
-        x2 > image.width_px + OUTSIDE_PX or y2 > image.height_px + OUTSIDE_PX
-    ):
+    if min(x1, y1) < -OUTSIDE_PX or (x2 > image.width_px + OUTSIDE_PX or y2 > image.height_px + OUTSIDE_PX):
         raise ValueError(
             f"the box lies outside the image, which is {image.width_px} x {image.height_px} px as "
             "displayed, after EXIF orientation"

@@ -29,9 +29,7 @@ from model_store.errors import BadRequest, StorageUnreachable
 MACHINE = "machine"
 WITHDRAW = "withdraw"
 FEWEST_DIGITS = 4
-_POSITIONS = pa.schema(
-    [("position", pa.int32()), ("layer_id", pa.string()), ("groups", pa.string())]
-)
+_POSITIONS = pa.schema([("position", pa.int32()), ("layer_id", pa.string()), ("groups", pa.string())])
 _HOLDS = "qualify row_number() over (partition by {target} order by asserted_at desc, assertion_id desc) = 1"
 _NEWEST = """
     select {columns} from {rows} where method = 'machine' and layer_id = $layer and inference_key = $key {only}
@@ -54,9 +52,7 @@ class Layer:
     groups: str | None
 
 
-def layer_id(
-    kind: str, filter_version: int, config: Mapping[str, Any], input_layers: Sequence[str]
-) -> str:
+def layer_id(kind: str, filter_version: int, config: Mapping[str, Any], input_layers: Sequence[str]) -> str:
     """Return the sha256 over canonical JSON of all arguments. Lists (of taxa, of reviewed slots) are in the config."""
     fields = [kind, filter_version, dict(config), list(input_layers)]
     text = json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
@@ -100,9 +96,7 @@ def layers_of(tables: Tables, view: View | None) -> list[Layer]:
     stored = read_layers(tables)
     lost = [layer for layer in view.layers if layer not in stored]
     if lost:
-        raise StorageUnreachable(
-            f"view {view.name} shows layer {lost[0][:12]}…, which is not in {tables.url}/layers"
-        )
+        raise StorageUnreachable(f"view {view.name} shows layer {lost[0][:12]}…, which is not in {tables.url}/layers")
     return [stored[layer] for layer in view.layers]
 
 
@@ -131,9 +125,7 @@ def layer_named(layers: Mapping[str, Layer], name: str, among: Collection[str] =
         ]
     if len(matches) == 1:
         return matches[0]
-    listed = ", ".join(
-        f"{layer.kind} {layer.layer_id[:12]}" for layer in matches or layers.values()
-    )
+    listed = ", ".join(f"{layer.kind} {layer.layer_id[:12]}" for layer in matches or layers.values())
     problem = f"ambiguous layer '{name}'" if matches else f"unknown layer '{name}'"
     hint = f"use one of {listed}" if listed else "create one with resight filters run"
     raise BadRequest(f"{problem}: {hint}")
@@ -170,9 +162,7 @@ def _missing_rows(layer: str, key: str, snapshot: DeltaTable, wanted: pa.Table) 
     sql.register("stored", dataset(snapshot, ASSERTIONS))
     sql.register("wanted", wanted)
     valid = newest("stored", "assertion_id, media_sha256, rank", of="wanted")
-    rows = sql.sql(
-        f"from wanted anti join ({valid}) using (assertion_id)", params={"layer": layer, "key": key}
-    )
+    rows = sql.sql(f"from wanted anti join ({valid}) using (assertion_id)", params={"layer": layer, "key": key})
     return rows.to_arrow_table().cast(ASSERTIONS)
 
 

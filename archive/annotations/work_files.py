@@ -24,9 +24,7 @@ MAX_BYTES = 2**29
 EMPTY = ("empty", "blank", "none", "nothing")
 """Labels that mean an empty image, in lower case."""
 _ANIMALS = ("animal", "unknown")
-_FIELDS: dict[int | str, str] = {
-    number: field.name for number, field in enumerate(dataclasses.fields(Work))
-}
+_FIELDS: dict[int | str, str] = {number: field.name for number, field in enumerate(dataclasses.fields(Work))}
 
 _DAMAGED = (
     *(KeyError, TypeError, IndexError, AttributeError, ValueError, ArithmeticError, RecursionError),
@@ -74,9 +72,7 @@ def _camtrap_dp(file: Path, _: str | None) -> Iterator[Work]:
         of_animal = row["scientificName"] if kind in _ANIMALS else ""
         box = None
         if row["bboxWidth"]:
-            x, y, width, height = (
-                float(row[f"bbox{name}"]) for name in ("X", "Y", "Width", "Height")
-            )
+            x, y, width, height = (float(row[f"bbox{name}"]) for name in ("X", "Y", "Width", "Height"))
             box = (x, y, x + width, y + height)
         yield Work(
             number,
@@ -92,9 +88,7 @@ def _coco(file: Path, _: str | None) -> Iterator[Work]:
     """Yield annotations. Those with a score are of a machine."""
     data = pydantic_core.from_json(file.read_text("utf-8-sig"))
     if not isinstance(data, dict):
-        raise ValueError(
-            "it is a list, as results of a machine are; a data set is an object with annotations"
-        )
+        raise ValueError("it is a list, as results of a machine are; a data set is an object with annotations")
     names = {row["id"]: str(row["name"]) for row in data["categories"]}
     images = {row["id"]: row for row in data["images"]}
     for number, row in enumerate(data["annotations"], 1):
@@ -119,10 +113,7 @@ def _label_studio(file: Path, _: str | None) -> Iterator[Work]:
         path = task["data"].get("path") or _local_path(task["data"]["image"])
         person = newest.get("completed_by")
         actor = person.get("email") if isinstance(person, dict) else None
-        common = {
-            "actor": actor,
-            "asserted_at": newest.get("updated_at") or newest.get("created_at"),
-        }
+        common = {"actor": actor, "asserted_at": newest.get("updated_at") or newest.get("created_at")}
         regions = [each for each in newest["result"] if each["type"] == "rectanglelabels"]
         if not newest["result"]:
             yield Work(number, path, None, **common)

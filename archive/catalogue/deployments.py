@@ -67,9 +67,7 @@ TimeZone = Annotated[str, AfterValidator(_require_zone)]
 
 def _require_name(name: str) -> str:
     if not name.isprintable() or name != name.strip():
-        raise ValueError(
-            f"invalid name {name[:100]!r}: use printable characters, without spaces around it"
-        )
+        raise ValueError(f"invalid name {name[:100]!r}: use printable characters, without spaces around it")
     return name
 
 
@@ -86,9 +84,7 @@ class Camera(Frozen):
 
 class _Place(Frozen):
     location: Name
-    latitude: float | None = Field(
-        default=None, ge=-90, le=90, description="degrees, north positive"
-    )
+    latitude: float | None = Field(default=None, ge=-90, le=90, description="degrees, north positive")
     longitude: float | None = Field(
         default=None, ge=-180, le=180, description="degrees, east positive", validate_default=True
     )
@@ -127,9 +123,7 @@ class Deployment(_Place):
         le=MAX_OFFSET_S,
         description="seconds to add to the camera's time to correct it; null: not checked",
     )
-    clock_reason: str | None = Field(
-        default=None, max_length=4000, description="reason for that offset"
-    )
+    clock_reason: str | None = Field(default=None, max_length=4000, description="reason for that offset")
 
     @field_validator("until_local")
     @classmethod
@@ -187,9 +181,7 @@ def record(tables: Tables, facts: Mapping[str, Fact], actor: str) -> tuple[list[
     return ids, added
 
 
-def changes(
-    rows: Sequence[Row], facts: Mapping[str, Fact], actor: str
-) -> tuple[list[str], list[Row]]:
+def changes(rows: Sequence[Row], facts: Mapping[str, Fact], actor: str) -> tuple[list[str], list[Row]]:
     """Return the id of each fact, and the new rows that make all of them valid after `rows`, oldest first.
 
     Raises Conflict if deployments of a camera would overlap, or two facts have one id.
@@ -224,9 +216,7 @@ def remove(tables: Tables, kind: Kind, fact_ids: Sequence[str], actor: str) -> i
         for fact_id in dict.fromkeys(fact_ids):
             refers = _references(found, kind, fact_id, images.get(fact_id, 0))
             if refers:
-                raise Conflict(
-                    f"{kind} '{fact_id[:100]}' cannot be deleted: {refers} refer to it; remove these first"
-                )
+                raise Conflict(f"{kind} '{fact_id[:100]}' cannot be deleted: {refers} refer to it; remove these first")
             row = found.get((kind, fact_id))
             if row is None and fact_id not in tried:  # else our own commit lost its acknowledgement
                 raise _unknown(kind, fact_id)
@@ -250,9 +240,7 @@ def revert(tables: Tables, change: int, actor: str) -> str:
     return fact_id
 
 
-def correct_clock(
-    tables: Tables, deployment_id: str, offset_s: int, reason: str, actor: str
-) -> bool:
+def correct_clock(tables: Tables, deployment_id: str, offset_s: int, reason: str, actor: str) -> bool:
     """State the clock offset of a deployment, with a reason; return whether that changed it.
 
     Raises BadRequest for an offset above MAX_OFFSET_S, ModelNotFound for an unknown deployment, and as `record`.
@@ -284,9 +272,7 @@ def _columns(fact: Fact) -> Row:
 def _identified(found: Mapping[Key, Row], facts: Mapping[str, Fact]) -> dict[str, str]:
     """Return the id of each fact. Raises Conflict if two have the same."""
     starts = {
-        (row["camera_id"], row["from_local"]): row["fact_id"]
-        for row in found.values()
-        if row["kind"] == "deployment"
+        (row["camera_id"], row["from_local"]): row["fact_id"] for row in found.values() if row["kind"] == "deployment"
     }
     ids: dict[str, str] = {}
     owners: dict[Key, str] = {}
@@ -301,9 +287,7 @@ def _identified(found: Mapping[Key, Row], facts: Mapping[str, Fact]) -> dict[str
                 ids[name] = fact.location
         first = owners.setdefault((fact.kind, ids[name]), name)
         if first != name and fact != facts[first]:
-            raise Conflict(
-                f"{name}: {first} is about the same {fact.kind} '{ids[name]}': leave one out"
-            )
+            raise Conflict(f"{name}: {first} is about the same {fact.kind} '{ids[name]}': leave one out")
     return ids
 
 
@@ -353,11 +337,7 @@ def _period(row: Row) -> str:
 
 def _references(found: Mapping[Key, Row], kind: Kind, fact_id: str, images: int) -> str:
     column = {"camera": "camera_id", "location": "location", "deployment": ""}[kind]
-    deployments = sum(
-        1
-        for row in found.values()
-        if column and row["kind"] == "deployment" and row[column] == fact_id
-    )
+    deployments = sum(1 for row in found.values() if column and row["kind"] == "deployment" and row[column] == fact_id)
     counts = {"deployments": deployments, "images": images}
     return " and ".join(f"{count} {name}" for name, count in counts.items() if count)
 
@@ -381,10 +361,7 @@ def _append(tables: Tables, changed: Callable[[list[Row]], list[Row]], actor: st
     def missing(snapshot: DeltaTable, _: pa.Table) -> pa.Table:
         rows = all_rows(snapshot)
         last = rows[-1]["change"] if rows else 0
-        new = [
-            {"deleted": False, **row, **stated, "change": last + n}
-            for n, row in enumerate(changed(rows), 1)
-        ]
+        new = [{"deleted": False, **row, **stated, "change": last + n} for n, row in enumerate(changed(rows), 1)]
         return pa.Table.from_pylist(new, schema=DEPLOYMENTS)
 
     return Writer(tables, TABLE).append_new(DEPLOYMENTS.empty_table(), missing)

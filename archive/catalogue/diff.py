@@ -54,10 +54,7 @@ _KNOWN_COLUMNS = [
     *("camera_id", "camera_source", "quick_digest", "media_sha256", "ingested_at", "catalogued_at"),
 ]
 _NO_MISMATCHES = pa.table(
-    {
-        "media_sha256": pa.array([], pa.string()),
-        "finished_at": pa.array([], MEDIA.field("ingested_at").type),
-    }
+    {"media_sha256": pa.array([], pa.string()), "finished_at": pa.array([], MEDIA.field("ingested_at").type)}
 )
 _ROWS_DUE = """
     create table todo as
@@ -127,9 +124,7 @@ class Difference:
     def archives(self, media: DeltaTable) -> Sequence[str]:
         """Return the roots of all archives with at least one file that is not missing."""
         scan(self.sql, "catalogue", media, MEDIA)
-        rows = self.sql.execute(
-            "select distinct source_root from catalogue where missing_since is null"
-        )
+        rows = self.sql.execute("select distinct source_root from catalogue where missing_since is null")
         return [root for (root,) in rows.fetchall()]
 
     def list(self, files: pa.Table) -> None:
@@ -218,9 +213,7 @@ def _among(paths: pa.ChunkedArray) -> pc.Expression:
     return (path >= paths[0]) & (path <= paths[-1]) & path.isin(paths.combine_chunks())
 
 
-def _rows(
-    media: DeltaTable, root_url: str, columns: list[str], more: pc.Expression | None = None
-) -> Scanner:
+def _rows(media: DeltaTable, root_url: str, columns: list[str], more: pc.Expression | None = None) -> Scanner:
     """Return a scanner of one archive's rows that reads one file ahead; pyarrow's default is several."""
     of_archive = pc.field("source_root") == root_url
     return dataset(media, MEDIA).scanner(
@@ -245,10 +238,7 @@ def mismatches(tables: Tables) -> pa.Table:
         table = tables.existing(name)
         if table is not None:
             scanner = dataset(table, TABLES[name]).scanner(
-                columns=_COLUMNS,
-                filter=pc.field("error_code") == "changed",
-                batch_readahead=2,
-                fragment_readahead=1,
+                columns=_COLUMNS, filter=pc.field("error_code") == "changed", batch_readahead=2, fragment_readahead=1
             )
             parts.append(scanner.to_table())
     latest = pa.concat_tables(parts).group_by("media_sha256").aggregate([("finished_at", "max")])

@@ -122,10 +122,7 @@ class ExifTool:
     def _start(self) -> subprocess.Popen[bytes]:
         arguments = [self._command, "-stay_open", "True", "-@", "-"]
         self._process = subprocess.Popen(
-            arguments,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )
         return self._process
 
@@ -146,9 +143,7 @@ def _rows(text: bytes) -> list[dict[str, Any]]:
         rows = json.loads(text or b"[]", parse_int=str, parse_float=str, parse_constant=str)
     except (ValueError, RecursionError):
         raise _Ended("it answered something else than JSON") from None
-    if isinstance(rows, list) and all(
-        isinstance(row, dict) and "SourceFile" in row for row in rows
-    ):
+    if isinstance(rows, list) and all(isinstance(row, dict) and "SourceFile" in row for row in rows):
         return rows
     raise _Ended("its answer has another form")
 

@@ -131,9 +131,7 @@ def ingest(
         bytes_read = 0
         while part := list(islice(outcomes, COMMIT_ROWS)):
             unreadable |= {
-                _printable(outcome.due.file.path): _printable(
-                    str(outcome.row) or type(outcome.row).__name__
-                )
+                _printable(outcome.due.file.path): _printable(str(outcome.row) or type(outcome.row).__name__)
                 for outcome in part
                 if isinstance(outcome.row, Exception)
             }
@@ -183,9 +181,7 @@ def retire(tables: Tables, url: str) -> int:
     with difference(root_url) as diff:  # nothing is listed, so everything is gone
         base = tables.snapshot("media")
         if not diff.know(base):
-            raise BadRequest(
-                f"no file of {root_url} is catalogued: 'resight status' lists the archives"
-            )
+            raise BadRequest(f"no file of {root_url} is catalogued: 'resight status' lists the archives")
         return _mark_missing(Writer(tables, "media", root_url, base), diff, datetime.now(UTC))
 
 
@@ -257,9 +253,7 @@ def _read_all(
                 yield future.result()
 
 
-def _with_notes(
-    outcomes: Iterator[_Outcome], tool: ExifTool, failures: dict[str, str]
-) -> Iterator[_Outcome]:
+def _with_notes(outcomes: Iterator[_Outcome], tool: ExifTool, failures: dict[str, str]) -> Iterator[_Outcome]:
     """Yield outcomes with maker notes; a file that ExifTool cannot read has none and is added to `failures`."""
     while part := list(islice(outcomes, BATCH)):
         notes = iter(tool.read([outcome.head for outcome in part if outcome.head]))

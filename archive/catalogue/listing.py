@@ -80,9 +80,7 @@ def list_files(root: Folder) -> Iterator[Found]:
     """
     try:
         if not root.fs.exists(root.root):
-            raise StorageUnreachable(
-                f"{root.url} does not exist; is it mounted, is the name right?"
-            )
+            raise StorageUnreachable(f"{root.url} does not exist; is it mounted, is the name right?")
         entries = _entries(root)
         while part := list(islice(entries, FOUND_FILES)):
             yield _found(part)
@@ -252,9 +250,7 @@ def list_keys(list_objects: ListObjects, prefix: str) -> Iterator[list[Entry]]:
     """
     waiting: list[Stretch] = []
     with ThreadPoolExecutor(LISTERS) as pool:
-        pending: set[Future[tuple[list[Entry], list[Stretch]]]] = {
-            pool.submit(_cut, list_objects, prefix, Stretch())
-        }
+        pending: set[Future[tuple[list[Entry], list[Stretch]]]] = {pool.submit(_cut, list_objects, prefix, Stretch())}
         while pending:
             done, pending = wait(pending, return_when=FIRST_COMPLETED)
             for future in done:
@@ -269,9 +265,7 @@ def list_keys(list_objects: ListObjects, prefix: str) -> Iterator[list[Entry]]:
                 pending.add(pool.submit(_some_pages, list_objects, prefix, waiting.pop()))
 
 
-def _some_pages(
-    list_objects: ListObjects, prefix: str, stretch: Stretch
-) -> tuple[list[Entry], list[Stretch]]:
+def _some_pages(list_objects: ListObjects, prefix: str, stretch: Stretch) -> tuple[list[Entry], list[Stretch]]:
     """Return the first keys of a range, and the rest of the range."""
     entries: list[Entry] = []
     where = {"StartAfter": stretch.after} if stretch.after else {}
@@ -296,9 +290,7 @@ def _some_pages(
     return entries, [Stretch(last, stretch.until)]
 
 
-def _cut(
-    list_objects: ListObjects, prefix: str, stretch: Stretch
-) -> tuple[list[Entry], list[Stretch]]:
+def _cut(list_objects: ListObjects, prefix: str, stretch: Stretch) -> tuple[list[Entry], list[Stretch]]:
     """Split a range into up to CUTS ranges, which end where folders begin."""
     starts: set[str] = set()
     level: str | None = prefix

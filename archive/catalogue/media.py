@@ -24,9 +24,7 @@ from model_store.images.header import SUPPORTED, media_type, read_header
 MAX_SIDE_PX = 2**31 - 1  # maximum of the int32 columns
 
 
-def media_row(
-    root_url: str, file: ArchiveFile, data: bytes, template: re.Pattern[str]
-) -> dict[str, Any]:
+def media_row(root_url: str, file: ArchiveFile, data: bytes, template: re.Pattern[str]) -> dict[str, Any]:
     """Return the row of a file. Damaged bytes raise nothing: `header_error` describes them."""
     kind = media_type(data[:512])
     exif = read_exif(data) if kind in SUPPORTED else Exif()
@@ -82,9 +80,7 @@ def compile_template(template: str) -> re.Pattern[str]:
     patterns = {"{camera}": "(?P<camera>[^/]+)", "{rest}": ".+"}
     return re.compile(
         "".join(
-            patterns.get(piece, "[^/]+")
-            if re.fullmatch(r"\{[a-z_]+\}", piece)
-            else re.escape(piece)
+            patterns.get(piece, "[^/]+") if re.fullmatch(r"\{[a-z_]+\}", piece) else re.escape(piece)
             for piece in pieces
         )
     )

@@ -32,10 +32,7 @@ PATIENCE = 10
 OBSERVED = ("ingested_at", "missing_since")
 """Times at which a row was observed to be true; the latest counts."""
 _NEWER = "due.path is null or {} > {}".format(
-    *(
-        f"greatest({', '.join(f'{side}.{name}' for name in OBSERVED)})"
-        for side in ("affected", "due")
-    )
+    *(f"greatest({', '.join(f'{side}.{name}' for name in OBSERVED)})" for side in ("affected", "due"))
 )
 _STATE = f"""
     select affected.* replace ({", ".join(f"if({_NEWER}, affected.{n}, due.{n}) as {n}" for n in MEDIA.names)})

@@ -25,16 +25,12 @@ def add_results(tables: Tables, inference_key: str, rows: pa.Table) -> DeltaTabl
     def missing(snapshot: DeltaTable, wanted: pa.Table) -> pa.Table:
         nonlocal failed
         stored = _stored_results(snapshot, inference_key, wanted)
-        failed = with_values(
-            wanted, "media_sha256", stored.filter(pc.equal(stored["status"], "failed"))
-        )
+        failed = with_values(wanted, "media_sha256", stored.filter(pc.equal(stored["status"], "failed")))
         return without_values(wanted, "media_sha256", stored)
 
     def still_failed(snapshot: DeltaTable, wanted: pa.Table) -> pa.Table:
         stored = _stored_results(snapshot, inference_key, wanted)
-        return with_values(
-            wanted, "media_sha256", stored.filter(pc.equal(stored["status"], "failed"))
-        )
+        return with_values(wanted, "media_sha256", stored.filter(pc.equal(stored["status"], "failed")))
 
     table = writer.append(rows, missing)
     if not len(failed):

@@ -79,9 +79,7 @@ def small_files(table: DeltaTable, partition: str | None = None) -> int:
     return max(counts.values(), default=0)
 
 
-def compact(
-    tables: Tables, name: str, partition: str | None = None, min_files: int = MIN_FILES
-) -> CompactReport:
+def compact(tables: Tables, name: str, partition: str | None = None, min_files: int = MIN_FILES) -> CompactReport:
     """Merge the small files of each partition, or of the given one, that has at least `min_files` of them.
 
     Takes about 10 seconds per million rows. Raises StorageUnreachable and StorageUnsafe, but nothing for concurrent
@@ -204,13 +202,10 @@ def _compact_group(tables: Tables, name: str, table: DeltaTable, group: Sequence
     return False
 
 
-def _require_same_rows(
-    table: DeltaTable, group: Sequence[DataFile], adds: Sequence[AddAction]
-) -> None:
+def _require_same_rows(table: DeltaTable, group: Sequence[DataFile], adds: Sequence[AddAction]) -> None:
     read = sum(json.loads(add.stats)["numRecords"] for add in adds)
     listed = sum(file.rows for file in group)
     if read != listed and all(file.rows for file in group):
         raise StorageUnreachable(
-            f"{len(group)} files of {table.table_uri} hold {read} rows, but the log lists {listed}; "
-            "nothing was changed"
+            f"{len(group)} files of {table.table_uri} hold {read} rows, but the log lists {listed}; nothing was changed"
         )

@@ -28,9 +28,7 @@ class Relations:
     @cached_property
     def statements(self) -> dict[str, str]:
         text = "".join(_COMMENT.sub("", file.read_text()) for file in self.files)
-        return {
-            _CREATED.findall(part)[0]: part for part in text.split(";\n") if part.strip()
-        } | self._more
+        return {_CREATED.findall(part)[0]: part for part in text.split(";\n") if part.strip()} | self._more
 
     def named_in(self, statement: str) -> list[str]:
         """Return the relations with a name that is a word of the statement, in any case."""

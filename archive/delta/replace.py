@@ -120,10 +120,7 @@ class _Swap:
         if all_paths is not None:
             values["all_paths"] = all_paths
             condition += " or rowid not in (select key_row from matches where file in (select unnest($all_paths)))"
-        self._sql.execute(
-            f"create or replace table due as from {self._replacement.keys} where {condition}",
-            values,
-        )
+        self._sql.execute(f"create or replace table due as from {self._replacement.keys} where {condition}", values)
 
     def _write_group(self, table: DeltaTable, group: list[DataFile]) -> list[AddAction]:
         stored = rows_of_files(table, {file.path for file in group})
@@ -153,9 +150,7 @@ class _CountedRows:
     """Stream of rows of files that reads one file ahead and counts the rows in `count`."""
 
     def __init__(self, rows: FileSystemDataset, columns: list[str]) -> None:
-        batches = rows.scanner(
-            columns=columns, batch_size=32_768, batch_readahead=2, fragment_readahead=1
-        ).to_reader()
+        batches = rows.scanner(columns=columns, batch_size=32_768, batch_readahead=2, fragment_readahead=1).to_reader()
         self.count = 0
         self.reader = pa.RecordBatchReader.from_batches(batches.schema, self._count(batches))
 

@@ -40,13 +40,7 @@ def _detections(found: Detections, labels: Sequence[str]) -> Iterator[dict[str, 
     masks: Sequence[tuple[str | None, int | None]] = [(None, None)] * len(found)
     if isinstance(found.masks, RunLengths):
         masks = list(zip(found.masks.counts, found.masks.area_px.tolist(), strict=True))
-    columns = zip(
-        found.boxes_xyxy.tolist(),
-        found.scores.tolist(),
-        found.class_ids.tolist(),
-        masks,
-        strict=True,
-    )
+    columns = zip(found.boxes_xyxy.tolist(), found.scores.tolist(), found.class_ids.tolist(), masks, strict=True)
     for rank, ((x1, y1, x2, y2), score, class_id, (rle, area_px)) in enumerate(columns):
         yield {
             "rank": rank,

@@ -45,9 +45,7 @@ _ORDER = {
 _MS = timedelta(milliseconds=1)
 
 
-def rewrite(
-    table: DeltaTable, name: str, paths: Collection[str], partition: str | None, parts: int
-) -> list[AddAction]:
+def rewrite(table: DeltaTable, name: str, paths: Collection[str], partition: str | None, parts: int) -> list[AddAction]:
     """Rewrite files of one partition as `parts` files; `paths` are relative to the table. New columns are null.
 
     The actions have `data_change` false, because the rows are the same. Raises OSError, DeltaError, duckdb.Error.
@@ -79,9 +77,7 @@ def write_files(
     store = PyFileSystem(DeltaStorageHandler(table.table_uri, storage_options(table.table_uri)))
     folder, partition = place
     adds: list[AddAction] = []
-    sql.execute(
-        f"create or replace table sorted as select {_quoted(inside.names)} from ({rows}) {order}"
-    )
+    sql.execute(f"create or replace table sorted as select {_quoted(inside.names)} from ({rows}) {order}")
     for share in _shares(sql, parts):
         file = _NewFile(store, folder, inside)
         for rows_part in share:
@@ -119,9 +115,7 @@ class _NewFile:
         self._schema = schema
         self._footer: list[FileMetaData] = []
         self._stream = store.open_output_stream(self._path)
-        self._writer = ParquetWriter(
-            self._stream, schema, compression="zstd", metadata_collector=self._footer
-        )
+        self._writer = ParquetWriter(self._stream, schema, compression="zstd", metadata_collector=self._footer)
 
     def write(self, rows: pa.Table) -> None:
         self._writer.write_table(rows, row_group_size=ROW_GROUP_ROWS)
@@ -160,14 +154,7 @@ def file_stats(footer: FileMetaData, schema: pa.Schema) -> str:
         if null_count < footer.num_rows:
             _put(minima, leaf, _json(low, -1))
             _put(maxima, leaf, _json(high, 1))
-    return json.dumps(
-        {
-            "numRecords": footer.num_rows,
-            "minValues": minima,
-            "maxValues": maxima,
-            "nullCount": nulls,
-        }
-    )
+    return json.dumps({"numRecords": footer.num_rows, "minValues": minima, "maxValues": maxima, "nullCount": nulls})
 
 
 def _leaves(fields: Any, above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:

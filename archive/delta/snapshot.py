@@ -90,9 +90,7 @@ def dataset(table: DeltaTable | None, schema: pa.Schema) -> FileSystemDataset:
     return _of_files(table, schema, zip(adds["path"].to_pylist(), sizes, keys, strict=True))
 
 
-def added_since(
-    table: DeltaTable, schema: pa.Schema, inference_key: str | None, version: int
-) -> FileSystemDataset:
+def added_since(table: DeltaTable, schema: pa.Schema, inference_key: str | None, version: int) -> FileSystemDataset:
     """Return the rows that commits after `version`, up to that of the snapshot, added to one partition or to all.
 
     Reads one log file per commit, so rows are found even if their file was compacted since. A commit that only moves
@@ -118,9 +116,7 @@ def commit_time(table: DeltaTable, version: int) -> datetime | None:
     return None
 
 
-def _changes_since(
-    table: DeltaTable, kind: str, inference_key: str | None, version: int
-) -> Iterator[dict[str, Any]]:
+def _changes_since(table: DeltaTable, kind: str, inference_key: str | None, version: int) -> Iterator[dict[str, Any]]:
     """Yield the actions of a kind that change rows. A file with an unlisted partition belongs to each of them."""
     store = _store(table)
     for commit in range(version + 1, table.version() + 1):
@@ -146,12 +142,9 @@ def _of_files(
 ) -> FileSystemDataset:
     """Return a dataset of `files`: paths as in the log, sizes in bytes, and values of the partition columns."""
     store = read_only_files(table.table_uri)
-    parquet = ParquetFileFormat(
-        default_fragment_scan_options=ParquetFragmentScanOptions(pre_buffer=True)
-    )
+    parquet = ParquetFileFormat(default_fragment_scan_options=ParquetFragmentScanOptions(pre_buffer=True))
     fragments = [
-        parquet.make_fragment(unquote(path), store, _expression(key), file_size=size)
-        for path, size, key in files
+        parquet.make_fragment(unquote(path), store, _expression(key), file_size=size) for path, size, key in files
     ]
     return FileSystemDataset(fragments, schema, parquet, store)
 
@@ -221,9 +214,7 @@ def scan(
         folder = path_of(table.table_uri)
         paths = ", ".join(file_literal(f"{folder}/{file}") for file in files)
         partitions = "false" if inference_key is not None else str("inference_key" in schema.names)
-        options = (
-            f"hive_partitioning = {partitions}, hive_types_autocast = false, union_by_name = true"
-        )
+        options = f"hive_partitioning = {partitions}, hive_types_autocast = false, union_by_name = true"
         rows = f"from read_parquet([{paths}], {options})"
     else:
         chosen = [("inference_key", "=", inference_key)] if inference_key is not None else None

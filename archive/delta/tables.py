@@ -192,13 +192,7 @@ class Tables:
         return self.commit(name, attempt)
 
     def _append(
-        self,
-        name: str,
-        rows: pa.Table,
-        writer: str,
-        missing: Missing,
-        base: DeltaTable | None,
-        replace: Sequence[str],
+        self, name: str, rows: pa.Table, writer: str, missing: Missing, base: DeltaTable | None, replace: Sequence[str]
     ) -> DeltaTable:
         table = base
         todo = None if (name, writer) in self._raced else rows
@@ -269,9 +263,7 @@ def _parts(rows: pa.Table, size: int) -> list[pa.Table]:
 def _commit(table: DeltaTable, rows: pa.Table, writer: str, replace: Sequence[str]) -> None:
     properties = properties_of(table, writer, *([MAINTENANCE] if replace else []))
     if not replace:
-        write_deltalake(
-            table, rows, mode="append", schema_mode=_MERGE, commit_properties=properties
-        )
+        write_deltalake(table, rows, mode="append", schema_mode=_MERGE, commit_properties=properties)
         return
     # no Delta merge: it writes string_view columns, on which pyarrow and DuckDB cannot filter
     write_deltalake(

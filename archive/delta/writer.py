@@ -56,9 +56,7 @@ class Writer:
             return todo
 
         self.append(rows, counted)
-        return max(
-            counts, default=len(rows)
-        )  # after a lost acknowledgement, the second look finds none missing
+        return max(counts, default=len(rows))  # after a lost acknowledgement, the second look finds none missing
 
     def replace(self, replacement: Replacement) -> None:
         """Replace many rows in one commit (`archive/delta/replace.py`)."""

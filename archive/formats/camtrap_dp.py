@@ -93,11 +93,7 @@ class _Words:
         return self._machine | {"classificationProbability": probability}
 
     def _tags(self, label: str = "") -> str:
-        tags = {
-            "label": label.replace("|", "/"),
-            "run": self._facts.run_id,
-            "view": self._facts.view,
-        }
+        tags = {"label": label.replace("|", "/"), "run": self._facts.run_id, "view": self._facts.view}
         return " | ".join(f"{name}:{value}" for name, value in tags.items() if value)
 
 
@@ -133,9 +129,7 @@ def write(images: Iterable[ImageRecord], facts: Facts, out: Path, options: Camtr
             if placed and not _PATH.fullmatch(path):
                 places.refuse(FORBIDDEN, image)
             elif placed:
-                of = deployments.setdefault(
-                    placed.deployment.deployment_id, _Deployment(placed, placed.moment)
-                )
+                of = deployments.setdefault(placed.deployment.deployment_id, _Deployment(placed, placed.moment))
                 of.last = max(of.last, placed.moment)
                 of.doubtful = of.doubtful or bool(image.timestamp_flags)
                 events.add(image, placed.deployment.deployment_id, placed.moment)
@@ -212,9 +206,7 @@ def _of_image(placed: Placed, words: _Words) -> Iterator[Row]:
         yield common | words.of_none(image.blank_by) | row
 
 
-def _of_event(
-    event_id: str, deployment: str, event: Event, zone: tzinfo, words: _Words
-) -> Iterator[Row]:
+def _of_event(event_id: str, deployment: str, event: Event, zone: tzinfo, words: _Words) -> Iterator[Row]:
     """Yield the observations of an event: each label with its MaxN, or one that it is blank or was not classified."""
     common: Row = {
         "deploymentID": deployment,

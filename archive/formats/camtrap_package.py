@@ -52,20 +52,13 @@ class _Given(BaseModel):
 
 class Contributor(_Given):
     title: str
-    role: Literal[
-        "contact", "principalInvestigator", "rightsHolder", "publisher", "contributor"
-    ] = "contributor"
+    role: Literal["contact", "principalInvestigator", "rightsHolder", "publisher", "contributor"] = "contributor"
 
 
 class Project(_Given):
     title: str
     samplingDesign: Literal[  # noqa: N815 — the names of the format
-        "simpleRandom",
-        "systematicRandom",
-        "clusteredRandom",
-        "experimental",
-        "targeted",
-        "opportunistic",
+        "simpleRandom", "systematicRandom", "clusteredRandom", "experimental", "targeted", "opportunistic"
     ]
     captureMethod: Annotated[  # noqa: N815
         list[Literal["activityDetection", "timeLapse"]], Field(min_length=1)

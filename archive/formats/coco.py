@@ -69,11 +69,7 @@ def write(images: Iterable[ImageRecord], facts: Facts, out: Path, options: CocoO
             with beside.open(encoding="utf-8") as source:
                 shutil.copyfileobj(source, file)
             named = [{"id": n, "name": label} for label, n in categories.items()]
-            info = {
-                "description": f"{facts.model}, {facts.view}",
-                "resight": facts.described(),
-                "images": counts,
-            }
+            info = {"description": f"{facts.model}, {facts.view}", "resight": facts.described(), "images": counts}
             file.write(f'\n],\n"categories": {json.dumps(named, ensure_ascii=False)},\n"info": ')
             file.write(json.dumps(info, ensure_ascii=False) + "}\n")
     finally:
@@ -110,9 +106,5 @@ def _image(number: int, image: ImageRecord) -> dict[str, Any]:
 def _box(number: int, box: BoxRecord, categories: _Categories) -> dict[str, Any]:
     left, top = round(box.x1, DECIMALS), round(box.y1, DECIMALS)
     width, height = round(box.x2 - box.x1, DECIMALS), round(box.y2 - box.y1, DECIMALS)
-    row: dict[str, Any] = {
-        "image_id": number,
-        "category_id": categories[box.label],
-        "bbox": [left, top, width, height],
-    }
+    row: dict[str, Any] = {"image_id": number, "category_id": categories[box.label], "bbox": [left, top, width, height]}
     return row | ({} if box.score is None else {"score": round(box.score, 6)})

@@ -33,16 +33,11 @@ TIMELAPSE = ("File", "RelativePath", "Label", "Count", "Labels", "Score", "Statu
 def write(images: Iterable[ImageRecord], facts: Facts, out: Path, options: Frozen) -> None:
     """Write images.csv and detections.csv to the folder `out`, each in parts that Excel can read."""
     out.mkdir(parents=True, exist_ok=True)
-    with (
-        SheetFiles(out, "images", IMAGES) as sheet,
-        SheetFiles(out, "detections", DETECTIONS) as boxes,
-    ):
+    with SheetFiles(out, "images", IMAGES) as sheet, SheetFiles(out, "detections", DETECTIONS) as boxes:
         for image in images:
             label, score, counts = _top(image)
             of = image.deployment
-            place = (
-                (of.deployment_id, of.location, of.latitude, of.longitude) if of else (None,) * 4
-            )
+            place = (of.deployment_id, of.location, of.latitude, of.longitude) if of else (None,) * 4
             name = (image.source_root, image.path)
             times = (_time(image.captured_at_local), _time(image.captured_at_corrected))
             common = (image.camera_id, *times, image.event_id, image.media_sha256)
@@ -54,9 +49,7 @@ def write(images: Iterable[ImageRecord], facts: Facts, out: Path, options: Froze
                 boxes.write([*name, *said, box.x1, box.y1, box.x2, box.y2, *common])
 
 
-def write_timelapse(
-    images: Iterable[ImageRecord], facts: Facts, out: Path, options: Frozen
-) -> None:
+def write_timelapse(images: Iterable[ImageRecord], facts: Facts, out: Path, options: Frozen) -> None:
     """Write a row for each image. Timelapse finds an image by File and RelativePath.
 
     The other columns fill the fields of its template that have these data labels.

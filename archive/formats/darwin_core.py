@@ -37,9 +37,7 @@ class DarwinCoreOptions(Frozen):
     leave_out: bool = False
 
 
-def write(
-    images: Iterable[ImageRecord], facts: Facts, out: Path, options: DarwinCoreOptions
-) -> None:
+def write(images: Iterable[ImageRecord], facts: Facts, out: Path, options: DarwinCoreOptions) -> None:
     """Write the occurrences. Raises BadRequest for facts that are missing, with the way to state them."""
     names = read_package(options.package).scientific_names() if options.package else {}
     places, events, deployments = Places(options.time_zone), EventCounts(), dict[str, Placed]()
@@ -87,9 +85,7 @@ def _of_event(event_id: str, event: Event, place: Placed) -> dict[str, Any]:
     }
 
 
-def _of_label(
-    deployment: str, event_id: str, label: str, count: LabelCount, facts: Facts, name: str
-) -> dict[str, Any]:
+def _of_label(deployment: str, event_id: str, label: str, count: LabelCount, facts: Facts, name: str) -> dict[str, Any]:
     by_person = {"identifiedBy": "human", "identificationVerificationStatus": "verified"}
     by_model = {
         "identifiedBy": facts.model,

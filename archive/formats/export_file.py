@@ -51,9 +51,7 @@ def export_file(
     """
     view = view or Views(tables.url).current()
     if view is None:
-        raise BadRequest(
-            "nothing is published: publish a run with 'resight runs publish', or use --run RUN"
-        )
+        raise BadRequest("nothing is published: publish a run with 'resight runs publish', or use --run RUN")
     chosen = fmt.options(options or {})
     _require_name(tables, fmt, out)
     facts = _facts_of(tables, view, tuple(labels))
@@ -61,9 +59,7 @@ def export_file(
     if classifier:
         model = f"{classifier.model_name}@{classifier.model_version}"
         lineages = dict(zip(*read_classes(tables.url, classifier.labels_digest), strict=True))
-        facts = replace(
-            facts, classifier=model, descriptions={k: v for k, v in lineages.items() if v}
-        )
+        facts = replace(facts, classifier=model, descriptions={k: v for k, v in lineages.items() if v})
 
     def write(part: Path) -> tuple[int, list[str]]:
         count = 0
@@ -86,9 +82,7 @@ def export_file(
                 raise out_of_memory(error) from error
             except duckdb.Error as error:
                 if is_of_storage(error):
-                    raise StorageUnreachable(
-                        f"cannot read {tables.url} for {out}: {error}"
-                    ) from error
+                    raise StorageUnreachable(f"cannot read {tables.url} for {out}: {error}") from error
                 raise
             except OSError as error:
                 raise not_written(out, error) from error
@@ -100,9 +94,7 @@ def export_file(
 def _require_name(tables: Tables, fmt: FileFormat, out: Path) -> None:
     """Raise BadRequest for a name that does not fit, or a folder that is not an earlier export."""
     if fmt.suffix and out.suffix.lower() != fmt.suffix:
-        raise BadRequest(
-            f"invalid name {out}: {fmt.name} is a file, use a name that ends in {fmt.suffix}"
-        )
+        raise BadRequest(f"invalid name {out}: {fmt.name} is a file, use a name that ends in {fmt.suffix}")
     if not out.exists():
         return
     if out.is_dir() != fmt.is_folder:

@@ -52,9 +52,7 @@ class FileFormat:
         except ValidationError as error:
             raise BadRequest(f"invalid option of {self.name}: {wrong_fields(error)}") from error
 
-    def write(
-        self, images: Iterable[ImageRecord], facts: Facts, out: Path, options: Frozen
-    ) -> None:
+    def write(self, images: Iterable[ImageRecord], facts: Facts, out: Path, options: Frozen) -> None:
         """Write the images to `out`. Raises BadRequest if the format requires a fact that is missing."""
         self._function()(images, facts, out, options)
 
@@ -65,39 +63,17 @@ class FileFormat:
 
 _LISTED = (
     FileFormat(
-        "megadetector",
-        ".json",
-        "MegaDetector batch results 1.6, for Timelapse and AddaxAI",
-        "megadetector:write",
+        "megadetector", ".json", "MegaDetector batch results 1.6, for Timelapse and AddaxAI", "megadetector:write"
     ),
-    FileFormat(
-        "megadetector-folders",
-        "",
-        "the same, with a file for each top folder",
-        "megadetector:write_folders",
-    ),
+    FileFormat("megadetector-folders", "", "the same, with a file for each top folder", "megadetector:write_folders"),
     FileFormat("camtrap-dp", "", "Camera Trap Data Package 1.0.2", "camtrap_dp:write"),
     FileFormat("coco", ".json", "COCO data set with the fields of camera traps", "coco:write"),
     FileFormat("coco-results", ".json", "COCO detection results", "coco:write_results"),
-    FileFormat(
-        "csv",
-        "",
-        "CSV of images and of detections, for spreadsheets",
-        "csv_tables:write",
-        has_one_root=False,
-    ),
+    FileFormat("csv", "", "CSV of images and of detections, for spreadsheets", "csv_tables:write", has_one_root=False),
     FileFormat("timelapse", ".csv", "CSV of labels for Timelapse", "csv_tables:write_timelapse"),
-    FileFormat(
-        "label-studio",
-        "",
-        "tasks of Label Studio with predictions",
-        "label_studio:write",
-        has_one_root=False,
-    ),
+    FileFormat("label-studio", "", "tasks of Label Studio with predictions", "label_studio:write", has_one_root=False),
     FileFormat("yolo", "", "data set to train YOLO", "yolo:write", has_one_root=False),
     FileFormat("darwin-core", ".csv", "Darwin Core occurrences", "darwin_core:write"),
-    FileFormat(
-        "speciesnet", ".json", "predictions in the format of SpeciesNet 5", "speciesnet:write"
-    ),
+    FileFormat("speciesnet", ".json", "predictions in the format of SpeciesNet 5", "speciesnet:write"),
 )
 FORMATS = {each.name: each for each in _LISTED}

@@ -31,9 +31,7 @@ class LabelStudioOptions(Frozen):
     )
 
 
-def write(
-    images: Iterable[ImageRecord], facts: Facts, out: Path, options: LabelStudioOptions
-) -> None:
+def write(images: Iterable[ImageRecord], facts: Facts, out: Path, options: LabelStudioOptions) -> None:
     """Write tasks.json and labels.xml to the folder `out`. An image of unknown size has no prediction."""
     out.mkdir(parents=True, exist_ok=True)
     labels = dict.fromkeys(facts.labels)

@@ -51,9 +51,7 @@ class Places:
             self.refuse(f"images of {camera} belong to no deployment: {ADD}", image)
         elif not zone:
             what = f"images of deployment {facts.deployment_id} ({camera}) have no time zone"
-            self.refuse(
-                f"{what}: {ADD} (column time_zone), or with --set time_zone=Europe/Berlin", image
-            )
+            self.refuse(f"{what}: {ADD} (column time_zone), or with --set time_zone=Europe/Berlin", image)
         elif facts.latitude is None or facts.longitude is None:
             what = f"images of deployment {facts.deployment_id} ({camera}) have no coordinates"
             self.refuse(f"{what}: {ADD} (columns latitude, longitude)", image)
@@ -69,9 +67,7 @@ class Places:
 
     def require_all(self, leave_out: bool) -> list[str]:
         """Return the reasons for images that are left out. Raises BadRequest with them, unless `leave_out`."""
-        lines = [
-            f"{n} {why} (such as {self.examples[why]})" for why, n in self.counts.most_common()
-        ]
+        lines = [f"{n} {why} (such as {self.examples[why]})" for why, n in self.counts.most_common()]
         more = [f"and {len(lines) - SHOWN} more reasons"] if len(lines) > SHOWN else []
         if lines and not leave_out:
             ways = "nothing was written: state these facts, or leave the images out with --set leave_out=true"

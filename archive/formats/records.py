@@ -171,10 +171,7 @@ class Facts:
 
 
 def image_records(
-    sql: duckdb.DuckDBPyConnection,
-    files: pa.Table | None = None,
-    floor: float = 0.0,
-    classifier: str = "",
+    sql: duckdb.DuckDBPyConnection, files: pa.Table | None = None, floor: float = 0.0, classifier: str = ""
 ) -> Iterator[ImageRecord]:
     """Yield the present files of a connection with the relations `USED` (archive/views/query.py), by root and path.
 

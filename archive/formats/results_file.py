@@ -58,14 +58,8 @@ class _Foreign(BaseModel):
 
 def _inside(box: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
     left, top, width, height = box
-    if (
-        min(left, top) < -OUTSIDE
-        or min(width, height) < 0
-        or max(left + width, top + height) > 1 + OUTSIDE
-    ):
-        raise ValueError(
-            "left, top, width, height must be fractions of the image, 0 to 1, inside it"
-        )
+    if min(left, top) < -OUTSIDE or min(width, height) < 0 or max(left + width, top + height) > 1 + OUTSIDE:
+        raise ValueError("left, top, width, height must be fractions of the image, 0 to 1, inside it")
     return box
 
 
@@ -128,9 +122,7 @@ def read_results(tool: Tool, file: Path, facts: FileFacts) -> Iterator[ImageResu
     except ValidationError as error:
         raise BadRequest(f"{file}: {wrong_fields(error)}; nothing was imported") from error
     except ValueError as error:
-        raise BadRequest(
-            f"{file} is not a file of {tool}: {error}; nothing was imported"
-        ) from error
+        raise BadRequest(f"{file} is not a file of {tool}: {error}; nothing was imported") from error
 
 
 def _megadetector(text: Any, facts: FileFacts) -> Iterator[ImageResult]:
@@ -175,8 +167,7 @@ def _image(image: _Image, used: set[str], facts: FileFacts) -> ImageResult:
 def _named(name: str, value: Any) -> dict[str, str]:
     """Return categories by number. Raises ValueError if they contradict each other."""
     if not isinstance(value, dict) or not all(
-        _NUMBER.fullmatch(str(key)) and isinstance(label, str) and label.strip()
-        for key, label in value.items()
+        _NUMBER.fullmatch(str(key)) and isinstance(label, str) and label.strip() for key, label in value.items()
     ):
         raise ValueError(f'"{name}" must map numbers to names')
     categories = {str(key): str(label).strip() for key, label in value.items()}

@@ -60,9 +60,7 @@ def _detection(box: BoxRecord, width_px: int, height_px: int, facts: Facts) -> d
     }
     if named != label:
         source, score = "person" if box.is_human else "detector", _score(box)
-        row["processed_classification"] = _class(
-            box.label, 1.0 if box.is_human else score, source, facts
-        )
+        row["processed_classification"] = _class(box.label, 1.0 if box.is_human else score, source, facts)
     elif box.classification and box.label == box.model_label:
         row["processed_classification"] = _class(*box.classification, "classifier", facts)
     return row

@@ -21,9 +21,7 @@ def as_text(value: Any) -> Any:
 class SheetFiles:
     """A table in files NAME.csv, NAME-2.csv and so on, each with the header and at most `max_rows` rows."""
 
-    def __init__(
-        self, folder: Path, name: str, columns: Sequence[str], max_rows: int = EXCEL_ROWS
-    ) -> None:
+    def __init__(self, folder: Path, name: str, columns: Sequence[str], max_rows: int = EXCEL_ROWS) -> None:
         self._folder, self._name, self._columns = folder, name, columns
         self._max_rows = max_rows
         self._number = 0

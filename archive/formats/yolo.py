@@ -32,9 +32,7 @@ Part = Literal["train", "val", "test"]
 class YoloOptions(Frozen):
     """Options of the format."""
 
-    val_share: float = Field(
-        default=0.2, ge=0, le=0.9, description="share of images for validation"
-    )
+    val_share: float = Field(default=0.2, ge=0, le=0.9, description="share of images for validation")
     test_share: float = Field(default=0.0, ge=0, le=0.9, description="share of images for tests")
 
     @model_validator(mode="after")

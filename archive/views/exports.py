@@ -40,8 +40,7 @@ _KEYS = "select distinct inference_key from {} order by all"
 OF_VIEW = ("results", "detections", "hidden", "events", "occurrences")
 OF_ALL = ("all_results", "all_detections")
 _EDITABLE = {
-    name: f"(select *, label as {EXPORTED_LABEL} from {name})"
-    for name in ("detections", "hidden", "all_detections")
+    name: f"(select *, label as {EXPORTED_LABEL} from {name})" for name in ("detections", "hidden", "all_detections")
 }
 """Relations with labels that people correct (archive/annotations/corrections.py): a second column keeps the exported
 label."""

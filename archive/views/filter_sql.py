@@ -47,8 +47,7 @@ def condition(relation: str, wanted: ImageFilter) -> str:
         shown and (shown if of_rows else _images("detections", shown)),
         status and (_images("results", status) if of_rows else status),
         event and _images("image_groups", event),
-        wanted.reviewed is not None
-        and ("" if wanted.reviewed else "not ") + _images("standing", ""),
+        wanted.reviewed is not None and ("" if wanted.reviewed else "not ") + _images("standing", ""),
         wanted.flagged is not None and ("" if wanted.flagged else "not ") + _images("flags", ""),
     )
 

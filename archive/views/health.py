@@ -78,9 +78,7 @@ class Health:
         return sum(self.results.values())
 
 
-def health(
-    tables: Tables, view: View | None, now: datetime, max_cameras: int = MAX_CAMERAS
-) -> Health:
+def health(tables: Tables, view: View | None, now: datetime, max_cameras: int = MAX_CAMERAS) -> Health:
     """Return the health at `now`, the time zone of which applies to clocks without an offset.
 
     Without a view, no image counts as seen. Raises StorageUnreachable, also without a table `media`, as on an
@@ -153,11 +151,7 @@ _CAMERAS = """
 
 
 def _health(
-    sql: duckdb.DuckDBPyConnection,
-    tables: Tables,
-    view: View | None,
-    now: datetime,
-    max_cameras: int,
+    sql: duckdb.DuckDBPyConnection, tables: Tables, view: View | None, now: datetime, max_cameras: int
 ) -> Health:
     utc = now.astimezone(UTC).replace(tzinfo=None)
     since = utc - timedelta(days=RECENT_DAYS)

@@ -102,15 +102,11 @@ class ImageDetail(Frozen):
     files: tuple[str, ...]
     camera_id: str | None
     captured_at_local: str | None
-    captured_at_corrected: str | None = Field(
-        description="the same with the clock offset of the deployment"
-    )
+    captured_at_corrected: str | None = Field(description="the same with the clock offset of the deployment")
     width_px: int | None
     height_px: int | None
     size_bytes: int | None
-    facts: dict[str, str] = Field(
-        description="about the camera and its clock: from EXIF and the path"
-    )
+    facts: dict[str, str] = Field(description="about the camera and its clock: from EXIF and the path")
     status: str = Field(description="ok, empty, failed or missing, as relation `results` has it")
     problem: str | None = Field(description="why the image failed, or was read with a note")
     model: str | None
@@ -123,9 +119,7 @@ class ImageDetail(Frozen):
     statements: tuple[HumanStatement, ...]
 
 
-def image_details(
-    tables: Tables, digests: Collection[str], view: View | None
-) -> dict[str, ImageDetail]:
+def image_details(tables: Tables, digests: Collection[str], view: View | None) -> dict[str, ImageDetail]:
     """Return the images of a view by digest, without unknown ones; view None: nothing is published.
 
     Raises StorageUnreachable.
@@ -138,9 +132,7 @@ def image_details(
         return details_in(sql, digests, "new_")
 
 
-def details_in(
-    sql: duckdb.DuckDBPyConnection, digests: Collection[str], of: str = ""
-) -> dict[str, ImageDetail]:
+def details_in(sql: duckdb.DuckDBPyConnection, digests: Collection[str], of: str = "") -> dict[str, ImageDetail]:
     """Return images by the tables of an index, or by the relations `of` the same columns (`row_statements`)."""
 
     def rows(statement: str, keys: Collection[Any]) -> list[dict[str, Any]]:
@@ -148,21 +140,16 @@ def details_in(
         return found.to_arrow_table().to_pylist()
 
     images = rows(_IMAGES, digests) if digests else []
-    parts = {
-        (name, image["image_id"]): list[dict[str, Any]]() for image in images for name in _PARTS
-    }
+    parts = {(name, image["image_id"]): list[dict[str, Any]]() for image in images for name in _PARTS}
     for name, statement in _PARTS.items() if images else ():
         for row in rows(statement, [image["image_id"] for image in images]):
             parts[name, row["image_id"]].append(row)
     return {
-        image["media_sha256"]: _detail(image, *(parts[name, image["image_id"]] for name in _PARTS))
-        for image in images
+        image["media_sha256"]: _detail(image, *(parts[name, image["image_id"]] for name in _PARTS)) for image in images
     }
 
 
-def _detail(
-    image: Row, boxes: Sequence[Row], statements: Sequence[Row], files: Sequence[Row]
-) -> ImageDetail:
+def _detail(image: Row, boxes: Sequence[Row], statements: Sequence[Row], files: Sequence[Row]) -> ImageDetail:
     moment: datetime | None = image["captured_at_local"]
     corrected: datetime | None = image["captured_at_corrected"]
     return ImageDetail(
@@ -172,9 +159,7 @@ def _detail(
             "captured_at_corrected": corrected and corrected.isoformat(sep=" ", timespec="seconds"),
             "facts": {name: str(image[name]) for name in _FACTS if image[name]},
             "boxes": tuple(Box(**_fields(Box, row)) for row in boxes),
-            "statements": tuple(
-                HumanStatement(**_fields(HumanStatement, row)) for row in statements
-            ),
+            "statements": tuple(HumanStatement(**_fields(HumanStatement, row)) for row in statements),
             "files": tuple(row["file"] for row in files),
         }
     )

@@ -90,14 +90,10 @@ def events(index: ImageIndex, wanted: ImageFilter, limit: int, after: str = "") 
     fields = Event.model_fields
     page = tuple(Event(**{name: row[name] for name in fields}) for row in found[:limit])
     last = found[limit - 1] if len(found) > limit else None
-    return EventPage(
-        events=page, next=cursor_of(last["latest"], "", last["event_id"]) if last else ""
-    )
+    return EventPage(events=page, next=cursor_of(last["latest"], "", last["event_id"]) if last else "")
 
 
-def disagreeing(
-    index: ImageIndex, tables: Tables, wanted: ImageFilter, second: View, limit: int
-) -> list[str]:
+def disagreeing(index: ImageIndex, tables: Tables, wanted: ImageFilter, second: View, limit: int) -> list[str]:
     """Return the digests of matching images, ranked by the number of labels that only one version shows.
 
     The second version is shown with the thresholds of the filter's view. Images without a result of both come last.

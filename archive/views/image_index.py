@@ -82,9 +82,7 @@ _UNCERTAIN = """
     select media_sha256 from cells semi join (select image_id from {rows} where {conditions}) using (image_id)
     where uncertain_score is not null order by abs(uncertain_score - 0.5), image_id limit $most
 """
-_PLACE = (
-    "select nullif(moment, '-infinity'), source_root, path from cells where media_sha256 = $sha"
-)
+_PLACE = "select nullif(moment, '-infinity'), source_root, path from cells where media_sha256 = $sha"
 _HISTOGRAM = "select {by} as bar, count(*) as n from {rows} where {conditions} group by bar"
 _BY_LABEL = """
     select label as bar, count(*) as n from found
@@ -96,12 +94,7 @@ _BARS = {
     "camera": "camera_id",
     "status": "status",
 }
-_DAMAGED = (
-    duckdb.IOException,
-    duckdb.SerializationException,
-    duckdb.InternalException,
-    duckdb.FatalException,
-)
+_DAMAGED = (duckdb.IOException, duckdb.SerializationException, duckdb.InternalException, duckdb.FatalException)
 
 
 class ImageFilter(Frozen):
@@ -110,17 +103,12 @@ class ImageFilter(Frozen):
     camera: str | None = None
     status: Literal["ok", "empty", "failed", "missing"] | None = None
     label: str | None = Field(default=None, description="label of a shown detection")
-    min_score: float | None = Field(
-        default=None, ge=0, le=1, description="minimum score of that detection"
-    )
+    min_score: float | None = Field(default=None, ge=0, le=1, description="minimum score of that detection")
     since: LocalTime | None = None
     until: LocalTime | None = None
-    reviewed: bool | None = Field(
-        default=None, description="whether a statement of a person about the image is valid"
-    )
+    reviewed: bool | None = Field(default=None, description="whether a statement of a person about the image is valid")
     flagged: bool | None = Field(
-        default=None,
-        description="whether colleagues should look, because no decision followed a flag",
+        default=None, description="whether colleagues should look, because no decision followed a flag"
     )
     path: str | None = Field(default=None, description="start of the path below its root")
     event_id: str | None = None
@@ -187,12 +175,7 @@ class ImageIndex:
         return before is None or before.file != after.file
 
     def page(
-        self,
-        wanted: ImageFilter,
-        limit: int = 100,
-        after: str = "",
-        before: str = "",
-        at: datetime | None = None,
+        self, wanted: ImageFilter, limit: int = 100, after: str = "", before: str = "", at: datetime | None = None
     ) -> ImagePage:
         """Return up to `limit` images: the first, those after or before a cursor, or those taken up to the time `at`.
 
@@ -241,10 +224,7 @@ class ImageIndex:
             statement = _HISTOGRAM.format(by="label", **(rows | {"rows": "found"}))
         else:
             statement = _BY_LABEL.format(**rows)
-        bars = [
-            (_text(row["bar"]), int(row["n"]))
-            for row in self._table(wanted.view, statement, values).to_pylist()
-        ]
+        bars = [(_text(row["bar"]), int(row["n"])) for row in self._table(wanted.view, statement, values).to_pylist()]
         in_order = by in ("day", "hour")
         return sorted(bars) if in_order else sorted(bars, key=lambda bar: (-bar[1], bar[0]))
 
@@ -258,9 +238,7 @@ class ImageIndex:
             places = sql.execute(_PLACE, {"sha": media_sha256}).fetchall()
             if not places:
                 raise ModelNotFound(f"no image {media_sha256} is present: see resight sql images")
-            found = [
-                _part(sql, wanted, places[0], back, 1)["media_sha256"] for back in (True, False)
-            ]
+            found = [_part(sql, wanted, places[0], back, 1)["media_sha256"] for back in (True, False)]
             previous, following = (one[0].as_py() if len(one) else None for one in found)
             return previous, following
 
@@ -312,9 +290,7 @@ class ImageIndex:
         opened = self._update(view, damaged=opened)
         return self._read_from(opened, read)
 
-    def _read_from(
-        self, opened: OpenIndex, read: Callable[[duckdb.DuckDBPyConnection, About], T]
-    ) -> T:
+    def _read_from(self, opened: OpenIndex, read: Callable[[duckdb.DuckDBPyConnection, About], T]) -> T:
         name, hint = "the list of images", "narrow the filter"
         with opened.sql.cursor() as sql, bounded(sql, self._within_s, name, hint):
             return read(sql, opened.about)
@@ -330,9 +306,7 @@ class ImageIndex:
             opened = self._open.setdefault(view, opened) if opened else self._update(view)
         return opened
 
-    def _update(
-        self, view: str, damaged: OpenIndex | None = None, follow: bool = False
-    ) -> OpenIndex:
+    def _update(self, view: str, damaged: OpenIndex | None = None, follow: bool = False) -> OpenIndex:
         """Open the newest file except `damaged`, of any process; build one if there is none.
 
         With `follow`, also build one if the tables have newer versions.
@@ -354,9 +328,7 @@ class ImageIndex:
 
     def _folder_of(self, view: str) -> Path:
         if not NAME.fullmatch(view):
-            raise BadRequest(
-                f"invalid name of a view '{view}': use one of resight sql 'from views'"
-            )
+            raise BadRequest(f"invalid name of a view '{view}': use one of resight sql 'from views'")
         return self._folder / view
 
 
@@ -378,9 +350,7 @@ def selected(wanted: ImageFilter) -> tuple[dict[str, str], dict[str, Any]]:
     return {"rows": "cells" if wanted.label is None else "found", "conditions": conditions}, values
 
 
-def _beside(
-    wanted: ImageFilter, place: Place | None, back: bool
-) -> tuple[dict[str, str], dict[str, Any]]:
+def _beside(wanted: ImageFilter, place: Place | None, back: bool) -> tuple[dict[str, str], dict[str, Any]]:
     """Return `_selected` restricted to images after a place, or before it with `back`; None: to all."""
     rows, values = selected(wanted)
     if place is None:
@@ -390,13 +360,7 @@ def _beside(
     return rows, values | dict(zip(names, place, strict=True))
 
 
-def _part(
-    sql: duckdb.DuckDBPyConnection,
-    wanted: ImageFilter,
-    place: Place | None,
-    back: bool,
-    limit: int,
-) -> pa.Table:
+def _part(sql: duckdb.DuckDBPyConnection, wanted: ImageFilter, place: Place | None, back: bool, limit: int) -> pa.Table:
     """Return the images next to a place, in page order."""
     rows, values = _beside(wanted, place, back)
     statement = _PAGE.format(order=_BACKWARDS if back else _FORWARDS, limit=limit, **rows)

@@ -51,8 +51,7 @@ MOST_CHANGED, MOST_COMMITS = 50_000, 2_000
 _FOLLOWED = ("media", "results", "assertions", "deployments")
 _ROWS = Relations(Path(__file__).with_name("image_index.sql"))
 READ = (
-    "images media seen is_shown resolved_detections added standing flags assertion_rows image_groups "
-    "image_deployments"
+    "images media seen is_shown resolved_detections added standing flags assertion_rows image_groups image_deployments"
 )
 _CREATE = """
     create table built.cells (
@@ -71,8 +70,7 @@ _PARTS = ("details", "boxes", "statements", "files")
 _CREATE += "".join(f";\ncreate table built.{n} as from new_{n} order by image_id" for n in _PARTS)
 _OF_CHANGED = "from built.cells where media_sha256 in (select media_sha256 from changed)"
 _REPLACE = "".join(
-    f"delete from built.{name} where image_id in (select image_id {_OF_CHANGED});\n"
-    for name in (*_PARTS, "found")
+    f"delete from built.{name} where image_id in (select image_id {_OF_CHANGED});\n" for name in (*_PARTS, "found")
 )
 _REPLACE += f"delete {_OF_CHANGED};\n" + ";\n".join(
     f"insert into built.{name} by name from new_{name}" for name in ("cells", "found", *_PARTS)
@@ -124,10 +122,7 @@ def source_of(tables: Tables, view_name: str) -> Source:
     """Return the newest state. Raises BadRequest for an unknown view, StorageUnreachable."""
     view, now = view_shown(tables, view_name), datetime.now(UTC)
     snapshots = {name: tables.existing(name) for name in _FOLLOWED}
-    versions = {
-        name: table and (str(table.metadata().id), table.version())
-        for name, table in snapshots.items()
-    }
+    versions = {name: table and (str(table.metadata().id), table.version()) for name, table in snapshots.items()}
     url, fields = absolute(tables.url), {"view_name": view_name, "view": view, "built_at": now}
     return Source(About.model_validate({"tables": url, "versions": versions, **fields}), snapshots)
 
@@ -152,10 +147,7 @@ def changed_images(about: About, source: Source) -> pa.ChunkedArray | None:
     old, new = about.view, source.about.view
     if (old is None) != (new is None) or (old and new and not new.shows_the_same_as(old)):
         return None
-    digests, layers = (
-        pa.chunked_array([], pa.string()),
-        pa.array(new.layers if new else (), pa.string()),
-    )
+    digests, layers = (pa.chunked_array([], pa.string()), pa.array(new.layers if new else (), pa.string()))
     is_used = (pc.field("method") == HUMAN) | pc.field("layer_id").isin(layers)
     for name, table in source.snapshots.items():
         if source.about.versions[name] == about.versions[name]:
@@ -188,9 +180,7 @@ def _images_of(added: Dataset, snapshots: Mapping[str, DeltaTable | None]) -> pa
     rows = dataset(snapshots["deployments"], TABLES["deployments"])
     cameras = rows.to_table(["camera_id"], filter=pc.field("fact_id").isin(facts.unique()))
     of_cameras = pc.field("camera_id").isin(cameras["camera_id"].unique())
-    return dataset(snapshots["media"], TABLES["media"]).to_table(
-        ["media_sha256"], filter=of_cameras
-    )
+    return dataset(snapshots["media"], TABLES["media"]).to_table(["media_sha256"], filter=of_cameras)
 
 
 def updated(
@@ -251,10 +241,7 @@ def _write(
             if images is not None:
                 sql.register("changed", pa.table({"media_sha256": images}))
                 first_id = "(select coalesce(max(image_id), 0) from built.cells)"
-            steps = [
-                *row_statements(first_id),
-                *(_CREATE if images is None else _REPLACE).split(";\n"),
-            ]
+            steps = [*row_statements(first_id), *(_CREATE if images is None else _REPLACE).split(";\n")]
             for step, statement in enumerate(steps, 1):
                 on_step(step, len(steps))
                 sql.execute(statement)
@@ -276,9 +263,7 @@ def row_statements(first_id: str = "0") -> list[str]:
 
 
 @contextlib.contextmanager
-def bounded(
-    sql: duckdb.DuckDBPyConnection, within_s: float, name: str, hint: str
-) -> Iterator[None]:
+def bounded(sql: duckdb.DuckDBPyConnection, within_s: float, name: str, hint: str) -> Iterator[None]:
     """Interrupt the statements of the block after a time. Raises DeadlinePassed, BadRequest if memory is too small."""
     try:
         with Deadline(within_s).applied_to(sql):
@@ -290,9 +275,7 @@ def bounded(
         raise BadRequest(f"{name} needs more memory, or more room in TMPDIR: {reason}") from error
 
 
-def open_newest(
-    folder: Path, tables: Tables, view_name: str, mine: OpenIndex | None = None
-) -> OpenIndex | None:
+def open_newest(folder: Path, tables: Tables, view_name: str, mine: OpenIndex | None = None) -> OpenIndex | None:
     """Return the newest file of these tables and this view, `mine` if it is that one; None if it is invalid."""
     file = next(reversed(_files(folder)), None)
     if file is None or (mine and mine.file == file):
@@ -305,9 +288,7 @@ def open_newest(
     except (duckdb.Error, ValueError):  # also of pydantic
         return None
     same = (about.file_format, about.tables, about.view_name)
-    return (
-        OpenIndex(file, about, sql) if same == (FORMAT, absolute(tables.url), view_name) else None
-    )
+    return OpenIndex(file, about, sql) if same == (FORMAT, absolute(tables.url), view_name) else None
 
 
 def _files(folder: Path) -> list[Path]:

@@ -47,6 +47,4 @@ class PastTables(Tables):
         try:
             return DeltaTable(self._path(name), version, storage_options=self._options)
         except (OSError, DeltaError) as error:
-            raise StorageUnreachable(
-                f"cannot open table {self._path(name)} at version {version}: {error}"
-            ) from error
+            raise StorageUnreachable(f"cannot open table {self._path(name)} at version {version}: {error}") from error

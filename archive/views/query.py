@@ -118,11 +118,7 @@ def _opened(tables: Tables, names: Collection[str]) -> dict[str, DeltaTable | No
 
 
 def _rows(
-    name: str,
-    table: DeltaTable | None,
-    schema: pa.Schema,
-    view: View | None,
-    images: pa.ChunkedArray | None,
+    name: str, table: DeltaTable | None, schema: pa.Schema, view: View | None, images: pa.ChunkedArray | None
 ) -> pa.Table | Dataset:
     if images is None or table is None or name not in ("media", "assertions", "results"):
         return dataset(table, schema)
@@ -133,18 +129,12 @@ def _rows(
         sql.register("chosen", pa.table({"media_sha256": images}))
         of_view = f"where inference_key = {literal(key)}" if name == "results" else ""
         columns = ", ".join(schema.names)
-        rows = sql.sql(
-            f"select {columns} from stored semi join chosen using (media_sha256) {of_view}"
-        )
+        rows = sql.sql(f"select {columns} from stored semi join chosen using (media_sha256) {of_view}")
         return rows.to_arrow_table().cast(schema)
 
 
 def query(
-    tables: Tables,
-    statement: str,
-    view: View | None = None,
-    allow_files: bool = False,
-    memory_mib: int | None = None,
+    tables: Tables, statement: str, view: View | None = None, allow_files: bool = False, memory_mib: int | None = None
 ) -> pa.Table:
     """Return the rows of one statement. Without `allow_files`, it can only access the relations.
 
@@ -169,12 +159,7 @@ def query(
 
 
 def _rows_of(
-    tables: Tables,
-    statement: str,
-    view: View | None,
-    allow_files: bool,
-    memory_mib: int | None,
-    relations_for: str,
+    tables: Tables, statement: str, view: View | None, allow_files: bool, memory_mib: int | None, relations_for: str
 ) -> pa.Table:
     with connect(tables, view, memory_mib=memory_mib, statement=relations_for) as sql:
         if not allow_files:
@@ -191,8 +176,7 @@ def archives(tables: Tables) -> dict[str, int]:
         return {}
     rows = query(
         tables,
-        "select source_root, count(*) filter (missing_since is null) as files from media "
-        "group by all order by all",
+        "select source_root, count(*) filter (missing_since is null) as files from media group by all order by all",
     )
     return {row["source_root"]: row["files"] for row in rows.to_pylist()}
 
@@ -211,10 +195,7 @@ def is_of_storage(error: Exception) -> bool:
     if isinstance(error, duckdb.IOException):
         return True
     if isinstance(error, duckdb.InvalidInputException):
-        return any(
-            words in str(error)
-            for words in ("reading the stream", "exporting a stream", "magic bytes")
-        )
+        return any(words in str(error) for words in ("reading the stream", "exporting a stream", "magic bytes"))
     return isinstance(error, DeltaError | pa.ArrowException | FileNotFoundError)
 
 

@@ -91,15 +91,10 @@ class Wanted(Frozen):
     deployment: str | None = Field(default=None, description="id of the image's deployment")
     location: str | None = Field(default=None, description="location of that deployment")
     label: str | None = Field(default=None, description="label of a shown detection")
-    min_score: float | None = Field(
-        default=None, ge=0, le=1, description="minimum score of that detection"
-    )
-    since: LocalTime | None = Field(
-        default=None, description="earliest time taken, by the camera's corrected clock"
-    )
+    min_score: float | None = Field(default=None, ge=0, le=1, description="minimum score of that detection")
+    since: LocalTime | None = Field(default=None, description="earliest time taken, by the camera's corrected clock")
     until: LocalTime | None = Field(
-        default=None,
-        description="end of the times taken (exclusive), by the camera's corrected clock",
+        default=None, description="end of the times taken (exclusive), by the camera's corrected clock"
     )
     view: str = Field(default=PRODUCTION, json_schema_extra={"pattern": f"^{NAME.pattern}$"})
     limit: int = Field(default=100, ge=1, le=MOST_IMAGES)
@@ -125,26 +120,16 @@ def find(tables: Tables, wanted: Wanted, within_s: float) -> Found:
     view, deadline = view_shown(tables, wanted.view), Deadline(within_s)
     statement, values = _page_query(wanted)
     try:
-        with (
-            connect(tables, view, memory_mib=MEMORY_MIB, statement=statement) as sql,
-            deadline.applied_to(sql),
-        ):
+        with connect(tables, view, memory_mib=MEMORY_MIB, statement=statement) as sql, deadline.applied_to(sql):
             page: pa.Table = sql.sql(statement, params=values).to_arrow_table()
         digests = page.column("media_sha256")
-        with (
-            connect(tables, view, digests, MEMORY_MIB, _DETAILS) as sql,
-            deadline.applied_to(sql),
-        ):
+        with connect(tables, view, digests, MEMORY_MIB, _DETAILS) as sql, deadline.applied_to(sql):
             sql.register("page", page)
             images = sql.sql(_DETAILS).to_arrow_table().to_pylist(maps_as_pydicts="strict")
     except duckdb.InterruptException:
-        raise DeadlinePassed(
-            f"the search took more than {within_s:g} s: narrow it, or use resight sql"
-        ) from None
+        raise DeadlinePassed(f"the search took more than {within_s:g} s: narrow it, or use resight sql") from None
     except duckdb.OutOfMemoryException as error:
-        raise BadRequest(
-            f"the search needs more than {MEMORY_MIB} MiB: narrow it, or use resight sql"
-        ) from error
+        raise BadRequest(f"the search needs more than {MEMORY_MIB} MiB: narrow it, or use resight sql") from error
     except (duckdb.Error, DeltaError, pa.ArrowException, OSError) as error:
         if isinstance(error, OSError) or is_of_storage(error):
             raise StorageUnreachable(f"cannot read from {tables.url}: {error}") from error
@@ -202,9 +187,7 @@ def place_of(cursor: str) -> tuple[datetime | None, str, str]:
     try:
         return _MARK.validate_json(base64.b64decode(cursor, b"-_", validate=True))
     except ValueError as error:  # also of base64 and of pydantic
-        raise BadRequest(
-            "invalid cursor in `after` or `before`: use the one of another page of this list"
-        ) from error
+        raise BadRequest("invalid cursor in `after` or `before`: use the one of another page of this list") from error
 
 
 class Deadline:

@@ -89,11 +89,7 @@ class Views:
         """
         require_create(self._tables_url)
         written = view.model_copy(
-            update={
-                "serial": after + 1,
-                "published_at": datetime.now(UTC),
-                "rolled_back_to": rolled_back_to,
-            }
+            update={"serial": after + 1, "published_at": datetime.now(UTC), "rolled_back_to": rolled_back_to}
         )
         file, data = _file(view.name, after + 1), written.model_dump_json().encode()
         try:
@@ -101,8 +97,7 @@ class Views:
         except FileExistsError as error:
             if self._folder.read(file) != data:  # else our own write lost its acknowledgement
                 raise Conflict(
-                    f"view {view.name} was published concurrently (number {after + 1}): "
-                    "check it, then try again"
+                    f"view {view.name} was published concurrently (number {after + 1}): check it, then try again"
                 ) from error
         return written
 
@@ -118,9 +113,7 @@ class Views:
 
     def _serials(self, name: str) -> list[int]:
         if not NAME.fullmatch(name):
-            raise BadRequest(
-                f"invalid name of a view '{name}': use lower-case letters, digits, - and _, at most 64"
-            )
+            raise BadRequest(f"invalid name of a view '{name}': use lower-case letters, digits, - and _, at most 64")
         pointers = (file for file in self._folder.names(name) if _POINTER.fullmatch(file))
         return sorted(int(file.removesuffix(".json")) for file in pointers)
 
@@ -128,9 +121,7 @@ class Views:
         try:
             return View.model_validate_json(self._folder.read(_file(name, serial)))
         except (FileNotFoundError, ValidationError) as error:
-            raise StorageUnreachable(
-                f"cannot read {self.url}/{_file(name, serial)}: {error}"
-            ) from error
+            raise StorageUnreachable(f"cannot read {self.url}/{_file(name, serial)}: {error}") from error
 
 
 def not_rolled_back(history: Sequence[View]) -> list[View]:
@@ -146,17 +137,12 @@ def rollback_target(history: Sequence[View]) -> View:
     remaining = not_rolled_back(history)
     if len(remaining) < 2:
         current = history[-1]
-        raise BadRequest(
-            f"nothing was published as {current.name} before {current.model_name}@{current.model_version}"
-        )
+        raise BadRequest(f"nothing was published as {current.name} before {current.model_name}@{current.model_version}")
     return remaining[-2]
 
 
 def was_rolled_back(
-    history: Sequence[View],
-    inference_key: str,
-    threshold: float,
-    label_thresholds: Mapping[str, float],
+    history: Sequence[View], inference_key: str, threshold: float, label_thresholds: Mapping[str, float]
 ) -> bool:
     """Return whether this key with these thresholds was rolled back, and not published again since.
 
@@ -171,9 +157,7 @@ def was_rolled_back(
     key_rejected = thresholds_rejected = False
     for view in history:
         remaining, undone = _after(remaining, view)
-        of_key = [
-            publication for publication in undone if publication.inference_key == inference_key
-        ]
+        of_key = [publication for publication in undone if publication.inference_key == inference_key]
         if view.inference_key != inference_key:
             key_rejected |= bool(of_key)
         else:
@@ -188,9 +172,7 @@ def _after(past: list[View], view: View) -> tuple[list[View], list[View]]:
     to = view.rolled_back_to
     if to is None:
         return [*past, view], []
-    return [other for other in past if other.serial <= to], [
-        other for other in past if other.serial > to
-    ]
+    return [other for other in past if other.serial <= to], [other for other in past if other.serial > to]
 
 
 def _file(name: str, serial: int) -> str:

@@ -43,10 +43,7 @@ def build_runs_api(
     api.add_middleware(MaxRequests, room=Room(MAX_REQUESTS, "requests are being answered"))
     if cors_origins:
         api.add_middleware(
-            CORSMiddleware,
-            allow_origins=cors_origins,
-            allow_methods=["GET", "POST"],
-            allow_headers=["*"],
+            CORSMiddleware, allow_origins=cors_origins, allow_methods=["GET", "POST"], allow_headers=["*"]
         )
     api.add_middleware(WholePaths)
     return api

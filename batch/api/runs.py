@@ -41,17 +41,12 @@ class RunRequest(RunSpec):
     """Request for a detection run: a spec. Limits and settings of snips that are missing are those of the policy."""
 
     model: str = Field(
-        default="",
-        description="name, name@version or name:alias; default: the published model, or the only one",
+        default="", description="name, name@version or name:alias; default: the published model, or the only one"
     )
     run_id: str = Field(
-        default_factory=new_run_id,
-        pattern=RUN_ID,
-        description="new, or of the run to resume; default: from the time",
+        default_factory=new_run_id, pattern=RUN_ID, description="new, or of the run to resume; default: from the time"
     )
-    allow_concurrent: bool = Field(
-        default=False, description="start also while another run of the model is running"
-    )
+    allow_concurrent: bool = Field(default=False, description="start also while another run of the model is running")
     dry_run: bool = Field(default=False, description="return the plan and start nothing")
 
     def spec(self, model: str, policy: Policy, started_by: str | None) -> RunSpec:
@@ -136,9 +131,7 @@ def router(settings: Settings, tables: Tables, hosts: Sequence[Jobs]) -> APIRout
         return await planned(_start, settings, tables, store, hosts, request, caller(http))
 
     @routes.get("/diff")
-    async def diff(
-        old: str, new: str, samples: Annotated[int, Query(ge=0, le=50)] = 6
-    ) -> dict[str, Any]:
+    async def diff(old: str, new: str, samples: Annotated[int, Query(ge=0, le=50)] = 6) -> dict[str, Any]:
         """Return what would change if the results of NEW were published in place of those of OLD."""
         report = await planned(impact_report, settings, tables, store, old, new, samples)
         return report.as_json()
@@ -160,9 +153,7 @@ def router(settings: Settings, tables: Tables, hosts: Sequence[Jobs]) -> APIRout
         for jobs in hosts:
             if part := jobs.log(run_id, after, LOG_BYTES):
                 return part
-        raise ModelNotFound(
-            f"no log of run '{run_id}' on this host: see resight logs --run {run_id}"
-        )
+        raise ModelNotFound(f"no log of run '{run_id}' on this host: see resight logs --run {run_id}")
 
     @routes.post("/{run_id}/cancel")
     def cancel(run_id: str) -> Cancelled:
@@ -177,14 +168,7 @@ def router(settings: Settings, tables: Tables, hosts: Sequence[Jobs]) -> APIRout
         """Make the results of a sealed run, or of the newest one of name@version, those that a view shows."""
         before = Views(tables.url).current(change.view)
         view = await planned(
-            publish_by_policy,
-            settings,
-            tables,
-            store,
-            run_id,
-            change.view,
-            change.reason,
-            change.override,
+            publish_by_policy, settings, tables, store, run_id, change.view, change.reason, change.override
         )
         return Published(view=view, changed=view != before)
 

@@ -63,9 +63,7 @@ def crops_of(row: Row, spec: Preprocess, margin_frac: float, max_pixels: int) ->
     return _timed(crops, read_ms, decode_ms)
 
 
-def _cut(
-    pixels: Pixels, box: Row, margin_frac: float, spec: Preprocess
-) -> tuple[Corners, NDArray[np.uint8]]:
+def _cut(pixels: Pixels, box: Row, margin_frac: float, spec: Preprocess) -> tuple[Corners, NDArray[np.uint8]]:
     """Cut and prepare a box like `Classifier.read` for a box over HTTP, and add the margin."""
     height_px, width_px = pixels.shape[:2]
     sides = (box["x1_px"], box["y1_px"], box["x2_px"], box["y2_px"])
@@ -76,13 +74,7 @@ def _cut(
 
 def _failed(row: Row, code: str, detail: str, read_ms: float) -> list[Crop]:
     crops = [
-        Crop(
-            row["media_sha256"],
-            box["rank"],
-            box["replaces"],
-            error_code=code,
-            error_detail=detail[:MAX_DETAIL],
-        )
+        Crop(row["media_sha256"], box["rank"], box["replaces"], error_code=code, error_detail=detail[:MAX_DETAIL])
         for box in row["boxes"]
     ]
     return _timed(crops, read_ms)

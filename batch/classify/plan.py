@@ -84,10 +84,7 @@ class ClassifyPass(BoxPass):
         }
 
     def reported(self, plan: Plan) -> dict[str, Any]:
-        return {
-            "view": f"{self.view.name} {self.view.serial}",
-            "classifier_key": self.target.classifier_key,
-        }
+        return {"view": f"{self.view.name} {self.view.serial}", "classifier_key": self.target.classifier_key}
 
     def counts(self, counts: Counts, plan: Plan | None = None) -> dict[str, int]:
         if plan is None:
@@ -97,9 +94,7 @@ class ClassifyPass(BoxPass):
         return found | {"images": plan.images, "bytes": plan.todo_bytes}
 
 
-def classify_pass(
-    tables: Tables, store: ModelStore, spec: ClassifySpec, model: ModelVersion
-) -> ClassifyPass:
+def classify_pass(tables: Tables, store: ModelStore, spec: ClassifySpec, model: ModelVersion) -> ClassifyPass:
     """Return the pass of a spec, with the view as it is now. Raises as `view_to_classify`."""
     view = view_to_classify(tables, store, spec)
     target = target_of(view.inference_key, model, spec.margin_frac)

@@ -25,14 +25,7 @@ EXTRA = pa.schema(
     [("replaces", pa.bool_())]
     + [
         (name, pa.float32())
-        for name in (
-            "read_ms",
-            "decode_ms",
-            "waited_ms",
-            "queue_ms",
-            "inference_ms",
-            "postprocess_ms",
-        )
+        for name in ("read_ms", "decode_ms", "waited_ms", "queue_ms", "inference_ms", "postprocess_ms")
     ]
     + [("node", pa.string())]
 )
@@ -60,9 +53,7 @@ def classification_table(
     Label and score are computed from the logits before rounding; `waited_ms` is the time for the whole answer.
     """
     sent = [i for i, crop in enumerate(crops) if crop.input is not None]
-    errors: list[str | None] = [
-        f"{c.error_code}: {c.error_detail}" if c.input is None else None for c in crops
-    ]
+    errors: list[str | None] = [f"{c.error_code}: {c.error_detail}" if c.input is None else None for c in crops]
     times_ms = np.zeros((2, len(crops)), np.float32)
     logits = np.zeros((0, len(model.labels)), np.float32)
     if answer is not None:
@@ -105,27 +96,20 @@ def classification_table(
     return pa.Table.from_pydict({name: columns[name] for name in schema.names}, schema=schema)
 
 
-def _best(
-    ok: NDArray[np.bool_], logits: NDArray[np.float32], labels: Sequence[str]
-) -> dict[str, list[Any]]:
+def _best(ok: NDArray[np.bool_], logits: NDArray[np.float32], labels: Sequence[str]) -> dict[str, list[Any]]:
     """Return the label and score of each row, None if it failed; of equal scores, the first class wins."""
     best = logits.argmax(axis=1) if len(logits) else np.zeros(0, np.intp)
     scores = softmax(logits)[np.arange(len(best)), best] if len(logits) else np.zeros(0)
     results = iter(zip(best.tolist(), scores.tolist(), strict=True))
     pairs = [next(results) if row_ok else None for row_ok in ok.tolist()]
-    return {
-        "label": [pair and labels[pair[0]] for pair in pairs],
-        "score": [pair and pair[1] for pair in pairs],
-    }
+    return {"label": [pair and labels[pair[0]] for pair in pairs], "score": [pair and pair[1] for pair in pairs]}
 
 
 def _lists(ok: NDArray[np.bool_], logits: NDArray[np.float32]) -> pa.ListArray:
     """Return a list for each row that is ok, null for the others, without creating Python numbers."""
     lengths = np.where(ok, logits.shape[1], 0)
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    return pa.ListArray.from_arrays(
-        pa.array(offsets, pa.int32()), pa.array(logits.reshape(-1)), mask=pa.array(~ok)
-    )
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(logits.reshape(-1)), mask=pa.array(~ok))
 
 
 def _shared(waited_ms: float, rows: int, sent: Sequence[int]) -> NDArray[np.float32]:

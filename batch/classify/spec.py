@@ -20,15 +20,10 @@ class ClassifySpec(PassSpec):
     labels: tuple[str, ...] = Field(
         default=(), description="only detections with these labels of the detector: animal,…"
     )
-    least_score: float = Field(
-        default=0.0, ge=0, le=1, description="minimum score of a detection, 0 to 1"
-    )
+    least_score: float = Field(default=0.0, ge=0, le=1, description="minimum score of a detection, 0 to 1")
     min_side_px: float = Field(default=0.0, ge=0, description="minimum shorter side of a box, px")
     margin_frac: float = Field(
-        default=0.0,
-        ge=0,
-        le=2,
-        description="margin around each box, as a share of its longer side, 0 to 2",
+        default=0.0, ge=0, le=2, description="margin around each box, as a share of its longer side, 0 to 2"
     )
 
     @field_validator("labels", mode="before")

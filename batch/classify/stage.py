@@ -27,9 +27,7 @@ CHUNK_CROPS = 64
 class ClassifyStage(ReplicaStage):
     """The stage of a classify run."""
 
-    def __init__(
-        self, process: StageProcess, spec: ClassifySpec, model: ModelVersion, target: Target
-    ) -> None:
+    def __init__(self, process: StageProcess, spec: ClassifySpec, model: ModelVersion, target: Target) -> None:
         super().__init__(process, model)
         self._spec, self._target = spec, target
 
@@ -41,16 +39,10 @@ class ClassifyStage(ReplicaStage):
         inputs = [crop.input for crop in crops if crop.input is not None]
         started = time.perf_counter()
         name = str(self._model.id)
-        answer = (
-            self.request("classify_chunk", Chunk.of_inputs(name, np.stack(inputs)))
-            if inputs
-            else None
-        )
+        answer = self.request("classify_chunk", Chunk.of_inputs(name, np.stack(inputs))) if inputs else None
         waited_ms = (time.perf_counter() - started) * 1e3
         run_id, info = self._spec.run_id, self._model.info
-        return classification_table(
-            run_id, info, self._target, crops, answer, waited_ms, self._process.node
-        )
+        return classification_table(run_id, info, self._target, crops, answer, waited_ms, self._process.node)
 
 
 def cut(planned: pa.Table, spec: ClassifySpec, model: ModelVersion) -> Iterator[Crop]:

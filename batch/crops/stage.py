@@ -14,9 +14,7 @@ from model_store.store import ModelVersion
 class SnipStage(Stage):
     """The stage of the pass over snips, which needs no replica."""
 
-    def __init__(
-        self, process: StageProcess, spec: RunSpec, model: ModelVersion, cut: Cut, url: str
-    ) -> None:
+    def __init__(self, process: StageProcess, spec: RunSpec, model: ModelVersion, cut: Cut, url: str) -> None:
         super().__init__(process)
         self._run_id = spec.run_id
         self._writer = SnipWriter(model, cut, url, spec.megapixels * 1_000_000)

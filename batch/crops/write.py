@@ -20,13 +20,7 @@ import tenacity
 
 from archive.schemas import SNIPS
 from batch.crops.settings import Cut, snip_name
-from batch.pipeline.read_image import (
-    MAX_DETAIL,
-    READ_ATTEMPTS,
-    boxed_pixels,
-    coded_error,
-    image_bytes,
-)
+from batch.pipeline.read_image import MAX_DETAIL, READ_ATTEMPTS, boxed_pixels, coded_error, image_bytes
 from model_store.errors import ImageError, StorageUnreachable
 from model_store.images.crops import corners_px
 from model_store.images.decode import Pixels
@@ -94,9 +88,7 @@ class SnipWriter:
     def _written(self, planned: Row) -> dict[str, Any]:
         data = image_bytes(planned)
         pixels = boxed_pixels(planned, data, self._max_pixels, self._tolerant)
-        sizes = {
-            self._name(planned, box): self._write(planned, box, pixels) for box in planned["boxes"]
-        }
+        sizes = {self._name(planned, box): self._write(planned, box, pixels) for box in planned["boxes"]}
         return {"names": list(sizes), "bytes": sum(sizes.values())}
 
     def _write(self, planned: Row, box: Row, pixels: Pixels) -> int:
@@ -122,9 +114,7 @@ def _keep(folder: Folder, name: str, snip: Snip) -> int:
     except FileExistsError:
         existing = _read(folder, name)
         if existing != snip.data and _jpeg_size_px(existing) != snip.size_px:
-            raise coded_error(
-                "differs", f"{name} exists and is not a snip of this detection: remove it"
-            ) from None
+            raise coded_error("differs", f"{name} exists and is not a snip of this detection: remove it") from None
         return len(existing)
     return len(snip.data)
 

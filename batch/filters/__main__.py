@@ -22,10 +22,7 @@ log = structlog.get_logger(LOGGER)
 
 def main(
     run_id: Annotated[
-        list[str],
-        typer.Option(
-            "--run-id", help="id of a submitted run; repeat it to execute several in this order"
-        ),
+        list[str], typer.Option("--run-id", help="id of a submitted run; repeat it to execute several in this order")
     ],
     here: Here = False,
 ) -> None:

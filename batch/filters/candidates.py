@@ -40,16 +40,13 @@ _CANDIDATES = """
 def candidates(tables: Tables, layer: Layer, inference_key: str) -> list[Candidate]:
     """Return the slots in order of id. Raises BadRequest for a layer of another kind, StorageUnreachable."""
     if layer.kind != "repeat-detections":
-        raise BadRequest(
-            f"layer {layer.layer_id[:12]} is {layer.kind}; only repeat-detections layers can be reviewed"
-        )
+        raise BadRequest(f"layer {layer.layer_id[:12]} is {layer.kind}; only repeat-detections layers can be reviewed")
     with open_tables(tables) as sql:
         sql.register("assertion_rows", dataset(tables.existing("assertions"), ASSERTIONS))
         scan(sql, "media_rows", tables.existing("media"), MEDIA)
         scan(sql, "result_rows", tables.existing("results"), RESULTS, inference_key)
         statement = _CANDIDATES.format(
-            newest=newest("assertion_rows"),
-            images=with_deployments(sql, tables, images_of("media_rows")),
+            newest=newest("assertion_rows"), images=with_deployments(sql, tables, images_of("media_rows"))
         )
         slots = sql.execute(statement, {"layer": layer.layer_id, "key": inference_key}).fetchall()
     return [_candidate(slot) for slot in slots]

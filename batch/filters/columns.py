@@ -41,9 +41,7 @@ COLUMNS = pa.schema(
 _BOX = ("x1_px", "y1_px", "x2_px", "y2_px")
 
 
-def rows_of_table(
-    table: pa.Table, classes: tuple[str, ...] = (), lineage: tuple[str, ...] = ()
-) -> Rows:
+def rows_of_table(table: pa.Table, classes: tuple[str, ...] = (), lineage: tuple[str, ...] = ()) -> Rows:
     """Return the rows of the table. The optional column `logits` has lists of one length, or nulls."""
 
     def of(name: str) -> np.ndarray:

@@ -94,19 +94,11 @@ class Rows:
     rank: NDArray[np.int32]
     label: NDArray[np.object_]
     score: NDArray[np.float32]
-    boxes_px: NDArray[
-        np.float64
-    ]  # (n, 4) x1, y1, x2, y2 in the image as displayed; partly outside it too
+    boxes_px: NDArray[np.float64]  # (n, 4) x1, y1, x2, y2 in the image as displayed; partly outside it too
     human: NDArray[np.bool_]  # annotated by a person: actions are counted and change nothing
-    group_id: NDArray[
-        np.object_
-    ]  # group of the detection, from the last layer below that groups detections; None
-    event_id: NDArray[
-        np.object_
-    ]  # event of the image, from the last layer below that groups images; None
-    logits: NDArray[np.float32] | None = (
-        None  # (n, classes) of a classifier; NaN rows are not classified
-    )
+    group_id: NDArray[np.object_]  # group of the detection, from the last layer below that groups detections; None
+    event_id: NDArray[np.object_]  # event of the image, from the last layer below that groups images; None
+    logits: NDArray[np.float32] | None = None  # (n, classes) of a classifier; NaN rows are not classified
     classes: tuple[str, ...] = ()  # class names of the logits
     class_lineage: tuple[str, ...] = field(
         default=()
@@ -123,9 +115,7 @@ class Rows:
         """Return the rows at `index`, in that order."""
         columns = {name: getattr(self, name)[index] for name in _COLUMNS}
         logits = None if self.logits is None else self.logits[index]
-        return Rows(
-            **columns, logits=logits, classes=self.classes, class_lineage=self.class_lineage
-        )
+        return Rows(**columns, logits=logits, classes=self.classes, class_lineage=self.class_lineage)
 
     def images(self) -> Iterator[slice]:
         """Yield the rows of each image."""
@@ -139,17 +129,7 @@ class Rows:
 _COLUMNS = (
     *("media_sha256", "path", "camera_id", "taken_local", "taken_utc", "clock_flags"),
     *("sequence_number", "sequence_length"),
-    *(
-        "width_px",
-        "height_px",
-        "rank",
-        "label",
-        "score",
-        "boxes_px",
-        "human",
-        "group_id",
-        "event_id",
-    ),
+    *("width_px", "height_px", "rank", "label", "score", "boxes_px", "human", "group_id", "event_id"),
 )
 
 

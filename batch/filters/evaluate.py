@@ -107,9 +107,7 @@ def evaluate(part: pa.Table, question: Question) -> Evaluated:
     row_of = _rows_of_targets(part, question.of_images)
     foreign = actions.keys() - row_of.keys()
     if foreign:
-        raise ValueError(
-            f"{question.filter.kind} returned target {next(iter(foreign))}, which is not in its rows"
-        )
+        raise ValueError(f"{question.filter.kind} returned target {next(iter(foreign))}, which is not in its rows")
     standing = _standing(part, row_of, question.of_images)
     columns = {name: part[name].to_pylist() for name in _READ}
     added: list[dict[str, Any]] = []
@@ -190,9 +188,7 @@ def _standing(part: pa.Table, row_of: dict[Target, int], of_images: bool) -> dic
     return {target: ids[row] for target, row in row_of.items() if ids[row] is not None}
 
 
-def _assertion(
-    action: Said, row: int, columns: dict[str, list[Any]], question: Question
-) -> dict[str, Any]:
+def _assertion(action: Said, row: int, columns: dict[str, list[Any]], question: Question) -> dict[str, Any]:
     of_image = action.rank is None
     assertion: dict[str, Any] = {
         "layer_id": question.layer.layer_id,
@@ -215,11 +211,7 @@ def _assertion(
 
 
 def _withdrawal(
-    target: Target,
-    standing_id: str,
-    row: int,
-    columns: dict[str, list[Any]],
-    question: Question,
+    target: Target, standing_id: str, row: int, columns: dict[str, list[Any]], question: Question
 ) -> dict[str, Any]:
     sha, rank = target
     action = Said(sha, None if rank == NO_RANK else rank, "suppress", "no longer said")
@@ -233,10 +225,7 @@ def _is_changed(action: Said | None, row: int, columns: dict[str, list[Any]]) ->
         return False
     label, score = columns["label"][row], columns["score"][row]
     before = _outcome(
-        columns["standing_action"][row],
-        columns["standing_label"][row],
-        columns["standing_score"][row],
-        (label, score),
+        columns["standing_action"][row], columns["standing_label"][row], columns["standing_score"][row], (label, score)
     )
     after = (False, label, score)
     if action is not None:

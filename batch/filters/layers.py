@@ -39,9 +39,7 @@ def states(tables: Tables, view: View | None) -> list[LayerState]:
     shown, counts = view.layers if view else (), _counts(tables)
     return [
         LayerState(
-            layer,
-            shown.index(layer.layer_id) + 1 if layer.layer_id in shown else None,
-            counts.get(layer.layer_id, 0),
+            layer, shown.index(layer.layer_id) + 1 if layer.layer_id in shown else None, counts.get(layer.layer_id, 0)
         )
         for layer in read_layers(tables).values()
     ]
@@ -59,12 +57,7 @@ def _counts(tables: Tables) -> dict[str, int]:
 
 
 def switch(
-    tables: Tables,
-    view_name: str = PRODUCTION,
-    *,
-    on: Sequence[str] = (),
-    off: Sequence[str] = (),
-    reason: str = "",
+    tables: Tables, view_name: str = PRODUCTION, *, on: Sequence[str] = (), off: Sequence[str] = (), reason: str = ""
 ) -> View:
     """Publish the view with these layers on and off, and return it.
 
@@ -80,20 +73,12 @@ def switch(
     for name in off:
         removed = layer_named(stored, name, layers)
         if removed.layer_id not in layers:
-            raise BadRequest(
-                f"view {view_name} does not show {removed.kind} {removed.layer_id[:12]}"
-            )
+            raise BadRequest(f"view {view_name} does not show {removed.kind} {removed.layer_id[:12]}")
         layers = tuple(layer_id for layer_id in layers if layer_id != removed.layer_id)
     for name in on:
         layers = _with(layers, layer_named(stored, name), stored)
-    reason = reason or "; ".join(
-        [*(f"layer {name} on" for name in on), *(f"layer {name} off" for name in off)]
-    )
-    return publish_view(
-        tables,
-        view.model_copy(update={"layers": layers, "reason": reason}),
-        after=view,
-    )
+    reason = reason or "; ".join([*(f"layer {name} on" for name in on), *(f"layer {name} off" for name in off)])
+    return publish_view(tables, view.model_copy(update={"layers": layers, "reason": reason}), after=view)
 
 
 def _with(layers: tuple[str, ...], new: Layer, stored: dict[str, Layer]) -> tuple[str, ...]:
@@ -127,10 +112,7 @@ def silent(tables: Tables, view: View) -> list[Layer]:
     if not layers:
         return []
     with open_tables(tables, "runs") as sql:
-        computed = {
-            layer_id
-            for (layer_id,) in sql.execute(_COMPUTED, {"key": view.inference_key}).fetchall()
-        }
+        computed = {layer_id for (layer_id,) in sql.execute(_COMPUTED, {"key": view.inference_key}).fetchall()}
     return [layer for layer in layers if layer.layer_id not in computed]
 
 

@@ -113,11 +113,7 @@ def load(
 
 
 def choose(
-    sql: duckdb.DuckDBPyConnection,
-    tables: Tables,
-    view: View,
-    layers: Sequence[Layer],
-    scope: FilterScope,
+    sql: duckdb.DuckDBPyConnection, tables: Tables, view: View, layers: Sequence[Layer], scope: FilterScope
 ) -> None:
     """Create the table `chosen` (media_sha256) of the images of a scope, and relations `media` and `assertion_rows`.
 

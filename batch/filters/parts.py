@@ -109,9 +109,7 @@ def number(sql: duckdb.DuckDBPyConnection, context: Context) -> None:
     sql.execute(_IMAGES.format(group=group))
 
 
-def number_layers(
-    sql: duckdb.DuckDBPyConnection, inference_key: str, below: Sequence[Layer]
-) -> None:
+def number_layers(sql: duckdb.DuckDBPyConnection, inference_key: str, below: Sequence[Layer]) -> None:
     """Create below_n: every assertion of these layers on the images; `layered` has the current ones of a part."""
     sql.execute(_BELOW)
     for position, layer in enumerate(below):

@@ -26,11 +26,7 @@ EVERYTHING = FilterScope()
 
 
 def prepare(
-    tables: Tables,
-    kind: str,
-    fields: Mapping[str, Any],
-    scope: FilterScope = EVERYTHING,
-    view_name: str = PRODUCTION,
+    tables: Tables, kind: str, fields: Mapping[str, Any], scope: FilterScope = EVERYTHING, view_name: str = PRODUCTION
 ) -> FilterSpec:
     """Return the specification of a run; nothing is written. Raises BadRequest, StorageUnreachable."""
     shown = layers_of(tables, Views(tables.url).current(view_name))
@@ -41,9 +37,7 @@ def prepare(
     return spec
 
 
-def prepare_again(
-    tables: Tables, scope: FilterScope = EVERYTHING, view_name: str = PRODUCTION
-) -> list[FilterSpec]:
+def prepare_again(tables: Tables, scope: FilterScope = EVERYTHING, view_name: str = PRODUCTION) -> list[FilterSpec]:
     """Return a specification for every layer of the view, lowest first, each over the new layers below it.
 
     Raises as `prepare`, and BadRequest if the view has no layers.
@@ -68,12 +62,7 @@ def layers_below(layers: Sequence[Layer], kind: str) -> tuple[str, ...]:
 
 
 def _spec(
-    tables: Tables,
-    kind: str,
-    fields: Mapping[str, Any],
-    scope: FilterScope,
-    view: View,
-    below: tuple[str, ...],
+    tables: Tables, kind: str, fields: Mapping[str, Any], scope: FilterScope, view: View, below: tuple[str, ...]
 ) -> FilterSpec:
     filter_, config = filter_of(kind), config_of(kind, dict(fields))
     if scope.sample is not None and filter_.context == "camera":
@@ -106,8 +95,6 @@ def _view(tables: Tables, scope: FilterScope, name: str, shown: Sequence[Layer])
     return view.model_copy(update={"layers": tuple(layer.layer_id for layer in shown)})
 
 
-def _require_images(
-    tables: Tables, scope: FilterScope, view: View, layers: Sequence[Layer]
-) -> None:
+def _require_images(tables: Tables, scope: FilterScope, view: View, layers: Sequence[Layer]) -> None:
     with scratch("filter", LARGE_MIB) as sql:
         choose(sql, tables, view, layers, scope)

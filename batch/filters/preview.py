@@ -35,9 +35,7 @@ class Example:
     reason: str
 
 
-def preview(
-    spec: FilterSpec, tables: Tables, most: int = MOST
-) -> tuple[FilterReport, list[Example]]:
+def preview(spec: FilterSpec, tables: Tables, most: int = MOST) -> tuple[FilterReport, list[Example]]:
     """Return the report and examples: first detections that the view shows, else those with the lowest digests.
 
     Digests are random, so these are examples of all cameras. Raises as `batch.filters.run.dry_run`.

@@ -58,6 +58,5 @@ def config_of(kind: str, fields: dict[str, Any]) -> FilterConfig:
     except ValidationError as error:
         names = ", ".join(name for name in config.model_fields if name != "kind")
         raise BadRequest(
-            f"{wrong_fields(error, whole=kind)}; fields of {kind}: {names}",
-            fields=by_field(error, "config."),
+            f"{wrong_fields(error, whole=kind)}; fields of {kind}: {names}", fields=by_field(error, "config.")
         ) from error

@@ -59,9 +59,7 @@ class Shown:
 def page(layer_id: str, shown: Sequence[Shown]) -> str:
     """Return the HTML of the page; `shown` is ordered by camera."""
     title = f"Repeat detections: {_count(len(shown), 'slot')} to review"
-    return render(
-        "batch/filters/review.html", title=title, layer_id=layer_id, shown=shown, describe=_describe
-    )
+    return render("batch/filters/review.html", title=title, layer_id=layer_id, shown=shown, describe=_describe)
 
 
 def _describe(slot: Candidate) -> str:
@@ -108,18 +106,14 @@ class Review(Frozen):
         return slots
 
 
-def write_review(
-    layer_id: str, candidates: Iterable[Candidate], out: str, accepted: Collection[str] = ()
-) -> Review:
+def write_review(layer_id: str, candidates: Iterable[Candidate], out: str, accepted: Collection[str] = ()) -> Review:
     """Write a review into a new or empty folder, local or s3://, by camera (unknown last), then most images first.
 
     `accepted` are the ids of slots accepted before. An unreadable image is replaced by the reason. Raises BadRequest if
     the folder is not empty or cannot be written, or if a slot occurs twice.
     """
     folder = require_empty(out)
-    ordered = sorted(
-        candidates, key=lambda c: (c.camera_id is None, c.camera_id, -c.images, c.slot_id)
-    )
+    ordered = sorted(candidates, key=lambda c: (c.camera_id is None, c.camera_id, -c.images, c.slot_id))
     review = _review(layer_id, ordered, accepted)
     shown = [_shown(folder, number, candidate) for number, candidate in enumerate(ordered, 1)]
     write_file(folder, FILE, json.dumps(review.model_dump(mode="json"), indent=1))
@@ -165,13 +159,7 @@ def _slot(candidate: Candidate, accepted: bool) -> ReviewedSlot:
 
 
 def _shown(folder: Folder, number: int, candidate: Candidate) -> Shown:
-    box = ShownBox(
-        rank=0,
-        label=candidate.label,
-        score=candidate.score,
-        box_px=candidate.box_px,
-        outcome="shown",
-    )
+    box = ShownBox(rank=0, label=candidate.label, score=candidate.score, box_px=candidate.box_px, outcome="shown")
     sample = Sample(
         kind="slot",
         media_sha256=candidate.media_sha256,

@@ -95,9 +95,7 @@ def here(parts: Iterable[pa.Table], question: Question, actors: int) -> Iterator
     return (evaluate(part, question) for part in parts)
 
 
-def execute_all(
-    specs: Sequence[FilterSpec], tables: Tables, judge: Judge
-) -> Iterator[FilterReport]:
+def execute_all(specs: Sequence[FilterSpec], tables: Tables, judge: Judge) -> Iterator[FilterReport]:
     """Execute runs in order. Raises as `execute`; the remaining runs are then recorded as cancelled."""
     for position, spec in enumerate(specs):
         try:
@@ -129,15 +127,9 @@ def execute(spec: FilterSpec, tables: Tables, judge: Judge) -> FilterReport:
                 progress.counts = Counts(requested=loaded.images)
                 progress.record()
                 log.info(
-                    "planned",
-                    run_id=spec.run_id,
-                    images=loaded.images,
-                    rows=loaded.rows,
-                    parts=len(loaded.starts),
+                    "planned", run_id=spec.run_id, images=loaded.images, rows=loaded.rows, parts=len(loaded.starts)
                 )
-                tally = _judge_and_commit(
-                    spec, tables, layer, loaded, question, judge, progress, stages
-                )
+                tally = _judge_and_commit(spec, tables, layer, loaded, question, judge, progress, stages)
                 recount_began_s = time.monotonic()
                 standing = _recount(sql, tables, layer, spec.view.inference_key)
                 stages["recount_s"] = time.monotonic() - recount_began_s
@@ -159,9 +151,7 @@ def _rounded(stages: Mapping[str, float]) -> dict[str, float]:
     return {name: round(seconds, 3) for name, seconds in stages.items()}
 
 
-def _loaded(
-    sql: duckdb.DuckDBPyConnection, spec: FilterSpec, tables: Tables, layer: Layer
-) -> tuple[Loaded, Question]:
+def _loaded(sql: duckdb.DuckDBPyConnection, spec: FilterSpec, tables: Tables, layer: Layer) -> tuple[Loaded, Question]:
     filter_, config = filter_of(spec.kind), config_of(spec.kind, spec.config)
     layers = read_layers(tables)
     missing = [name for name in (*spec.input_layers, *spec.view.layers) if name not in layers]
@@ -183,9 +173,7 @@ def _loaded(
     )
     names, lineage = classes_of(tables, spec.view.inference_key, config)
     asserted_at = _assertion_time(sql)
-    question = Question(
-        filter_, config, layer, spec.view.inference_key, asserted_at, names, lineage
-    )
+    question = Question(filter_, config, layer, spec.view.inference_key, asserted_at, names, lineage)
     return loaded, question
 
 
@@ -241,9 +229,7 @@ def _commit(tables: Tables, layer: Layer, spec: FilterSpec, pending: list[pa.Tab
     return time.monotonic() - began_s
 
 
-def _recount(
-    sql: duckdb.DuckDBPyConnection, tables: Tables, layer: Layer, inference_key: str
-) -> int:
+def _recount(sql: duckdb.DuckDBPyConnection, tables: Tables, layer: Layer, inference_key: str) -> int:
     """Count the layer's current assertions on the images and detections of this run, in the newest snapshot.
 
     Assertions on detections that no longer exist (pruned, then detected again with fewer) do not count.
@@ -260,12 +246,7 @@ def _recount(
 
 
 def _report(
-    spec: FilterSpec,
-    layer: Layer,
-    loaded: Loaded,
-    tally: Tally,
-    standing: int | None,
-    started: float,
+    spec: FilterSpec, layer: Layer, loaded: Loaded, tally: Tally, standing: int | None, started: float
 ) -> FilterReport:
     return FilterReport(
         spec.run_id,

@@ -18,7 +18,5 @@ class FilterScope(MediaScope):
         description="results to use: published, or a run id for all results of its inference key",
     )
     occurrence: str | None = Field(
-        default=None,
-        min_length=1,
-        description="only images of this occurrence, from a tracking layer of the view",
+        default=None, min_length=1, description="only images of this occurrence, from a tracking layer of the view"
     )

@@ -171,9 +171,7 @@ def import_results(
     with scratch("import") as sql:
         facts = FileFacts()
         digest = _digest(file)
-        images = _stage(
-            sql, read_results(tool, file, facts), f"{archive}/{prefix}".rstrip("/"), file
-        )
+        images = _stage(sql, read_results(tool, file, facts), f"{archive}/{prefix}".rstrip("/"), file)
         if _digest(file) != digest:
             raise BadRequest(f"{file} was changed while it was read: import it again")
         config = _config(tool, facts, digest, min_class_score)
@@ -182,9 +180,7 @@ def import_results(
         unmatched = {why: (count, path) for why, count, path in sql.execute(_REASONS).fetchall()}
         matched = images - sum(count for count, _ in unmatched.values())
         if not matched:
-            reasons = "; ".join(
-                f"{n} {why}, such as {path}" for why, (n, path) in unmatched.items()
-            )
+            reasons = "; ".join(f"{n} {why}, such as {path}" for why, (n, path) in unmatched.items())
             raise BadRequest(
                 f"no image of {file} is an image below {root}: {reasons or 'the file has none'}; name the folder to "
                 "which its paths are relative with --root"
@@ -230,9 +226,7 @@ def _digest(file: Path) -> str:
         raise BadRequest(f"cannot read {file}: {error}") from error
 
 
-def _stage(
-    sql: duckdb.DuckDBPyConnection, results: Iterator[ImageResult], folder: str, file: Path
-) -> int:
+def _stage(sql: duckdb.DuckDBPyConnection, results: Iterator[ImageResult], folder: str, file: Path) -> int:
     """Copy all images to the table `staged`; return their number. Raises BadRequest for a path that occurs twice."""
     sql.register("part", _STAGED.empty_table())
     sql.execute("create table staged as from part")
@@ -244,10 +238,7 @@ def _stage(
             raise BadRequest(f"{file}: {error}; nothing was imported") from error
         columns = [
             [path for path, _ in rows],
-            *(
-                [getattr(image, field) for image in part]
-                for field in ("failure", "width", "height")
-            ),
+            *([getattr(image, field) for image in part] for field in ("failure", "width", "height")),
             [[dict(zip(_BOX.names, box, strict=True)) for box in image.boxes] for image in part],
         ]
         arrays = [pa.array(c, t) for c, t in zip(columns, _STAGED.types, strict=True)]
@@ -261,14 +252,10 @@ def _stage(
     return images
 
 
-def _config(
-    tool: Tool, facts: FileFacts, digest: str, min_class_score: float | None
-) -> ModelConfig:
+def _config(tool: Tool, facts: FileFacts, digest: str, min_class_score: float | None) -> ModelConfig:
     """Return the config of the version; its inference key is that of the results."""
     typical = facts.metadata.get("typical_detection_threshold")
-    is_number = (
-        isinstance(typical, int | float) and not isinstance(typical, bool) and 0 <= typical <= 1
-    )
+    is_number = isinstance(typical, int | float) and not isinstance(typical, bool) and 0 <= typical <= 1
     classes = () if min_class_score is None else facts.classes.values()
     labels = dict.fromkeys((*facts.categories.values(), *classes))
     if not labels:
@@ -318,9 +305,7 @@ def _add_version(store: ModelStore, version: VersionId, config: ModelConfig) -> 
             raise
 
 
-def _match(
-    sql: duckdb.DuckDBPyConnection, tables: Tables, key: str, archive: str, prefix: str
-) -> None:
+def _match(sql: duckdb.DuckDBPyConnection, tables: Tables, key: str, archive: str, prefix: str) -> None:
     scan(sql, "media_table", tables.existing("media"), MEDIA)
     scan(sql, "results_table", tables.existing("results"), RESULTS, key)
     matched, todo = _MATCHED.split(";\n", 1)

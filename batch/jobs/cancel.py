@@ -61,9 +61,7 @@ def _state(tables: Tables, run_id: str) -> str | None:
 def _cancelled(snapshot: DeltaTable, rows: pa.Table) -> pa.Table:
     """Return the event to append, with the fields of the last one; no row if the run has ended by itself."""
     run_id = rows["run_id"][0].as_py()
-    events: list[dict[str, Any]] = (
-        dataset(snapshot, RUNS).to_table(filter=ds.field("run_id") == run_id).to_pylist()
-    )
+    events: list[dict[str, Any]] = dataset(snapshot, RUNS).to_table(filter=ds.field("run_id") == run_id).to_pylist()
     last = max(events, key=lambda event: event["event"])
     if last["state"] != "running":
         return rows.slice(0, 0)

@@ -67,9 +67,7 @@ class ClusterJobs:
         except _ray_errors() as error:
             raise ClusterError(f"the cluster did not accept the job: {error}"[:1000]) from error
 
-    def tail(
-        self, job: str, on_line: Callable[[str], None], enough: Callable[[], bool]
-    ) -> JobOutcome:
+    def tail(self, job: str, on_line: Callable[[str], None], enough: Callable[[], bool]) -> JobOutcome:
         """Call `on_line` with each line of the job's log, and return how the job ended.
 
         Once `enough()` is true, the job counts as succeeded without waiting for its processes, which take seconds to
@@ -86,18 +84,14 @@ class ClusterJobs:
             alive = [
                 job.submission_id
                 for job in client.list_jobs()
-                if job.submission_id
-                and not job.status.is_terminal()
-                and is_job_of(run_id, job.entrypoint)
+                if job.submission_id and not job.status.is_terminal() and is_job_of(run_id, job.entrypoint)
             ]
             for submission_id in alive:
                 client.stop_job(submission_id)
             deadline = time.monotonic() + STOP_S
             while any(not client.get_job_status(job).is_terminal() for job in alive):
                 if time.monotonic() > deadline:
-                    raise ClusterError(
-                        f"job {', '.join(alive)} is still running {STOP_S} s after it was stopped"
-                    )
+                    raise ClusterError(f"job {', '.join(alive)} is still running {STOP_S} s after it was stopped")
                 time.sleep(0.2)
         except _ray_errors() as error:
             raise ClusterError(f"the cluster did not stop the job: {error}"[:1000]) from error
@@ -198,9 +192,7 @@ def is_job_of(run_id: str, entrypoint: str) -> bool:
 def runs_of(entrypoint: str) -> list[str]:
     """Return the runs in the command line of a job; none for jobs that are not ours."""
     try:
-        words = shlex.split(
-            entrypoint.partition(" --spec ")[0]
-        )  # the rest may be long, or cut in a log
+        words = shlex.split(entrypoint.partition(" --spec ")[0])  # the rest may be long, or cut in a log
     except ValueError:  # not ours
         return []
     pairs = list(itertools.pairwise(words))

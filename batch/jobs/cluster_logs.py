@@ -99,9 +99,7 @@ def run_files(settings: Settings, run_id: str) -> list[Path]:
     """Return the logs of a run's jobs, in all sessions. Raises BadRequest if there are none."""
     sessions = logs_folder(settings).parent.parent
     logs = [
-        path
-        for path in sessions.glob("session_[0-9]*/logs/job-driver-*.log")
-        if is_job_of(run_id, _entrypoint(path))
+        path for path in sessions.glob("session_[0-9]*/logs/job-driver-*.log") if is_job_of(run_id, _entrypoint(path))
     ]
     if not logs:
         raise BadRequest(

@@ -67,9 +67,7 @@ class Jobs(Protocol):
         """
         ...
 
-    def tail(
-        self, job: str, on_line: Callable[[str], None], enough: Callable[[], bool]
-    ) -> JobOutcome:
+    def tail(self, job: str, on_line: Callable[[str], None], enough: Callable[[], bool]) -> JobOutcome:
         """Call `on_line` with each line of the job's log, and return how the job ended.
 
         Once `enough()` is true, the job may count as succeeded before its processes have ended.
@@ -126,9 +124,7 @@ def submit(spec: PassSpec, jobs: Jobs, settings: Settings, followed: bool) -> st
     return jobs.submit(spec.job, spec.run_id, arguments(spec), followed)
 
 
-def submit_filters(
-    specs: Sequence[FilterSpec], jobs: Jobs, settings: Settings, followed: bool = False
-) -> str:
+def submit_filters(specs: Sequence[FilterSpec], jobs: Jobs, settings: Settings, followed: bool = False) -> str:
     """Submit filter runs as one job, in their order; return its id. Raises what `Jobs.submit` raises, StorageError.
 
     Their specs are files of the tables' folder, because lists in them can be long.
@@ -150,12 +146,7 @@ def running_elsewhere(jobs: Jobs, settings: Settings) -> set[str]:
 
 
 def require_startable(
-    spec: PassSpec,
-    jobs: Jobs,
-    elsewhere: Collection[str],
-    tables: Tables,
-    store: ModelStore,
-    alone: bool,
+    spec: PassSpec, jobs: Jobs, elsewhere: Collection[str], tables: Tables, store: ModelStore, alone: bool
 ) -> None:
     """Raise BadRequest if the run is one of those running `elsewhere`; with `alone`, raise as `require_alone`."""
     if spec.run_id in elsewhere:
@@ -164,9 +155,7 @@ def require_startable(
         require_alone(spec, {*elsewhere, *jobs.running()}, tables, store)
 
 
-def require_alone(
-    spec: PassSpec, running: Collection[str], tables: Tables, store: ModelStore
-) -> None:
+def require_alone(spec: PassSpec, running: Collection[str], tables: Tables, store: ModelStore) -> None:
     """Raise Conflict if one of the `running` runs is another one of the same model version.
 
     A run that was killed has no such job, and does not keep another from its images. Without access to the tables or

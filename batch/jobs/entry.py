@@ -36,9 +36,7 @@ with lazy_imports():
 
 LOGGER = "resight.run"
 DryRun = Annotated[bool, typer.Option("--dry-run", help="print the plan and write nothing")]
-Here = Annotated[
-    bool, typer.Option("--here", help="run in processes of this machine, without a cluster")
-]
+Here = Annotated[bool, typer.Option("--here", help="run in processes of this machine, without a cluster")]
 SIGHUP_EXIT, SIGTERM_EXIT = 129, 143
 """128 + the signal, as in a shell; before the exit, results are committed and the run is recorded."""
 

@@ -148,9 +148,7 @@ class OwnJobs:
         threading.Thread(target=process.wait, daemon=True).start()  # no zombie in a server
         return name
 
-    def tail(
-        self, job: str, on_line: Callable[[str], None], enough: Callable[[], bool]
-    ) -> JobOutcome:
+    def tail(self, job: str, on_line: Callable[[str], None], enough: Callable[[], bool]) -> JobOutcome:
         """Call `on_line` with each line of the job's log until its processes have ended."""
         if prepared := self._prepared.pop(job, None):
             return prepared.run(on_line)
@@ -235,9 +233,7 @@ class OwnJobs:
                     return name, log
             except FileExistsError:
                 until_s = time.monotonic() + END_S
-                while run_id in _head(self._path(name)).get("runs", [run_id]) and is_locked(
-                    self._path(name)
-                ):
+                while run_id in _head(self._path(name)).get("runs", [run_id]) and is_locked(self._path(name)):
                     if time.monotonic() > until_s:
                         raise BadRequest(is_running_words(run_id)) from None
                     time.sleep(LOOK_S)

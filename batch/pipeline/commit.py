@@ -38,9 +38,7 @@ class Rivals:
     `base` is the plan's snapshot of their table; `run_id` is the run that commits.
     """
 
-    def __init__(
-        self, base: DeltaTable, key: Mapping[str, str], run_id: str, row: str = "media_sha256"
-    ) -> None:
+    def __init__(self, base: DeltaTable, key: Mapping[str, str], run_id: str, row: str = "media_sha256") -> None:
         self._row = row
         self._key = key["inference_key"]
         self._same = pc.field("inference_key") == self._key
@@ -79,9 +77,7 @@ class Rivals:
 
     def _done(self, part: pa.Table, rows: pa.Table) -> pa.Table:
         moments = rows["finished_at"].combine_chunks()
-        own = pc.and_(
-            pc.equal(part["run_id"], self._run_id), pc.is_in(part["finished_at"], moments)
-        )
+        own = pc.and_(pc.equal(part["run_id"], self._run_id), pc.is_in(part["finished_at"], moments))
         return part.filter(pc.or_(pc.not_equal(part["status"], "failed"), own))
 
 
@@ -121,9 +117,7 @@ class Committer:
         started = time.monotonic()
         rows = pa.concat_tables(self._buffer)
         own = rows.select(TABLES[self.table].names)
-        self._commit(
-            own.filter(pc.invert(rows["replaces"])), False, [rows.filter(rows["replaces"])]
-        )
+        self._commit(own.filter(pc.invert(rows["replaces"])), False, [rows.filter(rows["replaces"])])
         self._commit(own.filter(rows["replaces"]), True, [])
         self._last_s = time.monotonic()
         self.seconds += self._last_s - started

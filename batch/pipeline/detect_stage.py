@@ -12,11 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from batch.pipeline.isolation import ATTEMPTS, ProcessDied, isolated
-from batch.pipeline.read_image import (
-    CRASHED_READER,
-    ReadImage,
-    prepare_image,
-)
+from batch.pipeline.read_image import CRASHED_READER, ReadImage, prepare_image
 from batch.pipeline.result_rows import result_table
 from batch.pipeline.stage import ReplicaStage, StageProcess
 from batch.runs.spec import CHUNK_BYTES, RunSpec

@@ -82,9 +82,7 @@ def _put(received: queue.Queue[T], item: T, closed: threading.Event) -> None:
 class Patience:
     """Watch one run. `now_s` is a monotonic clock; `table` is the one with the failed rows, for the error."""
 
-    def __init__(
-        self, stop: Stop, now_s: Callable[[], float] = time.monotonic, table: str = "results"
-    ) -> None:
+    def __init__(self, stop: Stop, now_s: Callable[[], float] = time.monotonic, table: str = "results") -> None:
         self._stop, self._now_s, self._table = stop, now_s, table
         self._arrived_s = now_s()
 

@@ -106,19 +106,13 @@ class StageActor:
     """
 
     def __init__(
-        self,
-        stage: type[Stage],
-        arguments: tuple[Any, ...],
-        pool: str,
-        parts: Sequence[ray.ObjectRef[pa.Table]],
+        self, stage: type[Stage], arguments: tuple[Any, ...], pool: str, parts: Sequence[ray.ObjectRef[pa.Table]]
     ) -> None:
         cv2.setNumThreads(1)
         lower_process_priority()  # like the bulk lane, so that uploads are served first
         context = ray.get_runtime_context()
         process = StageProcess(
-            context.get_node_id(),
-            bool(context.was_current_actor_reconstructed),
-            PoolOfReplicas(pool) if pool else None,
+            context.get_node_id(), bool(context.was_current_actor_reconstructed), PoolOfReplicas(pool) if pool else None
         )
         self._stage, self._parts = stage(process, *arguments), parts
 
@@ -138,9 +132,7 @@ def through(
     context.execution_options.preserve_order = False
     threads = _threads(spec)
     part_rows = PART_CHUNKS * size
-    parts = [
-        ray.put(window.slice(start, part_rows)) for start in range(0, window.num_rows, part_rows)
-    ]
+    parts = [ray.put(window.slice(start, part_rows)) for start in range(0, window.num_rows, part_rows)]
     chunks = list(_chunks(window.num_rows, part_rows, size))
     # from_items makes its blocks here; from_arrow would start a worker per block to look at it
     todo = ray.data.from_items(chunks, override_num_blocks=len(chunks))
@@ -168,11 +160,7 @@ def _threads(spec: PassSpec) -> int:
 
 
 def _remote_args() -> dict[str, Any]:
-    return {
-        "scheduling_strategy": "SPREAD",
-        "max_restarts": MAX_RESTARTS,
-        "max_task_retries": MAX_TASK_RETRIES,
-    }
+    return {"scheduling_strategy": "SPREAD", "max_restarts": MAX_RESTARTS, "max_task_retries": MAX_TASK_RETRIES}
 
 
 def _chunks(rows: int, part_rows: int, size: int) -> Iterator[dict[str, Any]]:

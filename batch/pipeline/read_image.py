@@ -84,9 +84,7 @@ def _bytes_of(row: Mapping[str, Any], root: str, path: str) -> bytes | ReadImage
         folder.require_present()  # an unmounted archive is an error of the run, not of images
         return ReadImage(sha256, error_code="access", error_detail=_detail(error, folder))
     except MemoryError:
-        why = (
-            "the file does not fit into memory; if it is not a picture, keep it out of the archive"
-        )
+        why = "the file does not fit into memory; if it is not a picture, keep it out of the archive"
         return ReadImage(sha256, error_code=ImageTooLarge.code, error_detail=why)
     if _is_catalogued(data, row):
         return data
@@ -112,9 +110,7 @@ def _decoded(sha256: str, data: bytes, spec: Preprocess, max_pixels: int) -> Rea
     return ReadImage(sha256, prepared, facts, decode_ms=(time.perf_counter() - started) * 1e3)
 
 
-def boxed_pixels(
-    row: Mapping[str, Any], data: bytes | ReadImage, max_pixels: int, tolerant: bool
-) -> Pixels:
+def boxed_pixels(row: Mapping[str, Any], data: bytes | ReadImage, max_pixels: int, tolerant: bool) -> Pixels:
     """Return the upright pixels of a row with width_px and height_px; `data` as from `image_bytes`.
 
     Raises ImageError, also if the size is not the one that its detections refer to.

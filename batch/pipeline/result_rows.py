@@ -19,9 +19,7 @@ from model_store.store import ModelInfo
 from serve.inference.chunks import ChunkAnswer
 
 
-def result_table(
-    run_id: str, model: ModelInfo, images: Sequence[ReadImage], answer: ChunkAnswer | None
-) -> pa.Table:
+def result_table(run_id: str, model: ModelInfo, images: Sequence[ReadImage], answer: ChunkAnswer | None) -> pa.Table:
     """Return one row per image. `answer` covers exactly the images with `prepared`, in order; None if none has it."""
     lineage = {
         "inference_key": model.inference_key,
@@ -42,9 +40,7 @@ def result_table(
     return pa.Table.from_pylist(rows, schema=RESULTS)
 
 
-def _outcomes(
-    answer: ChunkAnswer | None,
-) -> Iterator[tuple[Detections, Sequence[float], str | None]]:
+def _outcomes(answer: ChunkAnswer | None) -> Iterator[tuple[Detections, Sequence[float], str | None]]:
     if answer is not None:
         yield from zip(answer.detections(), answer.timings_ms.tolist(), answer.errors, strict=True)
 
@@ -54,11 +50,7 @@ def _failed(code: str, detail: str) -> dict[str, Any]:
 
 
 def _seen(
-    image: ReadImage,
-    found: Detections,
-    times_ms: Sequence[float],
-    error: str | None,
-    labels: tuple[str, ...],
+    image: ReadImage, found: Detections, times_ms: Sequence[float], error: str | None, labels: tuple[str, ...]
 ) -> dict[str, Any]:
     assert image.facts is not None
     size = {"width_px": image.facts.width_px, "height_px": image.facts.height_px}

@@ -93,9 +93,7 @@ def _earlier(tables: Tables) -> list[_Run]:
     return [run for row in rows if (run := _run(*row.values()))]
 
 
-def _run(
-    run_id: str, key: str, began: datetime, ended: datetime, metrics: str, images: int
-) -> _Run | None:
+def _run(run_id: str, key: str, began: datetime, ended: datetime, metrics: str, images: int) -> _Run | None:
     timing: Mapping[str, Any] = json.loads(metrics)
     seconds, steady = timing.get("seconds"), timing.get("steady_images_per_s")
     if not seconds or (ended - began).total_seconds() > 2 * seconds + LAUNCH_S:

@@ -24,9 +24,7 @@ with lazy_imports():
     from batch.crops.plan import plan_snips
 
 
-def report_of_nothing(
-    spec: PassSpec, settings: Settings, tables: Tables, store: ModelStore
-) -> dict[str, Any] | None:
+def report_of_nothing(spec: PassSpec, settings: Settings, tables: Tables, store: ModelStore) -> dict[str, Any] | None:
     """Return what the job of this run would report; None if there is something to do. Raises ResightError."""
     plan = _plan(spec, tables, store, settings)
     if plan is None or plan.todo:
@@ -34,9 +32,7 @@ def report_of_nothing(
     try:
         counts = read_back(tables, plan, spec.run_id)
     except ResightError as error:
-        if tables_of_unsealed(
-            tables, spec.run_id
-        ):  # it was killed after its last commit: record its end
+        if tables_of_unsealed(tables, spec.run_id):  # it was killed after its last commit: record its end
             run_log = RunLog(tables, spec, plan.model.info, spec.run_kind)
             recorded(run_log, planned_counts(plan), error)
         raise

@@ -143,9 +143,7 @@ class Pass(ABC):
         """Return counts apart from the accounts, for `metrics` of a sealed run and its report."""
         return {}
 
-    def nothing_worked(
-        self, plan: Plan, counts: Counts, failed_ever: int, external: int
-    ) -> tuple[int, str] | None:
+    def nothing_worked(self, plan: Plan, counts: Counts, failed_ever: int, external: int) -> tuple[int, str] | None:
         """Return how many units failed, and which, if the run must not count as a success."""
         if counts.failed and counts.failed == counts.inferred:
             return counts.failed, "this run has tried failed"
@@ -158,9 +156,7 @@ class DetectPass(Pass):
 
     table = "results"
     wanted, due, done, todo = "wanted", "todo", "done", "todo"
-    line = (
-        "requested {requested} {sign} ok {ok} + empty {empty} + failed {failed} + reused {reused}"
-    )
+    line = "requested {requested} {sign} ok {ok} + empty {empty} + failed {failed} + reused {reused}"
     compacted = ("results", "snips")
 
     @property
@@ -207,9 +203,7 @@ class DetectPass(Pass):
     def noted(self, counts: Counts) -> dict[str, int]:
         return {"partly_decoded": counts.partly_decoded}
 
-    def nothing_worked(
-        self, plan: Plan, counts: Counts, failed_ever: int, external: int
-    ) -> tuple[int, str] | None:
+    def nothing_worked(self, plan: Plan, counts: Counts, failed_ever: int, external: int) -> tuple[int, str] | None:
         """Return it also if every image of the scope has failed, in this run or before; not with scope status
         `missing`, where a single new image may be damaged. The images that this run tried may all be damaged.
         """

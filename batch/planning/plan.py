@@ -128,9 +128,7 @@ class Plan:
         return digests.to_arrow_table()["media_sha256"].combine_chunks()
 
 
-def pinned(
-    store: ModelStore, ref: str, kind: Literal["detector", "classifier"] = "detector"
-) -> ModelVersion:
+def pinned(store: ModelStore, ref: str, kind: Literal["detector", "classifier"] = "detector") -> ModelVersion:
     """Return the exact version that `ref` refers to now.
 
     Raises BadRequest, also for a model of the other kind. Raises ModelNotFound or ModelRefused.
@@ -175,22 +173,14 @@ def latest_images(sql: duckdb.DuckDBPyConnection, scope: MediaScope) -> None:
 
 
 def make_plan(
-    tables: Tables,
-    model: ModelVersion,
-    scope: Scope,
-    read_only: bool = False,
-    past: PastTables | None = None,
+    tables: Tables, model: ModelVersion, scope: Scope, read_only: bool = False, past: PastTables | None = None
 ) -> Plan:
     """Plan a detection run, see `plan_pass`."""
     return plan_pass(tables, DetectPass(model), scope, read_only, past)
 
 
 def plan_pass(
-    tables: Tables,
-    work: Pass,
-    scope: Scope,
-    read_only: bool = False,
-    past: PastTables | None = None,
+    tables: Tables, work: Pass, scope: Scope, read_only: bool = False, past: PastTables | None = None
 ) -> Plan:
     """Plan a pass. For a resumed run, the scope is selected from `past`, and units without a row now are due.
 
@@ -256,9 +246,7 @@ def _planned(work: Pass, scope: Scope, rows: DeltaTable | None, scratch: Scratch
     )
 
 
-def place_images(
-    sql: duckdb.DuckDBPyConnection, past: PastTables, media: DeltaTable | None
-) -> None:
+def place_images(sql: duckdb.DuckDBPyConnection, past: PastTables, media: DeltaTable | None) -> None:
     """Give `scoped` and `wanted` the current places of the images that `wanted` has from `past`."""
     if media is None or media.version() == past.moment["media"]:
         return

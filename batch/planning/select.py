@@ -75,8 +75,7 @@ def select_scope(
     """
     if not sql.sql("select 1 from present limit 1").fetchall():
         raise BadRequest(
-            f"no image is catalogued in {tables.url}; run 'resight ingest URL' first, or set "
-            "RESIGHT_TABLES"
+            f"no image is catalogued in {tables.url}; run 'resight ingest URL' first, or set RESIGHT_TABLES"
         )
     given = scope.model_dump(mode="json")
     conditions = {name: _CONDITIONS[name] for name in _CONDITIONS if name in given}
@@ -117,9 +116,7 @@ def _published(tables: Tables) -> View:
     return view
 
 
-def _require_all(
-    sql: duckdb.DuckDBPyConnection, name: str, column: str, wanted: Sequence[str]
-) -> None:
+def _require_all(sql: duckdb.DuckDBPyConnection, name: str, column: str, wanted: Sequence[str]) -> None:
     """Raise BadRequest for a camera or deployment without images: a misspelt one must not be ignored silently."""
     if not wanted:
         return
@@ -130,9 +127,7 @@ def _require_all(
             raise BadRequest(f"unknown {name} '{each}'; {_near(each, names)}")
 
 
-def _select_shown(
-    sql: duckdb.DuckDBPyConnection, tables: Tables, scope: MediaScope, view: View
-) -> None:
+def _select_shown(sql: duckdb.DuckDBPyConnection, tables: Tables, scope: MediaScope, view: View) -> None:
     min_score, max_score = EVERY_SCORE
     parameters = {
         "label": scope.label,
@@ -157,9 +152,7 @@ def _select_shown(
 def _select_listed(sql: duckdb.DuckDBPyConnection, tables: Tables, ids: str) -> None:
     listed = read_ids(tables.url, ids)
     sql.register("listed", pa.table({"media_sha256": listed}))
-    unknown = sql.sql(
-        "select media_sha256 from listed anti join present using (media_sha256) order by 1"
-    ).fetchall()
+    unknown = sql.sql("select media_sha256 from listed anti join present using (media_sha256) order by 1").fetchall()
     if unknown:
         some = ", ".join(str(row[0]) for row in unknown[:3])
         raise BadRequest(
@@ -190,11 +183,7 @@ def _nothing(
 
 
 def _available(
-    sql: duckdb.DuckDBPyConnection,
-    tables: Tables,
-    name: str,
-    given: Mapping[str, Any],
-    view: View | None,
+    sql: duckdb.DuckDBPyConnection, tables: Tables, name: str, given: Mapping[str, Any], view: View | None
 ) -> str:
     if name in ("since", "until"):
         times = "select min(captured_at_corrected), max(captured_at_corrected) from present"

@@ -73,12 +73,7 @@ def publish_by_policy(
 
 
 def publish_view(
-    tables: Tables,
-    view: View,
-    *,
-    after: View | None,
-    override: str | None = None,
-    check: Check = no_gates,
+    tables: Tables, view: View, *, after: View | None, override: str | None = None, check: Check = no_gates
 ) -> View:
     """Make `view` the successor of `after`, which is published now; return what is published then.
 
@@ -86,9 +81,7 @@ def publish_view(
     is added to the view's reason. Raises GateClosed, Conflict, BadRequest, StorageError.
     """
     if override is not None and not override.strip():
-        raise BadRequest(
-            '--override requires a reason, which is stored with the view: --override "why"'
-        )
+        raise BadRequest('--override requires a reason, which is stored with the view: --override "why"')
     if after and after.shows_the_same_as(view):
         return after
     closed = check(after, view)
@@ -102,11 +95,7 @@ def publish_view(
 
 
 def publish_first(
-    tables: Tables,
-    store: ModelStore,
-    run_id: str,
-    name: str = PRODUCTION,
-    check: Check = no_gates,
+    tables: Tables, store: ModelStore, run_id: str, name: str = PRODUCTION, check: Check = no_gates
 ) -> View | None:
     """Publish a run if nothing is published yet; otherwise return None.
 
@@ -166,8 +155,7 @@ def _change(layers: Mapping[str, Layer], old: View, new: View) -> str:
     for state, these, others in (("on", new, old), ("off", old, new)):
         changed = [layer for layer in these.layers if layer not in others.layers]
         words += [
-            f"layer {layers[layer].kind if layer in layers else 'unknown'} {layer[:12]} {state}"
-            for layer in changed
+            f"layer {layers[layer].kind if layer in layers else 'unknown'} {layer[:12]} {state}" for layer in changed
         ]
     return f"number {new.serial} ({', '.join(words) or 'the same view again'})"
 
@@ -192,9 +180,7 @@ def view_to_publish(tables: Tables, store: ModelStore, what: str, complete: bool
     try:
         thresholds = store.describe(version).detector_config.thresholds
     except ModelError as error:
-        raise type(error)(
-            f"run {run['run_id']} needs the thresholds of {version}: {error}"
-        ) from error
+        raise type(error)(f"run {run['run_id']} needs the thresholds of {version}: {error}") from error
     return View(
         inference_key=run["inference_key"],
         model_name=version.name,
@@ -206,13 +192,9 @@ def view_to_publish(tables: Tables, store: ModelStore, what: str, complete: bool
     )
 
 
-def _newest_of_model(
-    tables: Tables, store: ModelStore, what: str, complete: bool
-) -> dict[str, Any]:
+def _newest_of_model(tables: Tables, store: ModelStore, what: str, complete: bool) -> dict[str, Any]:
     if "@" not in what and ":" not in what:
-        raise BadRequest(
-            f"unknown run '{what}', and not a name@version either: see resight runs list"
-        )
+        raise BadRequest(f"unknown run '{what}', and not a name@version either: see resight runs list")
     described = store.describe(store.resolve(parse_ref(what)))
     run_id = last_sealed(tables, described.info.inference_key)
     run = last_event(tables, run_id) if run_id else None
@@ -221,9 +203,7 @@ def _newest_of_model(
         run["inference_key"] = described.info.inference_key
         run["weights_sha256"] = described.info.weights_sha256
     if run is None:
-        raise BadRequest(
-            f"no run of {described.id} is sealed; make one: resight reprocess --model {described.id}"
-        )
+        raise BadRequest(f"no run of {described.id} is sealed; make one: resight reprocess --model {described.id}")
     identity = {"model_name": described.id.name, "model_version": described.id.version}
     return run | identity
 

@@ -81,8 +81,7 @@ class Tally:
 
 def _sums(work: Pass, condition: str = "true") -> str:
     return ", ".join(
-        f"coalesce(sum(({figure})::bigint) filter ({condition}), 0)::bigint"
-        for figure in work.figures.values()
+        f"coalesce(sum(({figure})::bigint) filter ({condition}), 0)::bigint" for figure in work.figures.values()
     )
 
 
@@ -166,10 +165,7 @@ class Failures:
 
     def lines(self) -> list[str]:
         """Return lines to print, none if nothing failed."""
-        lines = [
-            " ".join(("failed:", *(f"{value}:" for value in row.values())))[:-1]
-            for row in self.files
-        ]
+        lines = [" ".join(("failed:", *(f"{value}:" for value in row.values())))[:-1] for row in self.files]
         hint = [f'all that failed: resight sql "{self.statement}"'] if lines else []
         return [*(shorten(line, MAX_CHARS, placeholder=" …") for line in lines), *hint]
 

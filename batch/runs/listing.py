@@ -94,11 +94,7 @@ class Pace:
 
 
 def page(
-    tables: Tables,
-    most: int,
-    before: str | None = None,
-    state: str | None = None,
-    kind: str | None = None,
+    tables: Tables, most: int, before: str | None = None, state: str | None = None, kind: str | None = None
 ) -> list[dict[str, Any]]:
     """Return runs, newest first; only those `before` a run, if one is given. Raises BadRequest if it is unknown."""
     if before is not None and find(tables, before) is None:
@@ -205,9 +201,7 @@ def moment(at: datetime) -> str:
     return f"{at:%Y-%m-%dT%H:%M:%SZ}"
 
 
-def _window(
-    events: Sequence[Mapping[str, Any]],
-) -> tuple[Mapping[str, Any] | None, Mapping[str, Any] | None]:
+def _window(events: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any] | None, Mapping[str, Any] | None]:
     """Return the last event and the first of the same attempt within PACE_OVER before it."""
     last = first = None
     for event in events:
@@ -215,9 +209,7 @@ def _window(
             break
         if last is None:
             last = event
-        elif (
-            _inferred(event) > _inferred(first) or event["event_at"] < last["event_at"] - PACE_OVER
-        ):
+        elif _inferred(event) > _inferred(first) or event["event_at"] < last["event_at"] - PACE_OVER:
             break
         first = event
     return last, first

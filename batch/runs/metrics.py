@@ -67,11 +67,7 @@ class Collected:
 
 
 def collect(
-    tables: Tables,
-    models: ModelStore,
-    now: datetime,
-    view_name: str = PRODUCTION,
-    max_cameras: int = MAX_CAMERAS,
+    tables: Tables, models: ModelStore, now: datetime, view_name: str = PRODUCTION, max_cameras: int = MAX_CAMERAS
 ) -> Collected:
     """Return the metrics; never raises if a store is unavailable. `now` has a time zone (archive/views/health.py)."""
     began_s = time.monotonic()
@@ -166,9 +162,7 @@ def _add_health(families: _Families, healthy: Health, view: View | None) -> None
             name = "resight_view_published_timestamp_seconds"
             families.add(name, view.published_at.timestamp(), **labels)
         for result in RESULTS:
-            families.add(
-                "resight_view_images", healthy.results.get(result, 0), **labels, result=result
-            )
+            families.add("resight_view_images", healthy.results.get(result, 0), **labels, result=result)
     for camera in healthy.cameras:
         _add_camera(families, camera, view)
 

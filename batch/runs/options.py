@@ -159,10 +159,7 @@ def _options(
     kind: type[BaseModel], names: Mapping[str, str] | None = None, of_policy: bool = False
 ) -> dict[str, inspect.Parameter]:
     """Return an option for each field; without a default if the policy has it."""
-    options = [
-        _option((names or {}).get(name, name), field, of_policy)
-        for name, field in kind.model_fields.items()
-    ]
+    options = [_option((names or {}).get(name, name), field, of_policy) for name, field in kind.model_fields.items()]
     return {option.name: option for option in options}
 
 

@@ -39,9 +39,7 @@ Step = Callable[[], Mapping[str, Any]]
 log = structlog.get_logger("resight.run")
 
 
-def afterwards(
-    spec: PassSpec, plan: Plan, tables: Tables, store: ModelStore, images_per_s: float
-) -> dict[str, Any]:
+def afterwards(spec: PassSpec, plan: Plan, tables: Tables, store: ModelStore, images_per_s: float) -> dict[str, Any]:
     """Return `published`, `extrapolated` and `left_undone` for the report, each if it applies."""
     steps: list[Step] = []
     if spec.run_kind == "detect" and spec.scope.sample:
@@ -82,9 +80,7 @@ def publish_if_first(tables: Tables, store: ModelStore, run_id: str) -> dict[str
     return {"published": f"{view.name} {view.serial}: nothing was published before"} if view else {}
 
 
-def seal_what_is_there(
-    spec: RunSpec, plan: Plan, tables: Tables, store: ModelStore, counts: Counts
-) -> dict[str, Any]:
+def seal_what_is_there(spec: RunSpec, plan: Plan, tables: Tables, store: ModelStore, counts: Counts) -> dict[str, Any]:
     """Seal this run, so that results without a sealed run can be published; return facts for the report.
 
     For a plan with nothing to do and closed accounting. Does nothing if a run of the inference key is sealed;
@@ -105,9 +101,7 @@ def seal_what_is_there(
     return {"run_id": spec.run_id, **published}
 
 
-def extrapolated(
-    plan: Plan, tables: Tables, store: ModelStore, images_per_s: float
-) -> dict[str, Any]:
+def extrapolated(plan: Plan, tables: Tables, store: ModelStore, images_per_s: float) -> dict[str, Any]:
     """Return `extrapolated`: the cost of the whole scope and the changes of the published view, from a sample.
 
     The cost includes the sample, at `images_per_s` without start-up; None if that is 0, because nothing had to be

@@ -43,22 +43,13 @@ class TimeByStage:
 
     def add(self, rows: pa.Table) -> None:
         """Add rows with the columns of `results` and EXTRA."""
-        for name in (
-            "read_ms",
-            "decode_ms",
-            "waited_ms",
-            "queue_ms",
-            "inference_ms",
-            "postprocess_ms",
-        ):
+        for name in ("read_ms", "decode_ms", "waited_ms", "queue_ms", "inference_ms", "postprocess_ms"):
             self.ms[name] = self.ms.get(name, 0.0) + float(pc.sum(rows[name]).as_py() or 0.0)
         for entry in rows["node"].value_counts().to_pylist():
             node = str(entry["values"])
             self.nodes[node] = self.nodes.get(node, 0) + int(entry["counts"])
 
-    def report(
-        self, wall_s: float, commit_s: float, threads: int, by_node: str = "images_by_node"
-    ) -> dict[str, Any]:
+    def report(self, wall_s: float, commit_s: float, threads: int, by_node: str = "images_by_node") -> dict[str, Any]:
         """Return seconds by stage and in all, the bottleneck, and `by_node`: rows by decoding node."""
         seconds = _seconds(self.ms) | {"commit_s": commit_s}
         return {

@@ -92,9 +92,7 @@ class RunLog:
     made the detections.
     """
 
-    def __init__(
-        self, tables: Tables, spec: RecordedSpec, model: ModelInfo, kind: RunKind = "detect"
-    ) -> None:
+    def __init__(self, tables: Tables, spec: RecordedSpec, model: ModelInfo, kind: RunKind = "detect") -> None:
         self._tables, self._spec, self._model, self._kind = tables, spec, model, kind
         written = tables.snapshot("runs").transaction_version(f"run:{spec.run_id}")
         self._events = written or 0  # a resumed run continues the numbering
@@ -160,9 +158,7 @@ class RunLog:
         """Return no row if the event was committed, but the acknowledgement was late. Otherwise return the event,
         numbered after those that another driver of this run has written.
         """
-        own = (pc.field("run_id") == self._spec.run_id) & (
-            pc.field("event_at") == rows["event_at"][0]
-        )
+        own = (pc.field("run_id") == self._spec.run_id) & (pc.field("event_at") == rows["event_at"][0])
         if snapshot.to_pyarrow_dataset().count_rows(filter=own):
             return rows.slice(0, 0)
         self._events = snapshot.transaction_version(self._writer().transaction) or 0

@@ -52,9 +52,7 @@ def tables_of_run(tables: Tables, run_id: str) -> PastTables:
     return tables_of_unsealed(tables, run_id) or PastTables(tables.url, moment_of(tables))
 
 
-def require_same_run(
-    tables: Tables, spec: PassSpec, model: ModelVersion, store: ModelStore | None = None
-) -> None:
+def require_same_run(tables: Tables, spec: PassSpec, model: ModelVersion, store: ModelStore | None = None) -> None:
     """Compare a spec with the record of its run, if there is one. Raises Conflict that names each field that differs.
 
     `store`: may have the version that the run began with, to list the fields in which the model differs.
@@ -99,9 +97,7 @@ def _differences(was: Mapping[str, Any], now: Mapping[str, Any], same: Sequence[
     return differences
 
 
-def _config_differences(
-    store: ModelStore, began_with: VersionId, key: str, model: ModelVersion
-) -> str:
+def _config_differences(store: ModelStore, began_with: VersionId, key: str, model: ModelVersion) -> str:
     """Return the fields that differ, in brackets; empty if the store no longer has that version as it was."""
     try:
         was, now = store.describe(began_with), model.detector_config

@@ -8,13 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    Field,
-    SerializerFunctionWrapHandler,
-    model_serializer,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from archive.catalogue.local_time import LocalTime
 from model_store.frozen import Frozen
@@ -53,8 +47,7 @@ class MediaScope(Frozen):
         "2026-05-01T12:00",
     )
     until: LocalTime | None = Field(
-        default=None,
-        description="only images taken before this time, by the camera's corrected clock",
+        default=None, description="only images taken before this time, by the camera's corrected clock"
     )
     folder: Annotated[str, AfterValidator(_absolute)] | None = Field(
         default=None,
@@ -66,9 +59,7 @@ class MediaScope(Frozen):
         min_length=1,
         description="only files with a path in the archive that matches this glob: 'north/2026-05/*'",
     )
-    label: str | None = Field(
-        default=None, min_length=1, description="only images shown with this label"
-    )
+    label: str | None = Field(default=None, min_length=1, description="only images shown with this label")
     min_score: float | None = Field(
         default=None,
         ge=0,
@@ -87,8 +78,7 @@ class MediaScope(Frozen):
         description="only images of this list: a file with one media_sha256 per line",
     )
     latest_per_camera: bool = Field(
-        default=False,
-        description="only the newest image of each camera, after all other conditions",
+        default=False, description="only the newest image of each camera, after all other conditions"
     )
     sample: int | None = Field(
         default=None,
@@ -107,11 +97,7 @@ class MediaScope(Frozen):
     @model_serializer(mode="wrap")
     def _given(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
         fields = type(self).model_fields
-        return {
-            name: value
-            for name, value in serialize(self).items()
-            if getattr(self, name) != fields[name].default
-        }
+        return {name: value for name, value in serialize(self).items() if getattr(self, name) != fields[name].default}
 
     def words(self) -> str:
         return in_words(self.model_dump(mode="json"))
@@ -121,8 +107,7 @@ class Scope(MediaScope):
     """Scope of a run of one model, with a condition on the results of that model."""
 
     status: Literal["failed", "missing"] | None = Field(
-        default=None,
-        description="only images with a failed result of this model, or with none (missing)",
+        default=None, description="only images with a failed result of this model, or with none (missing)"
     )
 
 

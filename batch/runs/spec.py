@@ -35,10 +35,7 @@ class PassSpec(Frozen):
 
     model: str = Field(description="name, name@version or name:alias; pinned when the run starts")
     scope: Scope = Scope()
-    run_id: str = Field(
-        pattern=RUN_ID,
-        description="new, or of the run to resume; default: from the time",
-    )
+    run_id: str = Field(pattern=RUN_ID, description="new, or of the run to resume; default: from the time")
     actors: int = Field(
         default=0,
         ge=0,
@@ -46,23 +43,14 @@ class PassSpec(Frozen):
     )
     threads: int = Field(default=0, ge=0, description="threads per process; 0: by the cores")
     decode_on: str | None = Field(
-        default=None,
-        min_length=1,
-        description="custom resource of the nodes that read and decode; default: any node",
+        default=None, min_length=1, description="custom resource of the nodes that read and decode; default: any node"
     )
     commit_s: float = Field(
-        default=5.0,
-        gt=0,
-        le=3600,
-        description="seconds between commits: the maximum work lost in a crash",
+        default=5.0, gt=0, le=3600, description="seconds between commits: the maximum work lost in a crash"
     )
-    megapixels: int = Field(
-        default=100, ge=1, description="limit in megapixels; larger images fail as too_large"
-    )
+    megapixels: int = Field(default=100, ge=1, description="limit in megapixels; larger images fail as too_large")
     stop: Stop = Stop()
-    started_by: str | None = Field(
-        default=None, max_length=200, description="name of who starts the run, kept with it"
-    )
+    started_by: str | None = Field(default=None, max_length=200, description="name of who starts the run, kept with it")
 
 
 class RunSpec(PassSpec):
@@ -71,9 +59,7 @@ class RunSpec(PassSpec):
     run_kind, job = "detect", "batch.reprocess"
     same = ("scope", "megapixels", "snips")
 
-    chunk: int = Field(
-        default=0, ge=0, le=1024, description="images per call to a replica; 0: by their size"
-    )
+    chunk: int = Field(default=0, ge=0, le=1024, description="images per call to a replica; 0: by their size")
     snips: Snips | None = Field(default=None, description="keep a crop of each detection as a JPEG")
 
 

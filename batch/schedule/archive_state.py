@@ -50,9 +50,7 @@ def wanted_version(store: ModelStore, view: View | None, ref: str = "") -> Model
         if not names:
             raise ModelNotFound(f"no model is in {store.url}; to begin with: {get_first_model()}")
         if len(names) > 1:
-            raise BadRequest(
-                f"nothing is published yet: name a model with --model: {', '.join(names)}; see --help"
-            )
+            raise BadRequest(f"nothing is published yet: name a model with --model: {', '.join(names)}; see --help")
         ref = names[0]
     return pinned(store, ref or (view.model_name if view else ""))
 
@@ -89,14 +87,10 @@ def wanted_side(model: ModelVersion, layers: tuple[str, ...] = ()) -> Side:
     return Side(config, model.info.weights_sha256, config.thresholds, NUMERICS_VERSION, layers)
 
 
-def running_run(
-    tables: Tables, key: str, now: datetime, among: Collection[str] | None = None
-) -> str | None:
+def running_run(tables: Tables, key: str, now: datetime, among: Collection[str] | None = None) -> str | None:
     """Return a detection run (`among` these) of this inference key with an event within SILENT and no end, or None."""
     columns = ("run_id", "event", "state", "kind")
-    events = recent_rows(
-        tables.existing("runs"), "event_at", now - SILENT, columns, inference_key=key
-    )
+    events = recent_rows(tables.existing("runs"), "event_at", now - SILENT, columns, inference_key=key)
     events.sort(key=lambda row: row["event"])
     last = {row["run_id"]: row["state"] for row in events if kind_of(row) == "detect"}
     running = [run for run, state in sorted(last.items()) if state == "running"]

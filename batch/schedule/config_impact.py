@@ -30,10 +30,7 @@ _PACE = "it decides how images are batched: rows are the same"
 
 FIELD_NEEDS: dict[str, tuple[Need, str]] = {
     "kind": ("inference", "a classifier has no boxes, and a detector's rows are not its results"),
-    "runtime.kind": (
-        "nothing",
-        "the key has the digest of the weights, not the runtime that reads them",
-    ),
+    "runtime.kind": ("nothing", "the key has the digest of the weights, not the runtime that reads them"),
     "runtime.weights": ("nothing", "a file name: the digest of the file decides"),
     "runtime.min_contrast": ("inference", _BLOBS),
     "runtime.min_area_frac": ("inference", _BLOBS),
@@ -56,17 +53,11 @@ FIELD_NEEDS: dict[str, tuple[Need, str]] = {
     "preprocess.mean": ("inference", _PIXELS),
     "preprocess.std": ("inference", _PIXELS),
     "preprocess.jpeg_shrink": ("inference", "JPEGs are decoded at a different size"),
-    "preprocess.damaged": (
-        "inference",
-        "damaged JPEGs get detections instead of failing, or the reverse",
-    ),
+    "preprocess.damaged": ("inference", "damaged JPEGs get detections instead of failing, or the reverse"),
     "preprocess.tiling": ("inference", "objects are detected in tiles, or no longer"),
     "preprocess.tiling.tile_px": ("inference", _TILES),
     "preprocess.tiling.overlap_frac": ("inference", _TILES),
-    "preprocess.tiling.whole": (
-        "inference",
-        "the whole image is searched in addition to its tiles, or no longer",
-    ),
+    "preprocess.tiling.whole": ("inference", "the whole image is searched in addition to its tiles, or no longer"),
     "preprocess.tiling.merge.kind": ("inference", _MERGED),
     "preprocess.tiling.merge.measure": ("inference", _MERGED),
     "preprocess.tiling.merge.over": ("inference", _MERGED),
@@ -194,9 +185,7 @@ def _weights(old: Side, new: Side) -> Iterator[Change]:
 
 def _numerics(old: Side, new: Side) -> Iterator[Change]:
     if old.numerics != new.numerics:
-        why = (
-            "the code computes the same model differently (model_store/inference_key.py lists how)"
-        )
+        why = "the code computes the same model differently (model_store/inference_key.py lists how)"
         yield Change("numerics_version", old.numerics, new.numerics, "inference", why)
 
 

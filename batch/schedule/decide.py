@@ -61,9 +61,7 @@ class Facts(Frozen):
 
     @property
     def other_key(self) -> bool:
-        return (
-            self.published is not None and self.published.inference_key != self.wanted.inference_key
-        )
+        return self.published is not None and self.published.inference_key != self.wanted.inference_key
 
 
 @dataclass(frozen=True)
@@ -113,9 +111,7 @@ def decide(facts: Facts, policy: Policy, now: datetime) -> Decision:
     reasons += [f"{finding.why}: waits for {_window(weekly)}" for finding in waiting]
     idle: Action = "wait" if waiting else "nothing"
     return Decision(
-        action=_BY_SIZE[
-            max((_BY_SIZE.index(finding.action) for finding in due), default=_BY_SIZE.index(idle))
-        ],
+        action=_BY_SIZE[max((_BY_SIZE.index(finding.action) for finding in due), default=_BY_SIZE.index(idle))],
         reasons=tuple(reasons) or (_nothing(facts),),
         until=weekly.opens_next(now) if weekly and waiting else None,
         publish=any(finding.publish for finding in due),
@@ -188,10 +184,7 @@ def _images(facts: Facts, due: Due) -> Iterator[_Finding]:
         why = f"{new}, fewer than due.incremental_under = {due.incremental_under:,}: only these are due"
         yield _Finding("incremental", True, why)
     else:
-        why = (
-            f"{new}, from due.incremental_under = {due.incremental_under:,} to "
-            f"due.import_over = {due.import_over:,}"
-        )
+        why = f"{new}, from due.incremental_under = {due.incremental_under:,} to due.import_over = {due.import_over:,}"
         yield _Finding("full", False, why)
 
 

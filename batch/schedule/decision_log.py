@@ -74,9 +74,7 @@ def started_run(tables: Tables, key: str, now: datetime) -> str | None:
 
 def _recent(table: DeltaTable | None, key: str, now: datetime) -> list[dict[str, str]]:
     """Return recent decisions on this key, with the runs that they started."""
-    return recent_rows(
-        table, "decided_at", now - STARTING, ("decision_id", "run_id"), inference_key=key
-    )
+    return recent_rows(table, "decided_at", now - STARTING, ("decision_id", "run_id"), inference_key=key)
 
 
 def _started(tables: Tables, decided: list[dict[str, str]], key: str, now: datetime) -> str | None:
@@ -84,16 +82,12 @@ def _started(tables: Tables, decided: list[dict[str, str]], key: str, now: datet
     runs = {row["run_id"] for row in decided if row["run_id"]}
     if runs:
         since = now - 2 * STARTING  # clocks of two machines may differ
-        events = recent_rows(
-            tables.existing("runs"), "event_at", since, ("run_id",), inference_key=key
-        )
+        events = recent_rows(tables.existing("runs"), "event_at", since, ("run_id",), inference_key=key)
         runs -= {row["run_id"] for row in events}
     return min(runs, default=None)
 
 
-def _row(
-    facts: Facts, decision: Decision, now: datetime, acted: bool, run_id: str
-) -> dict[str, object]:
+def _row(facts: Facts, decision: Decision, now: datetime, acted: bool, run_id: str) -> dict[str, object]:
     wanted, view = facts.wanted, facts.published
     return {
         "decided_at": now,

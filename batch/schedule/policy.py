@@ -73,29 +73,20 @@ class Due(Frozen):
     """Conditions under which a reprocess is due at once, or waits for the weekly window."""
 
     new_model: bool = Field(
-        default=True,
-        description="another inference key than the published one is due at once; false: it waits",
+        default=True, description="another inference key than the published one is due at once; false: it waits"
     )
     numerics: bool = Field(
-        default=True,
-        description="the same model with another numerics version is due at once; false: it waits",
+        default=True, description="the same model with another numerics version is due at once; false: it waits"
     )
     threshold_delta: float = Field(
-        default=0.05,
-        ge=0,
-        description="a threshold that moved by more is published at once, else it waits",
+        default=0.05, ge=0, description="a threshold that moved by more is published at once, else it waits"
     )
-    import_over: int = Field(
-        default=10_000, ge=0, description="more new images than this are all due at once"
-    )
+    import_over: int = Field(default=10_000, ge=0, description="more new images than this are all due at once")
     incremental_under: int = Field(
-        default=1_000,
-        ge=0,
-        description="fewer new images than this are due at once, without other images",
+        default=1_000, ge=0, description="fewer new images than this are due at once, without other images"
     )
     weekly: Annotated[Weekly | None, Off] = Field(
-        default=Weekly(),
-        description='window for what waits; "off": nothing waits, all is due at once',
+        default=Weekly(), description='window for what waits; "off": nothing waits, all is due at once'
     )
 
     @model_validator(mode="after")
@@ -118,9 +109,7 @@ class Stop(Frozen):
     failed_after: int = Field(
         default=200, ge=1, description="number of images tried before the limit of failures applies"
     )
-    stall_s: float = Field(
-        default=900, gt=0, description="give up after this many seconds without a result"
-    )
+    stall_s: float = Field(default=900, gt=0, description="give up after this many seconds without a result")
 
 
 class Gates(Frozen):
@@ -131,30 +120,19 @@ class Gates(Frozen):
     """
 
     max_lost_verified: Annotated[int | None, Off] = Field(
-        default=0,
-        ge=0,
-        description="number of human assertions that are right on the old side and not on the new one",
+        default=0, ge=0, description="number of human assertions that are right on the old side and not on the new one"
     )
     max_lost_frac: Annotated[float | None, Off] = Field(
-        default=None,
-        ge=0,
-        le=1,
-        description="share of the old side's detections in compared images that have no match",
+        default=None, ge=0, le=1, description="share of the old side's detections in compared images that have no match"
     )
     max_emptied_frac: Annotated[float | None, Off] = Field(
-        default=None,
-        ge=0,
-        le=1,
-        description="share of compared images that showed detections and show none now",
+        default=None, ge=0, le=1, description="share of compared images that showed detections and show none now"
     )
     max_failed_frac: Annotated[float | None, Off] = Field(
         default=0.05, ge=0, le=1, description="share of failed images among those of the new side"
     )
     min_coverage_frac: Annotated[float | None, Off] = Field(
-        default=0.99,
-        ge=0,
-        le=1,
-        description="share of the old side's images that the new side has too",
+        default=0.99, ge=0, le=1, description="share of the old side's images that the new side has too"
     )
 
 
@@ -166,10 +144,7 @@ class Snips(Frozen):
     )
     quality: int = Field(default=90, ge=1, le=100, description="JPEG quality, 1 to 100")
     min_score: Annotated[float | None, Off] = Field(
-        default=None,
-        ge=0,
-        le=1,
-        description="minimum score of a crop; off: the thresholds of the model",
+        default=None, ge=0, le=1, description="minimum score of a crop; off: the thresholds of the model"
     )
 
 
@@ -177,16 +152,12 @@ class Privacy(Frozen):
     """Pictures that the page shows as they are only to people with a token of scope `review`."""
 
     hide_labels: list[str] = Field(
-        default=[],
-        description='labels to hide, such as ["person"], in any case; none: pictures are shown',
+        default=[], description='labels to hide, such as ["person"], in any case; none: pictures are shown'
     )
     mode: Literal["blur", "hide"] = Field(
-        default="blur",
-        description="blur: the boxes are unrecognisable; hide: the picture is not shown",
+        default="blur", description="blur: the boxes are unrecognisable; hide: the picture is not shown"
     )
-    min_score: float = Field(
-        default=0.1, ge=0, le=1, description="minimum score of a detection that is hidden"
-    )
+    min_score: float = Field(default=0.1, ge=0, le=1, description="minimum score of a detection that is hidden")
 
 
 class Policy(Frozen):

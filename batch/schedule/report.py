@@ -15,14 +15,7 @@ from batch.filters.layers import silent
 from batch.planning.plan import Plan, make_plan
 from batch.runs.scope import Scope
 from batch.schedule.archive_state import gather, published_side, wanted_side
-from batch.schedule.config_impact import (
-    Change,
-    Need,
-    changes,
-    dearest_first,
-    overall,
-    threshold_changes,
-)
+from batch.schedule.config_impact import Change, Need, changes, dearest_first, overall, threshold_changes
 from batch.schedule.decide import Decision, Facts, decide, shown_by
 from batch.schedule.policy import Policy
 from batch.schedule.run_if_due import local_time
@@ -73,9 +66,7 @@ class PlanReport:
         }
 
 
-def plan_report(
-    tables: Tables, store: ModelStore, policy: Policy, version: ModelVersion, scope: Scope
-) -> PlanReport:
+def plan_report(tables: Tables, store: ModelStore, policy: Policy, version: ModelVersion, scope: Scope) -> PlanReport:
     """Return the report. The policy's decision covers all images, not only the scope.
 
     Raises BadRequest if the scope has no image. Raises StorageError.

@@ -65,9 +65,7 @@ def if_needed(
         decision = decide(facts, policy, local_time(now))
     publishes = publish and decision.action == "view"
     if decision.action == "view" and not publish:
-        decision = replace(
-            decision, reasons=(*decision.reasons, "not done: --publish is not given")
-        )
+        decision = replace(decision, reasons=(*decision.reasons, "not done: --publish is not given"))
     if publishes:  # `recorded_publication` keeps the decision
         shown = str(version.id)
         return Needed(version, facts, decision, new_decision_id(now), publish=shown)

@@ -150,12 +150,7 @@ def prepared(peer: ArchivePeer, python: Path, words: dict[str, str]) -> Path:
 
 
 def _measured(
-    command: list[str],
-    folder: Path,
-    env: dict[str, str],
-    parts: PartFiles,
-    log: Path,
-    longest_s: float,
+    command: list[str], folder: Path, env: dict[str, str], parts: PartFiles, log: Path, longest_s: float
 ) -> _Cost:
     with log.open("wb") as output:
         began_s = time.perf_counter()
@@ -180,9 +175,7 @@ def _measured(
     return _Cost(ended, seconds, max(watch.cpu_s, reaped_cpu_s), watch.peak_pss_mib)
 
 
-def _waited(
-    process: subprocess.Popen[bytes], parts: PartFiles, began_s: float, longest_s: float
-) -> float:
+def _waited(process: subprocess.Popen[bytes], parts: PartFiles, began_s: float, longest_s: float) -> float:
     """Until it ends, or for the longest: CPU seconds of it and of all it waited for, as the system counts them."""
     while (now_s := time.perf_counter() - began_s) < longest_s:
         parts.look(now_s)

@@ -42,9 +42,6 @@ def bounds(result: Row, own: Sequence[Bound]) -> list[Bound]:
             rows.append((f"{figure} / {name}", told, bound, holds))
     rates = {row["name"]: row["per_s"] for row in result["cases"]}
     least = min(rate for name, rate in rates.items() if name not in controls)
-    rows += [
-        ("control: slower than all", rates[name], f"< {least}", rates[name] < least)
-        for name in controls
-    ]
+    rows += [("control: slower than all", rates[name], f"< {least}", rates[name] < least) for name in controls]
     lost = len(result["failed"])
     return [*rows, *own, ("peers and turns that failed", lost, "0", lost == 0)]

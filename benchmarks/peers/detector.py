@@ -61,16 +61,12 @@ class Detector:
         centre, size = output[:2, likely].T, output[2:4, likely].T
         corners = np.hstack([centre - size / 2, size])
         iou, most = self.config["nms"]["iou"], self.config["nms"]["max_detections"]
-        kept = cv2.dnn.NMSBoxesBatched(
-            corners.tolist(), scores[likely].tolist(), classes.tolist(), 0.0, iou
-        )
+        kept = cv2.dnn.NMSBoxesBatched(corners.tolist(), scores[likely].tolist(), classes.tolist(), 0.0, iou)
         scale = np.array([*size_px, *size_px], np.float32) / self.side_px
         found = []
         for i in list(kept)[:most]:
             left, top, width, height = corners[i]
-            box = np.clip(
-                np.array([left, top, left + width, top + height]) * scale, 0, [*size_px, *size_px]
-            )
+            box = np.clip(np.array([left, top, left + width, top + height]) * scale, 0, [*size_px, *size_px])
             found.append(
                 {
                     "label": self.config["labels"][int(classes[i])],

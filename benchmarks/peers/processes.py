@@ -103,9 +103,7 @@ def _free_port() -> int:
         return int(one.getsockname()[1])
 
 
-def _until_answered(
-    process: subprocess.Popen[bytes], url: str, request: Request, log: Path, until_s: float
-) -> None:
+def _until_answered(process: subprocess.Popen[bytes], url: str, request: Request, log: Path, until_s: float) -> None:
     last = "nothing"
     while (left_s := until_s - time.perf_counter()) > 0:
         if (ended := process.poll()) is not None:

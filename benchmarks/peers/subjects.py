@@ -102,9 +102,7 @@ def _resight(host: Callable[[], AbstractContextManager[Cluster]], jpeg: bytes) -
     headers: Mapping[str, str] = {"content-type": "image/jpeg"}
     began_s = time.perf_counter()
     with host() as here:
-        httpx2.post(
-            here.url + path, content=jpeg, headers=dict(headers), timeout=60
-        ).raise_for_status()
+        httpx2.post(here.url + path, content=jpeg, headers=dict(headers), timeout=60).raise_for_status()
         first_s = time.perf_counter() - began_s
         pairs = tuple(headers.items())
         yield Up(here.url, path, pairs, jpeg, here.head_pid, first_s, _detections)

@@ -14,16 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from resight_client.record import Found, Record, default_path
-from resight_client.server import (
-    Changed,
-    ClientError,
-    Failed,
-    Refused,
-    Rejected,
-    Server,
-    Unreachable,
-    digest_of,
-)
+from resight_client.server import Changed, ClientError, Failed, Refused, Rejected, Server, Unreachable, digest_of
 
 IMAGES = (b".jpg", b".jpeg", b".png", b".webp", b".tif", b".tiff", b".bmp")
 MAX_LISTED = 20
@@ -100,9 +91,7 @@ class Summary:
             self.reasons[os.fsdecode(path)] = reason
 
 
-def send_folder(
-    folder: str | os.PathLike[str], options: Options, server: Server | None = None
-) -> Summary:
+def send_folder(folder: str | os.PathLike[str], options: Options, server: Server | None = None) -> Summary:
     """Send the images below a folder that the server lacks. Call it again to resume.
 
     `server` replaces the one of the options, and is closed. Raises Rejected if nothing was attempted: the folder is
@@ -185,9 +174,7 @@ class _Call:
         try:
             if not size:
                 raise Refused("the file is empty")
-            is_new = not self._record.has_content(sha256) and self._server.send(
-                file.path, size, sha256, self._query
-            )
+            is_new = not self._record.has_content(sha256) and self._server.send(file.path, size, sha256, self._query)
         except Refused as error:
             self._record.add(file, sha256, str(error))
             self._refused(file, str(error))
@@ -218,9 +205,7 @@ class _Call:
                 try:
                     if entry.is_dir(follow_symlinks=False):
                         below.append(entry.path)
-                    elif entry.is_file(follow_symlinks=False) and entry.name.lower().endswith(
-                        IMAGES
-                    ):
+                    elif entry.is_file(follow_symlinks=False) and entry.name.lower().endswith(IMAGES):
                         facts = os.lstat(entry.path)
                         # a clock that is ahead gives times in the future: those are not recent either
                         if abs(time.time() - facts.st_mtime) >= self._options.settle_s:

@@ -91,10 +91,7 @@ class Server:
             asked_s, is_failure = 0.0, True
             try:
                 answer = self._http.post(
-                    "/v1/images",
-                    params=query,
-                    content=_pieces(path, size, sha256),
-                    headers=headers,
+                    "/v1/images", params=query, content=_pieces(path, size, sha256), headers=headers
                 )
             except httpx2.HTTPError as error:
                 reason = f"{self.url} does not answer: {error or type(error).__name__}"

@@ -33,9 +33,7 @@ def recognised(weights: bytes | None, overrides: dict[str, Any]) -> Recognised:
     return recognise("torch" if weights.startswith(ZIP_MAGIC) else "onnx", weights, overrides)
 
 
-def already_there(
-    store: ModelStore, name: str, config: AnyConfig, weights: bytes | None
-) -> ModelVersion | None:
+def already_there(store: ModelStore, name: str, config: AnyConfig, weights: bytes | None) -> ModelVersion | None:
     """Return a READY version with these weights and this config, the highest whole number first, or None."""
     runtime = config.runtime
     given = {runtime.weights: weights} if isinstance(runtime, OnnxRuntime | TorchRuntime) else {}
@@ -61,19 +59,13 @@ def add_version(
 ) -> ModelVersion:
     """Add exactly this version, otherwise like `add_next_version`. Raises ModelExists, ModelRefused."""
     if store.folder.exists(f"{version.name}/{version.version}/{READY}"):
-        raise ModelExists(
-            f"{version} exists in {store.url} and versions never change; choose another version"
-        )
+        raise ModelExists(f"{version} exists in {store.url} and versions never change; choose another version")
     known = known or recognised(weights, overrides)
     return store.publish(version, _with_probe(version, weights, extra_files, known))
 
 
 def add_next_version(
-    store: ModelStore,
-    name: str,
-    weights: bytes | None,
-    extra_files: Mapping[str, bytes],
-    known: Recognised,
+    store: ModelStore, name: str, weights: bytes | None, extra_files: Mapping[str, bytes], known: Recognised
 ) -> ModelVersion:
     """Add the next whole number of a model, with the config that `recognised` returned for these weights.
 
@@ -95,9 +87,7 @@ def _with_probe(
     files = _files(known, weights, extra_files)
     digests = {name: sha256_hex(data) for name, data in files.items()}
     digest = weights_digest(config, digests)
-    info = ModelInfo(
-        version.name, version.version, digest, inference_key(config, digest), config.labels
-    )
+    info = ModelInfo(version.name, version.version, digest, inference_key(config, digest), config.labels)
     model = opened(info, config, files)
     probes = {
         name.removeprefix("probe/"): data
@@ -119,13 +109,9 @@ def _require_reproducible(model: Loaded, files: Mapping[str, bytes]) -> None:
         )
 
 
-def _files(
-    known: Recognised, weights: bytes | None, extra: Mapping[str, bytes]
-) -> dict[str, bytes]:
+def _files(known: Recognised, weights: bytes | None, extra: Mapping[str, bytes]) -> dict[str, bytes]:
     files, config = dict(extra), known.config
-    files[CONFIG] = json.dumps(
-        config.model_dump(mode="json"), indent=1, ensure_ascii=False
-    ).encode()
+    files[CONFIG] = json.dumps(config.model_dump(mode="json"), indent=1, ensure_ascii=False).encode()
     if weights is not None and isinstance(config.runtime, OnnxRuntime | TorchRuntime):
         files[config.runtime.weights] = weights
     files.setdefault("README.md", _readme(known))

@@ -41,9 +41,7 @@ def reasons_for(
     return (
         Reason("decoder", config.decoder, _decoder(config, evidence, "decoder" in overrides)),
         *_prepared(config, why, overrides),
-        Reason(
-            "suppression", _nms(config.nms), GIVEN if "nms" in overrides else why["suppression"]
-        ),
+        Reason("suppression", _nms(config.nms), GIVEN if "nms" in overrides else why["suppression"]),
     )
 
 
@@ -57,9 +55,7 @@ def reasons_for_classifier(
     )
 
 
-def _prepared(
-    config: AnyConfig, why: Mapping[str, str], overrides: Mapping[str, Any]
-) -> tuple[Reason, ...]:
+def _prepared(config: AnyConfig, why: Mapping[str, str], overrides: Mapping[str, Any]) -> tuple[Reason, ...]:
     """Return the reasons for the labels and for preprocessing."""
     spec, given = config.preprocess, overrides.get("preprocess")
     fields = set(cast(Mapping[str, Any], given)) if isinstance(given, dict) else set[str]()
@@ -136,14 +132,9 @@ def contradiction(evidence: Evidence, fitting: Sequence[str]) -> tuple[str, list
     if ranked and evidence.names_rtdetr:
         both = "name RT-DETR ('head', 'description') and state that the graph ranks its detections"
         choice = sorted({*fitting, "end2end", "rtdetr_topk"})
-        return (
-            f"the metadata {both} ('end2end', or 'nms' in 'args'), which RT-DETR's do not",
-            choice,
-        )
+        return (f"the metadata {both} ('end2end', or 'nms' in 'args'), which RT-DETR's do not", choice)
     if ranked and all(decoder.unranked for decoder in decoders):
-        ranks = (
-            "the metadata ('end2end', or 'nms' in 'args') state that the graph ranks its detections"
-        )
+        ranks = "the metadata ('end2end', or 'nms' in 'args') state that the graph ranks its detections"
         return f"{ranks}, but {outputs}, which are not ranked", [*fitting]
     if evidence.names_rtdetr and not any(decoder.rtdetr for decoder in decoders):
         return f"the metadata ('head', 'description') name RT-DETR, but {outputs}", [*fitting]

@@ -125,18 +125,14 @@ class _Reader:
         steps = (*scaling.steps, step)
         return Scaling(tuple(scale.tolist()), tuple(offset.tolist()), scaling.turned, steps)
 
-    def _after_split_and_join(
-        self, nodes: Sequence[NodeProto], scaling: Scaling
-    ) -> tuple[str, Scaling] | None:
+    def _after_split_and_join(self, nodes: Sequence[NodeProto], scaling: Scaling) -> tuple[str, Scaling] | None:
         """Return the tensor and scaling after channels are split and joined, in their order or reversed."""
         if len(nodes) == 1:
             outputs = list(nodes[0].output)
             places = {output: i for i, output in enumerate(outputs)}
         else:
             picked = [self._picked_channels(node) for node in nodes]
-            places = {
-                n.output[0]: p[0] for n, p in zip(nodes, picked, strict=True) if p and len(p) == 1
-            }
+            places = {n.output[0]: p[0] for n, p in zip(nodes, picked, strict=True) if p and len(p) == 1}
             outputs = list(places)
         joins = {id(join): join for output in outputs for join in self._readers.get(output, [])}
         if len(places) != 3 or len(joins) != 1:
@@ -181,9 +177,4 @@ class _Reader:
 
 
 def _reversed(scaling: Scaling) -> Scaling:
-    return replace(
-        scaling,
-        scale=scaling.scale[::-1],
-        offset=scaling.offset[::-1],
-        turned=not scaling.turned,
-    )
+    return replace(scaling, scale=scaling.scale[::-1], offset=scaling.offset[::-1], turned=not scaling.turned)

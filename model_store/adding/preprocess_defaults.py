@@ -24,7 +24,7 @@ AS_FRACTIONS = {**AS_THEY_ARE, "divide_by": 255.0}
 BLACK = 0
 CLASSIFIER_SIDE_PX = 224
 CLASSIFIER_SCALING: dict[str, dict[str, Any]] = {
-    "efficientnet-lite": {"divide_by": 1.0, "mean": [127.0] * 3, "std": [128.0] * 3},
+    "efficientnet-lite": {"divide_by": 1.0, "mean": [127.0] * 3, "std": [128.0] * 3}
 }
 """Scaling by name in the metadata, lower case and with hyphens; tensorflow/tpu, efficientnet/lite (MEAN_RGB,
 STDDEV_RGB)."""
@@ -56,9 +56,7 @@ def preparation(evidence: Evidence, scaling: Scaling, decoder: str, tiled: bool)
         why_nms = f"{_anchors(evidence):,} anchors are not the cells of strides 4 to 64: not an Ultralytics export"
         why_resize = f"{why_nms}, so stretched as for SSD and torchvision"
         why_nms += ", so as for SSD"
-    elif (
-        record and record.rect_where_free and evidence.any_size and evidence.stride_px and not tiled
-    ):
+    elif record and record.rect_where_free and evidence.any_size and evidence.stride_px and not tiled:
         resize = {"resize": "rect", "stride_px": evidence.stride_px}
         why_resize = "any size, and a stride in the metadata: padded to it as in Ultralytics"
     elif of_ultralytics(evidence):
@@ -73,18 +71,11 @@ def preparation(evidence: Evidence, scaling: Scaling, decoder: str, tiled: bool)
     return Preparation(
         {**preprocess, **size, **pixels, **resize},
         nms,
-        {
-            "input": why_size(evidence),
-            "pixels": why_pixels,
-            "resize": why_resize,
-            "suppression": why_nms,
-        },
+        {"input": why_size(evidence), "pixels": why_pixels, "resize": why_resize, "suppression": why_nms},
     )
 
 
-def _pixels(
-    evidence: Evidence, scaling: Scaling, usual: Mapping[str, Any], assumed: str
-) -> tuple[dict[str, Any], str]:
+def _pixels(evidence: Evidence, scaling: Scaling, usual: Mapping[str, Any], assumed: str) -> tuple[dict[str, Any], str]:
     """Return range, order and padding of pixels, and the reason.
 
     An export with its own scaling in the graph was not made by the framework's code. So the framework's convention

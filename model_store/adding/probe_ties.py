@@ -83,7 +83,4 @@ def _marked(
     noisy = replace(model, session=NoisySession(model.session))
     draws = [recorded_detections(noisy, data)[0] for _ in range(DRAWS)]
     tied = {place for found in draws for place in match(wanted, found, tolerance)[0]}
-    return [
-        row.model_copy(update={"tied": True}) if place in tied else row
-        for place, row in enumerate(wanted)
-    ]
+    return [row.model_copy(update={"tied": True}) if place in tied else row for place, row in enumerate(wanted)]

@@ -46,10 +46,7 @@ from model_store.runtimes import WeightsSession, open_weights
 from model_store.transform.letterbox import SizePx
 
 NEW = "config of the new version"
-OTHER_TASKS = {
-    "pose": "a pose model",
-    "obb": "a model of rotated boxes",
-}
+OTHER_TASKS = {"pose": "a pose model", "obb": "a model of rotated boxes"}
 CLASSIFY = "classify"
 """Metadata `task` of classifiers, as exporters write it."""
 
@@ -75,38 +72,23 @@ def recognise(runtime: str, weights: bytes, overrides: dict[str, Any]) -> Recogn
         return _classifier(runtime, evidence, scaling, labels, overrides)
     decoder: str = overrides.get("decoder") or _decoder(evidence, len(labels))
     _require_decodable(evidence, decoder, len(labels), session)
-    prepared = preparation(
-        evidence, scaling, decoder, bool(_given_preprocess(overrides).get("tiling"))
-    )
+    prepared = preparation(evidence, scaling, decoder, bool(_given_preprocess(overrides).get("tiling")))
     config = _config(runtime, evidence, labels, decoder, prepared, overrides)
     return Recognised(config, reasons_for(config, evidence, prepared.why, overrides))
 
 
 def _classifier(
-    runtime: str,
-    evidence: Evidence,
-    scaling: Scaling,
-    labels: list[str],
-    overrides: dict[str, Any],
+    runtime: str, evidence: Evidence, scaling: Scaling, labels: list[str], overrides: dict[str, Any]
 ) -> Recognised:
     found = findings(evidence, scaling, len(labels), overrides)
-    recognised = {
-        "kind": "classifier",
-        **_common(runtime, evidence, labels, found.preprocess),
-        "scores": found.scores,
-    }
+    recognised = {"kind": "classifier", **_common(runtime, evidence, labels, found.preprocess), "scores": found.scores}
     config = parse_config(json.dumps(_merge(recognised, overrides)), NEW)
     assert isinstance(config, ClassifierConfig)
     return Recognised(config, reasons_for_classifier(config, found.why, overrides))
 
 
 def _config(
-    runtime: str,
-    evidence: Evidence,
-    labels: list[str],
-    decoder: str,
-    prepared: Preparation,
-    overrides: dict[str, Any],
+    runtime: str, evidence: Evidence, labels: list[str], decoder: str, prepared: Preparation, overrides: dict[str, Any]
 ) -> ModelConfig:
     recognised = {
         **_common(runtime, evidence, labels, prepared.preprocess),
@@ -118,9 +100,7 @@ def _config(
     return config
 
 
-def _common(
-    runtime: str, evidence: Evidence, labels: list[str], preprocess: Mapping[str, Any]
-) -> dict[str, Any]:
+def _common(runtime: str, evidence: Evidence, labels: list[str], preprocess: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields that configs of both kinds have."""
     return {
         "runtime": {"kind": runtime},
@@ -137,9 +117,7 @@ def _require_types(overrides: dict[str, Any]) -> None:
     labels, decoder, kind = (overrides.get(name) for name in ("labels", "decoder", "kind"))
     names = cast(Sequence[object], labels) if isinstance(labels, list | tuple) else (None,)
     if labels is not None and not all(isinstance(name, str) for name in names):
-        raise ModelRefused(
-            f'labels: {labels!r} is not a list of names: use {{"labels": ["deer", …]}}'
-        )
+        raise ModelRefused(f'labels: {labels!r} is not a list of names: use {{"labels": ["deer", …]}}')
     if decoder is not None and not isinstance(decoder, str):
         raise ModelRefused(f'decoder: {decoder!r} is not a name: use {{"decoder": "yolov8"}}')
     if kind is not None and not (isinstance(kind, str) and kind in KINDS):
@@ -175,9 +153,7 @@ def _require_one_size(evidence: Evidence, overrides: dict[str, Any]) -> None:
         )
 
 
-def _require_decodable(
-    evidence: Evidence, decoder: str, classes: int, session: WeightsSession
-) -> None:
+def _require_decodable(evidence: Evidence, decoder: str, classes: int, session: WeightsSession) -> None:
     """Raise ModelRefused if the decoder of the config file cannot read the outputs."""
     fixed: frozenset[str] = getattr(session, "fixed_rows", frozenset())
     spec = DecodeSpec(evidence.network_px, classes, 1.0, fixed)
@@ -198,14 +174,10 @@ def _require_supported_task(evidence: Evidence, overrides: Mapping[str, Any]) ->
         return
     task = evidence.metadata.get("task", "")
     if task in OTHER_TASKS:
-        raise ModelRefused(
-            f"this is {OTHER_TASKS[task]} (metadata 'task': {task}); a detector is needed"
-        )
+        raise ModelRefused(f"this is {OTHER_TASKS[task]} (metadata 'task': {task}); a detector is needed")
     is_labelled = bool(overrides.get("labels") or evidence.metadata.get("names"))
     if found := other_task(evidence, is_labelled):
-        raise ModelRefused(
-            f"outputs {evidence.shapes} look like {found}; a detector or a classifier is needed"
-        )
+        raise ModelRefused(f"outputs {evidence.shapes} look like {found}; a detector or a classifier is needed")
 
 
 def _decoder(evidence: Evidence, classes: int) -> str:
@@ -219,9 +191,7 @@ def _decoder(evidence: Evidence, classes: int) -> str:
     across, down = evidence.network_px
     shapes = f"outputs {evidence.shapes} with {classes} labels and an input of {across} x {down} px"
     if fitting:
-        raise ModelRefused(
-            f"{shapes} are ambiguous; choose a decoder in the config file: {_lines(fitting)}"
-        )
+        raise ModelRefused(f"{shapes} are ambiguous; choose a decoder in the config file: {_lines(fitting)}")
     near = near_misses(evidence, classes)
     nearest = f" Nearest: {'; or '.join(near)}." if near else ""
     raise ModelRefused(
@@ -265,9 +235,7 @@ def is_classifier(evidence: Evidence, labels: int, overrides: Mapping[str, Any])
     return _fits(evidence, labels) and not candidates(evidence, labels)
 
 
-def findings(
-    evidence: Evidence, scaling: Scaling, labels: int, overrides: Mapping[str, Any]
-) -> Findings:
+def findings(evidence: Evidence, scaling: Scaling, labels: int, overrides: Mapping[str, Any]) -> Findings:
     """Infer a classifier's settings. Raises ModelRefused if its outputs do not fit the labels, or are ambiguous."""
     if not _fits(evidence, labels):
         raise ModelRefused(

@@ -35,26 +35,13 @@ from model_store.decoders.rtdetr import (
     fits_rtdetr_labels,
     fits_rtdetr_topk,
 )
-from model_store.decoders.segment import (
-    decode_end2end_seg,
-    decode_yolov5_seg,
-    decode_yolov8_seg,
-)
+from model_store.decoders.segment import decode_end2end_seg, decode_yolov5_seg, decode_yolov8_seg
 from model_store.decoders.ssd import decode_ssd, fits_ssd
 from model_store.decoders.yolo import decode_yolov5, decode_yolov8, fits_yolov5, fits_yolov8
-from model_store.decoders.yolox import (
-    decode_yolox,
-    decode_yolox_raw,
-    fits_yolox,
-    fits_yolox_raw,
-)
+from model_store.decoders.yolox import decode_yolox, decode_yolox_raw, fits_yolox, fits_yolox_raw
 from model_store.detections import Detections
 
-IMAGENET: dict[str, Any] = {
-    "divide_by": 255.0,
-    "mean": [0.485, 0.456, 0.406],
-    "std": [0.229, 0.224, 0.225],
-}
+IMAGENET: dict[str, Any] = {"divide_by": 255.0, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 """Scaling that torchvision's and timm's classifiers, and RF-DETR, are trained with."""
 LETTERBOX = {"resize": "letterbox", "pad_value": 114}
 STRETCH = {"resize": "stretch"}
@@ -117,12 +104,7 @@ _YOLOX = Decoder(
     decode=decode_yolox,
     fits=fits_yolox,
     description="5 + {classes} numbers per row, one row per cell, centres all over the image",
-    preprocess={
-        "resize": "fit_top_left",
-        "pad_value": 114,
-        "channel_order": "BGR",
-        "divide_by": 1.0,
-    },
+    preprocess={"resize": "fit_top_left", "pad_value": 114, "channel_order": "BGR", "divide_by": 1.0},
     nms={"iou": 0.45, "class_aware": False, "inclusive_px": True},
     keeps_floor=True,  # `postprocess`: obj * cls >= conf_thre
     unranked=True,
@@ -185,9 +167,7 @@ DECODERS: Mapping[str, Decoder] = {
     "tf_detection": Decoder(
         decode=decode_tf_detection,
         fits=fits_tf_detection,
-        names=frozenset(
-            {"detection_boxes", "detection_scores", "detection_classes", "num_detections"}
-        ),
+        names=frozenset({"detection_boxes", "detection_scores", "detection_classes", "num_detections"}),
         preprocess=STRETCH,
         nms=RANKED,
     ),
@@ -214,18 +194,10 @@ DECODERS: Mapping[str, Decoder] = {
         nms=RANKED,
     ),
     "mmdet": Decoder(
-        decode=decode_mmdet,
-        fits=fits_mmdet,
-        names=frozenset({"dets", "labels"}),
-        preprocess=STRETCH,
-        nms=RANKED,
+        decode=decode_mmdet, fits=fits_mmdet, names=frozenset({"dets", "labels"}), preprocess=STRETCH, nms=RANKED
     ),
     "ssd": Decoder(
-        decode=decode_ssd,
-        fits=fits_ssd,
-        names=frozenset({"boxes", "scores"}),
-        preprocess=STRETCH,
-        nms={"iou": 0.6},
+        decode=decode_ssd, fits=fits_ssd, names=frozenset({"boxes", "scores"}), preprocess=STRETCH, nms={"iou": 0.6}
     ),
     "blobs": Decoder(decode=decode_blobs),
 }

@@ -88,9 +88,7 @@ class Evidence:
     def names_yolo(self) -> bool:
         """Return True for a head or description of Ultralytics' YOLOs ("Detect", "Ultralytics YOLO26n model")."""
         head, description = self._words()
-        named = (
-            head.endswith("detect") or head.startswith("segment") or "yolo" in head + description
-        )
+        named = head.endswith("detect") or head.startswith("segment") or "yolo" in head + description
         return named and not self.names_rtdetr
 
     @property

@@ -111,9 +111,7 @@ def with_objectness(image: Array, spec: DecodeSpec) -> Detections:
     return best_class(corners(candidates[:, :4]), candidates[:, 5:] * candidates[:, 4:5], spec)
 
 
-def listed(
-    boxes_xyxy: FloatArray, scores: Array, class_ids: Array, spec: DecodeSpec, fixed: bool
-) -> Detections:
+def listed(boxes_xyxy: FloatArray, scores: Array, class_ids: Array, spec: DecodeSpec, fixed: bool) -> Detections:
     """Return detections that the graph has ranked itself, with class ids of any number type.
 
     Rows with a negative class are filler. A list of `fixed` length without filler is saturated: detections may be

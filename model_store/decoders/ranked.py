@@ -20,15 +20,7 @@ from dataclasses import replace
 import numpy as np
 
 from model_store.decoders.evidence import Evidence, is_ranked
-from model_store.decoders.layout import (
-    DecodeSpec,
-    Outputs,
-    from_yxyx,
-    listed,
-    named,
-    only,
-    require_lists,
-)
+from model_store.decoders.layout import DecodeSpec, Outputs, from_yxyx, listed, named, only, require_lists
 from model_store.detections import Detections
 from model_store.errors import ModelRefused
 
@@ -63,8 +55,7 @@ def decode_tf_detection(outputs: Outputs, spec: DecodeSpec) -> list[Detections]:
     require_lists("tf_detection", boxes, 4, detection_scores=scores, detection_classes=classes)
     if counts.size != len(boxes):
         raise ModelRefused(
-            f"decoder tf_detection needs num_detections (n,); the model returned {counts.shape} for "
-            f"{len(boxes)} images"
+            f"decoder tf_detection needs num_detections (n,); the model returned {counts.shape} for {len(boxes)} images"
         )
     decoded: list[Detections] = []
     for i, count in enumerate(counts.reshape(-1).clip(0, boxes.shape[1]).astype(int)):

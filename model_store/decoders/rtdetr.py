@@ -38,10 +38,7 @@ def decode_rtdetr(outputs: Outputs, spec: DecodeSpec) -> list[Detections]:
 def decode_rtdetr_topk(outputs: Outputs, spec: DecodeSpec) -> list[Detections]:
     """Decode ranked queries. Raises ModelRefused if the first output is not (n, queries, 6)."""
     raw = only(outputs, "rtdetr_topk", "(n, queries, 6)", 6)
-    return [
-        listed(corners(image[:, :4] * spec.corner_px), image[:, 4], image[:, 5], spec, fixed=True)
-        for image in raw
-    ]
+    return [listed(corners(image[:, :4] * spec.corner_px), image[:, 4], image[:, 5], spec, fixed=True) for image in raw]
 
 
 def decode_rtdetr_labels(outputs: Outputs, spec: DecodeSpec) -> list[Detections]:

@@ -13,15 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from model_store.decoders.layout import (
-    Array,
-    DecodeSpec,
-    Outputs,
-    best_class,
-    corners,
-    listed,
-    with_objectness,
-)
+from model_store.decoders.layout import Array, DecodeSpec, Outputs, best_class, corners, listed, with_objectness
 from model_store.detections import Detections
 from model_store.errors import ModelRefused
 from model_store.transform.masks import PrototypeMasks
@@ -67,9 +59,7 @@ def _ranked(raw: Array, prototypes: Array, spec: DecodeSpec) -> Detections:
     return replace(found, masks=PrototypeMasks(rows[:, 6:], prototypes, spec.network_px))
 
 
-def _rows_and_prototypes(
-    outputs: Outputs, decoder: str, columns: int, axis: int
-) -> tuple[Array, Array]:
+def _rows_and_prototypes(outputs: Outputs, decoder: str, columns: int, axis: int) -> tuple[Array, Array]:
     """Return rows and prototypes; `axis` of the rows has `columns` numbers and then K coefficients."""
     by_rank = {array.ndim: array.astype(np.float32, copy=False) for array in outputs.values()}
     raw, prototypes = by_rank.get(3), by_rank.get(4)
@@ -83,6 +73,4 @@ def _rows_and_prototypes(
 def _refused(outputs: Outputs, decoder: str, columns: int, axis: int) -> ModelRefused:
     wanted = f"(n, {columns} + K, anchors)" if axis == 1 else f"(n, rows, {columns} + K)"
     given = " and ".join(f"{name} {array.shape}" for name, array in outputs.items())
-    return ModelRefused(
-        f"decoder {decoder} needs two outputs, {wanted} and (n, K, h, w); the model returned {given}"
-    )
+    return ModelRefused(f"decoder {decoder} needs two outputs, {wanted} and (n, K, h, w); the model returned {given}")

@@ -6,15 +6,7 @@ boxes (n, anchors, 4): y1, x1, y2, x2 as fractions; scores (n, anchors, classes)
 from __future__ import annotations
 
 from model_store.decoders.evidence import Evidence
-from model_store.decoders.layout import (
-    Array,
-    DecodeSpec,
-    Outputs,
-    best_class,
-    from_yxyx,
-    named,
-    rows_that_pass,
-)
+from model_store.decoders.layout import Array, DecodeSpec, Outputs, best_class, from_yxyx, named, rows_that_pass
 from model_store.detections import Detections
 from model_store.errors import ModelRefused
 

@@ -12,15 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from model_store.decoders.evidence import Evidence, rows_of_yolov5
-from model_store.decoders.layout import (
-    Array,
-    DecodeSpec,
-    Outputs,
-    best_class,
-    corners,
-    only,
-    with_objectness,
-)
+from model_store.decoders.layout import Array, DecodeSpec, Outputs, best_class, corners, only, with_objectness
 from model_store.detections import Detections
 from model_store.errors import ModelRefused
 

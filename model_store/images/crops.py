@@ -91,17 +91,12 @@ def _label(canvas: Any, mark: Mark, size: float, taken: list[Area]) -> None:
             return
 
 
-def _places(
-    box_xyxy: Sequence[float], width: int, height: int, shape: Sequence[int]
-) -> Iterator[tuple[int, int]]:
+def _places(box_xyxy: Sequence[float], width: int, height: int, shape: Sequence[int]) -> Iterator[tuple[int, int]]:
     """Yield possible positions of a label: above, in and below the box, left and right, within the image."""
     x1, y1, x2, y2 = (round(corner) for corner in box_xyxy)
     for y in (y1 - height, y1, y2, y2 - height):
         for x in (x1, x2 - width):
-            yield (
-                max(0, min(x, shape[1] - width)),
-                max(0, min(y, shape[0] - height)),
-            )
+            yield (max(0, min(x, shape[1] - width)), max(0, min(y, shape[0] - height)))
 
 
 def _overlap(a: Area, b: Area) -> bool:

@@ -58,10 +58,7 @@ class DecodedImage:
 
 
 def decode(
-    data: bytes,
-    max_pixels: int = MAX_PIXELS,
-    shrink: Shrink = lambda width_px, height_px: 1,
-    tolerant: bool = True,
+    data: bytes, max_pixels: int = MAX_PIXELS, shrink: Shrink = lambda width_px, height_px: 1, tolerant: bool = True
 ) -> DecodedImage:
     """Decode one image; a JPEG at 1/shrink(width, height) of its upright size.
 
@@ -101,9 +98,7 @@ def upright(pixels: Pixels, orientation: int) -> Pixels:
     return cv2.rotate(pixels, _ROTATE[turn]) if turn in _ROTATE else pixels  # type: ignore[return-value]
 
 
-def _decode_jpeg(
-    data: bytes, header: ImageHeader, factor: int, tolerant: bool
-) -> tuple[Pixels, str | None]:
+def _decode_jpeg(data: bytes, header: ImageHeader, factor: int, tolerant: bool) -> tuple[Pixels, str | None]:
     """Decode at 1/factor of the size by omitting frequencies, which avoids most of the work."""
     upright_px = (math.ceil(header.width_px / factor), math.ceil(header.height_px / factor))
     width, height = upright_px[::-1] if header.orientation >= 5 else upright_px  # as stored

@@ -66,9 +66,7 @@ _END, _SCAN, _ALONE = 0xD9, 0xDA, (0x01, 0xD8)
 _SEQUENTIAL = (0xC0, 0xC1)
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _TIFF_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
-_LONGEST = (
-    8  # LONG8, SLONG8 and IFD8, which libtiff also reads in a classic TIFF, and unknown types
-)
+_LONGEST = 8  # LONG8, SLONG8 and IFD8, which libtiff also reads in a classic TIFF, and unknown types
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,9 +215,7 @@ def _orientation(read_exif: Callable[[], Image.Exif]) -> int:
     """Return the EXIF orientation; a damaged EXIF block counts as upright, as in viewers."""
     try:
         value = read_exif().get(ORIENTATION_TAG, 1)
-    except (
-        Exception
-    ):  # Pillow raises a dozen kinds on damaged EXIF; none makes the image unreadable
+    except Exception:  # Pillow raises a dozen kinds on damaged EXIF; none makes the image unreadable
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
@@ -236,8 +232,7 @@ def require_bounded_jpeg(data: bytes) -> None:
         filling += 0 if scans else (found.start() if found else min(end, len(data))) - at
         if segments > MOST_SEGMENTS or filling > MOST_FILLING:
             raise ImageUnreadable(
-                f"damaged image/jpeg header: over {MOST_SEGMENTS} segments, or {MOST_FILLING >> 10} "
-                "KiB between them"
+                f"damaged image/jpeg header: over {MOST_SEGMENTS} segments, or {MOST_FILLING >> 10} KiB between them"
             )
         if found is None or found[1][0] == _END:
             return
@@ -263,13 +258,10 @@ def require_bounded_tiff(data: bytes) -> None:
     count = struct.unpack_from(f"{order}H", data, start)[0] if start + 2 <= len(data) else 0
     entries = data[start + 2 : start + 2 + 12 * count]
     total = 0
-    for _, kind, number, offset in struct.iter_unpack(
-        f"{order}HHII", entries[: len(entries) // 12 * 12]
-    ):
+    for _, kind, number, offset in struct.iter_unpack(f"{order}HHII", entries[: len(entries) // 12 * 12]):
         size = _TIFF_BYTES.get(kind, _LONGEST) * number
         total += size if offset + size <= len(data) else 0  # values outside the file are never read
     if count > MOST_TAGS or total > len(data):
         raise ImageUnreadable(
-            f"damaged image/tiff header: over {MOST_TAGS} tags, or they overlap: {total} bytes of "
-            f"{len(data)}"
+            f"damaged image/tiff header: over {MOST_TAGS} tags, or they overlap: {total} bytes of {len(data)}"
         )

@@ -37,9 +37,7 @@ MAX_COORDINATE_PX = 1e9
 SizePx = tuple[int, int]
 
 
-def thumbnail(
-    data: bytes, width_px: int, hidden: Sequence[Box] = (), max_pixels: int = MAX_PIXELS
-) -> bytes:
+def thumbnail(data: bytes, width_px: int, hidden: Sequence[Box] = (), max_pixels: int = MAX_PIXELS) -> bytes:
     """Return the whole image as a JPEG of at most `width_px`. Raises ImageError."""
     most = (width_px, MAX_HEIGHTS * width_px)
 
@@ -113,9 +111,7 @@ def _area_px(corners: Corners) -> SizePx:
     return right - left, bottom - top
 
 
-def _decoded_corners(
-    image: DecodedImage, corners: Corners | Box, margin_frac: float = 0
-) -> Corners:
+def _decoded_corners(image: DecodedImage, corners: Corners | Box, margin_frac: float = 0) -> Corners:
     """Return the decoded pixels that an area of the displayed image touches."""
     height, width = image.pixels.shape[:2]
     across, down = width / image.facts.width_px, height / image.facts.height_px

@@ -55,8 +55,7 @@ class ImageInput:
             if own not in (given, None):
                 wide, high = spec.input_px
                 raise ModelRefused(
-                    f"the graph's input is {self}, but config.json has side_px {wide} (height_px "
-                    f"{high}): correct it"
+                    f"the graph's input is {self}, but config.json has side_px {wide} (height_px {high}): correct it"
                 )
         scaled = (spec.divide_by, *spec.mean, *spec.std) != (1.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0)
         if self.dtype == np.uint8 and scaled:

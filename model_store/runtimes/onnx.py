@@ -98,9 +98,7 @@ def _require_numbers(outputs: Any) -> None:
     """Raise ModelRefused for outputs that are lists, maps or strings."""
     for output in outputs:
         if not output.type.startswith("tensor(") or output.type == "tensor(string)":
-            raise ModelRefused(
-                f"the graph's output {output.name} is {output.type}; tensors of numbers are needed"
-            )
+            raise ModelRefused(f"the graph's output {output.name} is {output.type}; tensors of numbers are needed")
 
 
 def _is_fixed(shape: Any) -> bool:
@@ -113,12 +111,9 @@ def _words(error: Exception) -> str:
     newest = re.search(r"official support for domain \S+ is till opset (\d+)", text)
     if newest:
         return (
-            f"their operator set is too new: export them again with opset {newest[1]} or older, or "
-            "upgrade onnxruntime"
+            f"their operator set is too new: export them again with opset {newest[1]} or older, or upgrade onnxruntime"
         )
-    newest = re.search(
-        r"Unsupported model IR version: (\d+), max supported IR version: (\d+)", text
-    )
+    newest = re.search(r"Unsupported model IR version: (\d+), max supported IR version: (\d+)", text)
     if newest:
         return (
             f"their IR version {newest[1]} is too new: save them again with IR version {newest[2]} or "

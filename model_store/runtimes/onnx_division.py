@@ -77,9 +77,7 @@ def _sign_nodes(node: onnx.NodeProto, kind: int) -> list[onnx.NodeProto]:
     dtype = helper.tensor_dtype_to_np_dtype(kind)
     numbers = {"minus_one": -1, "minus_two": -2, "one": 1}
     constants = [
-        helper.make_node(
-            "Constant", [], [f"{to}/{name}"], value=numpy_helper.from_array(np.array(value, dtype))
-        )
+        helper.make_node("Constant", [], [f"{to}/{name}"], value=numpy_helper.from_array(np.array(value, dtype)))
         for name, value in numbers.items()
     ]
     node.input[:] = [f"{to}/dividend", f"{to}/divisor"]
@@ -109,9 +107,7 @@ def _is_division(node: onnx.NodeProto) -> bool:
     return is_operator and len(node.input) == 2
 
 
-def _constants(
-    graph: onnx.GraphProto | onnx.FunctionProto, divisors: set[str]
-) -> Iterator[tuple[str, NDArray[Any]]]:
+def _constants(graph: onnx.GraphProto | onnx.FunctionProto, divisors: set[str]) -> Iterator[tuple[str, NDArray[Any]]]:
     """Yield the constants of one graph among the divisors."""
     tensors = [] if isinstance(graph, onnx.FunctionProto) else list(graph.initializer)
     for tensor in tensors:
@@ -145,9 +141,7 @@ def _type_of(node: onnx.NodeProto, types: Mapping[str, int]) -> int:
     return kind
 
 
-def _graphs(
-    graphs: Iterable[onnx.GraphProto | onnx.FunctionProto],
-) -> Iterator[onnx.GraphProto | onnx.FunctionProto]:
+def _graphs(graphs: Iterable[onnx.GraphProto | onnx.FunctionProto]) -> Iterator[onnx.GraphProto | onnx.FunctionProto]:
     """Yield graphs and all graphs inside their nodes: branches of If, bodies of Loop and Scan."""
     for graph in graphs:
         yield graph

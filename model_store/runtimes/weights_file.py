@@ -63,14 +63,10 @@ def require_whole(weights: bytes) -> None:
 
     ONNX Runtime would search for them in the working folder, and at any other path in the file.
     """
-    if (
-        b"location" not in weights
-    ):  # the key of every such tensor; parsing the whole file takes time
+    if b"location" not in weights:  # the key of every such tensor; parsing the whole file takes time
         return
     try:
-        places = sorted(
-            set(map(_location, _external_tensors(onnx.load_model_from_string(weights))))
-        )
+        places = sorted(set(map(_location, _external_tensors(onnx.load_model_from_string(weights)))))
     except (DecodeError, ValueError) as error:
         raise ModelRefused(no_onnx(weights)) from error
     if places:

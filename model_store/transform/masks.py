@@ -57,9 +57,7 @@ class Runs(NamedTuple):
     ends: NDArray[np.int64]
 
 
-def run_lengths(
-    masks: PrototypeMasks, boxes_xyxy: FloatArray, fit: Fit, size_px: SizePx
-) -> RunLengths:
+def run_lengths(masks: PrototypeMasks, boxes_xyxy: FloatArray, fit: Fit, size_px: SizePx) -> RunLengths:
     """Return the masks of boxes (n, 4) in px of an image of `size_px`."""
     counts: list[str] = []
     area_px: list[int] = []
@@ -94,17 +92,13 @@ def _runs(masks: PrototypeMasks, index: int, window: Window, fit: Fit, size_px: 
     pixel += fit.origin_y_px - 0.5
     pixel[cell == 0], pixel[cell == logits.shape[1]] = -np.inf, np.inf  # the run touches an edge
     starts, stops = np.floor(pixel[0::2]) + 1, np.ceil(pixel[1::2])
-    starts, stops = (
-        np.clip(p, window.top, window.bottom).astype(np.int64) for p in (starts, stops)
-    )
+    starts, stops = (np.clip(p, window.top, window.bottom).astype(np.int64) for p in (starts, stops))
     base = (column[0::2] + window.left) * size_px[1]
     nonempty = starts < stops
     return Runs((base + starts)[nonempty], (base + stops)[nonempty])
 
 
-def _crossings(
-    logits: FloatArray,
-) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float64]]:
+def _crossings(logits: FloatArray) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float64]]:
     """Find the crossings of 0, alternately rising and falling, in columns (columns, rows) of logits.
 
     Returns the column of each, the row after it, and its fractional row. Logits outside count as below 0.
@@ -118,9 +112,7 @@ def _crossings(
     return column, cell, cell - 1 + share
 
 
-def _taps(
-    place: NDArray[np.float64], length: int
-) -> tuple[NDArray[np.intp], NDArray[np.intp], FloatArray]:
+def _taps(place: NDArray[np.float64], length: int) -> tuple[NDArray[np.intp], NDArray[np.intp], FloatArray]:
     """Return the cells on both sides of each place, and the weight of the second, (n, 1)."""
     place = np.clip(place, 0, length - 1)
     first = np.floor(place).astype(np.intp)

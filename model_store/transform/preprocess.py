@@ -41,15 +41,10 @@ class Prepared:
     """Width and height of the image that boxes are mapped back to."""
 
 
-def read_image(
-    data: bytes, spec: Preprocess, max_pixels: int = MAX_PIXELS
-) -> tuple[ImageFacts, Prepared]:
+def read_image(data: bytes, spec: Preprocess, max_pixels: int = MAX_PIXELS) -> tuple[ImageFacts, Prepared]:
     """Decode encoded bytes to network input, for uploads, runs and probes alike. Raises ImageError."""
     image = decode(
-        data,
-        max_pixels,
-        lambda width, height: shrink_factor(width, height, spec),
-        tolerant=spec.damaged == "tolerate",
+        data, max_pixels, lambda width, height: shrink_factor(width, height, spec), tolerant=spec.damaged == "tolerate"
     )
     facts = image.facts
     return facts, prepare(image.pixels, spec, (facts.width_px, facts.height_px))
@@ -76,9 +71,7 @@ def prepare(image: Pixels, spec: Preprocess, size_px: SizePx | None = None) -> P
     fits = (_fit(spec, size_px),)
     if spec.tiling is not None:
         cut = tiles(width, height, spec.tiling)
-        fits = tuple(
-            replace(_fit(spec, (w, h)), origin_x_px=x, origin_y_px=y) for x, y, w, h in cut
-        )
+        fits = tuple(replace(_fit(spec, (w, h)), origin_x_px=x, origin_y_px=y) for x, y, w, h in cut)
     across, down = _canvas_px(fits[0], spec)
     pixels = np.empty((len(cut), down, across, 3), np.uint8)
     for (x, y, w, h), one, canvas in zip(cut, fits, pixels, strict=True):

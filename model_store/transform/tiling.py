@@ -79,9 +79,7 @@ def merge(parts: Sequence[Detections], spec: Tiling, nms: Nms) -> Detections:
     return replace(found.select(kept), saturated=saturated).ranked()
 
 
-def _hulls(
-    boxes: NDArray[np.float32], kept: NDArray[np.intp], clashes: Clashes
-) -> NDArray[np.float32]:
+def _hulls(boxes: NDArray[np.float32], kept: NDArray[np.intp], clashes: Clashes) -> NDArray[np.float32]:
     """Enlarge each kept box around the dropped ones that clash with it; each enlarges only the best such box.
 
     Boxes that were cut at max_detections clash with none.
@@ -90,9 +88,7 @@ def _hulls(
     x1, y1, x2, y2 = np.ascontiguousarray(boxes.T)
     free = np.ones(len(boxes), np.bool_)
     free[kept] = False
-    for (
-        i
-    ) in kept:  # best first, only with boxes that touch it: a matrix of all would need gigabytes
+    for i in kept:  # best first, only with boxes that touch it: a matrix of all would need gigabytes
         touching = (x1 < x2[i]) & (x2 > x1[i]) & (y1 < y2[i]) & (y2 > y1[i])
         near = np.flatnonzero(touching & free)
         gone = near[clashes(np.array([i]), near)[0]]

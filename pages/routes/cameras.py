@@ -36,18 +36,12 @@ def router(context: Context, views: CameraViews) -> APIRouter:
     def camera(request: Request, name: str) -> HTMLResponse:
         row = next((row for row in listed(context, views, "camera") if row["id"] == name), None)
         if row is None:
-            raise ModelNotFound(
-                f"unknown camera '{name[:100]}': no image, deployment or record has it"
-            )
+            raise ModelNotFound(f"unknown camera '{name[:100]}': no image, deployment or record has it")
         changes = all_rows(context.tables.existing(TABLE))
         locations = {row["id"]: row for row in listed(context, views, "location")}
-        deployments = [
-            row for row in listed(context, views, "deployment") if row["camera_id"] == name
-        ]
+        deployments = [row for row in listed(context, views, "deployment") if row["camera_id"] == name]
         deployments.sort(key=lambda row: row["from_local"], reverse=True)
-        of_camera = [
-            row for row in changes if row["kind"] == "deployment" and row["camera_id"] == name
-        ]
+        of_camera = [row for row in changes if row["kind"] == "deployment" and row["camera_id"] == name]
         return page(
             request,
             "camera.html",
@@ -72,7 +66,4 @@ def router(context: Context, views: CameraViews) -> APIRouter:
 
 
 def _rights(request: Request) -> dict[str, bool]:
-    return {
-        "may_change": may(request, TokenScope.admin),
-        "is_exact": may(request, TokenScope.review, TokenScope.admin),
-    }
+    return {"may_change": may(request, TokenScope.admin), "is_exact": may(request, TokenScope.review, TokenScope.admin)}

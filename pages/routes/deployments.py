@@ -39,9 +39,7 @@ def router(context: Context, views: CameraViews) -> APIRouter:
     tables = context.tables
 
     @routes.get("/v1/deployment_changes")
-    def changes(
-        request: Request, after: Annotated[int, Query(ge=0)] = 0, limit: Limit = 1000
-    ) -> dict[str, Any]:
+    def changes(request: Request, after: Annotated[int, Query(ge=0)] = 0, limit: Limit = 1000) -> dict[str, Any]:
         """Return all statements about cameras, locations and deployments, oldest first; none is ever removed."""
         rows = [row for row in all_rows(tables.existing(TABLE)) if row["change"] > after]
         more = len(rows) > limit
@@ -58,9 +56,7 @@ def router(context: Context, views: CameraViews) -> APIRouter:
     return routes
 
 
-def _add_kind(
-    routes: APIRouter, context: Context, views: CameraViews, plural: str, kind: Kind
-) -> None:
+def _add_kind(routes: APIRouter, context: Context, views: CameraViews, plural: str, kind: Kind) -> None:
     @routes.get(f"/v1/{plural}", name=f"list {plural}")
     def facts(request: Request, after: After = "", limit: Limit = 1000) -> dict[str, Any]:
         """Return the valid ones by id. Cameras and locations include those that only images or deployments have."""
@@ -165,9 +161,7 @@ def _pictures(row: Mapping[str, Any] | None) -> dict[str, Any]:
 def _of_camera(row: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return the columns of `CameraViews.cameras` as JSON, and `days_without` between the first and last picture."""
     if row is None:
-        return _pictures(row) | dict.fromkeys(
-            ("days", "days_without", "failed", "empty", "seen"), 0
-        )
+        return _pictures(row) | dict.fromkeys(("days", "days_without", "failed", "empty", "seen"), 0)
     first, last = row["first_at"], row["last_at"]
     span = (last.date() - first.date()).days + 1 if first else 0
     return {**row, **_pictures(row), "days_without": span - row["days"]}

@@ -114,9 +114,7 @@ def router(context: Context) -> APIRouter:
             "Content-Length": str(size),
             "Cache-Control": "no-store",
         }
-        return Download(
-            file, lambda: _forget(context, record), headers=headers, media_type=TYPES[body.format]
-        )
+        return Download(file, lambda: _forget(context, record), headers=headers, media_type=TYPES[body.format])
 
     return routes
 

@@ -30,9 +30,7 @@ from pages.pictures import Lookup
 MAX_LIMIT, MAX_RUNS = 500, 50
 READERS = 4
 """Threads that read details of other versions than the published one; further requests wait."""
-RunId = Annotated[
-    str | None, Query(description="show the results of this run instead of the view's")
-]
+RunId = Annotated[str | None, Query(description="show the results of this run instead of the view's")]
 
 
 class RankedQuery(ImageFilter):
@@ -115,9 +113,7 @@ def router(context: Context) -> APIRouter:
 
     @routes.get("/v1/images")
     def images(wanted: Annotated[ImagesQuery, Query()]) -> ImagePage:
-        found = index.page(
-            filter_of(wanted), wanted.limit, after=wanted.after, before=wanted.before, at=wanted.at
-        )
+        found = index.page(filter_of(wanted), wanted.limit, after=wanted.after, before=wanted.before, at=wanted.at)
         context.follower.used(wanted.view)  # after the look-up, which raises for an unknown view
         return found
 
@@ -175,25 +171,15 @@ def router(context: Context) -> APIRouter:
 
     @routes.get("/images", include_in_schema=False)
     def grid(request: Request, wanted: Annotated[FormFilter, Query()]) -> HTMLResponse:
-        return page(
-            request,
-            "images.html",
-            wanted=wanted,
-            event=None,
-            **counted_choices(context, wanted.view),
-        )
+        return page(request, "images.html", wanted=wanted, event=None, **counted_choices(context, wanted.view))
 
     @routes.get("/events/{event_id}", include_in_schema=False)
-    def event(
-        request: Request, event_id: str, wanted: Annotated[FormFilter, Query()]
-    ) -> HTMLResponse:
+    def event(request: Request, event_id: str, wanted: Annotated[FormFilter, Query()]) -> HTMLResponse:
         found = one_event(event_id, wanted.view)
         return page(request, "images.html", wanted=wanted, event=found)
 
     @routes.get("/images/{media_sha256}", include_in_schema=False)
-    async def image(
-        request: Request, media_sha256: str, wanted: Annotated[FormFilter, Query()]
-    ) -> HTMLResponse:
+    async def image(request: Request, media_sha256: str, wanted: Annotated[FormFilter, Query()]) -> HTMLResponse:
         await detail_of(media_sha256, wanted.view)  # raises for an unknown image
         more = await asyncio.get_running_loop().run_in_executor(readers, versions)
         values = {"media_sha256": media_sha256, "wanted": wanted, "review": False}
@@ -202,9 +188,7 @@ def router(context: Context) -> APIRouter:
     @routes.get("/review", include_in_schema=False)
     def review(request: Request, wanted: Annotated[FormFilter, Query()]) -> HTMLResponse:
         values = {"media_sha256": "", "wanted": wanted, "review": True}
-        return page(
-            request, "viewer.html", **values, **counted_choices(context, wanted.view), runs=runs()
-        )
+        return page(request, "viewer.html", **values, **counted_choices(context, wanted.view), runs=runs())
 
     def runs() -> list[dict[str, Any]]:
         """Return the newest detection runs."""
@@ -223,9 +207,7 @@ def filter_of(wanted: ImageFilter) -> ImageFilter:
     return ImageFilter(**fields)
 
 
-def _details(
-    context: Context, view: str, digests: Sequence[str], run: str | None = None
-) -> Mapping[str, ImageDetail]:
+def _details(context: Context, view: str, digests: Sequence[str], run: str | None = None) -> Mapping[str, ImageDetail]:
     """Return images from the index; from the tables those of a run, and those with rows that the index lacks."""
     if run is not None:
         return image_details(context.tables, digests, view_of_run(context.tables, run))

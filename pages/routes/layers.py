@@ -98,9 +98,7 @@ def router(context: Context) -> APIRouter:
         return page(request, "layers.html", name=view, shown=list_layers(view), kinds=kinds)
 
     @routes.get("/filters/{kind}", include_in_schema=False)
-    def form(
-        request: Request, kind: str, view: str = PRODUCTION, layer: str = "", run: str = ""
-    ) -> HTMLResponse:
+    def form(request: Request, kind: str, view: str = PRODUCTION, layer: str = "", run: str = "") -> HTMLResponse:
         stored = read_layers(tables).get(layer) if layer else None
         if layer and (stored is None or stored.kind != kind):
             raise ModelNotFound(f"unknown layer '{layer}' of {kind}: see resight layers list")
@@ -121,9 +119,5 @@ def _row(state: LayerState) -> LayerRow:
         kind=layer.kind,
         position=state.position,
         assertions=state.assertions,
-        settings={
-            name: value
-            for name, value in layer.config.items()
-            if value != known.get(name, {}).get("default")
-        },
+        settings={name: value for name, value in layer.config.items() if value != known.get(name, {}).get("default")},
     )

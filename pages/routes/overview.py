@@ -48,9 +48,7 @@ def router(context: Context, cameras: CameraViews) -> APIRouter:
 
         everything, found = ImageFilter(), ImageFilter(status="ok")
         failed = dict(index.histogram(ImageFilter(status="failed"), "camera"))
-        deployments = [
-            row for (of, _), row in current(context.tables).items() if of == "deployment"
-        ]
+        deployments = [row for (of, _), row in current(context.tables).items() if of == "deployment"]
         today = datetime.now(UTC).date()
         running = rows_of(context.tables, runs(context.tables, MAX_RUNNING, state="running"))
         return page(

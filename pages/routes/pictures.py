@@ -95,13 +95,9 @@ class Pictures:
     def __init__(self, context: Context) -> None:
         self._settings, self._cache = context.settings, context.thumbnails
         self._rows = Lookup(partial(picture_rows, context.tables))
-        self._hidden = Lookup(
-            lambda digests: hidden_boxes(context.tables, current_privacy(self._settings), digests)
-        )
+        self._hidden = Lookup(lambda digests: hidden_boxes(context.tables, current_privacy(self._settings), digests))
 
-    async def answer(
-        self, request: Request, media_sha256: str, recipe: str, make: Make
-    ) -> Response:
+    async def answer(self, request: Request, media_sha256: str, recipe: str, make: Make) -> Response:
         """Return a kept picture, or the one that `make` makes of the file's bytes and the boxes to hide."""
         hidden, headers = await self._hide(request, media_sha256, recipe)
         if _is_current(request, headers):
@@ -121,19 +117,13 @@ class Pictures:
         recipe = "original-bare" if bare else "original"
         hidden, headers = await self._hide(request, media_sha256, recipe)
         if bare and not hidden:
-            headers["Cache-Control"] = (
-                CHECK  # another token of this browser may see the file itself
-            )
+            headers["Cache-Control"] = CHECK  # another token of this browser may see the file itself
         if _is_current(request, headers):
             return Response(status_code=304, headers=headers)
         row = await self._row(media_sha256)
 
         def typed(data: bytes) -> tuple[bytes, str]:
-            return (
-                (redacted(data, hidden), JPEG)
-                if hidden or bare
-                else (data, read_header(data).media_type)
-            )
+            return (redacted(data, hidden), JPEG) if hidden or bare else (data, read_header(data).media_type)
 
         async def made() -> tuple[bytes, str]:
             return await self._cache.run(lambda: made_of(row, typed))
@@ -150,9 +140,7 @@ class Pictures:
             raise ModelNotFound(f"no image has the digest {media_sha256}")
         return row
 
-    async def _hide(
-        self, request: Request, media_sha256: str, recipe: str
-    ) -> tuple[Sequence[Box], dict[str, str]]:
+    async def _hide(self, request: Request, media_sha256: str, recipe: str) -> tuple[Sequence[Box], dict[str, str]]:
         """Return the boxes to hide from the sender, and headers. Raises ModelNotFound for a hidden picture."""
         privacy = current_privacy(self._settings)
         headers = HEADERS | {"ETag": f'"{media_sha256}-{recipe}-{VERSION}"', "Cache-Control": KEEP}
@@ -183,10 +171,7 @@ def _may_review(request: Request) -> bool:
 
 def _is_current(request: Request, headers: dict[str, str]) -> bool:
     """Return whether the browser has this picture."""
-    sent = [
-        tag.strip().removeprefix("W/")
-        for tag in request.headers.get("if-none-match", "").split(",")
-    ]
+    sent = [tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")]
     return "ETag" in headers and (headers["ETag"] in sent)
 
 

@@ -52,9 +52,7 @@ def router(context: Context, impacts: Impacts) -> APIRouter:
         )
 
     @routes.get("/runs/compare")
-    async def compare(
-        request: Request, old: str = PUBLISHED, new: str = PREVIOUS, done: bool = False
-    ) -> HTMLResponse:
+    async def compare(request: Request, old: str = PUBLISHED, new: str = PREVIOUS, done: bool = False) -> HTMLResponse:
         change = await run_in_threadpool(_change, html.translator_of(request), tables, old, new)
         return await impacts.page(request, old, new, change, done=done)
 

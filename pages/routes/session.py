@@ -135,15 +135,9 @@ def _explained(error: RequestError, t: Callable[..., str]) -> RequestError:
         case Unauthorized():
             name, words = "token", t("This token is unknown or revoked.")
         case Forbidden():
-            name, words = (
-                "token",
-                t("This token lacks the scope detect, which the page requires."),
-            )
+            name, words = ("token", t("This token lacks the scope detect, which the page requires."))
         case Overloaded():
-            name, words = (
-                "token",
-                t("There are too many failed logins at the moment. Try again in a few seconds."),
-            )
+            name, words = ("token", t("There are too many failed logins at the moment. Try again in a few seconds."))
         case _:
             name, words = "name", t("A name has 1 to 64 printable characters.")
     return type(error)(words, error.retry_after_s, {name: words})

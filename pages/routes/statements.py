@@ -80,9 +80,7 @@ class Sent(Frozen):
         """Return the name of the sender. Raises Forbidden if another person has decided this."""
         name = identity_of(request).name
         if self.sender not in (None, name):
-            raise Forbidden(
-                f"{self.sender} decided this, and you are {name}: sign in as {self.sender}"
-            )
+            raise Forbidden(f"{self.sender} decided this, and you are {name}: sign in as {self.sender}")
         return name
 
 
@@ -201,9 +199,7 @@ def _not_confirmed(chosen: Selection, counted: Counted) -> ResightError | None:
     if chosen.index_version and _serial(chosen.index_version) != _serial(counted.index_version):
         return Conflict("other results were published since: nothing was recorded. Look again")
     if counted.count > MAX_UNCONFIRMED and chosen.confirmed_count != counted.count:
-        return BadRequest(
-            f"the selection has {counted.count} images: repeat this number in `confirmed_count`"
-        )
+        return BadRequest(f"the selection has {counted.count} images: repeat this number in `confirmed_count`")
     return None
 
 

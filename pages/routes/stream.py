@@ -120,9 +120,7 @@ def router(context: Context, access: Access) -> APIRouter:
     @routes.get("/v1/stream", response_class=StreamingResponse)
     async def stream(
         request: Request,
-        run: Annotated[
-            str | None, Query(description="also send new lines of the log of this run")
-        ] = None,
+        run: Annotated[str | None, Query(description="also send new lines of the log of this run")] = None,
     ) -> StreamingResponse:
         """Send the state at once and after each change, for ten minutes or until the token is revoked."""
         host = request.client and request.client.host

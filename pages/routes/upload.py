@@ -72,8 +72,5 @@ def _checked(tables: Tables, head: bytes, camera: str) -> UploadCheck:
         if taken and row["from_local"] <= taken < (row["until_local"] or "~")
     ]
     return UploadCheck(
-        camera_id=own,
-        captured_at_local=taken,
-        timestamp_flags=exif.timestamp_flags,
-        location=next(iter(places), None),
+        camera_id=own, captured_at_local=taken, timestamp_flags=exif.timestamp_flags, location=next(iter(places), None)
     )

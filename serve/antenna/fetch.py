@@ -54,9 +54,7 @@ class ImageFetcher:
             async with asyncio.timeout(self._within_s):
                 return await self._read(url, host, await self._address(host, port))
         except TimeoutError:
-            raise TooSlow(
-                f"{host} did not send the image within {self._within_s} s (limits.fetch_s)"
-            ) from None
+            raise TooSlow(f"{host} did not send the image within {self._within_s} s (limits.fetch_s)") from None
         except (httpx2.HTTPError, httpx2.StreamError) as error:
             reason = str(error) or type(error).__name__
             raise BadRequest(f"{host} did not send the image: {reason[:MAX_QUOTED]}") from error

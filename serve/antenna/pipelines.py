@@ -108,10 +108,7 @@ def algorithm(model: ModelVersion) -> dict[str, Any]:
         "version": 1,
         "version_name": info.version,
         "description": f"weights {info.weights_sha256}, inference key {info.inference_key}",
-        "category_map": {
-            "data": [{"label": label, "index": i} for i, label in enumerate(labels)],
-            "labels": labels,
-        },
+        "category_map": {"data": [{"label": label, "index": i} for i, label in enumerate(labels)], "labels": labels},
     }
 
 

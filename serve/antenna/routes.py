@@ -18,14 +18,7 @@ from fastapi.responses import Response
 from pydantic_core import to_json
 
 from model_store.classifier import softmax
-from model_store.errors import (
-    SOON_S,
-    BadRequest,
-    DeadlinePassed,
-    ResightError,
-    StorageError,
-    TooSlow,
-)
+from model_store.errors import SOON_S, BadRequest, DeadlinePassed, ResightError, StorageError, TooSlow
 from model_store.images.crops import Box
 from model_store.store import ModelInfo
 from serve.antenna.fetch import ImageFetcher
@@ -150,12 +143,7 @@ class PipelineRun:
     """
 
     def __init__(
-        self,
-        engine: Engine,
-        fetcher: ImageFetcher,
-        pipeline: Pipeline,
-        request_id: str,
-        turns: asyncio.Semaphore,
+        self, engine: Engine, fetcher: ImageFetcher, pipeline: Pipeline, request_id: str, turns: asyncio.Semaphore
     ) -> None:
         self._engine, self._fetcher, self._request_id = engine, fetcher, request_id
         self._detector = pipeline.detector.info
@@ -177,9 +165,7 @@ class PipelineRun:
         known: dict[str, list[KnownDetection]] = defaultdict(list)
         for detection in wanted.detections or ():
             known[detection.source_image.id].append(detection)
-        outcomes = await together(
-            self._outcome(image, known[image.id]) for image in images.values()
-        )
+        outcomes = await together(self._outcome(image, known[image.id]) for image in images.values())
         by_id = dict(zip(images, outcomes, strict=True))
         done = {name: found for name, found in by_id.items() if not isinstance(found, str)}
         failed = [{"image_id": name, "error": by_id[name]} for name in by_id if name not in done]
@@ -192,9 +178,7 @@ class PipelineRun:
             "errors": failed or None,
         }
 
-    async def _outcome(
-        self, image: SourceImage, known: Sequence[KnownDetection]
-    ) -> list[Result] | str:
+    async def _outcome(self, image: SourceImage, known: Sequence[KnownDetection]) -> list[Result] | str:
         """Return the detections of an image, or why it failed. Raises errors that fail the request."""
         try:
             async with self._turns:
@@ -209,16 +193,12 @@ class PipelineRun:
             log.exception("antenna_image_failed", image=image.id, request_id=self._request_id)
             return f"{type(error).__name__}; see the replica's log"
 
-    async def _detections(
-        self, image_id: str, data: bytes, known: Sequence[KnownDetection]
-    ) -> list[Result]:
+    async def _detections(self, image_id: str, data: bytes, known: Sequence[KnownDetection]) -> list[Result]:
         """Return the detections of an image: with a classifier, of the boxes that Antenna has, if any."""
         boxes = [one for one in known if one.bbox] if self._classifier else []
         if boxes:
             self._count_values(len(boxes))
-            found = [
-                _detection(image_id, k.bbox, k.algorithm.model_dump()) for k in boxes if k.bbox
-            ]
+            found = [_detection(image_id, k.bbox, k.algorithm.model_dump()) for k in boxes if k.bbox]
         else:
             ref = str(self._detector.id)
             answer = to_response(await self._engine.detect(data, ref, None, self._request_id), None)
@@ -252,9 +232,7 @@ class PipelineRun:
         box = BoundingBox(x1=x1, y1=y1, x2=x2, y2=y2)
         return _detection(image_id, box, reference(self._detector), seconds, label)
 
-    async def _classify(
-        self, found: Result, data: bytes, classifier: ModelInfo, shared: SharedImage
-    ) -> None:
+    async def _classify(self, found: Result, data: bytes, classifier: ModelInfo, shared: SharedImage) -> None:
         """Add the class of a box. One that lies outside the image, such as in a detector's padding, gets none."""
         side, ref = found["bbox"], str(classifier.id)
         box: Box = (side["x1"], side["y1"], side["x2"], side["y2"])
@@ -271,11 +249,7 @@ class PipelineRun:
 
 
 def _detection(
-    image_id: str,
-    box: BoundingBox,
-    algorithm: Result,
-    seconds: float | None = None,
-    *classifications: Result,
+    image_id: str, box: BoundingBox, algorithm: Result, seconds: float | None = None, *classifications: Result
 ) -> Result:
     return {
         "source_image_id": image_id,
@@ -289,12 +263,7 @@ def _detection(
 
 
 def _classification(
-    model: ModelInfo,
-    label: str,
-    scores: list[float],
-    logits: list[float] | None,
-    seconds: float,
-    is_terminal: bool,
+    model: ModelInfo, label: str, scores: list[float], logits: list[float] | None, seconds: float, is_terminal: bool
 ) -> Result:
     """Return a classification; scores and logits have the order of the model's labels."""
     return {

@@ -52,8 +52,6 @@ class PipelineRequest(Received):
     pipeline: str = Field(max_length=400)
     source_images: list[SourceImage] = Field(max_length=MAX_IMAGES)
     detections: list[KnownDetection] | None = Field(
-        default=None,
-        max_length=MAX_DETECTIONS,
-        description="boxes to classify again in place of the detector's",
+        default=None, max_length=MAX_DETECTIONS, description="boxes to classify again in place of the detector's"
     )
     config: dict[str, Any] | None = Field(default=None, description="ignored")

@@ -68,9 +68,7 @@ class AntennaQueue:
     Methods raise ClusterError, with `retry_after_s` unless Antenna refuses the request for a reason that stays.
     """
 
-    def __init__(
-        self, url: str, token: str, stop: Event, transport: httpx2.BaseTransport | None = None
-    ) -> None:
+    def __init__(self, url: str, token: str, stop: Event, transport: httpx2.BaseTransport | None = None) -> None:
         """`url` ends with the version of the API: https://antenna.example.org/api/v2."""
         self._http = httpx2.Client(
             base_url=url.rstrip("/"),
@@ -117,15 +115,11 @@ class AntennaQueue:
         body = {"results": results, "client_info": self._about}
         self._request("POST", f"/jobs/{job}/result/", json=body)
 
-    def _request(
-        self, method: str, path: str, read: Callable[[Any], A] = lambda _: None, **request: Any
-    ) -> Any:
+    def _request(self, method: str, path: str, read: Callable[[Any], A] = lambda _: None, **request: Any) -> Any:
         """Return what `read` returns of the JSON of an answer; None for a job that was removed."""
         return repeated(lambda: self._attempt(method, path, read, request), self._stop)
 
-    def _attempt(
-        self, method: str, path: str, read: Callable[[Any], A], request: dict[str, Any]
-    ) -> A | None:
+    def _attempt(self, method: str, path: str, read: Callable[[Any], A], request: dict[str, Any]) -> A | None:
         try:
             answer = self._http.request(method, path, **request)
         except httpx2.HTTPError as error:

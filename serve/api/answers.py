@@ -43,12 +43,7 @@ def to_classes(answer: ClassAnswer, top: int) -> ClassifyResponse:
         image=_image(answer.image),
         box_xyxy_px=answer.box_xyxy_px,
         classes=[
-            WireClass(
-                label=labels[i],
-                class_id=i,
-                score=float(scores[i]),
-                logit=float(answer.logits[i]),
-            )
+            WireClass(label=labels[i], class_id=i, score=float(scores[i]), logit=float(answer.logits[i]))
             for i in best(answer.logits, top)
         ],
         timings_ms=_timings(answer.timings),
@@ -61,19 +56,9 @@ def to_response(answer: Answer, min_score: float | None) -> DetectResponse:
     found = shown(answer.detections, least_scores(config, min_score))
     size = (answer.image.height_px, answer.image.width_px)
     detections = [
-        WireDetection(
-            label=labels[class_id],
-            class_id=class_id,
-            score=score,
-            box_xyxy_px=tuple(box),
-            mask=mask,
-        )
+        WireDetection(label=labels[class_id], class_id=class_id, score=score, box_xyxy_px=tuple(box), mask=mask)
         for box, score, class_id, mask in zip(
-            found.boxes_xyxy.tolist(),
-            found.scores.tolist(),
-            found.class_ids.tolist(),
-            _masks(found, size),
-            strict=True,
+            found.boxes_xyxy.tolist(), found.scores.tolist(), found.class_ids.tolist(), _masks(found, size), strict=True
         )
     ]
     return DetectResponse(
@@ -103,9 +88,7 @@ def to_found(found: Found) -> FoundImages:
 
 
 def _found_image(image: dict[str, Any]) -> WireFoundImage:
-    moments: dict[str, datetime | None] = {
-        name: image[name] for name in ("captured_at_local", "captured_at_corrected")
-    }
+    moments: dict[str, datetime | None] = {name: image[name] for name in ("captured_at_local", "captured_at_corrected")}
     texts = {name: moment and moment.isoformat() for name, moment in moments.items()}
     return WireFoundImage.model_validate(image | texts)
 
@@ -122,10 +105,7 @@ def _model(model: ModelInfo, alias: str | None) -> WireModel:
 
 def _image(image: ImageFacts) -> WireImage:
     return WireImage(
-        width_px=image.width_px,
-        height_px=image.height_px,
-        media_type=image.media_type,
-        decode_note=image.note,
+        width_px=image.width_px, height_px=image.height_px, media_type=image.media_type, decode_note=image.note
     )
 
 

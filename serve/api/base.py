@@ -68,9 +68,7 @@ async def require_known_parameters(request: Request) -> None:
         if name not in valid:
             raise BadRequest(_unknown(name[:MAX_QUOTED], valid))
         if sent.count(name) > 1:
-            raise BadRequest(
-                f"query parameter '{name}' is sent {sent.count(name)} times: send it once"
-            )
+            raise BadRequest(f"query parameter '{name}' is sent {sent.count(name)} times: send it once")
 
 
 def _names(route: APIRoute) -> tuple[str, ...]:
@@ -146,6 +144,5 @@ def _policy(text: str) -> str:
     style = text.partition("<style>")[2].partition("</style>")[0]
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     return (
-        "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
-        f"style-src 'sha256-{digest}'"
+        f"default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; style-src 'sha256-{digest}'"
     )

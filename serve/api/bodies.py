@@ -28,8 +28,7 @@ IMAGE_BODY: dict[str, Any] = {
         "required": True,
         "content": {
             **{
-                kind: {"schema": IMAGE}
-                for kind in ("image/jpeg", "image/png", "image/webp", "image/tiff", "image/bmp")
+                kind: {"schema": IMAGE} for kind in ("image/jpeg", "image/png", "image/webp", "image/tiff", "image/bmp")
             },
             "multipart/form-data": {"schema": FORM_OF_IMAGES},
         },
@@ -85,9 +84,7 @@ async def read_whole(request: Request, limit_mib: int, within_s: float) -> bytes
     return b"".join([p async for p in received(request, within_s, limit_mib * MIB, too_large)])
 
 
-async def received(
-    request: Request, within_s: float, max_bytes: int, too_large: Exception
-) -> AsyncIterator[bytes]:
+async def received(request: Request, within_s: float, max_bytes: int, too_large: Exception) -> AsyncIterator[bytes]:
     """Yield the body as it arrives.
 
     Raises `too_large` as soon as the limit is exceeded, and TooSlow, so that a slow sender cannot occupy a place.

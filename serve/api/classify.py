@@ -16,11 +16,7 @@ from serve.api.answers import to_classes
 from serve.api.bodies import IMAGE_BODY, PROBLEMS
 from serve.api.headers import REQUEST_ID, deadline_of, request_id_of
 from serve.api.multipart import answer_images
-from serve.api.schemas import (
-    ClassifyAnswer,
-    ClassifyFormResponse,
-    ClassifyResponse,
-)
+from serve.api.schemas import ClassifyAnswer, ClassifyFormResponse, ClassifyResponse
 from serve.inference.engine import Engine
 
 MAX_CLASSES = 1000
@@ -31,12 +27,7 @@ BOX = rf"^{_NUMBER}(,{_NUMBER}){{3}}$"
 def router(engine: Engine) -> APIRouter:
     routes = APIRouter()
 
-    @routes.post(
-        "/v1/classify",
-        response_model=ClassifyAnswer,
-        responses=PROBLEMS,
-        openapi_extra=IMAGE_BODY,
-    )
+    @routes.post("/v1/classify", response_model=ClassifyAnswer, responses=PROBLEMS, openapi_extra=IMAGE_BODY)
     async def classify(
         request: Request,
         model: Annotated[
@@ -46,9 +37,7 @@ def router(engine: Engine) -> APIRouter:
                 json_schema_extra={"pattern": f"^{REF}$"},  # for OpenAPI; parse_ref validates
             ),
         ],
-        top: Annotated[
-            int, Query(ge=1, le=MAX_CLASSES, description="number of classes, best first")
-        ] = 5,
+        top: Annotated[int, Query(ge=1, le=MAX_CLASSES, description="number of classes, best first")] = 5,
         box: Annotated[
             str | None,
             Query(
@@ -58,11 +47,7 @@ def router(engine: Engine) -> APIRouter:
         ] = None,
     ) -> Response:
         """Classify one image, sent as the raw body, or each file of a form."""
-        deadline_s, request_id, box_xyxy_px = (
-            deadline_of(request),
-            request_id_of(request),
-            box_of(box),
-        )
+        deadline_s, request_id, box_xyxy_px = (deadline_of(request), request_id_of(request), box_of(box))
 
         async def answer(body: bytes) -> ClassifyResponse:
             classes = await engine.classify(body, model, box_xyxy_px, deadline_s, request_id)
@@ -82,7 +67,5 @@ def box_of(text: str | None) -> Box | None:
     sides = [float(part) for part in text.split(",")] if re.fullmatch(BOX, text) else [math.nan] * 4
     x1, y1, x2, y2 = sides
     if not (x1 < x2 and y1 < y2):
-        raise BadRequest(
-            f"invalid box '{text[:64]}': use x1,y1,x2,y2 in px, with x1 < x2 and y1 < y2"
-        )
+        raise BadRequest(f"invalid box '{text[:64]}': use x1,y1,x2,y2 in px, with x1 < x2 and y1 < y2")
     return x1, y1, x2, y2

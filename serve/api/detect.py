@@ -23,27 +23,15 @@ DetectorRef = Annotated[
     ),
 ]
 MinScore = Annotated[
-    float | None,
-    Query(
-        ge=0, le=1, description="minimum score of a detection; default: the model's own thresholds"
-    ),
+    float | None, Query(ge=0, le=1, description="minimum score of a detection; default: the model's own thresholds")
 ]
 
 
 def router(engine: Engine) -> APIRouter:
     routes = APIRouter()
 
-    @routes.post(
-        "/v1/detect",
-        response_model=DetectAnswer,
-        responses=PROBLEMS,
-        openapi_extra=IMAGE_BODY,
-    )
-    async def detect(
-        request: Request,
-        model: DetectorRef,
-        min_score: MinScore = None,
-    ) -> Response:
+    @routes.post("/v1/detect", response_model=DetectAnswer, responses=PROBLEMS, openapi_extra=IMAGE_BODY)
+    async def detect(request: Request, model: DetectorRef, min_score: MinScore = None) -> Response:
         """Detect in one image, sent as the raw body, or in each file of a form."""
         deadline_s, request_id = deadline_of(request), request_id_of(request)
 

@@ -19,13 +19,7 @@ from serve.api.bodies import FULL, IMAGE_BODY, PROBLEMS
 from serve.api.detect import DetectorRef, MinScore
 from serve.api.headers import REQUEST_ID, deadline_of, request_id_of
 from serve.api.multipart import FileResult, answer_image, each_file, is_form
-from serve.api.schemas import (
-    DetectResponse,
-    FoundImages,
-    UploadAnswer,
-    UploadFormResponse,
-    UploadResponse,
-)
+from serve.api.schemas import DetectResponse, FoundImages, UploadAnswer, UploadFormResponse, UploadResponse
 from serve.inference.engine import Engine
 from serve.uploads.uploads import Recording, Uploads, recorded, wait_for_rows
 
@@ -40,9 +34,7 @@ def router(engine: Engine, uploads: Uploads) -> APIRouter:
         "/v1/images",
         response_model=UploadAnswer,
         status_code=201,
-        responses={200: {"model": UploadAnswer, "description": "the image was already stored"}}
-        | PROBLEMS
-        | FULL,
+        responses={200: {"model": UploadAnswer, "description": "the image was already stored"}} | PROBLEMS | FULL,
         openapi_extra=IMAGE_BODY,
     )
     async def upload(
@@ -58,12 +50,7 @@ def router(engine: Engine, uploads: Uploads) -> APIRouter:
         ] = "",
         min_score: MinScore = None,
         wait_s: Annotated[
-            float,
-            Query(
-                ge=0,
-                le=MAX_WAIT_S,
-                description="maximum wait for the rows to be in the tables, in s",
-            ),
+            float, Query(ge=0, le=MAX_WAIT_S, description="maximum wait for the rows to be in the tables, in s")
         ] = 0.0,
     ) -> Response:
         """Detect in one image, sent as the raw body, or in each file of a form; store images and detections."""
@@ -120,8 +107,5 @@ class StoredImage(NamedTuple):
 
 
 def _form_response(files: Sequence[FileResult[StoredImage]]) -> UploadFormResponse:
-    results = [
-        file._asdict() | {"answer": file.answer.response() if file.answer else None}
-        for file in files
-    ]
+    results = [file._asdict() | {"answer": file.answer.response() if file.answer else None} for file in files]
     return UploadFormResponse.model_validate({"results": results})

@@ -97,9 +97,7 @@ def _status(store: ModelStore, name: str, serving: Serving) -> WireModelStatus:
     return WireModelStatus(name=name, versions=versions, failures=failures)
 
 
-def _version(
-    store: ModelStore, version: VersionId, aliases: dict[str, str], serving: Serving
-) -> WireVersion:
+def _version(store: ModelStore, version: VersionId, aliases: dict[str, str], serving: Serving) -> WireVersion:
     described = store.describe(version)
     info = described.info
     return WireVersion(
@@ -135,9 +133,7 @@ class ShareStep(Step):
     percent: float = Field(ge=0, le=100, description="share of the alias's requests; 0 ends it")
 
 
-def read_router(
-    engine: Engine, rollouts: RolloutControls | None, pools: OtherPools | None = None
-) -> APIRouter:
+def read_router(engine: Engine, rollouts: RolloutControls | None, pools: OtherPools | None = None) -> APIRouter:
     """Return the routes that change nothing."""
     routes = APIRouter(tags=["models"])
 
@@ -157,9 +153,7 @@ def read_router(
         return await engine.lookups.run(model_detail, engine, name, about)
 
     @routes.get("/v1/models/{name}/events", responses={404: PROBLEMS[404]})
-    async def model_events(
-        name: Name, most: Annotated[int, Query(ge=1, le=1000)] = 20
-    ) -> list[Event]:
+    async def model_events(name: Name, most: Annotated[int, Query(ge=1, le=1000)] = 20) -> list[Event]:
         """Return the completed and refused operations on its aliases, newest first."""
         return await engine.lookups.run(events, engine.store, name, most)
 
@@ -174,9 +168,7 @@ def read_router(
     return routes
 
 
-def control_router(
-    engine: Engine, rollouts: RolloutControls | None, pools: OtherPools | None = None
-) -> APIRouter:
+def control_router(engine: Engine, rollouts: RolloutControls | None, pools: OtherPools | None = None) -> APIRouter:
     """Return the routes that move aliases; only `reload` without a rollout (an engine without a cluster)."""
     routes = APIRouter(
         tags=["rollout"],

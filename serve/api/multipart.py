@@ -74,9 +74,7 @@ async def files_of(request: Request, limits: Limits, admit: Admit) -> AsyncItera
     ImageTooLarge over FORM_FULL_FILES * body_mib; TooSlow. The rest is then not read.
     """
     limit_mib = FORM_FULL_FILES * limits.body_mib
-    too_large = ImageTooLarge(
-        f"the form is over the limit of {limit_mib} MiB: send the images in several requests"
-    )
+    too_large = ImageTooLarge(f"the form is over the limit of {limit_mib} MiB: send the images in several requests")
     form = _Form(request, limits.body_mib, admit)
     with contextlib.closing(form):
         async for part in received(request, limits.body_s, limit_mib * MIB, too_large):
@@ -133,9 +131,7 @@ class _Form:
         if not self._ended:
             raise BadRequest("the form is truncated: its closing boundary is missing")
         if not self._count:
-            raise BadRequest(
-                "the form has no file: use curl --form image=@a.jpg --form image=@b.jpg"
-            )
+            raise BadRequest("the form has no file: use curl --form image=@a.jpg --form image=@b.jpg")
 
     def close(self) -> None:
         """Release the places of files that were not yielded."""
@@ -163,14 +159,10 @@ class _Form:
         self._disposition = b""
         name = _text(options.get(b"name", b""))
         if b"filename" not in options:
-            raise BadRequest(
-                f"form field {name[:MAX_QUOTED]!r} is not a file; send parameters in the query"
-            )
+            raise BadRequest(f"form field {name[:MAX_QUOTED]!r} is not a file; send parameters in the query")
         self._count += 1
         if self._count > FORM_FILES:
-            raise BadRequest(
-                f"more than {FORM_FILES} files in a form: send the images in several requests"
-            )
+            raise BadRequest(f"more than {FORM_FILES} files in a form: send the images in several requests")
         self._file = FormFile(_text(options[b"filename"]) or name)
         try:
             self._file.slot.enter_context(self._admit())
@@ -218,9 +210,7 @@ class FileResult(NamedTuple, Generic[A]):
     problem: Problem | None = None
 
 
-async def answer_images(
-    engine: Engine, request: Request, answer: Answer[A], form: Callable[..., F]
-) -> A | F:
+async def answer_images(engine: Engine, request: Request, answer: Answer[A], form: Callable[..., F]) -> A | F:
     """Return `answer(…)` of the image that is the body, or the results of each file of a form as a `form`.
 
     Raises the errors of `answer_image` or of `each_file`.
@@ -254,9 +244,7 @@ async def each_file(engine: Engine, request: Request, answer: Answer[A]) -> list
             response = of_error(error)
         except Exception as error:
             log.exception("form_file_failed", name=file.name[:MAX_QUOTED])
-            response = problem(
-                500, "InternalError", f"{type(error).__name__}; see the replica's log"
-            )
+            response = problem(500, "InternalError", f"{type(error).__name__}; see the replica's log")
         else:
             return FileResult(file.name, 200, answer=result)
         detail = Problem.model_validate_json(bytes(response.body))

@@ -38,11 +38,7 @@ def health_router(engine: Engine, pools: OtherPools | None = None) -> APIRouter:
         """
         serving = await serving_everywhere(engine.serving(), pools)
         serving.require_ready(engine.store.url)
-        return {
-            "status": "ready",
-            "loaded": sorted(set(serving.loaded)),
-            "failures": serving.failures,
-        }
+        return {"status": "ready", "loaded": sorted(set(serving.loaded)), "failures": serving.failures}
 
     return routes
 
@@ -51,9 +47,7 @@ Gather = Callable[[], Awaitable[Mapping[str, str]]]
 """Returns the exposition of each replica, by replica name."""
 
 
-def metrics_router(
-    engine: Engine, rollouts: RolloutControls | None, gather: Gather | None
-) -> APIRouter:
+def metrics_router(engine: Engine, rollouts: RolloutControls | None, gather: Gather | None) -> APIRouter:
     routes = APIRouter(tags=["metrics"])
 
     @routes.get("/metrics", response_class=Response)

@@ -49,11 +49,7 @@ def status_of(error: ResightError) -> int:
 
 
 def problem(
-    status: int,
-    kind: str,
-    detail: str,
-    headers: dict[str, str] | None = None,
-    errors: Mapping[str, str] | None = None,
+    status: int, kind: str, detail: str, headers: dict[str, str] | None = None, errors: Mapping[str, str] | None = None
 ) -> Response:
     """Return a problem response; `kind` is the error's class name, `errors` are messages by field."""
     words = "".join(f" {c.lower()}" if c.isupper() else c for c in kind).strip()

@@ -173,9 +173,7 @@ class WireFoundImage(Wire):
     path: str
     camera_id: str | None
     captured_at_local: str | None = Field(description="local time of the camera's clock, ISO 8601")
-    captured_at_corrected: str | None = Field(
-        description="the same with the clock offset of its deployment"
-    )
+    captured_at_corrected: str | None = Field(description="the same with the clock offset of its deployment")
     status: Literal["ok", "empty", "failed", "missing"] = Field(
         description="ok: the view shows a detection; empty: none; missing: it has no result"
     )

@@ -38,9 +38,7 @@ def is_seen_elsewhere(headers: Headers, origins: Collection[str]) -> bool:
     host = headers.get("host", "")
     own = [origin.partition("://")[2] for origin in origins]
     crosses = headers.get("sec-fetch-site") == "cross-site"
-    return not (_is_fixed(host) or host in own) or (
-        crosses and headers.get("sec-fetch-mode") != "navigate"
-    )
+    return not (_is_fixed(host) or host in own) or (crosses and headers.get("sec-fetch-mode") != "navigate")
 
 
 def require_same_origin(headers: Headers) -> None:

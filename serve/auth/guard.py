@@ -24,31 +24,11 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Send
 from starlette.types import Scope as Connection
 
-from model_store.errors import (
-    Forbidden,
-    ResightError,
-    StorageError,
-    StorageUnreachable,
-    Unauthorized,
-)
+from model_store.errors import Forbidden, ResightError, StorageError, StorageUnreachable, Unauthorized
 from serve.api.refusal import refusal
-from serve.auth.browsers import (
-    SAFE_METHODS,
-    is_foreign,
-    is_seen_elsewhere,
-    login_redirect,
-    require_same_origin,
-)
+from serve.auth.browsers import SAFE_METHODS, is_foreign, is_seen_elsewhere, login_redirect, require_same_origin
 from serve.auth.scopes import IDENTITY, LOCAL, OPERATOR, STALE_S, Identity, TokenScope
-from serve.auth.sessions import (
-    RENEW_S,
-    SESSION_S,
-    Session,
-    parse_session,
-    person_name,
-    session_value,
-    set_cookie,
-)
+from serve.auth.sessions import RENEW_S, SESSION_S, Session, parse_session, person_name, session_value, set_cookie
 from serve.auth.tokens import KEY_BYTES, KEY_FILE, StoredToken, TokenFile, digest
 from serve.models.resolver import loads_if
 from serve.settings import Settings
@@ -105,9 +85,7 @@ class Access:
     Sessions are signed with the key next to the file; without a file, they end with this process.
     """
 
-    def __init__(
-        self, secret: str = "", file: TokenFile | None = None, required: bool = False
-    ) -> None:
+    def __init__(self, secret: str = "", file: TokenFile | None = None, required: bool = False) -> None:
         own = secret.strip().encode("utf-8", "surrogateescape")
         self._secret = ((OPERATOR, digest(own), ALL_SCOPES),) if own else ()
         self._file = file
@@ -209,18 +187,14 @@ class Access:
         for token in self._tokens or ():
             yield token.name, token.sha256, frozenset(token.scopes)
 
-    def _credential(
-        self, token: bytes, has_session: bool = False
-    ) -> tuple[str, str, frozenset[TokenScope]]:
+    def _credential(self, token: bytes, has_session: bool = False) -> tuple[str, str, frozenset[TokenScope]]:
         """Return name, hash and scopes of a token. Compares with all tokens, in constant time.
 
         Raises Unauthorized. Raises StorageUnreachable if the tokens have not been read yet, and there is a token, or a
         session that could not be checked.
         """
         if not token and not (has_session and self._unread):
-            raise Unauthorized(
-                "send the header 'Authorization: Bearer TOKEN'; 'resight tokens add' makes one"
-            )
+            raise Unauthorized("send the header 'Authorization: Bearer TOKEN'; 'resight tokens add' makes one")
         sent, names = digest(token), list[str]()
         granted: frozenset[TokenScope] = frozenset()
         for name, sha256, scopes in self._stored():
@@ -235,8 +209,7 @@ class Access:
                 "'resight tokens list' on the server to see why"
             )
         raise Unauthorized(
-            "unknown or revoked token; send 'Authorization: Bearer TOKEN' with one of "
-            "'resight tokens list'"
+            "unknown or revoked token; send 'Authorization: Bearer TOKEN' with one of 'resight tokens list'"
         )
 
     async def update(self) -> None:
@@ -255,9 +228,7 @@ class Access:
     async def _read(self, file: TokenFile) -> None:
         started = monotonic()
         try:
-            tokens, key = await asyncio.get_running_loop().run_in_executor(
-                self._reader, _read, file
-            )
+            tokens, key = await asyncio.get_running_loop().run_in_executor(self._reader, _read, file)
         except Exception as error:  # no error may open the API
             self._needed = True
             self._keep(str(error) if isinstance(error, StorageError) else repr(type(error)))
@@ -324,9 +295,7 @@ class Guard:
     from a page of this site, and so must a login.
     """
 
-    def __init__(
-        self, app: ASGIApp, access: Access, origins: Collection[str] = (), prefix: str = ""
-    ) -> None:
+    def __init__(self, app: ASGIApp, access: Access, origins: Collection[str] = (), prefix: str = "") -> None:
         """`prefix` is the path at which the application is mounted, if the paths in `RULES` have it."""
         self.app = app
         self._access = access

@@ -25,9 +25,7 @@ SESSION_S = 12 * 60 * 60
 RENEW_S = 10 * 60
 """Age of a cookie in seconds from which an answer renews it."""
 MAX_PERSON_CHARS = 64
-_VALUE = re.compile(
-    r"(token|person)\.([01])\.([1-9][0-9]{0,11})\.([A-Za-z0-9_-]{2,344})\.[0-9a-f]{64}"
-)
+_VALUE = re.compile(r"(token|person)\.([01])\.([1-9][0-9]{0,11})\.([A-Za-z0-9_-]{2,344})\.[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,9 +44,7 @@ def serve_config(settings: Settings, host: str, port: int) -> dict[str, Any]:
             args["require_token"] = args["require_token"] or host not in LOOPBACK
             application["args"] = args | {"models": settings.models_url}
     except (OSError, UnicodeError, yaml.YAMLError, TypeError, KeyError, AttributeError) as error:
-        raise ClusterError(
-            f"{source} is not a Serve config like serve/app.yaml: {error!r}"[:1000]
-        ) from error
+        raise ClusterError(f"{source} is not a Serve config like serve/app.yaml: {error!r}"[:1000]) from error
     return config
 
 
@@ -100,9 +98,7 @@ def deploy(settings: Settings, state: ClusterState) -> None:
         if failed:
             raise ClusterError(f"{failed[0]}: {status[failed[0]].get('message', '')[:3000]}")
         time.sleep(0.3)
-    raise ClusterError(
-        f"the applications did not start within {DEPLOY_TIMEOUT_S} s: {status}"[:3000]
-    )
+    raise ClusterError(f"the applications did not start within {DEPLOY_TIMEOUT_S} s: {status}"[:3000])
 
 
 def application_status(dashboard_url: str) -> dict[str, Any]:

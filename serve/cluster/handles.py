@@ -48,10 +48,7 @@ class RayReplicas:
     """Implements `serve.rollout.steps.Replicas` on a cluster. `pool_of(name)` returns the current pool of a model."""
 
     def __init__(
-        self,
-        pool_of: Callable[[str], str],
-        pools: Collection[str] = (),
-        load_timeout_s: float = 300.0,
+        self, pool_of: Callable[[str], str], pools: Collection[str] = (), load_timeout_s: float = 300.0
     ) -> None:
         self._pool_of, self._load_timeout_s = pool_of, load_timeout_s
         self._pools = sorted({DEFAULT_POOL, *pools})
@@ -77,9 +74,7 @@ class RayReplicas:
     async def expositions(self) -> dict[str, str]:
         """Return the metrics of each replica by name. Replicas that do not answer in time are omitted."""
         pools = await asyncio.gather(*map(self._expositions, self._pools), return_exceptions=True)
-        return {
-            name: text for pool in pools if isinstance(pool, dict) for name, text in pool.items()
-        }
+        return {name: text for pool in pools if isinstance(pool, dict) for name, text in pool.items()}
 
     async def _expositions(self, pool: str) -> dict[str, str]:
         calls = self._handle(pool).broadcast("exposition")
@@ -87,12 +82,7 @@ class RayReplicas:
         return dict(answer for answer in answers if isinstance(answer, tuple))
 
     def _home(
-        self,
-        timeout_s: float,
-        version: VersionId,
-        method: str,
-        *more: Any,
-        deaths: int | None = None,
+        self, timeout_s: float, version: VersionId, method: str, *more: Any, deaths: int | None = None
     ) -> list[Any]:
         pool = self._pool_of(version.name)
         require_pool(version.name, pool, self._pools)
@@ -185,9 +175,7 @@ class RayPools:
                 raise
             except GONE as error:
                 if last:
-                    raise ModelNotReady(
-                        f"the pool '{pool}' cannot answer: {error}"[:500], SOON_S
-                    ) from error
+                    raise ModelNotReady(f"the pool '{pool}' cannot answer: {error}"[:500], SOON_S) from error
         raise AssertionError("unreachable")
 
     async def _require_alive(self, pool: str) -> None:
@@ -197,9 +185,7 @@ class RayPools:
         try:
             await asyncio.wait_for(self._handles[pool].serving.remote(), LOOK_TIMEOUT_S)
         except (TimeoutError, *GONE) as error:
-            raise ModelNotReady(
-                f"no replica of the pool '{pool}' answers; see 'resight status'", SOON_S
-            ) from error
+            raise ModelNotReady(f"no replica of the pool '{pool}' answers; see 'resight status'", SOON_S) from error
         self._answered_s[pool] = time.monotonic()
 
     async def serving(self) -> Serving:

@@ -27,14 +27,7 @@ import psutil
 from model_store.errors import ClusterError, StorageUnreachable
 from model_store.machine import usable_cores
 from model_store.storage import Folder
-from serve.cluster.ports import (
-    InnerPorts,
-    Ports,
-    inner_ports,
-    is_free,
-    preferred_or_free,
-    start_lock,
-)
+from serve.cluster.ports import InnerPorts, Ports, inner_ports, is_free, preferred_or_free, start_lock
 from serve.cluster.private_folder import private_folder, private_path
 from serve.embedded.home_lock import served_at
 from serve.node_environment import node_environment
@@ -72,9 +65,7 @@ LIGHT = {
 """
 
 
-def head_command(
-    gcs: int, dashboard: int, inner: InnerPorts, folder: Path, object_store_mib: int
-) -> list[str]:
+def head_command(gcs: int, dashboard: int, inner: InnerPorts, folder: Path, object_store_mib: int) -> list[str]:
     """Return the command that starts the head; `folder` is the cluster's private one."""
     return [
         # not the script `ray`: its shebang line does not work with every path of an environment
@@ -134,9 +125,7 @@ def authentication(settings: Settings) -> dict[str, str]:
 def token_path(settings: Settings) -> Path:
     """Return the path of the token file, created on first use and readable only by its user."""
     path = settings.ray_token_path
-    if not (
-        path.exists() and path.stat().st_size
-    ):  # an earlier version left an empty one if it was killed
+    if not (path.exists() and path.stat().st_size):  # an earlier version left an empty one if it was killed
         token = secrets.token_hex(32).encode()
         Folder(str(path.parent)).update(path.name, lambda old: old or token, mode=0o600)
     return path
@@ -301,9 +290,7 @@ def _has(process: psutil.Process, text: str) -> bool:
         return False
 
 
-def _end(
-    processes: Iterable[psutil.Process], signal: Callable[[psutil.Process], None], timeout_s: float
-) -> None:
+def _end(processes: Iterable[psutil.Process], signal: Callable[[psutil.Process], None], timeout_s: float) -> None:
     processes = list(processes)
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -339,9 +326,7 @@ def join(settings: Settings) -> None:
     os.environ.update(client_environment(settings))
 
 
-def _wait_until_up(
-    process: subprocess.Popen[bytes], state: ClusterState, settings: Settings, log_path: Path
-) -> None:
+def _wait_until_up(process: subprocess.Popen[bytes], state: ClusterState, settings: Settings, log_path: Path) -> None:
     """Wait until the dashboard accepts this cluster's token; that of another cluster would reject it."""
     import httpx2  # here: most commands only read the state
 

@@ -33,9 +33,7 @@ def private_folder() -> Path:
             folder.mkdir(mode=0o700)
         status = folder.lstat()
     except OSError as error:
-        raise ClusterError(
-            f"cannot create {folder}: {error}; set TMPDIR to another folder"
-        ) from error
+        raise ClusterError(f"cannot create {folder}: {error}; set TMPDIR to another folder") from error
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
         raise ClusterError(
             f"{folder} must be a folder of uid {os.geteuid()} with mode 0700; it is {stat.filemode(status.st_mode)} "

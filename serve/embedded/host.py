@@ -45,9 +45,7 @@ class EmbeddedHost:
         self._sandboxes = SandboxPool()
         self.replica = Replica()
         self._operator = RolloutOperator(args, self)
-        self.rollouts = RolloutClient(
-            lambda method, *words: getattr(self._operator, method)(*words), self._holder
-        )
+        self.rollouts = RolloutClient(lambda method, *words: getattr(self._operator, method)(*words), self._holder)
         self.engine = self.replica.engine = Engine(args, Traces.of_environment(), self.rollouts)
         self._tables = OwnTables(settings.tables_url, settings.models_url)
 
@@ -62,9 +60,7 @@ class EmbeddedHost:
         counted = self.engine.metrics.uploaded
         uploads = Uploads(settings.uploads_url, self._tables, counted, args.limits.free_mib)
         access = Access.of(settings, args.require_token)
-        return build_http_api(
-            self.engine, access, self.rollouts, cors_origins=args.cors_origins, uploads=uploads
-        )
+        return build_http_api(self.engine, access, self.rollouts, cors_origins=args.cors_origins, uploads=uploads)
 
     async def reload(self) -> None:
         """Follow the alias files now. Raises StorageUnreachable."""
@@ -93,11 +89,7 @@ class OwnReplica:
     """Implements `serve.rollout.steps.Replicas` with the replica of this process, for the operator's threads."""
 
     def __init__(
-        self,
-        replica: Replica,
-        loop: asyncio.AbstractEventLoop,
-        store: ModelStore,
-        load_timeout_s: float,
+        self, replica: Replica, loop: asyncio.AbstractEventLoop, store: ModelStore, load_timeout_s: float
     ) -> None:
         self._replica, self._loop, self._store = replica, loop, store
         self._load_timeout_s = load_timeout_s

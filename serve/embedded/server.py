@@ -56,9 +56,7 @@ async def serve(
         try:
             await host.start()
             others = _Others(mounted)
-            server = _Server(
-                _config(cancelled_with_client(_together(host.application(), others)), address)
-            )
+            server = _Server(_config(cancelled_with_client(_together(host.application(), others)), address))
             for received in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(received, setattr, server, "should_exit", True)
             ready(host)

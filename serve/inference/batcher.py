@@ -175,9 +175,7 @@ class Batcher(Generic[K, T, R]):
         self._queues: dict[Lane, FairQueue[K, T, R]] = {lane: FairQueue() for lane in Lane}
         self._lock = threading.Lock()
         shared = threading.Condition(self._lock)
-        self._changed = {
-            lane: threading.Condition(self._lock) if separate else shared for lane in Lane
-        }
+        self._changed = {lane: threading.Condition(self._lock) if separate else shared for lane in Lane}
         self._lingering: dict[Lane, set[K]] = {lane: set() for lane in Lane}
         self._bulk_credit = 0.0
         self._seconds_per_item = 0.05  # a guess until the first batch has run
@@ -185,10 +183,7 @@ class Batcher(Generic[K, T, R]):
         groups = [[Lane.ONLINE], [Lane.BULK]] if separate else [list(Lane)]
         self._threads = [
             threading.Thread(
-                target=self._work,
-                args=(lanes,),
-                name=f"{'-'.join(lane.value for lane in lanes)}-{i}",
-                daemon=True,
+                target=self._work, args=(lanes,), name=f"{'-'.join(lane.value for lane in lanes)}-{i}", daemon=True
             )
             for lanes in groups
             for i in range(workers)
@@ -204,9 +199,7 @@ class Batcher(Generic[K, T, R]):
         Raises Overloaded if the lane is full, and ModelNotReady if the lanes are closed. A future ends with
         DeadlinePassed if its deadline passes in the queue.
         """
-        tickets: list[Ticket[T, R]] = [
-            Ticket(item, self._bytes_of(item), deadline_s) for item in items
-        ]
+        tickets: list[Ticket[T, R]] = [Ticket(item, self._bytes_of(item), deadline_s) for item in items]
         size_bytes = sum(ticket.size_bytes for ticket in tickets)
         with self._lock:
             if self._closed:
@@ -333,9 +326,7 @@ def outcomes_of(
         return [outcomes_of(run, key, [item])[0] for item in items]
 
 
-def _deliver(
-    tickets: Sequence[Ticket[T, R]], outcomes: Sequence[R | BaseException], started_s: float
-) -> None:
+def _deliver(tickets: Sequence[Ticket[T, R]], outcomes: Sequence[R | BaseException], started_s: float) -> None:
     for ticket, outcome in zip(tickets, outcomes, strict=True):
         if isinstance(outcome, BaseException):
             ticket.fail(outcome)

@@ -102,18 +102,12 @@ class LogitsAnswer:
     errors: tuple[str | None, ...]
 
 
-def pack_answers(
-    model: ModelInfo, outcomes: Sequence[tuple[ImageResult, float] | BaseException]
-) -> ChunkAnswer:
+def pack_answers(model: ModelInfo, outcomes: Sequence[tuple[ImageResult, float] | BaseException]) -> ChunkAnswer:
     """Pack the outcomes of a detector, in order. Raises errors of the whole replica instead of packing them."""
     _raise_replica_error(outcomes)
-    detections = [
-        Detections.empty() if isinstance(o, BaseException) else o[0].detections for o in outcomes
-    ]
+    detections = [Detections.empty() if isinstance(o, BaseException) else o[0].detections for o in outcomes]
     times = [
-        (0.0, 0.0, 0.0)
-        if isinstance(o, BaseException)
-        else (o[1], o[0].inference_ms, o[0].postprocess_ms)
+        (0.0, 0.0, 0.0) if isinstance(o, BaseException) else (o[1], o[0].inference_ms, o[0].postprocess_ms)
         for o in outcomes
     ]
     return ChunkAnswer(
@@ -126,9 +120,7 @@ def pack_answers(
     )
 
 
-def pack_logits(
-    model: ModelInfo, outcomes: Sequence[tuple[ClassResult, float] | BaseException]
-) -> LogitsAnswer:
+def pack_logits(model: ModelInfo, outcomes: Sequence[tuple[ClassResult, float] | BaseException]) -> LogitsAnswer:
     """Pack the outcomes of a classifier, in order. Raises errors of the whole replica instead of packing them."""
     _raise_replica_error(outcomes)
     logits = np.full((len(outcomes), len(model.labels)), np.nan, np.float32)

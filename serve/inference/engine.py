@@ -30,14 +30,7 @@ from model_store.transform.preprocess import Prepared
 from serve.inference.admission import Admission
 from serve.inference.batcher import Lane
 from serve.inference.chunks import Chunk, ChunkAnswer, LogitsAnswer, pack_answers, pack_logits
-from serve.inference.results import (
-    Answer,
-    ClassAnswer,
-    ClassResult,
-    ImageResult,
-    TensorAnswer,
-    Timings,
-)
+from serve.inference.results import Answer, ClassAnswer, ClassResult, ImageResult, TensorAnswer, Timings
 from serve.inference.threads import Threads
 from serve.inference.workers import PendingImage, SharedImage, Workers
 from serve.models.alias_poller import AliasPoller
@@ -63,9 +56,7 @@ class Engine:
     `prover` is the rollout, which permits each load; None: versions are loaded without a proof.
     """
 
-    def __init__(
-        self, args: DetectArgs, traces: Traces | None = None, prover: Prover | None = None
-    ) -> None:
+    def __init__(self, args: DetectArgs, traces: Traces | None = None, prover: Prover | None = None) -> None:
         cv2.setNumThreads(1)
         self.args, self.traces = args, traces
         self.store = ModelStore(args.models or Settings().models_url)
@@ -94,9 +85,7 @@ class Engine:
         self.workers = Workers(args, lambda key, size: self.metrics.batch(key.version, size))
         self.batcher = self.workers.batcher
         self.admission = Admission(
-            args.limits,
-            lambda: self.batcher.wait_s(Lane.ONLINE),
-            lambda: self.metrics.failed(None, "Overloaded"),
+            args.limits, lambda: self.batcher.wait_s(Lane.ONLINE), lambda: self.metrics.failed(None, "Overloaded")
         )
         self.shadows = Shadows(self._detect_in_bulk)
         self._max_pixels = args.limits.megapixels * 1_000_000
@@ -148,11 +137,7 @@ class Engine:
         return pack_logits(classifier.info, outcomes)  # type: ignore[arg-type]
 
     async def detect(
-        self,
-        body: bytes,
-        ref: str | ResolvedModel,
-        deadline_s: float | None = None,
-        request_id: str = "",
+        self, body: bytes, ref: str | ResolvedModel, deadline_s: float | None = None, request_id: str = ""
     ) -> Answer:
         """Detect in one encoded image.
 
@@ -186,14 +171,10 @@ class Engine:
         """
         with self.observer.request(CLASSIFY, ref, request_id, bytes=len(body)) as request:
             request.model = model = await self.resolver.get(ref, sample_of(body))
-            request.answer = answer = await self._classify(
-                body, model, box_xyxy_px, deadline_s, shared
-            )
+            request.answer = answer = await self._classify(body, model, box_xyxy_px, deadline_s, shared)
         return answer
 
-    async def _detect(
-        self, body: bytes, resolved: ResolvedModel, sample: float, deadline_s: float | None
-    ) -> Answer:
+    async def _detect(self, body: bytes, resolved: ResolvedModel, sample: float, deadline_s: float | None) -> Answer:
         detector = resolved.detector
         image = self._pending(body, detector, deadline_s)
         result, queue_ms = await self.workers.image(Lane.ONLINE, detector, image)
@@ -273,9 +254,7 @@ class Engine:
         assert isinstance(result, ImageResult)
         return result.detections
 
-    def _pending(
-        self, body: bytes, detector: LoadedDetector, deadline_s: float | None = None
-    ) -> PendingImage:
+    def _pending(self, body: bytes, detector: LoadedDetector, deadline_s: float | None = None) -> PendingImage:
         max_px = self._max_pixels
         return PendingImage(lambda: detector.read(body, max_px), len(body), deadline_s)
 
@@ -293,7 +272,5 @@ def _require_crops(chunk: Chunk, classifier: Classifier) -> None:
 
 def sample_of(body: bytes) -> float:
     """Return a number from 0 to 1 by an image's bytes, so that a canary always gets the same images."""
-    digest = hashlib.blake2b(
-        body[-4096:], digest_size=8
-    ).digest()  # a checksum would not spread similar images
+    digest = hashlib.blake2b(body[-4096:], digest_size=8).digest()  # a checksum would not spread similar images
     return int.from_bytes(digest) / 2**64

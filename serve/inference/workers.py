@@ -85,10 +85,7 @@ class PendingImage:
     """
 
     def __init__(
-        self,
-        read: Callable[[], tuple[ImageFacts, Prepared]],
-        encoded_bytes: int,
-        deadline_s: float | None = None,
+        self, read: Callable[[], tuple[ImageFacts, Prepared]], encoded_bytes: int, deadline_s: float | None = None
     ) -> None:
         self._read, self._encoded_bytes, self.deadline_s = read, encoded_bytes, deadline_s
         self._done: tuple[ImageFacts, Prepared] | None = None
@@ -242,9 +239,7 @@ class Workers:
         finally:  # break the cycle of error, traceback and this frame, which would keep the image until a collection
             del future
 
-    async def images(
-        self, model: Loaded, prepared: Iterable[Prepared]
-    ) -> list[tuple[Result, float] | BaseException]:
+    async def images(self, model: Loaded, prepared: Iterable[Prepared]) -> list[tuple[Result, float] | BaseException]:
         """Return the outcomes of a run's images, in order. Raises Overloaded."""
         return await gather_futures(self.batcher.submit(*make_items(model, prepared), Lane.BULK))
 

@@ -202,9 +202,7 @@ class AliasPoller:
                 del self.failures[label]
         self.failures |= reading.failures
         only_versions = {**self.table.only_versions, **reading.only_versions}
-        self.table = replace(
-            self.table, only_versions={n: only for n, only in only_versions.items() if only}
-        )
+        self.table = replace(self.table, only_versions={n: only for n, only in only_versions.items() if only})
 
     def _forget(self, name: str) -> None:
         """Drop a model that has moved to another pool: its versions become idle here."""
@@ -228,9 +226,7 @@ class AliasPoller:
         if self.table.state(name).generation <= state.generation:
             self._switch(name, state.model_copy(update={"aliases": aliases}))
 
-    async def _can_follow(
-        self, name: str, alias: str, target: AliasState, digests: Mapping[str, str]
-    ) -> bool:
+    async def _can_follow(self, name: str, alias: str, target: AliasState, digests: Mapping[str, str]) -> bool:
         """Load the versions of an alias; return False, and record the reason, if one fails to load. Never raises."""
         if target.since is None and self._follows_rollout:
             return False

@@ -81,9 +81,7 @@ class LoadedModels:
         self._leases: dict[VersionId, dict[str, float]] = {}
         self._loads: dict[tuple[VersionId, str | None], asyncio.Task[None]] = {}
         self._one_load = asyncio.Lock()
-        self._loader = ThreadPoolExecutor(
-            1, "load", initializer=lower_thread_priority if low_priority else None
-        )
+        self._loader = ThreadPoolExecutor(1, "load", initializer=lower_thread_priority if low_priority else None)
 
     def __contains__(self, version: object) -> bool:
         return version in self._loaded
@@ -97,9 +95,7 @@ class LoadedModels:
         try:
             return self._loaded[version]
         except KeyError:
-            raise ModelNotReady(
-                f"{version} was released from this replica; send the request again", SOON_S
-            ) from None
+            raise ModelNotReady(f"{version} was released from this replica; send the request again", SOON_S) from None
 
     def use(self, version: VersionId) -> Loaded:
         """Return a loaded version and record its use. Raises ModelNotReady if it was released."""
@@ -174,13 +170,9 @@ class LoadedModels:
         return True
 
     async def _in_loader(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        return await asyncio.get_running_loop().run_in_executor(
-            self._loader, functools.partial(work, *args, **kwargs)
-        )
+        return await asyncio.get_running_loop().run_in_executor(self._loader, functools.partial(work, *args, **kwargs))
 
-    async def release_idle(
-        self, active: Collection[VersionId], warm: Collection[VersionId]
-    ) -> None:
+    async def release_idle(self, active: Collection[VersionId], warm: Collection[VersionId]) -> None:
         """Release idle versions: neither `active` nor leased.
 
         These are released after `retain_s` without use. If more than `idle_versions` are idle, the least recently

@@ -32,9 +32,7 @@ from serve.models.resolver import MAY_LOAD, loads_if
 UPLOADS = "/v1/images"
 IN_QUERY = ("/v1/detect", "/v1/classify", UPLOADS)
 """Paths with the model in the query parameter `model`."""
-_IN_PATH = re.compile(
-    rf"(?:/v1/models|/v2/models|/v2/repository/models)/({NAME.pattern})(?:[@:][^/]*)?(?:/.*)?"
-)
+_IN_PATH = re.compile(rf"(?:/v1/models|/v2/models|/v2/repository/models)/({NAME.pattern})(?:[@:][^/]*)?(?:/.*)?")
 _CONTROL = re.compile(r"/v1/models/[^/]+/.+")
 """Controls and events use the rollout and the store, so any replica answers them."""
 NOT_FORWARDED = (b"authorization", b"origin", b"cookie", b"content-length", b"transfer-encoding")
@@ -150,9 +148,7 @@ def model_of(scope: Scope) -> str | None:
 
 def forwarded(request: Request, body: bytes, deadline_s: float | None) -> ForwardedRequest:
     """Return the request to forward, with the remaining time as its timeout. Raises DeadlinePassed."""
-    headers = [
-        (k, v) for k, v in request.scope["headers"] if k not in (*NOT_FORWARDED, TIMEOUT.encode())
-    ]
+    headers = [(k, v) for k, v in request.scope["headers"] if k not in (*NOT_FORWARDED, TIMEOUT.encode())]
     headers.append((b"content-length", str(len(body)).encode()))
     if deadline_s is not None:
         left_ms = int((deadline_s - time.perf_counter()) * 1e3)
@@ -161,6 +157,4 @@ def forwarded(request: Request, body: bytes, deadline_s: float | None) -> Forwar
         headers.append((TIMEOUT.encode(), str(left_ms).encode()))
     scope: dict[str, Any] = dict(request.scope)
     path = scope["path"].removeprefix(scope.get("root_path", ""))
-    return ForwardedRequest(
-        scope["method"], path, scope["query_string"], headers, body, MAY_LOAD.get()
-    )
+    return ForwardedRequest(scope["method"], path, scope["query_string"], headers, body, MAY_LOAD.get())

@@ -33,9 +33,7 @@ def require_pool(name: str, pool: str, pools: Collection[str]) -> None:
 class Placement:
     """The placement that one replica has read: `own` is its pool, `pools` are all pools of the application."""
 
-    def __init__(
-        self, store: ModelStore, own: str = DEFAULT_POOL, pools: Collection[str] = ()
-    ) -> None:
+    def __init__(self, store: ModelStore, own: str = DEFAULT_POOL, pools: Collection[str] = ()) -> None:
         self.own, self.pools = own, frozenset({DEFAULT_POOL, *pools})
         self._store = store
         self._pools: dict[str, str] = {}

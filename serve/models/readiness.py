@@ -36,9 +36,7 @@ class Serving:
         A model or alias that fails does not make the others unready.
         """
         reasons = [
-            f"{label}: {why}"
-            for label, why in self.failures.items()
-            if not self.loaded or label.startswith(POOL)
+            f"{label}: {why}" for label, why in self.failures.items() if not self.loaded or label.startswith(POOL)
         ]
         if reasons:
             raise ModelNotReady("; ".join(reasons))

@@ -65,9 +65,7 @@ class ResolvedModel:
 class ModelResolver:
     """Resolves references with the current table of `aliases`; `lookups` are threads that read the store."""
 
-    def __init__(
-        self, store: ModelStore, models: LoadedModels, aliases: AliasPoller, lookups: Threads
-    ) -> None:
+    def __init__(self, store: ModelStore, models: LoadedModels, aliases: AliasPoller, lookups: Threads) -> None:
         self._store, self._models, self._aliases, self._lookups = store, models, aliases, lookups
         self._young_until: float | None = None
 
@@ -84,9 +82,7 @@ class ModelResolver:
             return await self._exact(VersionId(ref.name, ref.version or ""))
         await self._catch_up(ref.name)
         version, alias = self._resolve(ref, sample) or await self._resolve_new(text, ref, sample)
-        return (
-            ResolvedModel(self._models.use(version), alias) if alias else await self._exact(version)
-        )
+        return ResolvedModel(self._models.use(version), alias) if alias else await self._exact(version)
 
     def shadow(self, name: str, alias: str | None, sample: float) -> LoadedDetector | None:
         """Return the shadow that also gets this image, or None if there is none or it is not loaded."""
@@ -98,17 +94,14 @@ class ModelResolver:
     def _resolve(self, ref: ModelRef, sample: float) -> tuple[VersionId, str | None] | None:
         return self._aliases.table.resolve(ref, sample, self._models)
 
-    async def _resolve_new(
-        self, text: str, ref: ModelRef, sample: float
-    ) -> tuple[VersionId, str | None]:
+    async def _resolve_new(self, text: str, ref: ModelRef, sample: float) -> tuple[VersionId, str | None]:
         """Read the store again for an alias without a version here: it may be new, or may have failed to load."""
         await self._lookups.run(self._store.resolve, ref)
         await self._aliases.refresh()
         resolved = self._resolve(ref, sample)
         if resolved is None:
             reason = self._aliases.failures.get(
-                f"{ref.name}:{ref.alias}",
-                f"it is being proved, or was refused: see GET /v1/models/{ref.name}",
+                f"{ref.name}:{ref.alias}", f"it is being proved, or was refused: see GET /v1/models/{ref.name}"
             )
             raise ModelNotReady(f"{text} cannot answer yet: {reason}", retry_after_s(reason))
         return resolved

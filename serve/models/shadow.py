@@ -43,10 +43,7 @@ class Agreement:
 
 
 def compare(
-    active: Detections,
-    candidate: Detections,
-    active_labels: Sequence[str],
-    candidate_labels: Sequence[str],
+    active: Detections, candidate: Detections, active_labels: Sequence[str], candidate_labels: Sequence[str]
 ) -> Agreement:
     """Compare the detections of one image; pass only those above each version's display thresholds.
 
@@ -54,10 +51,7 @@ def compare(
     """
     pairs = _pairs(active, candidate)
     shifts = [float(candidate.scores[j]) - float(active.scores[i]) for i, j in pairs]
-    flips = sum(
-        active_labels[active.class_ids[i]] != candidate_labels[candidate.class_ids[j]]
-        for i, j in pairs
-    )
+    flips = sum(active_labels[active.class_ids[i]] != candidate_labels[candidate.class_ids[j]] for i, j in pairs)
     return Agreement(
         images=1,
         matched=len(pairs),
@@ -71,9 +65,7 @@ def compare(
 
 def _pairs(active: Detections, candidate: Detections) -> list[tuple[int, int]]:
     """Return pairs of matching positions, best IoU first; among equal IoUs the higher-ranked detection comes first."""
-    overlap = iou(
-        active.boxes_xyxy[:, np.newaxis].astype(np.float64), candidate.boxes_xyxy.astype(np.float64)
-    )
+    overlap = iou(active.boxes_xyxy[:, np.newaxis].astype(np.float64), candidate.boxes_xyxy.astype(np.float64))
     order = np.argsort(-overlap, axis=None, kind="stable")
     rows: set[int] = set()
     columns: set[int] = set()
@@ -111,9 +103,7 @@ class Shadows:
         self._waiting: set[asyncio.Task[None]] = set()
         self.tallies: dict[tuple[VersionId, VersionId], ShadowCounts] = defaultdict(ShadowCounts)
 
-    def start(
-        self, body: bytes, active: LoadedDetector, seen: Detections, candidate: LoadedDetector
-    ) -> None:
+    def start(self, body: bytes, active: LoadedDetector, seen: Detections, candidate: LoadedDetector) -> None:
         """Start a comparison in the background, or count it as dropped."""
         counts = self.tallies[active.info.id, candidate.info.id]
         if len(self._waiting) >= MAX_WAITING:
@@ -128,12 +118,7 @@ class Shadows:
             task.cancel()
 
     async def _compare(
-        self,
-        body: bytes,
-        active: LoadedDetector,
-        seen: Detections,
-        candidate: LoadedDetector,
-        counts: ShadowCounts,
+        self, body: bytes, active: LoadedDetector, seen: Detections, candidate: LoadedDetector, counts: ShadowCounts
     ) -> None:
         try:
             found = await self._detect(body, candidate)
@@ -142,12 +127,7 @@ class Shadows:
             log.warning("shadow_failed", version=str(candidate.info.id), error=str(error)[:300])
             return
         counts.agreement = counts.agreement.plus(
-            compare(
-                _shown(seen, active),
-                _shown(found, candidate),
-                active.info.labels,
-                candidate.info.labels,
-            )
+            compare(_shown(seen, active), _shown(found, candidate), active.info.labels, candidate.info.labels)
         )
 
 

@@ -48,15 +48,9 @@ class Metrics:
             registry=registry,
         )
         self._batches = Histogram(
-            "resight_batch_size",
-            "Images of a batch that have a result",
-            MODEL,
-            buckets=SIZES,
-            registry=registry,
+            "resight_batch_size", "Images of a batch that have a result", MODEL, buckets=SIZES, registry=registry
         )
-        self._bulk = Counter(
-            "resight_bulk_images", "Images of archive runs", MODEL, registry=registry
-        )
+        self._bulk = Counter("resight_bulk_images", "Images of archive runs", MODEL, registry=registry)
         self._uploads = Counter(
             "resight_uploads",
             "Uploaded images: kept, and whether their rows were recorded",
@@ -137,23 +131,15 @@ def engine_state(engine: Engine) -> Iterator[Metric]:
         aliases = ",".join(engine.aliases.table.aliases_of(version))
         labels = {"model": version.name, "version": version.version, "aliases": aliases}
         loaded.add_sample(loaded.name, labels, 1)
-    failing = Metric(
-        "resight_failing_aliases", "Aliases that do not serve the version that is set", "gauge"
-    )
+    failing = Metric("resight_failing_aliases", "Aliases that do not serve the version that is set", "gauge")
     failing.add_sample(failing.name, {}, len(engine.aliases.failures))
     yield from (depth, loaded, failing, *_shadows(engine))
 
 
 def _shadows(engine: Engine) -> Iterator[Metric]:
-    images = Metric(
-        "resight_shadow_images", "Images for a shadow: compared, dropped or failed", "counter"
-    )
+    images = Metric("resight_shadow_images", "Images for a shadow: compared, dropped or failed", "counter")
     boxes = Metric("resight_shadow_boxes", "Boxes of active version and shadow", "counter")
-    shift = Metric(
-        "resight_shadow_score_shift",
-        "Sum of absolute score differences over matched boxes",
-        "counter",
-    )
+    shift = Metric("resight_shadow_score_shift", "Sum of absolute score differences over matched boxes", "counter")
     for (active, candidate), counts in engine.shadows.tallies.items():
         who = {"model": active.name, "version": active.version, "shadow": candidate.version}
         agreement = counts.agreement
@@ -186,9 +172,7 @@ def merged(texts: Mapping[str, str], swaps: Mapping[tuple[str, str], int], refus
     families: dict[str, Metric] = {}
     for replica, text in sorted(texts.items()):
         for family in text_string_to_metric_families(text):
-            target = families.setdefault(
-                family.name, Metric(family.name, family.documentation, family.type)
-            )
+            target = families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
             for sample in family.samples:
                 if not sample.name.endswith("_created"):
                     labels = {**sample.labels, "replica": replica}
@@ -197,9 +181,7 @@ def merged(texts: Mapping[str, str], swaps: Mapping[tuple[str, str], int], refus
     for (kind, outcome), count in sorted(swaps.items()):
         rollouts.add_sample("resight_rollouts_total", {"kind": kind, "outcome": outcome}, count)
     registry = CollectorRegistry()
-    failing = Metric(
-        "resight_refused_aliases", "Aliases with a file that the rollout does not follow", "gauge"
-    )
+    failing = Metric("resight_refused_aliases", "Aliases with a file that the rollout does not follow", "gauge")
     failing.add_sample(failing.name, {}, refused)
     registry.register(_Families([*families.values(), rollouts, failing]))
     return generate_latest(registry).decode()

@@ -48,9 +48,7 @@ class Observer:
         self._metrics, self._traces = metrics, traces
 
     @contextlib.contextmanager
-    def request(
-        self, kind: RequestKind, ref: str, request_id: str, **fields: int
-    ) -> Iterator[Observation]:
+    def request(self, kind: RequestKind, ref: str, request_id: str, **fields: int) -> Iterator[Observation]:
         """Observe the request that the block answers; `fields` are added to the log of its answer."""
         observation, began_ns = Observation(), time.time_ns()
         traces = self._traces if kind.span else None
@@ -87,14 +85,7 @@ class Observer:
             self._metrics.failed(None, type(error).__name__)
             raise
 
-    def _failed(
-        self,
-        event: str,
-        ref: str,
-        model: ResolvedModel | None,
-        request_id: str,
-        error: BaseException,
-    ) -> str:
+    def _failed(self, event: str, ref: str, model: ResolvedModel | None, request_id: str, error: BaseException) -> str:
         """Count and log a request that was not answered; return the resolved version, or else the reference."""
         info, outcome = model.model.info if model else None, type(error).__name__
         name = str(info.id) if info else ref[:MAX_QUOTED]

@@ -49,9 +49,7 @@ class Traces:
         provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         return cls(provider)
 
-    def answered(
-        self, what: str, began_ns: int, request_id: str, answer: Answer | ClassAnswer
-    ) -> None:
+    def answered(self, what: str, began_ns: int, request_id: str, answer: Answer | ClassAnswer) -> None:
         """Record an image that has just been answered; `began_ns` is a time of time.time_ns."""
         from opentelemetry.trace import set_span_in_context
 
@@ -65,9 +63,7 @@ class Traces:
             at_ns = ends_ns
         span.end(max(at_ns, time.time_ns()))
 
-    def failed(
-        self, what: str, began_ns: int, request_id: str, model: str, error: BaseException
-    ) -> None:
+    def failed(self, what: str, began_ns: int, request_id: str, model: str, error: BaseException) -> None:
         """Record an image that was not answered; `model` is the requested one."""
         from opentelemetry.trace import StatusCode
 
@@ -84,9 +80,7 @@ class Traces:
     def _span(self, what: str, began_ns: int, attributes: dict[str, Any]) -> Any:
         from opentelemetry.trace import SpanKind
 
-        return self._tracer.start_span(
-            what, kind=SpanKind.SERVER, attributes=attributes, start_time=began_ns
-        )
+        return self._tracer.start_span(what, kind=SpanKind.SERVER, attributes=attributes, start_time=began_ns)
 
 
 def stages(answer: Answer | ClassAnswer) -> tuple[str, ...]:

@@ -44,9 +44,7 @@ class Accepted(Frozen):
     prepared: PreparedOperation
 
 
-def record(
-    store: ModelStore, outcome: Outcome, before: AliasState | None, after: AliasState | None
-) -> None:
+def record(store: ModelStore, outcome: Outcome, before: AliasState | None, after: AliasState | None) -> None:
     """Write an event, unless its model has no folder. Raises StorageUnreachable, also for a store without models."""
     name = outcome.operation.name
     if not store.folder.exists(name):

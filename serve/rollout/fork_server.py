@@ -105,9 +105,7 @@ def _bounded_memory() -> Iterator[None]:
 def _failure(version: str, error: BaseException) -> dict[str, Any]:
     """Return class and message; the message must be stable, since a repeated refusal is reported once."""
     if any(_is_of_memory(cause) for cause in _causes(error)):
-        message = (
-            f"{version} needs more memory than is free here: free some, or use a machine with more"
-        )
+        message = f"{version} needs more memory than is free here: free some, or use a machine with more"
         return {"error": ModelRefused.__name__, "message": message}
     return {"error": type(error).__name__, "message": str(error) or repr(error)}
 

@@ -36,9 +36,7 @@ class Operation(Frozen):
 
     @model_validator(mode="after")
     def _complete(self) -> Operation:
-        needs = self.kind in NEEDS_VERSION or (
-            self.kind in ("canary", "shadow") and self.percent > 0
-        )
+        needs = self.kind in NEEDS_VERSION or (self.kind in ("canary", "shadow") and self.percent > 0)
         if needs and self.version is None:
             raise ValueError(f"{self.kind} needs a version")
         return self

@@ -121,9 +121,7 @@ class RolloutOperator:
         self._rollout = Rollout(store, self._host.replicas(store, args), self._proved)
         self._watcher = AliasWatcher(store)
         home = Folder(str(Settings().home_path / "proofs"))
-        self._proofs = Proofs(
-            store, home, self._prove_isolated, self._hardware, self._host.is_alive
-        )
+        self._proofs = Proofs(store, home, self._prove_isolated, self._hardware, self._host.is_alive)
 
     async def ask(self, outcome: Outcome) -> Outcome | ResightError:
         """Begin an operation, once for each id. It is in the store before this returns.
@@ -205,9 +203,7 @@ class RolloutOperator:
         error = None if task.cancelled() else task.exception()
         if error or task.cancelled():
             self._outcomes.pop(outcome_id, None)
-            log.error(
-                "operation_failed", id=outcome_id, error=repr(error) if error else "cancelled"
-            )
+            log.error("operation_failed", id=outcome_id, error=repr(error) if error else "cancelled")
 
     async def _do(self, outcome: Outcome, prepared: PreparedOperation) -> None:
         started, operation = time.perf_counter(), outcome.operation
@@ -234,9 +230,7 @@ class RolloutOperator:
             self._start(self._record_later(done, before, after))
         self._outcomes[done.id] = done
 
-    async def _recorded(
-        self, done: Outcome, before: AliasState | None, after: AliasState | None
-    ) -> bool:
+    async def _recorded(self, done: Outcome, before: AliasState | None, after: AliasState | None) -> bool:
         try:
             await asyncio.to_thread(record, self._store, done, before, after)
             await asyncio.to_thread(remove_operation, self._store, done)
@@ -245,9 +239,7 @@ class RolloutOperator:
             log.error("event_not_recorded", error=str(error), outcome=done.id)
             return False
 
-    async def _record_later(
-        self, done: Outcome, before: AliasState | None, after: AliasState | None
-    ) -> None:
+    async def _record_later(self, done: Outcome, before: AliasState | None, after: AliasState | None) -> None:
         deadline = time.monotonic() + RESUME_S
         while time.monotonic() < deadline:
             await asyncio.sleep(self._args.poll_s)
@@ -277,9 +269,7 @@ class RolloutOperator:
 
     def _left_open(self) -> list[Accepted]:
         left: list[Accepted] = []
-        for name, of_model in groupby(
-            open_operations(self._store), lambda a: a.outcome.operation.name
-        ):
+        for name, of_model in groupby(open_operations(self._store), lambda a: a.outcome.operation.name):
             recorded = recorded_ids(self._store, name)
             for accepted in of_model:
                 if accepted.outcome.id in recorded:
@@ -315,9 +305,7 @@ class RolloutOperator:
         due = await asyncio.to_thread(self._watcher.due)
         open_ = [outcome.operation for outcome in self._open()]
         new = [operation for operation in due if operation not in open_]
-        for operation in new[
-            : max(0, MAX_OPERATIONS // 2 - len(open_))
-        ]:  # the others are for requests
+        for operation in new[: max(0, MAX_OPERATIONS // 2 - len(open_))]:  # the others are for requests
             await self.ask(new_outcome(operation))
 
     async def _poll(self) -> None:

@@ -21,22 +21,9 @@ from typing import Any
 import structlog
 from pydantic import ValidationError
 
-from model_store.errors import (
-    SOON_S,
-    ModelError,
-    ModelNotReady,
-    ModelRefused,
-    Overloaded,
-    ResightError,
-    StorageError,
-)
+from model_store.errors import SOON_S, ModelError, ModelNotReady, ModelRefused, Overloaded, ResightError, StorageError
 from model_store.frozen import Frozen
-from model_store.inference_key import (
-    CLASSIFIER_NUMERICS,
-    NUMERICS_VERSION,
-    canonical_json,
-    sha256_hex,
-)
+from model_store.inference_key import CLASSIFIER_NUMERICS, NUMERICS_VERSION, canonical_json, sha256_hex
 from model_store.libraries import library_versions
 from model_store.machine import cpu_name
 from model_store.names import VersionId

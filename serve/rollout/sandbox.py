@@ -39,9 +39,7 @@ class Sandbox:
         self._starting, self._stopped = threading.Lock(), False
         self.turn = threading.RLock()
 
-    def prove(
-        self, url: str, version: VersionId, threads: int, limit_s: float, digest: str = ""
-    ) -> Proof:
+    def prove(self, url: str, version: VersionId, threads: int, limit_s: float, digest: str = "") -> Proof:
         """Prove a version.
 
         Raises the ResightError of `prove`; ModelRefused if the process ended or raised any other error; ModelNotReady
@@ -53,9 +51,7 @@ class Sandbox:
                 answer = self._send(json.dumps(request).encode() + b"\n", limit_s)
             except TimeoutError:
                 self._close()
-                raise ModelNotReady(
-                    f"{version} did not load and probe within {limit_s:g} s"
-                ) from None
+                raise ModelNotReady(f"{version} did not load and probe within {limit_s:g} s") from None
         if "proof" in answer:
             return Proof(**answer["proof"])
         if self._stopped:
@@ -134,9 +130,7 @@ class SandboxPool:
     def __init__(self) -> None:
         self._sandboxes = [Sandbox() for _ in range(LANES)]
 
-    def prove(
-        self, url: str, version: VersionId, threads: int, limit_s: float, digest: str = ""
-    ) -> Proof:
+    def prove(self, url: str, version: VersionId, threads: int, limit_s: float, digest: str = "") -> Proof:
         """Prove as `Sandbox.prove` does; `limit_s` counts from the start of the proof."""
         for sandbox in itertools.cycle(self._sandboxes):
             if sandbox.turn.acquire(timeout=OVERTAKE_S):

@@ -58,9 +58,7 @@ class ModelState(Frozen):
     aliases: dict[str, AliasState] = {}
     digests: dict[str, str] = {}
 
-    def with_alias(
-        self, alias: str, state: AliasState | None, digests: Mapping[str, str] | None = None
-    ) -> ModelState:
+    def with_alias(self, alias: str, state: AliasState | None, digests: Mapping[str, str] | None = None) -> ModelState:
         """Return the next generation with this alias changed, or removed if `state` is None.
 
         Digests of versions that no alias names are dropped.
@@ -105,9 +103,7 @@ def read_state(store: ModelStore, name: str) -> ModelState:
         return _merged(store, name, wanted, None)
 
 
-def update_state(
-    store: ModelStore, name: str, change: Callable[[ModelState], ModelState]
-) -> ModelState:
+def update_state(store: ModelStore, name: str, change: Callable[[ModelState], ModelState]) -> ModelState:
     """Apply `change` to the current state in the files, write the result and return it.
 
     Nothing is written if `change` returns its argument, or raises. Raises the errors of `read_state`, Conflict,
@@ -124,9 +120,7 @@ def update_state(
     return written[0]
 
 
-def _merged(
-    store: ModelStore, name: str, wanted: Mapping[str, str], data: bytes | None
-) -> ModelState:
+def _merged(store: ModelStore, name: str, wanted: Mapping[str, str], data: bytes | None) -> ModelState:
     try:
         state = ModelState() if data is None else ModelState.model_validate_json(data)
     except ValidationError as error:

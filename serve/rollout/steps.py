@@ -23,14 +23,7 @@ from model_store.frozen import Frozen
 from model_store.names import VersionId, version_id
 from model_store.store import ModelStore
 from serve.rollout.operations import Operation
-from serve.rollout.state import (
-    MAX_PREVIOUS,
-    AliasState,
-    ModelState,
-    Share,
-    read_state,
-    update_state,
-)
+from serve.rollout.state import MAX_PREVIOUS, AliasState, ModelState, Share, read_state, update_state
 
 MOVES = ("promote", "rollback", "follow")
 """Operations that write aliases.json."""
@@ -71,9 +64,7 @@ class Rollout:
     store: ModelStore
     replicas: Replicas
     prove: Callable[[VersionId], object]
-    _turns: defaultdict[str, threading.Lock] = field(
-        default_factory=lambda: defaultdict(threading.Lock)
-    )
+    _turns: defaultdict[str, threading.Lock] = field(default_factory=lambda: defaultdict(threading.Lock))
 
     def prepare(self, operation: Operation) -> PreparedOperation:
         """Return the operation in a form that can be repeated: a rollback names its version.
@@ -186,14 +177,8 @@ class Rollout:
             self.replicas.ensure(wanted.id, wanted.digest)
         return {wanted.id.version: wanted.digest}
 
-    def _switch(
-        self, prepared: PreparedOperation, decide: Callable[[ModelState], ModelState]
-    ) -> str:
-        operation, name, alias = (
-            prepared.operation,
-            prepared.operation.name,
-            prepared.operation.alias,
-        )
+    def _switch(self, prepared: PreparedOperation, decide: Callable[[ModelState], ModelState]) -> str:
+        operation, name, alias = (prepared.operation, prepared.operation.name, prepared.operation.alias)
         before, wanted = read_state(self.store, name), self.store.aliases(name).get(alias)
         new = decide(before)  # raises before anything is written
         if operation.kind in MOVES:
@@ -238,11 +223,7 @@ class Rollout:
 
         aliases.json comes first, because the state follows it as soon as the store is writable.
         """
-        operation, name, alias = (
-            prepared.operation,
-            prepared.operation.name,
-            prepared.operation.alias,
-        )
+        operation, name, alias = (prepared.operation, prepared.operation.name, prepared.operation.alias)
 
         def restored(now: ModelState) -> ModelState:
             current, previous = now.aliases.get(alias), before.aliases.get(alias)

@@ -29,9 +29,7 @@ def apply_best(store: ModelStore, result: TuningResult, pool: DetectArgs) -> Ent
     """
     version = parse_version(result.model)
     if result.applies is None:
-        raise ObjectiveMissed(
-            f"nothing was written: no batch is fast enough in this pool; {verdict(result)}"
-        )
+        raise ObjectiveMissed(f"nothing was written: no batch is fast enough in this pool; {verdict(result)}")
     if store.describe(version).info.inference_key != result.inference_key:
         raise BadRequest(f"{version} of {store.url} is not the measured version: tune again")
     was = {"pool": result.pool, **result.current.hardware._asdict(), "own entry": result.entry}
@@ -48,9 +46,7 @@ def apply_best(store: ModelStore, result: TuningResult, pool: DetectArgs) -> Ent
         return None
     if result.unsteady > MAX_UNSTEADY:
         varied = f"throughput of the current settings varied by {result.unsteady:.0%}"
-        raise Conflict(
-            f"nothing was written: {varied}, so the best may be chance: use a quiet machine"
-        )
+        raise Conflict(f"nothing was written: {varied}, so the best may be chance: use a quiet machine")
     write_entry(store, version, _applied(result), expected=result.entry)
     return _applied(result)
 
@@ -63,9 +59,7 @@ def undo(store: ModelStore, result: TuningResult) -> None:
     version = parse_version(result.model)
     entry = own_entry(store, version)
     if entry == result.entry:
-        raise BadRequest(
-            f"{version} has the settings it was measured with: there is nothing to undo"
-        )
+        raise BadRequest(f"{version} has the settings it was measured with: there is nothing to undo")
     if result.applies is None or entry != _applied(result):
         raise Conflict(
             f"{version} has other settings now ({entry}): edit its deployment.json by hand; it had {result.entry}"

@@ -186,9 +186,7 @@ def choose_photos(folder: Path) -> list[str]:
         raise BadRequest(f"--photos {folder} is not a folder")
     parts = (part.files["path"].to_pylist() for part in list_files(Folder(absolute(str(folder)))))
     paths = chain.from_iterable(parts)
-    return sorted(
-        heapq.nsmallest(MAX_PHOTOS, paths, key=lambda p: hashlib.sha256(p.encode()).digest())
-    )
+    return sorted(heapq.nsmallest(MAX_PHOTOS, paths, key=lambda p: hashlib.sha256(p.encode()).digest()))
 
 
 def useful_shrink(spec: Preprocess, photos: Iterable[bytes]) -> int | None:

@@ -200,9 +200,7 @@ def reserved_folder(out: str) -> Generator[Folder]:
                 Path(folder.root).rmdir()  # fails if there is a report
 
 
-def write_report(
-    result: TuningResult, version: ModelVersion, advice: Iterable[str], folder: Folder
-) -> None:
+def write_report(result: TuningResult, version: ModelVersion, advice: Iterable[str], folder: Folder) -> None:
     """Write the files of the report, index.html last. Raises StorageUnreachable."""
     if shrunk := result.shrunk:
         factor, config = shrunk.point.jpeg_shrink, version.config.model_dump(mode="json")

@@ -183,9 +183,7 @@ def frontier(points: Iterable[MeasuredPoint]) -> list[Point]:
     return [measured.point for measured in kept if measured.p99_ms < math.inf]
 
 
-def choose(
-    points: Iterable[MeasuredPoint], objective_p99_ms: float, current: Point, margin: float
-) -> Point | None:
+def choose(points: Iterable[MeasuredPoint], objective_p99_ms: float, current: Point, margin: float) -> Point | None:
     """Return the point of the greatest throughput that meets the objective, None if no point does.
 
     Among those within `margin` of it, take the current settings, else the lowest p99.

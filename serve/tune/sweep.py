@@ -38,9 +38,7 @@ def run(plan: TuningPlan, report: Report) -> TuningResult:
 class Sweep:
     """One sweep; pure, except for `measure` and `report`."""
 
-    def __init__(
-        self, plan: TuningPlan, current: Point, measure: Callable[[Point], Round], report: Report
-    ) -> None:
+    def __init__(self, plan: TuningPlan, current: Point, measure: Callable[[Point], Round], report: Report) -> None:
         self._plan, self._current = plan, current
         self._measure, self._report = measure, report
         self._measured: dict[Point, MeasuredPoint] = {}

@@ -44,9 +44,7 @@ class Recorder:
     async def record(self, upload: Upload) -> None:
         """Wait until the rows are in the tables. Raises Overloaded if too many wait, and the error of invalid rows."""
         if len(self._waiting) >= MAX_WAITING or self._bytes + upload.nbytes > MAX_BYTES:
-            raise Overloaded(
-                f"{len(self._waiting)} rows of uploads wait to be recorded", self._flush_s
-            )
+            raise Overloaded(f"{len(self._waiting)} rows of uploads wait to be recorded", self._flush_s)
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((upload, done))
         self._bytes += upload.nbytes
@@ -98,9 +96,7 @@ class Recorder:
             return
         self._end(taken, None)
 
-    def _end(
-        self, taken: list[tuple[Upload, asyncio.Future[None]]], error: Exception | None
-    ) -> None:
+    def _end(self, taken: list[tuple[Upload, asyncio.Future[None]]], error: Exception | None) -> None:
         del self._waiting[: len(taken)]
         self._bytes -= sum(upload.nbytes for upload, _ in taken)
         if not self._waiting:

@@ -72,10 +72,7 @@ class Upload:
             "weights_sha256": model.weights_sha256,
             "finished_at": datetime.now(UTC),
         }
-        return Upload(
-            pa.Table.from_pylist([media_row], schema=MEDIA),
-            pa.Table.from_pylist([result], schema=RESULTS),
-        )
+        return Upload(pa.Table.from_pylist([media_row], schema=MEDIA), pa.Table.from_pylist([result], schema=RESULTS))
 
 
 WRITERS = 8
@@ -108,9 +105,7 @@ class Uploads:
     At least `free_mib` remain free on a local disk.
     """
 
-    def __init__(
-        self, url: str, tables: ArchiveTables, counted: Callable[[str], None], free_mib: int = 0
-    ) -> None:
+    def __init__(self, url: str, tables: ArchiveTables, counted: Callable[[str], None], free_mib: int = 0) -> None:
         self.tables, self._free_mib = tables, free_mib
         self._root, self._counted = Folder(url), counted
         # separate threads, so that a disk that hangs delays nothing else

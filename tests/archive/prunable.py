@@ -53,7 +53,4 @@ def publish(tables: Tables, *keys: str, name: str = "production") -> None:
 
 def shown(*days: float) -> list[View]:
     """Return publications of keys a, b, c, …, one for each of these ages in days."""
-    return [
-        view(chr(ord("a") + i), serial=i + 1, published_at=days_ago(ago))
-        for i, ago in enumerate(days)
-    ]
+    return [view(chr(ord("a") + i), serial=i + 1, published_at=days_ago(ago)) for i, ago in enumerate(days)]

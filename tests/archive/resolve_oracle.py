@@ -112,19 +112,13 @@ def standing(rows: Iterable[Row]) -> list[Row]:
     """
     rows = list(rows)
     withdrawn = {row["withdraws"] for row in rows if row.get("withdraws")}
-    rows = [
-        row for row in rows if not row.get("withdraws") and row["assertion_id"] not in withdrawn
-    ]
+    rows = [row for row in rows if not row.get("withdraws") and row["assertion_id"] not in withdrawn]
     newest = [old for old in rows if not any(replaces(new, old) for new in rows)]
     held: list[Row] = []
     for row in newest:
         of_image = [one for one in newest if one["media_sha256"] == row["media_sha256"]]
         if box_of(row) is None:
-            rivals = [
-                one
-                for one in of_image
-                if box_of(one) and one["action"] not in ("suppress", "withdraw")
-            ]
+            rivals = [one for one in of_image if box_of(one) and one["action"] not in ("suppress", "withdraw")]
         else:
             rivals = [one for one in of_image if box_of(one) is None]
         if all(when(row) > when(one) for one in rivals):
@@ -156,9 +150,7 @@ def attached(world: World) -> dict[Target, Row]:
         if target:
             claims[target].append(row)
     return {
-        target: max(
-            rows, key=lambda row: (iou(box_of(row), world.detections[target].box), when(row))
-        )  # type: ignore[arg-type]
+        target: max(rows, key=lambda row: (iou(box_of(row), world.detections[target].box), when(row)))  # type: ignore[arg-type]
         for target, rows in claims.items()
     }
 
@@ -177,9 +169,7 @@ def newest_of_layers(world: World) -> dict[str, dict[tuple[str, int | None], Row
 
 def outcomes(world: World) -> dict[Target, Outcome]:
     """Resolve every detection: the model, then each layer in order, then people."""
-    result = {
-        target: Outcome(seen.label, f32(seen.score)) for target, seen in world.detections.items()
-    }
+    result = {target: Outcome(seen.label, f32(seen.score)) for target, seen in world.detections.items()}
     said = newest_of_layers(world)
     for layer in world.in_view:
         for target, one in result.items():
@@ -223,23 +213,14 @@ def rows_of_view(world: World, hidden: bool) -> list[tuple[Any, ...]]:
         if (one.hidden if hidden else is_shown(world, one))
     ]
     if not hidden:
-        rows += [
-            (row["media_sha256"], NO_RANK, row["label"], NO_SCORE, "human", row["reason"])
-            for row in added(world)
-        ]
-    return sorted(
-        (sha, image(world, sha).path, *more) for sha, *more in rows if is_present(world, sha)
-    )
+        rows += [(row["media_sha256"], NO_RANK, row["label"], NO_SCORE, "human", row["reason"]) for row in added(world)]
+    return sorted((sha, image(world, sha).path, *more) for sha, *more in rows if is_present(world, sha))
 
 
 def added(world: World) -> list[Row]:
     """Return the animals that people added and that no detection shows."""
     heard = {row["assertion_id"] for row in attached(world).values()}
-    return [
-        row
-        for row in standing(world.human)
-        if row["action"] == "add" and row["assertion_id"] not in heard
-    ]
+    return [row for row in standing(world.human) if row["action"] == "add" and row["assertion_id"] not in heard]
 
 
 def orphaned(world: World) -> list[tuple[str, bool]]:
@@ -274,9 +255,7 @@ def events_by_image(world: World) -> dict[str, str]:
     found: dict[str, str] = {}
     for layer in world.in_view:
         if world.layers[layer] == "event":
-            found |= {
-                sha: row["group_id"] for (sha, rank), row in said[layer].items() if rank is None
-            }
+            found |= {sha: row["group_id"] for (sha, rank), row in said[layer].items() if rank is None}
     return found
 
 
@@ -325,9 +304,7 @@ def _determined(members: Mapping[Target, Outcome]) -> str:
     return min(weight, key=lambda label: (-weight[label], label))
 
 
-def _where(
-    world: World, shas: Iterable[str]
-) -> tuple[str | None, datetime | None, datetime | None]:
+def _where(world: World, shas: Iterable[str]) -> tuple[str | None, datetime | None, datetime | None]:
     files = [image(world, sha) for sha in shas]
     times = [file.taken for file in files if file.taken]
     camera = min((file.camera for file in files if file.camera), default=None)

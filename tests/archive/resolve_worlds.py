@@ -47,9 +47,7 @@ def person(action: str, image: str, box: Corners | None = None, hour: int = 0, *
     return identified({**row, "reason": "seen", **more})
 
 
-def layer_says(
-    layer: str, action: str, image: str, rank: int | None, hour: int = 0, **more: Any
-) -> Row:
+def layer_says(layer: str, action: str, image: str, rank: int | None, hour: int = 0, **more: Any) -> Row:
     row = {"layer_id": layer, "method": "machine", "action": action, "media_sha256": image}
     row |= {} if rank is None else {"rank": rank}
     row |= {"inference_key": KEY, "asserted_at": NOON + timedelta(hours=hour)}
@@ -71,14 +69,10 @@ HOURS = st.integers(0, 4)
 def worlds(draw: st.DrawFn) -> World:
     images = [sha(n) for n in range(draw(st.integers(2, 8)))]
     files = {image: draw(_files(n)) for n, image in enumerate(images)}
-    results = {
-        key: {image: draw(st.lists(SEEN, max_size=4)) for image in images} for key in (KEY, OTHER)
-    }
+    results = {key: {image: draw(st.lists(SEEN, max_size=4)) for image in images} for key in (KEY, OTHER)}
     if draw(st.booleans()):
         del results[KEY][images[-1]]  # without a result
-    layers = {
-        hashlib.sha256(bytes([n])).hexdigest(): draw(st.sampled_from(GROUPS)) for n in range(4)
-    }
+    layers = {hashlib.sha256(bytes([n])).hexdigest(): draw(st.sampled_from(GROUPS)) for n in range(4)}
     in_view = draw(st.permutations(list(layers)))[: draw(st.integers(0, 3))]
     world = World(KEY, files, results, layers, tuple(in_view))
     for layer in layers:
@@ -94,10 +88,7 @@ def worlds(draw: st.DrawFn) -> World:
 def _files(draw: st.DrawFn, number: int) -> list[File]:
     taken = draw(st.none() | HOURS.map(lambda hour: datetime(2026, 5, 14, hour)))
     cameras = draw(st.lists(st.sampled_from(("north", "south", None)), min_size=1, max_size=2))
-    return [
-        File(f"{n}/{number}.jpg", camera, taken, draw(st.booleans()))
-        for n, camera in enumerate(cameras)
-    ]
+    return [File(f"{n}/{number}.jpg", camera, taken, draw(st.booleans())) for n, camera in enumerate(cameras)]
 
 
 @st.composite
@@ -115,8 +106,7 @@ def _layer_rows(draw: st.DrawFn, world: World, layer: str) -> list[Row]:
             rank = draw(st.integers(0, max(0, len(world.results[key][image]) - 1)))
             said = draw(_said(world.layers[layer]))
             rows.append(
-                layer_says(layer, said.pop("action"), image, rank, draw(HOURS), **said)
-                | {"inference_key": key}
+                layer_says(layer, said.pop("action"), image, rank, draw(HOURS), **said) | {"inference_key": key}
             )
     return [identified({k: v for k, v in row.items() if k != "assertion_id"}) for row in rows]
 
@@ -157,9 +147,7 @@ def _statements(draw: st.DrawFn, world: World) -> list[Row]:
             if action == "add":
                 named = {}
             label = one.label if action == "suppress" else draw(st.sampled_from(LABELS))
-            row = person(
-                action, image, (x1 + left, y1, x2 + right, y2), label=label, **who, **named
-            )
+            row = person(action, image, (x1 + left, y1, x2 + right, y2), label=label, **who, **named)
         said[row["assertion_id"]] = row
     for row in list(said.values()):
         if draw(st.integers(0, 3)) == 0:

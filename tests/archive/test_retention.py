@@ -63,8 +63,7 @@ def test_the_rows_that_stay_are_the_same_and_views_and_runs_can_be_read(four: Ta
     publish(four, "a", "b", "d")
     add(four, "runs", RUNS, event("c", 5), event("d", 5))
     before = sorted(
-        (row for row in rows_of(four, "results") if row["inference_key"] in "bd"),
-        key=lambda row: row["media_sha256"],
+        (row for row in rows_of(four, "results") if row["inference_key"] in "bd"), key=lambda row: row["media_sha256"]
     )
     gone = prune(four, {}, 0)
     assert {use.inference_key for use in gone} == {"a", "c"}
@@ -99,18 +98,11 @@ def during_delete(monkeypatch: pytest.MonkeyPatch, act: Callable[[], None], time
     monkeypatch.setattr(archive.retention, "_delete", late)
 
 
-def test_rows_that_are_appended_meanwhile_are_kept(
-    four: Tables, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rows_that_are_appended_meanwhile_are_kept(four: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
     publish(four, "a")
     during_delete(monkeypatch, lambda: put_results(four, result_rows(["a4"], key="a")))
     assert {use.inference_key for use in prune(four, {})} == {"b", "c", "d"}
-    assert sorted(row["media_sha256"] for row in rows_of(four, "results")) == [
-        "a1",
-        "a2",
-        "a3",
-        "a4",
-    ]
+    assert sorted(row["media_sha256"] for row in rows_of(four, "results")) == ["a1", "a2", "a3", "a4"]
 
 
 def test_a_writer_whose_snapshot_is_older_than_the_prune_goes_through(four: Tables) -> None:
@@ -118,17 +110,10 @@ def test_a_writer_whose_snapshot_is_older_than_the_prune_goes_through(four: Tabl
     base = four.snapshot("results")
     prune(four, {})
     four.append("results", result_rows(["a4"], key="a"), "results:a", absent, base=base)
-    assert sorted(row["media_sha256"] for row in rows_of(four, "results")) == [
-        "a1",
-        "a2",
-        "a3",
-        "a4",
-    ]
+    assert sorted(row["media_sha256"] for row in rows_of(four, "results")) == ["a1", "a2", "a3", "a4"]
 
 
-def test_a_key_that_is_published_meanwhile_is_kept(
-    four: Tables, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_key_that_is_published_meanwhile_is_kept(four: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
     def publish_and_hold() -> None:
         publish(four, "b")
         block_concurrent_prune(four)
@@ -151,9 +136,7 @@ def test_of_two_prunes_at_once_both_end_well(four: Tables, monkeypatch: pytest.M
     assert keys_of(four) == {"a"}
 
 
-def test_when_snips_are_refused_what_went_before_is_told_too(
-    four: Tables, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_when_snips_are_refused_what_went_before_is_told_too(four: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another process commits to `snips` between its snapshot and its delete, after `results` are deleted."""
     delete, left = archive.retention._delete, [True]
 
@@ -170,9 +153,7 @@ def test_when_snips_are_refused_what_went_before_is_told_too(
     assert keys_of(four) == keys_of(four, "snips") == set()
 
 
-def test_a_prune_that_is_always_refused_gives_up(
-    four: Tables, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_prune_that_is_always_refused_gives_up(four: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archive.delta.tables, "LOST_RACES", 3)
     during_delete(monkeypatch, lambda: block_concurrent_prune(four), times=100)
     with pytest.raises(TableConflict, match="3 commits rejected, try again later"):
@@ -223,6 +204,4 @@ def test_on_s3_it_is_the_same(s3_endpoint: str, old_files: None, tmp_path: Path)
     block_concurrent_prune(tables)
     assert keys_of(tables) == {"k", "m", "n"}
     Views(tables.url).rollback(Views(tables.url).history())
-    assert query(tables, "select distinct inference_key as k from results").to_pylist() == [
-        {"k": "m"}
-    ]
+    assert query(tables, "select distinct inference_key as k from results").to_pylist() == [{"k": "m"}]

@@ -64,10 +64,7 @@ def setup_runs(tables: Tables) -> None:
         (setup_published, {"a": ["view production shows it"]}),
         (
             setup_before_the_current,
-            {
-                "a": ["view production can be rolled back to it (number 1)"],
-                "b": ["view production shows it"],
-            },
+            {"a": ["view production can be rolled back to it (number 1)"], "b": ["view production shows it"]},
         ),
         (
             setup_rolled_back,
@@ -77,10 +74,7 @@ def setup_runs(tables: Tables) -> None:
                 "c": ["view production can be rolled back to it (number 3)"],
             },
         ),
-        (
-            setup_other_view,
-            {"a": ["view trial shows it"], "b": ["view production shows it"]},
-        ),
+        (setup_other_view, {"a": ["view trial shows it"], "b": ["view production shows it"]}),
         (
             setup_exported,
             {
@@ -144,9 +138,7 @@ def test_of_a_sealed_run_that_was_published_its_views_decide(
 
 def test_what_an_alias_means_is_kept(four: Tables) -> None:
     uses = plan_prune(four, {"b": "alias m:production has version 2", "unknown": "…"})
-    assert {use.inference_key: use.kept for use in uses if use.kept} == {
-        "b": ("alias m:production has version 2",)
-    }
+    assert {use.inference_key: use.kept for use in uses if use.kept} == {"b": ("alias m:production has version 2",)}
     prune(four, {"b": "alias"})
     assert keys_of(four) == {"b"}
 

@@ -55,12 +55,7 @@ class BoxBench(ABC):
     model: ModelVersion
 
     def add(
-        self,
-        path: str,
-        data: bytes,
-        found: Sequence[Found],
-        size_px: tuple[int, int] = (60, 40),
-        key: str = "",
+        self, path: str, data: bytes, found: Sequence[Found], size_px: tuple[int, int] = (60, 40), key: str = ""
     ) -> str:
         """Add an image and return its digest."""
         sha = self.catalogue(path, data)
@@ -100,10 +95,7 @@ class BoxBench(ABC):
             "one": [(0.69, second, large), (0.6, first, BOX)],
             "none": [(0.4, first, BOX)],
         }
-        return {
-            name: self.add(f"{name}/a.png", png(seed), found)
-            for seed, (name, found) in enumerate(shown.items())
-        }
+        return {name: self.add(f"{name}/a.png", png(seed), found) for seed, (name, found) in enumerate(shown.items())}
 
     def due(self, plan: Plan) -> dict[str, list[int]]:
         """Map digests to the ranks of the boxes to cut."""

@@ -95,9 +95,7 @@ def test_a_row_has_all_that_is_needed_to_cut(bench: BoxBench, three: dict[str, s
     }
 
 
-def test_images_without_a_result_of_the_key_or_with_a_failed_one_have_nothing(
-    bench: BoxBench,
-) -> None:
+def test_images_without_a_result_of_the_key_or_with_a_failed_one_have_nothing(bench: BoxBench) -> None:
     bench.catalogue("unseen.png", png(1))
     failed = bench.catalogue("failed.png", png(2))
     put_results(bench.tables, result_rows([failed], bench.key, "failed", error_code="decode"))
@@ -108,10 +106,7 @@ def test_images_without_a_result_of_the_key_or_with_a_failed_one_have_nothing(
     assert plan.some(8).num_rows == 0
 
 
-@pytest.mark.parametrize(
-    ("scope", "names"),
-    [(Scope(camera=("one",)), ["one"]), (Scope(path="both/*"), ["both"])],
-)
+@pytest.mark.parametrize(("scope", "names"), [(Scope(camera=("one",)), ["one"]), (Scope(path="both/*"), ["both"])])
 def test_only_images_of_the_scope_are_due(
     bench: BoxBench, three: dict[str, str], scope: Scope, names: list[str]
 ) -> None:
@@ -127,10 +122,7 @@ def test_copies_are_one_image_at_all_of_its_places(bench: BoxBench) -> None:
     assert [place["path"] for place in row["elsewhere"]] == ["b/1.png"]
 
 
-@pytest.mark.parametrize(
-    ("code", "again"),
-    [("access", True), ("changed", True), ("decode", False), ("crop", False)],
-)
+@pytest.mark.parametrize(("code", "again"), [("access", True), ("changed", True), ("decode", False), ("crop", False)])
 def test_failures_that_are_not_the_images_own_are_due_again(
     bench: BoxBench, three: dict[str, str], code: str, again: bool
 ) -> None:
@@ -156,9 +148,7 @@ def test_other_settings_have_nothing_yet(bench: BoxBench, three: dict[str, str])
     assert bench.plan(**bench.another).todo == wanted(bench, 2, 3)
 
 
-def test_read_only_makes_no_table_and_plans_the_same(
-    bench: BoxBench, three: dict[str, str]
-) -> None:
+def test_read_only_makes_no_table_and_plans_the_same(bench: BoxBench, three: dict[str, str]) -> None:
     dry = bench.plan(read_only=True)
     assert bench.tables.existing(bench.table) is None
     assert bench.due(dry) == bench.due(bench.plan(read_only=False))
@@ -179,9 +169,7 @@ def test_a_second_run_reads_and_writes_nothing(bench: BoxBench, three: dict[str,
     assert bench.tables.snapshot(bench.table).file_uris() == files
 
 
-def test_another_order_and_other_commits_give_the_same_rows(
-    bench: BoxBench, three: dict[str, str], turn: Turn
-) -> None:
+def test_another_order_and_other_commits_give_the_same_rows(bench: BoxBench, three: dict[str, str], turn: Turn) -> None:
     bench.counts()
     rows = same_rows(bench)
     shutil.rmtree(f"{bench.tables.url}/{bench.table}")
@@ -191,9 +179,7 @@ def test_another_order_and_other_commits_give_the_same_rows(
     assert bench.tables.snapshot(bench.table).version() == 2, "a commit for each of two images"
 
 
-def test_a_failure_is_rows_which_a_later_run_replaces(
-    bench: BoxBench, three: dict[str, str]
-) -> None:
+def test_a_failure_is_rows_which_a_later_run_replaces(bench: BoxBench, three: dict[str, str]) -> None:
     def states() -> set[tuple[str, str, str | None, str]]:
         names = {sha: name for name, sha in three.items()}
         fields = ("status", "error_code", "run_id")
@@ -206,10 +192,7 @@ def test_a_failure_is_rows_which_a_later_run_replaces(
     one = ("one", "ok", None, "r1")
     assert states() == {("both", "failed", "access", "r1"), one}
     file.write_bytes(b"another picture")
-    with pytest.raises(
-        NothingWorked,
-        match=f"all {bad} {bench.units} this run has tried failed.*from {bench.table}",
-    ):
+    with pytest.raises(NothingWorked, match=f"all {bad} {bench.units} this run has tried failed.*from {bench.table}"):
         bench.counts("r2")
     assert states() == {("both", "failed", "changed", "r2"), one}
     file.write_bytes(data)
@@ -218,9 +201,7 @@ def test_a_failure_is_rows_which_a_later_run_replaces(
     assert len(bench.stored) == bad + 1
 
 
-def test_replacing_a_failure_leaves_the_rows_of_other_settings(
-    bench: BoxBench, three: dict[str, str]
-) -> None:
+def test_replacing_a_failure_leaves_the_rows_of_other_settings(bench: BoxBench, three: dict[str, str]) -> None:
     file = bench.root / "one" / "a.png"
     data = file.read_bytes()
     file.unlink()
@@ -311,9 +292,7 @@ def test_too_many_failures_stop_it_and_keep_what_was_done(bench: BoxBench) -> No
     assert 4 <= len(bench.stored) < 6
 
 
-def test_an_unavailable_archive_is_an_error_before_any_row(
-    bench: BoxBench, three: dict[str, str]
-) -> None:
+def test_an_unavailable_archive_is_an_error_before_any_row(bench: BoxBench, three: dict[str, str]) -> None:
     bench.root.rename(bench.root.parent / "unmounted")
     with pytest.raises(StorageUnreachable, match="is it mounted"):
         bench.counts()

@@ -30,16 +30,8 @@ def store(tmp_path: Path) -> ModelStore:
     return motion_store(tmp_path / "models", "1", "2", alias=None)
 
 
-def test_what_a_view_shows_is_needed_until_another_is_published(
-    tables: Tables, store: ModelStore
-) -> None:
-    view = View(
-        name="trial",
-        inference_key="k",
-        model_name="blobs",
-        model_version="1",
-        weights_sha256="w",
-    )
+def test_what_a_view_shows_is_needed_until_another_is_published(tables: Tables, store: ModelStore) -> None:
+    view = View(name="trial", inference_key="k", model_name="blobs", model_version="1", weights_sha256="w")
     Views(tables.url).publish(view, after=0)
     with pytest.raises(Conflict, match=r"view trial shows its results \(resight runs publish RUN"):
         require_unneeded(store, tables, ONE)
@@ -48,9 +40,7 @@ def test_what_a_view_shows_is_needed_until_another_is_published(
     require_unneeded(store, tables, ONE)
 
 
-def test_what_a_run_uses_is_needed_until_it_ends_or_falls_silent(
-    tables: Tables, store: ModelStore
-) -> None:
+def test_what_a_run_uses_is_needed_until_it_ends_or_falls_silent(tables: Tables, store: ModelStore) -> None:
     now = datetime.now(UTC)
     ran(tables, store, "old", "1", "running", start=now - SILENT - timedelta(minutes=1))
     ran(tables, store, "done", "1", "running", "sealed", start=now - timedelta(minutes=2))

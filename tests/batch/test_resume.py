@@ -72,13 +72,7 @@ def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batch.runs.run, "recorded", unless_killed)
 
 
-def run(
-    tables: Tables,
-    monkeypatch: pytest.MonkeyPatch,
-    scope: Scope,
-    statuses: str,
-    images: int | None = None,
-) -> str:
+def run(tables: Tables, monkeypatch: pytest.MonkeyPatch, scope: Scope, statuses: str, images: int | None = None) -> str:
     """Return the accounting of the run, or its error; it is killed after `images`."""
     monkeypatch.setattr(HOST, "rows", Killer(statuses, images))
     spec = RunSpec(run_id="r", model="motion@1", scope=scope, commit_s=1e-6)
@@ -90,9 +84,7 @@ def run(
 
 def add_image(tables: Tables, name: str, place: str | None = None) -> None:
     root = Path(tables.url).parent / "archive"
-    rows = [
-        {"media_sha256": name, "source_root": str(root), "path": place or name, "size_bytes": 1}
-    ]
+    rows = [{"media_sha256": name, "source_root": str(root), "path": place or name, "size_bytes": 1}]
     media = pa.Table.from_pylist(rows, schema=MEDIA)
     tables.append("media", media, "test", lambda _, wanted: wanted)
 
@@ -132,9 +124,7 @@ def test_it_ends_as_an_undisturbed_run(
     assert "requested 0" not in undisturbed
 
 
-def test_the_command_line_ends_it_as_the_run_would_have(
-    tables: Tables, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_command_line_ends_it_as_the_run_would_have(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
     """All rows were there when it was killed, and all had failed: the command reports it without a cluster."""
     assert run(tables, monkeypatch, MISSING, "ffffffff", 8) == "Killed"
     spec = RunSpec(run_id="r", model="motion@1", scope=MISSING)
@@ -162,20 +152,12 @@ def test_images_are_read_where_they_are_now_and_those_that_are_gone_where_they_w
     add_image(tables, "c", "another name of c")
     plan = make_plan(tables, motion, Scope(), past=past)
     rows = [row for window in plan.windows(99) for row in window.to_pylist()]
-    places = {
-        row["media_sha256"]: {row["path"], *(place["path"] for place in row["elsewhere"])}
-        for row in rows
-    }
-    assert places == {name: {name} for name in "adefgh"} | {
-        "b": {"moved"},
-        "c": {"c", "another name of c"},
-    }
+    places = {row["media_sha256"]: {row["path"], *(place["path"] for place in row["elsewhere"])} for row in rows}
+    assert places == {name: {name} for name in "adefgh"} | {"b": {"moved"}, "c": {"c", "another name of c"}}
     assert plan.requested == len(rows) == 8
 
 
-def test_labels_are_those_of_the_view_that_was_published_then(
-    tables: Tables, motion: ModelVersion
-) -> None:
+def test_labels_are_those_of_the_view_that_was_published_then(tables: Tables, motion: ModelVersion) -> None:
     key = motion.info.inference_key
     box = {"rank": 0, "label": "motion", "class_id": 0, "score": 0.99}
     box |= {"x1_px": 1.0, "y1_px": 1.0, "x2_px": 9.0, "y2_px": 9.0}
@@ -191,9 +173,7 @@ def test_labels_are_those_of_the_view_that_was_published_then(
     assert make_plan(tables, motion, scope, past=past).requested == 2
 
 
-def test_a_past_whose_files_were_removed_is_an_error_with_a_way_out(
-    tables: Tables, motion: ModelVersion
-) -> None:
+def test_a_past_whose_files_were_removed_is_an_error_with_a_way_out(tables: Tables, motion: ModelVersion) -> None:
     past = PastTables(tables.url, moment_of(tables))
     tables.snapshot("media").delete("path = 'a'")
     old = set(past.existing("media").file_uris())  # type: ignore[union-attr]

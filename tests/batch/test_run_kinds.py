@@ -58,9 +58,7 @@ def ran(tables: Tables, model: ModelVersion, run_id: str, kind: Any, minutes_ago
     tables.append("runs", rows, "test", lambda _, wanted: wanted)
 
 
-def test_an_event_has_the_kind_of_its_run_and_its_metrics(
-    tables: Tables, model: ModelVersion
-) -> None:
+def test_an_event_has_the_kind_of_its_run_and_its_metrics(tables: Tables, model: ModelVersion) -> None:
     RunLog(tables, spec("d"), model.info).write("running", Counts())
     log = RunLog(tables, spec("f"), model.info, kind="filter")
     log.write("running", Counts())
@@ -74,9 +72,7 @@ def test_an_event_has_the_kind_of_its_run_and_its_metrics(
 
 
 @pytest.mark.parametrize("kind", ["classify", "filter"])
-def test_it_is_never_published(
-    tables: Tables, store: ModelStore, model: ModelVersion, kind: Any
-) -> None:
+def test_it_is_never_published(tables: Tables, store: ModelStore, model: ModelVersion, kind: Any) -> None:
     key = model.info.inference_key
     put_results(tables, result_rows(["a"], key))
     RunLog(tables, spec("x"), model.info, kind=kind).write("sealed", Counts())
@@ -116,8 +112,6 @@ def test_a_run_is_not_resumed_as_one_of_another_kind(tables: Tables, model: Mode
     spec = ClassifySpec(run_id="r", model="blobs@1")
     RunLog(tables, spec, model.info, kind="classify").write("running", Counts())
     require_same_run(tables, spec, model)
-    with pytest.raises(
-        Conflict, match="run r is a classify run and cannot be resumed as a detection run"
-    ):
+    with pytest.raises(Conflict, match="run r is a classify run and cannot be resumed as a detection run"):
         require_same_run(tables, SPEC, model)
     assert (last_event(tables, "r") or {})["kind"] == "classify"

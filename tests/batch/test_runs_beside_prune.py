@@ -68,9 +68,7 @@ def rows_of_model(tables: Tables, model: ModelVersion, name: str = "results") ->
     return sum(row["inference_key"] == key for row in rows_of(tables, name))
 
 
-def before_delete(
-    monkeypatch: pytest.MonkeyPatch, act: Callable[[], object], of: str = "results"
-) -> None:
+def before_delete(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object], of: str = "results") -> None:
     """Run `act` once, after the prune was planned and before it deletes from that table."""
     delete, left = archive.retention._delete, [act]
 

@@ -9,16 +9,12 @@ from benchmarks.peers.archive.check import EXACT, LOOSER, differences
 BOX = [10.0, 20.0, 110.0, 220.0]
 
 
-def rows(
-    *detections: tuple[str, float, list[float]], path: str = "/a.jpg", error: str | None = None
-):
+def rows(*detections: tuple[str, float, list[float]], path: str = "/a.jpg", error: str | None = None):
     found = [{"label": name, "score": score, "box": box} for name, score, box in detections]
     return [{"path": path, "error": error, "detections": found}]
 
 
-def wanted(
-    *detections: tuple[str, float, list[float]], path: str = "/a.jpg", error: str | None = None
-):
+def wanted(*detections: tuple[str, float, list[float]], path: str = "/a.jpg", error: str | None = None):
     found = [{"label": n, "score": s, "box_xyxy_px": box} for n, s, box in detections]
     return {path: {"error": error, "detections": found}}
 
@@ -31,14 +27,7 @@ def test_rounding_is_no_difference():
     assert differences(rows(near), wanted(CAT), set(), EXACT) == []
 
 
-@pytest.mark.parametrize(
-    "other",
-    [
-        ("dog", 0.9, BOX),
-        ("cat", 0.902, BOX),
-        ("cat", 0.9, [BOX[0] + 0.6, *BOX[1:]]),
-    ],
-)
+@pytest.mark.parametrize("other", [("dog", 0.9, BOX), ("cat", 0.902, BOX), ("cat", 0.9, [BOX[0] + 0.6, *BOX[1:]])])
 def test_another_label_score_or_box_differs(other: Any):
     said = differences(rows(other), wanted(CAT), set(), EXACT)
     assert len(said) == 2  # what is missing, and what is there instead

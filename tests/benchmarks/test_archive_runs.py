@@ -59,10 +59,7 @@ def run(folder: Path, config: Config | None = None, **more):
 
 def test_a_run_is_measured_and_its_rows_are_kept(folder: Path, tmp_path: Path):
     found = run(folder, out=tmp_path / "rows")
-    assert (found.peer, found.config, found.images, found.rows, found.errors) == (
-        *("fake", "one"),
-        *(3, 3, 1),
-    )
+    assert (found.peer, found.config, found.images, found.rows, found.errors) == (*("fake", "one"), *(3, 3, 1))
     assert 0 < found.first_row_s <= found.seconds
     assert found.images_per_s == pytest.approx(3 / found.seconds)
     assert found.steady_images_per_s is None
@@ -138,10 +135,7 @@ def test_the_shipped_peers_say_all_that_is_needed(folder: Path):
     code = (folder.parent / "run.py").read_text()
     read = [name for config in peer.configs for name in config.env if not name.startswith("TF_")]
     assert all(f'"{name}"' in code for name in read), "a setting that run.py does not read"
-    assert any(pin.endswith(f"=={peer.version}") for pin in pins) or peer.folder.name in (
-        "control",
-        "multiprocessing",
-    )
+    assert any(pin.endswith(f"=={peer.version}") for pin in pins) or peer.folder.name in ("control", "multiprocessing")
 
 
 def test_pins_are_those_of_the_project_where_it_has_them():
@@ -150,8 +144,7 @@ def test_pins_are_those_of_the_project_where_it_has_them():
         (file.parent.name, name): pin
         for file in PEERS.glob("*/requirements.txt")
         for name, pin in (line.split("==") for line in file.read_text().split())
-        if (versions := ours.get(canonicalize_name(name.split("[")[0])))
-        and Version(pin) not in versions
+        if (versions := ours.get(canonicalize_name(name.split("[")[0]))) and Version(pin) not in versions
     }
     assert differ == {}
 

@@ -22,14 +22,7 @@ PHOTO = Path(__file__).parents[2] / "examples" / "photos" / "moose.jpg"
 
 
 @pytest.mark.parametrize(
-    ("a", "b", "iou"),
-    [
-        (A, A, 1.0),
-        (A, B, 0.5),
-        (A, FAR, 0.0),
-        (A, (10, 0, 20, 10), 0.0),
-        (A, (5, 0, 15, 10), 1 / 3),
-    ],
+    ("a", "b", "iou"), [(A, A, 1.0), (A, B, 0.5), (A, FAR, 0.0), (A, (10, 0, 20, 10), 0.0), (A, (5, 0, 15, 10), 1 / 3)]
 )
 def test_iou(a: tuple[float, ...], b: tuple[float, ...], iou: float) -> None:
     assert iou_of(a, b) == iou_of(b, a) == pytest.approx(iou)
@@ -41,9 +34,7 @@ def test_iou_of_boxes_without_area_is_none() -> None:
 
 
 @pytest.mark.parametrize(
-    ("iou", "kept"),
-    [(0.49, [2, 1]), (0.5, [2, 1, 0])],
-    ids=["dropped above the bound", "not at it"],
+    ("iou", "kept"), [(0.49, [2, 1]), (0.5, [2, 1, 0])], ids=["dropped above the bound", "not at it"]
 )
 def test_pairwise_nms_keeps_the_best(iou: float, kept: list[int]) -> None:
     assert pairwise_nms([B, FAR, A], [0.5, 0.6, 0.9], [0, 0, 0], iou) == kept
@@ -71,9 +62,7 @@ def test_the_product_keeps_what_the_textbook_keeps(class_aware: bool) -> None:
     boxes = [(x, y, x + chance.randrange(1, 30), y + chance.randrange(1, 30)) for x, y in corners]
     scores = [chance.randrange(1, 64) / 64 for _ in boxes]  # some are equal; exact as float32
     classes = [chance.randrange(3) for _ in boxes]
-    found = Detections(
-        np.array(boxes, np.float32), np.array(scores, np.float32), np.array(classes, np.int32)
-    )
+    found = Detections(np.array(boxes, np.float32), np.array(scores, np.float32), np.array(classes, np.int32))
     kept = suppress(found, Nms(kind="greedy", iou=0.5, class_aware=class_aware, max_detections=400))
     rows = pairwise_nms(boxes, scores, classes, 0.5, class_aware)
     assert 0 < len(rows) < len(boxes)
@@ -81,9 +70,7 @@ def test_the_product_keeps_what_the_textbook_keeps(class_aware: bool) -> None:
     assert sorted(ours) == sorted((list(boxes[i]), classes[i]) for i in rows)  # ties in any order
 
 
-def test_an_ingest_by_hand_finds_every_file_unchanged(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_ingest_by_hand_finds_every_file_unchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tables = Tables(str(tmp_path / "tables"))
     synthetic.synthetic_media(tables, 2_500)
     assert catalogue_by_hand.ingest_by_hand(tables, 2_500) == {}
@@ -136,10 +123,7 @@ def test_the_catalogue_says_no_to_a_control_that_is_no_worse() -> None:
 
 
 def test_filters_say_no_to_a_control_that_is_no_worse_than_the_slowest() -> None:
-    rows = [
-        {"seconds": 1.0, "again_s": 3.0, "checked": 1_000},
-        {"seconds": 1.0, "again_s": 1.0, "checked": 1_000},
-    ]
+    rows = [{"seconds": 1.0, "again_s": 3.0, "checked": 1_000}, {"seconds": 1.0, "again_s": 1.0, "checked": 1_000}]
     assert holds(filters.bounds(rows, {"seconds": 0.4, "checked": 4})) == [True]
     assert holds(filters.bounds(rows, {"seconds": 0.008, "checked": 4})) == [False]
     assert holds(filters.bounds(rows, {"seconds": 0.4, "checked": 0})) == [True]
@@ -162,9 +146,7 @@ def test_what_harm_is(ended: str, peak_mib: int | None, harmed: bool) -> None:
 
 
 def test_a_decoder_alone_decodes_a_photograph_and_refuses_what_is_none(photo: bytes) -> None:
-    decoded, refused = (
-        unguarded_decoder.unguarded(body, BIG_MIB) for body in (photo, b"no picture")
-    )
+    decoded, refused = (unguarded_decoder.unguarded(body, BIG_MIB) for body in (photo, b"no picture"))
     assert (decoded["ended"], refused["ended"]) == ("decoded", "refused")
     assert 0 < refused["peak_mib"] < decoded["peak_mib"] < 500
 
@@ -173,9 +155,7 @@ def test_a_decoder_that_dies_is_told_from_one_that_did_not_begin(photo: bytes) -
     assert unguarded_decoder.unguarded(photo, 10)["ended"].startswith("exit")  # no room for Python
 
 
-def test_a_decoder_that_does_not_come_to_an_end(
-    photo: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_decoder_that_does_not_come_to_an_end(photo: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unguarded_decoder, "LONGEST_S", 0.0)
     told = unguarded_decoder.unguarded(photo, BIG_MIB)
     assert (told["ended"], told["peak_mib"]) == ("too slow", None)

@@ -24,9 +24,7 @@ def graph(place: Path, batch: int | str) -> Path:
     out = helper.make_tensor_value_info("out", TensorProto.FLOAT, shape)
     node = helper.make_node("Relu", ["image"], ["out"])
     model = helper.make_model(
-        helper.make_graph([node], "g", [image], [out]),
-        opset_imports=[helper.make_opsetid("", 17)],
-        ir_version=9,
+        helper.make_graph([node], "g", [image], [out]), opset_imports=[helper.make_opsetid("", 17)], ir_version=9
     )
     onnx.save(model, place / "model.onnx")
     return place / "model.onnx"
@@ -63,9 +61,7 @@ def test_programs_of_torch_too(tmp_path: Path, fixed: bool) -> None:
     torch = pytest.importorskip("torch")
     n = None if fixed else {0: torch.export.Dim("n", min=1, max=64)}
     program = torch.export.export(
-        torch.nn.ReLU(),
-        (torch.zeros(2, 3, SIDE_PX, SIDE_PX),),
-        dynamic_shapes=({"input": n} if n else None),
+        torch.nn.ReLU(), (torch.zeros(2, 3, SIDE_PX, SIDE_PX),), dynamic_shapes=({"input": n} if n else None)
     )
     torch.export.save(program, tmp_path / "model.pt2")
     _, found = device_loop.rates(tmp_path / "model.pt2", SIDE_PX, (1, 2), 0.05)

@@ -55,9 +55,7 @@ def test_it_is_made_once_and_found_again(tmp_path: Path, installer: Installer):
     assert made(python).installed_mib == 3.0
 
 
-def test_what_was_pulled_in_is_told_too(
-    tmp_path: Path, installer: Installer, monkeypatch: pytest.MonkeyPatch
-):
+def test_what_was_pulled_in_is_told_too(tmp_path: Path, installer: Installer, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(environments.environment, "__defaults__", (tmp_path / "cache",))
     found = packages(peer(tmp_path, "numpy==2.4.6\n"))
     assert found == {"numpy": "2.4.6", "pip": "26.0"}
@@ -73,9 +71,7 @@ def test_other_pins_are_another_one(tmp_path: Path, installer: Installer):
     assert len(installer.commands) == 4
 
 
-def test_another_python_is_another_one(
-    tmp_path: Path, installer: Installer, monkeypatch: pytest.MonkeyPatch
-):
+def test_another_python_is_another_one(tmp_path: Path, installer: Installer, monkeypatch: pytest.MonkeyPatch):
     folder = peer(tmp_path, "numpy==2.4.6\n")
     first = environment(folder, tmp_path / "cache")
     monkeypatch.setattr(environments.platform, "python_version", lambda: "3.99.1")

@@ -12,9 +12,7 @@ SCRIPTS = sorted((Path(__file__).resolve().parents[2] / "benchmarks").glob("*.py
 
 def test_missing_modules_are_named_with_the_line_that_installs_them() -> None:
     need("json")
-    with pytest.raises(
-        SystemExit, match=r"^not_there, nor_this cannot.*\n  uv pip install .*bench"
-    ):
+    with pytest.raises(SystemExit, match=r"^not_there, nor_this cannot.*\n  uv pip install .*bench"):
         need("json", "not_there", "nor_this")
 
 

@@ -12,9 +12,7 @@ SCHEMA = pa.schema([("path", pa.string()), ("error", pa.string())])
 
 
 def written(file: Path, *errors: str | None) -> bytes:
-    pq.write_table(
-        pa.table({"path": ["a.jpg"] * len(errors), "error": list(errors)}, schema=SCHEMA), file
-    )
+    pq.write_table(pa.table({"path": ["a.jpg"] * len(errors), "error": list(errors)}, schema=SCHEMA), file)
     return file.read_bytes()
 
 

@@ -147,10 +147,7 @@ def test_it_is_ended_when_the_measurement_fails(tmp_path: Path):
 
 def test_one_that_ends_is_reported_with_its_log(tmp_path: Path):
     folder = folder_of(tmp_path, 'ENDS = "a model"')
-    with (
-        pytest.raises(PeerFailed, match=r"(?s)ended with 1 .*begins.*no such thing as a model"),
-        running(folder),
-    ):
+    with pytest.raises(PeerFailed, match=r"(?s)ended with 1 .*begins.*no such thing as a model"), running(folder):
         pass
 
 

@@ -25,12 +25,7 @@ GOOD = {
     "said": "p99 < 3",
     "result": {"machine": MACHINE, "verdicts": {"held": HELD, "missed": HELD | {"holds": False}}},
 }
-BAD = {
-    "script": "filters",
-    "command": "python benchmarks/filters.py",
-    "seconds": 1.0,
-    "failed": "no <disk>",
-}
+BAD = {"script": "filters", "command": "python benchmarks/filters.py", "seconds": 1.0, "failed": "no <disk>"}
 
 
 class Tags(HTMLParser):
@@ -63,14 +58,7 @@ def test_what_is_missed_and_what_failed_comes_before_what_holds(tmp_path: Path) 
 def test_words_of_scripts_are_text_and_no_markup(tmp_path: Path) -> None:
     tags = page_of(tmp_path, GOOD, BAD)
     assert {"processor", "disk"}.isdisjoint(tag for tag, _ in tags.found)
-    for words in (
-        "0.975",
-        "> 0.9 & so",
-        "a <processor>",
-        "p99 < 3",
-        "no <disk>",
-        "python benchmarks/lanes.py",
-    ):
+    for words in ("0.975", "> 0.9 & so", "a <processor>", "p99 < 3", "no <disk>", "python benchmarks/lanes.py"):
         assert words in tags.text
 
 
@@ -80,9 +68,7 @@ def test_the_json_beside_it_holds_everything(tmp_path: Path) -> None:
     assert (kept["commit"], kept["benchmarks"]) == ("abc1234", [GOOD, BAD])
 
 
-def test_a_picture_stands_in_the_page_itself(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_picture_stands_in_the_page_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(report, "HERE", tmp_path)
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "lanes.png").write_bytes(PIXEL)

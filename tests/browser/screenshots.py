@@ -25,11 +25,7 @@ SIZE = {"width": 1280, "height": 800}
 
 
 def main() -> None:
-    with (
-        tempfile.TemporaryDirectory() as place,
-        serving(Path(place)) as served,
-        sync_playwright() as playwright,
-    ):
+    with tempfile.TemporaryDirectory() as place, serving(Path(place)) as served, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM)
         for name, path, scheme in SHOTS:
             page = browser.new_page(viewport=SIZE, color_scheme=scheme, locale="en-GB")  # type: ignore[arg-type]

@@ -30,9 +30,7 @@ PHONE = {"width": 390, "height": 800}
 
 @pytest.mark.parametrize("path", PAGES)
 @pytest.mark.parametrize(("scheme", "locale"), [("light", "en-GB"), ("dark", "de-DE")])
-def test_pages_have_no_fault_that_axe_finds(
-    visit: Visit, path: str, scheme: str, locale: str
-) -> None:
+def test_pages_have_no_fault_that_axe_finds(visit: Visit, path: str, scheme: str, locale: str) -> None:
     page = visit(path, color_scheme=scheme, locale=locale, bypass_csp=True)  # axe is a script
     page.wait_for_load_state("load")
     found = Axe().run(page, options=RULES)

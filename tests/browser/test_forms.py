@@ -25,9 +25,7 @@ def test_a_camera_and_its_deployment_are_added_corrected_and_deleted(visit: Visi
     page.get_by_role("button", name="Add deployment").click()
     until = page.get_by_label("Until")
     expect(until).to_have_attribute("aria-invalid", "true")
-    expect(page.locator(".field:has([name=until_local]) + .field-error")).to_contain_text(
-        "is not after"
-    )
+    expect(page.locator(".field:has([name=until_local]) + .field-error")).to_contain_text("is not after")
     expect(page.locator(".field:has([name=longitude]) + .field-error")).to_contain_text("together")
     expect(page.get_by_label("Location")).to_have_value("Mill")
     until.fill("")

@@ -10,9 +10,7 @@ TO_END = "scrollTo(0, document.body.scrollHeight)"
 
 
 def digests(page: Page) -> list[str]:
-    found: list[str] = page.evaluate(
-        "[...document.querySelectorAll('.cell')].map(cell => cell.dataset.digest)"
-    )
+    found: list[str] = page.evaluate("[...document.querySelectorAll('.cell')].map(cell => cell.dataset.digest)")
     return found
 
 
@@ -39,9 +37,7 @@ def test_a_day_is_shown_at_once_and_is_part_of_the_url(visit: Visit) -> None:
     expect(page.locator(".cell .when").first).to_contain_text(wanted)
 
 
-def test_everything_that_matches_is_confirmed_after_the_number_and_taken_back(
-    served: Served, visit: Visit
-) -> None:
+def test_everything_that_matches_is_confirmed_after_the_number_and_taken_back(served: Served, visit: Visit) -> None:
     page = visit("/images?status=ok")
     expect(page.locator("#count")).not_to_be_empty()
     total = page.evaluate("fetch('/ui/v1/images/count?status=ok').then(a => a.json())")["count"]

@@ -16,9 +16,7 @@ from tests.fixtures_local import publish_blobs
 MS = 120_000
 
 
-def test_the_impact_of_a_promotion_is_seen_first_and_it_can_be_taken_back(
-    visit: Visit, served: Served
-) -> None:
+def test_the_impact_of_a_promotion_is_seen_first_and_it_can_be_taken_back(visit: Visit, served: Served) -> None:
     store = ModelStore(str(served.home / "models"))
     for version, score in (("1", 0.1), ("2", 0.9)):  # the same results, shown from another score
         publish_blobs(store, version, thresholds={"default": score})
@@ -49,9 +47,7 @@ def test_a_visitor_waits_for_the_index_and_then_sees_the_list(visit: Visit, serv
         fcntl.flock(lock, fcntl.LOCK_EX)  # as another process that builds it
         served.server.start()
         page = visit("/images", expected=(503,))
-        expect(
-            page.get_by_role("heading", name="index of the images is being built")
-        ).to_be_visible()
+        expect(page.get_by_role("heading", name="index of the images is being built")).to_be_visible()
         expect(page.get_by_role("status").first).to_contain_text("Step", timeout=30_000)
         fcntl.flock(lock, fcntl.LOCK_UN)
     expect(page.locator(".cell").first).to_be_visible(timeout=MS)

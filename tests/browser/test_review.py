@@ -13,9 +13,7 @@ from tests.browser.conftest import Served, Visit
 
 def statements(served: Served) -> list[dict[str, object]]:
     """Return the valid human statements, as a command reads them from the table."""
-    rows: list[dict[str, object]] = json.loads(
-        served.resight("assertions", "list", "--format", "json")
-    )
+    rows: list[dict[str, object]] = json.loads(served.resight("assertions", "list", "--format", "json"))
     return rows
 
 
@@ -23,9 +21,7 @@ def shown(page: Page) -> str:
     return page.locator("#place").inner_text()
 
 
-def test_a_picture_is_opened_decided_by_keys_and_undone_after_a_reload(
-    served: Served, visit: Visit
-) -> None:
+def test_a_picture_is_opened_decided_by_keys_and_undone_after_a_reload(served: Served, visit: Visit) -> None:
     assert statements(served) == []
     page = visit("/images?status=ok")
     expect(page.locator("#count")).to_have_text("{n} images".replace("{n}", str(count(page))))
@@ -107,6 +103,4 @@ def test_decisions_survive_a_server_that_is_killed(served: Served, visit: Visit)
 
 def count(page: Page) -> int:
     """Return the number of images that the API counts for the filter of the page."""
-    return int(
-        page.evaluate("fetch('/ui/v1/images/count' + location.search).then(a => a.json())")["count"]
-    )
+    return int(page.evaluate("fetch('/ui/v1/images/count' + location.search).then(a => a.json())")["count"])

@@ -63,8 +63,6 @@ def test_an_operation_that_is_refused_is_explained_next_to_its_button(visit: Vis
     page.get_by_role("button", name="unpin").click()
     expect(page.get_by_role("heading", name="(pinned)")).to_have_count(0, timeout=RUN_MS)
     form = page.locator("form[data-post$='/shadow']")
-    form.locator("select").evaluate(
-        "select => { select.options[0].disabled = false; select.value = '1'; }"
-    )
+    form.locator("select").evaluate("select => { select.options[0].disabled = false; select.value = '1'; }")
     form.get_by_role("button", name="shadow").click()
     expect(form.get_by_role("alert")).not_to_be_empty(timeout=RUN_MS)

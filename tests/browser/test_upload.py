@@ -47,9 +47,7 @@ def test_each_file_has_its_result_and_failures_keep_the_words_of_the_server(
     expect(page.locator("#sent tbody tr").last).to_contain_text("browser-2", timeout=30_000)
     page.get_by_role("button", name="Upload").click()
     summary = page.locator("#summary")
-    expect(summary).to_have_text(
-        "5 of 5 files: 4 completed, 0 processing, 1 failed", timeout=60_000
-    )
+    expect(summary).to_have_text("5 of 5 files: 4 completed, 0 processing, 1 failed", timeout=60_000)
     expect(page.locator("#failures li")).to_have_count(1)
     expect(page.locator("#failures li")).to_contain_text(f"{HOSTILE}: ")
     row = page.get_by_role("row").filter(has=page.get_by_role("link", name=pictures[0].name))

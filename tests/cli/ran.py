@@ -42,27 +42,16 @@ def ran(
     identity |= {"model_version": version, "weights_sha256": info.weights_sha256}
     counts = {"requested": 4, "ok": 2, "empty": 0, "failed": 0, "reused": 2, "detections": 4}
     rows = [
-        {
-            "run_id": run_id,
-            "event": i,
-            "state": state,
-            "event_at": start + timedelta(seconds=30 * i),
-        }
+        {"run_id": run_id, "event": i, "state": state, "event_at": start + timedelta(seconds=30 * i)}
         | identity
         | {"spec": spec.model_dump_json(), "counts": counts, "message": f"says [{state}]"}
-        | {
-            "stages": json.dumps({"read_s": 1.5, "bottleneck": "decode"})
-            if state == "sealed"
-            else None
-        }
+        | {"stages": json.dumps({"read_s": 1.5, "bottleneck": "decode"}) if state == "sealed" else None}
         for i, state in enumerate(states)
     ]
     table = pa.Table.from_pylist(rows, schema=RUNS)
     tables.append("runs", table, f"run:{run_id}", lambda _, wanted: wanted)
     found = [BOX | {"label": "blob", "score": score} for score in scores]
-    results = result_rows(
-        ["a", "b"], info.inference_key, detections=found, n_detections=len(found), run_id=run_id
-    )
+    results = result_rows(["a", "b"], info.inference_key, detections=found, n_detections=len(found), run_id=run_id)
     put_results(tables, results)
 
 

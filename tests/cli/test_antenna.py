@@ -40,9 +40,7 @@ def antenna(monkeypatch: pytest.MonkeyPatch) -> StubAntenna:
     return stub
 
 
-def test_pipelines_are_offered_and_tasks_are_answered(
-    resight: Command, antenna: StubAntenna
-) -> None:
+def test_pipelines_are_offered_and_tasks_are_answered(resight: Command, antenna: StubAntenna) -> None:
     done = resight(*WORK, "--project", "7", "--service", "north")
     assert done.code == 0
     assert antenna.registered["7"]["processing_service_name"] == "north"
@@ -51,9 +49,7 @@ def test_pipelines_are_offered_and_tasks_are_answered(
     assert "2 images, 1 failed\n" in done.err
 
 
-def test_the_token_is_not_printed_when_it_is_refused(
-    resight: Command, antenna: StubAntenna
-) -> None:
+def test_the_token_is_not_printed_when_it_is_refused(resight: Command, antenna: StubAntenna) -> None:
     error = resight(*WORK, "--token", "wrong-one")
     assert error.code == 2
     assert "401" in error.err
@@ -66,8 +62,7 @@ def test_without_a_running_resight_it_is_an_error(resight: Command) -> None:
 
 
 @pytest.mark.parametrize(
-    ("served", "wanted", "words"),
-    [([], [], "no pipeline is served"), (["a"], ["a,b"], "invalid pipeline 'a,b'")],
+    ("served", "wanted", "words"), [([], [], "no pipeline is served"), (["a"], ["a,b"], "invalid pipeline 'a,b'")]
 )
 def test_slugs_that_cannot_be_worked_for(served: list[str], wanted: list[str], words: str) -> None:
     with pytest.raises(Exception, match=words):

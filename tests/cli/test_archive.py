@@ -27,9 +27,7 @@ def archive(tmp_path: Path) -> Path:
 
 def test_ingest_reports_what_happened(resight: Resight, archive: Path) -> None:
     facts = json.loads(resight("ingest", archive, "--format", "json").ok())
-    assert {name: facts[name] for name in FACTS} == dict(
-        zip(FACTS, (4, 4, 0, 0, 0, 1), strict=True)
-    )
+    assert {name: facts[name] for name in FACTS} == dict(zip(FACTS, (4, 4, 0, 0, 0, 1), strict=True))
     assert facts["root"] == str(archive)
     facts = json.loads(resight("ingest", archive, "--format", "json").ok())
     assert (facts["unchanged"], facts["bytes_read"]) == (4, 0)
@@ -40,9 +38,7 @@ def test_ingest_reports_what_happened(resight: Resight, archive: Path) -> None:
     assert row["files"] == "4"
 
 
-def test_a_statement_reads_files_only_where_that_is_asked_for(
-    resight: Resight, archive: Path, tmp_path: Path
-) -> None:
+def test_a_statement_reads_files_only_where_that_is_asked_for(resight: Resight, archive: Path, tmp_path: Path) -> None:
     resight("ingest", archive).ok()
     out = tmp_path / "copy.csv"
     statement = f"copy (select 1 as a) to '{out}' (format csv)"
@@ -83,9 +79,7 @@ def test_ingest_ends_with_1_when_a_file_could_not_be_read(resight: Resight, arch
         (["ftps-not-known://x"], 7, "ftps-not-known"),
     ],
 )
-def test_what_cannot_be_ingested_is_refused(
-    resight: Resight, words: list[str], code: int, message: str
-) -> None:
+def test_what_cannot_be_ingested_is_refused(resight: Resight, words: list[str], code: int, message: str) -> None:
     assert message in resight("ingest", *words).refused(code)
 
 
@@ -118,9 +112,7 @@ def test_a_file_above_the_size_limit_is_named(resight: Resight, archive: Path) -
     assert "unreadable: ortho.tif: 3 MiB, over --max-mib 2" in done.err
 
 
-def test_an_archive_that_went_away_is_refused_and_changes_nothing(
-    resight: Resight, archive: Path
-) -> None:
+def test_an_archive_that_went_away_is_refused_and_changes_nothing(resight: Resight, archive: Path) -> None:
     resight("ingest", archive).ok()
     archive.rename(archive.with_name("moved"))
     refused = resight("ingest", archive).refused(7)
@@ -167,9 +159,7 @@ def test_wrong_sql_ends_with_2(resight: Resight, home: Path, statement: str) -> 
     resight("sql", statement).refused(2)
 
 
-def test_export_writes_files_that_others_open(
-    resight: Resight, archive: Path, tmp_path: Path
-) -> None:
+def test_export_writes_files_that_others_open(resight: Resight, archive: Path, tmp_path: Path) -> None:
     resight("ingest", archive).ok()
     parquet, text = tmp_path / "out" / "media.parquet", tmp_path / "out" / "media.csv"
     facts = json.loads(resight("export", "media", parquet, "--format", "json").ok())
@@ -194,21 +184,14 @@ def test_what_cannot_be_exported_ends_with_2(
     assert not (tmp_path / name).exists()
 
 
-@pytest.mark.parametrize(
-    ("name", "below"), [("RESIGHT_TABLES", "tables"), ("RESIGHT_HOME", "home")]
-)
+@pytest.mark.parametrize(("name", "below"), [("RESIGHT_TABLES", "tables"), ("RESIGHT_HOME", "home")])
 def test_no_second_catalogue_is_made_where_a_disk_is_not_mounted(
     resight: Resight, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, below: str
 ) -> None:
     disk = tmp_path / "disk"
     write_files(tmp_path / "archive", {"north/a.jpg": jpeg()})
     monkeypatch.setenv(name, str(disk / below))
-    reading = (
-        ["sql", "select 1"],
-        ["reprocess", "--model", "x"],
-        ["runs", "list"],
-        ["layers", "list"],
-    )
+    reading = (["sql", "select 1"], ["reprocess", "--model", "x"], ["runs", "list"], ["layers", "list"])
     for words in (["ingest", tmp_path / "archive"], ["up"], *reading):
         assert f"{disk} does not exist; is it mounted?" in resight(*words).refused(7)
     assert not disk.exists()

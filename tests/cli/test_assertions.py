@@ -35,9 +35,7 @@ def tables(home: Path, tmp_path: Path) -> Tables:
 @pytest.fixture
 def views(tables: Tables) -> None:
     for name, key in (("production", OLD), ("next", NEW)):
-        view = View(
-            name=name, inference_key=key, model_name="m", model_version="1", weights_sha256="w"
-        )
+        view = View(name=name, inference_key=key, model_name="m", model_version="1", weights_sha256="w")
         Views(tables.url).publish(view, after=0)
 
 
@@ -52,9 +50,7 @@ def keep(name: str, **more: Any) -> dict[str, Any]:
     return {"media_sha256": sha(name), "action": "keep", "label": "deer", **corners, **more}
 
 
-def test_the_work_of_another_tool_is_added_once(
-    resight: Resight, home: Path, tmp_path: Path
-) -> None:
+def test_the_work_of_another_tool_is_added_once(resight: Resight, home: Path, tmp_path: Path) -> None:
     home.mkdir()
     put_images(Tables(str(home / "tables")))
     file = tmp_path / "coco.json"
@@ -71,9 +67,7 @@ def test_the_work_of_another_tool_is_added_once(
     assert "left out: elsewhere.jpg: it is not in the catalogue" in done.err
     again = json.loads(resight(*words).ok())
     assert (again["repeated"], again["added"]) == (1, 0)
-    assert "name the tool with --from" in resight("assertions", "add", file, "--root", "/").refused(
-        2
-    )
+    assert "name the tool with --from" in resight("assertions", "add", file, "--root", "/").refused(2)
 
 
 def test_a_file_is_added_once(resight: Resight, tables: Tables, tmp_path: Path) -> None:
@@ -83,9 +77,7 @@ def test_a_file_is_added_once(resight: Resight, tables: Tables, tmp_path: Path) 
     counts = {"unchanged": 0, "repeated": 0, "keep": 2, "relabel": 0, "suppress": 0}
     counts |= {"add": 0, "withdraw": 0, "flag": 0}
     assert json.loads(done.ok()) == {"file": str(file), **counts, "added": 0}
-    assert done.err == (
-        "new label '[b]roe[/b]' (rows: 1)\nnothing was added: leave out --dry-run\n"
-    )
+    assert done.err == ("new label '[b]roe[/b]' (rows: 1)\nnothing was added: leave out --dry-run\n")
     assert json.loads(resight(*words).ok()) == {"file": str(file), **counts, "added": 2}
     assert json.loads(resight(*words).ok())["added"] == 0
     rows = json.loads(resight("assertions", "list", "--format", "json").ok())
@@ -93,9 +85,7 @@ def test_a_file_is_added_once(resight: Resight, tables: Tables, tmp_path: Path) 
         ("kim", True, "2026-05-14 07:30:00+00:00")
     ] * 2
     assert "[b]roe[/b]" in resight("assertions", "list").ok()
-    (row,) = csv.DictReader(
-        io.StringIO(resight("assertions", "list", "--label", "deer", "--format", "csv").ok())
-    )
+    (row,) = csv.DictReader(io.StringIO(resight("assertions", "list", "--label", "deer", "--format", "csv").ok()))
     assert (row["media_sha256"], row["path"]) == (sha("a"), "c1/0/a.jpg")
 
 
@@ -103,24 +93,17 @@ def test_a_list_has_a_header_before_anything_is_said(resight: Resight) -> None:
     assert resight("assertions", "list", "--format", "csv").ok().startswith("assertion_id,action")
 
 
-def test_history_shows_what_was_superseded(
-    resight: Resight, tables: Tables, tmp_path: Path
-) -> None:
+def test_history_shows_what_was_superseded(resight: Resight, tables: Tables, tmp_path: Path) -> None:
     resight("assertions", "add", checked(tmp_path, keep("a")), *WHO).ok()
     later = keep("a", action="suppress", asserted_at="2026-05-15T00:00:00Z")
     resight("assertions", "add", checked(tmp_path, later), "--by", "lee").ok()
     assert len(json.loads(resight("assertions", "list", "--format", "json").ok())) == 1
     words = ("assertions", "list", "--history", "--media", sha("a")[:8], "--format", "json")
     rows = json.loads(resight(*words).ok())
-    assert [(row["action"], row["standing"]) for row in rows] == [
-        ("keep", False),
-        ("suppress", True),
-    ]
+    assert [(row["action"], row["standing"]) for row in rows] == [("keep", False), ("suppress", True)]
 
 
-def test_wrong_rows_are_named_and_nothing_is_added(
-    resight: Resight, tables: Tables, tmp_path: Path
-) -> None:
+def test_wrong_rows_are_named_and_nothing_is_added(resight: Resight, tables: Tables, tmp_path: Path) -> None:
     file = checked(tmp_path, keep("a"), keep("c"), keep("b", rank=1))
     words = resight("assertions", "add", file, *WHO).refused(2)
     assert "row 2: image" in words
@@ -161,9 +144,7 @@ def test_diff_prints_the_facts_and_the_gates(diff: Any) -> None:
     assert (row["boxes_lost"], row["images_emptied"]) == ("1", "1")
 
 
-def test_a_gate_that_fails_ends_a_diff_only_when_asked(
-    resight: Resight, diff: Any, tmp_path: Path
-) -> None:
+def test_a_gate_that_fails_ends_a_diff_only_when_asked(resight: Resight, diff: Any, tmp_path: Path) -> None:
     resight("assertions", "add", checked(tmp_path, keep("b")), *WHO).ok()
     assert "FAIL: 1 human assertions" in diff("published", "next").stdout
     with pytest.raises(GateClosed, match="at most 0 .max_lost_verified."):
@@ -177,9 +158,7 @@ def test_gates_are_those_of_the_policy(diff: Any, home: Path) -> None:
         diff("published", "next", "--gate")
 
 
-def test_a_report_is_written_where_it_is_asked_for(
-    diff: Any, tables: Tables, tmp_path: Path
-) -> None:
+def test_a_report_is_written_where_it_is_asked_for(diff: Any, tables: Tables, tmp_path: Path) -> None:
     done = diff("published", "next", "--out", tmp_path / "out", "--samples", 2)
     assert f"1 images to look at: {tmp_path}/out/index.html\n" in done.stderr
     page = (tmp_path / "out" / "index.html").read_text()

@@ -20,15 +20,7 @@ from batch.jobs.control import JobOutcome
 from cli.follow import Followed
 from model_store.store import ModelStore
 from tests.cli.conftest import Resight
-from tests.fixtures_local import (
-    copy_of_models,
-    photo,
-    put_results,
-    result_rows,
-    rows_of,
-    write_files,
-    write_json,
-)
+from tests.fixtures_local import copy_of_models, photo, put_results, result_rows, rows_of, write_files, write_json
 from tests.support.jobs import FakeJobs
 
 RUN = ("classify", "--model", "colours@1")
@@ -60,9 +52,7 @@ def seen(resight: Resight, home: Path, tmp_path: Path) -> Tables:
 
 
 def ready(folder: Path) -> None:
-    digests = {
-        file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in folder.iterdir()
-    }
+    digests = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in folder.iterdir()}
     write_json(folder / "READY", {"files": digests})
 
 
@@ -86,11 +76,7 @@ def facts(text: str) -> dict[str, Any]:
 
 def test_the_dry_run_counts_and_writes_nothing(resight: Resight, seen: Tables, home: Path) -> None:
     told = facts(resight(*RUN, "--dry-run", "--format", "json").ok())
-    assert (told["model"], told["view"], told["inference_key"]) == (
-        "colours@1",
-        "production 1",
-        KEY,
-    )
+    assert (told["model"], told["view"], told["inference_key"]) == ("colours@1", "production 1", KEY)
     assert (told["requested"], told["to_classify"], told["images"]) == (3, 3, 3)
     north = (*RUN, "--dry-run", "--camera", "north", "--format", "json")
     assert facts(resight(*north).ok())["requested"] == 2
@@ -151,7 +137,5 @@ def test_the_job_receives_the_spec_and_its_report_is_printed(
         (("reprocess", "--model", "colours@1", "--dry-run"), "resight classify --help"),
     ],
 )
-def test_invalid_requests_are_rejected(
-    resight: Resight, seen: Tables, words: tuple[str, ...], said: str
-) -> None:
+def test_invalid_requests_are_rejected(resight: Resight, seen: Tables, words: tuple[str, ...], said: str) -> None:
     assert said in resight(*words).refused(2)

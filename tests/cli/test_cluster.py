@@ -50,12 +50,7 @@ def test_up_beyond_loopback_without_a_token_is_refused_before_anything_starts(
     ],
 )
 def test_up_moves_no_running_cluster(
-    resight: Resight,
-    started: list[Any],
-    home: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    words: list[str],
-    refused: bool,
+    resight: Resight, started: list[Any], home: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], refused: bool
 ) -> None:
     state = ClusterState(1, "127.0.0.1", 8100, "127.0.0.1:1", "http://127.0.0.1:1", "/tmp")
     monkeypatch.setattr("cli.cluster.read_state", lambda _: state)
@@ -70,9 +65,7 @@ def test_up_moves_no_running_cluster(
         assert len(started) == 1
 
 
-def test_status_without_a_cluster_says_where_everything_is_and_ends_with_1(
-    resight: Resight, home: Path
-) -> None:
+def test_status_without_a_cluster_says_where_everything_is_and_ends_with_1(resight: Resight, home: Path) -> None:
     done = resight("status", "--format", "json")
     assert done.code == 1
     assert json.loads(done.out) == {
@@ -103,11 +96,7 @@ def test_status_with_unmounted_tables_shows_the_rest_and_ends_with_7(
 
 @pytest.mark.parametrize("pulled", [True, False])
 def test_up_names_the_next_step_where_no_model_is_served(
-    resight: Resight,
-    started: list[Any],
-    home: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    pulled: bool,
+    resight: Resight, started: list[Any], home: Path, monkeypatch: pytest.MonkeyPatch, pulled: bool
 ) -> None:
     state = ClusterState(1, "127.0.0.1", 8000, "127.0.0.1:1", "http://127.0.0.1:1", "/tmp")
     monkeypatch.setattr("cli.cluster.read_state", lambda _: state)
@@ -121,9 +110,7 @@ def test_up_names_the_next_step_where_no_model_is_served(
     assert re.search(f"^next: resight {step}$", done.err, re.MULTILINE)
 
 
-def test_places_follow_their_variables(
-    resight: Resight, home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_places_follow_their_variables(resight: Resight, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RESIGHT_MODELS", "s3://bucket/models/")
     monkeypatch.setenv("RESIGHT_TABLES", "relative")
     facts = json.loads(resight("status", "--format", "json").out)
@@ -132,17 +119,13 @@ def test_places_follow_their_variables(
 
 
 @pytest.mark.parametrize("state", ["", "{", "{}", "[]", json.dumps({"pid": 1}), "not json", "null"])
-def test_a_state_file_that_means_nothing_is_no_cluster(
-    resight: Resight, home: Path, state: str
-) -> None:
+def test_a_state_file_that_means_nothing_is_no_cluster(resight: Resight, home: Path, state: str) -> None:
     write_files(home, {"cluster.json": state.encode()})
     done = resight("status", "--format", "json")
     assert (done.code, json.loads(done.out)["cluster"]) == (1, "down")
 
 
-def test_the_state_of_a_process_that_is_another_now_is_no_cluster(
-    resight: Resight, home: Path
-) -> None:
+def test_the_state_of_a_process_that_is_another_now_is_no_cluster(resight: Resight, home: Path) -> None:
     state = {
         "pid": 1,
         "host": "127.0.0.1",
@@ -187,9 +170,7 @@ def test_a_run_that_cannot_start_says_why(
     assert message in resight("reprocess", *words).refused(code)
 
 
-def test_the_cluster_of_an_address_must_answer(
-    resight: Resight, home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_cluster_of_an_address_must_answer(resight: Resight, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run does not use this machine in its place."""
     shutil.copytree(MODELS, home / "models")
     resight("ingest", str(PHOTOS)).ok()
@@ -200,9 +181,7 @@ def test_the_cluster_of_an_address_must_answer(
     assert "does not answer" in resight("reprocess", "--model", "motion").refused(8)
 
 
-def test_a_dry_run_needs_no_cluster_and_writes_nothing(
-    resight: Resight, home: Path, tmp_path: Path
-) -> None:
+def test_a_dry_run_needs_no_cluster_and_writes_nothing(resight: Resight, home: Path, tmp_path: Path) -> None:
     shutil.copytree(MODELS, home / "models")
     archive = write_files(tmp_path / "a", {f"n/{i}.jpg": jpeg(shade=40 * i) for i in range(3)})
     resight("ingest", archive).ok()
@@ -247,17 +226,14 @@ def test_whatever_answers_at_readyz_is_told(
 
 
 @pytest.mark.parametrize(
-    "words",
-    ["up", "down", "status", "env", "logs", "models promote m@1", "runs cancel r", "ingest ."],
+    "words", ["up", "down", "status", "env", "logs", "models promote m@1", "runs cancel r", "ingest ."]
 )
 def test_a_home_that_is_a_file_is_one_line(resight: Resight, home: Path, words: str) -> None:
     home.write_text("no folder")
     assert str(home) in resight(*words.split()).refused(7)
 
 
-def test_up_starts_nothing_where_it_cannot_write(
-    resight: Resight, home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_up_starts_nothing_where_it_cannot_write(resight: Resight, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     logs = home / "logs"
     home.mkdir()
     logs.write_text("no folder")

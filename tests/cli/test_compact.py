@@ -15,9 +15,7 @@ def files_of(resight: Resight, *words: str) -> dict[str, tuple[int, int]]:
     return {row["table"]: (row["files_before"], row["files_after"]) for row in rows}
 
 
-def test_small_files_are_put_together_where_there_are_enough(
-    resight: Resight, tmp_path: Path
-) -> None:
+def test_small_files_are_put_together_where_there_are_enough(resight: Resight, tmp_path: Path) -> None:
     for i in range(3):
         root = write_files(tmp_path / f"archive-{i}", {"north/1.jpg": jpeg(shade=i)})
         resight("ingest", root).ok()
@@ -31,9 +29,7 @@ def test_small_files_are_put_together_where_there_are_enough(
     assert "files_after" in resight("compact").ok()
 
 
-def test_vacuum_and_exports_remove_old_files_of_killed_processes(
-    resight: Resight, tmp_path: Path, home: Path
-) -> None:
+def test_vacuum_and_exports_remove_old_files_of_killed_processes(resight: Resight, tmp_path: Path, home: Path) -> None:
     resight("ingest", write_files(tmp_path / "archive", {"north/1.jpg": jpeg()})).ok()
     half = write_files(home / "tables" / "views", {".writing-x": b"half"}) / ".writing-x"
     part = write_files(tmp_path / "out", {".resight-x.part": b"half"}) / ".resight-x.part"

@@ -43,9 +43,7 @@ def test_files_and_folders_are_seen_and_drawn(resight: Resight, pictures: Path) 
     assert "cat" in resight("detect", *words).ok()
 
 
-def test_the_only_model_needs_no_name_and_the_first_one_is_named(
-    resight: Resight, home: Path, pictures: Path
-) -> None:
+def test_the_only_model_needs_no_name_and_the_first_one_is_named(resight: Resight, home: Path, pictures: Path) -> None:
     shutil.rmtree(home / "models" / "ssdlite-coco")
     (home / "models" / "motion" / "aliases.json").unlink()
     done = resight("detect", pictures / "cat.jpg")
@@ -61,9 +59,7 @@ def test_a_picture_without_detections_has_a_row(resight: Resight, pictures: Path
     assert (row["image"], row["label"], row["score"]) == ("cat.jpg", None, None)
 
 
-def test_an_unreadable_picture_is_named_and_the_others_are_seen(
-    resight: Resight, pictures: Path
-) -> None:
+def test_an_unreadable_picture_is_named_and_the_others_are_seen(resight: Resight, pictures: Path) -> None:
     write_files(pictures, {"bad.jpg": b"<html>"})
     done = resight("detect", pictures, "--model", "motion", "--format", "json")
     assert done.code == 1
@@ -122,11 +118,7 @@ def test_detectors_added_without_flags_see_animals_and_nothing_on_blanks(
     ],
 )
 def test_a_detector_added_without_flags_sees_a_red_patch_and_nothing_on_grey(
-    resight: Resight,
-    tmp_path: Path,
-    family: str,
-    patch: tuple[int, int, int, int],
-    box: tuple[int, int, int, int],
+    resight: Resight, tmp_path: Path, family: str, patch: tuple[int, int, int, int], box: tuple[int, int, int, int]
 ) -> None:
     """The score of pure red is sigmoid(6), with the objectness sigmoid(4) of YOLOX; the three greys give none."""
     names = {"names": "{0: 'stone', 1: 'fox'}", "task": "detect"}
@@ -175,9 +167,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("through", ["itself", "another name", "a link", "a hard link"])
-def test_a_drawing_never_replaces_a_picture_given(
-    resight: Resight, pictures: Path, through: str
-) -> None:
+def test_a_drawing_never_replaces_a_picture_given(resight: Resight, pictures: Path, through: str) -> None:
     folder = pictures
     if through == "another name":
         folder = pictures / "night" / ".."
@@ -204,9 +194,7 @@ def test_pictures_of_one_stem_are_drawn_beside_each_other(resight: Resight, pict
 
 
 @pytest.mark.parametrize("other", ["cat.jpg", "cat"])
-def test_two_pictures_of_one_name_are_refused_with_both(
-    resight: Resight, pictures: Path, other: str
-) -> None:
+def test_two_pictures_of_one_name_are_refused_with_both(resight: Resight, pictures: Path, other: str) -> None:
     folders = [write_files(pictures / name, {"cat.jpg": photo("cat")}) for name in "ab"]
     if other == "cat":  # drawn with .jpg after it
         (folders[1] / "cat.jpg").rename(folders[1] / "cat")
@@ -228,10 +216,7 @@ def test_drawings_need_a_folder(resight: Resight, pictures: Path) -> None:
 
 @pytest.mark.parametrize(
     ("place", "value", "said"),
-    [
-        ((0, 4), np.nan, "holds NaN or infinity"),
-        ((0, 5), 5.0, "returned class 5, but the model has 1"),
-    ],
+    [((0, 4), np.nan, "holds NaN or infinity"), ((0, 5), 5.0, "returned class 5, but the model has 1")],
     ids=["NaN", "class"],
 )
 def test_a_picture_of_which_the_network_says_nonsense_is_named_and_the_others_are_seen(

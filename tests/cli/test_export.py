@@ -33,10 +33,7 @@ def test_a_format_has_the_images_of_a_scope(resight: Resight, tmp_path: Path) ->
     for words, expected in (
         (["--camera", "north"], ["north/a.jpg", "north/b.jpg"]),
         (["--path", "south/*", "--label", "fox"], ["south/copy.jpg"]),
-        (
-            ["--camera", "north", "--until", "2027-01-01", "--sample", "9"],
-            ["north/a.jpg", "north/b.jpg"],
-        ),
+        (["--camera", "north", "--until", "2027-01-01", "--sample", "9"], ["north/a.jpg", "north/b.jpg"]),
         (["--camera", "north", "--floor", "0.95"], ["north/a.jpg", "north/b.jpg"]),
     ):
         resight("export", NAME, out, *words, "--overwrite").ok()
@@ -55,9 +52,7 @@ def test_a_format_has_the_images_of_a_scope(resight: Resight, tmp_path: Path) ->
         (["media", "x.csv", "--camera", "north"], "--set apply to megadetector"),
     ],
 )
-def test_what_no_format_can_have_ends_with_2(
-    resight: Resight, tmp_path: Path, words: list[str], message: str
-) -> None:
+def test_what_no_format_can_have_ends_with_2(resight: Resight, tmp_path: Path, words: list[str], message: str) -> None:
     what, name, *more = words
     assert message in resight("export", what, tmp_path / name, *more).refused(2)
     assert not (tmp_path / name).exists()

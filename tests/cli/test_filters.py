@@ -165,15 +165,9 @@ DRY = (*RUN, "--dry-run")
         ((*RUN, "--ids", "away.txt"), ["cannot read away.txt"]),
         (("filters", "run", "small"), ["unknown filter 'small'; available: duplicates, small"]),
         (("filters", "show", "small"), ["unknown filter 'small'"]),
-        (
-            (*DRY, "--set", "size=1"),
-            ["size: Extra inputs", "fields of small-size: min_area_frac, min"],
-        ),
+        ((*DRY, "--set", "size=1"), ["size: Extra inputs", "fields of small-size: min_area_frac, min"]),
         ((*DRY, "--set", "kind=events"), ["kind"]),
-        (
-            (*DRY, "--set", "min_area_frac"),
-            ["invalid --set 'min_area_frac'", "filters show small-"],
-        ),
+        ((*DRY, "--set", "min_area_frac"), ["invalid --set 'min_area_frac'", "filters show small-"]),
         ((*DRY, "--set", "min_area_frac=much"), ["min_area_frac: Input should be a valid number"]),
         ((*DRY, "--set", "min_area_frac=NaN"), ["min_area_frac: "]),
         ((*DRY, "--set", "min_area_frac=@away.json"), ["cannot read away.json"]),
@@ -208,9 +202,7 @@ def test_invalid_requests_are_rejected_before_submission(
     assert tables.existing("runs") is None
 
 
-def test_a_run_that_is_not_followed_prints_its_id(
-    resight: Resight, asked: list[FilterSpec]
-) -> None:
+def test_a_run_that_is_not_followed_prints_its_id(resight: Resight, asked: list[FilterSpec]) -> None:
     (row,) = json.loads(resight(*RUN, "--no-follow", *JSON).ok())
     assert row == {"run_id": asked[0].run_id, "job": "job-1"}
 
@@ -235,15 +227,11 @@ def test_a_job_that_never_started_is_submitted_again(
 def rows_in(done: Done) -> list[dict[str, Any]]:
     """Return the JSON list at the end of standard output, after the logs of runs in this process."""
     text = done.ok()
-    rows: list[dict[str, Any]] = json.loads(
-        text[text.rindex("\n[\n") :] if text[0] != "[" else text
-    )
+    rows: list[dict[str, Any]] = json.loads(text[text.rindex("\n[\n") :] if text[0] != "[" else text)
     return rows
 
 
-def test_layers_are_listed_switched_off_and_on(
-    resight: Resight, asked: list[FilterSpec], tables: Tables
-) -> None:
+def test_layers_are_listed_switched_off_and_on(resight: Resight, asked: list[FilterSpec], tables: Tables) -> None:
     before = shown(tables)
     assert json.loads(resight("layers", "list", *JSON).ok()) == []
     done = resight(*RUN, "--show", *JSON)
@@ -298,9 +286,7 @@ def test_a_name_that_is_more_than_one_layer_is_refused_with_both(
     assert "only repeat-detections layers can be reviewed" in both
 
 
-def test_a_layer_over_changed_layers_gives_a_warning(
-    resight: Resight, asked: list[FilterSpec], tables: Tables
-) -> None:
+def test_a_layer_over_changed_layers_gives_a_warning(resight: Resight, asked: list[FilterSpec], tables: Tables) -> None:
     resight("filters", "run", "duplicates", "--show").ok()
     resight(*RUN, "--show").ok()
     assert [one.kind for one in read_layers(tables).values()] == ["duplicates", "small-size"]
@@ -331,9 +317,7 @@ def test_a_review_is_written_accepted_and_given_back(
     facts = {"camera": "north", "label": "fox", "images": 3, "days": 3, "accepted": False}
     assert slot == {"id": slot["id"], **facts}
     assert "shows 1 slots; accept them in" in done.err
-    assert "not empty" in resight(
-        "filters", "review", "repeat-detections", "--out", tmp_path / "r"
-    ).refused(2)
+    assert "not empty" in resight("filters", "review", "repeat-detections", "--out", tmp_path / "r").refused(2)
 
     file = tmp_path / "r" / "review.json"
     file.write_text(file.read_text().replace('"accepted": false', '"accepted": true'))

@@ -26,9 +26,7 @@ NEVER = JobOutcome("FAILED", None, "runtime_env setup failed: the package is gon
 PROGRESS = {"event": "progress", "requested": 2, "ok": 1, "images_per_s": 3.0}
 PARTS = {"event": "filter_progress", "parts": 1}
 ROWS = {"event": "planned", "rows": 4, "parts": 1}
-CONTINUES = (
-    "run r continues; follow it with: resight runs attach r; stop it with: resight runs cancel r"
-)
+CONTINUES = "run r continues; follow it with: resight runs attach r; stop it with: resight runs cancel r"
 
 
 class Tries:
@@ -65,9 +63,7 @@ def test_a_job_that_never_began_is_submitted_once_more(monkeypatch: pytest.Monke
     assert tries.ids == ["job-1", "job-2"]
 
 
-def test_and_no_more_than_once(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_and_no_more_than_once(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     tries = Tries(monkeypatch, Followed(NEVER, {}, {}), Followed(NEVER, {}, {}))
     with pytest.raises(typer.Exit) as ended:
         to_end(FakeJobs(), tries.start, ["r"])
@@ -119,12 +115,8 @@ def test_a_report_that_did_not_come_is_said(
     assert "run one" not in said
 
 
-@pytest.mark.parametrize(
-    "events", [[{"event": "planned", "requested": 2}, PROGRESS], [ROWS, PARTS]]
-)
-def test_reports_and_failures_are_taken_from_the_lines_of_the_job(
-    events: list[dict[str, Any]],
-) -> None:
+@pytest.mark.parametrize("events", [[{"event": "planned", "requested": 2}, PROGRESS], [ROWS, PARTS]])
+def test_reports_and_failures_are_taken_from_the_lines_of_the_job(events: list[dict[str, Any]]) -> None:
     ends = [{"event": "report", "run_id": name, "n": n} for n, name in enumerate("ab")]
     failed = {"event": "run_failed", "error": "words"}
 
@@ -196,17 +188,11 @@ class Here:
     [
         ({"r"}, f"^{CONTINUES}$"),
         (set[str](), "^interrupted: nothing was started$"),
-        (
-            ClusterError("away"),
-            f"^interrupted while submitting the job; if the cluster has it, {CONTINUES}$",
-        ),
+        (ClusterError("away"), f"^interrupted while submitting the job; if the cluster has it, {CONTINUES}$"),
     ],
 )
 def test_ctrl_c_during_the_submission_says_whether_the_cluster_has_the_job(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    known: object,
-    words: str,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], known: object, words: str
 ) -> None:
     def running(_: object) -> object:
         if isinstance(known, Exception):

@@ -22,9 +22,7 @@ def ours(second: int, event: str, **fields: object) -> str:
 
 def serves(second: int, message: str, **fields: object) -> str:
     at_ns = int(datetime(2026, 11, 22, 21, 0, second, tzinfo=UTC).timestamp()) * 10**9
-    return json.dumps(
-        {"message": message, "levelname": "INFO", "timestamp_ns": at_ns, "lineno": 7, **fields}
-    )
+    return json.dumps({"message": message, "levelname": "INFO", "timestamp_ns": at_ns, "lineno": 7, **fields})
 
 
 def write(path: Path, *lines: str) -> Path:
@@ -81,17 +79,13 @@ def test_the_next_look_has_whole_new_lines_and_new_files(logs: Path) -> None:
     assert tail.look() == []
 
 
-def test_the_first_look_is_at_the_end_of_a_long_file(
-    logs: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_first_look_is_at_the_end_of_a_long_file(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster_logs, "TAIL_BYTES", 10)
     file = write(logs / "a.log", "first", "second", "third")
     assert [line.text for line in LogTail(lambda: [file]).look()] == ["third"]
 
 
-def test_a_look_that_finds_no_file_is_the_first_one_too(
-    logs: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_look_that_finds_no_file_is_the_first_one_too(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lines that are written later are new, however many they are."""
     monkeypatch.setattr(cluster_logs, "TAIL_BYTES", 10)
     tail = LogTail(lambda: cluster_files(logs))
@@ -139,14 +133,7 @@ def test_a_home_without_a_cluster_has_no_logs(logs: Path, resight: Resight) -> N
 
 
 def test_the_log_of_a_run_on_this_machine_needs_no_cluster(resight: Resight, home: Path) -> None:
-    head = {
-        "event": "job",
-        "runs": ["r"],
-        "module": "batch.reprocess",
-        "node": "n",
-        "pid": 1,
-        "at": 1.0,
-    }
+    head = {"event": "job", "runs": ["r"], "module": "batch.reprocess", "node": "n", "pid": 1, "at": 1.0}
     job = json.dumps(head)
     write(home / "logs" / "runs" / "r.log", job, ours(1, "planned", requested=3))
     done = resight("logs", "--run", "r")

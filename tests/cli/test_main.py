@@ -28,9 +28,7 @@ from tests.cli.conftest import Resight
 from tests.fixtures_local import ROOT
 
 
-def commands(
-    group: click.Command, path: tuple[str, ...] = ()
-) -> Iterator[tuple[str, click.Command]]:
+def commands(group: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[str, click.Command]]:
     """Every leaf of the tree, by its words."""
     below = getattr(group, "commands", None)
     if below is None:
@@ -40,18 +38,7 @@ def commands(
         yield from commands(command, (*path, name))
 
 
-HEAVY = {
-    "ray",
-    "duckdb",
-    "deltalake",
-    "pyarrow",
-    "numpy",
-    "pandas",
-    "cv2",
-    "onnx",
-    "onnxruntime",
-    "fastapi",
-}
+HEAVY = {"ray", "duckdb", "deltalake", "pyarrow", "numpy", "pandas", "cv2", "onnx", "onnxruntime", "fastapi"}
 HEAVY |= {"fsspec", "httpx2", "asyncio", "psutil", "structlog", "prometheus_client"}
 TREE = dict(commands(typer.main.get_command(cli.main.app)))
 
@@ -171,9 +158,7 @@ def test_the_shell_completes_commands(resight: Resight, monkeypatch: pytest.Monk
         ["up", "--port", "x"],
     ],
 )
-def test_a_wrong_command_line_ends_with_2_and_points_to_the_help(
-    resight: Resight, wrong: list[str]
-) -> None:
+def test_a_wrong_command_line_ends_with_2_and_points_to_the_help(resight: Resight, wrong: list[str]) -> None:
     done = resight(*wrong)
     assert done.code == 2
     assert "Traceback" not in done.err
@@ -200,9 +185,7 @@ def test_a_command_without_a_good_token_names_the_variable(
         raise kind("send the header")
 
     monkeypatch.setattr("cli.archive.query", fail)
-    assert "send the header. Commands send the token in RESIGHT_TOKEN" in resight(
-        "sql", "select 1"
-    ).refused(2)
+    assert "send the header. Commands send the token in RESIGHT_TOKEN" in resight("sql", "select 1").refused(2)
 
 
 @pytest.mark.parametrize(
@@ -258,9 +241,7 @@ def test_a_query_without_enough_memory_is_one_line_with_the_way_out(
     assert text.count("\n") == 1
 
 
-def test_an_error_that_is_not_ours_is_not_hidden(
-    resight: Resight, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_error_that_is_not_ours_is_not_hidden(resight: Resight, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise ZeroDivisionError
 
@@ -281,9 +262,7 @@ def test_help_loads_no_library(tmp_path: Path) -> None:
         f"loaded = {HEAVY} & sys.modules.keys()\n"
         "assert not loaded, f'{loaded} imported for help'\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
-    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert "Usage: resight reprocess" in done.stdout, "shell completion goes by the name"
 
@@ -312,11 +291,7 @@ def test_stand_ins_are_only_for_what_is_called() -> None:
 
 def test_the_job_has_help_with_an_example() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "batch.reprocess", "--help"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
+        [sys.executable, "-m", "batch.reprocess", "--help"], cwd=ROOT, capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 0, done.stderr
     assert "Example: python -m batch.reprocess" in done.stdout
@@ -327,9 +302,7 @@ def test_errors_without_an_own_exit_code_take_that_of_their_kind() -> None:
     assert EXIT_CODES[errors.ResightError] == 1
 
 
-@pytest.mark.parametrize(
-    ("end", "code"), [(KeyboardInterrupt(), 130), (SystemExit(130), 130), (SystemExit(2), 2)]
-)
+@pytest.mark.parametrize(("end", "code"), [(KeyboardInterrupt(), 130), (SystemExit(130), 130), (SystemExit(2), 2)])
 def test_the_command_ends_without_unloading_modules(
     monkeypatch: pytest.MonkeyPatch, end: BaseException, code: int
 ) -> None:

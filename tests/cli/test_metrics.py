@@ -73,10 +73,7 @@ def test_both_stores_are_named_when_both_are_away(resight: Resight, home: Path) 
 
 @pytest.mark.parametrize(
     ("words", "code", "message"),
-    [
-        (["--out", "resight.txt"], 2, ".prom"),
-        (["--out", "no/such/folder/resight.prom"], 7, "cannot write"),
-    ],
+    [(["--out", "resight.txt"], 2, ".prom"), (["--out", "no/such/folder/resight.prom"], 7, "cannot write")],
 )
 def test_a_file_that_would_never_be_read_is_refused(
     resight: Resight, archive: Path, words: list[str], code: int, message: str

@@ -77,9 +77,7 @@ def test_a_model_without_weights_is_added_from_its_config(
     assert [str(version) for version in store.versions("blobs")] == ["blobs@1"]
 
 
-def test_a_standard_export_needs_no_flags(
-    resight: Resight, store: ModelStore, tmp_path: Path
-) -> None:
+def test_a_standard_export_needs_no_flags(resight: Resight, store: ModelStore, tmp_path: Path) -> None:
     weights = write_files(tmp_path, {"SSDLite COCO.v1.onnx": WEIGHTS.read_bytes()})
     done = resight("models", "add", weights / "SSDLite COCO.v1.onnx")
     assert [str(version) for version in store.versions("ssdlite-coco.v1")] == ["ssdlite-coco.v1@1"]
@@ -100,12 +98,7 @@ def test_versions_are_counted_and_the_same_one_is_not_added_twice(
 ) -> None:
     words = ("models", "add", WEIGHTS, "--name", "deer", "--format", "json")
     config = write_json(tmp_path / "c.json", {"thresholds": {"default": 0.4}})
-    for more, version in (
-        ((), "1"),
-        (("--config", config), "2"),
-        ((), "1"),
-        (("--config", config), "2"),
-    ):
+    for more, version in (((), "1"), (("--config", config), "2"), ((), "1"), (("--config", config), "2")):
         facts = json.loads(resight(*words, *more).ok())
         assert facts["model"] == f"deer@{version}"
         assert facts["recognised"]["labels"]["why"] == "'names' in the metadata"
@@ -204,9 +197,7 @@ def test_a_wrong_config_is_refused_and_names_the_field(
 
 
 @pytest.mark.parametrize("runtime", ["motion", 7, None, ["motion"]])
-def test_a_config_whose_runtime_is_no_object_is_refused(
-    resight: Resight, tmp_path: Path, runtime: object
-) -> None:
+def test_a_config_whose_runtime_is_no_object_is_refused(resight: Resight, tmp_path: Path, runtime: object) -> None:
     path = write_json(tmp_path / "c.json", {**MOTION, "runtime": runtime})
     resight("models", "add", "--name", "blobs", "--version", "1", "--config", path).refused(2)
 
@@ -230,9 +221,7 @@ def test_list_shows_aliases_and_damage_costs_only_its_own_line(
     assert "blobs@1" in done.err
 
 
-def test_canaries_shadows_and_pins_are_shown_without_a_cluster(
-    resight: Resight, motion_config: Path
-) -> None:
+def test_canaries_shadows_and_pins_are_shown_without_a_cluster(resight: Resight, motion_config: Path) -> None:
     for version in ("1", "2", "3"):
         add_motion(resight, motion_config, version)
     resight("models", "promote", "blobs@1").ok()
@@ -254,9 +243,7 @@ def test_canaries_shadows_and_pins_are_shown_without_a_cluster(
 
 
 @pytest.mark.parametrize("ref", ["blobs", "blobs@1", "blobs:production"])
-def test_show_gives_identity_config_and_files(
-    resight: Resight, motion_config: Path, ref: str
-) -> None:
+def test_show_gives_identity_config_and_files(resight: Resight, motion_config: Path, ref: str) -> None:
     add_motion(resight, motion_config)
     resight("models", "promote", "blobs@1").ok()
     facts = json.loads(resight("models", "show", ref, "--format", "json").ok())
@@ -310,9 +297,7 @@ def test_a_wrong_reference_is_refused_and_says_what_there_is(
     assert message in resight("models", *words).refused(code)
 
 
-def test_pull_copies_a_version_file_by_file_and_is_safe_to_repeat(
-    resight: Resight, store: ModelStore
-) -> None:
+def test_pull_copies_a_version_file_by_file_and_is_safe_to_repeat(resight: Resight, store: ModelStore) -> None:
     assert "copied" in resight("models", "pull", MODELS, "motion@1").err
     ours, theirs = store.verify(VersionId("motion", "1")), ModelStore(str(MODELS))
     assert ours.digests == theirs.digests(VersionId("motion", "1"))
@@ -343,9 +328,7 @@ def test_pull_repairs_a_damaged_version(
 
 
 @pytest.mark.parametrize("words", [["models/motion"], ["models/motion/1"], ["models", "motion"]])
-def test_pull_needs_no_version_where_there_is_one(
-    resight: Resight, store: ModelStore, words: list[str]
-) -> None:
+def test_pull_needs_no_version_where_there_is_one(resight: Resight, store: ModelStore, words: list[str]) -> None:
     done = resight("models", "pull", MODELS.parent / words[0], *words[1:])
     assert done.ok().startswith("model           motion@1")
     assert "serve it with: resight models promote motion@1" in done.err
@@ -399,9 +382,7 @@ def test_pull_writes_no_file_outside_the_version(
     ready["files"][up] = sha256_hex((place / up).read_bytes())
     write_json(place / "READY", ready)
     before = {path for path in tmp_path.rglob("*") if not path.is_relative_to(source)}
-    assert "not a file name inside a version" in resight(
-        "models", "pull", source, "blobs@1"
-    ).refused(6)
+    assert "not a file name inside a version" in resight("models", "pull", source, "blobs@1").refused(6)
     assert {path for path in tmp_path.rglob("*") if not path.is_relative_to(source)} == before
     assert store.versions("blobs") == []
 
@@ -495,9 +476,7 @@ def test_a_number_that_is_given_is_refused_where_another_is_adding_it(
 
 
 @pytest.mark.parametrize("file", ["generated", "trailcam_yolox_tiny_640.yolox-raw.fp16.onnx"])
-def test_detections_beside_the_picture_are_a_doubt_that_is_said(
-    resight: Resight, tmp_path: Path, file: str
-) -> None:
+def test_detections_beside_the_picture_are_a_doubt_that_is_said(resight: Resight, tmp_path: Path, file: str) -> None:
     """These weights take RGB from 0 to 1, as their graph shows; with 0 to 255 they detect things anywhere."""
     twin = "test_detections_beside_the_picture_are_a_doubt_that_is_said[generated"
     weights = tmp_path / "generated.onnx"
@@ -512,14 +491,10 @@ def test_detections_beside_the_picture_are_a_doubt_that_is_said(
     assert "lie outside the picture" in resight(*words, "--config", config).err
 
 
-def test_a_classifier_is_added_listed_verified_and_promoted_like_a_detector(
-    resight: Resight, tmp_path: Path
-) -> None:
+def test_a_classifier_is_added_listed_verified_and_promoted_like_a_detector(resight: Resight, tmp_path: Path) -> None:
     file, config = tmp_path / "colours.onnx", write_json(tmp_path / "colours.json", PLAIN)
     file.write_bytes(colours())
-    added = resight(
-        "models", "add", file, "--config", config, "--probe", PHOTOS / "cat.jpg", "--format", "json"
-    )
+    added = resight("models", "add", file, "--config", config, "--probe", PHOTOS / "cat.jpg", "--format", "json")
     said = json.loads(added.ok())
     assert said["model"] == "colours@1"
     assert said["recognised"]["kind"]["found"] == "classifier"

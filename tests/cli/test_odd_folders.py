@@ -14,12 +14,7 @@ from serve.settings import Settings
 from tests.cli.conftest import Resight
 from tests.fixtures_local import jpeg, motion_store, put_results, result_rows, rows_of, write_files
 
-WORKS = (
-    "jörg #1 日本",
-    "jo\u0308rg 100% ",
-    "~a?b*c {x,y};a&b=c",
-    '-x a::b:c it\'s <b> "$HOME `id`"',
-)
+WORKS = ("jörg #1 日本", "jo\u0308rg 100% ", "~a?b*c {x,y};a&b=c", '-x a::b:c it\'s <b> "$HOME `id`"')
 """Each has several characters that something could take for its own."""
 REFUSED = {
     "[prod]": "[",

@@ -82,9 +82,7 @@ def test_a_table_shows_values_as_they_are(
         ({"found": 3, "expected": 119.6, "low": 80.2, "high": 160.0}, "120 (80 to 160)"),
     ],
 )
-def test_a_table_has_words_instead_of_json(
-    value: object, words: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_table_has_words_instead_of_json(value: object, words: str, capsys: pytest.CaptureFixture[str]) -> None:
     print_facts({"x": value}, Format.table)
     print_rows([{"x": value}], Format.table)
     line, _, row = capsys.readouterr().out.splitlines()
@@ -94,11 +92,7 @@ def test_a_table_has_words_instead_of_json(
 def test_facts_are_one_record_in_every_format(capsys: pytest.CaptureFixture[str]) -> None:
     facts = {"name": "[/x] cam[1]", "files": ("a", "b"), "none": None}
     print_facts(facts, Format.table)
-    assert capsys.readouterr().out.splitlines() == [
-        "name   [/x] cam[1]",
-        "files  a, b",
-        "none   ",
-    ]
+    assert capsys.readouterr().out.splitlines() == ["name   [/x] cam[1]", "files  a, b", "none   "]
     print_facts(facts, Format.json)
     assert json.loads(capsys.readouterr().out) == facts | {"files": ["a", "b"]}
     print_facts(facts, Format.csv)

@@ -44,9 +44,7 @@ def facts(resight: Resight, *words: str) -> dict[str, Any]:
     return found
 
 
-def test_what_is_published_and_complete_needs_nothing(
-    resight: Resight, tables: Tables, store: ModelStore
-) -> None:
+def test_what_is_published_and_complete_needs_nothing(resight: Resight, tables: Tables, store: ModelStore) -> None:
     view = seen(tables, store, *"abcdef")
     found = facts(resight)
     assert (found["model"], found["published"]) == ("blobs@1", "blobs@1")
@@ -54,9 +52,7 @@ def test_what_is_published_and_complete_needs_nothing(
     assert (found["needs"], found["changes"]) == ("no-op", [])
     assert (found["requested"], found["reused"], found["to_infer"]) == (6, 6, 0)
     assert (found["decision"], found["compared"]) == ("nothing", "field by field")
-    assert found["reasons"] == [
-        "nothing is due: all 6 images have their result, and it is published"
-    ]
+    assert found["reasons"] == ["nothing is due: all 6 images have their result, and it is published"]
 
 
 def test_a_layer_that_was_never_made_over_the_model_s_results_needs_post_processing(
@@ -68,17 +64,11 @@ def test_a_layer_that_was_never_made_over_the_model_s_results_needs_post_process
     found = facts(resight)
     assert (found["needs"], found["decision"]) == ("post-process only", "nothing")
     (change,) = found["changes"]
-    assert (change["field"], change["old"], change["new"]) == (
-        "layers.small-size",
-        "made",
-        "not made",
-    )
+    assert (change["field"], change["old"], change["new"]) == ("layers.small-size", "made", "not made")
     assert "resight filters rerun" in change["why"]
 
 
-def test_without_a_publication_the_only_model_is_planned(
-    resight: Resight, tables: Tables, store: ModelStore
-) -> None:
+def test_without_a_publication_the_only_model_is_planned(resight: Resight, tables: Tables, store: ModelStore) -> None:
     found = facts(resight)
     assert (found["published"], found["needs"]) == (None, "full inference")
     assert (found["to_infer"], found["decision"]) == (6, "full")
@@ -89,9 +79,7 @@ def test_an_empty_archive_is_refused(resight: Resight, home: Path, store: ModelS
     assert not (home / "tables").exists()
 
 
-def test_a_threshold_needs_the_view_only(
-    resight: Resight, tables: Tables, store: ModelStore
-) -> None:
+def test_a_threshold_needs_the_view_only(resight: Resight, tables: Tables, store: ModelStore) -> None:
     seen(tables, store, *"abcdef", threshold=0.5)
     found = facts(resight)
     assert (found["needs"], found["to_infer"], found["decision"]) == ("view only", 0, "view")
@@ -156,9 +144,7 @@ def test_the_counts_are_those_of_the_scope_and_the_decision_is_about_all(
     assert found["scope"] == "path ?-[ae]"
     assert (found["requested"], found["reused"], found["to_infer"]) == (2, 1, 1)
     assert (found["decision"], found["reasons"][0][:11]) == ("incremental", "2 of 6 imag")
-    assert "no image matches path x; paths are relative" in resight("plan", "--path", "x").refused(
-        2
-    )
+    assert "no image matches path x; paths are relative" in resight("plan", "--path", "x").refused(2)
 
 
 def test_the_policy_decides(
@@ -173,9 +159,7 @@ def test_the_policy_decides(
     assert "no policy file" in resight("plan").refused(2)
 
 
-def test_what_waits_says_until_when(
-    resight: Resight, tables: Tables, store: ModelStore, home: Path
-) -> None:
+def test_what_waits_says_until_when(resight: Resight, tables: Tables, store: ModelStore, home: Path) -> None:
     seen(tables, store, *"abcd")
     day = "[due]\nincremental_under = 0\n[due.weekly]\nhours = 0.001\n"
     (home / "policy.toml").write_text(day)

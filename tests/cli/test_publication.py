@@ -36,9 +36,7 @@ def test_where_no_model_is_nothing_is_pruned(
 
 
 def test_publish_and_rollback_move_the_view(resight: Resight, two: Tables) -> None:
-    facts = json.loads(
-        resight("runs", "publish", "old", "--reason", "try", "--format", "json").ok()
-    )
+    facts = json.loads(resight("runs", "publish", "old", "--reason", "try", "--format", "json").ok())
     want = {"view": "production", "number": 1, "run_id": "old", "threshold": 0.5, "reason": "try"}
     assert {name: facts[name] for name in want} == want
     done = resight("runs", "publish", "blobs@2")
@@ -71,9 +69,7 @@ def test_a_closed_gate_of_the_policy_ends_with_5_unless_it_is_overridden(
     assert current.reason.startswith("gates overridden: a bad card (1 of 3")
 
 
-def test_a_policy_that_cannot_be_read_ends_with_2(
-    resight: Resight, two: Tables, home: Path
-) -> None:
+def test_a_policy_that_cannot_be_read_ends_with_2(resight: Resight, two: Tables, home: Path) -> None:
     (home / "policy.toml").write_text("[gates]\nmax_lost = 0\n")
     assert "policy.toml: gates.max_lost" in resight("runs", "publish", "old").refused(2)
 
@@ -99,10 +95,7 @@ def test_prune_says_what_it_would_do_and_does_it_with_yes(
     assert [row["inference_key"] for row in rows(gone.ok())] == ["k" * 64]
     assert "removed 1 inference keys" in gone.err
     assert len(rows_of(two, "results")) == 4
-    assert [row["run_id"] for row in rows(resight("runs", "list", "--format", "json").ok())] == [
-        "new",
-        "old",
-    ]
+    assert [row["run_id"] for row in rows(resight("runs", "list", "--format", "json").ok())] == ["new", "old"]
     assert rows(resight("runs", "prune", "--yes", "--format", "json").ok()) == []
 
 

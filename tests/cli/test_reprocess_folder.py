@@ -44,9 +44,7 @@ def files(home: Path) -> list[str]:
     return sorted(row["path"] for row in rows_of(Tables(str(home / "tables")), "media"))
 
 
-def test_a_folder_is_catalogued_first(
-    resight: Resight, home: Path, archive: Path, jobs: FakeJobs
-) -> None:
+def test_a_folder_is_catalogued_first(resight: Resight, home: Path, archive: Path, jobs: FakeJobs) -> None:
     done = resight(*RUN, archive)
     assert done.code == 0
     assert f"catalogued {archive}: images 2, new 2, changed 0" in done.err
@@ -75,9 +73,7 @@ def test_a_file_that_cannot_be_read_is_named_and_the_others_are_processed(
     assert (done.code, scope_of(jobs)) == (1, {"folder": str(archive)})
 
 
-def test_files_that_are_gone_stop_it(
-    resight: Resight, archive: Path, jobs: FakeJobs, tmp_path: Path
-) -> None:
+def test_files_that_are_gone_stop_it(resight: Resight, archive: Path, jobs: FakeJobs, tmp_path: Path) -> None:
     write_files(archive, {f"west/{n}.jpg": jpeg(shade=n + 20) for n in range(12)})
     resight("ingest", archive).ok()
     (archive / "west").rename(tmp_path / "elsewhere")
@@ -96,9 +92,7 @@ def test_a_folder_is_given_once(resight: Resight, archive: Path) -> None:
     assert "FOLDER and --folder: give one of them" in words
 
 
-def test_a_folder_without_images_is_refused(
-    resight: Resight, home: Path, archive: Path, tmp_path: Path
-) -> None:
+def test_a_folder_without_images_is_refused(resight: Resight, home: Path, archive: Path, tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
     assert "has no images" in resight(*RUN, empty).refused(7)

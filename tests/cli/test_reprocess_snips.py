@@ -16,15 +16,7 @@ from batch.schedule.policy import Snips
 from model_store.store import ModelStore, ModelVersion
 from tests.batch.schedule.test_archive_state import publish
 from tests.cli.conftest import Resight
-from tests.fixtures_local import (
-    MODELS,
-    copy_of_models,
-    photo,
-    put_results,
-    result_rows,
-    rows_of,
-    write_files,
-)
+from tests.fixtures_local import MODELS, copy_of_models, photo, put_results, result_rows, rows_of, write_files
 from tests.support.jobs import FakeJobs
 
 RUN = ("reprocess", "--model", "motion", "--latest-per-camera")
@@ -72,9 +64,7 @@ def test_the_dry_run_counts_and_writes_nothing(resight: Resight, seen: Tables, h
     assert seen.existing("snips") is None
 
 
-def test_without_a_model_it_is_the_published_one_s(
-    resight: Resight, seen: Tables, home: Path
-) -> None:
+def test_without_a_model_it_is_the_published_one_s(resight: Resight, seen: Tables, home: Path) -> None:
     words = ("reprocess", "--latest-per-camera", "--snips", "--dry-run")
     assert "name a model with --model" in resight(*words).refused(2)
     publish(seen, version())
@@ -84,9 +74,7 @@ def test_without_a_model_it_is_the_published_one_s(
     assert "model: motion@1" in done.err
 
 
-def test_snips_to_make_are_something_to_do(
-    resight: Resight, seen: Tables, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_snips_to_make_are_something_to_do(resight: Resight, seen: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
     jobs = FakeJobs()
     monkeypatch.setattr(cli.follow, "jobs_of", lambda *_: jobs)
     json.loads(resight(*RUN, "--format", "json").ok())

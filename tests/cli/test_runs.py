@@ -36,18 +36,14 @@ from tests.support.jobs import FakeJobs
 
 def test_nothing_was_run_yet(resight: Resight, home: Path) -> None:
     assert rows(resight("runs", "list", "--format", "json").ok()) == []
-    assert (
-        resight("runs", "list", "--format", "csv").ok().startswith("run_id,kind,state,model,scope,")
-    )
+    assert resight("runs", "list", "--format", "csv").ok().startswith("run_id,kind,state,model,scope,")
     for command in ("show", "log", "attach", "cancel", "publish"):
         assert "unknown run 'r'" in resight("runs", command, "r").refused(2)
     assert "nothing is published" in resight("runs", "rollback").refused(2)
     assert not (home / "tables").exists()
 
 
-def test_runs_are_listed_newest_first_with_what_they_did(
-    resight: Resight, two: Tables, store: ModelStore
-) -> None:
+def test_runs_are_listed_newest_first_with_what_they_did(resight: Resight, two: Tables, store: ModelStore) -> None:
     resight("runs", "publish", "old").ok()
     scope = {"sample": 50, "camera": ["north [1]"], "since": "2026-05-01T00:00:00"}
     ran(two, store, "third", "2", "running", start=START + timedelta(days=2), scope=scope)
@@ -72,13 +68,8 @@ def test_runs_are_listed_newest_first_with_what_they_did(
         listed[2],
     ]
     seen = [(r["run_id"], r["state"], r["took_s"], r["published"], r["scope"]) for r in listed[1:]]
-    assert seen == [
-        ("new", "sealed", 60.0, "", "all"),
-        ("old", "sealed", 30.0, "production", "all"),
-    ]
-    (row,) = csv.DictReader(
-        io.StringIO(resight("runs", "list", "--most", 1, "--format", "csv").ok())
-    )
+    assert seen == [("new", "sealed", 60.0, "", "all"), ("old", "sealed", 30.0, "production", "all")]
+    (row,) = csv.DictReader(io.StringIO(resight("runs", "list", "--most", 1, "--format", "csv").ok()))
     assert row["run_id"] == "third"
     lines = resight("runs", "list").ok().splitlines()
     assert lines[0].split()[:4] == ["run_id", "kind", "state", "model"]
@@ -92,11 +83,7 @@ def test_one_run_is_shown_with_its_stages_and_last_events(resight: Resight, two:
     assert shown["stages"] == {"read_s": 1.5, "bottleneck": "decode"}
     assert shown["spec"]["run_id"] == "new"
     assert (shown["detections"], shown["message"]) == (4, "says [sealed]")
-    assert [(e["event"], e["state"]) for e in shown["events"]] == [
-        (2, "sealed"),
-        (1, "running"),
-        (0, "running"),
-    ]
+    assert [(e["event"], e["state"]) for e in shown["events"]] == [(2, "sealed"), (1, "running"), (0, "running")]
     text = resight("runs", "show", "new").ok()
     assert "stage bottleneck  decode" in text
     assert "{" not in text
@@ -113,11 +100,7 @@ def test_runs_of_other_kinds_are_told_apart_and_show_what_they_counted(
     log.write("sealed", Counts(requested=2), metrics={"checked": 4, "flagged": 1})
     first, second, *_ = rows(resight("runs", "list", "--format", "json").ok())
     assert (first["run_id"], first["kind"], first["published"]) == ("sized", "filter", "")
-    assert (second["run_id"], second["kind"], second["published"]) == (
-        "new",
-        "detect",
-        "production",
-    )
+    assert (second["run_id"], second["kind"], second["published"]) == ("new", "detect", "production")
     shown = json.loads(resight("runs", "show", "sized", "--format", "json").ok())
     assert (shown["kind"], shown["metrics"]) == ("filter", {"checked": 4, "flagged": 1})
     assert "metric flagged" in resight("runs", "show", "sized").ok()
@@ -158,9 +141,7 @@ def test_where_nothing_is_published_queries_say_what_to_do(resight: Resight, two
     assert resight("sql", LABELS).err == ""
 
 
-def test_where_no_table_is_queries_and_exports_are_refused(
-    resight: Resight, tmp_path: Path
-) -> None:
+def test_where_no_table_is_queries_and_exports_are_refused(resight: Resight, tmp_path: Path) -> None:
     out = tmp_path / "x.csv"
     out.write_text("old")
     for words in (("sql", LABELS), ("export", "detections", out, "--overwrite")):
@@ -241,9 +222,7 @@ def test_the_report_of_a_run_that_has_ended_is_printed_at_once(
     assert (done.code, "accounting  says [failed]" in done.out) == (5, True)
     assert "run broken is failed; to resume it, run it again" in done.err
     ran(two, store, "young", "1", "running", start=datetime.now(UTC))
-    assert "not as a job of this machine or its cluster" in resight(
-        "runs", "attach", "young"
-    ).refused(2)
+    assert "not as a job of this machine or its cluster" in resight("runs", "attach", "young").refused(2)
     assert "unknown run 'none'" in resight("runs", "attach", "none").refused(2)
 
 
@@ -273,9 +252,7 @@ def test_a_report_names_the_first_files_that_failed_and_how_to_list_all(
     assert len(json.loads(resight("sql", hint.split('"')[1], "--format", "json").ok())) == 2
 
 
-def test_a_report_counts_the_images_that_are_partly_decoded(
-    resight: Resight, two: Tables, store: ModelStore
-) -> None:
+def test_a_report_counts_the_images_that_are_partly_decoded(resight: Resight, two: Tables, store: ModelStore) -> None:
     info = store.describe(version_id("blobs", "1")).info
     log = RunLog(two, RunSpec(run_id="cut", model="blobs@1"), info)
     log.write("sealed", Counts(requested=2, ok=2), metrics={"partly_decoded": 1})
@@ -304,11 +281,7 @@ def test_a_list_has_no_counts_before_a_plan_and_no_view_for_a_sample(
 
 @pytest.mark.parametrize("words", [(), ("young",)])
 def test_a_run_that_is_running_is_followed_to_its_end(
-    resight: Resight,
-    two: Tables,
-    store: ModelStore,
-    monkeypatch: pytest.MonkeyPatch,
-    words: tuple[str, ...],
+    resight: Resight, two: Tables, store: ModelStore, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
 ) -> None:
     """Its job is the newest that is alive; it has not even begun."""
     report = {"run_id": "young", "accounting": "line", "seconds": 1.0, "counts": {}, "stages": {}}

@@ -31,9 +31,7 @@ def test_no_tokens_are_an_empty_list_in_every_format(resight: Resight, home: Pat
     assert not home.exists()
 
 
-async def test_what_add_shows_lets_in_for_its_scopes_until_it_is_revoked(
-    resight: Resight, home: Path
-) -> None:
+async def test_what_add_shows_lets_in_for_its_scopes_until_it_is_revoked(resight: Resight, home: Path) -> None:
     token = add(resight, "station-7", "detect", "upload")
     assert stat.S_IMODE((home / "tokens.json").stat().st_mode) == 0o600
     access = Access.of(Settings())
@@ -76,10 +74,7 @@ def test_list_names_scopes_and_says_that_there_is_a_secret_too(
     add(resight, "b", "admin")
     add(resight, "a", "detect", "upload")
     rows = json.loads(resight("tokens", "list", "--format", "json").ok())
-    assert [(row["name"], row["scopes"]) for row in rows] == [
-        ("b", "admin"),
-        ("a", "detect, upload"),
-    ]
+    assert [(row["name"], row["scopes"]) for row in rows] == [("b", "admin"), ("a", "detect, upload")]
     monkeypatch.setenv("RESIGHT_TOKEN", "the-secret")
     done = resight("tokens", "list")
     assert "RESIGHT_TOKEN" in done.err
@@ -104,9 +99,7 @@ def test_the_file_is_where_the_setting_says(
         (["revoke", ""], "existing tokens: a"),
     ],
 )
-def test_what_cannot_be_done_is_refused_and_says_why(
-    resight: Resight, words: list[str], message: str
-) -> None:
+def test_what_cannot_be_done_is_refused_and_says_why(resight: Resight, words: list[str], message: str) -> None:
     add(resight, "a", "admin")
     assert message in resight("tokens", *words).refused(2)
 
@@ -122,18 +115,14 @@ def test_a_token_without_a_scope_that_exists_is_a_wrong_command_line(
 
 
 @pytest.mark.parametrize("words", [["add", "b", "--scope", "detect"], ["revoke", "a"], ["list"]])
-def test_a_damaged_file_is_left_alone_and_is_exit_code_7(
-    resight: Resight, home: Path, words: list[str]
-) -> None:
+def test_a_damaged_file_is_left_alone_and_is_exit_code_7(resight: Resight, home: Path, words: list[str]) -> None:
     home.mkdir()
     (home / "tokens.json").write_text("{")
     assert "is damaged" in resight("tokens", *words).refused(7)
     assert (home / "tokens.json").read_text() == "{"
 
 
-def test_a_list_that_is_lost_is_told_by_list_and_status_and_made_again_by_add(
-    resight: Resight, home: Path
-) -> None:
+def test_a_list_that_is_lost_is_told_by_list_and_status_and_made_again_by_add(resight: Resight, home: Path) -> None:
     add(resight, "a", "detect")
     (home / "tokens.json").unlink()
     assert "is missing, but tokens were made" in resight("tokens", "list").refused(7)

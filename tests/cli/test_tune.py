@@ -58,11 +58,7 @@ def pool(folder: Path, monkeypatch: pytest.MonkeyPatch, **args: int) -> None:
         (("blobs", "--objective-p99", 50, "--out", "."), 2, "not empty"),
         (("blobs", "--undo"), 2, "--undo goes with --from"),
         (("blobs", "--from", "nowhere"), 2, "has no tune.json"),
-        (
-            ("blobs", "--from", "nowhere", "--seconds", 6, "--batch", "1"),
-            2,
-            "--seconds, --batch cannot",
-        ),
+        (("blobs", "--from", "nowhere", "--seconds", 6, "--batch", "1"), 2, "--seconds, --batch cannot"),
         (("blobs", "--from", "nowhere", "--undo", "--out", "x"), 2, "--out cannot"),
     ],
 )
@@ -85,9 +81,7 @@ def report(models: Path, folder: Path, **fields: object) -> str:
     return str(folder)
 
 
-def test_an_earlier_report_is_printed_applied_and_undone(
-    resight: Resight, models: Path, tmp_path: Path
-) -> None:
+def test_an_earlier_report_is_printed_applied_and_undone(resight: Resight, models: Path, tmp_path: Path) -> None:
     folder = report(models, tmp_path / "report")
     file = models / "blobs" / "deployment.json"
     printed = resight("tune", "blobs@1", "--from", folder)
@@ -104,9 +98,7 @@ def test_an_earlier_report_is_printed_applied_and_undone(
     assert not file.exists()
 
 
-def test_a_report_has_one_version_and_objective(
-    resight: Resight, models: Path, tmp_path: Path
-) -> None:
+def test_a_report_has_one_version_and_objective(resight: Resight, models: Path, tmp_path: Path) -> None:
     folder = report(models, tmp_path / "report")
     assert "is a report of blobs@1" in resight("tune", "blobs@2", "--from", folder).refused(2)
     again = resight("tune", "blobs@1", "--from", folder, "--objective-p99", 30)
@@ -145,9 +137,7 @@ def test_an_unwritable_report_is_rejected_before_the_sweep(
     assert "cannot write" in resight("tune", "blobs@1", *words).refused(7)
 
 
-def test_a_missed_objective_has_a_code_and_the_nearest_point(
-    resight: Resight, models: Path, tmp_path: Path
-) -> None:
+def test_a_missed_objective_has_a_code_and_the_nearest_point(resight: Resight, models: Path, tmp_path: Path) -> None:
     folder = report(models, tmp_path / "report", best=None, applies=None, objective_p99_ms=5.0)
     done = resight("tune", "blobs@1", "--from", folder, "--apply", "--format", "csv")
     assert done.code == 5

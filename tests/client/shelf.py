@@ -94,14 +94,7 @@ class Station:
     def send(self, transport: httpx2.BaseTransport | None = None, **more: Any) -> Summary:
         args = {"url": "http://resight", "model": "deer", "camera": "north", "record": self.record}
         options = Options(**(args | more))
-        server = Server(
-            options.url,
-            "secret",
-            options.give_up_s,
-            transport or self.shelf,
-            self.clock.wait,
-            self.clock,
-        )
+        server = Server(options.url, "secret", options.give_up_s, transport or self.shelf, self.clock.wait, self.clock)
         return send_folder(self.card, options, server)
 
     @property

@@ -81,21 +81,14 @@ def test_exit_codes(station: Station, shelf: Shelf, capsys: pytest.CaptureFixtur
     ],
 )
 def test_wrong_options_are_errors(
-    station: Station,
-    shelf: Shelf,
-    capsys: pytest.CaptureFixture[str],
-    wrong: tuple[str, ...],
-    message: str,
+    station: Station, shelf: Shelf, capsys: pytest.CaptureFixture[str], wrong: tuple[str, ...], message: str
 ) -> None:
     assert main((*SEND, str(station.card), *wrong)) == 2
     assert message in capsys.readouterr().err
 
 
 def test_progress_is_printed_unless_quiet(
-    station: Station,
-    shelf: Shelf,
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
+    station: Station, shelf: Shelf, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(resight_client.send, "PROGRESS_S", -1.0)
     main((*SEND, str(station.card)))
@@ -105,9 +98,7 @@ def test_progress_is_printed_unless_quiet(
     assert not caplog.messages
 
 
-def test_an_interrupt_says_how_to_resume(
-    station: Station, shelf: Shelf, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_interrupt_says_how_to_resume(station: Station, shelf: Shelf, capsys: pytest.CaptureFixture[str]) -> None:
     def interrupt() -> None:
         raise KeyboardInterrupt
 
@@ -157,16 +148,13 @@ def hanging() -> Iterator[tuple[str, list[bytes], threading.Event]]:
     server.server_close()
 
 
-def test_a_killed_process_is_resumed(
-    station: Station, hanging: tuple[str, list[bytes], threading.Event]
-) -> None:
+def test_a_killed_process_is_resumed(station: Station, hanging: tuple[str, list[bytes], threading.Event]) -> None:
     """The second image is stored when SIGKILL arrives, but not recorded; it is sent again, and kept once."""
     url, stored, two = hanging
     words = ["send", str(station.card), "--url", url, "--model", "deer"]
     words += ["--record", str(station.record)]
     process = subprocess.Popen(
-        [sys.executable, "-m", "resight_client.command", *words],
-        env=os.environ | {"PYTHONPATH": str(ROOT / "client")},
+        [sys.executable, "-m", "resight_client.command", *words], env=os.environ | {"PYTHONPATH": str(ROOT / "client")}
     )
     try:
         assert two.wait(60)

@@ -34,9 +34,7 @@ def test_a_content_that_lies_there_twice_is_sent_once(station: Station) -> None:
     assert len(station.shelf.asked) == 3
 
 
-def test_a_file_that_changed_is_sent_again_and_a_new_camera_or_model_is_another_target(
-    station: Station,
-) -> None:
+def test_a_file_that_changed_is_sent_again_and_a_new_camera_or_model_is_another_target(station: Station) -> None:
     station.send()
     station.put("a.jpg", b"another picture", OLD_S + 5)
     assert station.send() == Summary(before=2, sent=1)
@@ -118,9 +116,7 @@ def test_an_image_that_the_server_refuses_is_reported_until_it_is_sent(station: 
         httpx2.Response(200, json={"files": []}),
     ],
 )
-def test_a_request_that_is_wrong_for_all_ends_the_call(
-    station: Station, answer: httpx2.Response
-) -> None:
+def test_a_request_that_is_wrong_for_all_ends_the_call(station: Station, answer: httpx2.Response) -> None:
     media = {"media_sha256": sha256_of(b"a.jpg"), "is_new": True}
     station.shelf.answers.extend([httpx2.Response(201, json={"media": media}), answer])
     summary = station.send()
@@ -142,9 +138,7 @@ def test_without_the_server_all_waits_for_the_next_call(station: Station) -> Non
 
 
 @pytest.mark.parametrize("status", [408, 500, 503, 504, 507])
-def test_an_image_for_which_the_server_fails_does_not_block_the_others(
-    station: Station, status: int
-) -> None:
+def test_an_image_for_which_the_server_fails_does_not_block_the_others(station: Station, status: int) -> None:
     path = str(station.card / "a.jpg")
     station.shelf.problems[sha256_of(b"a.jpg")] = problem(status, "x")
     assert station.send() == Summary(sent=2, waiting=1, reasons={path: f"{status} the x"})
@@ -165,9 +159,7 @@ def test_only_failures_in_a_row_end_the_call(station: Station) -> None:
 
 
 @pytest.mark.parametrize("status", [500, 503])
-def test_a_server_that_fails_for_all_ends_the_call_and_refuses_nothing(
-    station: Station, status: int
-) -> None:
+def test_a_server_that_fails_for_all_ends_the_call_and_refuses_nothing(station: Station, status: int) -> None:
     for number in range(9):
         station.put(f"{number}.jpg")
     station.shelf.answers.extend([problem(status, "x")] * 999)
@@ -180,9 +172,7 @@ def test_a_server_that_fails_for_all_ends_the_call_and_refuses_nothing(
     assert station.send() == Summary(sent=12)
 
 
-def test_an_unreadable_file_is_reported_and_is_sent_later(
-    station: Station, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unreadable_file_is_reported_and_is_sent_later(station: Station, monkeypatch: pytest.MonkeyPatch) -> None:
     digest_of = resight_client.send.digest_of
 
     def failing(path: bytes) -> tuple[str, int]:
@@ -197,9 +187,7 @@ def test_an_unreadable_file_is_reported_and_is_sent_later(
     assert station.send() == Summary(before=2, sent=1)
 
 
-def test_a_folder_that_cannot_be_read_is_reported(
-    station: Station, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_that_cannot_be_read_is_reported(station: Station, monkeypatch: pytest.MonkeyPatch) -> None:
     scandir = os.scandir
 
     def failing(path: bytes) -> Any:
@@ -212,9 +200,7 @@ def test_a_folder_that_cannot_be_read_is_reported(
     assert station.send() == Summary(sent=2, unreadable=1, reasons=reasons)
 
 
-def test_a_file_whose_facts_cannot_be_read_is_reported(
-    station: Station, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_whose_facts_cannot_be_read_is_reported(station: Station, monkeypatch: pytest.MonkeyPatch) -> None:
     lstat = os.lstat
 
     def failing(path: Any, **more: Any) -> os.stat_result:
@@ -254,9 +240,7 @@ def test_a_card_that_disappears_ends_the_call(
         if empty_mount_point:
             station.card.mkdir()
             device_of = resight_client.send.device_of
-            monkeypatch.setattr(
-                resight_client.send, "device_of", lambda folder: device_of(folder) + 1
-            )
+            monkeypatch.setattr(resight_client.send, "device_of", lambda folder: device_of(folder) + 1)
 
     station.shelf.on_store = pull
     summary = station.send()
@@ -278,9 +262,7 @@ class Killed(BaseException):
     """The process ends here."""
 
 
-def test_a_call_that_is_killed_at_any_step_is_resumed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_call_that_is_killed_at_any_step_is_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each step is before or after a request, or before or after a transaction of the record."""
     steps = 0
 

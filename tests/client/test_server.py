@@ -19,9 +19,7 @@ class Upload:
     def __init__(self, place: Path) -> None:
         (place / "a.jpg").write_bytes(b"image")
         self._path, self.clock, self._shelf = bytes(place / "a.jpg"), Clock(), Shelf()
-        self.server = Server(
-            "http://resight", "secret", 600, self._shelf, self.clock.wait, self.clock
-        )
+        self.server = Server("http://resight", "secret", 600, self._shelf, self.clock.wait, self.clock)
 
     def send(self, *answers: httpx2.Response | Exception) -> bool:
         self._shelf.answers.clear()
@@ -51,9 +49,7 @@ def test_waits_grow_until_an_answer_and_are_bounded(upload: Upload) -> None:
 
 
 @pytest.mark.parametrize("answer", [httpx2.ConnectError("refused"), problem(429, "overloaded")])
-def test_a_server_that_is_away_or_full_is_given_up_in_time(
-    upload: Upload, answer: httpx2.Response | Exception
-) -> None:
+def test_a_server_that_is_away_or_full_is_given_up_in_time(upload: Upload, answer: httpx2.Response | Exception) -> None:
     for start_s in (0, 10_000):  # each upload has its own time
         upload.clock.now_s = start_s
         with pytest.raises(Unreachable, match=r"does not answer: refused|429"):
@@ -70,8 +66,7 @@ def test_a_retry_after_beyond_the_time_ends_at_once(upload: Upload) -> None:
 
 
 @pytest.mark.parametrize(
-    "answer",
-    [*(problem(status, "x") for status in (408, 500, 503, 507)), httpx2.ReadError("reset")],
+    "answer", [*(problem(status, "x") for status in (408, 500, 503, 507)), httpx2.ReadError("reset")]
 )
 def test_an_image_for_which_the_server_fails_has_three_attempts(
     upload: Upload, answer: httpx2.Response | Exception
@@ -96,9 +91,7 @@ def test_an_image_for_which_the_server_fails_has_three_attempts(
         (httpx2.Response(200, text="<html>"), Rejected),
     ],
 )
-def test_errors_that_stay_are_raised_at_once(
-    upload: Upload, answer: httpx2.Response, kind: type[ClientError]
-) -> None:
+def test_errors_that_stay_are_raised_at_once(upload: Upload, answer: httpx2.Response, kind: type[ClientError]) -> None:
     with pytest.raises(kind):
         upload.send(answer)
     assert not upload.clock.waits_s
@@ -111,9 +104,7 @@ def test_the_seconds_of_retry_after() -> None:
         assert retry_after_s(text) == 0
 
 
-@pytest.mark.parametrize(
-    "url", ["http://[::1", "server:8000", "ftp://server", "", "http://me:pa/secret@host"]
-)
+@pytest.mark.parametrize("url", ["http://[::1", "server:8000", "ftp://server", "", "http://me:pa/secret@host"])
 def test_an_invalid_url_is_an_error(url: str) -> None:
     with pytest.raises(Rejected, match="invalid URL") as error:
         Server(url)

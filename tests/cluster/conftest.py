@@ -49,9 +49,7 @@ def cluster(s3_endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
             patch.delenv(name)
         patch.setenv("RESIGHT_HOME", str(home))
         settings = Settings()
-        state = start(
-            settings, Ports(http=preferred_or_free(0), ray=0, dashboard=0), "127.0.0.1", 512
-        )
+        state = start(settings, Ports(http=preferred_or_free(0), ray=0, dashboard=0), "127.0.0.1", 512)
         try:
             join(settings)
             forget_environment()

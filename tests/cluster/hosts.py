@@ -79,9 +79,7 @@ class Host(ABC):
 
     def reprocess(self, *arguments: str, tables: str | None = None) -> dict[str, Any]:
         """Carry out a run that must succeed; return its JSON report."""
-        return dict(
-            json.loads(self.done("reprocess", "--format", "json", *arguments, tables=tables))
-        )
+        return dict(json.loads(self.done("reprocess", "--format", "json", *arguments, tables=tables)))
 
     def detect(self, body: bytes, model: str = "ssdlite-coco", **query: Any) -> httpx2.Response:
         parameters = {"model": model, **query}
@@ -210,9 +208,7 @@ def kill(processes: list[psutil.Process]) -> None:
     assert not psutil.wait_procs(processes, WAIT_S)[1]
 
 
-def wait_for(
-    true: Callable[[], bool], seconds: float = WAIT_S, words: Callable[[], str] = lambda: ""
-) -> None:
+def wait_for(true: Callable[[], bool], seconds: float = WAIT_S, words: Callable[[], str] = lambda: "") -> None:
     deadline_s = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline_s, f"it did not come true {words()}"

@@ -21,7 +21,5 @@ def may_answer(asked_s: float, answered_s: float, promotions: Sequence[Promotion
     returned before anything was asked.
     """
     last = [one for one in promotions if one.returned_s <= asked_s][-1]
-    under_way = {
-        one.version for one in promotions if one.returned_s > asked_s and one.began_s <= answered_s
-    }
+    under_way = {one.version for one in promotions if one.returned_s > asked_s and one.began_s <= answered_s}
     return {last.version} | under_way

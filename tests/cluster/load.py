@@ -17,15 +17,7 @@ class Load:
     Each client waits `pause_s` after an answer, so that the machine has time for what is tested.
     """
 
-    def __init__(
-        self,
-        url: str,
-        body: bytes,
-        model: str,
-        clients: int = 3,
-        pause_s: float = 0.0,
-        **query: Any,
-    ) -> None:
+    def __init__(self, url: str, body: bytes, model: str, clients: int = 3, pause_s: float = 0.0, **query: Any) -> None:
         self.answers: list[tuple[float, float, httpx2.Response]] = []
         self.errors: list[Exception] = []
         self.token = ""
@@ -55,9 +47,7 @@ class Load:
                 headers = {"authorization": f"Bearer {self.token}"} if self.token else {}
                 asked_s = time.monotonic()
                 try:
-                    answer = http.post(
-                        "/v1/detect", content=self._body, params=self._query, headers=headers
-                    )
+                    answer = http.post("/v1/detect", content=self._body, params=self._query, headers=headers)
                 except httpx2.HTTPError as error:
                     self.errors.append(error)
                 else:

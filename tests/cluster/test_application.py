@@ -31,11 +31,7 @@ def pooled(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Cluste
     """With a pool `small`, in which `pooled` (the shipped weights) lives, and up to two replicas in `default`."""
     config = yaml.safe_load((ROOT / "serve" / "app.yaml").read_text())
     (detect,) = [one for one in config["applications"] if one["name"] == "detect"]
-    detect["args"] |= {
-        "pools": {"small": {"workers": 1, "num_cpus": 0.3}},
-        "max_replicas": 2,
-        "target_ongoing": 0.2,
-    }
+    detect["args"] |= {"pools": {"small": {"workers": 1, "num_cpus": 0.3}}, "max_replicas": 2, "target_ongoing": 0.2}
     app = tmp_path_factory.mktemp("app") / "app.yaml"
     app.write_text(yaml.safe_dump(config))
     models = Path(cluster.settings.models_url)
@@ -45,9 +41,7 @@ def pooled(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Cluste
     cat = (PHOTOS / "cat.jpg").read_bytes()
     with Load(cluster.url, cat, "ssdlite-coco", clients=2, pause_s=0.05) as load:
         cluster.done("up", "--port", str(cluster.state.http_port), RESIGHT_APP=str(app))
-    assert set(load.statuses) == {200}, (
-        "replicas drain before they go, and wait until they can answer"
-    )
+    assert set(load.statuses) == {200}, "replicas drain before they go, and wait until they can answer"
     cluster.done("models", "promote", f"{NAME}@1")
     return cluster
 
@@ -58,9 +52,7 @@ def answered(cluster: Cluster, photo: Any) -> Any:
     return answer.json()
 
 
-def test_a_model_of_another_pool_is_promoted_and_answered_there(
-    pooled: Cluster, photo: Any
-) -> None:
+def test_a_model_of_another_pool_is_promoted_and_answered_there(pooled: Cluster, photo: Any) -> None:
     found = answered(pooled, photo)
     assert found["detections"] == pooled.detect(photo("cat")).json()["detections"]
     assert found["model"]["version"] == "1"
@@ -90,9 +82,7 @@ def test_a_run_streams_through_the_pool(pooled: Cluster, tmp_path: Path) -> None
     assert any(f'model="{NAME}"' in line for line in counted), counted
 
 
-def test_a_pool_that_there_is_not_refuses_promotions_with_its_name(
-    pooled: Cluster, photo: Any
-) -> None:
+def test_a_pool_that_there_is_not_refuses_promotions_with_its_name(pooled: Cluster, photo: Any) -> None:
     store = ModelStore(pooled.settings.models_url)
     place = f"{NAME}/deployment.json"
     before = store.folder.read(place)
@@ -131,9 +121,7 @@ def test_a_form_is_answered_in_order_by_both_pools(pooled: Cluster, photo: Any) 
 
 
 @pytest.fixture(params=["one_process", "pooled"])
-def closing(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Host]:
+def closing(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     """A host that may require tokens from now on: a process of its own, or the cluster after all other tests."""
     if request.param == "pooled":
         yield request.getfixturevalue("pooled")

@@ -31,9 +31,7 @@ def rows(host: Host, sql: str) -> list[dict[str, Any]]:
 def test_the_accounts_close(run: dict[str, Any], archive: Archive) -> None:
     counts, summary = run["counts"], archive[1]
     assert counts["requested"] == summary.unique_files
-    assert (
-        counts["requested"] == counts["ok"] + counts["empty"] + counts["failed"] + counts["reused"]
-    )
+    assert counts["requested"] == counts["ok"] + counts["empty"] + counts["failed"] + counts["reused"]
     assert counts["failed"] == len(summary.expected_failures)
 
 
@@ -79,15 +77,11 @@ def test_unreadable_files_are_failed_rows_with_a_reason_and_cut_ones_have_a_note
     assert failed == set(summary.expected_failures)
 
 
-def test_both_hosts_write_the_same_rows(
-    cluster: Cluster, undisturbed: Finished, archive: Archive
-) -> None:
+def test_both_hosts_write_the_same_rows(cluster: Cluster, undisturbed: Finished, archive: Archive) -> None:
     assert results_of(cluster.finished(archive[0]).tables) == results_of(undisturbed.tables)
 
 
-def test_archive_rows_equal_http_answers_bit_for_bit(
-    run: dict[str, Any], host: Host, archive: Archive
-) -> None:
+def test_archive_rows_equal_http_answers_bit_for_bit(run: dict[str, Any], host: Host, archive: Archive) -> None:
     root, _ = archive
     stored = rows(
         host,
@@ -101,8 +95,7 @@ def test_archive_rows_equal_http_answers_bit_for_bit(
         answer = host.detect((root / row["path"]).read_bytes(), min_score=0).json()
         online = [(d["label"], d["score"], tuple(d["box_xyxy_px"])) for d in answer["detections"]]
         archived = [
-            (d["label"], d["score"], (d["x1_px"], d["y1_px"], d["x2_px"], d["y2_px"]))
-            for d in row["detections"]
+            (d["label"], d["score"], (d["x1_px"], d["y1_px"], d["x2_px"], d["y2_px"])) for d in row["detections"]
         ]
         assert archived == online, row["path"]
         assert row["width_px"] == answer["image"]["width_px"]
@@ -117,9 +110,7 @@ def test_a_second_run_infers_nothing(run: dict[str, Any], host: Host) -> None:
     assert counts["reused"] == counts["requested"] >= run["counts"]["requested"]
 
 
-def test_retrying_failed_images_replaces_their_rows_and_says_that_none_worked(
-    run: dict[str, Any], host: Host
-) -> None:
+def test_retrying_failed_images_replaces_their_rows_and_says_that_none_worked(run: dict[str, Any], host: Host) -> None:
     count = "select count(*) as n, count(distinct media_sha256) as images from all_results"
     (before,) = rows(host, count)
     retried = host.resight("reprocess", "--model", "ssdlite-coco", "--status", "failed")

@@ -30,9 +30,7 @@ def colours(host: Host) -> Classifier:
 
 
 def asked(host: Host, body: bytes, model: str = "colours", **query: Any) -> httpx2.Response:
-    return httpx2.post(
-        f"{host.url}/v1/classify", content=body, params={"model": model, **query}, timeout=60
-    )
+    return httpx2.post(f"{host.url}/v1/classify", content=body, params={"model": model, **query}, timeout=60)
 
 
 def test_a_promoted_classifier_answers(host: Host, colours: Classifier, photo: Any) -> None:
@@ -47,9 +45,7 @@ def test_a_promoted_classifier_answers(host: Host, colours: Classifier, photo: A
     assert "is a detector" in refused.json()["detail"]
 
 
-def test_the_next_version_takes_over_and_goes_back(
-    host: Host, colours: Classifier, photo: Any
-) -> None:
+def test_the_next_version_takes_over_and_goes_back(host: Host, colours: Classifier, photo: Any) -> None:
     for words, version in ((("promote", "colours@2"), "2"), (("rollback", "colours"), "1")):
         done = host.resight("models", *words)
         assert done.returncode == 0, done.stderr

@@ -39,9 +39,7 @@ class Classified:
 
 
 @pytest.fixture(scope="module")
-def classified(
-    host: Host, undisturbed: Finished, tmp_path_factory: pytest.TempPathFactory
-) -> Classified:
+def classified(host: Host, undisturbed: Finished, tmp_path_factory: pytest.TempPathFactory) -> Classified:
     """A published run of SSDLite, classified; the plan of that, and its report."""
     weights = shared(WEIGHTS, *TWINS)
     host.done("models", "add", str(weights), "--name", "efficientnet-lite0")
@@ -83,10 +81,7 @@ def test_each_detection_that_is_shown_is_classified_once(
     assert tables.snapshot("classifications").version() == version
 
     runs = json.loads(host.done("runs", "list", "--format", "json", tables=tables.url))
-    assert [(run["kind"], run["state"]) for run in runs] == [
-        ("classify", "sealed"),
-        ("detect", "sealed"),
-    ]
+    assert [(run["kind"], run["state"]) for run in runs] == [("classify", "sealed"), ("detect", "sealed")]
 
 
 def test_a_row_has_what_http_answers_for_the_same_box(
@@ -94,13 +89,10 @@ def test_a_row_has_what_http_answers_for_the_same_box(
 ) -> None:
     boxes = query(
         classified.tables,
-        "select path, media_sha256, rank, x1_px, y1_px, x2_px, y2_px from detections "
-        "order by path, rank limit 8",
+        "select path, media_sha256, rank, x1_px, y1_px, x2_px, y2_px from detections order by path, rank limit 8",
     ).to_pylist()
     assert len({box["path"] for box in boxes}) > 1
-    rows = {
-        (r["media_sha256"], r["rank"]): r for r in rows_of(classified.tables, "classifications")
-    }
+    rows = {(r["media_sha256"], r["rank"]): r for r in rows_of(classified.tables, "classifications")}
     for box in boxes:
         row = rows[box["media_sha256"], box["rank"]]
         sides = ",".join(f"{box[name]:.9f}" for name in ("x1_px", "y1_px", "x2_px", "y2_px"))

@@ -27,17 +27,7 @@ from batch.planning.plan import pinned, plan_pass
 from batch.runs.scope import Scope
 from examples.sample_archive import Summary
 from model_store.store import ModelStore
-from tests.cluster.hosts import (
-    ON_CLUSTER,
-    WAIT_S,
-    Cluster,
-    Finished,
-    Host,
-    kill,
-    report_of,
-    results_of,
-    wait_for,
-)
+from tests.cluster.hosts import ON_CLUSTER, WAIT_S, Cluster, Finished, Host, kill, report_of, results_of, wait_for
 from tests.fixtures_local import MODELS, ROOT, photo, rows_of, write_files
 
 pytestmark = pytest.mark.cluster
@@ -126,9 +116,7 @@ def unread(image: Path) -> Iterator[None]:
         os.close(opened)
 
 
-@pytest.mark.parametrize(
-    ("host", "store"), [("one_process", "tables"), ("cluster", "s3_tables")], indirect=["host"]
-)
+@pytest.mark.parametrize(("host", "store"), [("one_process", "tables"), ("cluster", "s3_tables")], indirect=["host"])
 def test_a_killed_job_is_gone_on_with(
     host: Host, request: pytest.FixtureRequest, late: Path, undisturbed: Finished, store: str
 ) -> None:
@@ -152,9 +140,7 @@ def test_a_killed_job_is_gone_on_with(
     assert states == ["running", "running", "sealed"]
 
 
-def test_a_run_outlives_the_processes_of_its_stage(
-    host: Host, tables: str, late: Path, undisturbed: Finished
-) -> None:
+def test_a_run_outlives_the_processes_of_its_stage(host: Host, tables: str, late: Path, undisturbed: Finished) -> None:
     """One after the other: on a cluster, a replica dies once the run has gone on without its worker."""
     with unread(late):
         driver = Driver(host, tables)
@@ -171,9 +157,7 @@ def test_a_run_outlives_the_processes_of_its_stage(
 
 
 @ON_CLUSTER
-def test_images_that_kill_their_reader_are_failed_rows_and_no_other_image_is(
-    host: Host, tmp_path: Path
-) -> None:
+def test_images_that_kill_their_reader_are_failed_rows_and_no_other_image_is(host: Host, tmp_path: Path) -> None:
     """Two of them, in two chunks, each read by a process that dies at once. A run of one process: test_here."""
     names = ["a-lethal.jpg", *(f"b-{i}.jpg" for i in range(6)), "z-lethal.jpg"]
     files = {name: photo("cat") + name.encode() for name in names}

@@ -41,9 +41,7 @@ def test_problems_reach_the_client(host: Host, photo: Any) -> None:
     assert host.detect(b"\xff\xd8\xff" + bytes(33 * 1024 * 1024)).status_code == 413
 
 
-def test_antenna_finds_its_pipelines_and_an_image_that_is_not_permitted_is_an_entry(
-    host: Host,
-) -> None:
+def test_antenna_finds_its_pipelines_and_an_image_that_is_not_permitted_is_an_entry(host: Host) -> None:
     ready = httpx2.get(f"{host.url}/antenna/readyz", timeout=60).json()["status"]
     slug = next(slug for slug in ready if slug.startswith("ssdlite-coco-1-"))
     images = [{"id": "1", "url": "http://127.0.0.1/cat.jpg"}]

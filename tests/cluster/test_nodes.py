@@ -73,9 +73,7 @@ def replica_nodes(cluster: Cluster) -> set[str]:
     return {a["node_id"] for a in actors if a["class_name"].startswith("ServeReplica")}
 
 
-def test_decoding_is_done_on_other_nodes_than_inference(
-    cluster: Cluster, decoding_node: str, catalogued: str
-) -> None:
+def test_decoding_is_done_on_other_nodes_than_inference(cluster: Cluster, decoding_node: str, catalogued: str) -> None:
     pace = ("--model", "ssdlite-coco", "--chunk", "4", "--latest-per-camera")
     report = cluster.reprocess(*pace, "--decode-on", RESOURCE, tables=catalogued)
     assert report["stages"]["images_by_node"] == {decoding_node: report["counts"]["requested"]}

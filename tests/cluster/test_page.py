@@ -36,9 +36,7 @@ def test_a_picture_is_found_shown_decided_and_taken_back(host: Host, archive: Ar
     assert "ssdlite-coco@1" in page.text
     wait_for(lambda: get(host, "/v1/images/count", status="ok")["behind_s"] == 0)
     found = get(host, "/v1/images", status="ok", limit=500)["columns"]["media_sha256"]
-    in_table = {
-        row["media_sha256"] for row in rows_of(host.tables, "results") if row["status"] == "ok"
-    }
+    in_table = {row["media_sha256"] for row in rows_of(host.tables, "results") if row["status"] == "ok"}
     assert len(found) == get(host, "/v1/images/count", status="ok")["count"]
     assert set(found) <= in_table
 

@@ -42,9 +42,7 @@ print(json.dumps(found))
 """
 
 
-def test_no_module_path_of_a_process_is_open_to_another_user(
-    cluster: Cluster, tmp_path: Path
-) -> None:
+def test_no_module_path_of_a_process_is_open_to_another_user(cluster: Cluster, tmp_path: Path) -> None:
     (tmp_path / "working_dir").mkdir()
     done = subprocess.run(
         [sys.executable, "-c", LOOK, str(tmp_path / "working_dir")],
@@ -79,9 +77,7 @@ def test_another_user_reaches_neither_the_start_folder_nor_a_socket(cluster: Clu
     sockets = [path for path in folder.rglob("*") if path.is_socket()]
     assert any(path.name == "a.sock" for path in sockets)
     assert any(path.name == "raylet" for path in sockets)
-    for command, path in [('touch "$0/duckdb.py"', folder / "cwd")] + [
-        ('ls "$0"', path) for path in sockets
-    ]:
+    for command, path in [('touch "$0/duckdb.py"', folder / "cwd")] + [('ls "$0"', path) for path in sockets]:
         done = subprocess.run(
             ["/bin/sh", "-c", command, str(path)],
             user=NOBODY,

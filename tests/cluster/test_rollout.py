@@ -82,9 +82,7 @@ def answering(host: Host, photo: Any) -> str:
     return str(answer.json()["model"]["version"])
 
 
-def test_swaps_under_load_drop_mix_and_delay_no_answer(
-    host: Host, store: ModelStore, photo: Any
-) -> None:
+def test_swaps_under_load_drop_mix_and_delay_no_answer(host: Host, store: ModelStore, photo: Any) -> None:
     """Half of them load a version that was released before."""
     body = photo("person")
     expected = {}
@@ -103,9 +101,7 @@ def test_swaps_under_load_drop_mix_and_delay_no_answer(
             assert done.json()["state"] == "done", done.text
             promotions.append(Promotion(version, new_outcome, time.monotonic()))
             if turn % 2 == 0:
-                freed = httpx2.post(
-                    f"{host.url}/v1/models/{NAME}/release", json={"version": "1"}, timeout=60
-                )
+                freed = httpx2.post(f"{host.url}/v1/models/{NAME}/release", json={"version": "1"}, timeout=60)
                 assert freed.status_code == 200, freed.text
             time.sleep(0.5)
         assert client.events(NAME, 1)[0].outcome.state == "done"
@@ -126,13 +122,9 @@ def test_swaps_under_load_drop_mix_and_delay_no_answer(
     assert checked > 10, "nearly every answer came while something was promoted"
 
 
-def test_an_answer_asked_for_after_promote_is_never_the_old_ones(
-    host: Host, store: ModelStore, photo: Any
-) -> None:
+def test_an_answer_asked_for_after_promote_is_never_the_old_ones(host: Host, store: ModelStore, photo: Any) -> None:
     for version in ("2", "1") * 3:
-        done = httpx2.post(
-            f"{host.url}/v1/models/{NAME}/promote", json={"version": version}, timeout=60
-        )
+        done = httpx2.post(f"{host.url}/v1/models/{NAME}/promote", json={"version": version}, timeout=60)
         assert done.status_code == 200, done.text
         assert {answering(host, photo) for _ in range(3)} == {version}
 
@@ -151,9 +143,7 @@ def test_a_roll_back_is_one_command(host: Host, store: ModelStore, photo: Any) -
     assert left == before[len(before) - len(left) :], "what was rolled back is not rolled back to"
 
 
-def test_a_wrong_probe_is_refused_and_the_reason_kept(
-    host: Host, store: ModelStore, photo: Any
-) -> None:
+def test_a_wrong_probe_is_refused_and_the_reason_kept(host: Host, store: ModelStore, photo: Any) -> None:
     """Every digest is right; the model just does not see what it is said to see."""
     described = store.describe(version_id(NAME, "2"))
     files = {name: store.read_file(described, name) for name in described.digests}
@@ -171,9 +161,7 @@ def test_a_wrong_probe_is_refused_and_the_reason_kept(
     assert events[0]["after"]["active"] == "1"
 
 
-def test_a_model_that_ends_its_process_hurts_nobody(
-    host: Host, store: ModelStore, photo: Any
-) -> None:
+def test_a_model_that_ends_its_process_hurts_nobody(host: Host, store: ModelStore, photo: Any) -> None:
     """Its graph never returns; the process that tries it is killed from outside."""
     shipped = store.describe(version_id(NAME, "1"))
     files = {name: store.read_file(shipped, name) for name in shipped.digests}
@@ -233,14 +221,9 @@ def hang_up(host: Host, body: bytes) -> None:
 
 
 @ON_CLUSTER
-def test_what_was_accepted_is_done_though_the_rollout_s_process_ends(
-    host: Host, store: ModelStore, photo: Any
-) -> None:
+def test_what_was_accepted_is_done_though_the_rollout_s_process_ends(host: Host, store: ModelStore, photo: Any) -> None:
     described = store.describe(version_id(NAME, "2"))
-    store.publish(
-        version_id(NAME, "new"),
-        {name: store.read_file(described, name) for name in described.digests},
-    )
+    store.publish(version_id(NAME, "new"), {name: store.read_file(described, name) for name in described.digests})
     url = f"{host.url}/v1/models/{NAME}/promote"
     (process,) = host.processes("ray::RolloutActor")
     with ThreadPoolExecutor(1) as pool:
@@ -271,9 +254,7 @@ def proofs(host: Host) -> list[psutil.Process]:
     return [p for p in servers if p.ppid() in {server.pid for server in servers}]
 
 
-def test_an_alias_file_changed_by_hand_is_followed(
-    host: Host, store: ModelStore, photo: Any
-) -> None:
+def test_an_alias_file_changed_by_hand_is_followed(host: Host, store: ModelStore, photo: Any) -> None:
     store.folder.write(f"{NAME}/aliases.json", b'{"production": "2"}')
     wait_for(lambda: serving(host)["aliases"]["production"]["active"] == "2")
     assert answering(host, photo) == "2"
@@ -299,9 +280,7 @@ def test_a_version_copied_bit_by_bit_serves_when_it_is_whole_and_not_before(
     assert answering(host, photo) == "copied"
 
 
-def test_a_store_that_goes_away_takes_nothing_with_it(
-    host: Host, store: ModelStore, photo: Any
-) -> None:
+def test_a_store_that_goes_away_takes_nothing_with_it(host: Host, store: ModelStore, photo: Any) -> None:
     here = Path(host.settings.models_url)
     away = here.with_name("models-away")
     here.rename(away)
@@ -316,9 +295,7 @@ def test_a_store_that_goes_away_takes_nothing_with_it(
     assert answering(host, photo) == "1"
 
 
-def test_a_canary_gets_its_share_and_one_image_always_the_same(
-    host: Host, store: ModelStore, photo: Any
-) -> None:
+def test_a_canary_gets_its_share_and_one_image_always_the_same(host: Host, store: ModelStore, photo: Any) -> None:
     done = host.resight("models", "canary", f"{NAME}@2", "50")
     assert done.returncode == 0, done.stderr
     bodies = [photo("cat") + bytes([i]) for i in range(30)]  # a byte after the image
@@ -392,9 +369,7 @@ def require_that_rays_helpers_wait_for_replicas(host: Host) -> None:
 
 def test_clients_that_go_away_are_not_worked_for(host: Host, store: ModelStore, photo: Any) -> None:
     body = photo("person")
-    head = (
-        f"POST /v1/detect?model={NAME}@1 HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
-    )
+    head = f"POST /v1/detect?model={NAME}@1 HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
 
     def counted(outcome: str) -> float:
         text = httpx2.get(f"{host.url}/metrics", timeout=30).text

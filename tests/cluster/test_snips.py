@@ -23,9 +23,7 @@ def stamps(folder: Path) -> dict[str, int]:
     return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in files}
 
 
-def test_the_backfill_of_the_newest_of_each_camera(
-    host: Host, catalogued: str, tmp_path: Path
-) -> None:
+def test_the_backfill_of_the_newest_of_each_camera(host: Host, catalogued: str, tmp_path: Path) -> None:
     tables, snips = catalogued, tmp_path / "snips"
     places = {"tables": tables, "RESIGHT_SNIPS": str(snips)}
 

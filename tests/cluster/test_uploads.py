@@ -44,9 +44,7 @@ def of(tables: Tables, name: str, bodies: list[bytes]) -> dict[str, dict[str, An
     return by_digest
 
 
-def test_what_is_recorded_is_what_a_run_would_have_written(
-    host: Host, photo: Any, tmp_path: Path
-) -> None:
+def test_what_is_recorded_is_what_a_run_would_have_written(host: Host, photo: Any, tmp_path: Path) -> None:
     bodies = pictures(photo, "run")
     told = [send(host, body, wait_s=30 * (i + 1 == SENT)) for i, body in enumerate(bodies)]
     assert told[-1]["recorded"], "its rows were to be waited for"
@@ -56,10 +54,7 @@ def test_what_is_recorded_is_what_a_run_would_have_written(
     root = told[0]["media"]["source_root"]
     assert host.resight("ingest", root, tables=elsewhere).returncode == 0
     host.reprocess("--model", "ssdlite-coco", "--here", tables=elsewhere)
-    for name, of_the_moment in (
-        ("media", {"ingested_at", "catalogued_at"}),
-        ("results", OF_THE_RUN | {"run_id"}),
-    ):
+    for name, of_the_moment in (("media", {"ingested_at", "catalogued_at"}), ("results", OF_THE_RUN | {"run_id"})):
         recorded, run = of(host.tables, name, bodies), of(Tables(elsewhere), name, bodies)
         assert len(run) == SENT
         for digest, row in run.items():
@@ -72,9 +67,7 @@ def test_what_is_recorded_is_what_a_run_would_have_written(
     assert report["counts"]["reused"] == report["counts"]["requested"] >= SENT
 
 
-def test_the_rows_that_the_recorder_held_when_it_was_killed_are_there(
-    cluster: Cluster, photo: Any
-) -> None:
+def test_the_rows_that_the_recorder_held_when_it_was_killed_are_there(cluster: Cluster, photo: Any) -> None:
     send(cluster, commented(photo("cat"), b"first"), wait_s=30)  # so that the process is there
     bodies = pictures(photo, "killed")
     for number, body in enumerate(bodies):
@@ -103,9 +96,7 @@ def test_what_dies_with_a_replica_is_brought_by_an_ingest_and_a_run(host: Host, 
     assert len(before) < SENT, "nothing was lost: it shows nothing"
 
 
-def test_what_was_sent_is_found_and_what_cannot_be_answered_says_why(
-    host: Host, photo: Any
-) -> None:
+def test_what_was_sent_is_found_and_what_cannot_be_answered_says_why(host: Host, photo: Any) -> None:
     told = send(host, commented(photo("cat"), b"to be found"), camera="pond", wait_s=30)
 
     def ask(**query: Any) -> httpx2.Response:

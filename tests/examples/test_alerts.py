@@ -25,9 +25,7 @@ from tests.fixtures_local import MODELS, ROOT
 
 ALERTS = ROOT / "examples" / "alerts"
 FILE = ALERTS / "resight.rules.yaml"
-RULES: list[dict[str, Any]] = [
-    rule for group in yaml.safe_load(FILE.read_text())["groups"] for rule in group["rules"]
-]
+RULES: list[dict[str, Any]] = [rule for group in yaml.safe_load(FILE.read_text())["groups"] for rule in group["rules"]]
 BY_NAME = {rule["alert"]: rule for rule in RULES}
 OF_OTHERS = {"up", "node_textfile_mtime_seconds"}  # Prometheus itself, node_exporter
 WORDS = {"and", "or", "unless", "on", "by", "ignoring", "group_left"}
@@ -93,12 +91,8 @@ def test_errors_that_are_not_the_client_s_and_no_others_raise_an_alarm() -> None
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
-@pytest.mark.parametrize(
-    "what", [["check", "rules", FILE.name], ["test", "rules", "resight.rules.test.yaml"]]
-)
+@pytest.mark.parametrize("what", [["check", "rules", FILE.name], ["test", "rules", "resight.rules.test.yaml"]])
 def test_promtool_finds_no_fault(what: list[str]) -> None:
     promtool = Path(shutil.which("promtool") or "")
-    done = subprocess.run(
-        [promtool, *what], cwd=ALERTS, capture_output=True, text=True, timeout=120, check=False
-    )
+    done = subprocess.run([promtool, *what], cwd=ALERTS, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -57,9 +57,7 @@ def test_convolutions_are_int8_and_metadata_are_kept(quantised: bytes) -> None:
     before, after = onnx.load_from_string(WEIGHTS), onnx.load_from_string(quantised)
     onnx.checker.check_model(after)
     assert len(quantised) < 0.6 * len(WEIGHTS)
-    dequantised = {
-        out for n in after.graph.node if n.op_type == "DequantizeLinear" for out in n.output
-    }
+    dequantised = {out for n in after.graph.node if n.op_type == "DequantizeLinear" for out in n.output}
     convs = [node for node in after.graph.node if node.op_type == "Conv"]
     in_float = [node for node in convs if node.input[1] not in dequantised]
     assert len(in_float) == 2 < len(convs)
@@ -76,10 +74,7 @@ def test_convolutions_are_int8_and_metadata_are_kept(quantised: bytes) -> None:
 
 
 def test_the_command_writes_weights_and_the_config_that_goes_with_them(
-    quantised: bytes,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    quantised: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("examples.quantise.scenes", lambda images, seed: iter([]))
     monkeypatch.setattr("examples.quantise.quantise", lambda weights, images: quantised)
@@ -91,9 +86,7 @@ def test_the_command_writes_weights_and_the_config_that_goes_with_them(
     config = parse_config(text, "small.json")
     assert "int8" in config.description
     assert config.thresholds.default == 0.4
-    two = added(
-        tmp_path, (tmp_path / "new" / "small.onnx").read_bytes(), config.model_dump(mode="json")
-    )
+    two = added(tmp_path, (tmp_path / "new" / "small.onnx").read_bytes(), config.model_dump(mode="json"))
     assert two.config == config
 
 

@@ -32,11 +32,7 @@ def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def files_of(out: Path) -> dict[str, bytes]:
-    return {
-        file.relative_to(out).as_posix(): file.read_bytes()
-        for file in sorted(out.rglob("*"))
-        if file.is_file()
-    }
+    return {file.relative_to(out).as_posix(): file.read_bytes() for file in sorted(out.rglob("*")) if file.is_file()}
 
 
 def pixels(file: Path, mode: int = cv2.IMREAD_COLOR) -> NDArray[Any]:
@@ -114,9 +110,7 @@ def test_the_unreadable_files_open_nowhere_and_all_others_do(built: Built) -> No
 
 def test_the_three_unreadable_files_fail_for_three_reasons(built: Built) -> None:
     out, summary = built
-    cut, page, empty = sorted(
-        ((out / name).read_bytes() for name in summary.expected_failures), reverse=True
-    )
+    cut, page, empty = sorted(((out / name).read_bytes() for name in summary.expected_failures), reverse=True)
     assert cut.startswith(b"\xff\xd8")
     assert b"\xff\xda" not in cut, "no start of scan"
     assert b"404 Not Found" in page
@@ -170,9 +164,7 @@ def test_every_readable_file_says_when_and_by_which_camera(built: Built) -> None
 @pytest.mark.parametrize(
     ("camera", "lat_lon"), [("deer-north", (47.6612, 9.1747)), ("moth-sheet", (-12.7704, -71.3921))]
 )
-def test_places_come_back_with_their_signs(
-    built: Built, camera: str, lat_lon: tuple[float, float]
-) -> None:
+def test_places_come_back_with_their_signs(built: Built, camera: str, lat_lon: tuple[float, float]) -> None:
     out, _ = built
     _, _, place = exif_of(next((out / camera).rglob("*.JPG")))
     latitude = degrees(place[ExifTags.GPS.GPSLatitude], place[ExifTags.GPS.GPSLatitudeRef])
@@ -192,9 +184,7 @@ def test_one_clock_was_reset_and_the_others_agree_with_their_folder(built: Built
 
 def test_rotated_frames_show_upright_once_their_orientation_is_applied(built: Built) -> None:
     out, summary = built
-    orientations = {
-        name: exif_of(out / name)[0][ExifTags.Base.Orientation] for name in summary.rotated
-    }
+    orientations = {name: exif_of(out / name)[0][ExifTags.Base.Orientation] for name in summary.rotated}
     assert set(orientations.values()) == {3, 6, 8}
     for name, orientation in orientations.items():
         with Image.open(out / name) as image:

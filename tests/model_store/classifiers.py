@@ -37,10 +37,7 @@ def colour_store(place: Path, *versions: str, **more: Any) -> ModelStore:
 
 
 def loaded(
-    place: Path,
-    weights: bytes,
-    overrides: dict[str, Any] | None = None,
-    version: VersionId = ONE,
+    place: Path, weights: bytes, overrides: dict[str, Any] | None = None, version: VersionId = ONE
 ) -> Classifier:
     store = ModelStore(str(place))
     add_version(store, version, weights, overrides or {}, {"probe/cat.jpg": photo("cat")})

@@ -37,22 +37,17 @@ def prepared_otherwise(classifier: Classifier, **changes: Any) -> Classifier:
     return replace(classifier, config=classifier.config.model_copy(update={"preprocess": spec}))
 
 
-def test_the_best_classes_of_each_picture_are_recorded(
-    classifier: Classifier, files: dict[str, bytes]
-) -> None:
+def test_the_best_classes_of_each_picture_are_recorded(classifier: Classifier, files: dict[str, bytes]) -> None:
     expected = json.loads(files[EXPECTED])
     assert expected["images"].keys() == {"cat.jpg", "moose.jpg"}
     (logits,) = classifier.infer(classifier.read(photo("cat"))[1].pixels)
     order = sorted(range(4), key=lambda i: -float(logits[i]))
     assert expected["images"]["cat.jpg"] == [
-        {"label": classifier.labels[i], "class_id": i, "logit": pytest.approx(float(logits[i]))}
-        for i in order
+        {"label": classifier.labels[i], "class_id": i, "logit": pytest.approx(float(logits[i]))} for i in order
     ]
     spread = max(
         float(row.max() - np.median(row))
-        for row in (
-            classifier.infer(classifier.read(photo(n))[1].pixels)[0] for n in ("cat", "moose")
-        )
+        for row in (classifier.infer(classifier.read(photo(n))[1].pixels)[0] for n in ("cat", "moose"))
     )
     assert expected["tolerance"]["logit"] == pytest.approx(0.02 * spread)
 
@@ -65,9 +60,7 @@ def test_no_more_than_five_classes_are_recorded(tmp_path: Path) -> None:
     assert len(recorded["images"]["cat.jpg"]) == 5
 
 
-def test_it_passes_for_what_it_was_recorded_with(
-    classifier: Classifier, files: dict[str, bytes]
-) -> None:
+def test_it_passes_for_what_it_was_recorded_with(classifier: Classifier, files: dict[str, bytes]) -> None:
     check_probe(classifier, files)
 
 
@@ -83,9 +76,7 @@ def test_it_passes_for_what_it_was_recorded_with(
     ids=["colours turned", "not divided", "mean", "labels turned", "other weights"],
 )
 def test_it_fails_for_what_is_subtly_wrong(
-    classifier: Classifier,
-    files: dict[str, bytes],
-    change: Callable[[Classifier], Classifier],
+    classifier: Classifier, files: dict[str, bytes], change: Callable[[Classifier], Classifier]
 ) -> None:
     with pytest.raises(ProbeFailed, match=r"^colours@1 does not reproduce its probe \w+\.jpg: "):
         check_probe(change(classifier), files)
@@ -101,8 +92,7 @@ class Louder:
 
     def run(self, tensor: np.ndarray) -> dict[str, np.ndarray]:
         return {
-            name: values * np.array([1.1, 1, 1, 1], np.float32)
-            for name, values in self._session.run(tensor).items()
+            name: values * np.array([1.1, 1, 1, 1], np.float32) for name, values in self._session.run(tensor).items()
         }
 
 
@@ -126,9 +116,7 @@ RECORDED = [9.0, 8.0, 7.0, 6.0, 5.0, -4.0]  # 0.02 of 9 - 6.5 is 0.05
         ([9, 8, 7, 6, 5, -40], None),  # none of the best
     ],
 )
-def test_the_tolerance_is_exact_on_both_sides(
-    tmp_path: Path, now: list[float], said: str | None
-) -> None:
+def test_the_tolerance_is_exact_on_both_sides(tmp_path: Path, now: list[float], said: str | None) -> None:
     files = record_probe(six(tmp_path / "a", RECORDED), {"cat.jpg": photo("cat")})
     other = six(tmp_path / "b", now)
     if said is None:
@@ -147,9 +135,7 @@ def test_nearly_equal_logits_have_the_least_tolerance(tmp_path: Path) -> None:
 @pytest.mark.parametrize("spread", [0.0, 0.9 * LEAST_TOLERANCE])
 def test_a_probe_in_which_all_classes_tie_is_refused(tmp_path: Path, spread: float) -> None:
     """It would accept the classes in any order."""
-    with pytest.raises(
-        ModelRefused, match=r"cannot distinguish colours@1 .* another image with --probe"
-    ):
+    with pytest.raises(ModelRefused, match=r"cannot distinguish colours@1 .* another image with --probe"):
         six(tmp_path, [2.0, 2.0, 2.0, 2.0, 2.0, 2.0 + spread])
 
 

@@ -25,23 +25,11 @@ from model_store.names import parse_version, version_id
 from model_store.store import ModelStore
 from tests.fixtures_local import MODELS, encoded, photo
 from tests.graphs import constant_graph, mean_colours
-from tests.model_store.classifiers import (
-    LABELS,
-    NAMES,
-    ONE,
-    PLAIN,
-    SIDE_PX,
-    WEIGHT,
-    colour_store,
-    colours,
-    loaded,
-)
+from tests.model_store.classifiers import LABELS, NAMES, ONE, PLAIN, SIDE_PX, WEIGHT, colour_store, colours, loaded
 from tests.oracles.geometry import resize_picture
 from tests.shared_data import shared
 
-SCALED: dict[str, Any] = {
-    "preprocess": {"divide_by": 2.0, "mean": [60, 50, 40], "std": [30, 20, 10]},
-}
+SCALED: dict[str, Any] = {"preprocess": {"divide_by": 2.0, "mean": [60, 50, 40], "std": [30, 20, 10]}}
 
 
 def picture(width: int, height: int, seed: int = 0) -> np.ndarray:
@@ -104,9 +92,7 @@ def test_no_pictures_have_no_logits(tmp_path: Path) -> None:
     [{"batch": 1}, {"batch": 3}, {"shape": [-1, 4, 1, 1]}, {"batch": 1, "shape": [1, 4]}],
     ids=["one", "three", "ones at the end", "one, written"],
 )
-def test_fixed_batches_and_axes_of_length_one_change_nothing(
-    tmp_path: Path, more: dict[str, Any]
-) -> None:
+def test_fixed_batches_and_axes_of_length_one_change_nothing(tmp_path: Path, more: dict[str, Any]) -> None:
     images = [picture(20, 20, seed) for seed in range(4)]
     plain = loaded(tmp_path / "a", colours(), PLAIN).classify(images)
     other = loaded(tmp_path / "b", colours(**more), PLAIN).classify(images)
@@ -152,9 +138,7 @@ def test_a_probability_of_nothing_is_a_small_finite_logit(tmp_path: Path) -> Non
         ("probabilities", [1.5, -0.5, 0, 0], "0 or more"),
     ],
 )
-def test_what_means_nothing_is_said(
-    tmp_path: Path, scores: str, row: list[float], said: str
-) -> None:
+def test_what_means_nothing_is_said(tmp_path: Path, scores: str, row: list[float], said: str) -> None:
     classifier = fixed(tmp_path, [[1, 0, 0, 0], row], scores)
     red = np.zeros((SIDE_PX, SIDE_PX, 3), np.uint8)
     red[0, 0, 0] = 1
@@ -201,12 +185,8 @@ def test_a_box_is_cut_out_of_the_upright_image_before_it_is_stretched(tmp_path: 
         np.testing.assert_array_equal(prepared.pixels, wanted[None])
 
 
-@pytest.mark.parametrize(
-    "box", [(60, 0, 70, 10), (-9, 0, 0, 10), (0, 40, 5, 50), (5, 5, 5, 9), (9, 9, 5, 12)]
-)
-def test_a_box_that_holds_nothing_is_refused(
-    tmp_path: Path, box: tuple[float, float, float, float]
-) -> None:
+@pytest.mark.parametrize("box", [(60, 0, 70, 10), (-9, 0, 0, 10), (0, 40, 5, 50), (5, 5, 5, 9), (9, 9, 5, 12)])
+def test_a_box_that_holds_nothing_is_refused(tmp_path: Path, box: tuple[float, float, float, float]) -> None:
     classifier = loaded(tmp_path, colours(), PLAIN)
     with pytest.raises(BadRequest, match="does not overlap the image of 60 x 40 px"):
         classifier.read(encoded(picture(60, 40), "PNG"), box)
@@ -243,11 +223,7 @@ def test_real_weights_know_a_panda_and_say_what_the_framework_says(tmp_path: Pat
     weights = shared(NAME, twin).read_bytes()
     classifier = loaded(tmp_path, weights, version=version_id("efficientnet-lite0", "1"))
     session = onnxruntime.InferenceSession(weights, providers=["CPUExecutionProvider"])
-    for name, label in {
-        "panda": "giant panda",
-        "cat": "Egyptian cat",
-        "crocodile": "African crocodile",
-    }.items():
+    for name, label in {"panda": "giant panda", "cat": "Egyptian cat", "crocodile": "African crocodile"}.items():
         pixels = np.asarray(Image.open(io.BytesIO(photo(name))).convert("RGB"))
         small = resize_picture(pixels, "stretch", 224, 224).astype(np.float32)
         (wanted,) = session.run(None, {"images": ((small - 127) / 128).transpose(2, 0, 1)[None]})
@@ -257,9 +233,7 @@ def test_real_weights_know_a_panda_and_say_what_the_framework_says(tmp_path: Pat
         assert softmax(found[None]).max() > 0.7
 
 
-def test_weights_that_name_efficientnet_lite_are_fed_as_its_framework_feeds_it(
-    tmp_path: Path,
-) -> None:
+def test_weights_that_name_efficientnet_lite_are_fed_as_its_framework_feeds_it(tmp_path: Path) -> None:
     metadata = {**NAMES, "source": "efficientnet-lite0"}
     classifier = loaded(tmp_path, mean_colours(WEIGHT, SIDE_PX, metadata))
     spec = {"divide_by": 1.0, "mean": [127.0] * 3, "std": [128.0] * 3}

@@ -53,10 +53,7 @@ def by_product() -> Results:
         tuple(
             Found(labels[class_id], score, (x1, y1, x2, y2))
             for class_id, score, (x1, y1, x2, y2) in zip(
-                found.class_ids.tolist(),
-                found.scores.tolist(),
-                found.boxes_xyxy.tolist(),
-                strict=True,
+                found.class_ids.tolist(), found.scores.tolist(), found.boxes_xyxy.tolist(), strict=True
             )
         )
         for found in detector.detect([scene.pixels for scene in scenes()])
@@ -114,9 +111,7 @@ def ground_truth(ids: dict[str, int]) -> dict[str, Any]:
             )
     return {
         "info": {},
-        "images": [
-            {"id": index, "width": WIDTH, "height": HEIGHT} for index in range(1, COMPOSITES + 1)
-        ],
+        "images": [{"id": index, "width": WIDTH, "height": HEIGHT} for index in range(1, COMPOSITES + 1)],
         "categories": [{"id": index, "name": label} for label, index in ids.items()],
         "annotations": annotations,
     }
@@ -126,12 +121,7 @@ def coco_stats(results: Results) -> NDArray[np.float64]:
     """Return COCOeval's 12 numbers for boxes; -1 without ground truth of that size."""
     ids = category_ids(results)
     rows = [
-        {
-            "image_id": image_id,
-            "category_id": ids[row.label],
-            "bbox": xywh(row.box),
-            "score": row.score,
-        }
+        {"image_id": image_id, "category_id": ids[row.label], "bbox": xywh(row.box), "score": row.score}
         for image_id, image in enumerate(results, start=1)
         for row in image
     ]

@@ -6,13 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from model_store.config import (
-    ClassifierConfig,
-    ModelConfig,
-    MotionRuntime,
-    OnnxRuntime,
-    parse_config,
-)
+from model_store.config import ClassifierConfig, ModelConfig, MotionRuntime, OnnxRuntime, parse_config
 from model_store.errors import ModelRefused
 
 SMALL: dict[str, Any] = {"runtime": {"kind": "onnx"}, "decoder": "yolov8", "labels": ["deer"]}
@@ -79,9 +73,7 @@ def test_a_wrong_field_is_refused_by_name(text: str, named: str) -> None:
     assert named in str(refused.value)
 
 
-@pytest.mark.parametrize(
-    "weights", ["", "../model.onnx", "/model.onnx", "a/b.onnx", ".onnx", "config.json", "READY"]
-)
+@pytest.mark.parametrize("weights", ["", "../model.onnx", "/model.onnx", "a/b.onnx", ".onnx", "config.json", "READY"])
 def test_weights_are_a_file_of_the_versions_folder(weights: str) -> None:
     with pytest.raises(ModelRefused, match=r"runtime\.onnx\.weights"):
         parse_config(small(runtime={"kind": "onnx", "weights": weights}), "config.json")
@@ -89,9 +81,7 @@ def test_weights_are_a_file_of_the_versions_folder(weights: str) -> None:
 
 @pytest.mark.parametrize("part", [{"labels": ["\ud800deer"]}, {"licence": "\udfff"}])
 def test_half_a_character_is_refused(part: dict[str, Any]) -> None:
-    with pytest.raises(
-        ModelRefused, match=r"^config\.json contains half a character .*'.*\\ud[8f]"
-    ):
+    with pytest.raises(ModelRefused, match=r"^config\.json contains half a character .*'.*\\ud[8f]"):
         parse_config(small(**part), "config.json")
     assert parse_config(small(labels=["\U0001f98c"]), "config.json").labels == ("\U0001f98c",)
 
@@ -104,13 +94,8 @@ def test_every_wrong_field_is_listed_at_once() -> None:
 
 
 def test_a_threshold_is_the_labels_own_or_the_default() -> None:
-    config = parse_config(
-        small(labels=["deer", "fox"], thresholds={"default": 0.4, "per_label": {"fox": 0.7}}), "x"
-    )
-    assert dict(zip(config.labels, config.class_thresholds, strict=True)) == {
-        "deer": 0.4,
-        "fox": 0.7,
-    }
+    config = parse_config(small(labels=["deer", "fox"], thresholds={"default": 0.4, "per_label": {"fox": 0.7}}), "x")
+    assert dict(zip(config.labels, config.class_thresholds, strict=True)) == {"deer": 0.4, "fox": 0.7}
 
 
 def test_motion_goes_with_blobs() -> None:
@@ -119,11 +104,7 @@ def test_motion_goes_with_blobs() -> None:
     assert ModelConfig.model_validate_json(text).decoder == "blobs"
 
 
-SMALL_CLASSIFIER: dict[str, Any] = {
-    "kind": "classifier",
-    "runtime": {"kind": "onnx"},
-    "labels": ["deer", "fox"],
-}
+SMALL_CLASSIFIER: dict[str, Any] = {"kind": "classifier", "runtime": {"kind": "onnx"}, "labels": ["deer", "fox"]}
 
 
 def test_a_config_without_a_kind_is_a_detectors() -> None:
@@ -158,9 +139,7 @@ def test_a_classifier_needs_neither_decoder_nor_suppression() -> None:
         ({"preprocess": {"tiling": {"tile_px": 64}}}, "cannot use tiling, rect or jpeg_shrink"),
     ],
 )
-def test_a_wrong_field_of_a_classifier_is_refused_by_name(
-    changes: dict[str, Any], named: str
-) -> None:
+def test_a_wrong_field_of_a_classifier_is_refused_by_name(changes: dict[str, Any], named: str) -> None:
     with pytest.raises(ModelRefused) as refused:
         parse_config(json.dumps({**SMALL_CLASSIFIER, **changes}), "deer@1 config.json")
     assert str(refused.value).startswith("deer@1 config.json")

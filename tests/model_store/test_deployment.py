@@ -12,13 +12,7 @@ import pytest
 
 from model_store import storage
 from model_store.config import Batch
-from model_store.deployment import (
-    Deployment,
-    own_entry,
-    read_deployment,
-    read_pool,
-    write_entry,
-)
+from model_store.deployment import Deployment, own_entry, read_deployment, read_pool, write_entry
 from model_store.errors import Conflict, ModelRefused, StorageFull
 from model_store.names import VersionId
 from model_store.storage import Folder
@@ -85,9 +79,7 @@ def test_an_entry_is_written_and_all_others_stay_as_they_are(store: ModelStore) 
     others = {"*": {"pool": "gpu"}, "2": {"batch": {"max": 16}}, "9": {"unknown": [1]}}
     write(store, others)
     write_entry(store, ONE, {"batch": {"max": 4}}, expected=None)
-    assert json.loads(store.folder.read("deer/deployment.json")) == others | {
-        "1": {"batch": {"max": 4}}
-    }
+    assert json.loads(store.folder.read("deer/deployment.json")) == others | {"1": {"batch": {"max": 4}}}
     assert own_entry(store, ONE) == {"batch": {"max": 4}}
     assert read_pool(store, "deer") == "gpu"
     write_entry(store, ONE, None, expected={"batch": {"max": 4}})
@@ -149,9 +141,7 @@ def test_writers_of_one_model_come_one_after_the_other(store: ModelStore) -> Non
     assert found == {v.version: {"batch": {"max": 1 + int(v.version)}} for v in versions}
 
 
-def test_a_lost_acknowledgement_is_no_conflict(
-    store: ModelStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_lost_acknowledgement_is_no_conflict(store: ModelStore, monkeypatch: pytest.MonkeyPatch) -> None:
     exchange: Callable[..., bool] = Folder._exchange
     lost = [True]
 
@@ -164,9 +154,7 @@ def test_a_lost_acknowledgement_is_no_conflict(
     assert own_entry(store, ONE) == {"batch": {"max": 4}}
 
 
-def test_a_store_that_cannot_be_written_is_named(
-    store: ModelStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_store_that_cannot_be_written_is_named(store: ModelStore, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 

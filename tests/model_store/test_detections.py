@@ -33,23 +33,11 @@ def test_empty_has_no_rows_and_the_right_columns() -> None:
 
 @pytest.mark.parametrize(
     ("boxes", "scores", "class_ids"),
-    [
-        ((0,), 0, 0),
-        ((0, 5), 0, 0),
-        ((4,), 1, 1),
-        ((1, 4), 2, 2),
-        ((2, 4), 2, 1),
-        ((4, 2), 2, 2),
-        ((2, 4), 2, 3),
-    ],
+    [((0,), 0, 0), ((0, 5), 0, 0), ((4,), 1, 1), ((1, 4), 2, 2), ((2, 4), 2, 1), ((4, 2), 2, 2), ((2, 4), 2, 3)],
 )
-def test_columns_that_do_not_go_together_are_refused(
-    boxes: tuple[int, ...], scores: int, class_ids: int
-) -> None:
+def test_columns_that_do_not_go_together_are_refused(boxes: tuple[int, ...], scores: int, class_ids: int) -> None:
     with pytest.raises(ValueError, match=rf"for {scores} scores"):
-        Detections(
-            np.zeros(boxes, np.float32), np.zeros(scores, np.float32), np.zeros(class_ids, np.int32)
-        )
+        Detections(np.zeros(boxes, np.float32), np.zeros(scores, np.float32), np.zeros(class_ids, np.int32))
 
 
 def test_two_dimensional_class_ids_are_refused() -> None:

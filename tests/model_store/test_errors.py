@@ -31,10 +31,7 @@ def drawn() -> dict[str, str]:
     return found
 
 
-ALL = [
-    ResightError,
-    *(found for name in tree(ResightError) for found in [vars(errors)[name]]),
-]
+ALL = [ResightError, *(found for name in tree(ResightError) for found in [vars(errors)[name]])]
 
 
 def test_the_tree_drawn_is_the_tree_there_is() -> None:

@@ -33,10 +33,7 @@ def rejected(value: Any) -> ValidationError:
 
 @pytest.mark.parametrize(
     ("value", "words"),
-    [
-        ({"sizes": [1, 2]}, "too many sizes"),
-        ({"inner": {"width": 1}}, "inner.width: Extra inputs are not permitted"),
-    ],
+    [({"sizes": [1, 2]}, "too many sizes"), ({"inner": {"width": 1}}, "inner.width: Extra inputs are not permitted")],
 )
 def test_each_error_is_named_by_its_path(value: Any, words: str) -> None:
     assert wrong_fields(rejected(value)) == words

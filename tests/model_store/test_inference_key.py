@@ -164,9 +164,7 @@ def test_the_key_of_a_classifier_is_the_hash_of_its_own_text() -> None:
         {"preprocess": {"resize": "stretch", "side_px": 224, "damaged": "refuse"}},
     ],
 )
-def test_the_key_of_a_classifier_changes_with_what_changes_its_logits(
-    changes: dict[str, Any],
-) -> None:
+def test_the_key_of_a_classifier_changes_with_what_changes_its_logits(changes: dict[str, Any]) -> None:
     assert classifier_key(**changes) != classifier_key()
 
 
@@ -178,9 +176,7 @@ def test_the_key_of_a_classifier_changes_with_what_changes_its_logits(
         {"runtime": {"kind": "onnx", "weights": "other.onnx"}},
     ],
 )
-def test_the_key_of_a_classifier_does_not_change_with_anything_else(
-    changes: dict[str, Any],
-) -> None:
+def test_the_key_of_a_classifier_does_not_change_with_anything_else(changes: dict[str, Any]) -> None:
     assert classifier_key(**changes) == classifier_key()
 
 

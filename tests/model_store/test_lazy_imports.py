@@ -36,9 +36,7 @@ def test_nothing_is_imported_before_it_is_used(names: dict[str, Any]) -> None:
     assert isinstance(names["calendar"], ModuleType)
 
 
-def test_a_stand_in_is_called_asked_and_tested_like_what_it_stands_for(
-    names: dict[str, Any],
-) -> None:
+def test_a_stand_in_is_called_asked_and_tested_like_what_it_stands_for(names: dict[str, Any]) -> None:
     half = names["Fraction"](1, 2)
     assert half == Fraction(1, 2)
     assert names["Fraction"].from_float(0.5) == half

@@ -66,12 +66,8 @@ def test_without_limits_the_host_counts(tmp_path: Path, large_host: None) -> Non
     assert machine.usable_cores(tmp_path / "a system without control groups") == 64
 
 
-@pytest.mark.parametrize(
-    ("cpu_max", "cores"), [("50000 100000", 1), ("250000 100000", 3), ("9900000 100000", 64)]
-)
-def test_a_part_of_a_core_counts_as_one(
-    tmp_path: Path, large_host: None, cpu_max: str, cores: int
-) -> None:
+@pytest.mark.parametrize(("cpu_max", "cores"), [("50000 100000", 1), ("250000 100000", 3), ("9900000 100000", 64)])
+def test_a_part_of_a_core_counts_as_one(tmp_path: Path, large_host: None, cpu_max: str, cores: int) -> None:
     assert machine.usable_cores(pod(tmp_path, cpu_max)) == cores
 
 
@@ -165,15 +161,7 @@ def in_group(group: Path, expression: str) -> int:
     """Evaluate an expression of `model_store.machine` in a process of that group."""
     program = f"from model_store.machine import *; print({expression})"
     done = subprocess.run(
-        [
-            "sh",
-            "-c",
-            'echo $$ > "$0/cgroup.procs" && exec "$@"',
-            group,
-            sys.executable,
-            "-c",
-            program,
-        ],
+        ["sh", "-c", 'echo $$ > "$0/cgroup.procs" && exec "$@"', group, sys.executable, "-c", program],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -200,9 +188,7 @@ def test_a_replica_keeps_to_the_limits_of_its_pod(
 ) -> None:
     root = pod(tmp_path)
     monkeypatch.setattr("serve.settings.usable_cores", lambda: machine.usable_cores(root))
-    monkeypatch.setattr(
-        "serve.models.loaded_models.free_memory_bytes", lambda: machine.free_memory_bytes(root)
-    )
+    monkeypatch.setattr("serve.models.loaded_models.free_memory_bytes", lambda: machine.free_memory_bytes(root))
     assert DetectArgs().worker_count() == 4
     require_memory(VersionId("deer", "1"), 5 * GIB)  # 0.8 of the free 7 may be used
     with pytest.raises(ModelNotReady, match="7168 MiB are free"):

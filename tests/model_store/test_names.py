@@ -57,8 +57,7 @@ def test_a_reference_is_a_name_with_a_version_or_an_alias(text: str, wanted: Mod
 
 
 @pytest.mark.parametrize(
-    "text",
-    [*HOSTILE, "A", "a@", "a:", "@1", ":x", "a@1:x", "a:x@1", "a@1@2", "a:X", "a@../1", "a:../x"],
+    "text", [*HOSTILE, "A", "a@", "a:", "@1", ":x", "a@1:x", "a:x@1", "a@1@2", "a:X", "a@../1", "a:../x"]
 )
 def test_what_is_no_reference_is_refused_and_named(text: str) -> None:
     with pytest.raises(BadRequest, match="is not a model") as refused:
@@ -125,9 +124,7 @@ def test_a_file_of_which_no_name_can_be_made_is_refused(stem: str) -> None:
         (["4", "2026-11"], "5"),
     ],
 )
-def test_the_next_version_is_one_more_than_the_highest_number(
-    taken: list[str], next_one: str
-) -> None:
+def test_the_next_version_is_one_more_than_the_highest_number(taken: list[str], next_one: str) -> None:
     assert next_version("deer", taken) == VersionId("deer", next_one)
 
 

@@ -12,14 +12,7 @@ from model_store.detector import LoadedDetector
 from model_store.errors import ModelRefused, ProbeFailed
 from model_store.load import load_detector
 from model_store.names import parse_version
-from model_store.probe import (
-    EXPECTED,
-    ProbeDetection,
-    Tolerance,
-    _difference,
-    check_probe,
-    record_probe,
-)
+from model_store.probe import EXPECTED, ProbeDetection, Tolerance, _difference, check_probe, record_probe
 from model_store.store import ModelStore
 from tests.shared_data import MODELS, photo
 
@@ -104,9 +97,7 @@ def test_the_shipped_models_reproduce_their_own_probes(name: str) -> None:
     ids=["labels", "BGR", "letterbox", "divisor", "mean", "nms", "cut", "floor up", "floor down"],
 )
 def test_a_model_that_is_subtly_wrong_fails_and_says_how(change: Change) -> None:
-    with pytest.raises(
-        ProbeFailed, match=r"^ssdlite-coco@1 does not reproduce its probe"
-    ) as failed:
+    with pytest.raises(ProbeFailed, match=r"^ssdlite-coco@1 does not reproduce its probe") as failed:
         check_probe(change(detector()), files())
     assert "expected" in str(failed.value) or "unexpected" in str(failed.value)
 

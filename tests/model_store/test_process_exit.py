@@ -23,17 +23,13 @@ with final_exit():
 """
 
 
-@pytest.mark.parametrize(
-    ("end", "code"), [("sys.exit(7)", 7), ("sys.exit()", 0), ("exit(True)", 1)]
-)
+@pytest.mark.parametrize(("end", "code"), [("sys.exit(7)", 7), ("sys.exit()", 0), ("exit(True)", 1)])
 def test_it_ends_at_once_with_its_code_and_its_output(end: str, code: int) -> None:
     done = ended(end)
     assert (done.returncode, done.stdout, done.stderr) == (code, "work\nhandler\n", "")
 
 
-@pytest.mark.parametrize(
-    ("end", "code", "said"), [("sys.exit('why')", 1, "why"), ("1 / 0", 1, "ZeroDivisionError")]
-)
+@pytest.mark.parametrize(("end", "code", "said"), [("sys.exit('why')", 1, "why"), ("1 / 0", 1, "ZeroDivisionError")])
 def test_what_python_must_print_it_prints(end: str, code: int, said: str) -> None:
     done = ended(end)
     assert (done.returncode, done.stdout) == (code, "work\nhandler\n")
@@ -41,6 +37,4 @@ def test_what_python_must_print_it_prints(end: str, code: int, said: str) -> Non
 
 
 def ended(end: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", BODY.format(end=end)], capture_output=True, text=True, timeout=60
-    )
+    return subprocess.run([sys.executable, "-c", BODY.format(end=end)], capture_output=True, text=True, timeout=60)

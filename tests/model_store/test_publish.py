@@ -19,9 +19,7 @@ from model_store.store import CONFIG, ModelStore, ModelVersion
 from tests.s3_proxy import s3_proxy
 
 DEER_1, DEER_2 = version_id("deer", "1"), version_id("deer", "2")
-CONFIG_BYTES = json.dumps(
-    {"runtime": {"kind": "onnx"}, "decoder": "yolov8", "labels": ["deer"]}
-).encode()
+CONFIG_BYTES = json.dumps({"runtime": {"kind": "onnx"}, "decoder": "yolov8", "labels": ["deer"]}).encode()
 WRITERS = 6
 
 
@@ -65,9 +63,7 @@ def stop_before(patch: pytest.MonkeyPatch, name: str) -> None:
     patch.setattr(Folder, "create", until)
 
 
-def test_a_publication_that_met_another_replaces_nothing(
-    store: ModelStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_publication_that_met_another_replaces_nothing(store: ModelStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """A slow publication has checked READY before the other announced the version."""
     looked, announced = threading.Event(), threading.Event()
     exists = Folder.exists
@@ -116,9 +112,7 @@ def test_of_many_that_publish_one_version_one_succeeds(store: ModelStore) -> Non
 def test_many_that_publish_the_same_files_all_succeed(store: ModelStore) -> None:
     """Each process either wrote the version or found it announced; none gets different files."""
     outcomes = publish_together(store, ["same"] * WRITERS)
-    assert {str(one) for one in outcomes if isinstance(one, ModelVersion)} == {
-        str(store.verify(DEER_1))
-    }
+    assert {str(one) for one in outcomes if isinstance(one, ModelVersion)} == {str(store.verify(DEER_1))}
     assert all("exists in" in str(one) for one in outcomes if isinstance(one, ModelExists))
 
 
@@ -163,9 +157,7 @@ def test_who_goes_on_after_the_folder_was_removed_replaces_nothing(
     create = Folder.create
 
     def slow(folder: Folder, relative: str, data: bytes) -> None:
-        if threading.current_thread() is not threading.main_thread() and relative.endswith(
-            f"/{stopped_at}"
-        ):
+        if threading.current_thread() is not threading.main_thread() and relative.endswith(f"/{stopped_at}"):
             at.set()
             assert removed.wait(60)
         create(folder, relative, data)

@@ -11,24 +11,14 @@ from model_store import store as store_module
 from model_store.errors import DigestMismatch, ModelNotFound, ModelRefused, StorageUnreachable
 from model_store.inference_key import sha256_hex
 from model_store.names import VersionId, parse_ref, version_id
-from model_store.ready import (
-    MAX_FILES,
-    MAX_NAME_BYTES,
-    MAX_READY_BYTES,
-    READY,
-    format_ready,
-    is_file_name,
-    parse_ready,
-)
+from model_store.ready import MAX_FILES, MAX_NAME_BYTES, MAX_READY_BYTES, READY, format_ready, is_file_name, parse_ready
 from model_store.storage import Folder
 from model_store.store import CONFIG, ModelStore
 
 DIGEST = sha256_hex(b"weights")
 DEER_1 = version_id("deer", "1")
 FILES: Mapping[str, bytes] = {
-    CONFIG: json.dumps(
-        {"runtime": {"kind": "onnx"}, "decoder": "yolov8", "labels": ["deer"]}
-    ).encode(),
+    CONFIG: json.dumps({"runtime": {"kind": "onnx"}, "decoder": "yolov8", "labels": ["deer"]}).encode(),
     "model.onnx": b"weights",
     "probe/cat.jpg": b"a picture",
 }
@@ -141,9 +131,7 @@ def test_deep_json_is_damaged_and_not_a_crash(store: ModelStore, nested: bytes) 
         store.describe(DEER_1)
 
 
-def test_a_ready_that_is_too_large_is_not_read(
-    store: ModelStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_ready_that_is_too_large_is_not_read(store: ModelStore, monkeypatch: pytest.MonkeyPatch) -> None:
     store.publish(DEER_1, FILES)
     place = Path(store.url, "deer", "1", READY)
     with place.open("wb") as file:
@@ -153,9 +141,7 @@ def test_a_ready_that_is_too_large_is_not_read(
         store.describe(DEER_1)
 
 
-def test_all_files_of_a_version_are_bounded_together(
-    store: ModelStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_all_files_of_a_version_are_bounded_together(store: ModelStore, monkeypatch: pytest.MonkeyPatch) -> None:
     described = store.publish(DEER_1, FILES)
     total = sum(map(len, FILES.values()))
     monkeypatch.setattr(store_module, "MAX_VERSION_BYTES", total)
@@ -167,9 +153,7 @@ def test_all_files_of_a_version_are_bounded_together(
 
 
 @pytest.mark.parametrize("name", [READY, CONFIG, "model.onnx", "probe/cat.jpg"])
-def test_a_link_that_leads_out_of_the_version_is_refused(
-    store: ModelStore, tmp_path: Path, name: str
-) -> None:
+def test_a_link_that_leads_out_of_the_version_is_refused(store: ModelStore, tmp_path: Path, name: str) -> None:
     """Links are rejected even if their target has the right bytes: these may change."""
     store.publish(DEER_1, FILES)
     file = Path(store.url, "deer", "1", name)
@@ -188,9 +172,7 @@ def test_a_folder_in_a_version_that_leads_out_is_refused(store: ModelStore, tmp_
         store.verify(DEER_1)
 
 
-def test_a_link_inside_the_version_and_a_store_behind_a_link_are_followed(
-    store: ModelStore, tmp_path: Path
-) -> None:
+def test_a_link_inside_the_version_and_a_store_behind_a_link_are_followed(store: ModelStore, tmp_path: Path) -> None:
     store.publish(DEER_1, FILES)
     file = Path(store.url, "deer", "1", "model.onnx")
     file.rename(file.with_name("weights"))
@@ -200,9 +182,7 @@ def test_a_link_inside_the_version_and_a_store_behind_a_link_are_followed(
 
 
 @pytest.mark.parametrize("name", [READY, "model.onnx"])
-def test_a_pipe_in_place_of_a_file_is_refused_and_not_waited_for(
-    store: ModelStore, name: str
-) -> None:
+def test_a_pipe_in_place_of_a_file_is_refused_and_not_waited_for(store: ModelStore, name: str) -> None:
     store.publish(DEER_1, FILES)
     file = Path(store.url, "deer", "1", name)
     file.unlink()

@@ -17,13 +17,7 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 
 from model_store import storage
-from model_store.errors import (
-    Conflict,
-    ResightError,
-    StorageFull,
-    StorageUnreachable,
-    StorageUnsafe,
-)
+from model_store.errors import Conflict, ResightError, StorageFull, StorageUnreachable, StorageUnsafe
 from model_store.storage import Folder, absolute, is_local, path_of, require_create
 from tests.model_store.racing_creator import WRITERS, count, win
 from tests.s3_proxy import s3_proxy
@@ -134,9 +128,7 @@ def test_a_folder_travels_between_processes(folder: Folder) -> None:
 
 
 @pytest.mark.parametrize("name", ["a::b", "file::x", "~nobody-of-this-name", "a?b", "#", "100%41"])
-def test_a_local_folder_has_any_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
+def test_a_local_folder_has_any_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.chdir(tmp_path)
     assert absolute(name) == str(tmp_path / name)
     for url in (absolute(name), f"file://{absolute(name)}"):
@@ -153,9 +145,7 @@ def test_a_uri_of_a_folder_is_its_path_again(tmp_path: Path) -> None:
         assert path_of(folder.as_uri()) == path_of(f"{folder.as_uri()}/") == str(folder)
 
 
-def test_a_write_that_fails_leaves_the_old_file_and_no_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = Folder(str(tmp_path))
     folder.write("aliases.json", b"old")
 
@@ -181,12 +171,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(
 )
 @pytest.mark.parametrize("act", ["write", "create", "update"])
 def test_a_disk_that_cannot_be_written_is_an_error_with_the_way_out(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    act: str,
-    number: int,
-    error: type[ResightError],
-    words: str,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, act: str, number: int, error: type[ResightError], words: str
 ) -> None:
     folder = Folder(str(tmp_path))
 
@@ -211,9 +196,7 @@ ACTS: dict[str, Callable[[Folder], object]] = {
 
 
 @pytest.mark.parametrize("act", ACTS)
-def test_a_bucket_that_does_not_exist_is_an_error_with_the_way_out(
-    s3_endpoint: str, act: str
-) -> None:
+def test_a_bucket_that_does_not_exist_is_an_error_with_the_way_out(s3_endpoint: str, act: str) -> None:
     """A missing file in a bucket is another matter."""
     words = r"cannot \w+ s3://no-such-bucket-here/x.*does not exist; create the bucket"
     with pytest.raises(StorageUnreachable, match=words):
@@ -225,9 +208,7 @@ def test_a_bucket_that_does_not_exist_is_an_error_with_the_way_out(
 
 
 @pytest.mark.parametrize("act", [*ACTS, "exists", "is_empty", "remove"])
-def test_a_server_that_does_not_answer_is_an_error_with_the_way_out(
-    monkeypatch: pytest.MonkeyPatch, act: str
-) -> None:
+def test_a_server_that_does_not_answer_is_an_error_with_the_way_out(monkeypatch: pytest.MonkeyPatch, act: str) -> None:
     folder = Folder("s3://bucket/x")
 
     async def refuse(*_: object, **__: object) -> None:
@@ -241,9 +222,7 @@ def test_a_server_that_does_not_answer_is_an_error_with_the_way_out(
         look[act]() if act in look else ACTS[act](folder)
 
 
-def test_a_file_that_another_process_removes_first_is_removed(
-    folder: Folder, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_another_process_removes_first_is_removed(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Folder, "exists", lambda *_: True)
     folder.remove("a")
 
@@ -253,9 +232,7 @@ def test_an_unknown_protocol_says_how_to_get_s3() -> None:
         Folder("nosuch://bucket/models")
 
 
-def test_a_place_that_fails_is_unreachable_and_not_empty(
-    folder: Folder, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_place_that_fails_is_unreachable_and_not_empty(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     def away(*_: object, **__: object) -> None:
         raise ConnectionError("no route to host")
 
@@ -267,8 +244,7 @@ def test_a_place_that_fails_is_unreachable_and_not_empty(
 
 
 @pytest.mark.parametrize(
-    ("url", "local"),
-    [("models", True), ("/models", True), ("file:///models", True), ("s3://b/models", False)],
+    ("url", "local"), [("models", True), ("/models", True), ("file:///models", True), ("s3://b/models", False)]
 )
 def test_local_paths_become_absolute_and_urls_stay(url: str, local: bool) -> None:
     assert is_local(url) is local
@@ -336,9 +312,7 @@ def test_of_many_that_create_at_once_one_succeeds_and_its_bytes_stay(place: str,
         writers = [executor.submit(win, place, files, str(i), barrier) for i in range(WRITERS)]
         won = [(file, i) for i, writer in enumerate(writers) for file in writer.result(120)]
     assert sorted(file for file, _ in won) == files
-    assert {file: Folder(place).read(file) for file in files} == {
-        file: str(i).encode() for file, i in won
-    }
+    assert {file: Folder(place).read(file) for file in files} == {file: str(i).encode() for file, i in won}
     assert Folder(place).names("race") == [str(i) for i in range(6)]
 
 
@@ -462,17 +436,13 @@ def answers(monkeypatch: pytest.MonkeyPatch, *statuses: int) -> list[int]:
     return left
 
 
-def test_servers_that_do_not_name_the_condition_are_understood(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_servers_that_do_not_name_the_condition_are_understood(monkeypatch: pytest.MonkeyPatch) -> None:
     answers(monkeypatch, 412)
     with pytest.raises(FileExistsError):
         Folder("memory://answers").create(uuid.uuid4().hex, b"")
 
 
-def test_a_server_that_is_busy_with_the_same_file_is_asked_again(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_server_that_is_busy_with_the_same_file_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     name = uuid.uuid4().hex
     answers(monkeypatch, 409, 409)
     Folder("memory://answers").create(name, b"at last")
@@ -487,9 +457,7 @@ def test_a_server_that_is_busy_with_the_same_file_is_asked_again(
 
 
 @pytest.mark.parametrize("status", [403, 500, 501])
-def test_other_refusals_are_errors_of_the_storage(
-    monkeypatch: pytest.MonkeyPatch, status: int
-) -> None:
+def test_other_refusals_are_errors_of_the_storage(monkeypatch: pytest.MonkeyPatch, status: int) -> None:
     answers(monkeypatch, status)
     with pytest.raises(StorageUnreachable):
         Folder("memory://answers").create(uuid.uuid4().hex, b"")
@@ -514,9 +482,7 @@ def test_a_store_that_is_away_is_not_called_unsafe(s3_endpoint: str) -> None:
         Folder("s3://no-such-bucket-here/x").require_create()
 
 
-def test_each_remote_place_is_probed_once_and_again_after_a_refusal(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_each_remote_place_is_probed_once_and_again_after_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
     probed: list[str] = []
 
     def probe(folder: Folder) -> None:

@@ -7,14 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from model_store.errors import (
-    BadRequest,
-    Conflict,
-    DigestMismatch,
-    ModelExists,
-    ModelNotFound,
-    ModelRefused,
-)
+from model_store.errors import BadRequest, Conflict, DigestMismatch, ModelExists, ModelNotFound, ModelRefused
 from model_store.inference_key import sha256_hex
 from model_store.names import ModelRef, VersionId, get_first_model, parse_ref, version_id
 from model_store.ready import CLAIM, READY
@@ -24,14 +17,8 @@ from tests.fixtures_local import motion_store
 from tests.model_store.classifiers import colour_store
 from tests.shared_data import MODELS
 
-CONFIG_BYTES = json.dumps(
-    {"runtime": {"kind": "onnx"}, "decoder": "yolov8", "labels": ["deer", "fox"]}
-).encode()
-FILES: Mapping[str, bytes] = {
-    CONFIG: CONFIG_BYTES,
-    "model.onnx": b"weights",
-    "probe/cat.jpg": b"a picture",
-}
+CONFIG_BYTES = json.dumps({"runtime": {"kind": "onnx"}, "decoder": "yolov8", "labels": ["deer", "fox"]}).encode()
+FILES: Mapping[str, bytes] = {CONFIG: CONFIG_BYTES, "model.onnx": b"weights", "probe/cat.jpg": b"a picture"}
 DEER_1 = version_id("deer", "1")
 DEER_2 = version_id("deer", "2")
 
@@ -73,9 +60,7 @@ def test_a_published_version_is_described_from_its_files(store: ModelStore) -> N
     assert (store.names(), store.versions("deer")) == (["deer"], [DEER_1])
 
 
-def test_the_claim_is_written_first_and_ready_last(
-    store: ModelStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_claim_is_written_first_and_ready_last(store: ModelStore, monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[str] = []
     create = Folder.create
 
@@ -126,9 +111,7 @@ def test_a_file_that_is_gone_is_named(store: ModelStore, name: str) -> None:
     assert f"{name} is missing" in message(DigestMismatch, store.verify, DEER_1)
 
 
-@pytest.mark.parametrize(
-    "ready", [b"", b"{", b"[]", b"{}", b'{"files": []}', b'{"files": null}', b"\xff\xfe"]
-)
+@pytest.mark.parametrize("ready", [b"", b"{", b"[]", b"{}", b'{"files": []}', b'{"files": null}', b"\xff\xfe"])
 def test_a_damaged_ready_is_refused(store: ModelStore, ready: bytes) -> None:
     store.publish(DEER_1, FILES)
     store.folder.write(f"deer/1/{READY}", ready)
@@ -211,9 +194,7 @@ def test_an_alias_left_on_a_removed_version_is_not_followed(store: ModelStore) -
     assert "deer@2" in message(ModelNotFound, store.resolve, ModelRef("deer", None, "production"))
 
 
-def test_a_version_that_comes_to_be_needed_while_it_is_removed_is_whole_again(
-    store: ModelStore,
-) -> None:
+def test_a_version_that_comes_to_be_needed_while_it_is_removed_is_whole_again(store: ModelStore) -> None:
     store.publish(DEER_1, FILES)
     seen: list[bool] = []
 

@@ -47,9 +47,7 @@ def picture(width: int, height: int, seed: int = 0) -> np.ndarray:
 
 
 @pytest.mark.parametrize("decoder", [name for name, oracle in ORACLES.items() if oracle.masks])
-def test_masks_of_a_model_are_the_oracles_at_the_size_of_the_image(
-    tmp_path: Path, decoder: str
-) -> None:
+def test_masks_of_a_model_are_the_oracles_at_the_size_of_the_image(tmp_path: Path, decoder: str) -> None:
     outputs = example(decoder, np.random.default_rng(2), 1, 3, 64)
     metadata = {"names": NAMES, "task": "segment"}
     detector = added(tmp_path, constant_graph(outputs, 64, metadata))
@@ -75,9 +73,7 @@ def test_masks_of_a_model_are_the_oracles_at_the_size_of_the_image(
         assert (have != want).sum() <= 2
 
 
-def test_pictures_of_many_shapes_are_padded_to_the_stride_and_batched_by_shape(
-    tmp_path: Path,
-) -> None:
+def test_pictures_of_many_shapes_are_padded_to_the_stride_and_batched_by_shape(tmp_path: Path) -> None:
     """The graph's boxes are the mean colours of 8 x 8 cells, so they show the network's input."""
     metadata = {"names": "{0: 'deer'}", "stride": "32", "imgsz": "[96, 96]"}
     detector = added(tmp_path, pooling(5, metadata), {"score_floor": 0.0})
@@ -106,9 +102,7 @@ def ssdlite_tiled(folder: Path, tiling: dict[str, Any]) -> LoadedDetector:
 
 
 @pytest.mark.parametrize("kind", ["suppress", "union"])
-def test_tiles_of_a_real_picture_are_seen_and_merged_as_in_the_oracle(
-    tmp_path: Path, kind: str
-) -> None:
+def test_tiles_of_a_real_picture_are_seen_and_merged_as_in_the_oracle(tmp_path: Path, kind: str) -> None:
     """Each tile is run by the same model untiled; the oracle places, suppresses and merges."""
     detector = ssdlite_tiled(tmp_path / "tiled", {"tile_px": 300, "merge": {"kind": kind}})
     untiled = detector.config.preprocess.model_copy(update={"tiling": None})
@@ -131,9 +125,7 @@ def test_tiles_of_a_real_picture_are_seen_and_merged_as_in_the_oracle(
     (found,) = detector.detect([image])
     assert len(found) == len(wanted) > 1
     assert sum(map(len, parts)) > len(wanted)
-    for (score, class_id, box), want in zip(
-        rows_of(found), sorted(wanted, key=lambda b: -b.score), strict=True
-    ):
+    for (score, class_id, box), want in zip(rows_of(found), sorted(wanted, key=lambda b: -b.score), strict=True):
         assert (score, class_id) == (want.score, want.class_id)
         np.testing.assert_allclose(box, want[:4], atol=1e-3)
 
@@ -190,16 +182,12 @@ def test_an_image_of_which_the_network_says_nonsense_fails_alone(
 
 @pytest.mark.parametrize(("used", "full"), [(9, False), (10, True)])
 @pytest.mark.parametrize("decoder", ["end2end", "mmdet"])
-def test_a_list_that_the_graph_has_filled_is_saturated(
-    tmp_path: Path, decoder: str, used: int, full: bool
-) -> None:
+def test_a_list_that_the_graph_has_filled_is_saturated(tmp_path: Path, decoder: str, used: int, full: bool) -> None:
     rows = np.zeros((1, 10, 6), np.float32)
     rows[0, :used] = [1, 1, 30, 30, 0.9, 1]
     rows[0, 0, 4] = 0.95  # a probe with only equal scores is rejected
     labels = np.zeros((1, 10), np.int64)
-    outputs = (
-        {"output0": rows} if decoder == "end2end" else {"dets": rows[..., :5], "labels": labels}
-    )
+    outputs = {"output0": rows} if decoder == "end2end" else {"dets": rows[..., :5], "labels": labels}
     detector = added(tmp_path, constant_graph(outputs, 64, {"names": NAMES, **RANKS}))
     assert detector.config.decoder == decoder
     (found,) = detector.detect([grey(0)])

@@ -14,9 +14,7 @@ ROWS, ANCHORS = 5, 20  # 4 box rows and one class; 5 * 20 = 10 * 10
 Dimensions = Sequence[int | str | None] | None
 
 
-def averaging(
-    batch: int | str = "n", metadata: Mapping[str, str] | None = None, written: int | None = None
-) -> bytes:
+def averaging(batch: int | str = "n", metadata: Mapping[str, str] | None = None, written: int | None = None) -> bytes:
     """Return weights with an output for each image alone. `batch` is a number or a free name, and `written` the
     batch inside the graph, if different.
     """
@@ -54,11 +52,7 @@ def two_inputs() -> bytes:
     return _model(nodes, inputs, [_value("output0", shape)], {"names": "['deer']"})
 
 
-def passing_on(
-    shape: Dimensions,
-    metadata: Mapping[str, str] | None = None,
-    kind: int = TensorProto.FLOAT,
-) -> bytes:
+def passing_on(shape: Dimensions, metadata: Mapping[str, str] | None = None, kind: int = TensorProto.FLOAT) -> bytes:
     """Return the input, of any shape."""
     nodes = [helper.make_node("Identity", ["images"], ["output0"])]
     results = [_value("output0", shape, kind)]

@@ -66,9 +66,7 @@ def best_of(scores: Sequence[float]) -> tuple[int, float]:
     return best, highest
 
 
-def yolov5(
-    outputs: dict[str, np.ndarray], side_px: int, classes: int, score_floor: float
-) -> list[list[Box]]:
+def yolov5(outputs: dict[str, np.ndarray], side_px: int, classes: int, score_floor: float) -> list[list[Box]]:
     """output0 (n, A, 5+C): cx, cy, w, h in px, objectness, C scores. Objectness passes first."""
     images: list[list[Box]] = []
     for image in outputs["output0"]:
@@ -84,9 +82,7 @@ def yolov5(
     return images
 
 
-def yolov5_seg(
-    outputs: dict[str, np.ndarray], side_px: int, classes: int, score_floor: float
-) -> list[list[Box]]:
+def yolov5_seg(outputs: dict[str, np.ndarray], side_px: int, classes: int, score_floor: float) -> list[list[Box]]:
     """output0 (n, A, 5+C+K): YOLOv5's columns, then K coefficients of output1 (n, K, mh, mw)."""
     columns, protos = outputs["output0"].shape[2], outputs["output1"].shape[1]
     if columns != 5 + classes + protos:
@@ -94,9 +90,7 @@ def yolov5_seg(
     return yolov5(outputs, side_px, classes, score_floor)
 
 
-def yolov8(
-    outputs: dict[str, np.ndarray], side_px: int, classes: int, score_floor: float
-) -> list[list[Box]]:
+def yolov8(outputs: dict[str, np.ndarray], side_px: int, classes: int, score_floor: float) -> list[list[Box]]:
     """output0 (n, 4+C, A): rows of cx, cy, w, h in px, then of C scores; no objectness."""
     images: list[list[Box]] = []
     for image in outputs["output0"]:
@@ -110,9 +104,7 @@ def yolov8(
     return images
 
 
-def yolov8_seg(
-    outputs: dict[str, np.ndarray], side_px: int, classes: int, score_floor: float
-) -> list[list[Box]]:
+def yolov8_seg(outputs: dict[str, np.ndarray], side_px: int, classes: int, score_floor: float) -> list[list[Box]]:
     """output0 (n, 4+C+K, A): YOLOv8's rows, then K coefficients of output1 (n, K, mh, mw)."""
     rows, protos = outputs["output0"].shape[1], outputs["output1"].shape[1]
     if rows != 4 + classes + protos:
@@ -130,9 +122,7 @@ def cells(side_px: int) -> list[tuple[int, int, int]]:
     ]
 
 
-def yolox_raw(
-    outputs: dict[str, np.ndarray], side_px: int, classes: int, score_floor: float
-) -> list[list[Box]]:
+def yolox_raw(outputs: dict[str, np.ndarray], side_px: int, classes: int, score_floor: float) -> list[list[Box]]:
     """output0 (n, A, 5+C) on the grid: xy = (out + cell) * stride, wh = exp(out) * stride."""
     decoded = np.asarray(outputs["output0"], np.float64).copy()
     grid = cells(side_px)
@@ -147,9 +137,7 @@ def yolox_raw(
     return yolox({"output0": decoded}, side_px, classes, score_floor)
 
 
-def yolox(
-    outputs: dict[str, np.ndarray], side_px: int, classes: int, score_floor: float
-) -> list[list[Box]]:
+def yolox(outputs: dict[str, np.ndarray], side_px: int, classes: int, score_floor: float) -> list[list[Box]]:
     """output0 (n, A, 5+C) as YOLOv5's, but objectness alone decides nothing, and the floor passes."""
     images: list[list[Box]] = []
     for image in outputs["output0"]:
@@ -163,9 +151,7 @@ def yolox(
     return images
 
 
-def ssd(
-    outputs: dict[str, np.ndarray], side_px: int, classes: int, score_floor: float
-) -> list[list[Box]]:
+def ssd(outputs: dict[str, np.ndarray], side_px: int, classes: int, score_floor: float) -> list[list[Box]]:
     """boxes (n, A, 4) y1, x1, y2, x2 as fractions of the square; scores (n, A, C)."""
     images: list[list[Box]] = []
     for corners, scores in zip(outputs["boxes"], outputs["scores"], strict=True):

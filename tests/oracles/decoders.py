@@ -13,17 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tests.oracles.anchor_decoders import (
-    Box,
-    passes,
-    ssd,
-    yolov5,
-    yolov5_seg,
-    yolov8,
-    yolov8_seg,
-    yolox,
-    yolox_raw,
-)
+from tests.oracles.anchor_decoders import Box, passes, ssd, yolov5, yolov5_seg, yolov8, yolov8_seg, yolox, yolox_raw
 from tests.oracles.list_decoders import (
     end2end,
     end2end_seg,
@@ -151,11 +141,7 @@ ORACLES: dict[str, Oracle] = {
         lambda s: {"output0": turned(s.boxes, s.scores)},
         {
             "output0": np.transpose(
-                [
-                    (32, 32, 16, 8, 0.25, 0.75),
-                    (10, 20, 4, 8, 0.5, 0.5),
-                    (16, 16, 32, 32, 0.125, 0.25),
-                ]
+                [(32, 32, 16, 8, 0.25, 0.75), (10, 20, 4, 8, 0.5, 0.5), (16, 16, 32, 32, 0.125, 0.25)]
             )
         },
         [Box(*WIDE, 0.75, 1), Box(*TALL, 0.5, 0)],
@@ -191,12 +177,7 @@ ORACLES: dict[str, Oracle] = {
         end2end_seg,
         lambda s: masked(columns(corners(ranked(s).boxes), *best(ranked(s)), ranked(s).weights), s),
         {
-            "output0": [
-                (*WIDE, 0.75, 1, 9, -9),
-                (*WIDE, 0.5, 0, -2, 3),
-                (*TALL, 0.25, 0, 7, 7),
-                (0,) * 8,
-            ],
+            "output0": [(*WIDE, 0.75, 1, 9, -9), (*WIDE, 0.5, 0, -2, 3), (*TALL, 0.25, 0, 7, 7), (0,) * 8],
             "output1": np.zeros((2, 3, 3)),
         },
         [Box(*WIDE, 0.75, 1), Box(*WIDE, 0.5, 0)],
@@ -310,11 +291,7 @@ ORACLES: dict[str, Oracle] = {
         torchvision,
         lambda s: lists(ranked(s), 1),
         # the third row is background, the fourth padding
-        {
-            "boxes": [WIDE, TALL, CORNER, (0, 0, 0, 0)],
-            "labels": [2, 1, 0, 0],
-            "scores": [0.75, 0.5, 0.9, 0],
-        },
+        {"boxes": [WIDE, TALL, CORNER, (0, 0, 0, 0)], "labels": [2, 1, 0, 0], "scores": [0.75, 0.5, 0.9, 0]},
         [Box(*WIDE, 0.75, 1), Box(*TALL, 0.5, 0)],
         rows=LISTED,
         padding=40,
@@ -322,10 +299,7 @@ ORACLES: dict[str, Oracle] = {
     ),
     "mmdet": Oracle(
         mmdet,
-        lambda s: {
-            "dets": columns(corners(ranked(s).boxes), best(ranked(s))[0]),
-            "labels": best(ranked(s))[1],
-        },
+        lambda s: {"dets": columns(corners(ranked(s).boxes), best(ranked(s))[0]), "labels": best(ranked(s))[1]},
         {"dets": [(*WIDE, 0.75), (*TALL, 0.5), (*CORNER, 0.25), (0,) * 5], "labels": [1, 0, 1, 0]},
         [Box(*WIDE, 0.75, 1), Box(*TALL, 0.5, 0)],
         rows=LISTED,
@@ -379,9 +353,7 @@ def coefficients(
     for row in rows:
         alone = row[:, np.newaxis] if decoder == "yolov8_seg" else row[np.newaxis]
         one = {**outputs, "output0": alone[np.newaxis]}
-        for box in ORACLES[decoder].decode(one, 0, classes, floor)[
-            0
-        ]:  # px already: the side is not used
+        for box in ORACLES[decoder].decode(one, 0, classes, floor)[0]:  # px already: the side is not used
             boxes.append(box)
             kept.append(row[first:].tolist())
     return boxes, np.array(kept, np.float64).reshape(len(kept), rows.shape[1] - first)

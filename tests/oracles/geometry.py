@@ -52,9 +52,7 @@ def _before(padding: int) -> int:
     return before
 
 
-def place(
-    kind: Kind, w: int, h: int, across: int, down: int, stride: int = 32
-) -> tuple[Placement, int, int]:
+def place(kind: Kind, w: int, h: int, across: int, down: int, stride: int = 32) -> tuple[Placement, int, int]:
     """(placement, canvas_w, canvas_h) of a (w, h) image in an input of (across, down) px.
 
     r = min(down/h, across/w); new = (round(w*r), round(h*r)), banker's rounding, at least one
@@ -133,11 +131,7 @@ def fit_top_left_box_back(box: Box, w: int, h: int, side: int) -> Box:
 
 
 PLACE = {"letterbox": letterbox, "stretch": stretch, "fit_top_left": fit_top_left}
-BOX_BACK = {
-    "letterbox": letterbox_box_back,
-    "stretch": stretch_box_back,
-    "fit_top_left": fit_top_left_box_back,
-}
+BOX_BACK = {"letterbox": letterbox_box_back, "stretch": stretch_box_back, "fit_top_left": fit_top_left_box_back}
 
 
 def resize_picture(
@@ -159,9 +153,7 @@ def resize_picture(
     canvas = np.full((canvas_h, canvas_w, 3), pad_value, dtype=np.uint8)
     resized = image_rgb_uint8
     if (new_w, new_h) != (w, h):
-        resized = cv2.resize(
-            image_rgb_uint8, (new_w, new_h), interpolation=INTERPOLATIONS[interpolation]
-        )
+        resized = cv2.resize(image_rgb_uint8, (new_w, new_h), interpolation=INTERPOLATIONS[interpolation])
     canvas[top : top + new_h, left : left + new_w] = resized
     return canvas
 
@@ -175,11 +167,4 @@ def resize_pixels(
     pad_value: int = LETTERBOX_PAD,
 ) -> NDArray[np.uint8]:
     """The (S, S, 3) network picture: `resize_picture` in a square."""
-    return resize_picture(
-        image_rgb_uint8,
-        geometry,
-        side,
-        side,
-        interpolation=interpolation,
-        pad_value=pad_value,
-    )
+    return resize_picture(image_rgb_uint8, geometry, side, side, interpolation=interpolation, pad_value=pad_value)

@@ -27,23 +27,15 @@ def named(class_id: float, classes: int) -> int:
     return int(class_id)
 
 
-def end2end(
-    outputs: dict[str, np.ndarray], side_px: int, classes: int, score_floor: float
-) -> list[list[Box]]:
+def end2end(outputs: dict[str, np.ndarray], side_px: int, classes: int, score_floor: float) -> list[list[Box]]:
     """output0 (n, k, 6): x1, y1, x2, y2 in px, score, class."""
     return [
-        [
-            boxed(row[:4], row[4], named(row[5], classes))
-            for row in image.tolist()
-            if passes(row[4], score_floor)
-        ]
+        [boxed(row[:4], row[4], named(row[5], classes)) for row in image.tolist() if passes(row[4], score_floor)]
         for image in outputs["output0"]
     ]
 
 
-def end2end_seg(
-    outputs: dict[str, np.ndarray], side_px: int, classes: int, score_floor: float
-) -> list[list[Box]]:
+def end2end_seg(outputs: dict[str, np.ndarray], side_px: int, classes: int, score_floor: float) -> list[list[Box]]:
     """output0 (n, k, 6+K): `end2end`'s columns, then K coefficients of output1 (n, K, mh, mw)."""
     columns, protos = outputs["output0"].shape[2], outputs["output1"].shape[1]
     if columns != 6 + protos:
@@ -51,9 +43,7 @@ def end2end_seg(
     return end2end(outputs, side_px, classes, score_floor)
 
 
-def rtdetr(
-    outputs: dict[str, np.ndarray], side_px: int, classes: int, score_floor: float
-) -> list[list[Box]]:
+def rtdetr(outputs: dict[str, np.ndarray], side_px: int, classes: int, score_floor: float) -> list[list[Box]]:
     """output0 (n, q, 4+C): cx, cy, w, h as fractions of the square, C scores; the best class."""
     images: list[list[Box]] = []
     for image in outputs["output0"]:
@@ -66,9 +56,7 @@ def rtdetr(
     return images
 
 
-def rtdetr_topk(
-    outputs: dict[str, np.ndarray], side_px: int, classes: int, score_floor: float
-) -> list[list[Box]]:
+def rtdetr_topk(outputs: dict[str, np.ndarray], side_px: int, classes: int, score_floor: float) -> list[list[Box]]:
     """output0 (n, q, 6): cx, cy, w, h as fractions of the square, score, class."""
     images: list[list[Box]] = []
     for image in outputs["output0"]:
@@ -81,9 +69,7 @@ def rtdetr_topk(
     return images
 
 
-def rtdetr_labels(
-    outputs: dict[str, np.ndarray], side_px: int, classes: int, score_floor: float
-) -> list[list[Box]]:
+def rtdetr_labels(outputs: dict[str, np.ndarray], side_px: int, classes: int, score_floor: float) -> list[list[Box]]:
     """labels (n, k), boxes (n, k, 4) x1, y1, x2, y2 in px, scores (n, k)."""
     images: list[list[Box]] = []
     lists = (outputs["boxes"], outputs["labels"], outputs["scores"])
@@ -103,9 +89,7 @@ def sigmoid(logit: float) -> float:
     return float(np.float32(1 / (1 + small) if logit >= 0 else small / (1 + small)))
 
 
-def rfdetr(
-    outputs: dict[str, np.ndarray], side_px: int, classes: int, score_floor: float
-) -> list[list[Box]]:
+def rfdetr(outputs: dict[str, np.ndarray], side_px: int, classes: int, score_floor: float) -> list[list[Box]]:
     """dets (n, q, 4) cx, cy, w, h as fractions; labels (n, q, L) logits, L >= C.
 
     The best q of all q x L pairs count (the lower query, then column, among equals), so one query
@@ -127,9 +111,7 @@ def rfdetr(
     return images
 
 
-def tf_detection(
-    outputs: dict[str, np.ndarray], side_px: int, classes: int, score_floor: float
-) -> list[list[Box]]:
+def tf_detection(outputs: dict[str, np.ndarray], side_px: int, classes: int, score_floor: float) -> list[list[Box]]:
     """detection_boxes (n, k, 4) y1, x1, y2, x2 as fractions; classes from 1; the first num rows."""
     images: list[list[Box]] = []
     for image, count in enumerate(outputs["num_detections"].tolist()):
@@ -144,9 +126,7 @@ def tf_detection(
     return images
 
 
-def torchvision(
-    outputs: dict[str, np.ndarray], side_px: int, classes: int, score_floor: float
-) -> list[list[Box]]:
+def torchvision(outputs: dict[str, np.ndarray], side_px: int, classes: int, score_floor: float) -> list[list[Box]]:
     """boxes (n, k, 4) x1, y1, x2, y2 in px, labels (n, k), scores (n, k); or one image without n.
 
     Label 0 is background and gives no box, so class = label - 1. Rows of score 0 are padding.
@@ -164,9 +144,7 @@ def torchvision(
     return images
 
 
-def mmdet(
-    outputs: dict[str, np.ndarray], side_px: int, classes: int, score_floor: float
-) -> list[list[Box]]:
+def mmdet(outputs: dict[str, np.ndarray], side_px: int, classes: int, score_floor: float) -> list[list[Box]]:
     """dets (n, k, 5): x1, y1, x2, y2 in px, score; labels (n, k)."""
     dets = outputs["dets"]
     split = {"boxes": dets[:, :, :4], "labels": outputs["labels"], "scores": dets[:, :, 4]}

@@ -72,18 +72,13 @@ def small_logits(coeffs: NDArray[np.floating], protos: NDArray[np.floating]) -> 
         plane: Plane = []
         for y in range(mh):
             plane.append(
-                [
-                    sum(weight * layer[y][x] for weight, layer in zip(weights, layers, strict=True))
-                    for x in range(mw)
-                ]
+                [sum(weight * layer[y][x] for weight, layer in zip(weights, layers, strict=True)) for x in range(mw)]
             )
         planes.append(plane)
     return planes
 
 
-def square_logits(
-    coeffs: NDArray[np.floating], protos: NDArray[np.floating], side_px: int
-) -> list[Plane]:
+def square_logits(coeffs: NDArray[np.floating], protos: NDArray[np.floating], side_px: int) -> list[Plane]:
     """coeff @ proto of each instance at the network's side."""
     return [bilinear(plane, side_px, side_px) for plane in small_logits(coeffs, protos)]
 

@@ -79,8 +79,6 @@ def detect(session: Any, image: NDArray[np.uint8], recipe: Recipe, floor: float)
     return [Row(found[i].class_id, found[i].score, _clipped(boxes[i], w, h)) for i in kept]
 
 
-def _clipped(
-    box: tuple[float, float, float, float], w: int, h: int
-) -> tuple[float, float, float, float]:
+def _clipped(box: tuple[float, float, float, float], w: int, h: int) -> tuple[float, float, float, float]:
     x1, y1, x2, y2 = box
     return min(max(x1, 0), w), min(max(y1, 0), h), min(max(x2, 0), w), min(max(y2, 0), h)

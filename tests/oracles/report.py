@@ -35,9 +35,7 @@ def synthetic(decoder: str) -> Iterator[Pair]:
             images[:, 0, 0, 0] = np.arange(3) / 255
             raw = OnnxSession(graph, threads=1).run(images)
             found = DECODERS[decoder](raw, DecodeSpec((SIDE_PX, SIDE_PX), classes, FLOOR))
-            yield from zip(
-                found, ORACLES[decoder].decode(outputs, SIDE_PX, classes, FLOOR), strict=True
-            )
+            yield from zip(found, ORACLES[decoder].decode(outputs, SIDE_PX, classes, FLOOR), strict=True)
 
 
 def real(weights: bytes) -> tuple[str, list[Pair]]:
@@ -74,9 +72,7 @@ def line(name: str, pairs: list[Pair]) -> str:
 
 
 def main() -> None:
-    print(
-        f"{'decoder':48} {'images':>6} {'boxes':>7} {'unmatched':>9} {'off, px':>10} {'score':>10}"
-    )
+    print(f"{'decoder':48} {'images':>6} {'boxes':>7} {'unmatched':>9} {'off, px':>10} {'score':>10}")
     for decoder in ORACLES:
         print(line(decoder, list(synthetic(decoder))))
     files = [MODELS / "ssdlite-coco" / "1" / "model.onnx"]

@@ -56,9 +56,7 @@ def masked(rows: np.ndarray, scene: Scene) -> Outputs:
 
 def corners(boxes: np.ndarray) -> np.ndarray:
     """cx, cy, w, h to x1, y1, x2, y2."""
-    return np.concatenate(
-        [boxes[..., :2] - boxes[..., 2:] / 2, boxes[..., :2] + boxes[..., 2:] / 2], -1
-    )
+    return np.concatenate([boxes[..., :2] - boxes[..., 2:] / 2, boxes[..., :2] + boxes[..., 2:] / 2], -1)
 
 
 def fractions(scene: Scene) -> np.ndarray:
@@ -86,8 +84,7 @@ def ranked(scene: Scene) -> Scene:
     """The rows by their best scores."""
     order = np.argsort(-best(scene)[0], axis=1, kind="stable")
     rows = [
-        np.take_along_axis(part, order.reshape(*order.shape, *[1] * (part.ndim - 2)), axis=1)
-        for part in scene[1:5]
+        np.take_along_axis(part, order.reshape(*order.shape, *[1] * (part.ndim - 2)), axis=1) for part in scene[1:5]
     ]
     return Scene(scene.network_px, *rows, scene.prototypes)
 

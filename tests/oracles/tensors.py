@@ -72,9 +72,7 @@ def anchored(
     return boxes, objectness, scores
 
 
-def listed(
-    rng: np.random.Generator, images: int, classes: int, side_px: int, rows: int
-) -> tuple[np.ndarray, ...]:
+def listed(rng: np.random.Generator, images: int, classes: int, side_px: int, rows: int) -> tuple[np.ndarray, ...]:
     """Boxes anywhere in the square, objectness and scores, in no order."""
     objectness, scores, seen = scored(rng, images, rows, classes)
     centres = rng.uniform(0.1, 0.9, (images, rows, 2)) * side_px
@@ -86,13 +84,7 @@ def listed(
     return boxes, objectness, scores
 
 
-def example(
-    decoder: str,
-    rng: np.random.Generator,
-    images: int = 2,
-    classes: int = 3,
-    side_px: int = 64,
-) -> Outputs:
+def example(decoder: str, rng: np.random.Generator, images: int = 2, classes: int = 3, side_px: int = 64) -> Outputs:
     """Random raw outputs by name of `images` images."""
     oracle = ORACLES[decoder]
     if oracle.per_cell:
@@ -123,11 +115,7 @@ def encode(decoder: str, boxes: Sequence[Box], classes: int, side_px: int) -> Ou
 
 
 def export(
-    decoder: str,
-    outputs: Outputs,
-    side_px: int,
-    metadata: dict[str, str] | None = None,
-    fp16: bool = False,
+    decoder: str, outputs: Outputs, side_px: int, metadata: dict[str, str] | None = None, fp16: bool = False
 ) -> bytes:
     """A graph that returns the outputs, with the inputs of the decoder's exports."""
     oracle = ORACLES[decoder]

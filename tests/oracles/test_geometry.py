@@ -5,16 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.oracles.geometry import (
-    BOX_BACK,
-    PLACE,
-    Geometry,
-    Kind,
-    box_back,
-    place,
-    resize_picture,
-    resize_pixels,
-)
+from tests.oracles.geometry import BOX_BACK, PLACE, Geometry, Kind, box_back, place, resize_picture, resize_pixels
 
 SQUARES: tuple[Geometry, ...] = ("letterbox", "stretch", "fit_top_left")
 KINDS: tuple[Kind, ...] = (*SQUARES, "rect")

@@ -6,16 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.oracles.masks import (
-    Back,
-    bilinear,
-    compress,
-    expand,
-    instance_masks,
-    mask_of,
-    run_lengths,
-    square_logits,
-)
+from tests.oracles.masks import Back, bilinear, compress, expand, instance_masks, mask_of, run_lengths, square_logits
 
 # Left half negative, right half positive. At side 4 the centres fall on -0.25 (the edge repeats),
 # 0.25, 0.75 and 1.25 of the two columns: logits -1, -0.5, 0.5, 1 in every row.
@@ -58,9 +49,7 @@ def test_no_instance_gives_no_mask() -> None:
         ((3, 3, 3, 4), ["...."] * 4),
     ],
 )
-def test_the_box_crops_by_pixel_centres(
-    box: tuple[float, float, float, float], expected: list[str]
-) -> None:
+def test_the_box_crops_by_pixel_centres(box: tuple[float, float, float, float], expected: list[str]) -> None:
     boxes = np.array([box], np.float32)
     (mask,) = instance_masks(ONE, PROTOS, boxes, (4, 4), 4)
     assert drawn(mask) == expected
@@ -103,8 +92,7 @@ def test_nearest_by_centre_and_by_floor() -> None:
     # 4 -> 3 pixels. Centres 2/3, 2, 10/3: columns 0, 2, 3. Floors 0, 4/3, 8/3: columns 0, 1, 2.
     boxes = np.array([[3, 0, 4, 4]], np.float32)
     found = [
-        drawn(instance_masks(ONE, PROTOS, boxes, (3, 3), 4, back=back)[0])[0]
-        for back in ("nearest", "nearest_floor")
+        drawn(instance_masks(ONE, PROTOS, boxes, (3, 3), 4, back=back)[0])[0] for back in ("nearest", "nearest_floor")
     ]
     assert found == ["..#", "..."]
 

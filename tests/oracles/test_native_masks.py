@@ -96,9 +96,7 @@ def test_each_instance_has_its_own_coefficients_and_box() -> None:
 
 
 def test_no_instance_gives_no_mask() -> None:
-    none = native_masks(
-        np.zeros((0, 1)), np.zeros((1, 2, 2)), np.zeros((0, 4)), (8, 4), SAME, (8, 8)
-    )
+    none = native_masks(np.zeros((0, 1)), np.zeros((1, 2, 2)), np.zeros((0, 4)), (8, 4), SAME, (8, 8))
     assert none.shape == (0, 4, 8)
 
 

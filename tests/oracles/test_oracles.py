@@ -71,9 +71,7 @@ def test_one_pixel_wide_images_keep_one_pixel(geometry: Geometry) -> None:
 
 @pytest.mark.parametrize("geometry", GEOMETRIES)
 @pytest.mark.parametrize("size", [(500, 700), (1024, 681), (13, 900), (640, 640)])
-def test_a_box_placed_by_the_forward_scale_comes_back(
-    geometry: Geometry, size: tuple[int, int]
-) -> None:
+def test_a_box_placed_by_the_forward_scale_comes_back(geometry: Geometry, size: tuple[int, int]) -> None:
     w, h = size
     _, _, left, top, scale_x, scale_y = PLACE[geometry](w, h, 640)
     box = (w * 0.2, h * 0.1, w * 0.7, h * 0.9)
@@ -159,11 +157,7 @@ class FakeSession:
 
     def run(self, _: None, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
         self.fed = feeds["images"]
-        anchors = [
-            (10, 20, 8, 4, 0.5, 0.25),
-            (10, 20, 8, 4, 0.75, 0.25),
-            (30, 30, 10, 10, 0.125, 0.125),
-        ]
+        anchors = [(10, 20, 8, 4, 0.5, 0.25), (10, 20, 8, 4, 0.75, 0.25), (30, 30, 10, 10, 0.125, 0.125)]
         return [np.asarray(anchors, np.float32).T[np.newaxis]]
 
 

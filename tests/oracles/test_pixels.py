@@ -7,11 +7,7 @@ import numpy as np
 from tests.oracles.pixels import Recipe, detect, tensor
 
 # Two anchors of YOLOX, decoded, of one object and of another class; the third is at the floor.
-OBJECTS = [
-    (20, 10, 20, 20, 1.0, 0.75, 0.25),
-    (22, 10, 20, 20, 0.5, 0.25, 1.0),
-    (5, 5, 2, 2, 0.5, 0.25, 0.0),
-]
+OBJECTS = [(20, 10, 20, 20, 1.0, 0.75, 0.25), (22, 10, 20, 20, 0.5, 0.25, 1.0), (5, 5, 2, 2, 0.5, 0.25, 0.0)]
 
 
 class Known:

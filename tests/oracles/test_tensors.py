@@ -15,9 +15,7 @@ def session_of(graph: bytes) -> ort.InferenceSession:
     return ort.InferenceSession(graph, providers=["CPUExecutionProvider"])
 
 
-def answers(
-    session: ort.InferenceSession, images: np.ndarray, **more: np.ndarray
-) -> list[np.ndarray]:
+def answers(session: ort.InferenceSession, images: np.ndarray, **more: np.ndarray) -> list[np.ndarray]:
     return [np.asarray(values) for values in session.run(None, {"images": images, **more})]
 
 
@@ -48,9 +46,7 @@ def test_examples_have_the_shapes_of_the_case_by_hand(decoder: str) -> None:
 
 @pytest.mark.parametrize("classes", [1, 2, 3, 12])
 @pytest.mark.parametrize("decoder", ORACLES)
-def test_every_example_shows_something_and_no_score_is_near_a_floor(
-    decoder: str, classes: int
-) -> None:
+def test_every_example_shows_something_and_no_score_is_near_a_floor(decoder: str, classes: int) -> None:
     outputs = example(decoder, np.random.default_rng(classes), 3, classes)
     images = ORACLES[decoder].decode(outputs, 64, classes, 0.25)
     assert images == ORACLES[decoder].decode(outputs, 64, classes, 0.011)
@@ -78,8 +74,7 @@ def test_raw_yolox_lies_on_the_grid_and_decoded_in_the_square() -> None:
 
 
 @pytest.mark.parametrize(
-    ("decoder", "masks"),
-    [("yolov5", "yolov5_seg"), ("yolov8", "yolov8_seg"), ("end2end", "end2end_seg")],
+    ("decoder", "masks"), [("yolov5", "yolov5_seg"), ("yolov8", "yolov8_seg"), ("end2end", "end2end_seg")]
 )
 def test_heads_with_masks_show_the_boxes_of_those_without(decoder: str, masks: str) -> None:
     outputs = example(masks, np.random.default_rng(3))
@@ -126,8 +121,7 @@ def test_half_precision_pixels_still_choose_their_row() -> None:
 
 
 @pytest.mark.parametrize(
-    ("scale", "mean", "std", "pixel"),
-    [(1.0, 0.0, 1.0, (1.0, 0.0)), (1 / 255, 0.485, 0.229, (58.395, 123.675))],
+    ("scale", "mean", "std", "pixel"), [(1.0, 0.0, 1.0, (1.0, 0.0)), (1 / 255, 0.485, 0.229, (58.395, 123.675))]
 )
 def test_other_preprocessings_choose_the_same_rows(
     scale: float, mean: float, std: float, pixel: tuple[float, float]

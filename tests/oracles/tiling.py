@@ -33,9 +33,7 @@ def grid(length: int, tile: int, overlap_frac: float) -> list[int]:
     return [round(index * (length - tile) / (count - 1)) for index in range(count)]
 
 
-def tiles(
-    w: int, h: int, tile: int, overlap_frac: float, whole: bool
-) -> list[tuple[int, int, int, int]]:
+def tiles(w: int, h: int, tile: int, overlap_frac: float, whole: bool) -> list[tuple[int, int, int, int]]:
     """(x, y, w, h) row by row; then, if `whole` and there are several, all of the image."""
     found: list[tuple[int, int, int, int]] = []
     for y in grid(h, tile, overlap_frac):
@@ -62,12 +60,7 @@ def hull(a: Corners, b: Corners) -> Corners:
 
 
 def merge(
-    parts: Sequence[Sequence[Box]],
-    kind: str,
-    measure: str,
-    over: float,
-    class_aware: bool,
-    max_detections: int,
+    parts: Sequence[Sequence[Box]], kind: str, measure: str, over: float, class_aware: bool, max_detections: int
 ) -> tuple[list[Box], bool]:
     """(boxes in image px, best first; whether more than `max_detections` would have been kept).
 
@@ -93,8 +86,5 @@ def merge(
         else:
             kept.append((tile, box))
             hulls.append(box[:4])
-    merged = [
-        Box(*corners, box.score, box.class_id)
-        for corners, (_, box) in zip(hulls, kept, strict=True)
-    ]
+    merged = [Box(*corners, box.score, box.class_id) for corners, (_, box) in zip(hulls, kept, strict=True)]
     return merged[:max_detections], len(merged) > max_detections

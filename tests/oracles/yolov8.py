@@ -29,9 +29,7 @@ def tensor(pixels: NDArray[np.uint8], scale: float = 1 / 255) -> NDArray[np.floa
     return np.ascontiguousarray(planes[np.newaxis])
 
 
-def decode(
-    output: NDArray[np.float32], score_floor: float
-) -> tuple[list[Box], list[float], list[int]]:
+def decode(output: NDArray[np.float32], score_floor: float) -> tuple[list[Box], list[float], list[int]]:
     """[1, 4+C, A] -> xyxy boxes in network px (float64), best scores, classes; anchors in order.
 
     The best class of an anchor is the one with the highest score, the lowest index among equals;
@@ -78,14 +76,7 @@ def detect(
     pixels = resize_pixels(image_rgb_uint8, geometry, interpolation, side=side, pad_value=pad_value)
     (output,) = session.run(None, {session.get_inputs()[0].name: tensor(pixels, scale)})
     boxes, scores, classes = decode(output, score_floor)
-    kept = nms(
-        boxes,
-        scores,
-        classes,
-        threshold=iou,
-        class_aware=class_aware,
-        max_detections=max_detections,
-    )
+    kept = nms(boxes, scores, classes, threshold=iou, class_aware=class_aware, max_detections=max_detections)
     detections: list[Detection] = []
     for index in kept:
         x1, y1, x2, y2 = BOX_BACK[geometry](boxes[index], w, h, side)

@@ -51,12 +51,9 @@ def test_what_is_installed_is_what_is_locked() -> None:
     differs = {
         name: (str(found), list(map(str, lock.get(name, {}))))
         for name, found in installed.items()
-        if name not in INSTALLERS
-        and (Version(found.public) if name in BUILDS else found) not in lock.get(name, {})
+        if name not in INSTALLERS and (Version(found.public) if name in BUILDS else found) not in lock.get(name, {})
     }
-    assert not differs, (
-        "installed, and not so in constraints.txt: install again, or run 'make lock'"
-    )
+    assert not differs, "installed, and not so in constraints.txt: install again, or run 'make lock'"
 
 
 def test_what_makes_numbers_is_bounded_to_a_minor_version() -> None:

@@ -25,9 +25,7 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize(
-    "module", ["batch.reprocess", "batch.classify", "batch.filters", "resight"]
-)
+@pytest.mark.parametrize("module", ["batch.reprocess", "batch.classify", "batch.filters", "resight"])
 def test_a_module_in_the_current_folder_is_named(tmp_path: Path, module: str) -> None:
     (tmp_path / "serve.py").write_text("raise SystemExit('this is not Resight')\n")
     done = run(tmp_path, "-m", module, "--help")

@@ -17,9 +17,7 @@ def test_each_file_beside_the_modules_is_package_data() -> None:
         for pattern in setuptools["package-data"].get(package, []):
             packaged |= set((ROOT / package).glob(pattern))
         present |= {
-            file
-            for file in (ROOT / package).rglob("*")
-            if file.is_file() and file.suffix not in (".py", ".pyc")
+            file for file in (ROOT / package).rglob("*") if file.is_file() and file.suffix not in (".py", ".pyc")
         }
     assert packaged == present
     assert ROOT / "archive" / "views" / "views.sql" in packaged

@@ -30,9 +30,7 @@ def found(rows: list[dict[str, Any]], *deployments: dict[str, Any], **failed: in
 
 
 def test_a_camera_is_silent_compared_with_the_newest_picture_of_all() -> None:
-    rows = activity(
-        a=datetime(2026, 6, 1), b=datetime(2026, 5, 25, 1), c=datetime(2026, 5, 24), d=None
-    )
+    rows = activity(a=datetime(2026, 6, 1), b=datetime(2026, 5, 25, 1), c=datetime(2026, 5, 24), d=None)
     assert found(rows).silent == (("c", "2026-05-24"),)
     taken_down = deployment("c", "2026-05-01T00:00:00", "2026-05-26T00:00:00")
     assert found(rows, taken_down).silent == ()
@@ -65,9 +63,7 @@ def test_the_overview_links_to_what_needs_attention(client: TestClient, tables: 
     put_images(tables, ("a&b", "2000-01-01T00:00:00"), timestamp_flags=["reset_default"])
     put_images(tables, ("south", "2026-05-01T00:00:00"), ("new", "2026-05-20T00:00:00"), first=5)
     put_results(tables, result_rows(["south5"], status="failed"))
-    Views(tables.url).publish(
-        View(inference_key="k", model_name="m", model_version="1", weights_sha256="w"), 0
-    )
+    Views(tables.url).publish(View(inference_key="k", model_name="m", model_version="1", weights_sha256="w"), 0)
     put(tables, deployed("new", from_local="2026-05-01", until_local="2026-05-04"))
     text = client.get("/ui/").text
     assert "silent for a week before 2026-05-20" in text

@@ -55,9 +55,7 @@ def test_pages_walk_the_list_in_both_directions(client: TestClient, archive: lis
     assert day["columns"]["captured_at_local"] == ["2026-05-02T09:30:00"]
 
 
-def test_counts_bars_and_neighbours_agree_with_the_list(
-    client: TestClient, archive: list[str]
-) -> None:
+def test_counts_bars_and_neighbours_agree_with_the_list(client: TestClient, archive: list[str]) -> None:
     counted = client.get("/ui/v1/images/count?status=ok").json()
     assert (counted["count"], counted["behind_s"]) == (2, 0.0)
     bars = client.get("/ui/v1/images/histogram?by=status").json()
@@ -112,16 +110,7 @@ def test_an_unknown_event_is_not_found(client: TestClient, archive: list[str]) -
 
 
 @pytest.mark.parametrize(
-    "query",
-    [
-        "colour=red",
-        "limit=0",
-        "limit=501",
-        "status=seen",
-        "since=noon",
-        "after=x&before=y",
-        "view=NO",
-    ],
+    "query", ["colour=red", "limit=0", "limit=501", "status=seen", "since=noon", "after=x&before=y", "view=NO"]
 )
 def test_wrong_parameters_are_problems(client: TestClient, archive: list[str], query: str) -> None:
     answer = client.get(f"/ui/v1/images?{query}")

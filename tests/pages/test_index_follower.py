@@ -24,9 +24,7 @@ def reached() -> threading.Event:
 
 
 @pytest.fixture
-def gate(
-    tables: Tables, reached: threading.Event, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[threading.Event]:
+def gate(tables: Tables, reached: threading.Event, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """The third step of each build sets `reached` and waits for this event."""
     put_images(tables, ("north", "2026-05-01T00:00:00"))
     gate, updated = threading.Event(), cast(Callable[..., Any], image_index.updated)

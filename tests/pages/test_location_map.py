@@ -49,9 +49,7 @@ def test_north_is_up_east_is_right_and_areas_grow_with_images() -> None:
 def test_a_map_may_cross_the_date_line() -> None:
     plane = scatter([place(0, 179.5), place(0, -179.5)])
     assert plane is not None
-    west, east = (
-        next(c for c in plane.circles if math.copysign(1, c.row["longitude"]) == s) for s in (1, -1)
-    )
+    west, east = (next(c for c in plane.circles if math.copysign(1, c.row["longitude"]) == s) for s in (1, -1))
     assert west.x < east.x
     assert plane.bar_km <= 50
 

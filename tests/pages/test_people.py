@@ -50,9 +50,7 @@ def found(
         ([DEER, Seen("person", 0.9, ELSEWHERE), Seen("car", 0.9, BOX)], (BOX, ELSEWHERE)),
     ],
 )
-def test_detections_above_a_low_score_are_hidden(
-    tables: Tables, seen: list[Seen], hidden: tuple[object, ...]
-) -> None:
+def test_detections_above_a_low_score_are_hidden(tables: Tables, seen: list[Seen], hidden: tuple[object, ...]) -> None:
     assert found(tables, *seen) == hidden
 
 
@@ -70,9 +68,7 @@ def test_detections_above_a_low_score_are_hidden(
         (person("withdraw", IMAGE, BOX), PERSON, True),
     ],
 )
-def test_people_hide_and_uncover(
-    tables: Tables, statement: Row, seen: Seen, is_hidden: bool
-) -> None:
+def test_people_hide_and_uncover(tables: Tables, statement: Row, seen: Seen, is_hidden: bool) -> None:
     assert found(tables, seen, human=(statement,)) == ((BOX,) if is_hidden else ())
 
 
@@ -87,9 +83,7 @@ def test_people_hide_and_uncover(
         (layer_says(LAYER, "rescore", IMAGE, 0, score=0.99), DEER, False),
     ],
 )
-def test_layers_hide_and_never_uncover(
-    tables: Tables, row: Row, seen: Seen, is_hidden: bool
-) -> None:
+def test_layers_hide_and_never_uncover(tables: Tables, row: Row, seen: Seen, is_hidden: bool) -> None:
     assert found(tables, seen, layer=(row,)) == ((BOX,) if is_hidden else ())
 
 
@@ -107,11 +101,7 @@ def test_nothing_is_checked_before_a_publication(tables: Tables) -> None:
 
 
 def test_a_file_that_was_missing_is_hidden_when_it_is_back(tables: Tables) -> None:
-    world = World(
-        key=KEY,
-        files={IMAGE: [File("0.jpg", None, None, missing=True)]},
-        results={KEY: {IMAGE: [PERSON]}},
-    )
+    world = World(key=KEY, files={IMAGE: [File("0.jpg", None, None, missing=True)]}, results={KEY: {IMAGE: [PERSON]}})
     write(world, tables)
     Views(tables.url).publish(view_of(world), after=0)
     assert dict(hidden_boxes(tables, PRIVACY, [IMAGE])) == {IMAGE: (BOX,)}
@@ -124,9 +114,7 @@ def test_the_policy_is_read_again_after_a_change(settings: Settings) -> None:
     policy.write_text('[privacy]\nhide_labels = ["person"]\nmode = "hide"\n')
     assert current_privacy(settings) == Privacy(hide_labels=["person"], mode="hide")
     policy.write_text('[privacy]\nhide_labels = ["person"]\nmode = "mask"\n')
-    with pytest.raises(
-        BadRequest, match=r"privacy\.mode"
-    ):  # nothing is shown until it is corrected
+    with pytest.raises(BadRequest, match=r"privacy\.mode"):  # nothing is shown until it is corrected
         current_privacy(settings)
     policy.unlink()
     assert current_privacy(settings) == Privacy()

@@ -81,9 +81,7 @@ def test_old_catalogues_are_checked_by_the_whole_digest(tables: Tables, root: Pa
 
 def test_a_missing_file_is_not_an_unmounted_disk(tables: Tables, root: Path) -> None:
     put(tables, media_row(root, "b/gone.jpg", b"picture"))
-    with pytest.raises(
-        ModelNotFound, match=r"b/gone\.jpg cannot be shown: .*No such file"
-    ) as error:
+    with pytest.raises(ModelNotFound, match=r"b/gone\.jpg cannot be shown: .*No such file") as error:
         picture_bytes(row_of(tables))
     assert str(root) not in str(error.value)
     (root / "a.jpg").unlink()

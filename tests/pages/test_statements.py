@@ -49,14 +49,10 @@ def undo(number: int, of: int) -> Batch:
 
 
 async def added(writer: StatementWriter, *batches: Batch) -> list[Any]:
-    return await asyncio.wait_for(
-        asyncio.gather(*map(writer.add, batches), return_exceptions=True), 30
-    )
+    return await asyncio.wait_for(asyncio.gather(*map(writer.add, batches), return_exceptions=True), 30)
 
 
-async def test_batches_of_a_moment_share_a_commit_and_an_invalid_one_fails_alone(
-    tables: Tables,
-) -> None:
+async def test_batches_of_a_moment_share_a_commit_and_an_invalid_one_fails_alone(tables: Tables) -> None:
     writer = StatementWriter(tables, SOON_S)
     bad = Batch(key_of(7), "lee", (named(rank=9),))
     answers = await added(writer, *map(batch, range(5)), bad)
@@ -87,9 +83,7 @@ async def test_a_full_commit_does_not_wait(
     await writer.close()
 
 
-async def test_a_batch_that_waits_is_not_added_again(
-    tables: Tables, commits: list[list[str]]
-) -> None:
+async def test_a_batch_that_waits_is_not_added_again(tables: Tables, commits: list[list[str]]) -> None:
     writer = StatementWriter(tables, SOON_S)
     first, second = await added(writer, batch(1), batch(1))
     assert first is second
@@ -152,9 +146,7 @@ async def test_a_batch_that_cannot_be_written_fails_alone(
     await writer.close()
 
 
-async def test_a_visitor_who_leaves_does_not_take_the_batch_along(
-    tables: Tables, commits: list[list[str]]
-) -> None:
+async def test_a_visitor_who_leaves_does_not_take_the_batch_along(tables: Tables, commits: list[list[str]]) -> None:
     writer = StatementWriter(tables, SOON_S)
     gone = asyncio.create_task(writer.add(batch(1)))
     await asyncio.sleep(0)
@@ -164,9 +156,7 @@ async def test_a_visitor_who_leaves_does_not_take_the_batch_along(
     await writer.close()
 
 
-async def test_close_commits_what_waits_and_accepts_no_more(
-    tables: Tables, commits: list[list[str]]
-) -> None:
+async def test_close_commits_what_waits_and_accepts_no_more(tables: Tables, commits: list[list[str]]) -> None:
     writer = StatementWriter(tables, NEVER_S)
     waiting = [asyncio.create_task(writer.add(batch(n))) for n in range(3)]
     await asyncio.sleep(0)

@@ -35,9 +35,7 @@ class Revoked(Access):
         return await super().check(headers, scope)
 
 
-async def events(
-    context: Context, access: Access, log: LogTail | None = None, state: State | None = None
-) -> list[str]:
+async def events(context: Context, access: Access, log: LogTail | None = None, state: State | None = None) -> list[str]:
     async def receive() -> dict[str, str]:
         await asyncio.sleep(60)
         return {"type": "http.disconnect"}
@@ -62,11 +60,7 @@ async def test_the_state_is_sent_once_until_it_changes(
     assert len(sent) == 1
     number, data = sent[0].split("\n")[:2]
     assert number == "id: 1"
-    assert json.loads(data.removeprefix("data: ")) == {
-        "runs": [],
-        "published": None,
-        "index": None,
-    }
+    assert json.loads(data.removeprefix("data: ")) == {"runs": [], "published": None, "index": None}
     states = iter([{"runs": []}, {"runs": [1]}, {"runs": [1]}, {"runs": []}])
     monkeypatch.setattr(State, "_read", lambda self: next(states))
     sent = await events(context, Revoked(4))
@@ -92,9 +86,7 @@ async def test_a_revoked_token_ends_its_stream(context: Context) -> None:
     assert await events(context, Revoked(0)) == []
 
 
-async def test_tables_that_hang_delay_no_check_of_the_token(
-    context: Context, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_tables_that_hang_delay_no_check_of_the_token(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     go_on = threading.Event()
     monkeypatch.setattr(State, "_read", lambda self: {} if go_on.wait(60) else None)
     monkeypatch.setattr(LogTail, "read", lambda self: go_on.wait(60) and None)

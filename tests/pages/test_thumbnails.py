@@ -61,19 +61,12 @@ async def test_a_picture_is_made_once_and_then_read(folder: Path, cache: Thumbna
 
 
 @pytest.mark.parametrize("damage", ["empty", "cut", "flipped", "zeros", "folder"])
-async def test_a_damaged_file_is_made_again(
-    folder: Path, cache: ThumbnailCache, damage: str
-) -> None:
+async def test_a_damaged_file_is_made_again(folder: Path, cache: ThumbnailCache, damage: str) -> None:
     make = Maker(b"picture" * 100)
     await cache.get(SHA, "t320", make)
     (file,) = files(folder)
     kept = file.read_bytes()
-    broken = {
-        "empty": b"",
-        "cut": kept[:-1],
-        "flipped": bytes([kept[0] ^ 1]) + kept[1:],
-        "zeros": bytes(len(kept)),
-    }
+    broken = {"empty": b"", "cut": kept[:-1], "flipped": bytes([kept[0] ^ 1]) + kept[1:], "zeros": bytes(len(kept))}
     if damage == "folder":
         file.unlink()
         file.mkdir()
@@ -95,15 +88,11 @@ async def test_concurrent_requests_share_one_making(cache: ThumbnailCache) -> No
     assert make.calls == 1
 
 
-async def test_an_error_reaches_all_that_wait_and_is_not_kept(
-    folder: Path, cache: ThumbnailCache
-) -> None:
+async def test_an_error_reaches_all_that_wait_and_is_not_kept(folder: Path, cache: ThumbnailCache) -> None:
     async def fail() -> bytes:
         raise ImageUnreadable("damaged image/jpeg")
 
-    got = await asyncio.gather(
-        *(cache.get(SHA, "t320", fail) for _ in range(3)), return_exceptions=True
-    )
+    got = await asyncio.gather(*(cache.get(SHA, "t320", fail) for _ in range(3)), return_exceptions=True)
     assert [type(error) for error in got] == [ImageUnreadable] * 3
     assert files(folder) == []
     assert await cache.get(SHA, "t320", Maker()) == b"picture"

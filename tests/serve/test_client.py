@@ -8,22 +8,13 @@ import httpx2
 import pytest
 
 import serve.client
-from model_store.errors import (
-    BadRequest,
-    ClusterError,
-    ModelNotReady,
-    Overloaded,
-    ResightError,
-    TooSlow,
-)
+from model_store.errors import BadRequest, ClusterError, ModelNotReady, Overloaded, ResightError, TooSlow
 from serve.client import Client
 
 
 def client_of(answer: Callable[[httpx2.Request], httpx2.Response]) -> Client:
     client = Client("http://resight.test")
-    client._http = httpx2.Client(
-        transport=httpx2.MockTransport(answer), base_url="http://resight.test"
-    )
+    client._http = httpx2.Client(transport=httpx2.MockTransport(answer), base_url="http://resight.test")
     return client
 
 
@@ -38,11 +29,7 @@ def client_of(answer: Callable[[httpx2.Request], httpx2.Response]) -> Client:
     ],
 )
 def test_an_error_has_its_class_and_the_time_of_the_answer(
-    status: int,
-    kind: str,
-    headers: dict[str, str],
-    error: type[ResightError],
-    after_s: float | None,
+    status: int, kind: str, headers: dict[str, str], error: type[ResightError], after_s: float | None
 ) -> None:
     problem = {"type": f"urn:resight:{kind}", "detail": "why"}
     client = client_of(lambda _: httpx2.Response(status, json=problem, headers=headers))
@@ -52,9 +39,7 @@ def test_an_error_has_its_class_and_the_time_of_the_answer(
 
 
 @pytest.mark.parametrize(("kind", "calls"), [(httpx2.ReadTimeout, 1), (httpx2.ReadError, 2)])
-def test_a_connection_that_fails_is_an_error_that_may_end(
-    kind: type[httpx2.HTTPError], calls: int
-) -> None:
+def test_a_connection_that_fails_is_an_error_that_may_end(kind: type[httpx2.HTTPError], calls: int) -> None:
     asked: list[str] = []
 
     def answer(request: httpx2.Request) -> httpx2.Response:

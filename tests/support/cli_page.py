@@ -42,9 +42,7 @@ def page() -> str:
         group, _, inner = name.rpartition(" ")
         link = f"[{inner}](#resight-{name.replace(' ', '-')})"
         groups.setdefault(group, []).append(link)
-    listed = [
-        f"- {group} {' · '.join(links)}".replace("  ", " ") for group, links in groups.items()
-    ]
+    listed = [f"- {group} {' · '.join(links)}".replace("  ", " ") for group, links in groups.items()]
     sections = ("\n".join(_section(*one)) for one in commands())
     return "\n".join([TOP, *listed, "", *sections]).rstrip("\n") + "\n"
 

@@ -27,9 +27,7 @@ class FakeJobs:
         self.submitted.append((module, run_id, list(words), followed))
         return f"job-{len(self.submitted)}"
 
-    def tail(
-        self, job: str, on_line: Callable[[str], None], enough: Callable[[], bool]
-    ) -> JobOutcome:
+    def tail(self, job: str, on_line: Callable[[str], None], enough: Callable[[], bool]) -> JobOutcome:
         for line in self.lines:
             on_line(line)
         return self.outcome

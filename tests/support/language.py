@@ -17,14 +17,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE = ("serve", "batch", "archive", "model_store", "cli", "client", "pages", "resight.py")
-DOCUMENTS = (
-    "docs",
-    "README.md",
-    "ARCHITECTURE.md",
-    "CONTRIBUTING.md",
-    "benchmarks/README.md",
-    "benchmarks/gpu.md",
-)
+DOCUMENTS = ("docs", "README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "benchmarks/README.md", "benchmarks/gpu.md")
 MOST_WORDS = 25
 OPENINGS = (
     "Of|As|Whether|What|Who|Whose|Whom|Those|That|Likewise|The same|So many|So much|So|How|When|Where|Which"
@@ -61,11 +54,7 @@ DOCUMENT_WORDS = {
     if not re.search("says|tells|hears|asks|knows|nobody|may not|whoever|whose", pattern)
 }
 """In a document, people also say, ask and know."""
-REMARKS = {
-    ".js": r"(?:^|\s)//[ ]?(.*)$|/\*\*?((?:.|\n)*?)\*/",
-    ".html": r"\{#((?:.|\n)*?)#\}",
-    ".sql": r"--[ ]?(.*)$",
-}
+REMARKS = {".js": r"(?:^|\s)//[ ]?(.*)$|/\*\*?((?:.|\n)*?)\*/", ".html": r"\{#((?:.|\n)*?)#\}", ".sql": r"--[ ]?(.*)$"}
 """Comments of scripts, templates and statements, each read by itself."""
 RAISED_WORDS = {"raise", "refuse", "problem", "die", "fail"}
 
@@ -107,11 +96,7 @@ def breaches(path: Path) -> list[Breach]:
 def files_of(path: Path) -> list[Path]:
     """Return the files below a folder that have texts, or the file itself."""
     kinds = {".py", ".md", *REMARKS}
-    return (
-        [path]
-        if path.is_file()
-        else sorted(file for file in path.rglob("*") if file.suffix in kinds)
-    )
+    return [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.suffix in kinds)
 
 
 def _judged(text: Text, words: dict[str, str]) -> Iterator[Breach]:
@@ -124,9 +109,7 @@ def _judged(text: Text, words: dict[str, str]) -> Iterator[Breach]:
             yield Breach(text.line, text.kind, f"'{match[0]}': {instead}", around)
     if text.kind != "error":
         prose = re.sub(r"^.*->.*$", "\n", plain, flags=re.MULTILINE)  # signatures are no sentences
-        for sentence in re.split(
-            r"(?<=[.;:!?])\s|\n\s*\n|\n(?=\s*[-*|#\d>])|\n(?= {2,})|  +", prose
-        ):
+        for sentence in re.split(r"(?<=[.;:!?])\s|\n\s*\n|\n(?=\s*[-*|#\d>])|\n(?= {2,})|  +", prose):
             if (count := len(re.findall(r"[\w'-]*[A-Za-z][\w'-]*", sentence))) > MOST_WORDS:
                 start = " ".join(sentence.split()[:6])
                 yield Breach(text.line, text.kind, f"{count} words in a sentence", start + " …")
@@ -196,9 +179,7 @@ def _markdown(source: str) -> Iterator[Text]:
                 if paragraph.strip():
                     words = re.sub(r"\]\([^)]*\)", "]", paragraph)
                     kind = "table" if paragraph.lstrip().startswith("|") else "document"
-                    yield Text(
-                        at, kind, words if kind == "document" else words.replace("|", "\n- ")
-                    )
+                    yield Text(at, kind, words if kind == "document" else words.replace("|", "\n- "))
                 at += paragraph.count("\n")
         line += part.count("\n")
 

@@ -23,13 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 COMMAND_S = 300
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(
-    [
-        "tests.archive.racing_writer",
-        "tests.batch.crash.driver",
-        "tests.model_store.racing_creator",
-        "cli.main",
-        "s3fs",
-    ]
+    ["tests.archive.racing_writer", "tests.batch.crash.driver", "tests.model_store.racing_creator", "cli.main", "s3fs"]
 )
 
 
@@ -47,9 +41,7 @@ def command(*arguments: str, environment: Mapping[str, str]) -> subprocess.Compl
     """Run `resight ARGUMENTS` from the repository root, with these variables besides those of now."""
     with tempfile.TemporaryDirectory() as folder:
         streams = f"{folder}/out", f"{folder}/err"
-        child = PROCESSES.Process(
-            target=_command, args=({**os.environ, **environment}, arguments, *streams)
-        )
+        child = PROCESSES.Process(target=_command, args=({**os.environ, **environment}, arguments, *streams))
         child.start()
         child.join(COMMAND_S)
         if child.exitcode is None:
@@ -78,8 +70,6 @@ def _take_environment(environment: dict[str, str]) -> None:
     os.environ.update(environment)
 
 
-def _call(
-    environment: dict[str, str], target: Callable[..., object], args: tuple[Any, ...]
-) -> None:
+def _call(environment: dict[str, str], target: Callable[..., object], args: tuple[Any, ...]) -> None:
     _take_environment(environment)
     target(*args)

@@ -24,8 +24,7 @@ Names = Annotated[tuple[str, ...], AfterValidator(names)]
 class ClassMaskConfig(ClassFilterConfig):
     kind: Literal["class-mask"] = "class-mask"
     keep: Names = Field(
-        default=(),
-        description="names of the allowed classes, in any order; empty: all classes of the classifier",
+        default=(), description="names of the allowed classes, in any order; empty: all classes of the classifier"
     )
     reweight: bool = Field(
         default=True,
@@ -37,12 +36,10 @@ class ClassMaskConfig(ClassFilterConfig):
         description="all: relabel every classified detection; changed: only those with a best class that is not kept",
     )
     labels: Names = Field(
-        default=(),
-        description="labels, before this filter, of the detections to relabel; empty: any label",
+        default=(), description="labels, before this filter, of the detections to relabel; empty: any label"
     )
     ignored_labels: Names = Field(
-        default=IGNORED,
-        description="labels, before this filter, of the detections that stay unchanged",
+        default=IGNORED, description="labels, before this filter, of the detections that stay unchanged"
     )
 
     @model_validator(mode="after")
@@ -89,16 +86,11 @@ def say(config: ClassMaskConfig, rows: Rows) -> Iterator[Said]:
             if masked:
                 reason += f" kept of {len(rows.classes)}; of all: {rows.classes[best[i]]} {best_score[i]:.2f}"
             yield Said(
-                *(*rows.target(row), "relabel", reason),
-                label=label,
-                score=float(score[i]),
-                score_semantics=semantics,
+                *(*rows.target(row), "relabel", reason), label=label, score=float(score[i]), score_semantics=semantics
             )
 
 
-def _best(
-    candidates: NDArray[np.float64], total: NDArray[np.float64]
-) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+def _best(candidates: NDArray[np.float64], total: NDArray[np.float64]) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
     """Return the column of the largest candidate of each row, and its share of the softmax of `total`; (n,) each."""
     column = candidates.argmax(axis=1)
     best, largest = candidates[np.arange(len(candidates)), column], total.max(axis=1)

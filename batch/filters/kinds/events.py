@@ -102,9 +102,7 @@ def _gaps(local: NDArray[np.datetime64], utc: NDArray[np.datetime64]) -> NDArray
     return np.where(np.isnat(in_utc), np.diff(local, prepend=undated), in_utc)
 
 
-def _cuts(
-    begins: NDArray[np.bool_], gap: NDArray[np.timedelta64], max_event: np.timedelta64
-) -> NDArray[np.bool_]:
+def _cuts(begins: NDArray[np.bool_], gap: NDArray[np.timedelta64], max_event: np.timedelta64) -> NDArray[np.bool_]:
     """Return the images that start a new event because the sum of gaps is more than `max_event`, (n,) bool."""
     cut = np.zeros(len(begins), bool)
     elapsed = np.cumsum(np.where(begins, 0, gap.astype(np.int64)))
@@ -131,6 +129,4 @@ def _duration(seconds: float) -> np.timedelta64:
     return np.timedelta64(round(seconds * US), "us")
 
 
-FILTER = Filter(
-    config=EventsConfig, apply=say, context="camera", order=70, version=2, groups="event"
-)
+FILTER = Filter(config=EventsConfig, apply=say, context="camera", order=70, version=2, groups="event")

@@ -43,14 +43,10 @@ class SlotsConfig(FilterConfig):
         "(inclusive); not above min_iou",
     )
     min_shift_pairs: int = Field(
-        default=3,
-        ge=1,
-        description="pairs: with fewer in an image, the camera is assumed not to have moved",
+        default=3, ge=1, description="pairs: with fewer in an image, the camera is assumed not to have moved"
     )
     min_sightings: int = Field(
-        default=3,
-        ge=1,
-        description="images: minimum number in which a place is seen for it to be a slot",
+        default=3, ge=1, description="images: minimum number in which a place is seen for it to be a slot"
     )
     forget_after_images: int = Field(
         default=100,
@@ -64,10 +60,7 @@ class SlotsConfig(FilterConfig):
         "then sealed",
     )
     min_score: float = Field(
-        default=0.1,
-        ge=0,
-        le=1,
-        description="score, 0 to 1: minimum for a box to be in a slot (inclusive)",
+        default=0.1, ge=0, le=1, description="score, 0 to 1: minimum for a box to be in a slot (inclusive)"
     )
     exclude_labels: Annotated[tuple[str, ...], AfterValidator(_distinct)] = Field(
         default=(), description="labels of boxes that are not assigned to slots"
@@ -133,6 +126,4 @@ def _used(config: SlotsConfig, view: View) -> NDArray[np.bool_]:
     return included & (view.rows.score >= np.float32(config.min_score)) & (view.area_frac > 0)
 
 
-FILTER = Filter(
-    config=SlotsConfig, apply=say, context="camera", order=90, groups="slot", invalid=invalid
-)
+FILTER = Filter(config=SlotsConfig, apply=say, context="camera", order=90, groups="slot", invalid=invalid)

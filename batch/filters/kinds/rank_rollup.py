@@ -19,15 +19,7 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from batch.filters.contract import NO_RANK, ClassFilterConfig, Filter, Rows, Said
-from batch.filters.support.logits import (
-    IGNORED,
-    blocks,
-    classified,
-    kept_classes,
-    labelled,
-    names,
-    softmax,
-)
+from batch.filters.support.logits import IGNORED, blocks, classified, kept_classes, labelled, names, softmax
 from batch.filters.support.reasons import compared
 from model_store.errors import BadRequest
 
@@ -51,8 +43,7 @@ class RankRollupConfig(ClassFilterConfig):
         description="minimum summed score, 0 to 1, by rank; ranks without one are not used",
     )
     strict: bool = Field(
-        default=False,
-        description="true: the sum must be more than the threshold; false: it can equal it",
+        default=False, description="true: the sum must be more than the threshold; false: it can equal it"
     )
     lineage: Literal["constrained", "global"] = Field(
         default="constrained",
@@ -64,8 +55,7 @@ class RankRollupConfig(ClassFilterConfig):
         description="names of the classes to sum, in any order; empty: all. Use the same list as a class-mask below",
     )
     ignored_labels: Names = Field(
-        default=IGNORED,
-        description="labels, before this filter, of the detections that stay unchanged",
+        default=IGNORED, description="labels, before this filter, of the detections that stay unchanged"
     )
 
     @field_validator("ranks")
@@ -96,9 +86,7 @@ class _Level:
     classes: tuple[int, ...]  # (t,) number of classes summed
 
 
-def require(
-    config: RankRollupConfig, classes: tuple[str, ...], lineage: tuple[str, ...]
-) -> list[Taxon]:
+def require(config: RankRollupConfig, classes: tuple[str, ...], lineage: tuple[str, ...]) -> list[Taxon]:
     """Return the lineages of the kept classes.
 
     Raises BadRequest for an invalid `keep`, and if lineages are missing, all empty, or longer than `ranks`.
@@ -139,9 +127,7 @@ def say(config: RankRollupConfig, rows: Rows) -> Iterator[Said]:
     for block in blocks(np.flatnonzero(selected), len(rows.classes)):
         shares = softmax(np.take(rows.logits[block], kept, axis=1).astype(np.float64))
         best = shares.argmax(axis=1).tolist()
-        current = [
-            column_of.get(rows.label[row], top) for row, top in zip(block, best, strict=True)
-        ]
+        current = [column_of.get(rows.label[row], top) for row, top in zip(block, best, strict=True)]
         top = np.array(current, np.intp)
         for i, level, taxon, total in _winners(config, levels, shares, top):
             row, label = int(block[i]), level.names[taxon]
@@ -151,19 +137,11 @@ def say(config: RankRollupConfig, rows: Rows) -> Iterator[Said]:
                 f"{_reached(config, level, label, total)} over {level.classes[taxon]} of {len(kept)} classes; "
                 f"{rows.classes[kept[top[i]]]} {shares[i, top[i]]:.2f}"
             )
-            yield Said(
-                *(*rows.target(row), "relabel", reason),
-                label=label,
-                score=total,
-                score_semantics="summed",
-            )
+            yield Said(*(*rows.target(row), "relabel", reason), label=label, score=total, score_semantics="summed")
 
 
 def _winners(
-    config: RankRollupConfig,
-    levels: list[_Level],
-    shares: NDArray[np.float64],
-    top: NDArray[np.intp],
+    config: RankRollupConfig, levels: list[_Level], shares: NDArray[np.float64], top: NDArray[np.intp]
 ) -> Iterator[tuple[int, _Level, int, float]]:
     """Yield (row, level, taxon, sum) of the finest level that each row reaches; sums are float32, as scores are."""
     remaining = np.arange(len(shares))
@@ -195,10 +173,7 @@ def _levels(config: RankRollupConfig, taxa: list[Taxon], labels: dict[Taxon, str
     for rank, threshold in config.thresholds.items():
         depth = config.ranks.index(rank) + 1
         number: dict[Taxon, int] = {}
-        numbers = [
-            number.setdefault(taxon[:depth], len(number)) if _has(taxon, depth) else MISSING
-            for taxon in taxa
-        ]
+        numbers = [number.setdefault(taxon[:depth], len(number)) if _has(taxon, depth) else MISSING for taxon in taxa]
         count = Counter(numbers)
         labels_here = tuple(labels.get(taxon, taxon[-1]) for taxon in number)
         sizes = tuple(count[i] for i in range(len(number)))
@@ -222,9 +197,7 @@ def _labels_of_taxa(rows: Rows) -> dict[Taxon, str]:
     """Return the class of each taxon at which exactly one class's lineage ends."""
     ends = [_taxon(text) for text in rows.class_lineage]
     count = Counter(ends)
-    return {
-        end: name for end, name in zip(ends, rows.classes, strict=True) if end and count[end] == 1
-    }
+    return {end: name for end, name in zip(ends, rows.classes, strict=True) if end and count[end] == 1}
 
 
 def _reached(config: RankRollupConfig, level: _Level, label: str, total: float) -> str:
@@ -234,11 +207,4 @@ def _reached(config: RankRollupConfig, level: _Level, label: str, total: float) 
     return compared(f"{level.rank} {label}:", value, operator, level.threshold)
 
 
-FILTER = Filter(
-    config=RankRollupConfig,
-    apply=say,
-    context="image",
-    order=60,
-    invalid=invalid,
-    require=require,
-)
+FILTER = Filter(config=RankRollupConfig, apply=say, context="image", order=60, invalid=invalid, require=require)

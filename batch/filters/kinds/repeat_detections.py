@@ -39,9 +39,7 @@ class RepeatsConfig(FilterConfig):
         description="IoU, 0 to 1: minimum with a slot's first box for a box to be in the slot (inclusive)",
     )
     min_images: int = Field(
-        default=20,
-        ge=2,
-        description="images: minimum number of distinct images with boxes in a suspicious slot",
+        default=20, ge=2, description="images: minimum number of distinct images with boxes in a suspicious slot"
     )
     min_span_days: float = Field(
         default=2.0,
@@ -56,16 +54,10 @@ class RepeatsConfig(FilterConfig):
         "suspicious slot; 0: no limit",
     )
     min_score: float = Field(
-        default=0.1,
-        ge=0,
-        le=1,
-        description="score, 0 to 1: minimum for boxes to be used (inclusive)",
+        default=0.1, ge=0, le=1, description="score, 0 to 1: minimum for boxes to be used (inclusive)"
     )
     max_score: float = Field(
-        default=1.0,
-        ge=0,
-        le=1,
-        description="score, 0 to 1: maximum for boxes to be used (inclusive)",
+        default=1.0, ge=0, le=1, description="score, 0 to 1: maximum for boxes to be used (inclusive)"
     )
     min_area_frac: float = Field(
         default=0.0,
@@ -94,9 +86,7 @@ class RepeatsConfig(FilterConfig):
         if self.min_score > self.max_score:
             raise ValueError(f"min_score {self.min_score} is above max_score {self.max_score}")
         if self.min_area_frac > self.max_area_frac:
-            raise ValueError(
-                f"min_area_frac {self.min_area_frac} is above max_area_frac {self.max_area_frac}"
-            )
+            raise ValueError(f"min_area_frac {self.min_area_frac} is above max_area_frac {self.max_area_frac}")
         return self
 
 
@@ -173,6 +163,4 @@ def _count_distinct(slot: NDArray[np.intp], value: NDArray[np.int64], n: int) ->
     return np.bincount(slot[new], minlength=n)
 
 
-FILTER = Filter(
-    config=RepeatsConfig, apply=say, context="camera", order=40, groups="slot", invalid=invalid
-)
+FILTER = Filter(config=RepeatsConfig, apply=say, context="camera", order=40, groups="slot", invalid=invalid)

@@ -27,19 +27,13 @@ class CameraSize(Frozen):
     """Limits of one camera; a missing value means the general limit."""
 
     min_area_frac: float | None = Field(
-        default=None,
-        ge=0,
-        lt=1,
-        description="share of the image's area, 0 to 1: minimum; 0: no limit",
+        default=None, ge=0, lt=1, description="share of the image's area, 0 to 1: minimum; 0: no limit"
     )
     min_side_px: float | None = Field(
         default=None, ge=0, description="px of the image: minimum shorter side; 0: no limit"
     )
     max_area_frac: float | None = Field(
-        default=None,
-        gt=0,
-        le=1,
-        description="share of the image's area, 0 to 1: maximum; 1: no limit",
+        default=None, gt=0, le=1, description="share of the image's area, 0 to 1: maximum; 1: no limit"
     )
 
 

@@ -37,33 +37,23 @@ class SmoothingConfig(ClassFilterConfig):
         description="score, 0 to 1: minimum for detections to be counted and changed (inclusive)",
     )
     other_labels: tuple[str, ...] = Field(
-        default=OTHER,
-        description="labels, in any case, that are less precise than a species; never dominant",
+        default=OTHER, description="labels, in any case, that are less precise than a species; never dominant"
     )
     ignored_labels: tuple[str, ...] = Field(
         default=IGNORED, description="labels, in any case, that are neither counted nor changed"
     )
-    others_to_dominant: bool = Field(
-        default=True, description="replace other_labels with the dominant label"
-    )
+    others_to_dominant: bool = Field(default=True, description="replace other_labels with the dominant label")
     min_dominant_others: int = Field(
-        default=2,
-        ge=1,
-        description="detections: minimum number with the dominant label for others_to_dominant",
+        default=2, ge=1, description="detections: minimum number with the dominant label for others_to_dominant"
     )
     flip_rare: bool = Field(
-        default=False,
-        description="replace rare labels with the dominant label: one deer among 900 cows becomes a cow",
+        default=False, description="replace rare labels with the dominant label: one deer among 900 cows becomes a cow"
     )
     min_dominant_rare: int = Field(
-        default=4,
-        ge=2,
-        description="detections: minimum number with the dominant label for flip_rare",
+        default=4, ge=2, description="detections: minimum number with the dominant label for flip_rare"
     )
     max_rare: int = Field(
-        default=1,
-        ge=1,
-        description="detections: maximum number with a label that flip_rare considers rare",
+        default=1, ge=1, description="detections: maximum number with a label that flip_rare considers rare"
     )
 
     @property
@@ -129,11 +119,7 @@ def _selected(config: SmoothingConfig, rows: Rows) -> tuple[NDArray[np.intp], _L
 
 
 def _smooth(
-    config: SmoothingConfig,
-    level: str,
-    group: NDArray[np.int64],
-    index: NDArray[np.intp],
-    labels: _Labels,
+    config: SmoothingConfig, level: str, group: NDArray[np.int64], index: NDArray[np.intp], labels: _Labels
 ) -> None:
     """Apply both steps to the rows `index` in their `group`; the second counts the labels after the first."""
     if config.others_to_dominant:
@@ -152,9 +138,7 @@ def _smooth(
         _flip(level, index, flips, count, labels)
 
 
-def _flip(
-    level: str, index: NDArray[np.intp], flips: NDArray[np.bool_], count: _Count, labels: _Labels
-) -> None:
+def _flip(level: str, index: NDArray[np.intp], flips: NDArray[np.bool_], count: _Count, labels: _Labels) -> None:
     for i in np.flatnonzero(flips).tolist():
         row, new = int(index[i]), int(count.dominant[i])
         counts = f"{count.of_dominant[i]} {labels.names[new]} of {count.of_all[i]}"

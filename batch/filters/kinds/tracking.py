@@ -35,19 +35,14 @@ class TrackingConfig(FilterConfig):
         description="cost, 0 (the same box) to 3: a pair of boxes is linked only below this (strict)",
     )
     min_score: float = Field(
-        default=0.15,
-        ge=0,
-        le=1,
-        description="score, 0 to 1: minimum for a box to be in an occurrence (inclusive)",
+        default=0.15, ge=0, le=1, description="score, 0 to 1: minimum for a box to be in an occurrence (inclusive)"
     )
     same_label: bool = Field(default=True, description="link only boxes of the same label")
     plus_one: bool = Field(
         default=False,
         description="treat a box from x1 to x2 as x2 - x1 + 1 px wide, for tools that count both corner pixels",
     )
-    singletons: bool = Field(
-        default=True, description="make an occurrence for each box without links"
-    )
+    singletons: bool = Field(default=True, description="make an occurrence for each box without links")
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +114,7 @@ def _position_in_event(event: NDArray[np.int64], utc: NDArray[np.datetime64]) ->
     return position
 
 
-def _links(
-    config: TrackingConfig, rows: Rows, frames: _Frames
-) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+def _links(config: TrackingConfig, rows: Rows, frames: _Frames) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
     """Return for each row its linked row in the previous frame (-1: none) and the cost."""
     before = np.full(len(rows), -1, np.intp)
     costs = np.full(len(rows), np.nan)
@@ -154,9 +147,7 @@ def _pairs(frames: _Frames, later: NDArray[np.intp]) -> tuple[NDArray[np.intp], 
     return a, b
 
 
-def _cost(
-    rows: Rows, a: NDArray[np.intp], b: NDArray[np.intp], plus_px: float
-) -> NDArray[np.float64]:
+def _cost(rows: Rows, a: NDArray[np.intp], b: NDArray[np.intp], plus_px: float) -> NDArray[np.float64]:
     extra = np.array([0.0, 0.0, plus_px, plus_px])
     box_a, box_b = rows.boxes_px[a] + extra, rows.boxes_px[b] + extra
     area_a, area_b = area_px2(box_a), area_px2(box_b)
@@ -193,11 +184,4 @@ def _changes(values: NDArray[np.object_] | NDArray[np.int64]) -> NDArray[np.bool
     return changes
 
 
-FILTER = Filter(
-    config=TrackingConfig,
-    apply=say,
-    context="camera",
-    order=85,
-    groups="occurrence",
-    invalid=invalid,
-)
+FILTER = Filter(config=TrackingConfig, apply=say, context="camera", order=85, groups="occurrence", invalid=invalid)

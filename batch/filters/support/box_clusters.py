@@ -26,9 +26,7 @@ _Cell = tuple[int, int, int, int, int]
 _Exemplar = tuple[int, float, float, float, float, float]
 
 
-def match(
-    boxes: Floats, labels: NDArray[np.intp], min_iou: float
-) -> tuple[NDArray[np.intp], Floats]:
+def match(boxes: Floats, labels: NDArray[np.intp], min_iou: float) -> tuple[NDArray[np.intp], Floats]:
     """Return the index in `boxes` of each box's exemplar, and the IoU with it, in the given order.
 
     A box belongs to the exemplar of its label with the highest IoU >= `min_iou`, the oldest if several are equal.
@@ -50,9 +48,7 @@ def match(
     return exemplars, overlap
 
 
-def _best(
-    exemplars: list[_Exemplar] | tuple[()], box: list[float], min_iou: float
-) -> tuple[int, float]:
+def _best(exemplars: list[_Exemplar] | tuple[()], box: list[float], min_iou: float) -> tuple[int, float]:
     """Return the oldest exemplar with the highest IoU, and the IoU; -1 if none reaches `min_iou`."""
     x1, y1, x2, y2 = box
     area = (x2 - x1) * (y2 - y1)

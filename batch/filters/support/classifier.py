@@ -25,9 +25,7 @@ def classifier_of(tables: Tables, inference_key: str, name: str) -> Classified:
         matches = [c for c in available if c.classifier_key.startswith(wanted)]
     if len(matches) != 1:
         listed = "; ".join(map(str, available)) or "none: resight classify --model NAME"
-        raise BadRequest(
-            f"'{name}' matches {len(matches)} classifiers of these detections; available: {listed}"
-        )
+        raise BadRequest(f"'{name}' matches {len(matches)} classifiers of these detections; available: {listed}")
     return matches[0]
 
 
@@ -39,9 +37,7 @@ def with_classifier(
     Raises BadRequest if it does not fit the classes, or needs a classifier and none is available.
     """
     if config.needs is None or (
-        config.needs == "lineages"
-        and not config.classifier
-        and not classifiers(tables, inference_key)
+        config.needs == "lineages" and not config.classifier and not classifiers(tables, inference_key)
     ):
         return config
     classified = classifier_of(tables, inference_key, config.classifier)
@@ -50,9 +46,7 @@ def with_classifier(
     return config.model_copy(update={"classifier": classified.classifier_key})
 
 
-def classes_of(
-    tables: Tables, inference_key: str, config: FilterConfig
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def classes_of(tables: Tables, inference_key: str, config: FilterConfig) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the names and lineages of the classes for a filter with this config; empty if it needs none.
 
     Raises BadRequest if its classifier has classified nothing, StorageUnreachable.

@@ -11,9 +11,7 @@ DIGITS = 17
 """Decimal digits that distinguish any two float64."""
 
 
-def compared(
-    name: str, value: float, operator: Literal["<", "<=", ">", ">="], bound: float, unit: str = ""
-) -> str:
+def compared(name: str, value: float, operator: Literal["<", "<=", ">", ">="], bound: float, unit: str = "") -> str:
     """Return "name value operator bound" for a value that is on that side of the bound."""
     unit = f" {unit}" if unit else ""
     return f"{name} {figure(value, bound)}{unit} {operator} {exact(bound)}{unit}"

@@ -28,9 +28,7 @@ class Comparison:
 
 
 @contextmanager
-def compared(
-    tables: Tables, old: Side, new: Side, media: pa.Array | None = None
-) -> Iterator[Comparison]:
+def compared(tables: Tables, old: Side, new: Side, media: pa.Array | None = None) -> Iterator[Comparison]:
     """Yield the comparison of two sides. `media` are the digests of the images to compare, None for all.
 
     Raises StorageUnreachable.

@@ -26,13 +26,7 @@ _KINDS = {
     "relabelled": "Relabelled: the same box, another label",
     "emptied": "Emptied: no detections on the new side",
 }
-_COLOURS = {
-    "same": "matched",
-    "lost": "lost",
-    "new": "new",
-    "relabelled": "relabelled",
-    "human assertion": "said",
-}
+_COLOURS = {"same": "matched", "lost": "lost", "new": "new", "relabelled": "relabelled", "human assertion": "said"}
 
 
 @dataclass(frozen=True)
@@ -81,11 +75,7 @@ def _summary(impact: Impact) -> list[tuple[str, str]]:
 
 
 def _side(side: Side) -> str:
-    own = (
-        f" ({len(side.label_thresholds)} labels with other thresholds)"
-        if side.label_thresholds
-        else ""
-    )
+    own = f" ({len(side.label_thresholds)} labels with other thresholds)" if side.label_thresholds else ""
     return f"{side.name}: {model_of(side)}, shown from {side.threshold:g}{own}, key {side.inference_key[:12]}"
 
 
@@ -97,8 +87,7 @@ def _tables(impact: Impact) -> list[tuple[str, str, tuple[str, ...], Rows]]:
     labels: Rows = [(label.label, *_numbers(label)) for label in impact.labels]
     pairs: Rows = [(pair.old_label, pair.new_label, pair.boxes) for pair in impact.relabelled]
     cameras: Rows = [
-        (_camera_name(c.camera_id), c.compared, c.changed, c.emptied, c.filled, *_numbers(c))
-        for c in impact.cameras
+        (_camera_name(c.camera_id), c.compared, c.changed, c.emptied, c.filled, *_numbers(c)) for c in impact.cameras
     ]
     images = ("camera", "images", "changed", "emptied", "filled")
     relabelled = ("Relabelled", "detections", ("from", "to", "boxes"), pairs)

@@ -107,9 +107,7 @@ _BOXES = """
 """Unnests only the detections of compared images; a sample has few of them."""
 
 
-def load(
-    sql: duckdb.DuckDBPyConnection, tables: Tables, old: Side, new: Side, media: pa.Array | None
-) -> None:
+def load(sql: duckdb.DuckDBPyConnection, tables: Tables, old: Side, new: Side, media: pa.Array | None) -> None:
     """Create the relations of both sides. `media` are the digests to load, None for all. Raises StorageUnreachable."""
     everything = {"all": media is None}
     requested = pa.array([], pa.string()) if media is None else media

@@ -129,14 +129,10 @@ def measure(sql: duckdb.DuckDBPyConnection, old: Side, new: Side) -> Impact:
                 f"from ({_CAMERAS}) order by camera_id nulls last",
             )
         ),
-        verified=Verified(
-            **dict(zip(_VERIFIED_NAMES, sql.sql(_VERIFIED).fetchall()[0], strict=True))
-        ),
+        verified=Verified(**dict(zip(_VERIFIED_NAMES, sql.sql(_VERIFIED).fetchall()[0], strict=True))),
         lost_assertions=tuple(
             LostAssertion(**row)
-            for row in _dicts(
-                sql, _LOST.format(limit=MAX_LOST_ASSERTIONS, images=images_of("media"))
-            )
+            for row in _dicts(sql, _LOST.format(limit=MAX_LOST_ASSERTIONS, images=images_of("media")))
         ),
     )
 
@@ -152,14 +148,10 @@ def _total(sql: duckdb.DuckDBPyConnection) -> dict[str, Any]:
 
 def _shifts(sql: duckdb.DuckDBPyConnection, by: str) -> dict[str | None, Shift]:
     """Return the shifts of all boxes, by key. Quantile q is the lowest shift with at least q of all at or below it."""
-    key, join = {
-        "all": ("null", ""),
-        "label": ("old_label", ""),
-        "camera": ("camera_id", "join cameras using (id)"),
-    }[by]
-    quantiles = ", ".join(
-        f"min(shift) filter (upto >= {q} * of_all) as {name}" for name, q in _QUANTILES.items()
-    )
+    key, join = {"all": ("null", ""), "label": ("old_label", ""), "camera": ("camera_id", "join cameras using (id)")}[
+        by
+    ]
+    quantiles = ", ".join(f"min(shift) filter (upto >= {q} * of_all) as {name}" for name, q in _QUANTILES.items())
     rows = _dicts(sql, _SHIFTS.format(key=key, join=join, quantiles=quantiles))
     return {row.pop("key"): _shift(row) for row in rows}
 

@@ -55,8 +55,7 @@ def draw_sample(sample: Sample) -> Pictures | str:
         return f"the image cannot be shown: {_plain(error, sample)}"
     canvas, scale = _small(image)
     return Pictures(
-        old=_drawn(canvas, scale, sample.old, sample.said),
-        new=_drawn(canvas, scale, sample.new, sample.said),
+        old=_drawn(canvas, scale, sample.old, sample.said), new=_drawn(canvas, scale, sample.new, sample.said)
     )
 
 
@@ -106,11 +105,7 @@ def _small(image: DecodedImage) -> tuple[Pixels, float]:
 def _drawn(pixels: Pixels, scale: float, boxes: Sequence[ShownBox], said: Sequence[Said]) -> bytes:
     canvas: Any = pixels.copy()
     marks = [
-        Mark(
-            [x * scale for x in box.box_px],
-            f"{box.label[:MAX_LABEL]} {box.score:.2f}",
-            COLOURS_RGB[box.outcome],
-        )
+        Mark([x * scale for x in box.box_px], f"{box.label[:MAX_LABEL]} {box.score:.2f}", COLOURS_RGB[box.outcome])
         for box in boxes
     ]
     for assertion in said:

@@ -69,9 +69,7 @@ def write_report(comparison: Comparison, verdict: Verdict, out: str, per_kind: i
     folder = require_empty(out)
     samples = choose(comparison.sql, per_kind)
     shown = [_shown(folder, number, sample) for number, sample in enumerate(samples, 1)]
-    facts = as_json(comparison.impact, verdict) | {
-        "samples": [_shown_json(sample) for sample in shown]
-    }
+    facts = as_json(comparison.impact, verdict) | {"samples": [_shown_json(sample) for sample in shown]}
     write_file(folder, "impact.json", json.dumps(facts, indent=1))
     write_file(folder, "index.html", page(comparison.impact, verdict, shown))
     return samples
@@ -112,8 +110,6 @@ def _shown_json(shown: Shown) -> dict[str, Any]:
 def write_file(folder: Folder, name: str, data: bytes | str) -> None:
     """Write a file of a report. Raises BadRequest that names it."""
     try:
-        folder.write(
-            name, data if isinstance(data, bytes) else data.encode(errors="backslashreplace")
-        )
+        folder.write(name, data if isinstance(data, bytes) else data.encode(errors="backslashreplace"))
     except StorageError as error:
         raise BadRequest(str(error)) from error

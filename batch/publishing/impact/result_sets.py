@@ -51,9 +51,7 @@ def side(tables: Tables, models: ModelStore, name: str) -> Side:
         return run
     if "@" in name or ":" in name:
         described = models.describe(models.resolve(parse_ref(name)))
-        return _of_model(
-            name, described.info.inference_key, described.id, described.detector_config
-        )
+        return _of_model(name, described.info.inference_key, described.id, described.detector_config)
     views = Views(tables.url)
     view_name = PRODUCTION if name == PUBLISHED else name
     view = views.current(view_name) if NAME.fullmatch(name) else None
@@ -64,8 +62,7 @@ def side(tables: Tables, models: ModelStore, name: str) -> Side:
     if view is None:
         names = ", ".join(views.names()) or "none"
         raise BadRequest(
-            f"'{name}' is not a run, name@version or published view (views: {names}); "
-            "see 'resight runs list'"
+            f"'{name}' is not a run, name@version or published view (views: {names}); see 'resight runs list'"
         )
     return side_of_view(view, name)
 
@@ -88,16 +85,12 @@ def _of_run(tables: Tables, models: ModelStore, run_id: str) -> Side | None:
     if run is None:
         return None
     if run["kind"] != "detect":
-        raise BadRequest(
-            f"run {run_id} is {in_words(run['kind'])}: it has no results that could be compared"
-        )
+        raise BadRequest(f"run {run_id} is {in_words(run['kind'])}: it has no results that could be compared")
     exact = VersionId(run["model_name"], run["model_version"])
     try:
         config = models.describe(exact).detector_config
     except ModelError as error:
-        raise type(error)(
-            f"cannot read the thresholds of {exact} for run {run_id}: {error}"
-        ) from error
+        raise type(error)(f"cannot read the thresholds of {exact} for run {run_id}: {error}") from error
     return _of_model(run_id, run["inference_key"], exact, config)
 
 

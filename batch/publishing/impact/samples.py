@@ -153,12 +153,7 @@ def choose(sql: duckdb.DuckDBPyConnection, per_kind: int) -> list[Sample]:
     boxes = {side: _by_image(sql, _BOXES.format(side=side), ShownBox) for side in ("old", "new")}
     said = _by_image(sql, _SAID, Said)
     return [
-        Sample(
-            **row,
-            old=boxes["old"].get(image, ()),
-            new=boxes["new"].get(image, ()),
-            said=said.get(image, ()),
-        )
+        Sample(**row, old=boxes["old"].get(image, ()), new=boxes["new"].get(image, ()), said=said.get(image, ()))
         for image, row in _rows(sql, _PLACES, {"kinds": list(KINDS)})
     ]
 

@@ -35,11 +35,7 @@ class Gate(Frozen):
 
 def judge(impact: Impact, gates: Gates) -> list[Gate]:
     """Return the result of each gate that is set. A loss of 0 in 0 is 0, a coverage of 0 in 0 is 1."""
-    return [
-        _gate(name, impact, float(limit))
-        for name in _RULES
-        if (limit := getattr(gates, name)) is not None
-    ]
+    return [_gate(name, impact, float(limit)) for name in _RULES if (limit := getattr(gates, name)) is not None]
 
 
 def failed(judged: Sequence[Gate]) -> list[str]:
@@ -48,11 +44,7 @@ def failed(judged: Sequence[Gate]) -> list[str]:
 
 
 def failed_gates(
-    tables: Tables,
-    old_view: View | None,
-    new_view: View,
-    gates: Gates,
-    media: pa.Array | None = None,
+    tables: Tables, old_view: View | None, new_view: View, gates: Gates, media: pa.Array | None = None
 ) -> list[str]:
     """Return the failing gates for a new view in place of the old one (None: nothing is published), as texts.
 
@@ -96,11 +88,7 @@ _RULES: dict[str, Rule] = {
         impact.images.compared,
         "images with detections on the old side have none on the new one",
     ),
-    "max_failed_frac": lambda impact: (
-        impact.images.new_failed,
-        impact.images.new,
-        "images of the new side failed",
-    ),
+    "max_failed_frac": lambda impact: (impact.images.new_failed, impact.images.new, "images of the new side failed"),
     "min_coverage_frac": lambda impact: (
         impact.images.both,
         impact.images.old,

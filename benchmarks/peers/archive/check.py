@@ -107,9 +107,7 @@ def expected(files: Sequence[Path], model: Path) -> Rows:
     return {row["path"]: row for row in rows}
 
 
-def checked(
-    folder: Path, config: Config, wanted: Rows, odd: set[str], model: Path
-) -> dict[str, Any]:
+def checked(folder: Path, config: Config, wanted: Rows, odd: set[str], model: Path) -> dict[str, Any]:
     """A row. Says what differs on stderr."""
     peer = read_archive_peer(folder)
     row: dict[str, Any] = {"peer": folder.name, "version": peer.version, "config": config.name}
@@ -135,14 +133,10 @@ def checked(
 
 
 def rows_in(out: Path) -> list[dict[str, Any]]:
-    return [
-        row for file in sorted(out.rglob("*.parquet")) for row in pq.read_table(file).to_pylist()
-    ]
+    return [row for file in sorted(out.rglob("*.parquet")) for row in pq.read_table(file).to_pylist()]
 
 
-def differences(
-    rows: Sequence[dict[str, Any]], wanted: Rows, left_out: set[str], bounds: Bounds
-) -> list[str]:
+def differences(rows: Sequence[dict[str, Any]], wanted: Rows, left_out: set[str], bounds: Bounds) -> list[str]:
     """In words; empty when they agree. Of files that are left out the number of rows alone matters."""
     paths = [row["path"] for row in rows]
     if sorted(paths) != sorted(wanted):

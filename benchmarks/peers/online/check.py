@@ -91,9 +91,7 @@ def checked(peer: Peer, config: Config, model: Path) -> dict[str, Any]:
         facts = made(python)
         row |= {"installed_mib": facts.installed_mib, "install_s": facts.install_s}
         jpeg = PHOTOS[0].read_bytes()
-        with started(
-            peer.folder, config, model=model, cores=usable_cores(), jpeg=jpeg, python=python
-        ) as running:
+        with started(peer.folder, config, model=model, cores=usable_cores(), jpeg=jpeg, python=python) as running:
             with Watch(running.pid) as watch:
                 said = compared(running, wanted)
             row |= {"first_answer_s": running.first_answer_s, "pss_mib": watch.peak_pss_mib}

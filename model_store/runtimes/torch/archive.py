@@ -99,9 +99,7 @@ def _records(weights: bytes) -> dict[str, bytes]:
     return records
 
 
-def _tensors(
-    config: str, folder: str, records: Mapping[str, bytes]
-) -> Iterator[tuple[str, Stored]]:
+def _tensors(config: str, folder: str, records: Mapping[str, bytes]) -> Iterator[tuple[str, Stored]]:
     try:
         for name, payload in read_json(config, records[config])["config"].items():
             if payload["use_pickle"] is not False:

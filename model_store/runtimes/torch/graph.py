@@ -31,17 +31,8 @@ SCHEMA_MAJOR = 8
 """Supported major version of torch.export's format."""
 SYMBOL = re.compile(r"Symbol\('(\w+)'[^()]*\)")
 """A free size that is not a function of others."""
-SOURCES = {
-    "parameter": "parameter_name",
-    "buffer": "buffer_name",
-    "tensor_constant": "tensor_constant_name",
-}
-FORMATS = {
-    1: torch.contiguous_format,
-    2: torch.channels_last,
-    3: torch.channels_last_3d,
-    4: torch.preserve_format,
-}
+SOURCES = {"parameter": "parameter_name", "buffer": "buffer_name", "tensor_constant": "tensor_constant_name"}
+FORMATS = {1: torch.contiguous_format, 2: torch.channels_last, 3: torch.channels_last_3d, 4: torch.preserve_format}
 STRIDED = 7
 """The only supported memory layout; the others are sparse."""
 GRAD = "torch.ops.higher_order.wrap_with_set_grad_enabled"
@@ -83,10 +74,7 @@ def read_program(archive: Archive, device: str) -> tuple[Signature, Program]:
     if any(kind != "user_output" for kind, _ in map(_kind_and_value, specs["output_specs"])):
         refuse_writing()
     outputs = [reader.scope[output["as_tensor"]["name"]] for output in graph["outputs"]]
-    return (
-        _signature(archive.program, images[0], len(outputs)),
-        Program(weights, reader.steps, outputs, reader.slots),
-    )
+    return (_signature(archive.program, images[0], len(outputs)), Program(weights, reader.steps, outputs, reader.slots))
 
 
 @dataclass

@@ -155,9 +155,7 @@ def _require_equal_keys_and_values(attention: Callable[..., Any]) -> Callable[..
 
     def call(query: Any, key: Any, value: Any, *given: Any, **named: Any) -> Any:
         if key.shape[-2] != value.shape[-2]:
-            refuse(
-                "it calls scaled_dot_product_attention with different numbers of keys and values"
-            )
+            refuse("it calls scaled_dot_product_attention with different numbers of keys and values")
         return attention(query, key, value, *given, **named)
 
     return call

@@ -50,9 +50,7 @@ class TorchSession:
         except ModelRefused:
             raise
         except Exception as error:  # any error of the reader or torch on a damaged graph
-            raise ModelRefused(
-                f"PyTorch cannot load the weights: {type(error).__name__}: {said(error)}"
-            ) from error
+            raise ModelRefused(f"PyTorch cannot load the weights: {type(error).__name__}: {said(error)}") from error
         self.metadata = archive.metadata
         self.input = _image_input(signature)
         self._names = signature.outputs

@@ -57,9 +57,7 @@ def _whole(data: bytes, dtype: Any) -> Any:
 def _part(name: str, whole: Any, meta: Mapping[str, Any]) -> Any:
     sizes, strides = ([n["as_int"] for n in meta[key]] for key in ("sizes", "strides"))
     offset = meta["storage_offset"]["as_int"]
-    if len(sizes) != len(strides) or not all(
-        type(n) is int and 0 <= n < 1 << 48 for n in (*sizes, *strides, offset)
-    ):
+    if len(sizes) != len(strides) or not all(type(n) is int and 0 <= n < 1 << 48 for n in (*sizes, *strides, offset)):
         refuse(f"{name} has sizes {sizes}, strides {strides}, offset {offset}")
     last = offset + sum((n - 1) * step for n, step in zip(sizes, strides, strict=True))
     if math.prod(sizes) > len(whole) or (math.prod(sizes) and last >= len(whole)):

@@ -17,14 +17,7 @@ from numpy.typing import NDArray
 from model_store.errors import BadRequest, ImageTooLarge
 from model_store.store import ModelInfo
 from serve.api.v2.bodies import LOOKED_THROUGH, accepted_coding, deflated, off_loop, with_json
-from serve.api.v2.schemas import (
-    MAX_VALUES,
-    InferRequest,
-    InferResponse,
-    InputTensor,
-    OutputRequest,
-    parsed,
-)
+from serve.api.v2.schemas import MAX_VALUES, InferRequest, InferResponse, InputTensor, OutputRequest, parsed
 from serve.api.v2.tensors import TensorData, binary_outputs, from_json, json_outputs
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
@@ -119,9 +112,7 @@ def _binary(tensor: InputTensor, rest: memoryview) -> memoryview | None:
 
 def _in_binary(output: OutputRequest, default: bool) -> bool:
     if output.parameters.classification or output.parameters.shared_memory_region is not None:
-        raise BadRequest(
-            f"output '{output.name}': classification and shared memory are not supported"
-        )
+        raise BadRequest(f"output '{output.name}': classification and shared memory are not supported")
     binary = output.parameters.binary_data
     return default if binary is None else binary
 
@@ -134,9 +125,7 @@ class ModelOutputs:
     outputs: Mapping[str, NDArray[Any]]
 
 
-async def infer_response(
-    request: ParsedRequest, outcome: ModelOutputs, accept_encoding: str
-) -> Response:
+async def infer_response(request: ParsedRequest, outcome: ModelOutputs, accept_encoding: str) -> Response:
     """Encode an outcome. Raises BadRequest for outputs that do not exist or that JSON cannot represent, Overloaded."""
     wanted = request.outputs(list(outcome.outputs))
     as_json = {name: outcome.outputs[name] for name, binary in wanted if not binary}

@@ -44,11 +44,7 @@ class InferTarget(NamedTuple):
 
 
 async def infer(
-    engine: Engine,
-    statistics: Statistics,
-    request: ParsedRequest,
-    target: InferTarget,
-    slots: contextlib.ExitStack,
+    engine: Engine, statistics: Statistics, request: ParsedRequest, target: InferTarget, slots: contextlib.ExitStack
 ) -> ModelOutputs:
     """Run a request. The caller has taken the slot of the first image; this function takes the others.
 
@@ -107,8 +103,7 @@ async def _answers(
 ) -> list[Answer]:
     """Detect in all images concurrently. Raises BadRequest that names the first invalid image."""
     results = await asyncio.gather(
-        *(engine.detect(i, resolved, target.deadline_s, target.request_id) for i in images),
-        return_exceptions=True,
+        *(engine.detect(i, resolved, target.deadline_s, target.request_id) for i in images), return_exceptions=True
     )
     answers: list[Answer] = []
     for place, result in enumerate(results):
@@ -153,9 +148,7 @@ def _rows(request: ParsedRequest, max_rows: int) -> int:
     if name == TENSOR and len(shape) != 4:
         raise BadRequest(f"input '{TENSOR}' must have the shape [n, 3, height, width], not {shape}")
     if not 1 <= shape[0] <= max_rows:
-        raise BadRequest(
-            f"{shape[0]} images in one request: send 1 to {max_rows} (limits.online_queue)"
-        )
+        raise BadRequest(f"{shape[0]} images in one request: send 1 to {max_rows} (limits.online_queue)")
     return shape[0]
 
 

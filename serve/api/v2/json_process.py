@@ -64,10 +64,7 @@ class JsonProcess:
         if self._process is None or self._process.poll() is not None:
             self.stop()
             self._process = subprocess.Popen(
-                [sys.executable, "-m", __name__],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                cwd=ROOT,
+                [sys.executable, "-m", __name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT
             )
         return self._process
 
@@ -88,9 +85,7 @@ def _outcome(function: Callable[..., Any], args: Any, kwargs: Any) -> tuple[Any,
     except ResightError as error:
         return None, error
     except Exception as error:
-        return None, RuntimeError(
-            f"{type(error).__name__}: {error}"
-        )  # not every error can be pickled
+        return None, RuntimeError(f"{type(error).__name__}: {error}")  # not every error can be pickled
 
 
 def _send(pipe: IO[bytes], message: Any) -> None:

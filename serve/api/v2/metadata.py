@@ -88,9 +88,7 @@ def model_metadata(
     )
 
 
-def model_config(
-    detector: LoadedDetector, metadata: ModelMetadata, max_images: int
-) -> dict[str, Any]:
+def model_config(detector: LoadedDetector, metadata: ModelMetadata, max_images: int) -> dict[str, Any]:
     """Return Triton's ModelConfig as JSON; `parameters` holds everything that decides the rows, as text."""
     info = detector.info
     facts = {
@@ -130,10 +128,7 @@ def _sizes(spec: Preprocess) -> list[tuple[int, int]]:
 
 
 def _lengths(shapes: Sequence[tuple[int, ...]]) -> list[int]:
-    return [
-        lengths[0] if len(set(lengths)) == 1 and lengths[0] else -1
-        for lengths in zip(*shapes, strict=True)
-    ]
+    return [lengths[0] if len(set(lengths)) == 1 and lengths[0] else -1 for lengths in zip(*shapes, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,9 +158,7 @@ class Duration:
 class _Counters:
     last_inference_ms: int = 0
     inferences: int = 0
-    durations: dict[str, Duration] = field(
-        default_factory=lambda: {name: Duration() for name in NAMES}
-    )
+    durations: dict[str, Duration] = field(default_factory=lambda: {name: Duration() for name in NAMES})
 
 
 NAMES = ("fail", *(part.name for part in fields(RequestTimes)))

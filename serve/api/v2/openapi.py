@@ -30,9 +30,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         504: "the deadline passed while the request was queued",
     }.items()
 }
-BINARY: dict[str, Any] = {
-    "application/octet-stream": {"schema": {"type": "string", "format": "binary"}}
-}
+BINARY: dict[str, Any] = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 TENSOR_ANSWER: dict[int | str, dict[str, Any]] = {
     200: {"description": "JSON, followed by the outputs requested in binary", "content": BINARY}
 }
@@ -48,9 +46,7 @@ def _path(name: str, text: str, pattern: str) -> dict[str, Any]:
     }
 
 
-MODEL = _path(
-    "model", "name, name:alias or name@version; a bare name selects its alias `production`", REF
-)
+MODEL = _path("model", "name, name:alias or name@version; a bare name selects its alias `production`", REF)
 ALONE = _path("model", "name, without an alias or a version", NAME.pattern)
 VERSION = _path("version", "an exact version", VERSION_NAME.pattern)
 

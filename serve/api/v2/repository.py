@@ -26,15 +26,9 @@ async def index(engine: Engine, serving: Serving, ready_only: bool) -> list[Inde
     for version in sorted(stored | loaded):
         reason = _failure(serving.failures, version) or _NOT_LOADED
         if version in loaded:
-            entries.append(
-                IndexEntry(name=version.name, version=version.version, state="READY", reason="")
-            )
+            entries.append(IndexEntry(name=version.name, version=version.version, state="READY", reason=""))
         elif not ready_only:
-            entries.append(
-                IndexEntry(
-                    name=version.name, version=version.version, state="UNAVAILABLE", reason=reason
-                )
-            )
+            entries.append(IndexEntry(name=version.name, version=version.version, state="UNAVAILABLE", reason=reason))
     return entries
 
 

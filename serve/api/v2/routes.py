@@ -24,13 +24,7 @@ from serve.api.v2.codec import HEADER_LENGTH, infer_response, read_request
 from serve.api.v2.errors import V2Route
 from serve.api.v2.inference import InferTarget
 from serve.api.v2.inference import infer as run_inference
-from serve.api.v2.metadata import (
-    RawOutputs,
-    Statistics,
-    model_config,
-    model_metadata,
-    server_metadata,
-)
+from serve.api.v2.metadata import RawOutputs, Statistics, model_config, model_metadata, server_metadata
 from serve.api.v2.openapi import ERRORS, MODEL, TENSOR_ANSWER, each, json_body, tensor_body
 from serve.inference.admission import Room
 from serve.inference.engine import Engine
@@ -140,18 +134,14 @@ def router(engine: Engine, pools: OtherPools | None = None) -> APIRouter:
     @routes.post("/v2/repository/models/{model}/load", openapi_extra=about_model)
     async def load(request: Request, ref: Ref) -> dict[str, Any]:
         """Load the versions that the aliases refer to, or the parameter `version`, into the replica that answers."""
-        body = await _optional(
-            request, schemas.RepositoryRequest, limits.body_s, engine.admission.repository
-        )
+        body = await _optional(request, schemas.RepositoryRequest, limits.body_s, engine.admission.repository)
         await repository.load(engine, ref, body.parameters)
         return {}
 
     @routes.post("/v2/repository/models/{model}/unload", openapi_extra=about_model)
     async def unload(request: Request, ref: Ref) -> dict[str, Any]:
         """Release versions that no alias refers to from the replica that answers."""
-        body = await _optional(
-            request, schemas.RepositoryRequest, limits.body_s, engine.admission.repository
-        )
+        body = await _optional(request, schemas.RepositoryRequest, limits.body_s, engine.admission.repository)
         await repository.unload(engine, ref, body.parameters)
         return {}
 

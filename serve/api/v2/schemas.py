@@ -193,9 +193,7 @@ def parsed(kind: type[S], text: bytes) -> S:
 def _require_modest(text: bytes) -> None:
     """Raise BadRequest or ImageTooLarge for JSON that would take much more memory or time than a request needs."""
     if len(text) > JSON_MIB << 20:
-        raise ImageTooLarge(
-            f"the JSON is {len(text) / 2**20:.1f} MiB, the limit is {JSON_MIB}: {IN_BINARY}"
-        )
+        raise ImageTooLarge(f"the JSON is {len(text) / 2**20:.1f} MiB, the limit is {JSON_MIB}: {IN_BINARY}")
     objects, lists, values = text.count(b"{"), text.count(b"["), text.count(b",") + 1
     if objects > MAX_OBJECTS or lists > MAX_LISTS:
         raise BadRequest(
@@ -231,8 +229,6 @@ def _null_allowed(properties: dict[str, Any], required: list[str]) -> dict[str, 
     """Allow null for optional properties."""
     null = {"type": "null"}
     return {
-        name: schema
-        if name in required or null in schema.get("anyOf", ())
-        else {"anyOf": [schema, null]}
+        name: schema if name in required or null in schema.get("anyOf", ()) else {"anyOf": [schema, null]}
         for name, schema in properties.items()
     }

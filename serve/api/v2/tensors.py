@@ -85,8 +85,7 @@ def floats(tensor: InputTensor, data: TensorData | None) -> NDArray[np.float32]:
         fits = values.size == count
     if not fits:
         raise BadRequest(
-            f"input '{tensor.name}': shape {tensor.shape} needs {count} numbers of 4 bytes; {sent} "
-            "were sent"
+            f"input '{tensor.name}': shape {tensor.shape} needs {count} numbers of 4 bytes; {sent} were sent"
         )
     if not np.isfinite(values.sum(dtype=np.float64)):
         raise BadRequest(f"input '{tensor.name}' contains NaN or infinity")
@@ -103,8 +102,7 @@ def byte_strings(tensor: InputTensor, data: TensorData | None) -> list[bytes]:
         elements = data if isinstance(data, list) else _from_base64(tensor)
     if len(elements) != count:
         raise BadRequest(
-            f"input '{tensor.name}': shape {tensor.shape} needs {count} elements, {len(elements)} were "
-            "sent"
+            f"input '{tensor.name}': shape {tensor.shape} needs {count} elements, {len(elements)} were sent"
         )
     return elements
 
@@ -131,13 +129,11 @@ def _json_output(name: str, values: NDArray[Any]) -> bytes:
     datatype = datatype_of(name, values.dtype)
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise BadRequest(
-            f"output '{name}' contains NaN or infinity, which JSON cannot represent: request it with "
-            "binary_data"
+            f"output '{name}' contains NaN or infinity, which JSON cannot represent: request it with binary_data"
         )
     flat = values.reshape(-1)
     parts = [  # in parts: all values as Python numbers would take many times their size
-        pydantic_core.to_json(flat[at : at + _PART].tolist())[1:-1]
-        for at in range(0, flat.size, _PART)
+        pydantic_core.to_json(flat[at : at + _PART].tolist())[1:-1] for at in range(0, flat.size, _PART)
     ]
     parts = parts or [b""]
     head = _as_json(OutputTensor(name=name, datatype=datatype, shape=list(values.shape)))
@@ -155,23 +151,17 @@ def datatype_of(name: str, dtype: np.dtype[Any]) -> str:
     for datatype, supported in DATATYPES.items():
         if supported == dtype:
             return datatype
-    raise ModelRefused(
-        f"output '{name}' is {dtype}, which v2 does not support: request another output"
-    )
+    raise ModelRefused(f"output '{name}' is {dtype}, which v2 does not support: request another output")
 
 
 def _numbers(tensor: InputTensor) -> NDArray[np.float32]:
     """Return `data` as float32, flat or nested."""
     if not isinstance(tensor.data, list):
-        raise BadRequest(
-            f"input '{tensor.name}' has neither `data` nor the parameter binary_data_size"
-        )
+        raise BadRequest(f"input '{tensor.name}' has neither `data` nor the parameter binary_data_size")
     try:
         values = np.array(tensor.data, np.float64)  # with a dtype, a long string cannot widen it
     except (ValueError, TypeError, OverflowError):
-        raise BadRequest(
-            f"input '{tensor.name}': `data` must be numbers, flat or nested evenly"
-        ) from None
+        raise BadRequest(f"input '{tensor.name}': `data` must be numbers, flat or nested evenly") from None
     with np.errstate(over="ignore"):  # overflow gives infinity, which is refused later
         return values.astype(np.float32)
 
@@ -189,9 +179,7 @@ def _strings(tensor: InputTensor) -> Sequence[str]:
     """Return `data`, which is flat or has one string per row."""
     rows = tensor.data
     if isinstance(rows, list):
-        flat: list[Any] = [
-            row[0] if isinstance(row, list) and len(row) == 1 else row for row in rows
-        ]
+        flat: list[Any] = [row[0] if isinstance(row, list) and len(row) == 1 else row for row in rows]
         if all(isinstance(text, str) for text in flat):
             return flat
     raise BadRequest(f"input '{tensor.name}': `data` must be a list of base64 strings")

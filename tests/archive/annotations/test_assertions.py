@@ -43,10 +43,7 @@ def untouched(tmp_path_factory: pytest.TempPathFactory) -> Tables:
     ]
     rows = pa.Table.from_pylist(media, schema=MEDIA)
     tables.append("media", rows, "test", lambda _, wanted: wanted)
-    seen = [
-        {"rank": 0, "label": "fox", "score": 0.9, **CORNERS},
-        {"rank": 1, "label": "boar", **OTHER},
-    ]
+    seen = [{"rank": 0, "label": "fox", "score": 0.9, **CORNERS}, {"rank": 1, "label": "boar", **OTHER}]
     put_results(tables, result_rows([A], KEY, detections=seen))
     return tables
 
@@ -169,10 +166,7 @@ def test_two_boxes_of_one_model_or_of_one_moment_are_two_things(tables: Tables) 
     said(tables, kept | at(1) | DRAWN, other | at(2) | DRAWN)
     assert len(standing(tables)) == 2
     said(tables, kept | at(3) | DRAWN)
-    assert [(action, label) for action, label, _ in standing(tables)] == [
-        ("suppress", "boar"),
-        ("keep", "fox"),
-    ]
+    assert [(action, label) for action, label, _ in standing(tables)] == [("suppress", "boar"), ("keep", "fox")]
     moment = {"media_sha256": B} | at(5)
     said(tables, KEEP | moment, KEEP | moment | DRAWN | {"action": "suppress"})
     assert human_assertions(tables, media="b").num_rows == 2
@@ -194,15 +188,9 @@ def test_an_image_is_empty_until_somebody_sees_something(tables: Tables) -> None
 
 def test_a_detection_that_was_looked_at_brings_its_box_and_label(tables: Tables) -> None:
     looked = {"path": "a.jpg", "source_root": "/x", "inference_key": KEY, "rank": 1, **WHO}
-    assert (
-        said(tables, looked | {"action": "keep"}, looked | {"action": "relabel", "label": "pig"})
-        == 2
-    )
+    assert said(tables, looked | {"action": "keep"}, looked | {"action": "relabel", "label": "pig"}) == 2
     rows = sorted(rows_of(tables, "assertions"), key=lambda row: row["action"])
-    assert [(row["label"], row["x1_px"], row["rank"]) for row in rows] == [
-        ("boar", 5.0, 1),
-        ("pig", 5.0, 1),
-    ]
+    assert [(row["label"], row["x1_px"], row["rank"]) for row in rows] == [("boar", 5.0, 1), ("pig", 5.0, 1)]
     assert said(tables, looked | {"action": "keep"} | CORNERS) == 1, "a better box stays"
     assert ("keep", "boar", 1.0) in standing(tables)
 
@@ -210,24 +198,15 @@ def test_a_detection_that_was_looked_at_brings_its_box_and_label(tables: Tables)
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (
-            {"action": "delete"},
-            "row 1: action 'delete': Input should be 'keep', 'relabel', 'suppress', 'add'",
-        ),
+        ({"action": "delete"}, "row 1: action 'delete': Input should be 'keep', 'relabel', 'suppress', 'add'"),
         ({"action": "add", "label": None}, "add needs the correct label"),
         ({"action": "add", "rank": 0, "inference_key": KEY}, "add needs the box of an animal"),
         ({"media_sha256": "a"}, "row 1: media_sha256 'a': not 64 hex digits"),
         ({"media_sha256": "c" * 64}, "row 1: image cccc"),
         ({"path": "a.jpg"}, "name the image either by media_sha256 or by path"),
         ({"media_sha256": None, "path": "none.jpg"}, "image none.jpg is not in the catalogue"),
-        (
-            {"media_sha256": None, "path": "a.jpg"},
-            "several images have the path a.jpg: add source_root",
-        ),
-        (
-            {"media_sha256": None, "path": "a.jpg", "source_root": "/z"},
-            "image a.jpg is not in the catalogue",
-        ),
+        ({"media_sha256": None, "path": "a.jpg"}, "several images have the path a.jpg: add source_root"),
+        ({"media_sha256": None, "path": "a.jpg", "source_root": "/z"}, "image a.jpg is not in the catalogue"),
         ({"x1_px": None}, "a box needs all of x1_px"),
         ({"x1_px": 11.0}, "a box needs x1_px < x2_px"),
         ({"x1_px": "left"}, "x1_px 'left': Input should be a valid number"),
@@ -239,22 +218,13 @@ def test_a_detection_that_was_looked_at_brings_its_box_and_label(tables: Tables)
         (dict.fromkeys(CORNERS), "keep needs a box, or inference_key and rank"),
         (dict.fromkeys(CORNERS) | {"action": "suppress"}, "remove the label"),
         ({"rank": 0}, "inference_key and rank must be given together"),
-        (
-            {"rank": 2, "inference_key": KEY},
-            "the image has no detection 2 under inference key kkk",
-        ),
-        (
-            {"rank": 0, "inference_key": "other"},
-            "the image has no detection 0 under inference key other",
-        ),
+        ({"rank": 2, "inference_key": KEY}, "the image has no detection 2 under inference key kkk"),
+        ({"rank": 0, "inference_key": "other"}, "the image has no detection 0 under inference key other"),
         ({"asserted_at": "2026-05-14T12:00:00"}, "add the offset from UTC"),
         ({"asserted_at": "1778760000"}, "asserted_at '1778760000': Invalid isoformat"),
         ({"asserted_at": 1778760000}, "asserted_at 1778760000: Invalid isoformat"),
         ({"actor": None}, "actor: missing; add the column, or give --by"),
-        (
-            {"confidence": 1},
-            "unknown column 'confidence'; nothing was added\ncolumns: action, media_sha256, path",
-        ),
+        ({"confidence": 1}, "unknown column 'confidence'; nothing was added\ncolumns: action, media_sha256, path"),
     ],
 )
 def test_a_wrong_row_is_named(change: dict[str, Any], message: str, tables: Tables) -> None:
@@ -293,9 +263,7 @@ def test_a_box_at_the_edge_may_be_rounded(tables: Tables) -> None:
         ("a.json", b"[" * 100_000, "cannot read"),
     ],
 )
-def test_what_is_no_such_file_is_refused(
-    name: str, text: bytes, message: str, tables: Tables, tmp_path: Path
-) -> None:
+def test_what_is_no_such_file_is_refused(name: str, text: bytes, message: str, tables: Tables, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(text)
     with pytest.raises(BadRequest, match=message):
         read_assertions(tables, tmp_path / name)
@@ -311,18 +279,14 @@ def test_every_kind_of_file_says_the_same(tables: Tables, tmp_path: Path) -> Non
     (tmp_path / "a.csv").write_text("\ufeff" + "\n".join(lines) + "\n")
     (tmp_path / "a.json").write_text(json.dumps(rows))
     (tmp_path / "a.jsonl").write_text("\n\n".join(json.dumps(row) for row in rows))
-    read = [
-        read_assertions(tables, tmp_path / f"a.{kind}").rows for kind in ("csv", "json", "jsonl")
-    ]
+    read = [read_assertions(tables, tmp_path / f"a.{kind}").rows for kind in ("csv", "json", "jsonl")]
     assert read[0].equals(read[1])
     assert read[1].equals(read[2])
     assert [append(tables, one) for one in read] == [2, 0, 0]
 
 
 @pytest.mark.parametrize("separator", [";", "\t", ","])
-def test_decimal_commas_are_read_unless_commas_separate_columns(
-    tables: Tables, tmp_path: Path, separator: str
-) -> None:
+def test_decimal_commas_are_read_unless_commas_separate_columns(tables: Tables, tmp_path: Path, separator: str) -> None:
     row = {name: str(value) for name, value in KEEP.items()} | {"x1_px": '"1,5"'}
     file = tmp_path / "a.csv"
     file.write_text("\n".join(map(separator.join, (row, row.values()))))
@@ -338,9 +302,7 @@ LINE_ENDS = ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e"]
 
 @pytest.mark.parametrize("end", LINE_ENDS)
 @pytest.mark.parametrize("line", ["\n", "\r\n", "\r"])
-def test_only_csv_s_own_line_ends_begin_a_row(
-    tables: Tables, tmp_path: Path, end: str, line: str
-) -> None:
+def test_only_csv_s_own_line_ends_begin_a_row(tables: Tables, tmp_path: Path, end: str, line: str) -> None:
     """Unquoted fields may contain a Unicode line end; the error of a later row has the correct number."""
     row = {name: str(value) for name, value in KEEP.items()} | {"reason": f"seen{end}twice"}
     rows = [",".join(row), ",".join(row.values()), ",".join((row | {"action": "eat"}).values())]
@@ -350,10 +312,7 @@ def test_only_csv_s_own_line_ends_begin_a_row(
     file.write_bytes(line.join(rows).encode())
     with pytest.raises(BadRequest) as refused:
         read_assertions(tables, file)
-    assert [words.split(":")[0] for words in str(refused.value).split("\n")[1:3]] == [
-        "row 2",
-        "columns",
-    ]
+    assert [words.split(":")[0] for words in str(refused.value).split("\n")[1:3]] == ["row 2", "columns"]
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r", *LINE_ENDS])
@@ -365,9 +324,7 @@ def test_a_quoted_field_keeps_every_line_end(tables: Tables, tmp_path: Path, end
     assert read["reason"].to_pylist() == [f"seen{end}twice"]
 
 
-def test_rows_that_do_not_say_who_and_when_take_what_is_given(
-    tables: Tables, tmp_path: Path
-) -> None:
+def test_rows_that_do_not_say_who_and_when_take_what_is_given(tables: Tables, tmp_path: Path) -> None:
     row = {name: value for name, value in KEEP.items() if name not in WHO}
     (tmp_path / "a.json").write_text(json.dumps([row, KEEP]))
     read = read_assertions(tables, tmp_path / "a.json", "lee", "2026-05-15T12:00:00Z").rows
@@ -487,12 +444,8 @@ def test_a_withdrawn_statement_that_the_image_is_empty_brings_all_back(tables: T
 
 
 @pytest.mark.parametrize("later", [False, True], ids=["all old", "old and new"])
-def test_a_table_without_the_newer_columns_is_read_and_extended(
-    tables: Tables, later: bool
-) -> None:
-    older = pa.schema(
-        [f for f in ASSERTIONS if f.name not in ("batch_id", "withdraws", "group_id")]
-    )
+def test_a_table_without_the_newer_columns_is_read_and_extended(tables: Tables, later: bool) -> None:
+    older = pa.schema([f for f in ASSERTIONS if f.name not in ("batch_id", "withdraws", "group_id")])
     row = {"layer_id": HUMAN, "method": HUMAN, **KEEP, "asserted_at": NOON}
     row["assertion_id"] = assertion_id(dict.fromkeys(ASSERTIONS.names) | row)
     write_deltalake(f"{tables.url}/assertions", pa.Table.from_pylist([row], schema=older))

@@ -26,9 +26,7 @@ def key_of(number: int) -> str:
 
 def keep(image: str, label: str, left: float = 1.0) -> BatchStatement:
     corners = {"x1_px": left, "y1_px": 1.0, "x2_px": left + 2, "y2_px": 9.0}
-    return BatchStatement.model_validate(
-        {"action": "keep", "media_sha256": image, "label": label} | corners
-    )
+    return BatchStatement.model_validate({"action": "keep", "media_sha256": image, "label": label} | corners)
 
 
 @pytest.fixture(scope="module")

@@ -16,14 +16,7 @@ import pytest
 import archive.annotations.batches
 import archive.retention
 from archive.annotations.assertions import human_assertions
-from archive.annotations.batches import (
-    Action,
-    Batch,
-    BatchStatement,
-    Recorded,
-    record_all,
-    selected_rows,
-)
+from archive.annotations.batches import Action, Batch, BatchStatement, Recorded, record_all, selected_rows
 from archive.delta.tables import Tables
 from archive.views.query import query
 from model_store.errors import BadRequest, Conflict, TableConflict
@@ -62,9 +55,7 @@ def tables(untouched: Tables, tmp_path: Path) -> Tables:
     return Tables(str(shutil.copytree(untouched.url, tmp_path / "tables")))
 
 
-def drawn(
-    action: str, corners: tuple[float, ...], label: str = "fox", **more: Any
-) -> BatchStatement:
+def drawn(action: str, corners: tuple[float, ...], label: str = "fox", **more: Any) -> BatchStatement:
     row = {"action": action, "media_sha256": A, "label": label, **box(corners)}
     return BatchStatement.model_validate(row | more)
 
@@ -87,9 +78,7 @@ def shown(tables: Tables, image: str = A) -> list[tuple[Any, ...]]:
 
 def test_a_statement_of_a_batch_is_a_row(tables: Tables) -> None:
     before = datetime.now(UTC)
-    assert record(tables, key_of(1), [named(reason="tail")], "kim") == Recorded(
-        batch_id=key_of(1), added=1
-    )
+    assert record(tables, key_of(1), [named(reason="tail")], "kim") == Recorded(batch_id=key_of(1), added=1)
     (row,) = rows_of(tables, "assertions")
     assert before <= row.pop("asserted_at") <= datetime.now(UTC)
     assert len(row.pop("assertion_id")) == 64
@@ -176,9 +165,7 @@ def test_one_batch_moves_a_box(tables: Tables) -> None:
     record(tables, key_of(1), [named("suppress"), drawn("add", MOVED)], "kim")
     assert shown(tables) == [("fox", 2.0, "human"), ("boar", 20.0, None)]
     again = (3.0, 2.0, 16.0, 14.0)
-    record(
-        tables, key_of(2), [named("suppress"), drawn("suppress", MOVED), drawn("add", again)], "kim"
-    )
+    record(tables, key_of(2), [named("suppress"), drawn("suppress", MOVED), drawn("add", again)], "kim")
     assert shown(tables) == [("fox", 3.0, "human"), ("boar", 20.0, None)]
     withdraw(tables, key_of(3), key_of(2), "kim")
     assert shown(tables) == [("fox", 2.0, "human"), ("boar", 20.0, None)]
@@ -289,9 +276,7 @@ def record_selection(
     return recorded(tables, Batch(batch_id, actor, selected=rows))
 
 
-def test_a_large_selection_has_the_same_rows(
-    tables: Tables, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_large_selection_has_the_same_rows(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
     def rows() -> list[Row]:
         selected = selected_rows(tables, digests(A, EMPTY), "keep", None, "production")
         return sorted(selected.to_pylist(), key=str)
@@ -303,12 +288,7 @@ def test_a_large_selection_has_the_same_rows(
 
 
 def test_a_selection_confirms_what_is_shown(tables: Tables) -> None:
-    record(
-        tables,
-        key_of(1),
-        [named("relabel", label="dog"), drawn("add", (1.0, 18.0, 9.0, 26.0))],
-        "lee",
-    )
+    record(tables, key_of(1), [named("relabel", label="dog"), drawn("add", (1.0, 18.0, 9.0, 26.0))], "lee")
     answer = record_selection(tables, key_of(2), digests(A), "keep", None, "kim")
     assert answer == Recorded(batch_id=key_of(2), added=1), "the others are decided by people"
     assert (A, "keep", "boar", 20.0, "kim") in standing(tables)
@@ -394,11 +374,7 @@ def random_statements(chance: random.Random) -> list[BatchStatement]:
         lambda: [named("relabel", rank, image, label=label) for rank in (0, 1)],
         lambda: [empty(image)],
         lambda: [drawn(chance.choice(("keep", "add", "suppress")), MOVED, label, **of_image)],
-        lambda: [
-            named("suppress", 0, image),
-            drawn("add", MOVED, label, **of_image),
-            empty(A if image == B else B),
-        ],
+        lambda: [named("suppress", 0, image), drawn("add", MOVED, label, **of_image), empty(A if image == B else B)],
         lambda: [named("keep", 1, A), named("keep", 1, B)],
     ]
     return chance.choice(choices)()

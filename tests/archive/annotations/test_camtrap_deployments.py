@@ -61,33 +61,15 @@ def test_the_last_image_is_in_its_deployment(tables: Tables, tmp_path: Path) -> 
     assert add_file(tables, path, "ana")[1] == 0
     found = query(tables, "select deployment_id from image_deployments order by media_sha256")
     assert found["deployment_id"].to_pylist() == ["00a2c20d", "second"], "the card was changed"
-    assert [one["until_local"] for one in current(tables).values()] == [
-        "2020-07-01T11:41:41",
-        "2020-08-01T00:00:01",
-    ]
+    assert [one["until_local"] for one in current(tables).values()] == ["2020-07-01T11:41:41", "2020-08-01T00:00:01"]
 
 
 @pytest.mark.parametrize(
     ("start", "end", "zone", "expected"),
     [
-        (
-            "2021-03-27T21:38:18+01:00",
-            "2021-04-18T22:25:00+02:00",
-            None,
-            ("21:38:18", "21:25:01", "+01:00"),
-        ),
-        (
-            "2021-03-27T20:38:18Z",
-            "2021-04-18T20:25:00Z",
-            "Europe/Berlin",
-            ("21:38:18", "21:25:01", "+01:00"),
-        ),
-        (
-            "2021-03-27T20:38:18Z",
-            "2021-04-18T20:25:00Z",
-            "-09:30",
-            ("11:08:18", "10:55:01", "-09:30"),
-        ),
+        ("2021-03-27T21:38:18+01:00", "2021-04-18T22:25:00+02:00", None, ("21:38:18", "21:25:01", "+01:00")),
+        ("2021-03-27T20:38:18Z", "2021-04-18T20:25:00Z", "Europe/Berlin", ("21:38:18", "21:25:01", "+01:00")),
+        ("2021-03-27T20:38:18Z", "2021-04-18T20:25:00Z", "-09:30", ("11:08:18", "10:55:01", "-09:30")),
         ("2021-03-27T20:38:18Z", "2021-04-18T20:25:00Z", "UTC", ("20:38:18", "20:25:01", "+00:00")),
     ],
 )
@@ -101,11 +83,7 @@ def test_a_clock_keeps_its_offset_at_the_start(
 @pytest.mark.parametrize(
     ("text", "zone", "message"),
     [
-        (
-            row("2021-03-27T20:38:18Z"),
-            None,
-            "row 1: deploymentStart 2021-.*Z is in UTC: .* --time-",
-        ),
+        (row("2021-03-27T20:38:18Z"), None, "row 1: deploymentStart 2021-.*Z is in UTC: .* --time-"),
         (row("2021-03-27T20:38:18"), None, "is not a time with an offset from UTC"),
         (row(end="noon"), None, "row 1: deploymentEnd 'noon' is not a time"),
         (row(), "Mars/Olympus", "row 1: unknown time zone 'Mars/Olympus'"),

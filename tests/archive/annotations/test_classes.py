@@ -11,13 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from archive.annotations.classes import (
-    Classified,
-    classifiers,
-    only_classifier,
-    read_classes,
-    write_classes,
-)
+from archive.annotations.classes import Classified, classifiers, only_classifier, read_classes, write_classes
 from archive.delta.tables import Tables
 from archive.schemas import CLASSIFICATIONS
 from model_store.errors import BadRequest, StorageUnreachable

@@ -106,9 +106,7 @@ def counts(read: Read) -> tuple[int, int, list[str]]:
     return read.unchanged, read.repeated, sorted(read.rows["action"].to_pylist())
 
 
-def test_a_changed_label_is_a_relabel_and_a_cleared_one_is_nothing(
-    tables: Tables, table: list[Row]
-) -> None:
+def test_a_changed_label_is_a_relabel_and_a_cleared_one_is_nothing(tables: Tables, table: list[Row]) -> None:
     file = written(tables, labelled(table, "badger", "boar", ""))
     read = read_assertions(tables, file, "Ana")
     assert counts(read) == (1, 0, ["relabel", "suppress"])
@@ -140,9 +138,7 @@ def reordered(tables: Tables, rows: list[Row]) -> Path:
 def tabs(tables: Tables, rows: list[Row]) -> Path:
     """Write rows separated by tabs, with fractional ranks and reformatted times."""
     odd = {"captured_at_local": "14.05.2026 9:30"}
-    return written(
-        tables, [row | odd | {"rank": row["rank"] + ".0"} for row in rows], delimiter="\t"
-    )
+    return written(tables, [row | odd | {"rank": row["rank"] + ".0"} for row in rows], delimiter="\t")
 
 
 def parquet(tables: Tables, rows: list[Row]) -> Path:
@@ -158,9 +154,7 @@ def parquet(tables: Tables, rows: list[Row]) -> Path:
 
 def without_what_it_was(tables: Tables, rows: list[Row]) -> Path:
     """Rows from `resight sql`: the label is compared with the current one."""
-    return written(
-        tables, [{k: v for k, v in row.items() if k != "exported_label"} for row in rows]
-    )
+    return written(tables, [{k: v for k, v in row.items() if k != "exported_label"} for row in rows])
 
 
 @pytest.mark.parametrize("save", [semicolons, reordered, tabs, parquet, without_what_it_was])
@@ -176,9 +170,7 @@ def test_a_table_is_read_as_it_was_saved(
     assert add(tables, file) == 0
 
 
-def test_rows_that_were_not_edited_leave_what_others_said_meanwhile(
-    tables: Tables, table: list[Row]
-) -> None:
+def test_rows_that_were_not_edited_leave_what_others_said_meanwhile(tables: Tables, table: list[Row]) -> None:
     """Importing an old file again does not revert later corrections."""
     ana = written(tables, labelled(table, "badger", "boar", "fox"), "ana.csv")
     ben = written(tables, labelled(table, "fox", "wild boar", "fox"), "ben.csv")
@@ -188,15 +180,11 @@ def test_rows_that_were_not_edited_leave_what_others_said_meanwhile(
     assert add(tables, ana) == 0
     assert shown(tables) == ["dog!", "wild boar!", "fox"]
     back = labelled(exported(tables), "badger", "wild boar", "fox")
-    assert add(tables, written(tables, back, "back.csv")) == 1, (
-        "Ana may come back to her first word"
-    )
+    assert add(tables, written(tables, back, "back.csv")) == 1, "Ana may come back to her first word"
     assert shown(tables)[0] == "badger!"
 
 
-def test_corrections_of_what_another_model_saw_hold_for_what_covers_its_boxes(
-    tables: Tables, table: list[Row]
-) -> None:
+def test_corrections_of_what_another_model_saw_hold_for_what_covers_its_boxes(tables: Tables, table: list[Row]) -> None:
     file = written(tables, labelled(table, "badger", "boar", ""))
     show(tables, NEXT)
     read = read_assertions(tables, file, "Ana")
@@ -258,9 +246,7 @@ def test_a_table_with_a_damaged_row_is_refused_as_a_whole(
 
 @pytest.mark.parametrize("at", [0, 1])
 @pytest.mark.parametrize("suffix", [".json", ".jsonl"])
-def test_a_row_that_is_not_an_object_is_named(
-    tables: Tables, table: list[Row], suffix: str, at: int
-) -> None:
+def test_a_row_that_is_not_an_object_is_named(tables: Tables, table: list[Row], suffix: str, at: int) -> None:
     rows: list[Any] = list(table)
     rows.insert(at, 5)
     file = Path(tables.url).parent / f"corrected{suffix}"
@@ -273,9 +259,7 @@ def test_a_row_that_is_not_an_object_is_named(
 def test_what_lacks_is_named_once(tables: Tables, table: list[Row]) -> None:
     rows = table
     few = [{name: row[name] for name in ("media_sha256", "label")} for row in rows]
-    with pytest.raises(
-        BadRequest, match=r"missing column 'inference_key', 'rank'; nothing was added\ncolumns: "
-    ):
+    with pytest.raises(BadRequest, match=r"missing column 'inference_key', 'rank'; nothing was added\ncolumns: "):
         add(tables, written(tables, few))
     with pytest.raises(BadRequest, match='--by "Ana"'):
         read_assertions(tables, written(tables, rows))

@@ -61,9 +61,7 @@ def test_what_spreadsheets_write_is_read(tmp_path: Path, text: str) -> None:
 
 def test_fields_that_are_left_empty_are_not_guessed(tmp_path: Path) -> None:
     path = file(tmp_path, f"{HEADER}\nnorth,Oak hill,,,2026-05-01,,,,\n")
-    assert fields(path) == [
-        {"camera_id": "north", "location": "Oak hill", "from_local": "2026-05-01T00:00:00"}
-    ]
+    assert fields(path) == [{"camera_id": "north", "location": "Oak hill", "from_local": "2026-05-01T00:00:00"}]
 
 
 def test_every_wrong_row_is_named_and_none_is_added(tables: Tables, tmp_path: Path) -> None:
@@ -75,10 +73,7 @@ def test_every_wrong_row_is_named_and_none_is_added(tables: Tables, tmp_path: Pa
     assert lines[0] == f"{path}: nothing was added"
     assert lines[1].startswith("row 1: latitude: ")
     assert lines[2].startswith("row 3: location: ")
-    assert all(
-        word in lines[2]
-        for word in ("from_local: invalid time 'noon'", "time_zone: ", "clock_offset_s: ")
-    )
+    assert all(word in lines[2] for word in ("from_local: invalid time 'noon'", "time_zone: ", "clock_offset_s: "))
     assert tables.existing("deployments") is None
 
 
@@ -89,28 +84,18 @@ def test_every_wrong_row_is_named_and_none_is_added(tables: Tables, tmp_path: Pa
         ("", "it has no rows"),
         ("camera,place,from\nnorth,Oak hill,2026-05-01", "place: unknown field"),
         (f"{HEADER}\n{NORTH},more", "row 1: it has more fields than the header"),
-        (
-            f"{HEADER}\n{NORTH}\n{NORTH.replace('Oak', 'Elm')}",
-            "row 2: row 1 is about the same deployment",
-        ),
-        (
-            f"{HEADER}\n{NORTH}\n{NORTH.replace('01T09', '02T09')}",
-            "row 2: camera 'north' from .* overlaps row 1",
-        ),
+        (f"{HEADER}\n{NORTH}\n{NORTH.replace('Oak', 'Elm')}", "row 2: row 1 is about the same deployment"),
+        (f"{HEADER}\n{NORTH}\n{NORTH.replace('01T09', '02T09')}", "row 2: camera 'north' from .* overlaps row 1"),
         (f"{HEADER}\nn\xe4rd,x,,,2026-05-01,,,,".encode("latin-1"), "not UTF-8"),
     ],
 )
-def test_what_is_no_such_file_is_refused(
-    tables: Tables, tmp_path: Path, text: str | bytes, message: str
-) -> None:
+def test_what_is_no_such_file_is_refused(tables: Tables, tmp_path: Path, text: str | bytes, message: str) -> None:
     with pytest.raises((BadRequest, Conflict), match=message):
         add_file(tables, file(tmp_path, text), "ana")
     assert tables.existing("deployments") is None or rows_of(tables, "deployments") == []
 
 
-def test_the_same_file_again_adds_nothing_and_a_correction_one_row(
-    tables: Tables, tmp_path: Path
-) -> None:
+def test_the_same_file_again_adds_nothing_and_a_correction_one_row(tables: Tables, tmp_path: Path) -> None:
     path = file(tmp_path, f"{HEADER}\n{NORTH}\n{NORTH.replace('north', 'south')}")
     ids, added = add_file(tables, path, "ana")
     assert (len(set(ids)), added) == (2, 2)

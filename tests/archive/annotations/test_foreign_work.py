@@ -62,9 +62,7 @@ def shown(tables: Tables) -> list[tuple[Any, ...]]:
     return [tuple(row.values()) for row in rows.to_pylist()]
 
 
-def test_a_box_names_the_detection_that_it_covers_or_adds_an_animal(
-    filled: Tables, file: Path
-) -> None:
+def test_a_box_names_the_detection_that_it_covers_or_adds_an_animal(filled: Tables, file: Path) -> None:
     works = [Work(1, "a", "wolf", parts(FOX)), Work(2, "a", "lynx", LYNX, (400, 300))]
     read = add(filled, file, *works)
     assert (len(read.rows), read.left_out) == (2, {})
@@ -100,9 +98,7 @@ def test_reading_a_file_again_adds_nothing(filled: Tables, file: Path) -> None:
     assert len(add(filled, file, *works).rows) == 4
 
 
-def test_a_label_of_an_image_is_added_once_whatever_its_detections_are_now(
-    filled: Tables, file: Path
-) -> None:
+def test_a_label_of_an_image_is_added_once_whatever_its_detections_are_now(filled: Tables, file: Path) -> None:
     make_boars(filled, file)
     add(filled, file, Work(1, "b", "wolf"))
     own = file.with_name("own.json")
@@ -110,10 +106,7 @@ def test_a_label_of_an_image_is_added_once_whatever_its_detections_are_now(
     add(filled, own, *(Work(n, "b", "dog", parts(c)) for n, c in enumerate((FOX, BOAR))), by="ana")
     again = add(filled, file, Work(1, "b", "wolf"), by="lee")
     assert (len(again.rows), again.repeated) == (0, 2)
-    put_results(
-        filled,
-        result_rows([B], "n" * 64, detections=[DOG], width_px=40, height_px=30),
-    )
+    put_results(filled, result_rows([B], "n" * 64, detections=[DOG], width_px=40, height_px=30))
     view = Views(filled.url).current()
     assert view
     Views(filled.url).publish(view.model_copy(update={"inference_key": "n" * 64}), after=1)
@@ -146,9 +139,7 @@ def test_tools_may_put_folders_before_a_path_but_a_name_alone_needs_a_root(
 
 
 @pytest.mark.parametrize(("root", "found"), [("/x", 1), ("/x/", 1), ("/x/e", 0), (None, 1)])
-def test_the_root_is_an_archive_or_a_folder_of_one(
-    filled: Tables, file: Path, root: str | None, found: int
-) -> None:
+def test_the_root_is_an_archive_or_a_folder_of_one(filled: Tables, file: Path, root: str | None, found: int) -> None:
     works = [Work(1, "e", None)]
     if found:
         assert len(read_work(filled, file, works, root, "kim").rows) == found
@@ -163,14 +154,8 @@ def test_the_root_is_an_archive_or_a_folder_of_one(
         ([Work(2, "north/b2", None)], "it is not in the catalogue"),
         ([Work(2, "b", "wolf")], "'wolf' has no box, and the view shows boar, fox: draw boxes"),
         ([Work(2, "e", "fox")], "'fox' has no box, and the view shows no detection: draw one"),
-        (
-            [Work(2, "b", "fox", LYNX, (300, 400))],
-            "as 300 x 400 px, but it is displayed as 40 x 30",
-        ),
-        (
-            [Work(2, "b", "fox"), Work(3, "b", "wolf")],
-            "several labels without a box: 'fox', 'wolf'",
-        ),
+        ([Work(2, "b", "fox", LYNX, (300, 400))], "as 300 x 400 px, but it is displayed as 40 x 30"),
+        ([Work(2, "b", "fox"), Work(3, "b", "wolf")], "several labels without a box: 'fox', 'wolf'"),
         ([Work(2, "b", "fox", LYNX), Work(3, "b", None)], "calls it empty, but has boxes of it"),
     ],
 )
@@ -187,22 +172,10 @@ def test_other_images_are_added_and_these_are_left_out_with_the_reason(
     ("works", "more", "words"),
     [
         ([], {}, "it has no work of a person"),
-        (
-            [Work(1, "other/archive.jpg", None)],
-            {},
-            "no image of it is in the catalogue, such as other",
-        ),
+        ([Work(1, "other/archive.jpg", None)], {}, "no image of it is in the catalogue, such as other"),
         ([Work(1, "a", None)], {"root": "/y"}, "no image of it is in the catalogue"),
-        (
-            [Work(1, "a", None), Work(7, "b", "x", (0.5, 0.5, 1.5, 1))],
-            {},
-            "row 7: the box lies outside",
-        ),
-        (
-            [Work(1, "a", None), Work(7, "b", "x", (0.5, 0.5, 0.5, 1))],
-            {},
-            "row 7: a box needs x1_px",
-        ),
+        ([Work(1, "a", None), Work(7, "b", "x", (0.5, 0.5, 1.5, 1))], {}, "row 7: the box lies outside"),
+        ([Work(1, "a", None), Work(7, "b", "x", (0.5, 0.5, 0.5, 1))], {}, "row 7: a box needs x1_px"),
         ([Work(7, "a", None)], {"by": None}, "row 7: actor: missing; add the column, or give --by"),
         ([Work(7, "a", None, asserted_at="noon")], {}, "row 7: asserted_at 'noon'"),
     ],
@@ -216,9 +189,6 @@ def test_an_invalid_file_adds_nothing(
 
 
 def test_the_author_and_the_time_of_the_file_come_first(filled: Tables, file: Path) -> None:
-    works = [
-        Work(1, "a", None, actor="ana", asserted_at="2026-05-01T00:00:00Z"),
-        Work(2, "b", None),
-    ]
+    works = [Work(1, "a", None, actor="ana", asserted_at="2026-05-01T00:00:00Z"), Work(2, "b", None)]
     rows = add(filled, file, *works, at="2026-06-01T00:00:00Z").rows.to_pylist()
     assert [(r["actor"], r["asserted_at"].month) for r in rows] == [("ana", 5), ("kim", 6)]

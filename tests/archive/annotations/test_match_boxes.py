@@ -41,20 +41,15 @@ def heard(world: World, place: str = ":memory:") -> tuple[list[Heard], list[str]
 
 def expected(world: World) -> tuple[list[Heard], list[str]]:
     said: dict[oracle.Target, Row] = {}
-    empty = {
-        row["media_sha256"]: row
-        for row in oracle.standing(world.human)
-        if oracle.box_of(row) is None
-    }
+    empty = {row["media_sha256"]: row for row in oracle.standing(world.human) if oracle.box_of(row) is None}
     attached = oracle.attached(world)
     for target in world.detections:
         row = attached.get(target) or empty.get(target[0])
         if row:
             said[target] = row
-    return sorted(
-        (*target, row["action"], row.get("label"), row["assertion_id"])
-        for target, row in said.items()
-    ), [one for one, _ in oracle.orphaned(world)]
+    return sorted((*target, row["action"], row.get("label"), row["assertion_id"]) for target, row in said.items()), [
+        one for one, _ in oracle.orphaned(world)
+    ]
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -91,9 +86,7 @@ def test_the_detection_that_is_named_comes_before_the_one_that_is_covered() -> N
 
 
 def test_an_empty_image_and_a_box_of_it_are_said_once() -> None:
-    world = World(
-        KEY, {}, {KEY: {sha(1): [Seen("deer", 0.9, BOX), Seen("fox", 0.5, FAR)]}, OTHER: {}}
-    )
+    world = World(KEY, {}, {KEY: {sha(1): [Seen("deer", 0.9, BOX), Seen("fox", 0.5, FAR)]}, OTHER: {}})
     empty, box = person("suppress", sha(1)), person("suppress", sha(1), BOX, hour=1)
     world.human = [empty, box]
     ids = {(image, rank): said for image, rank, _, _, said in heard(world)[0]}

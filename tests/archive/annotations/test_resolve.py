@@ -17,18 +17,7 @@ from archive.views.query import connect
 from archive.views.views import Views
 from tests.archive import resolve_oracle as oracle
 from tests.archive.resolve_oracle import Corners, File, Row, Seen, World
-from tests.archive.resolve_worlds import (
-    KEY,
-    OTHER,
-    Memory,
-    as_tables,
-    layer_says,
-    person,
-    sha,
-    view_of,
-    worlds,
-    write,
-)
+from tests.archive.resolve_worlds import KEY, OTHER, Memory, as_tables, layer_says, person, sha, view_of, worlds, write
 from tests.fixtures_local import rows_of
 
 ONE = (
@@ -41,10 +30,7 @@ RELATIONS: dict[str, tuple[str, Callable[[World], list[Any]]]] = {
     "orphaned": ("assertion_id, other_boxes", oracle.orphaned),
     "results": ("media_sha256, status", oracle.statuses),
     "events": ("event_id, n_images, max_n, camera_id, start_local, end_local", oracle.events),
-    "occurrences": (
-        "occurrence_id, n_detections, label, score, camera_id, start_local, end_local",
-        oracle.occurrences,
-    ),
+    "occurrences": ("occurrence_id, n_detections, label, score, camera_id, start_local, end_local", oracle.occurrences),
 }
 A, B, OFF = "a" * 64, "b" * 64, "c" * 64
 BOX: Corners = (100.0, 100.0, 112.0, 112.0)
@@ -57,9 +43,7 @@ def relation(sql: duckdb.DuckDBPyConnection, name: str) -> list[tuple[Any, ...]]
     return [(event_id, n, most or {}, *more) for event_id, n, most, *more in rows]
 
 
-def connected(
-    world: World, patch: pytest.MonkeyPatch, statement: str = "", **view: Any
-) -> duckdb.DuckDBPyConnection:
+def connected(world: World, patch: pytest.MonkeyPatch, statement: str = "", **view: Any) -> duckdb.DuckDBPyConnection:
     for module in (archive.views.query, archive.annotations.layers):
         patch.setattr(module, "dataset", Memory.of)
     tables: Any = Memory("/nowhere/tables", as_tables(world))
@@ -95,9 +79,7 @@ def ask(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[tuple[Any, ...]]]
         statement = f"select {columns} from {of} order by all"
         with connected(world, monkeypatch, statement, **view) as sql:
             rows = sql.sql(statement).fetchall()
-        return [
-            tuple(round(one, 4) if isinstance(one, float) else one for one in row) for row in rows
-        ]
+        return [tuple(round(one, 4) if isinstance(one, float) else one for one in row) for row in rows]
 
     return run
 
@@ -105,9 +87,7 @@ def ask(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[tuple[Any, ...]]]
 Ask = Callable[..., list[tuple[Any, ...]]]
 
 
-def test_a_view_without_layers_and_people_is_the_models_word_exactly(
-    world: World, tmp_path: Path
-) -> None:
+def test_a_view_without_layers_and_people_is_the_models_word_exactly(world: World, tmp_path: Path) -> None:
     """Compare scores, corners and labels with the Delta table; disabled layers have no effect."""
     world.machine = [layer_says(A, "suppress", sha(1), 0)]
     world.results[OTHER] = {sha(1): [Seen("cow", 0.3, (0.1, 0.2, 7.7, 9.9))]}
@@ -124,16 +104,12 @@ def test_a_view_without_layers_and_people_is_the_models_word_exactly(
         with connect(tables, view_of(world, inference_key=key, layers=())) as sql:
             told = f"select media_sha256, {', '.join(names)} from detections order by all"
             assert sql.sql(told).fetchall() == stored
-            plain = (
-                "select distinct said_by, label = model_label, score = model_score from detections"
-            )
+            plain = "select distinct said_by, label = model_label, score = model_score from detections"
             assert sql.sql(plain).fetchall() == [(None, True, True)]
             assert relation(sql, "hidden") == []
 
 
-def test_a_layer_that_is_switched_off_and_on_gives_every_row_back(
-    world: World, tmp_path: Path
-) -> None:
+def test_a_layer_that_is_switched_off_and_on_gives_every_row_back(world: World, tmp_path: Path) -> None:
     """Compare all columns in tables on disk, through publications and a rollback."""
     world.machine = [
         layer_says(A, "suppress", sha(1), 1),
@@ -159,9 +135,7 @@ def test_a_layer_that_is_switched_off_and_on_gives_every_row_back(
     assert len(rows_of(tables, "assertions")) == 3, "nothing was taken from the table"
 
 
-def test_the_later_layer_holds_and_each_of_label_and_score_by_itself(
-    world: World, ask: Ask
-) -> None:
+def test_the_later_layer_holds_and_each_of_label_and_score_by_itself(world: World, ask: Ask) -> None:
     world.machine = [
         layer_says(A, "relabel", sha(1), 0, label="cervid", score=0.75, hour=9),
         layer_says(B, "relabel", sha(1), 0, label="moose"),
@@ -196,10 +170,7 @@ def test_what_was_withdrawn_shows_again_until_it_is_said_again(world: World, ask
 
 def test_hidden_names_the_layer_that_hides(world: World, ask: Ask) -> None:
     """Layers above it, made while it was off, may also set the label."""
-    world.machine = [
-        layer_says(A, "suppress", sha(1), 0),
-        layer_says(B, "relabel", sha(1), 0, label="moose"),
-    ]
+    world.machine = [layer_says(A, "suppress", sha(1), 0), layer_says(B, "relabel", sha(1), 0, label="moose")]
     told = "said_by, reason, label"
     assert ask(world, told, "hidden") == [(A, "suppress at 0", "moose")]
     world.machine.append(layer_says(B, "suppress", sha(1), 0, hour=2))
@@ -223,10 +194,7 @@ def test_what_people_keep_or_relabel_is_shown_whatever_its_score(world: World, a
         layer_says(B, "rescore", sha(1), 1, hour=99, score=0.01),
     ]
     far = world.results[KEY][sha(1)][1].box
-    world.human = [
-        person("keep", sha(1), BOX, label="roe deer"),
-        person("relabel", sha(1), far, label="dog"),
-    ]
+    world.human = [person("keep", sha(1), BOX, label="roe deer"), person("relabel", sha(1), far, label="dog")]
     columns = "rank, label, score, said_by"
     told = [(0, "roe deer", 0.9, "human"), (1, "dog", 0.01, "human")]
     assert ask(world, columns, threshold=1.0) == told
@@ -244,17 +212,13 @@ def test_what_people_keep_or_relabel_is_shown_whatever_its_score(world: World, a
         ((104.001, 100.0, 116.0, 112.0), False),
     ],
 )
-def test_a_statement_belongs_to_a_box_from_half_on(
-    world: World, ask: Ask, box: Corners, holds: bool
-) -> None:
+def test_a_statement_belongs_to_a_box_from_half_on(world: World, ask: Ask, box: Corners, holds: bool) -> None:
     world.human = [person("relabel", sha(1), box, label="dog")]
     assert ask(world, "label") == [("dog" if holds else "deer",), ("fox",)]
     assert ask(world, "label, other_boxes", "orphaned") == ([] if holds else [("dog", True)])
 
 
-def test_the_newest_of_statements_about_one_thing_holds_however_well_it_is_drawn(
-    world: World, ask: Ask
-) -> None:
+def test_the_newest_of_statements_about_one_thing_holds_however_well_it_is_drawn(world: World, ask: Ask) -> None:
     """Named detections have an IoU of 1, so a later drawn correction must win by its time."""
     beside = (102.0, 100.0, 114.0, 112.0)
     named = {"inference_key": KEY, "rank": 0}
@@ -301,10 +265,7 @@ def test_a_statement_holds_for_the_detection_it_names(world: World, ask: Ask) ->
 def test_max_n_is_the_most_of_one_image_and_a_person_determines(world: World, ask: Ask) -> None:
     """Two images of an event; the second has two deer and two foxes, which form one occurrence."""
     boxes = [(30.0 * n, 0.0, 30.0 * n + 12, 12.0) for n in range(4)]
-    found = [
-        Seen(label, 0.5, box)
-        for label, box in zip(("deer", "deer", "fox", "fox"), boxes, strict=True)
-    ]
+    found = [Seen(label, 0.5, box) for label, box in zip(("deer", "deer", "fox", "fox"), boxes, strict=True)]
     world.results[KEY][sha(2)] = found
     world.files[sha(2)] = [File("north/2.jpg", "north", None)]
     world.layers |= {A: "event", B: "occurrence"}
@@ -342,9 +303,7 @@ def test_nothing_is_in_an_image_until_a_person_sees_something(world: World, ask:
     assert told(empty, person("keep", sha(2), BOX, 1, label="deer")) == []
 
 
-def test_an_animal_that_a_person_added_is_shown_once_whichever_model_finds_it(
-    world: World, ask: Ask
-) -> None:
+def test_an_animal_that_a_person_added_is_shown_once_whichever_model_finds_it(world: World, ask: Ask) -> None:
     """Added animals have no score until a model detects the box; then it is that detection, with the person's label."""
     columns = "media_sha256, rank, label, score, said_by, x1_px, inference_key is null"
     missed: Corners = (300.0, 100.0, 312.0, 112.0)

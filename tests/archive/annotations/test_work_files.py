@@ -42,10 +42,7 @@ def named(path: Any, label: str = "fox", **image: Any) -> dict[str, Any]:
 
 def task(*regions: dict[str, Any], **more: Any) -> dict[str, Any]:
     annotation = {"result": list(regions), "updated_at": "2026-05-01T10:00:00Z"}
-    return {
-        "data": {"image": "/data/local-files/?d=north/a%20b.JPG"},
-        "annotations": [annotation | more],
-    }
+    return {"data": {"image": "/data/local-files/?d=north/a%20b.JPG"}, "annotations": [annotation | more]}
 
 
 def region(**value: Any) -> dict[str, Any]:
@@ -112,9 +109,7 @@ def test_cvat_gives_boxes_and_images_with_the_tag_empty(tmp_path: Path) -> None:
 
 def test_timelapse_gives_the_labels_of_a_column(tmp_path: Path) -> None:
     file = tmp_path / "t.csv"
-    file.write_text(
-        "File,RelativePath,Species,Kind\na.JPG,north\\x,Fox,1\nb.JPG,,Empty,2\nc.JPG,,,3\n"
-    )
+    file.write_text("File,RelativePath,Species,Kind\na.JPG,north\\x,Fox,1\nb.JPG,,Empty,2\nc.JPG,,,3\n")
     assert [(work.path, work.label) for work in read("timelapse", file)] == [
         *(("north/x/a.JPG", "Fox"), ("b.JPG", None))
     ]
@@ -128,9 +123,7 @@ def test_timelapse_gives_the_labels_of_a_column(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", READERS)
-@pytest.mark.parametrize(
-    "content", [b"", b"{", b"[1]", b"<a><image/></a>", b"\xff\xfe", b"{}", b'{"a": {}}']
-)
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"<a><image/></a>", b"\xff\xfe", b"{}", b'{"a": {}}'])
 def test_a_damaged_or_foreign_file_gives_no_work(tmp_path: Path, name: str, content: bytes) -> None:
     for file in ("media.csv", "observations.csv", "t.csv", "a.json"):
         (tmp_path / file).write_bytes(content)

@@ -7,12 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from archive.annotations.batches import (
-    Batch,
-    BatchStatement,
-    Recorded,
-    record_all,
-)
+from archive.annotations.batches import Batch, BatchStatement, Recorded, record_all
 from archive.delta.tables import Tables
 from archive.schemas import MEDIA
 from archive.views.views import View, Views
@@ -49,16 +44,12 @@ def key_of(number: int) -> str:
     return f"{number:032x}"
 
 
-def named(
-    action: str = "keep", rank: int | None = 0, image: str = A, **more: Any
-) -> BatchStatement:
+def named(action: str = "keep", rank: int | None = 0, image: str = A, **more: Any) -> BatchStatement:
     row = {"action": action, "media_sha256": image, "inference_key": KEY, "rank": rank}
     return BatchStatement.model_validate(row | more)
 
 
-def record(
-    tables: Tables, batch_id: str, statements: Iterable[BatchStatement], actor: str
-) -> Recorded:
+def record(tables: Tables, batch_id: str, statements: Iterable[BatchStatement], actor: str) -> Recorded:
     return recorded(tables, Batch(batch_id, actor, tuple(statements)))
 
 

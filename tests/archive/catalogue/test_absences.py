@@ -60,9 +60,7 @@ def test_files_of_a_disk_that_is_away_keep_their_rows_and_are_not_hashed_again(
     assert nothing_is_read(two_disks, tables).withheld == {}
 
 
-def test_a_folder_that_was_renamed_is_not_a_disk_that_is_away(
-    two_disks: Path, tables: Tables
-) -> None:
+def test_a_folder_that_was_renamed_is_not_a_disk_that_is_away(two_disks: Path, tables: Tables) -> None:
     """Unmount and mount the disk: the second time, all its files have rows."""
     for old, new in (("south", "west"), ("west", "south")):
         (two_disks / old).rename(two_disks / new)
@@ -80,9 +78,7 @@ def test_only_what_arrived_at_another_place_was_moved(two_disks: Path, tables: T
     assert marked(tables) == {"south/20.jpg"}
 
 
-def test_files_that_are_gone_for_good_are_marked_when_that_is_said(
-    two_disks: Path, tables: Tables
-) -> None:
+def test_files_that_are_gone_for_good_are_marked_when_that_is_said(two_disks: Path, tables: Tables) -> None:
     shutil.rmtree(two_disks / "south")
     assert ingest(tables, str(two_disks)).withheld
     report = ingest(tables, str(two_disks), believe=True)
@@ -116,9 +112,7 @@ def test_one_more_than_the_share_is_a_question(tmp_path: Path, tables: Tables) -
     assert report.missing == 0
 
 
-def test_a_mount_point_deep_in_a_large_folder_is_found_by_being_empty(
-    tmp_path: Path, tables: Tables
-) -> None:
+def test_a_mount_point_deep_in_a_large_folder_is_found_by_being_empty(tmp_path: Path, tables: Tables) -> None:
     """The empty folder had a small part of the files of its top-level folder."""
     root = write_files(tmp_path / "archive", camera("2025/cam", 150) | camera("2025/card", 12))
     ingest(tables, str(root))
@@ -140,9 +134,7 @@ def test_a_linked_folder_whose_disk_is_away_keeps_its_rows(tmp_path: Path, table
     assert nothing_is_read(root, tables).withheld == {}
 
 
-def test_a_camera_that_is_spread_over_folders_is_asked_for_as_one(
-    tmp_path: Path, tables: Tables
-) -> None:
+def test_a_camera_that_is_spread_over_folders_is_asked_for_as_one(tmp_path: Path, tables: Tables) -> None:
     """Folders by month, each of which lacks a small share."""
     months = [f"2025-{month:02}" for month in range(1, 13)]
     files = {f"{m}/{i}.jpg": jpeg(shade=i) for m in months for i in range(10)}
@@ -156,9 +148,7 @@ def test_a_camera_that_is_spread_over_folders_is_asked_for_as_one(
     assert marked(tables) == set()
 
 
-def test_many_small_folders_that_are_gone_together_are_a_question_too(
-    tmp_path: Path, tables: Tables
-) -> None:
+def test_many_small_folders_that_are_gone_together_are_a_question_too(tmp_path: Path, tables: Tables) -> None:
     files = {path: data for i in range(20) for path, data in camera(f"cam{i}", 2).items()}
     root = write_files(tmp_path / "archive", files)
     ingest(tables, str(root))
@@ -234,9 +224,7 @@ def test_a_folder_name_that_is_not_utf8_may_be_a_gap(tmp_path: Path, tables: Tab
     assert ingest(tables, str(root)).new == 2
 
 
-def test_folders_whose_names_hold_wildcards_and_quotes_are_places(
-    tmp_path: Path, tables: Tables
-) -> None:
+def test_folders_whose_names_hold_wildcards_and_quotes_are_places(tmp_path: Path, tables: Tables) -> None:
     root = write_files(tmp_path / "archive", camera("it's 100%_*", 12) | camera("it's 100x", 300))
     ingest(tables, str(root))
     shutil.rmtree(root / "it's 100%_*")

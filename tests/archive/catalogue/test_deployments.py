@@ -47,12 +47,7 @@ START = datetime(2026, 5, 1)
 def deployed(
     camera: str = "north", since: str = "2026-05-01", until: str | None = "2026-06-01", **more: Any
 ) -> Deployment:
-    values = {
-        "camera_id": camera,
-        "location": "Oak hill",
-        "from_local": since,
-        "until_local": until,
-    }
+    values = {"camera_id": camera, "location": "Oak hill", "from_local": since, "until_local": until}
     return Deployment.model_validate(values | more)
 
 
@@ -71,9 +66,7 @@ def put_images(tables: Tables, *images: tuple[str, str | None]) -> None:
         }
         for n, (camera, taken) in enumerate(images)
     ]
-    tables.append(
-        "media", pa.Table.from_pylist(rows, schema=MEDIA), "test", lambda _, wanted: wanted
-    )
+    tables.append("media", pa.Table.from_pylist(rows, schema=MEDIA), "test", lambda _, wanted: wanted)
 
 
 def test_a_change_is_a_row_and_the_newest_is_valid(tables: Tables) -> None:
@@ -131,15 +124,11 @@ def test_the_person_who_stated_the_offset_stays_when_notes_change(tables: Tables
         ("2025-01-01", "2027-01-01", True),
     ],
 )
-def test_deployments_of_a_camera_do_not_overlap(
-    tables: Tables, since: str, until: str | None, overlaps: bool
-) -> None:
+def test_deployments_of_a_camera_do_not_overlap(tables: Tables, since: str, until: str | None, overlaps: bool) -> None:
     (name,) = put(tables, deployed())
     put(tables, deployed(camera="south", since=since, until=until))
     if overlaps:
-        with pytest.raises(
-            Conflict, match=f"^row 1: camera 'north' from .* overlaps deployment {name}"
-        ):
+        with pytest.raises(Conflict, match=f"^row 1: camera 'north' from .* overlaps deployment {name}"):
             put(tables, deployed(since=since, until=until))
         assert len(current(tables)) == 2
     else:
@@ -157,11 +146,7 @@ def test_all_facts_are_recorded_or_none(tables: Tables) -> None:
 
 def test_deployments_may_change_places_in_one_commit(tables: Tables) -> None:
     first, second = put(tables, deployed(), deployed(since="2026-06-01", until="2026-07-01"))
-    put(
-        tables,
-        deployed(deployment_id=second),
-        deployed(deployment_id=first, since="2026-06-01", until="2026-07-01"),
-    )
+    put(tables, deployed(deployment_id=second), deployed(deployment_id=first, since="2026-06-01", until="2026-07-01"))
     assert current(tables)["deployment", first]["from_local"] == "2026-06-01T00:00:00"
 
 
@@ -201,19 +186,10 @@ def test_time_zones_are_names_or_offsets(tables: Tables, zone: str) -> None:
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_names_are_kept_as_they_are(tables: Tables, name: str) -> None:
-    put(
-        tables,
-        deployed(camera=name, location=name, notes=name),
-        Camera(camera_id=name),
-        Location(location=name),
-    )
+    put(tables, deployed(camera=name, location=name, notes=name), Camera(camera_id=name), Location(location=name))
     put_images(tables, (name, "2026-05-14T09:30:00"))
-    found = query(
-        tables, "from image_deployments join deployments using (deployment_id)"
-    ).to_pylist()
-    assert [(row["camera_id"], row["location"], row["notes"]) for row in found] == [
-        (name, name, name)
-    ]
+    found = query(tables, "from image_deployments join deployments using (deployment_id)").to_pylist()
+    assert [(row["camera_id"], row["location"], row["notes"]) for row in found] == [(name, name, name)]
     with pytest.raises(Conflict, match="1 deployments and 1 images"):
         remove(tables, "camera", [name], "ana")
 
@@ -222,13 +198,9 @@ def test_what_others_refer_to_is_not_deleted(tables: Tables) -> None:
     put_images(tables, ("north", None), ("north", None), ("south", None))
     put(tables, Camera(camera_id="north"), Camera(camera_id="new"), Location(location="Oak hill"))
     (name,) = put(tables, deployed())
-    with pytest.raises(
-        Conflict, match="camera 'north' cannot be deleted: 1 deployments and 2 images"
-    ):
+    with pytest.raises(Conflict, match="camera 'north' cannot be deleted: 1 deployments and 2 images"):
         remove(tables, "camera", ["new", "north"], "ana")
-    with pytest.raises(
-        Conflict, match="location 'Oak hill' cannot be deleted: 1 deployments refer"
-    ):
+    with pytest.raises(Conflict, match="location 'Oak hill' cannot be deleted: 1 deployments refer"):
         remove(tables, "location", ["Oak hill"], "ana")
     remove(tables, "deployment", [name], "ana")
     assert remove(tables, "location", ["Oak hill"], "ana") == 1
@@ -248,13 +220,7 @@ def test_relations_have_the_place_and_the_corrected_time(tables: Tables) -> None
     put(tables, Location(location="Oak hill", latitude=52.5, longitude=13.4))
     put(tables, deployed(clock_offset_s=-5400, time_zone="+02:00"))
     put(tables, deployed(since="2026-06-01", until=None, latitude=1.0, longitude=2.0))
-    taken = (
-        "2026-05-01T00:00:00",
-        "2026-05-31T23:59:59",
-        "2026-06-01T00:00:00",
-        "2026-04-30",
-        None,
-    )
+    taken = ("2026-05-01T00:00:00", "2026-05-31T23:59:59", "2026-06-01T00:00:00", "2026-04-30", None)
     put_images(tables, *(("north", time) for time in taken), ("south", taken[0]), ("south", None))
     found = query(tables, "from image_deployments order by media_sha256").to_pylist()
     assert [(row["location"], row["latitude"], row["time_zone"]) for row in found] == [
@@ -278,10 +244,7 @@ def test_relations_have_the_place_and_the_corrected_time(tables: Tables) -> None
 def test_tables_without_deployments_stay_as_they_are(tables: Tables) -> None:
     put_images(tables, ("north", "2026-05-14T09:30:00"))
     (row,) = query(tables, "from image_deployments join images using (media_sha256)").to_pylist()
-    assert (row["deployment_id"], row["captured_at_corrected"]) == (
-        None,
-        datetime(2026, 5, 14, 9, 30),
-    )
+    assert (row["deployment_id"], row["captured_at_corrected"]) == (None, datetime(2026, 5, 14, 9, 30))
     assert query(tables, "from deployments").num_rows == 0
     assert current(tables) == {}
     with pytest.raises(ModelNotFound):
@@ -304,9 +267,7 @@ def race(monkeypatch: pytest.MonkeyPatch, between: Callable[[], object]) -> None
     monkeypatch.setattr(deployments, "all_rows", all_rows)
 
 
-def test_of_two_writers_that_overlap_one_is_refused(
-    tables: Tables, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_of_two_writers_that_overlap_one_is_refused(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
     tables.snapshot("deployments")
     race(monkeypatch, lambda: put(Tables(tables.url), deployed(until=None), by="ben"))
     with pytest.raises(Conflict, match="overlaps"):
@@ -314,18 +275,14 @@ def test_of_two_writers_that_overlap_one_is_refused(
     assert [row["actor"] for row in rows_of(tables, "deployments")] == ["ben"]
 
 
-def test_a_location_that_is_used_while_it_is_deleted_stays(
-    tables: Tables, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_location_that_is_used_while_it_is_deleted_stays(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
     put(tables, Location(location="Oak hill"))
     race(monkeypatch, lambda: put(Tables(tables.url), deployed(), by="ben"))
     with pytest.raises(Conflict, match="1 deployments refer"):
         remove(tables, "location", ["Oak hill"], "ana")
 
 
-def test_two_writers_of_other_cameras_are_both_recorded(
-    tables: Tables, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_writers_of_other_cameras_are_both_recorded(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
     tables.snapshot("deployments")
     race(monkeypatch, lambda: put(Tables(tables.url), deployed(camera="south"), by="ben"))
     put(tables, deployed())
@@ -359,22 +316,13 @@ def with_relations() -> duckdb.DuckDBPyConnection:
     types = {"media_sha256": pa.string(), "camera_id": pa.string()}
     images = pa.schema(types | {"captured_at_local": pa.timestamp("us")})
     sql.register("images", images.empty_table())
-    for name in (
-        "valid_facts",
-        "deployments",
-        "deployment_periods",
-        "corrected",
-        "image_deployments",
-    ):
+    for name in ("valid_facts", "deployments", "deployment_periods", "corrected", "image_deployments"):
         sql.execute(RELATIONS.statements[name])
     return sql
 
 
 @settings(max_examples=60, deadline=None)
-@given(
-    wanted=st.lists(periods, max_size=8),
-    taken=st.lists(st.integers(0, 31 * 24), min_size=1, max_size=20),
-)
+@given(wanted=st.lists(periods, max_size=8), taken=st.lists(st.integers(0, 31 * 24), min_size=1, max_size=20))
 def test_an_image_is_in_one_deployment_at_most_and_sql_finds_it(
     wanted: list[tuple[str, int, int | None, int]], taken: list[int]
 ) -> None:

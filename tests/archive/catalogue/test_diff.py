@@ -54,9 +54,7 @@ def put_listing(into: Difference, files: Listing, parts: int = 1) -> None:
     found = [(path, size, tag) for path, (size, tag) in files.items()]
     for part in range(parts):
         columns = list(zip(*found[part::parts], strict=True)) or [(), (), ()]
-        into.list(
-            pa.table([pa.array(c, f.type) for c, f in zip(columns, FILES, strict=True)], FILES)
-        )
+        into.list(pa.table([pa.array(c, f.type) for c, f in zip(columns, FILES, strict=True)], FILES))
 
 
 def due(files: Listing, known: Mapping[str, Known], verify: bool) -> list[Due]:
@@ -79,14 +77,11 @@ def marks(tables: Tables) -> dict[tuple[str, str], datetime | None]:
 def worlds(seed: int) -> tuple[dict[str, tuple[int, str]], dict[str, Known], dict[str, Known]]:
     """Draw a listing, its catalogued rows, and those of another archive with the same paths."""
     lots = random.Random(seed)
-    paths = [
-        f"{lots.choice(['a', 'b', 'ü'])}/it's {i}.jpg" for i in range((40, 40, 40, 1, 0)[seed % 5])
-    ]
+    paths = [f"{lots.choice(['a', 'b', 'ü'])}/it's {i}.jpg" for i in range((40, 40, 40, 1, 0)[seed % 5])]
     tag = lambda: lots.choice(["1", "2"])  # noqa: E731
     listed = {p: (lots.randrange(10**10), tag()) for p in lots.sample(paths, len(paths) * 2 // 3)}
     known, others = (
-        {p: Known(tag(), lots.random() < 0.3) for p in lots.sample(paths, len(paths) * 2 // 3)}
-        for _ in range(2)
+        {p: Known(tag(), lots.random() < 0.3) for p in lots.sample(paths, len(paths) * 2 // 3)} for _ in range(2)
     )
     return listed, known, others
 
@@ -181,9 +176,7 @@ def test_a_table_on_s3_is_known_as_one_on_a_disk(s3_endpoint: str) -> None:
         assert list(found.todo()) == due(listed, known, verify=False)
         found.newly_gone(NOW)
         given = [row["path"] for window in found.gone_rows(base) for row in window.to_pylist()]
-    assert sorted(given) == sorted(
-        p for p, row in known.items() if p not in listed and not row.missing
-    )
+    assert sorted(given) == sorted(p for p, row in known.items() if p not in listed and not row.missing)
 
 
 def test_nothing_is_left_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,18 +35,8 @@ def test_without_exif_every_field_is_empty(data: bytes) -> None:
     [
         ({}, {}, None, "none"),
         ({MODIFIED: NOON}, {}, "2026-05-14T12:00:00", "exif_modify"),
-        (
-            {MODIFIED: NOON},
-            {DIGITIZED: "2026:05:13 11:00:00"},
-            "2026-05-13T11:00:00",
-            "exif_digitized",
-        ),
-        (
-            {MODIFIED: NOON},
-            {DIGITIZED: NOON, ORIGINAL: "2026:05:12 10:00:00"},
-            "2026-05-12T10:00:00",
-            "exif_original",
-        ),
+        ({MODIFIED: NOON}, {DIGITIZED: "2026:05:13 11:00:00"}, "2026-05-13T11:00:00", "exif_digitized"),
+        ({MODIFIED: NOON}, {DIGITIZED: NOON, ORIGINAL: "2026:05:12 10:00:00"}, "2026-05-12T10:00:00", "exif_original"),
         ({MODIFIED: NOON}, {ORIGINAL: "    :  :     :  :  "}, "2026-05-14T12:00:00", "exif_modify"),
         ({}, {ORIGINAL: "0000:00:00 00:00:00"}, None, "none"),
         ({}, {ORIGINAL: "2026:13:45 99:00:00"}, None, "none"),
@@ -156,11 +146,7 @@ def test_the_place_has_its_hemisphere_or_is_unknown(
 
 def test_the_camera_is_named_without_padding() -> None:
     exif = read_exif(jpeg({MAKE: "RECONYX\x00\x00", MODEL: " HYPERFIRE 2 "}, {SERIAL: "H 42 "}))
-    assert (exif.camera_make, exif.camera_model, exif.camera_serial) == (
-        "RECONYX",
-        "HYPERFIRE 2",
-        "H 42",
-    )
+    assert (exif.camera_make, exif.camera_model, exif.camera_serial) == ("RECONYX", "HYPERFIRE 2", "H 42")
 
 
 @pytest.mark.parametrize(
@@ -182,9 +168,7 @@ def test_the_camera_is_named_without_padding() -> None:
         (None, None),
     ],
 )
-def test_a_text_is_one_short_printable_line_that_no_spreadsheet_runs(
-    written: str | None, kept: str | None
-) -> None:
+def test_a_text_is_one_short_printable_line_that_no_spreadsheet_runs(written: str | None, kept: str | None) -> None:
     assert clean_text(written) == kept
 
 
@@ -208,8 +192,7 @@ def png_of(width: int, height: int, *more: tuple[bytes, bytes]) -> bytes:
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     chunks = [(b"IHDR", header), (b"IDAT", rows + scanlines.flush()), *more, (b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-        for kind, body in chunks
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
     )
 
 
@@ -233,9 +216,7 @@ def test_the_exif_of_every_kind_of_file_is_read(kind: str) -> None:
     assert read_exif(data).camera_serial == "H42"
 
 
-@pytest.mark.parametrize(
-    ("time", "offset"), [("0001:01:01 00:00:00", "+02:00"), ("9999:12:31 23:59:59", "-02:00")]
-)
+@pytest.mark.parametrize(("time", "offset"), [("0001:01:01 00:00:00", "+02:00"), ("9999:12:31 23:59:59", "-02:00")])
 def test_a_time_at_the_edge_of_the_calendar_has_no_utc(time: str, offset: str) -> None:
     exif = read_exif(jpeg(detail={ORIGINAL: time, OFFSET_ORIGINAL: offset}))
     assert exif.captured_at_local is not None

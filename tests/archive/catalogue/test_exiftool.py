@@ -29,17 +29,12 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def five_cameras(place: Path) -> Path:
-    files = {
-        f"card/RCNX{n:04}.JPG": trap_jpeg(f"RCNX-{n % 5}", n // 5 + 1, 4, shade=10 * n)
-        for n in range(20)
-    }
+    files = {f"card/RCNX{n:04}.JPG": trap_jpeg(f"RCNX-{n % 5}", n // 5 + 1, 4, shade=10 * n) for n in range(20)}
     return write_files(place / "traps", files | {"card/other.jpg": jpeg(shade=7)})
 
 
 def cameras(tables: Tables) -> dict[str | None, int]:
-    rows = query(
-        tables, "select camera_id, count(*)::int as n from images group by all"
-    ).to_pylist()
+    rows = query(tables, "select camera_id, count(*)::int as n from images group by all").to_pylist()
     return {row["camera_id"]: row["n"] for row in rows}
 
 
@@ -72,11 +67,7 @@ def test_a_serial_number_is_the_camera(tables: Tables, tmp_path: Path, fake: Pat
     assert (report.unchanged, report.unreadable) == (21, {}), "the archive keeps the choice"
     assert cameras(tables) == {**{f"RCNX-{n}": 4 for n in range(5)}, "card": 1}
     row = next(row for row in rows_of(tables, "media") if row["camera_serial"] == "RCNX-1")
-    assert (row["camera_source"], row["sequence_number"], row["sequence_length"]) == (
-        "maker_serial",
-        2,
-        3,
-    )
+    assert (row["camera_source"], row["sequence_number"], row["sequence_length"]) == ("maker_serial", 2, 3)
     ingest(tables, str(root), template="{rest}/{camera}")
     assert cameras(tables)["RCNX-1"] == 4, "a template names only cameras without a serial number"
     ingest(tables, str(root), verify=True, exiftool=False)
@@ -84,23 +75,18 @@ def test_a_serial_number_is_the_camera(tables: Tables, tmp_path: Path, fake: Pat
     assert rows_of(tables, "media")[0]["sequence_number"] is None
 
 
-def test_one_file_that_fails_is_named_and_the_others_are_read(
-    tables: Tables, tmp_path: Path, fake: Path
-) -> None:
+def test_one_file_that_fails_is_named_and_the_others_are_read(tables: Tables, tmp_path: Path, fake: Path) -> None:
     root = five_cameras(tmp_path)
     write_files(root, {"card/bad.jpg": trap_jpeg("RCNX-CRASH")})
     report = ingest(tables, str(root), exiftool=True)
     assert (report.new, report.unreadable) == (22, {})
-    assert report.without_notes == {
-        "card/bad.jpg": "ExifTool failed: it ended with code 3; --verify reads it again"
-    }
+    assert report.without_notes == {"card/bad.jpg": "ExifTool failed: it ended with code 3; --verify reads it again"}
     assert len(cameras(tables)) == 6
     assert ingest(tables, str(root), verify=True, exiftool=False).without_notes == {}
 
 
 @pytest.mark.parametrize(
-    ("serial", "words"),
-    [("HANG", "it was stopped after 0.5 s"), ("GARBAGE", "its answer has another form")],
+    ("serial", "words"), [("HANG", "it was stopped after 0.5 s"), ("GARBAGE", "its answer has another form")]
 )
 def test_a_file_has_a_bounded_time(fake: Path, serial: str, words: str) -> None:
     with ExifTool(str(fake), file_s=0.5) as tool:
@@ -111,10 +97,7 @@ def test_a_file_has_a_bounded_time(fake: Path, serial: str, words: str) -> None:
 
 @pytest.mark.parametrize("program", ["/no/such/exiftool", "/bin/false"])
 def test_a_program_that_does_not_work_is_an_error_at_once(program: str) -> None:
-    with (
-        pytest.raises(BadRequest, match=f"cannot run '{program}': .*Install ExifTool"),
-        ExifTool(program),
-    ):
+    with pytest.raises(BadRequest, match=f"cannot run '{program}': .*Install ExifTool"), ExifTool(program):
         pass
 
 

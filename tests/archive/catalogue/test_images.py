@@ -29,9 +29,7 @@ CORNERS = {"x1_px": 1.0, "y1_px": 1.0, "x2_px": 5.0, "y2_px": 5.0}
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     names = [f"north/{i}.jpg" for i in range(4)] + [f"south/{i}.jpg" for i in range(2)]
-    return write_files(
-        tmp_path / "deer", {name: jpeg(shade=10 * i) for i, name in enumerate(names)}
-    )
+    return write_files(tmp_path / "deer", {name: jpeg(shade=10 * i) for i, name in enumerate(names)})
 
 
 @pytest.fixture
@@ -68,9 +66,7 @@ def test_a_renamed_folder_takes_its_detections_along(tables: Tables, folder: Pat
     assert by_camera(tables) == {"west": 4, "south": 2}
 
 
-def test_a_copy_is_counted_where_it_was_catalogued_first_until_that_file_is_gone(
-    tables: Tables, folder: Path
-) -> None:
+def test_a_copy_is_counted_where_it_was_catalogued_first_until_that_file_is_gone(tables: Tables, folder: Path) -> None:
     shutil.copytree(folder / "north", folder / "again")
     ingest(tables, str(folder))
     assert by_camera(tables) == {"north": 4, "south": 2}
@@ -83,12 +79,7 @@ def test_files_that_were_catalogued_at_once_are_chosen_by_their_places(tmp_path:
     tables = Tables(str(tmp_path))
     places = [("/b", "a.jpg"), ("/a", "z.jpg"), ("/a", "y.jpg"), ("/a", "x.jpg")]
     rows = [
-        {
-            "media_sha256": "m",
-            "source_root": root,
-            "path": path,
-            "ingested_at": datetime(2026, 5, 1),
-        }
+        {"media_sha256": "m", "source_root": root, "path": path, "ingested_at": datetime(2026, 5, 1)}
         for root, path in places
     ]
     rows[3] |= {"missing_since": datetime(2026, 5, 2)}

@@ -22,9 +22,7 @@ from tests.fixtures_local import jpeg, rows_of, write_files
 
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
-    return write_files(
-        tmp_path / "small", {f"north/{i}.jpg": jpeg(shade=60 + 40 * i) for i in range(3)}
-    )
+    return write_files(tmp_path / "small", {f"north/{i}.jpg": jpeg(shade=60 + 40 * i) for i in range(3)})
 
 
 def media(tables: Tables) -> dict[str, dict[str, Any]]:
@@ -71,9 +69,7 @@ def test_duplicates_share_a_digest_and_keep_their_own_rows(
 
 
 @pytest.mark.parametrize("below", ["", "card/", "notes.txt"])
-def test_a_first_ingest_that_finds_nothing_is_an_error(
-    tmp_path: Path, tables: Tables, below: str
-) -> None:
+def test_a_first_ingest_that_finds_nothing_is_an_error(tmp_path: Path, tables: Tables, below: str) -> None:
     """Mount points without their disk look like this."""
     root = tmp_path / "empty"
     root.mkdir()
@@ -120,9 +116,7 @@ def test_a_changed_file_replaces_its_row(small: Path, tables: Tables) -> None:
     assert after["north/0.jpg"] == before["north/0.jpg"]
 
 
-def test_a_renamed_file_is_a_new_row_and_the_old_one_is_marked_missing(
-    small: Path, tables: Tables
-) -> None:
+def test_a_renamed_file_is_a_new_row_and_the_old_one_is_marked_missing(small: Path, tables: Tables) -> None:
     ingest(tables, str(small))
     (small / "north/1.jpg").rename(small / "north/moved.jpg")
     assert counts(ingest(tables, str(small))) == (1, 0, 2, 1)
@@ -178,9 +172,7 @@ def test_a_file_that_cannot_be_read_is_reported_and_tried_again_next_time(
     assert counts(ingest(tables, str(small))) == (1, 0, 2, 0)
 
 
-def test_a_name_that_is_not_utf8_is_reported_and_the_others_are_ingested(
-    small: Path, tables: Tables
-) -> None:
+def test_a_name_that_is_not_utf8_is_reported_and_the_others_are_ingested(small: Path, tables: Tables) -> None:
     name = os.fsencode(small / "north") + b"/B\xe4r.jpg"
     Path(os.fsdecode(name)).write_bytes(jpeg())
     report = ingest(tables, str(small))
@@ -195,9 +187,7 @@ def test_files_that_are_no_images_are_counted(small: Path, tables: Tables) -> No
     assert (report.files, report.others) == (3, 1)
 
 
-def test_archives_share_the_tables_and_do_not_touch_each_other(
-    small: Path, tmp_path: Path, tables: Tables
-) -> None:
+def test_archives_share_the_tables_and_do_not_touch_each_other(small: Path, tmp_path: Path, tables: Tables) -> None:
     other = write_files(tmp_path / "other", {"south/9.jpg": jpeg(shade=9)})
     ingest(tables, str(small))
     assert counts(ingest(tables, str(other))) == (1, 0, 0, 0)
@@ -221,9 +211,7 @@ def test_an_archive_above_or_below_another_is_refused_until_that_one_is_retired(
     retire(tables, str(small))
     assert counts(ingest(tables, "north")) == (3, 0, 0, 0)
     with connect(tables) as sql:
-        assert sql.sql("select source_root, count(*) from images group by 1").fetchall() == [
-            (f"{small}/north", 3)
-        ]
+        assert sql.sql("select source_root, count(*) from images group by 1").fetchall() == [(f"{small}/north", 3)]
 
 
 def test_an_interrupted_ingest_goes_on_where_it_stopped(
@@ -276,9 +264,7 @@ def test_however_many_files_are_gone_they_are_marked_in_one_commit(
     assert retire(tables, str(small)) == 3
     assert tables.snapshot("media").version() == version + 1
     after = media(tables)
-    assert {path for path, row in after.items() if row["missing_since"]} == {
-        f"north/{i}.jpg" for i in range(3)
-    }
+    assert {path for path, row in after.items() if row["missing_since"]} == {f"north/{i}.jpg" for i in range(3)}
     assert {path: row | {"missing_since": None} for path, row in after.items()} == before
 
 
@@ -330,17 +316,13 @@ def test_another_template_names_the_cameras_anew_without_reading_and_is_kept(
     assert media(tables)["north/7.jpg"]["camera_id"] == "7"
     report = ingest(tables, str(small), template="{camera}.jpg")
     assert counts(report) == (0, 5, 1, 0)
-    cameras = {
-        path: (row["camera_id"], row["camera_source"]) for path, row in media(tables).items()
-    }
+    cameras = {path: (row["camera_id"], row["camera_source"]) for path, row in media(tables).items()}
     assert cameras.pop("north/own.jpg") == ("SN1", "exif_serial")
     assert cameras.pop("top.jpg") == ("top", "path")
     assert set(cameras.values()) == {(None, None)}
 
 
-def test_a_retired_archive_is_left_out_and_comes_back_when_it_is_ingested_again(
-    small: Path, tables: Tables
-) -> None:
+def test_a_retired_archive_is_left_out_and_comes_back_when_it_is_ingested_again(small: Path, tables: Tables) -> None:
     ingest(tables, str(small))
     assert retire(tables, str(small)) == 3
     assert all(row["missing_since"] for row in media(tables).values())
@@ -363,9 +345,7 @@ def test_many_changes_at_once_are_each_in_the_report_and_the_table(
     monkeypatch.setattr("archive.catalogue.diff.WINDOW_ROWS", 3)
     monkeypatch.setattr("archive.catalogue.ingest.COMMIT_ROWS", 5)
     kinds = ["same", "changed", "gone", "back", "long-gone"]
-    root = write_files(
-        tmp_path / "many", {f"{k}/{i}.jpg": jpeg(shade=i) for k in kinds for i in range(7)}
-    )
+    root = write_files(tmp_path / "many", {f"{k}/{i}.jpg": jpeg(shade=i) for k in kinds for i in range(7)})
     ingest(tables, str(root))
     for kind in ("back", "long-gone"):
         shutil.rmtree(root / kind)
@@ -388,10 +368,7 @@ def test_many_changes_at_once_are_each_in_the_report_and_the_table(
     assert counts(report) == (6, 6 + 7, 7, 7 + 7)
     assert (report.files, set(report.unreadable)) == (28, {"new/3.jpg", "changed/3.jpg"})
     rows = media(tables)
-    assert {path.split("/")[0] for path, row in rows.items() if row["missing_since"]} == {
-        "gone",
-        "long-gone",
-    }
+    assert {path.split("/")[0] for path, row in rows.items() if row["missing_since"]} == {"gone", "long-gone"}
     assert len(rows) == 5 * 7 + 6
     for path, data in later.items():
         if path not in report.unreadable:
@@ -422,9 +399,7 @@ def test_a_commit_does_not_look_at_the_table_again_unless_it_lost_a_race(
     root = write_files(tmp_path / "own", {f"{i}.jpg": jpeg(shade=i) for i in range(9)})
     opened: list[str] = []
     snapshot = Tables.snapshot
-    monkeypatch.setattr(
-        Tables, "snapshot", lambda self, name: opened.append(name) or snapshot(self, name)
-    )
+    monkeypatch.setattr(Tables, "snapshot", lambda self, name: opened.append(name) or snapshot(self, name))
     assert counts(ingest(tables, str(root))) == (9, 0, 0, 0)
     assert opened == ["media"]
     assert tables.snapshot("media").version() == 5
@@ -443,9 +418,7 @@ def test_nothing_is_left_in_the_temporary_folder(
     assert list((tmp_path / "temporary").iterdir()) == []
 
 
-def test_an_archive_on_s3_is_catalogued_as_one_on_a_disk(
-    small: Path, tables: Tables, s3_endpoint: str
-) -> None:
+def test_an_archive_on_s3_is_catalogued_as_one_on_a_disk(small: Path, tables: Tables, s3_endpoint: str) -> None:
     client = boto3.client("s3", endpoint_url=s3_endpoint)
     client.create_bucket(Bucket="catalogued")
     for file in small.rglob("*.jpg"):

@@ -171,8 +171,7 @@ def test_of_two_rows_of_one_file_the_later_observation_stays(
 
 
 @pytest.mark.parametrize(
-    ("tag", "when", "replaced"),
-    [("other", LATER, True), ("other", None, False), ("same", LATER, False)],
+    ("tag", "when", "replaced"), [("other", LATER, True), ("other", None, False), ("same", LATER, False)]
 )
 def test_an_added_row_replaces_one_that_is_older_and_another(
     tables: Tables, tag: str, when: Any, replaced: bool

@@ -22,9 +22,7 @@ from tests.fixtures_local import jpeg, put_results, result_rows, rows_of, write_
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    return write_files(
-        tmp_path / "archive", {f"north/{i}.jpg": jpeg(shade=60 + 40 * i) for i in range(3)}
-    )
+    return write_files(tmp_path / "archive", {f"north/{i}.jpg": jpeg(shade=60 + 40 * i) for i in range(3)})
 
 
 def row_of(tables: Tables, path: str) -> dict[str, Any]:
@@ -77,9 +75,7 @@ def test_every_kind_of_run_may_find_it(root: Path, tables: Tables, table: str) -
     assert ingest(tables, str(root)).changed == 1
 
 
-def test_a_file_that_is_sound_again_is_read_once_and_is_unchanged(
-    root: Path, tables: Tables
-) -> None:
+def test_a_file_that_is_sound_again_is_read_once_and_is_unchanged(root: Path, tables: Tables) -> None:
     """Restore the file; its failed row stays until the next run."""
     ingest(tables, str(root))
     sha = row_of(tables, "north/0.jpg")["media_sha256"]

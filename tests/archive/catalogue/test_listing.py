@@ -94,9 +94,7 @@ def gaps(root: Path) -> dict[str, str | None]:
     return {gap.path: gap.error for found in list_files(Folder(str(root))) for gap in found.gaps}
 
 
-def test_a_root_that_cannot_be_listed_is_unreachable_and_not_empty(
-    tmp_path: Path, forbidden: set[Path]
-) -> None:
+def test_a_root_that_cannot_be_listed_is_unreachable_and_not_empty(tmp_path: Path, forbidden: set[Path]) -> None:
     forbidden.add(tmp_path)
     with pytest.raises(StorageUnreachable, match=r"cannot list .* not yours"):
         listed(tmp_path)
@@ -114,9 +112,7 @@ def test_a_folder_that_cannot_be_listed_is_a_gap_and_the_others_are_listed(
     assert "not yours" in str(gap[1])
 
 
-def test_folders_whose_files_never_count_are_not_entered(
-    tmp_path: Path, forbidden: set[Path]
-) -> None:
+def test_folders_whose_files_never_count_are_not_entered(tmp_path: Path, forbidden: set[Path]) -> None:
     """Disks have some folders that belong to the administrator."""
     names = [".Trash-0/a.jpg", "lost+found/x", "cards/lost+found/x", "cards/.snapshots/b.jpg"]
     write_files(tmp_path, dict.fromkeys([*names, "cards/1.jpg"], b"1"))
@@ -136,9 +132,7 @@ def test_a_link_that_leads_nowhere_is_no_file_and_no_folder(tmp_path: Path) -> N
     assert gaps(root) == {}
 
 
-def test_a_link_whose_end_may_not_be_seen_is_a_gap(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_link_whose_end_may_not_be_seen_is_a_gap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = write_files(tmp_path / "archive", {"1.jpg": b"1"})
     look = os.stat
     (root / "private").symlink_to(tmp_path / "private")
@@ -164,14 +158,10 @@ def test_a_link_whose_end_may_not_be_seen_is_a_gap(
 
     monkeypatch.setattr("os.scandir", entries)
     assert paths(root) == ["1.jpg"]
-    assert [(path, "not yours" in str(why)) for path, why in gaps(root).items()] == [
-        ("private", True)
-    ]
+    assert [(path, "not yours" in str(why)) for path, why in gaps(root).items()] == [("private", True)]
 
 
-def test_folders_and_links_with_nothing_behind_them_are_gaps_without_an_error(
-    tmp_path: Path,
-) -> None:
+def test_folders_and_links_with_nothing_behind_them_are_gaps_without_an_error(tmp_path: Path) -> None:
     """Mount points without their disk look like this."""
     root = write_files(tmp_path / "archive", {"north/1.jpg": b"1"})
     (root / "north/card").mkdir()
@@ -205,17 +195,11 @@ def test_a_linked_camera_folder_belongs_to_the_archive_once(tmp_path: Path) -> N
     (root / "deer-south-again").symlink_to(elsewhere)
     (root / "deer-north" / "loop").symlink_to(root)
     (root / "deer-north" / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
-    assert paths(root) == [
-        "deer-north/1.jpg",
-        "deer-south/1.jpg",
-        "deer-south/2.jpg",
-    ]
+    assert paths(root) == ["deer-north/1.jpg", "deer-south/1.jpg", "deer-south/2.jpg"]
 
 
 @pytest.mark.parametrize("part", [1, 2, 100])
-def test_a_large_folder_comes_in_parts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: int
-) -> None:
+def test_a_large_folder_comes_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: int) -> None:
     monkeypatch.setattr("archive.catalogue.listing.FOUND_FILES", part)
     names = [f"{camera}/{i}.jpg" for camera in "ab" for i in range(5)] + ["notes.txt"]
     write_files(tmp_path, dict.fromkeys(names, b"x"))

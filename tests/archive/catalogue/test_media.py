@@ -116,9 +116,7 @@ def test_the_camera_is_the_serial_number_else_the_path_else_unknown(
         ("a+b/{camera}/{rest}", "aab/north/c.jpg", None),
     ],
 )
-def test_a_template_says_where_the_camera_stands(
-    template: str, path: str, camera: str | None
-) -> None:
+def test_a_template_says_where_the_camera_stands(template: str, path: str, camera: str | None) -> None:
     assert camera_of(path, compile_template(template)) == camera
 
 

@@ -6,9 +6,7 @@ from archive.catalogue.quick_digest import quick_digest
 
 
 def test_it_is_xxh3_of_64_bits_as_its_specification_says() -> None:
-    assert (
-        quick_digest(b"") == 0x2D06800538D394C2
-    )  # the specification's value for no bytes and seed 0
+    assert quick_digest(b"") == 0x2D06800538D394C2  # the specification's value for no bytes and seed 0
 
 
 def test_it_fits_a_signed_number_whatever_the_bytes() -> None:

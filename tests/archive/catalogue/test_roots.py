@@ -32,15 +32,11 @@ def test_archives_that_overlap_are_refused_with_the_way_out() -> None:
     with pytest.raises(BadRequest, match=r"/data contains the archive /data/my deer,") as above:
         require_apart("/data", ["/data/my deer"])
     assert "'resight ingest --retire '/data/my deer''" in str(above.value)
-    with pytest.raises(
-        BadRequest, match=r"/data/deer is inside the archive /data,.*--retire /data"
-    ):
+    with pytest.raises(BadRequest, match=r"/data/deer is inside the archive /data,.*--retire /data"):
         require_apart("/data/deer", ["/other", "/data"])
 
 
-@pytest.mark.parametrize(
-    "url", ["/srv/home", "/srv/", "/srv/home/tables", "/srv/home/snips/x", "/srv/uploads/north"]
-)
+@pytest.mark.parametrize("url", ["/srv/home", "/srv/", "/srv/home/tables", "/srv/home/snips/x", "/srv/uploads/north"])
 def test_what_resight_keeps_is_no_archive(url: str) -> None:
     with pytest.raises(BadRequest, match=r"keeps its own files in /srv"):
         require_foreign(url, "/srv/home", _places(), "/srv/uploads")

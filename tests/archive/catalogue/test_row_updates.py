@@ -98,9 +98,7 @@ def test_few_rows_and_many_are_replaced_alike(
     assert tags(tables) == {**dict.fromkeys("bcdfg", "new"), "a": "another's", "e": "newer"}
 
 
-def test_an_older_table_gains_the_columns_that_came_later(
-    tables: Tables, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_older_table_gains_the_columns_that_came_later(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
     older = MEDIA.remove(MEDIA.get_field_index("camera_serial"))
     with monkeypatch.context() as patch:
         patch.setitem(TABLES, "media", older)
@@ -108,9 +106,7 @@ def test_an_older_table_gains_the_columns_that_came_later(
     monkeypatch.setattr(archive.catalogue.row_updates, "MANY_ROWS", 0)
     called: list[str] = []
     monkeypatch.setattr(
-        archive.delta.writer,
-        "replace_many",
-        lambda *args: called.append("many") or replace_many(*args),
+        archive.delta.writer, "replace_many", lambda *args: called.append("many") or replace_many(*args)
     )
     with difference(ROOT) as found:
         changes = Changes(Writer(tables, "media", ROOT), found.sql)

@@ -22,13 +22,9 @@ import archive.catalogue.listing
 from archive.catalogue.listing import LISTERS, list_keys
 from model_store.errors import StorageUnreachable
 
-NAMES = st.sampled_from(
-    ["a", "b", "aa", "a.jpg", "a b", "ä", "é", "鹿", "😀", "%2F", "+", "-", "!", "~", "0", ""]
-)
+NAMES = st.sampled_from(["a", "b", "aa", "a.jpg", "a b", "ä", "é", "鹿", "😀", "%2F", "+", "-", "!", "~", "0", ""])
 KEYS = st.lists(NAMES, min_size=1, max_size=5).map("/".join).filter(bool)
-SETTINGS = settings(
-    deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+SETTINGS = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 
 class Server:
@@ -41,16 +37,10 @@ class Server:
         self._lock = threading.Lock()
 
     def __call__(
-        self,
-        Prefix: str,
-        Delimiter: str = "",
-        StartAfter: str = "",
-        ContinuationToken: str = "",
+        self, Prefix: str, Delimiter: str = "", StartAfter: str = "", ContinuationToken: str = ""
     ) -> dict[str, Any]:
         with self._lock:
-            self.calls.append(
-                "folders" if Delimiter else "next" if ContinuationToken else "stretch"
-            )
+            self.calls.append("folders" if Delimiter else "next" if ContinuationToken else "stretch")
         after = ContinuationToken or StartAfter
         seen: dict[str, bool] = {}
         for key in self.keys:
@@ -61,9 +51,7 @@ class Server:
                     seen.setdefault(name, bool(slash))
         names = list(seen)[: self.page]
         return {
-            "Contents": [
-                {"Key": n, "Size": len(n), "ETag": f'"{n}"'} for n in names if not seen[n]
-            ],
+            "Contents": [{"Key": n, "Size": len(n), "ETag": f'"{n}"'} for n in names if not seen[n]],
             "CommonPrefixes": [{"Prefix": n} for n in names if seen[n]],
             "IsTruncated": len(seen) > len(names),
             "NextContinuationToken": names[-1] if names else "",
@@ -74,12 +62,7 @@ def keys_of(list_objects: Callable[..., dict[str, Any]], prefix: str = "") -> li
     return [entry["Key"] for entries in list_keys(list_objects, prefix) for entry in entries]
 
 
-@given(
-    keys=st.sets(KEYS, max_size=60),
-    page=st.integers(1, 5),
-    pages=st.integers(1, 4),
-    cuts=st.integers(1, 6),
-)
+@given(keys=st.sets(KEYS, max_size=60), page=st.integers(1, 5), pages=st.integers(1, 4), cuts=st.integers(1, 6))
 @SETTINGS
 def test_every_key_comes_once(keys: set[str], page: int, pages: int, cuts: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
@@ -116,22 +99,14 @@ def test_an_s3_server_gives_the_keys_of_its_own_flat_listing(
         for prefix in ("", "a/", "a"):
             flat = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
             wanted = [
-                (entry["Key"], entry["Size"], entry["ETag"])
-                for page in flat
-                for entry in page.get("Contents", ())
+                (entry["Key"], entry["Size"], entry["ETag"]) for page in flat for entry in page.get("Contents", ())
             ]
             found = [(e["Key"], e["Size"], e["ETag"]) for es in list_keys(call, prefix) for e in es]
             assert sorted(found) == sorted(wanted)
 
 
-def archive_of(
-    cameras: int, images: int, template: str = "{camera:03d}/{image:05d}.jpg"
-) -> set[str]:
-    return {
-        template.format(camera=camera, image=image)
-        for camera in range(cameras)
-        for image in range(images)
-    }
+def archive_of(cameras: int, images: int, template: str = "{camera:03d}/{image:05d}.jpg") -> set[str]:
+    return {template.format(camera=camera, image=image) for camera in range(cameras) for image in range(images)}
 
 
 @pytest.mark.parametrize(

@@ -128,9 +128,7 @@ def test_on_s3_too(s3_endpoint: str, tables: Tables) -> None:
         "no\u00a0rth",
     ],
 )
-def test_what_names_no_folder_is_refused_before_anything_is_written(
-    root: Folder, camera: str
-) -> None:
+def test_what_names_no_folder_is_refused_before_anything_is_written(root: Folder, camera: str) -> None:
     with pytest.raises(BadRequest, match="invalid camera"):
         keep(root, camera, photo("cat"))
     assert not Path(root.url).exists()
@@ -167,9 +165,7 @@ def test_files_that_have_a_row_get_no_second_one(root: Folder, tables: Tables) -
     first, second = keep(root, "north", photo("cat")).row, keep(root, "north", jpeg()).row
     put(tables, first)
     put(tables, second, first)
-    assert sorted(row["path"] for row in rows_of(tables, "media")) == sorted(
-        [first["path"], second["path"]]
-    )
+    assert sorted(row["path"] for row in rows_of(tables, "media")) == sorted([first["path"], second["path"]])
 
 
 def test_what_arrives_during_the_listing_is_not_taken_for_gone(
@@ -213,9 +209,7 @@ def test_a_file_that_was_missing_is_there_again(root: Folder, tables: Tables) ->
     assert {r["path"] for r in rows_of(tables, "media") if r["missing_since"]} == {first["path"]}
     again = keep(root, "north", photo("cat"))
     assert again.is_new
-    add_files(
-        Writer(tables, "media", root.url), pa.Table.from_pylist([again.row, other], schema=MEDIA)
-    )
+    add_files(Writer(tables, "media", root.url), pa.Table.from_pylist([again.row, other], schema=MEDIA))
     rows = {row["path"]: row for row in rows_of(tables, "media")}
     assert len(rows_of(tables, "media")) == 2
     assert without_moment(rows[first["path"]]) == without_moment(again.row)
@@ -260,12 +254,7 @@ def test_a_folder_in_its_place_is_not_taken_for_it_on_s3(s3_endpoint: str) -> No
     ],
 )
 def test_a_disk_is_full_before_nothing_is_free(
-    root: Folder,
-    monkeypatch: pytest.MonkeyPatch,
-    free_mib: int,
-    free_files: int,
-    files: int,
-    is_full: bool,
+    root: Folder, monkeypatch: pytest.MonkeyPatch, free_mib: int, free_files: int, files: int, is_full: bool
 ) -> None:
     asked: list[Path] = []
 
@@ -287,12 +276,7 @@ def test_a_row_that_failed_is_replaced_and_no_other(tables: Tables) -> None:
     add_results(tables, "k", result_rows(["c"], run_id="r1"))
     add_results(tables, "k", result_rows(["a", "c", "d"], run_id="upload"))
     found = {(r["media_sha256"], r["status"], r["run_id"]) for r in rows_of(tables, "results")}
-    assert found == {
-        ("a", "ok", "upload"),
-        ("b", "failed", "r1"),
-        ("c", "ok", "r1"),
-        ("d", "ok", "upload"),
-    }
+    assert found == {("a", "ok", "upload"), ("b", "failed", "r1"), ("c", "ok", "r1"), ("d", "ok", "upload")}
     assert len(rows_of(tables, "results")) == 4
 
 
@@ -300,13 +284,6 @@ def test_results_that_are_there_stay(tables: Tables) -> None:
     add_results(tables, "k", result_rows(["a", "b"], run_id="r1"))
     add_results(tables, "k", result_rows(["b", "c"], run_id="upload"))
     add_results(tables, "k2", result_rows(["a"], key="k2", run_id="upload"))
-    found = {
-        (r["inference_key"], r["media_sha256"], r["run_id"]) for r in rows_of(tables, "results")
-    }
-    assert found == {
-        ("k", "a", "r1"),
-        ("k", "b", "r1"),
-        ("k", "c", "upload"),
-        ("k2", "a", "upload"),
-    }
+    found = {(r["inference_key"], r["media_sha256"], r["run_id"]) for r in rows_of(tables, "results")}
+    assert found == {("k", "a", "r1"), ("k", "b", "r1"), ("k", "c", "upload"), ("k2", "a", "upload")}
     assert len(rows_of(tables, "results")) == 4

@@ -41,9 +41,7 @@ def test_small_files_become_one_with_the_same_rows(tables: Tables) -> None:
 
 
 @pytest.mark.parametrize(("there", "least", "after"), [(0, 2, 0), (1, 1, 1), (3, 4, 3), (4, 4, 1)])
-def test_fewer_files_than_asked_for_are_left(
-    tables: Tables, there: int, least: int, after: int
-) -> None:
+def test_fewer_files_than_asked_for_are_left(tables: Tables, there: int, least: int, after: int) -> None:
     assert outcome(compact(tables, "results", min_files=least)) == (0, 0, 0, 0)
     assert tables.existing("results") is None
     put_each(tables, *"abcd"[:there])
@@ -73,9 +71,7 @@ def test_a_partition_may_have_any_name(tables: Tables, key: str) -> None:
     assert {file["partition.inference_key"] for file in files(tables)} == {key, "other"}
 
 
-def test_large_files_are_left_and_new_ones_follow_each_other(
-    tables: Tables, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_large_files_are_left_and_new_ones_follow_each_other(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archive.delta.compact, "TARGET_ROWS", 10)
     put_results(tables, result_rows([f"large-{i}" for i in range(6)]))
     shas = [f"{i * 37 % 100:02d}" for i in range(100)]
@@ -162,19 +158,13 @@ def test_polars_finds_the_same_rows(tables: Tables) -> None:
     for name in ("media_sha256", "status", "n_detections", "finished_at", "max_score"):
         values = pa.Table.from_pylist(rows, schema=RESULTS)[name].to_pylist()
         for value in values:
-            test = (
-                polars.col(name).is_null()
-                if value is None
-                else polars.col(name) == polars.lit(value)
-            )
+            test = polars.col(name).is_null() if value is None else polars.col(name) == polars.lit(value)
             if name == "max_score" and value is not None:
                 test = (polars.col(name) - value).abs() < 1e-6
             assert len(lazy.filter(test).collect()) == values.count(value), (name, value)
 
 
-def test_files_that_are_older_than_a_column_have_null_there(
-    tables: Tables, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_files_that_are_older_than_a_column_have_null_there(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
     older = RUNS.remove(RUNS.get_field_index("stages"))
     with monkeypatch.context() as patch:
         patch.setitem(TABLES, "runs", older)
@@ -192,21 +182,14 @@ def test_files_that_are_older_than_a_column_have_null_there(
     assert dataset.to_table(filter=pc.field("event") == 0).num_rows == 1
 
 
-def test_a_table_that_refuses_is_left_as_it_is(
-    tables: Tables, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_table_that_refuses_is_left_as_it_is(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
     put_each(tables, *"abc")
 
     def refuse(*_: object, **__: object) -> None:
         raise CommitFailedError("always another")
 
     monkeypatch.setattr(DeltaTable, "create_write_transaction", refuse)
-    assert outcome(compact(tables, "results", min_files=2)) == (
-        3,
-        3,
-        0,
-        archive.delta.compact.REFUSALS,
-    )
+    assert outcome(compact(tables, "results", min_files=2)) == (3, 3, 0, archive.delta.compact.REFUSALS)
     assert images(tables) == list("abc")
 
 
@@ -219,9 +202,7 @@ def test_a_lost_file_is_an_error_and_nothing_changes(tables: Tables) -> None:
     assert tables.snapshot("results").version() == snapshot.version()
 
 
-def test_a_file_with_other_rows_than_the_log_says_is_an_error(
-    tables: Tables, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_with_other_rows_than_the_log_says_is_an_error(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
     put_each(tables, *"abc")
     rewrite = archive.delta.compact.rewrite
     monkeypatch.setattr(

@@ -17,13 +17,7 @@ import archive.delta.compact
 from archive.delta.compact import CompactReport, compact
 from archive.delta.tables import Tables
 from tests.archive.compacted import SAME_RESULT, WRITER, images, outcome, put_each, replace
-from tests.archive.racing_writer import (
-    absent,
-    append_rows,
-    compact_until,
-    replace_rows,
-    write_commits,
-)
+from tests.archive.racing_writer import absent, append_rows, compact_until, replace_rows, write_commits
 from tests.fixtures_local import result_rows, rows_of
 from tests.support.processes import process
 
@@ -46,9 +40,7 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch, *deeds: Callable[[], object]) -> 
     monkeypatch.setattr(archive.delta.compact, "rewrite", interrupted)
 
 
-def test_rows_that_are_appended_meanwhile_stay(
-    tables: Tables, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rows_that_are_appended_meanwhile_stay(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
     put_each(tables, *"abc")
     meanwhile(monkeypatch, lambda: put_each(tables, "d"))
     assert outcome(compact(tables, "results", min_files=3)) == (3, 1 + 1, 1, 0)
@@ -76,9 +68,7 @@ def test_a_replacement_elsewhere_does_not_cost_what_was_written(
     assert (images(tables), images(tables, "other")) == (list("abc"), list("ab"))
 
 
-def test_of_two_compactions_one_is_given_up(
-    tables: Tables, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_of_two_compactions_one_is_given_up(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
     put_each(tables, *"abc")
     other: list[CompactReport] = []
     meanwhile(monkeypatch, lambda: other.append(compact(tables, "results", min_files=2)))
@@ -87,9 +77,7 @@ def test_of_two_compactions_one_is_given_up(
     assert images(tables) == list("abc")
 
 
-def test_rows_that_are_removed_meanwhile_do_not_come_back(
-    tables: Tables, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rows_that_are_removed_meanwhile_do_not_come_back(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
     put_each(tables, *"abc")
     put_each(tables, *"ab", key="other")
 
@@ -111,9 +99,7 @@ def test_a_replacement_that_a_compaction_was_faster_than_is_made_again(
     stale = tables.snapshot("results")
     compact(tables, "results", min_files=2)
     rows = result_rows(["b"], run_id="again")
-    tables.append(
-        "results", rows, WRITER, lambda _, wanted: wanted, base=stale, replace=SAME_RESULT
-    )
+    tables.append("results", rows, WRITER, lambda _, wanted: wanted, base=stale, replace=SAME_RESULT)
     found = {row["media_sha256"]: row["run_id"] for row in rows_of(tables, "results")}
     assert (found, len(images(tables))) == ({"a": "r", "b": "again", "c": "r"}, 3)
 
@@ -179,9 +165,7 @@ def test_racing_processes_lose_nothing_and_double_nothing(
     assert [one.exitcode for one in [*writers, *compactors]] == [0] * 6
     rows = rows_of(tables, "results")
     assert Counter(row["media_sha256"] for row in rows) == Counter(
-        [f"w{i}-{j}" for i in range(3) for j in range(commits)]
-        + [f"shared-{j}" for j in range(commits)]
-        + replaced
+        [f"w{i}-{j}" for i in range(3) for j in range(commits)] + [f"shared-{j}" for j in range(commits)] + replaced
     )
     last = {row["run_id"] for row in rows if row["media_sha256"] in replaced}
     assert last == {f"round-{rounds - 1}"}

@@ -42,9 +42,7 @@ def test_two_compactions_of_one_snapshot_keep_every_row_once(url: str) -> None:
 
 
 @pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="optimize keeps app transactions: it can be fenced as other commits are",
+    strict=True, raises=AssertionError, reason="optimize keeps app transactions: it can be fenced as other commits are"
 )
 def test_an_app_transaction_that_is_given_to_optimize_is_kept(url: str) -> None:
     properties = CommitProperties(app_transactions=[Transaction("writer", 7)])
@@ -71,8 +69,7 @@ CHANGES: dict[str, Callable[[DeltaTable], Any]] = {
 
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.xfail(
-    strict=True,
-    reason="string_view columns are gone, or pyarrow filters on them: archive/delta/replace.py",
+    strict=True, reason="string_view columns are gone, or pyarrow filters on them: archive/delta/replace.py"
 )
 def test_rows_can_be_filtered_after_a_change(url: str, change: str) -> None:
     DeltaTable(url).optimize.compact()  # a file with rows that stay

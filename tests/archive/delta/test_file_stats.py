@@ -62,16 +62,9 @@ def test_a_column_of_nulls_has_their_number_alone() -> None:
 
 @pytest.mark.parametrize(
     ("micros", "least", "greatest"),
-    [
-        (0, "000Z", "000Z"),
-        (5000, "005Z", "005Z"),
-        (5001, "005Z", "006Z"),
-        (999_999, "999Z", "000Z"),
-    ],
+    [(0, "000Z", "000Z"), (5000, "005Z", "005Z"), (5001, "005Z", "006Z"), (999_999, "999Z", "000Z")],
 )
-def test_times_are_whole_milliseconds_that_span_the_rows(
-    micros: int, least: str, greatest: str
-) -> None:
+def test_times_are_whole_milliseconds_that_span_the_rows(micros: int, least: str, greatest: str) -> None:
     time = datetime(2025, 1, 2, 3, 4, 5, micros, tzinfo=UTC)
     found = column([time], pa.timestamp("us", tz="UTC"))
     assert found["minValues"]["c"] == f"2025-01-02T03:04:05.{least}"
@@ -101,8 +94,7 @@ def test_structs_are_looked_into_and_lists_are_not() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "kind"),
-    [("x" * 5000, pa.string()), (math.inf, pa.float64()), (-math.inf, pa.float32())],
+    ("value", "kind"), [("x" * 5000, pa.string()), (math.inf, pa.float64()), (-math.inf, pa.float32())]
 )
 @pytest.mark.parametrize("group", [1, 100])
 def test_where_one_column_cannot_be_told_none_is(value: Any, kind: pa.DataType, group: int) -> None:
@@ -110,10 +102,7 @@ def test_where_one_column_cannot_be_told_none_is(value: Any, kind: pa.DataType, 
     assert column([other, value, None], kind, group) == {"numRecords": 3}
 
 
-@given(
-    st.lists(st.one_of(st.none(), st.floats(width=32, allow_nan=False)), min_size=1),
-    st.integers(1, 4),
-)
+@given(st.lists(st.one_of(st.none(), st.floats(width=32, allow_nan=False)), min_size=1), st.integers(1, 4))
 def test_no_row_is_outside(values: list[float | None], group: int) -> None:
     found = column(values, pa.float32(), group)
     there = [value for value in values if value is not None]

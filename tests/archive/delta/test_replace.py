@@ -22,14 +22,7 @@ from archive.delta.compact import compact
 from archive.delta.tables import LOST_RACES, MAINTENANCE, Tables
 from archive.schemas import MEDIA
 from model_store.errors import StorageUnreachable, TableConflict
-from tests.archive.media_rows import (
-    WRITER,
-    media_rows,
-    put_media,
-    replace_and_die,
-    replace_each_round,
-    replace_with,
-)
+from tests.archive.media_rows import WRITER, media_rows, put_media, replace_and_die, replace_each_round, replace_with
 from tests.archive.racing_writer import compact_until
 from tests.fixtures_local import rows_of
 from tests.support.processes import process
@@ -72,9 +65,7 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch, *deeds: Callable[[], object]) -> 
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_each_row_is_there_once_and_as_it_shall_be(
-    tables: Tables, monkeypatch: pytest.MonkeyPatch, seed: int
-) -> None:
+def test_each_row_is_there_once_and_as_it_shall_be(tables: Tables, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
     """Compare with a dict: rows of two archives in files of any size, in one or several groups; some keys are new."""
     lots = random.Random(seed)
     monkeypatch.setattr("archive.delta.compact.TARGET_ROWS", 7 if seed % 4 > 1 else 1000)
@@ -198,9 +189,7 @@ def test_a_row_that_comes_meanwhile_under_one_of_the_keys_is_replaced_too(
     assert len(writings) == 2
 
 
-def test_a_compaction_that_was_faster_is_no_loss(
-    tables: Tables, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_compaction_that_was_faster_is_no_loss(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
     for path in "abcd":
         put_media(tables, media_rows({path: "old"}))
     meanwhile(monkeypatch, lambda: compact(tables, "media", min_files=2))
@@ -226,9 +215,7 @@ def test_a_commit_whose_answer_was_lost_is_not_made_twice(
     assert after.version() == tables.snapshot("media").version() == 2
 
 
-def test_a_table_that_refuses_is_left_as_it_is(
-    tables: Tables, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_table_that_refuses_is_left_as_it_is(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
     put_media(tables, media_rows({"a": "old"}))
     tries: list[int] = []
 
@@ -253,9 +240,7 @@ def test_a_lost_file_is_an_error_and_nothing_changes(tables: Tables) -> None:
     assert tables.snapshot("media").version() == snapshot.version()
 
 
-def test_a_file_with_other_rows_than_the_log_says_is_an_error(
-    tables: Tables, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_with_other_rows_than_the_log_says_is_an_error(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
     for path in "ab":
         put_media(tables, media_rows({path: "old"}))
     rows_of_files, reads = archive.delta.replace.rows_of_files, list[int]()
@@ -271,9 +256,7 @@ def test_a_file_with_other_rows_than_the_log_says_is_an_error(
 
 
 @pytest.mark.parametrize("after_commit", [False, True])
-def test_killed_it_leaves_the_old_rows_or_the_new_and_can_be_done_again(
-    tables: Tables, after_commit: bool
-) -> None:
+def test_killed_it_leaves_the_old_rows_or_the_new_and_can_be_done_again(tables: Tables, after_commit: bool) -> None:
     for path in "abc":
         put_media(tables, media_rows({path: "old"}))
     killed = process(replace_and_die, tables.url, "ab", after_commit)

@@ -19,9 +19,7 @@ from tests.fixtures_local import ROOT
 
 @pytest.mark.parametrize("rows", [0, 1, 9, 10, 11])
 @pytest.mark.parametrize(("start", "stop"), [(0, None), (0, 4), (3, 10), (10, 10)])
-def test_windows_are_the_table_in_the_order_it_was_made_in(
-    rows: int, start: int, stop: int | None
-) -> None:
+def test_windows_are_the_table_in_the_order_it_was_made_in(rows: int, start: int, stop: int | None) -> None:
     with scratch("test") as sql:
         sql.execute(f"create table made as select i from range({rows}) r(i) order by -i")
         stop = None if stop is None else min(stop, rows)
@@ -42,9 +40,7 @@ def test_the_folder_goes_with_the_last_use(tmp_path: Path, monkeypatch: pytest.M
     assert list(tmp_path.iterdir()) == []
 
 
-def test_one_without_an_end_lasts_as_long_as_its_owner(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_without_an_end_lasts_as_long_as_its_owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     room = Scratch("plan")
     room.sql.execute("create table made as select * from range(10)")
@@ -111,9 +107,7 @@ def holder(folder: Path) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-def test_the_next_process_removes_what_a_killed_one_has_left(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_next_process_removes_what_a_killed_one_has_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Folders of processes that are alive stay, also those of this one."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with holder(tmp_path), scratch("own") as sql:
@@ -131,9 +125,7 @@ def test_the_next_process_removes_what_a_killed_one_has_left(
         assert sql.sql("select count(*) from made").fetchall() == [(10,)]
 
 
-def test_a_young_folder_may_be_about_to_be_locked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_young_folder_may_be_about_to_be_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     young = tmp_path / "resight-young-x"
     young.mkdir()

@@ -55,9 +55,7 @@ def test_results_are_partitioned_by_inference_key(tables: Tables) -> None:
     assert tables.snapshot("results").metadata().partition_columns == ["inference_key"]
 
 
-def test_a_table_that_cannot_be_opened_is_unreachable_and_not_empty(
-    tables: Tables, tmp_path: Path
-) -> None:
+def test_a_table_that_cannot_be_opened_is_unreachable_and_not_empty(tables: Tables, tmp_path: Path) -> None:
     tables.snapshot("media")
     (log,) = (tmp_path / "tables" / "media" / "_delta_log").glob("*.json")
     log.write_text("not a log")
@@ -66,9 +64,7 @@ def test_a_table_that_cannot_be_opened_is_unreachable_and_not_empty(
 
 
 @pytest.mark.parametrize("shas", [(), ("a",), ("a", "b")])
-def test_appended_rows_are_in_the_snapshot_that_comes_back(
-    tables: Tables, shas: tuple[str, ...]
-) -> None:
+def test_appended_rows_are_in_the_snapshot_that_comes_back(tables: Tables, shas: tuple[str, ...]) -> None:
     snapshot = append(tables, *shas)
     assert images(tables) == list(shas)
     assert snapshot.version() == tables.snapshot("results").version() == min(1, len(shas))
@@ -82,18 +78,14 @@ def test_rows_that_are_there_are_not_written_again(tables: Tables) -> None:
     assert tables.snapshot("results").version() == 2
 
 
-def test_of_two_writers_with_stale_snapshots_the_second_looks_again(
-    tables: Tables, no_waiting: None
-) -> None:
+def test_of_two_writers_with_stale_snapshots_the_second_looks_again(tables: Tables, no_waiting: None) -> None:
     first, second = tables.snapshot("results"), tables.snapshot("results")
     append(tables, "a", "b", base=first)
     append(tables, "b", "c", base=second)
     assert images(tables) == ["a", "b", "c"]
 
 
-def test_rows_another_has_written_before_a_lost_race_are_not_written_after_it(
-    tables: Tables, no_waiting: None
-) -> None:
+def test_rows_another_has_written_before_a_lost_race_are_not_written_after_it(tables: Tables, no_waiting: None) -> None:
     base = tables.snapshot("results")
     append(Tables(tables.url), "a", "b", "c")  # all before the first commit of this test
     for sha in "abcd":
@@ -129,9 +121,7 @@ def test_a_commit_that_succeeded_but_raised_is_not_written_twice(
     assert len(tries) == 1
 
 
-def test_a_commit_that_failed_is_tried_again(
-    tables: Tables, monkeypatch: pytest.MonkeyPatch, no_waiting: None
-) -> None:
+def test_a_commit_that_failed_is_tried_again(tables: Tables, monkeypatch: pytest.MonkeyPatch, no_waiting: None) -> None:
     commit = archive.delta.tables._commit
     failures = [OSError("reset by peer"), CommitFailedError("lost")]
 
@@ -163,17 +153,10 @@ def test_a_table_that_refuses_every_commit_is_a_conflict(
 
 @pytest.mark.parametrize(
     ("error", "times"),
-    [
-        (CommitFailedError("another was faster"), LOST_RACES - 1),
-        (OSError("reset by peer"), COMMIT_ATTEMPTS - 1),
-    ],
+    [(CommitFailedError("another was faster"), LOST_RACES - 1), (OSError("reset by peer"), COMMIT_ATTEMPTS - 1)],
 )
 def test_a_writer_loses_more_often_than_it_fails_before_it_gives_up(
-    tables: Tables,
-    monkeypatch: pytest.MonkeyPatch,
-    no_waiting: None,
-    error: Exception,
-    times: int,
+    tables: Tables, monkeypatch: pytest.MonkeyPatch, no_waiting: None, error: Exception, times: int
 ) -> None:
     """Slow commits may lose many times in a row to uploads and other ingests."""
     commit, failures = archive.delta.tables._commit, [error] * times
@@ -195,9 +178,7 @@ FULL = "Generic LocalFileSystem error\n\x1b[31m↳\x1b[0m No space left on devic
 AWAY = "Generic S3 error\n \x1b[31m↳\x1b[0m error sending request\n"
 
 
-def test_a_full_disk_is_an_error_at_the_first_attempt(
-    tables: Tables, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_is_an_error_at_the_first_attempt(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
     attempts: list[Any] = []
 
     def full(*args: Any) -> None:
@@ -212,9 +193,7 @@ def test_a_full_disk_is_an_error_at_the_first_attempt(
     assert len(attempts) == 1
 
 
-def test_a_store_that_is_away_is_an_error_of_one_line(
-    tables: Tables, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_store_that_is_away_is_an_error_of_one_line(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
     def away(*_: Any, **__: Any) -> None:
         raise DeltaError(AWAY)
 
@@ -268,14 +247,15 @@ def test_replacing_leaves_the_rows_of_other_keys_alone(tables: Tables) -> None:
         lambda _, wanted: wanted,
         replace=["inference_key", "media_sha256"],
     )
-    assert sorted(
-        (r["inference_key"], r["media_sha256"], r["status"]) for r in rows_of(tables, "results")
-    ) == [("k", "a", "failed"), ("k", "b", "ok"), ("other", "a", "ok"), ("other", "b", "ok")]
+    assert sorted((r["inference_key"], r["media_sha256"], r["status"]) for r in rows_of(tables, "results")) == [
+        ("k", "a", "failed"),
+        ("k", "b", "ok"),
+        ("other", "a", "ok"),
+        ("other", "b", "ok"),
+    ]
 
 
-def test_a_replacement_that_lost_its_race_is_made_again_on_the_new_snapshot(
-    tables: Tables, no_waiting: None
-) -> None:
+def test_a_replacement_that_lost_its_race_is_made_again_on_the_new_snapshot(tables: Tables, no_waiting: None) -> None:
     append(tables, "a", "b")
     stale = tables.snapshot("results")
     append(tables, "c")
@@ -296,9 +276,7 @@ def test_what_takes_files_out_of_a_table_is_maintenance(tables: Tables) -> None:
     assert append(tables, "a", "b").transaction_version(MAINTENANCE) is None
     for turn in (1, 2):
         rows = result_rows(["a"], status="failed")
-        snapshot = tables.append(
-            "results", rows, WRITER, lambda _, wanted: wanted, replace=SAME_RESULT
-        )
+        snapshot = tables.append("results", rows, WRITER, lambda _, wanted: wanted, replace=SAME_RESULT)
         assert snapshot.transaction_version(MAINTENANCE) == turn
 
 
@@ -311,12 +289,7 @@ def test_many_rows_are_replaced_a_few_thousand_keys_at_a_time(
     base = append(tables, *shas)
     rows = result_rows(shas[:5], status="failed")
     after = tables.append(
-        "results",
-        rows,
-        WRITER,
-        lambda _, wanted: wanted,
-        base=base if vouched else None,
-        replace=SAME_RESULT,
+        "results", rows, WRITER, lambda _, wanted: wanted, base=base if vouched else None, replace=SAME_RESULT
     )
     assert (after.version(), images(tables)) == (1 + 3, shas)
     found = {row["media_sha256"]: row["status"] for row in rows_of(tables, "results")}
@@ -325,9 +298,7 @@ def test_many_rows_are_replaced_a_few_thousand_keys_at_a_time(
 
 def test_no_rows_are_replaced_by_nothing(tables: Tables) -> None:
     append(tables, "a")
-    after = tables.append(
-        "results", result_rows([]), WRITER, lambda _, wanted: wanted, replace=SAME_RESULT
-    )
+    after = tables.append("results", result_rows([]), WRITER, lambda _, wanted: wanted, replace=SAME_RESULT)
     assert (after.version(), images(tables)) == (1, ["a"])
 
 
@@ -360,8 +331,7 @@ def test_racing_processes_lose_nothing_and_double_nothing(tables: Tables) -> Non
         one.join(90)
     assert [one.exitcode for one in racing] == [0] * writers
     assert Counter(images(tables)) == Counter(
-        [f"w{i}-{j}" for i in range(writers) for j in range(commits)]
-        + [f"shared-{j}" for j in range(commits)]
+        [f"w{i}-{j}" for i in range(writers) for j in range(commits)] + [f"shared-{j}" for j in range(commits)]
     )
 
 
@@ -371,11 +341,7 @@ def test_racing_processes_lose_nothing_and_double_nothing(tables: Tables) -> Non
         ("", "", {}),
         ("/data/tables", "http://127.0.0.1:5000", {}),
         ("s3://bucket/tables", "", {}),
-        (
-            "s3://bucket/tables",
-            "https://s3.example.org",
-            {"AWS_ENDPOINT_URL": "https://s3.example.org"},
-        ),
+        ("s3://bucket/tables", "https://s3.example.org", {"AWS_ENDPOINT_URL": "https://s3.example.org"}),
         (
             "s3://bucket/tables",
             "http://127.0.0.1:5000",
@@ -401,9 +367,7 @@ def without_masks() -> pa.Schema:
     return TABLES["results"].set(place, pa.field("detections", pa.list_(older)))
 
 
-def test_an_older_table_gains_the_columns_that_came_later(
-    tables: Tables, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_older_table_gains_the_columns_that_came_later(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
     one = result_rows(["a"]).to_pylist()[0] | {"detections": [detection("deer")]}
     with monkeypatch.context() as older:
         older.setitem(TABLES, "results", without_masks())
@@ -412,14 +376,9 @@ def test_an_older_table_gains_the_columns_that_came_later(
     flat = "select d.label, d.mask_rle from (select unnest(detections) d from all_results) order by 1, 2"
     assert query(tables, flat).to_pylist() == [{"label": "deer", "mask_rle": None}]
     masked = one | {"media_sha256": "b", "detections": [{**detection("fox"), "mask_rle": "04"}]}
-    tables.append(
-        "results", pa.Table.from_pylist([masked], schema=TABLES["results"]), WRITER, absent
-    )
+    tables.append("results", pa.Table.from_pylist([masked], schema=TABLES["results"]), WRITER, absent)
     again = one | {"detections": [{**detection("elk"), "mask_rle": "13"}]}
     rows = pa.Table.from_pylist([again], schema=TABLES["results"])
     keys = ("inference_key", "media_sha256")
     tables.append("results", rows, WRITER, lambda _, rows: rows, replace=keys)
-    assert query(tables, flat).to_pylist() == [
-        {"label": "elk", "mask_rle": "13"},
-        {"label": "fox", "mask_rle": "04"},
-    ]
+    assert query(tables, flat).to_pylist() == [{"label": "elk", "mask_rle": "13"}, {"label": "fox", "mask_rle": "04"}]

@@ -35,9 +35,7 @@ def unasked(_: DeltaTable, __: pa.Table) -> pa.Table:
         ("layers", "", "layers"),
     ],
 )
-def test_logs_of_existing_tables_have_these_names(
-    tables: Tables, table: str, key: str, transaction: str
-) -> None:
+def test_logs_of_existing_tables_have_these_names(tables: Tables, table: str, key: str, transaction: str) -> None:
     assert Writer(tables, table, key).transaction == transaction
 
 
@@ -49,9 +47,7 @@ def test_the_snapshot_of_a_commit_is_the_next_base(tables: Tables) -> None:
     assert tables.snapshot("results").transaction_version("results:k") == 2
 
 
-def test_after_a_failure_the_table_is_checked(
-    tables: Tables, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_after_a_failure_the_table_is_checked(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
     writer = Writer(tables, "results", "k", tables.snapshot("results"))
 
     def fails(*_: object) -> DeltaTable:

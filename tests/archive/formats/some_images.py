@@ -61,13 +61,5 @@ def burst() -> list[ImageRecord]:
         image(2, DEER),
         image(3, person),
         image(4, event_id="e2"),
-        image(
-            5,
-            status="failed",
-            error_code="truncated",
-            event_id="e3",
-            width_px=None,
-            height_px=None,
-            blank_by=None,
-        ),
+        image(5, status="failed", error_code="truncated", event_id="e3", width_px=None, height_px=None, blank_by=None),
     ]

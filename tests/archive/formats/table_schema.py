@@ -21,9 +21,7 @@ def rows_of(file: Path) -> list[dict[str, str]]:
 def errors(folder: Path) -> list[str]:
     """Return what is wrong with the tables of a package; nothing for a valid one."""
     found: list[str] = []
-    tables = {
-        name: rows_of(folder / f"{name}.csv") for name in ("deployments", "media", "observations")
-    }
+    tables = {name: rows_of(folder / f"{name}.csv") for name in ("deployments", "media", "observations")}
     for name, rows in tables.items():
         schema = json.loads((SCHEMAS / f"{name}-table-schema.json").read_text())
         with (folder / f"{name}.csv").open() as file:
@@ -31,17 +29,11 @@ def errors(folder: Path) -> list[str]:
                 found.append(f"{name}: header")
         for field in schema["fields"]:
             values = [row[field["name"]] for row in rows]
-            found += [
-                f"{name}.{field['name']}: {why}"
-                for value in values
-                if (why := _wrong(value, field))
-            ]
+            found += [f"{name}.{field['name']}: {why}" for value in values if (why := _wrong(value, field))]
             if field.get("constraints", {}).get("unique") and len(set(values)) < len(values):
                 found.append(f"{name}.{field['name']}: not unique")
         for key in schema.get("foreignKeys", ()):
-            other = {
-                row[key["reference"]["fields"]] for row in tables[key["reference"]["resource"]]
-            }
+            other = {row[key["reference"]["fields"]] for row in tables[key["reference"]["resource"]]}
             own = {row[key["fields"]] for row in rows} - {""}
             found += [f"{name}.{key['fields']}: unknown {value}" for value in sorted(own - other)]
     return found

@@ -30,9 +30,7 @@ NAMES = {"inference_key": "k" * 64, "model_name": "m", "model_version": "1", "we
 def put_detections(tables: Tables, published: dict[str, dict[str, str]]) -> None:
     """Add the published boxes as results of a model, by file name, and publish them."""
     rows: list[dict[str, Any]] = []
-    for row in query(
-        tables, "select media_sha256, path, width_px, height_px from media"
-    ).to_pylist():
+    for row in query(tables, "select media_sha256, path, width_px, height_px from media").to_pylist():
         observed = published[Path(row.pop("path")).name]
         x, y, width, height = (float(observed[name]) for name in FRACTIONS)
         size = (row["width_px"], row["height_px"]) * 2
@@ -78,9 +76,7 @@ def test_the_export_equals_the_tables_of_the_publisher(tmp_path: Path) -> None:
     same = ("latitude", "longitude", "deploymentStart", "deploymentEnd", "locationName")
     assert [row[name] for name in same] == [place[name] for name in same]
     ours = {row["fileName"]: row for row in rows_of(out / "media.csv")}
-    assert {n: r["timestamp"] for n, r in ours.items()} == {
-        n: r["timestamp"] for n, r in media.items()
-    }
+    assert {n: r["timestamp"] for n, r in ours.items()} == {n: r["timestamp"] for n, r in media.items()}
     observed = {row["mediaID"]: row for row in rows_of(out / "observations.csv")}
     for name, row in ours.items():
         mine, other = observed[row["mediaID"]], theirs[name]

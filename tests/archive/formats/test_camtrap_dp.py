@@ -39,16 +39,12 @@ def options(tmp_path: Path) -> CamtrapOptions:
     return CamtrapOptions(package=write_json(tmp_path / "stated.json", STATED))
 
 
-def test_the_tables_and_the_package_are_valid_by_the_published_schemas(
-    tmp_path: Path, options: CamtrapOptions
-) -> None:
+def test_the_tables_and_the_package_are_valid_by_the_published_schemas(tmp_path: Path, options: CamtrapOptions) -> None:
     write(burst(), FACTS, tmp_path / "out", options)
     assert errors(tmp_path / "out") == []
     package = json.loads((tmp_path / "out" / "datapackage.json").read_text())
     profile = json.loads((SCHEMAS / "camtrap-dp-profile.json").read_text())
-    profile["allOf"] = profile["allOf"][
-        1:
-    ]  # the first names the schema of data packages by its address
+    profile["allOf"] = profile["allOf"][1:]  # the first names the schema of data packages by its address
     del profile["allOf"][0]["properties"]["spatial"]["$ref"]
     jsonschema.validate(package, profile)
     assert [taxon["scientificName"] for taxon in package["taxonomic"]] == ["Vulpes vulpes"]
@@ -56,9 +52,7 @@ def test_the_tables_and_the_package_are_valid_by_the_published_schemas(
     assert package["project"]["observationLevel"] == ["media", "event"]
 
 
-def test_each_box_is_an_observation_with_its_corners_score_and_author(
-    tmp_path: Path, options: CamtrapOptions
-) -> None:
+def test_each_box_is_an_observation_with_its_corners_score_and_author(tmp_path: Path, options: CamtrapOptions) -> None:
     write(burst(), FACTS, tmp_path / "out", options)
     rows = [row for row in rows_of(tmp_path / "out" / "observations.csv") if row["bboxWidth"]]
     boxes = [(each, box) for each in burst() for box in each.detections]
@@ -83,9 +77,7 @@ def test_copies_of_one_content_are_two_media(tmp_path: Path, options: CamtrapOpt
     assert len(rows_of(tmp_path / "out" / "media.csv")) == 2
 
 
-def test_an_event_has_the_largest_count_of_each_label_in_one_image(
-    tmp_path: Path, options: CamtrapOptions
-) -> None:
+def test_an_event_has_the_largest_count_of_each_label_in_one_image(tmp_path: Path, options: CamtrapOptions) -> None:
     write(burst(), FACTS, tmp_path / "out", options)
     rows = rows_of(tmp_path / "out" / "observations.csv")
     events = [row for row in rows if row["observationLevel"] == "event"]
@@ -94,9 +86,7 @@ def test_an_event_has_the_largest_count_of_each_label_in_one_image(
         *(("e1", "animal", "2"), ("e1", "animal", "1"), ("e1", "human", "1")),
         *(("e2", "blank", ""), ("e3", "unclassified", "")),
     ]
-    assert (
-        events[0]["eventStart"] == "2026-05-01T10:30:01+02:00"
-    )  # an hour later by the clock offset
+    assert events[0]["eventStart"] == "2026-05-01T10:30:01+02:00"  # an hour later by the clock offset
     assert events[0]["eventEnd"] == "2026-05-01T10:30:03+02:00"
 
 
@@ -113,9 +103,7 @@ def test_a_failed_image_is_never_blank_and_images_of_people_are_not_public(
     assert public == ["true", "true", "false", "true", "false"]
 
 
-def test_who_found_nothing_is_stated_of_images_and_of_events(
-    tmp_path: Path, options: CamtrapOptions
-) -> None:
+def test_who_found_nothing_is_stated_of_images_and_of_events(tmp_path: Path, options: CamtrapOptions) -> None:
     images = [
         image(1, blank_by="human"),
         image(2),
@@ -137,10 +125,7 @@ def test_who_found_nothing_is_stated_of_images_and_of_events(
     ("more", "words"),
     [
         ({"deployment": None}, "1 images of north belong to no deployment: state them with"),
-        (
-            {"deployment": replace(NORTH, time_zone=None)},
-            "have no time zone: .* --set time_zone=",
-        ),
+        ({"deployment": replace(NORTH, time_zone=None)}, "have no time zone: .* --set time_zone="),
         ({"deployment": replace(NORTH, latitude=None)}, "have no coordinates: state them"),
         ({"captured_at_local": None}, "images of north have no time"),
         ({"path": "../a.jpg"}, "a path that Camtrap DP forbids.*--set media_prefix="),
@@ -160,25 +145,18 @@ def test_a_missing_fact_is_refused_with_what_to_state_and_never_guessed(
     assert len(package["resight"]["left_out"]) == 1
 
 
-def test_the_stated_time_zone_applies_to_deployments_without_one(
-    tmp_path: Path, options: CamtrapOptions
-) -> None:
+def test_the_stated_time_zone_applies_to_deployments_without_one(tmp_path: Path, options: CamtrapOptions) -> None:
     south = replace(NORTH, deployment_id="d2", time_zone=None, end=None)
     chosen = options.model_copy(update={"time_zone": "-03:30"})
     write([image(1), image(2, deployment=south)], FACTS, tmp_path / "out", chosen)
     times = [row["timestamp"] for row in rows_of(tmp_path / "out" / "media.csv")]
     assert times == ["2026-05-01T10:30:01+02:00", "2026-05-01T10:30:02-03:30"]
     rows = rows_of(tmp_path / "out" / "deployments.csv")
-    assert [row["deploymentEnd"] for row in rows] == [
-        "2026-06-12T17:00:00+02:00",
-        "2026-05-01T10:30:02-03:30",
-    ]
+    assert [row["deploymentEnd"] for row in rows] == ["2026-06-12T17:00:00+02:00", "2026-05-01T10:30:02-03:30"]
     assert "continues" in rows[1]["deploymentComments"]
 
 
-def test_a_clock_keeps_the_offset_of_its_start_in_winter(
-    tmp_path: Path, options: CamtrapOptions
-) -> None:
+def test_a_clock_keeps_the_offset_of_its_start_in_winter(tmp_path: Path, options: CamtrapOptions) -> None:
     winter = datetime(2026, 12, 24, 18)
     later = image(2, captured_at_corrected=winter, deployment=replace(NORTH, end=None))
     write([later], FACTS, tmp_path / "out", options)
@@ -190,9 +168,7 @@ def test_a_clock_keeps_the_offset_of_its_start_in_winter(
     assert fields["from_local"] <= winter < fields["until_local"]
 
 
-def test_a_package_without_contributors_or_with_an_invalid_project_is_refused(
-    tmp_path: Path,
-) -> None:
+def test_a_package_without_contributors_or_with_an_invalid_project_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadRequest, match="requires contributors and a project: write its facts"):
         write(burst(), FACTS, tmp_path / "out", CamtrapOptions())
     wrong = STATED | {"project": {"title": "x", "samplingDesign": "any"}}

@@ -36,9 +36,7 @@ def test_a_data_set_has_each_box_of_the_view(dataset: Any) -> None:
 
 def test_images_have_the_fields_of_camera_traps(dataset: Any) -> None:
     first, *_, failed = dataset.imgs.values()
-    assert (first["location"], first["datetime"]) == ("north", "2026-05-01 10:30:01"), (
-        "corrected by an hour"
-    )
+    assert (first["location"], first["datetime"]) == ("north", "2026-05-01 10:30:01"), "corrected by an hour"
     frames = [(row["seq_id"], row["frame_num"]) for row in dataset.imgs.values()]
     assert frames == [("e1", 1), ("e1", 2), ("e1", 3), ("e2", 1), ("e3", 1)]
     assert (failed["corrupt"], failed["width"], first["corrupt"]) == (True, 0, False)
@@ -47,11 +45,7 @@ def test_images_have_the_fields_of_camera_traps(dataset: Any) -> None:
 
 
 def test_categories_are_those_of_the_model_then_those_of_people(dataset: Any) -> None:
-    assert {row["id"]: row["name"] for row in dataset.cats.values()} == {
-        1: "deer",
-        2: "person",
-        3: "fox",
-    }
+    assert {row["id"]: row["name"] for row in dataset.cats.values()} == {1: "deer", 2: "person", 3: "fox"}
 
 
 def test_results_fit_the_data_set_of_the_same_images(dataset: Any, tmp_path: Path) -> None:

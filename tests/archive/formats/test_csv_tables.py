@@ -16,19 +16,11 @@ def test_each_image_and_each_box_is_a_row(tmp_path: Path) -> None:
     assert [(row["path"], row["status"]) for row in rows] == [(i.path, i.status) for i in burst()]
     assert rows[0]["label"] == "deer"  # a person's statement comes before the better score
     assert rows[0]["counts"] == "deer: 2; fox: 1"
-    assert (rows[0]["location"], rows[0]["captured_at_local"]) == (
-        "Oak hill",
-        "2026-05-01 09:30:01",
-    )
+    assert (rows[0]["location"], rows[0]["captured_at_local"]) == ("Oak hill", "2026-05-01 09:30:01")
     assert rows[0]["captured_at_corrected"] == "2026-05-01 10:30:01"
     boxes = rows_of(tmp_path / "out" / "detections.csv")
     found = [
-        (
-            row["path"],
-            row["label"],
-            row["score"],
-            *(float(row[f"{n}_px"]) for n in ("x1", "y1", "x2", "y2")),
-        )
+        (row["path"], row["label"], row["score"], *(float(row[f"{n}_px"]) for n in ("x1", "y1", "x2", "y2")))
         for row in boxes
     ]
     assert found == [
@@ -52,8 +44,8 @@ def test_timelapse_finds_each_file_by_its_folder(tmp_path: Path) -> None:
     write_timelapse(images, FACTS, tmp_path / "t.csv", Frozen())
     rows = rows_of(tmp_path / "t.csv")
     assert [(row["File"], row["RelativePath"]) for row in rows] == [
-        *(("IMG_0001.JPG", "north"), ("top.JPG", ""), ("=c.JPG", "-a\\b")),
+        *(("IMG_0001.JPG", "north"), ("top.JPG", ""), ("=c.JPG", "-a\\b"))
     ]
     assert [(row["Label"], row["Count"], row["Status"]) for row in rows] == [
-        *(("fox", "1", "ok"), ("", "0", "empty"), ("", "0", "empty")),
+        *(("fox", "1", "ok"), ("", "0", "empty"), ("", "0", "empty"))
     ]

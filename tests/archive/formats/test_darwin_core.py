@@ -22,11 +22,7 @@ def test_a_row_is_a_label_of_an_event_with_its_largest_count(tmp_path: Path) -> 
     write([*burst(), alone, copy], FACTS, tmp_path / "o.csv", DarwinCoreOptions(package=stated))
     rows = rows_of(tmp_path / "o.csv")
     found = [(r["vernacularName"], r["individualCount"], r["scientificName"]) for r in rows]
-    assert found == [
-        ("deer", "1", ""),
-        ("deer", "2", ""),
-        ("fox", "1", "Vulpes vulpes"),
-    ]  # no person
+    assert found == [("deer", "1", ""), ("deer", "2", ""), ("fox", "1", "Vulpes vulpes")]  # no person
     assert [row["identifiedBy"] for row in rows] == ["human", "deer@2", "deer@2"]
     assert rows[0]["eventDate"] == "2026-05-01T10:30:06+02:00"
     assert rows[1]["eventDate"] == "2026-05-01T10:30:01+02:00/2026-05-01T10:30:03+02:00"

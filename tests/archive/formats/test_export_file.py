@@ -32,11 +32,7 @@ def test_an_export_is_recorded_with_its_view(tables: Tables, tmp_path: Path) -> 
     out = tmp_path / "out" / "md.json"
     assert export_file(tables, FILE, out) == 6
     (row,) = rows_of(tables, "exports")
-    assert (row["relation"], row["inference_keys"], row["view"]) == (
-        FILE.name,
-        [KEY],
-        "production 1",
-    )
+    assert (row["relation"], row["inference_keys"], row["view"]) == (FILE.name, [KEY], "production 1")
     assert (row["model"], row["layers"], row["rows"], row["file"]) == ("md@5a", [], 6, str(out))
     info = json.loads(out.read_text())["info"]
     assert info["detection_completion_time"] == "2026-05-01 12:00:00"
@@ -44,9 +40,7 @@ def test_an_export_is_recorded_with_its_view(tables: Tables, tmp_path: Path) -> 
     assert [file.name for file in out.parent.iterdir()] == ["md.json"]
 
 
-def test_a_writer_that_fails_leaves_nothing(
-    tables: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_writer_that_fails_leaves_nothing(tables: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "out" / "md"
 
     def broken(images: Iterable[ImageRecord], facts: Facts, out: Path, options: Frozen) -> None:
@@ -80,9 +74,7 @@ def test_a_folder_is_replaced_only_if_an_export_made_it(tables: Tables, tmp_path
         export_file(tables, FILE, tmp_path / "md.txt")
 
 
-def test_images_of_two_archives_are_refused_where_paths_are_relative_to_one(
-    tables: Tables, tmp_path: Path
-) -> None:
+def test_images_of_two_archives_are_refused_where_paths_are_relative_to_one(tables: Tables, tmp_path: Path) -> None:
     put_media(tables, media_row("a", "north/a.jpg", source_root="/other"))
     for name in ("coco", "timelapse", "megadetector"):
         fmt = FORMATS[name]
@@ -91,9 +83,7 @@ def test_images_of_two_archives_are_refused_where_paths_are_relative_to_one(
     assert export_file(tables, FORMATS["csv"], tmp_path / "csv") == 7
 
 
-def test_a_full_disk_is_reported_as_such(
-    tables: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_is_reported_as_such(tables: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(images: Iterable[ImageRecord], facts: Facts, out: Path, options: Frozen) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -106,9 +96,7 @@ def test_a_full_disk_is_reported_as_such(
 def test_unknown_and_invalid_options_are_refused(
     tables: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(
-        BadRequest, match="unknown option 'colour' of megadetector; its options: none"
-    ):
+    with pytest.raises(BadRequest, match="unknown option 'colour' of megadetector; its options: none"):
         export_file(tables, FILE, tmp_path / "md.json", options={"colour": "red"})
 
     class Numbered(Frozen):

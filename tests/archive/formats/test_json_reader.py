@@ -14,11 +14,7 @@ import archive.formats.json_reader
 from archive.formats.json_reader import members
 
 VALUES = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(),
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     max_leaves=10,
 )
@@ -38,9 +34,7 @@ def read(text: str, chunk: int = 2**20) -> dict[str, Any]:
 
 
 @given(st.dictionaries(st.text(), VALUES), st.lists(VALUES, min_size=1), st.integers(1, 9))
-def test_any_object_is_read_in_chunks_of_any_size(
-    more: dict[str, Any], items: list[Any], chunk: int
-) -> None:
+def test_any_object_is_read_in_chunks_of_any_size(more: dict[str, Any], items: list[Any], chunk: int) -> None:
     value = {**more, "items": items}
     assert read(json.dumps(value, indent=1), chunk) == value
 

@@ -16,9 +16,7 @@ from tests.archive.formats.some_images import ADDED, DEER, FACTS, burst, image
 def test_each_box_is_a_region_in_percent(tmp_path: Path) -> None:
     write(burst(), FACTS, tmp_path, LabelStudioOptions())
     tasks = json.loads((tmp_path / "tasks.json").read_text())
-    assert [task["data"]["image"] for task in tasks] == [
-        f"/data/local-files/?d={each.path}" for each in burst()
-    ]
+    assert [task["data"]["image"] for task in tasks] == [f"/data/local-files/?d={each.path}" for each in burst()]
     for task, each in zip(tasks[:4], burst()[:4], strict=True):
         (prediction,) = task["predictions"]
         assert prediction["model_version"] == "deer@2"
@@ -39,9 +37,7 @@ def test_a_path_in_an_address_is_escaped_and_read_back(tmp_path: Path) -> None:
         write([odd], FACTS, tmp_path, LabelStudioOptions(media_prefix=prefix))
         (task,) = json.loads((tmp_path / "tasks.json").read_text())
         address = task["data"]["image"].removeprefix(prefix)
-        assert (
-            odd.path if prefix == "/mnt/" else "north%20%26%20south/50%25%20%231%2B.JPG"
-        ) == address
+        assert (odd.path if prefix == "/mnt/" else "north%20%26%20south/50%25%20%231%2B.JPG") == address
         if prefix == "/data/local-files/?d=":
             assert parse_qs(urlsplit(task["data"]["image"]).query)["d"] == [odd.path]
 
@@ -52,9 +48,7 @@ def test_boxes_of_people_are_written_although_the_model_failed(tmp_path: Path) -
     assert len(task["predictions"][0]["result"]) == 1
 
 
-def test_the_labelling_interface_has_all_labels_and_the_names_of_the_regions(
-    tmp_path: Path,
-) -> None:
+def test_the_labelling_interface_has_all_labels_and_the_names_of_the_regions(tmp_path: Path) -> None:
     write(burst(), FACTS, tmp_path, LabelStudioOptions(media_prefix="https://x/"))
     view = ET.parse(tmp_path / "labels.xml").getroot()
     assert [label.get("value") for label in view.iter("Label")] == ["deer", "person", "fox"]

@@ -104,12 +104,7 @@ def test_labels_of_people_layers_and_classifiers_are_classes(tmp_path: Path) -> 
     found = written(tmp_path, [image("a.jpg", relabelled, by_layer, classified, added)])
     rows = found["images"][0]["detections"]
     assert [row["category"] for row in rows] == ["1", "1", "1", "4"]
-    assert [row.get("classifications") for row in rows] == [
-        [["1", 1.0]],
-        [["2", 0.5]],
-        [["1", 0.0]],
-        None,
-    ]
+    assert [row.get("classifications") for row in rows] == [[["1", 1.0]], [["2", 0.5]], [["1", 0.0]], None]
     assert found["classification_categories"] == {"1": "fox", "2": "deer"}
     assert found["classification_category_descriptions"] == {"1": FACTS.descriptions["fox"]}
     assert found["detection_categories"]["4"] == "hare"
@@ -129,9 +124,7 @@ def test_an_animal_detector_has_the_usual_categories(
 ) -> None:
     facts = Facts("run r", "r", "m@1", "w", None, labels)
     found = written(tmp_path, [], facts)
-    assert list(found["detection_categories"].items()) == [
-        (str(n), label) for n, label in enumerate(expected, 1)
-    ]
+    assert list(found["detection_categories"].items()) == [(str(n), label) for n, label in enumerate(expected, 1)]
     assert found["info"].keys() == {"format_version", "detector", "detector_metadata", "resight"}
 
 
@@ -150,9 +143,4 @@ def test_each_top_folder_has_a_file_with_paths_below_it(tmp_path: Path) -> None:
         require_valid(value)
         place = str(file.parent.relative_to(tmp_path / "out"))
         found[place] = [row["file"] for row in value["images"]]
-    assert found == {
-        "a b": ["1.jpg"],
-        "a": ["1.jpg", "m/2.jpg", "z.jpg"],
-        ".": ["b.jpg", "d.jpg"],
-        "c": ["1.jpg"],
-    }
+    assert found == {"a b": ["1.jpg"], "a": ["1.jpg", "m/2.jpg", "z.jpg"], ".": ["b.jpg", "d.jpg"], "c": ["1.jpg"]}

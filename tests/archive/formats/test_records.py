@@ -59,9 +59,7 @@ def test_each_present_file_has_its_boxes_after_people(tables: Tables) -> None:
     assert (failed.width_px, found["south/d.jpg"].width_px) == (None, 1000)
 
 
-def test_windows_and_a_floor_lose_no_other_box(
-    tables: Tables, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_windows_and_a_floor_lose_no_other_box(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = records(tables)
     monkeypatch.setattr(archive.formats.records, "WINDOW", 2)
     assert records(tables) == whole
@@ -90,16 +88,7 @@ def test_the_lineage_is_a_json_object() -> None:
 
 def test_an_image_is_blank_only_if_someone_found_nothing_in_it(tmp_path: Path) -> None:
     tables = Tables(str(tmp_path / "tables"))
-    names = (
-        "nothing",
-        "faint",
-        "hidden",
-        "hidden-faint",
-        "said",
-        "said-failed",
-        "said-new",
-        "failed",
-    )
+    names = ("nothing", "faint", "hidden", "hidden-faint", "said", "said-failed", "said-new", "failed")
     put_media(tables, *(media_row(name, name) for name in (*names, "new", "fox")))
     boxes: dict[str, list[Box] | None] = {"nothing": [], "faint": [FAINT], "hidden": [FOX]}
     boxes |= {"hidden-faint": [FOX, FAINT], "said": [FOX, FAINT], "said-failed": None}
@@ -134,13 +123,7 @@ def test_damaged_times_are_corrected_within_the_years_of_iso_8601(tmp_path: Path
     put_boxes(tables, {"a": [FOX], "b": [FOX]})
     publish(tables)
     late, early = records(tables)
-    assert (late.captured_at_corrected, early.captured_at_corrected) == (
-        datetime(9999, 12, 31),
-        datetime(1, 1, 1),
-    )
+    assert (late.captured_at_corrected, early.captured_at_corrected) == (datetime(9999, 12, 31), datetime(1, 1, 1))
     assert late.deployment
     assert early.deployment
-    assert (late.deployment.start, early.deployment.start) == (
-        datetime(9999, 12, 31),
-        datetime(1, 1, 1),
-    )
+    assert (late.deployment.start, early.deployment.start) == (datetime(9999, 12, 31), datetime(1, 1, 1))

@@ -21,12 +21,7 @@ GOOD: dict[str, Any] = {
             "width": 640,
             "height": 480,
             "detections": [
-                {
-                    "category": "1",
-                    "conf": 0.5,
-                    "bbox": [0, 0, 1.001, 0.5],
-                    "classifications": [["0", 0.75]],
-                },
+                {"category": "1", "conf": 0.5, "bbox": [0, 0, 1.001, 0.5], "classifications": [["0", 0.75]]},
                 {"category": "2", "conf": -0.9, "bbox": [0, 0, 1, 1]},
             ],
         },
@@ -35,9 +30,7 @@ GOOD: dict[str, Any] = {
 }
 
 
-def read(
-    place: Path, value: Any, tool: str = "megadetector"
-) -> tuple[FileFacts, list[ImageResult]]:
+def read(place: Path, value: Any, tool: str = "megadetector") -> tuple[FileFacts, list[ImageResult]]:
     file, facts = place / "file.json", FileFacts()
     data = value if isinstance(value, bytes) else json.dumps(value).encode()
     file.write_bytes(data)
@@ -97,12 +90,7 @@ def test_predictions_of_several_models_are_refused(tmp_path: Path) -> None:
 def test_predictions_for_each_detection_are_read(tmp_path: Path) -> None:
     """The format since 20261015, also of a classifier of whole images."""
     box = {"category": "1", "label": "animal", "conf": 0.5, "bbox": [0, 0, 1, 1]}
-    whole = {
-        "category": "0",
-        "label": "whole_image_classification",
-        "conf": 1,
-        "bbox": [0, 0, 1, 1],
-    }
+    whole = {"category": "0", "label": "whole_image_classification", "conf": 1, "bbox": [0, 0, 1, 1]}
     fox = {"class": "u;mammalia;carnivora;canidae;vulpes;;", "score": 0.9, "source": "classifier"}
     rows = [
         {"filepath": "a.jpg", "detections": [{**box, "processed_classification": fox}, box]},
@@ -111,10 +99,7 @@ def test_predictions_for_each_detection_are_read(tmp_path: Path) -> None:
     facts, (own, of_image) = read(tmp_path, {"info": {}, "predictions": rows}, "speciesnet")
     assert [found[6:] for found in own.boxes] == [("vulpes", 0.9), (None, None)]
     assert [found[6:] for found in of_image.boxes] == [("vulpes", 0.9)]
-    assert (list(facts.categories), list(facts.classes)) == (
-        ["animal", "human", "vehicle"],
-        ["vulpes"],
-    )
+    assert (list(facts.categories), list(facts.classes)) == (["animal", "human", "vehicle"], ["vulpes"])
 
 
 def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
@@ -124,20 +109,13 @@ def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("path", "expected"),
-    [
-        ("a/b.jpg", "a/b.jpg"),
-        ("./a//b.jpg", "a/b.jpg"),
-        ("a\\b.jpg", "a/b.jpg"),
-        ("/data/deer/a.jpg", "a.jpg"),
-    ],
+    [("a/b.jpg", "a/b.jpg"), ("./a//b.jpg", "a/b.jpg"), ("a\\b.jpg", "a/b.jpg"), ("/data/deer/a.jpg", "a.jpg")],
 )
 def test_paths_are_relative_with_slashes(path: str, expected: str) -> None:
     assert path_below(path, "/data/deer") == expected
 
 
-@pytest.mark.parametrize(
-    "path", ["", "..", "a/../../b.jpg", "/data/deers/a.jpg", "C:\\a.jpg", "a\0"]
-)
+@pytest.mark.parametrize("path", ["", "..", "a/../../b.jpg", "/data/deers/a.jpg", "C:\\a.jpg", "a\0"])
 def test_paths_that_leave_the_root_are_refused(path: str) -> None:
     with pytest.raises(ValueError, match="below /data/deer"):
         path_below(path, "/data/deer")

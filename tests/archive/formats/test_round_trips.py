@@ -19,21 +19,15 @@ from tests.archive.formats.test_camtrap_dp import STATED
 from tests.fixtures_local import write_json
 
 
-def test_camtrap_dp_gives_the_statements_of_people_and_not_those_of_the_model(
-    tmp_path: Path,
-) -> None:
+def test_camtrap_dp_gives_the_statements_of_people_and_not_those_of_the_model(tmp_path: Path) -> None:
     stated = write_json(tmp_path / "stated.json", STATED)
     write_camtrap(burst(), FACTS, tmp_path / "out", CamtrapOptions(package=stated))
     (work,) = read("camtrap-dp", work_file("camtrap-dp", tmp_path / "out"))
     assert (work.path, work.label, work.actor) == (burst()[0].path, ADDED.label, "human")
-    assert work.box == pytest.approx(
-        (ADDED.x1 / 200, ADDED.y1 / 100, ADDED.x2 / 200, ADDED.y2 / 100)
-    )
+    assert work.box == pytest.approx((ADDED.x1 / 200, ADDED.y1 / 100, ADDED.x2 / 200, ADDED.y2 / 100))
 
 
-def test_a_confirmed_prediction_of_label_studio_has_the_corners_of_its_detection(
-    tmp_path: Path,
-) -> None:
+def test_a_confirmed_prediction_of_label_studio_has_the_corners_of_its_detection(tmp_path: Path) -> None:
     write_tasks(burst(), FACTS, tmp_path, LabelStudioOptions())
     tasks = json.loads((tmp_path / "tasks.json").read_text())
     for each in tasks:

@@ -15,9 +15,7 @@ def test_no_file_has_more_rows_than_a_sheet(tmp_path: Path) -> None:
         for number in range(5):
             sheet.write([number])
     files = ("a.csv", "a-2.csv", "a-3.csv")
-    assert [[row["n"] for row in rows_of(tmp_path / name)] for name in files] == [
-        *(["0", "1"], ["2", "3"], ["4"])
-    ]
+    assert [[row["n"] for row in rows_of(tmp_path / name)] for name in files] == [*(["0", "1"], ["2", "3"], ["4"])]
 
 
 def test_a_full_file_is_not_followed_by_an_empty_one(tmp_path: Path) -> None:

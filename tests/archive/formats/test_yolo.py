@@ -79,9 +79,7 @@ def test_images_of_one_event_or_without_a_time_stay_together(tmp_path: Path) -> 
 
 
 def test_other_cameras_do_not_move_images_to_another_part(tmp_path: Path) -> None:
-    images = [
-        image(n, captured_at_local=START + timedelta(days=n), event_id=None) for n in range(30)
-    ]
+    images = [image(n, captured_at_local=START + timedelta(days=n), event_id=None) for n in range(30)]
     more = [image(n, camera_id="a", event_id=None) for n in range(30, 40)]
     write(images, FACTS, tmp_path / "one", YoloOptions(val_share=0.5))
     write([*more, *images], FACTS, tmp_path / "two", YoloOptions(val_share=0.5))

@@ -34,11 +34,7 @@ def test_a_broken_clock_counts_apart_unless_its_deployment_corrects_it(tables: T
     broken = [("north", f"2000-01-01T00:00:0{n}") for n in range(2)]
     put_images(tables, *broken, timestamp_flags=["reset_default"])
     put_images(tables, ("north", "2026-05-01T10:00:00"), first=5)
-    names = put(
-        tables,
-        deployed(from_local="1999-01-01", until_local="2000-06-01"),
-        deployed(from_local="2026-05-01"),
-    )
+    names = put(tables, deployed(from_local="1999-01-01", until_local="2000-06-01"), deployed(from_local="2026-05-01"))
     first, second = (CameraViews(tables).deployments()[name] for name in names)
     assert (first["images"], first["doubtful"], second["images"]) == (0, 2, 1)
     assert first["last_at"] == datetime(2000, 1, 1, 0, 0, 1), "an example for its correction"
@@ -83,18 +79,14 @@ def test_deployments_agree_with_the_relation_of_each_image(tables: Tables) -> No
     assert found == {row["deployment_id"]: row | {"doubtful": 0} for row in one_by_one}
 
 
-def test_answers_are_kept_until_a_table_changes(
-    tables: Tables, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_answers_are_kept_until_a_table_changes(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
     queries: list[str] = []
     connect = cameras.connect
     monkeypatch.setattr(cameras, "connect", lambda *a, **k: queries.append("") or connect(*a, **k))
     put_images(tables, ("north", "2026-05-02T00:00:00"))
     views = CameraViews(tables)
     assert (views.deployments(), views.deployments(), len(queries)) == ({}, {}, 1)
-    fact = Deployment.model_validate(
-        {"camera_id": "north", "location": "x", "from_local": "2026-05-01"}
-    )
+    fact = Deployment.model_validate({"camera_id": "north", "location": "x", "from_local": "2026-05-01"})
     (name,), _ = record(tables, {"": fact}, "ana")
     assert (views.deployments()[name]["images"], len(queries)) == (1, 2)
     put_images(tables, ("north", "2026-05-03T00:00:00"), first=5)

@@ -49,12 +49,7 @@ def deploy(tables: Tables, offset_s: int | None = 7200) -> list[str]:
     places = {"north": ("Oak hill", None), "south": ("Mill", offset_s)}
     facts = {
         camera: Deployment.model_validate(
-            {
-                "camera_id": camera,
-                "location": location,
-                "from_local": "2026-05-01",
-                "clock_offset_s": offset,
-            }
+            {"camera_id": camera, "location": location, "from_local": "2026-05-01", "clock_offset_s": offset}
         )
         for camera, (location, offset) in places.items()
     }
@@ -147,10 +142,7 @@ def test_the_index_follows_a_deployment_to_another_camera(tables: Tables, tmp_pa
 def test_details_name_the_place_and_both_times(tables: Tables) -> None:
     deploy(tables)
     detail = image_details(tables, [sha(3)], Views(tables.url).current())[sha(3)]
-    assert (detail.captured_at_local, detail.captured_at_corrected) == (
-        "2026-05-14 12:00:00",
-        "2026-05-14 14:00:00",
-    )
+    assert (detail.captured_at_local, detail.captured_at_corrected) == ("2026-05-14 12:00:00", "2026-05-14 14:00:00")
     assert detail.facts["location"] == "Mill"
 
 
@@ -190,9 +182,7 @@ def test_a_filter_sees_corrected_times(tables: Tables) -> None:
         layer = Layer("l", "events", 1, {}, (), "event")
         loaded = load(sql, tables, view, [], [layer], "l", FilterScope(), "camera")
         (part,) = loaded.parts()
-    taken = dict(
-        zip(numbers(part["media_sha256"].to_pylist()), part["taken_local"].to_pylist(), strict=True)
-    )
+    taken = dict(zip(numbers(part["media_sha256"].to_pylist()), part["taken_local"].to_pylist(), strict=True))
     assert taken == CORRECTED
 
 

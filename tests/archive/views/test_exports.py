@@ -100,11 +100,7 @@ def test_of_two_exports_to_one_file_each_is_whole(
     filled: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second begins and ends while the first is about to rename its file."""
-    out, keep, rows = (
-        tmp_path / "out" / "results.csv",
-        archive.views.exports._require_kept,
-        list[int](),
-    )
+    out, keep, rows = (tmp_path / "out" / "results.csv", archive.views.exports._require_kept, list[int]())
 
     def later(*of: Any) -> None:
         if not rows:
@@ -241,9 +237,7 @@ def test_tables_that_are_away_leave_the_old_file(tmp_path: Path) -> None:
     assert not (tmp_path / "away").exists()
 
 
-@pytest.mark.parametrize(
-    ("relation", "table", "keys"), [("all_results", "results", "k"), ("snips", "snips", "s")]
-)
+@pytest.mark.parametrize(("relation", "table", "keys"), [("all_results", "results", "k"), ("snips", "snips", "s")])
 def test_a_prune_that_was_planned_before_an_export_is_refused_by_it(
     filled: Tables, tmp_path: Path, relation: str, table: str, keys: str
 ) -> None:

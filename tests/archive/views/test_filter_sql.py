@@ -26,13 +26,9 @@ from tests.archive.views.test_image_index import FILTERS, Halves, halves, write
 from tests.batch.filters.scene import box, publish, put, sha, tables_at
 
 
-@settings(
-    max_examples=5, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
-)
+@settings(max_examples=5, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
 @given(given_=halves(), some=st.lists(FILTERS, min_size=4, max_size=4))
-def test_the_statement_selects_the_images_of_the_index(
-    given_: Halves, some: list[dict[str, Any]]
-) -> None:
+def test_the_statement_selects_the_images_of_the_index(given_: Halves, some: list[dict[str, Any]]) -> None:
     with TemporaryDirectory() as place:
         tables = Tables(f"{place}/tables")
         tables.snapshot("media")
@@ -42,9 +38,7 @@ def test_the_statement_selects_the_images_of_the_index(
         index = ImageIndex(tables, Path(place) / "index")
         missing = set(index.select(ImageFilter(status="missing"))["media_sha256"].to_pylist())
         filters = [ImageFilter(**wanted) for wanted in ({}, *some)]
-        read = " ".join(
-            statement(name, one) for name in ("results", "detections") for one in filters
-        )
+        read = " ".join(statement(name, one) for name in ("results", "detections") for one in filters)
         with connect(tables, statement=read) as sql:
             for wanted in filters:
                 matching = set(index.select(wanted)["media_sha256"].to_pylist())
@@ -92,9 +86,7 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Tables:
     ],
     ids=str,
 )
-def test_names_are_values(
-    tables: Tables, wanted: dict[str, Any], detections: list[int], results: list[int]
-) -> None:
+def test_names_are_values(tables: Tables, wanted: dict[str, Any], detections: list[int], results: list[int]) -> None:
     asked = ImageFilter.model_validate(wanted)
     ranks = query(tables, statement("detections", asked))["rank"].to_pylist()
     assert sorted(ranks) == detections

@@ -22,14 +22,10 @@ from tests.fixtures_local import put_results, result_rows
 
 TOKYO = timezone(timedelta(hours=9))
 NOW = datetime(2026, 5, 14, 12, tzinfo=TOKYO)
-VIEW = View(
-    inference_key="k", model_name="deer", model_version="1", weights_sha256="w", threshold=0.4
-)
+VIEW = View(inference_key="k", model_name="deer", model_version="1", weights_sha256="w", threshold=0.4)
 
 
-def file(
-    name: str, camera: str | None = "c", taken: datetime | None = None, **more: Any
-) -> dict[str, Any]:
+def file(name: str, camera: str | None = "c", taken: datetime | None = None, **more: Any) -> dict[str, Any]:
     """Return a row of `media`; `taken` has an offset only with a time zone."""
     offset = taken.utcoffset() if taken else None
     row = {
@@ -78,12 +74,9 @@ def test_an_empty_archive_has_no_cameras(tables: Tables) -> None:
 
 
 @pytest.mark.parametrize(
-    ("days", "recent", "before"),
-    [(0, 1, 0), (6.99, 1, 0), (7.01, 0, 1), (34.99, 0, 1), (35.01, 0, 0), (-0.5, 1, 0)],
+    ("days", "recent", "before"), [(0, 1, 0), (6.99, 1, 0), (7.01, 0, 1), (34.99, 0, 1), (35.01, 0, 0), (-0.5, 1, 0)]
 )
-def test_an_image_falls_into_one_period(
-    tables: Tables, days: float, recent: int, before: int
-) -> None:
+def test_an_image_falls_into_one_period(tables: Tables, days: float, recent: int, before: int) -> None:
     put(tables, [file("a", taken=ago(days=days))])
     (camera,) = health(tables, None, NOW).cameras
     assert (camera.recent.images, camera.before.images) == (recent, before)
@@ -102,9 +95,7 @@ def test_a_clock_that_states_its_offset_is_believed(tables: Tables) -> None:
 
 
 @pytest.mark.parametrize("zone", [None, TOKYO])
-def test_a_clock_is_read_with_the_correction_of_its_deployment(
-    tables: Tables, zone: timezone | None
-) -> None:
+def test_a_clock_is_read_with_the_correction_of_its_deployment(tables: Tables, zone: timezone | None) -> None:
     year = timedelta(days=365)
     taken = (ago(days=1) - year).replace(tzinfo=zone)
     put(tables, [file("a", taken=taken, timestamp_flags=["reset_default"])])
@@ -239,18 +230,14 @@ def test_any_archive_is_counted_as_by_hand(tables: Tables, seed: int) -> None:
     put(tables, rows)
     scores = {row["media_sha256"]: rng.choice([None, None, 0.0, 0.3, 0.5]) for row in rows}
     seen = [
-        result_rows([sha], **({} if score == 0 else found(score)))
-        for sha, score in scores.items()
-        if score is not None
+        result_rows([sha], **({} if score == 0 else found(score))) for sha, score in scores.items() if score is not None
     ]
     put_results(tables, pa.concat_tables(seen))
     wanted: dict[tuple[str, bool], list[int]] = defaultdict(lambda: [0, 0, 0])
     for row in rows:
         if row["missing_since"] or row["timestamp_flags"] or not row["captured_at_local"]:
             continue
-        taken = row["captured_at_utc"] or datetime.fromisoformat(row["captured_at_local"]).replace(
-            tzinfo=TOKYO
-        )
+        taken = row["captured_at_utc"] or datetime.fromisoformat(row["captured_at_local"]).replace(tzinfo=TOKYO)
         if NOW - taken >= timedelta(days=35):
             continue
         sha = row["media_sha256"]
@@ -264,9 +251,7 @@ def test_any_archive_is_counted_as_by_hand(tables: Tables, seed: int) -> None:
         assert camera.before == Period(*wanted[name, False])
 
 
-def test_s3_is_read_with_the_same_answer(
-    tables: Tables, s3_endpoint: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_s3_is_read_with_the_same_answer(tables: Tables, s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
     import boto3
 
     boto3.client("s3", endpoint_url=s3_endpoint).create_bucket(Bucket="health")

@@ -82,12 +82,7 @@ def test_what_people_said_is_shown_with_the_models_own_word(two: Tables) -> None
     say(two, "add", minute=2, label="owl", **corners(5.0, 50.0))
     say(two, "relabel", minute=3, inference_key="k", rank=1, label="dog", **corners(40.0))
     detail = image_detail(two, IMAGE, VIEW)
-    assert shown(detail) == [
-        ("deer", False, True),
-        ("dog", True, True),
-        ("hare", False, False),
-        ("owl", True, True),
-    ]
+    assert shown(detail) == [("deer", False, True), ("dog", True, True), ("hare", False, False), ("owl", True, True)]
     assert detail.boxes[1].model_label == "fox"
     assert detail.boxes[3].rank is None
     assert detail.reviewed

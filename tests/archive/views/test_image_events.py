@@ -23,14 +23,7 @@ from model_store.errors import BadRequest
 from tests.fixtures_local import put_results, result_rows
 
 LAYER, NOON = "e" * 64, datetime(2026, 5, 14, 12)
-VIEW = View(
-    inference_key="k",
-    model_name="m",
-    model_version="1",
-    weights_sha256="w",
-    layers=(LAYER,),
-    threshold=0.5,
-)
+VIEW = View(inference_key="k", model_name="m", model_version="1", weights_sha256="w", layers=(LAYER,), threshold=0.5)
 SECOND = VIEW.model_copy(update={"inference_key": "l", "layers": (), "threshold": 0.0})
 SHOWN = (["fox"], ["fox", "fox", "deer"], [], ["deer"], ["deer"], [], None)
 """Labels of each image in the first version; None: without a result."""
@@ -72,9 +65,7 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Tables:
         for n, labels in enumerate(of_images):
             if labels is not None:
                 found = boxes(labels)
-                put_results(
-                    tables, result_rows([sha(n)], key, detections=found, width_px=20, height_px=20)
-                )
+                put_results(tables, result_rows([sha(n)], key, detections=found, width_px=20, height_px=20))
     rows = [
         {"layer_id": LAYER, "method": "machine", "action": "group", "inference_key": "k"}
         | {"media_sha256": sha(n), "group_id": event, "asserted_at": NOON}

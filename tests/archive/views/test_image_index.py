@@ -64,9 +64,7 @@ def of_relations(tables: Tables, view: View) -> list[Image]:
     stated = set(human_assertions(tables)["media_sha256"].to_pylist())
     for image in images:
         sha = image["media_sha256"]
-        image["labels"] = [
-            (row["label"], row["score"]) for row in detections if row["media_sha256"] == sha
-        ]
+        image["labels"] = [(row["label"], row["score"]) for row in detections if row["media_sha256"] == sha]
         image["status"] = status.get(sha, "missing")
         image["reviewed"] = sha in stated
         image["event_id"] = groups.get(sha)
@@ -86,8 +84,7 @@ def fits(image: Image, wanted: dict[str, Any]) -> bool:
         and (
             (label is None and least is None)
             or any(
-                label in (None, one)
-                and (least is None or (score is not None and score >= np.float32(least)))
+                label in (None, one) and (least is None or (score is not None and score >= np.float32(least)))
                 for one, score in image["labels"]
             )
         )
@@ -208,13 +205,9 @@ def write(tables: Tables, parts: dict[str, pa.Table]) -> None:
             tables.append(name, rows, "test", lambda _, wanted: wanted)
 
 
-@settings(
-    max_examples=5, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
-)
+@settings(max_examples=5, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
 @given(given_=halves(), some=st.lists(FILTERS, min_size=2, max_size=2))
-def test_an_index_equals_the_relations_before_and_after_it_follows(
-    given_: Halves, some: list[dict[str, Any]]
-) -> None:
+def test_an_index_equals_the_relations_before_and_after_it_follows(given_: Halves, some: list[dict[str, Any]]) -> None:
     everything = dict.fromkeys(some[0])
     with TemporaryDirectory() as place:
         tables, view = Tables(f"{place}/tables"), view_of(given_.world)
@@ -271,9 +264,7 @@ def index(tables: Tables) -> ImageIndex:
     ],
     ids=str,
 )
-def test_a_walk_gives_what_a_search_gives(
-    index: ImageIndex, tables: Tables, wanted: dict[str, Any]
-) -> None:
+def test_a_walk_gives_what_a_search_gives(index: ImageIndex, tables: Tables, wanted: dict[str, Any]) -> None:
     found = find(tables, Wanted(limit=1000, **wanted), 60).images
     there = walked(index, ImageFilter(**wanted), limit=7)
     for name in ("media_sha256", "captured_at_local", "source_root", "path", "status"):
@@ -296,9 +287,7 @@ def paths_at(index: ImageIndex, at: datetime) -> list[str]:
 def test_a_page_begins_at_a_time(index: ImageIndex) -> None:
     everything = walked(index, ImageFilter(), limit=1000)
     moment = START + timedelta(minutes=20)
-    older = [
-        i for i in everything if not i["captured_at_local"] or i["captured_at_local"] <= moment
-    ]
+    older = [i for i in everything if not i["captured_at_local"] or i["captured_at_local"] <= moment]
     page = index.page(ImageFilter(), 5, at=moment)
     assert page.rows == older[:5]
     assert page.previous
@@ -312,9 +301,7 @@ def test_a_day_begins_with_its_last_image_and_the_past_with_the_oldest(index: Im
     assert paths_at(index, datetime(START.year, START.month, START.day)) == dated[:5]
     assert paths_at(index, datetime(1990, 1, 1)) == dated[-5:]
     assert paths_at(index, datetime.max) == dated[:5]
-    undated = index.page(
-        ImageFilter(), 5, after=index.page(ImageFilter(), 5, at=datetime(1990, 1, 1)).next
-    )
+    undated = index.page(ImageFilter(), 5, after=index.page(ImageFilter(), 5, at=datetime(1990, 1, 1)).next)
     assert undated.columns["path"] == [image["path"] for image in everything[len(dated) :][:5]]
 
 
@@ -335,9 +322,7 @@ def test_a_day_without_any_image_leads_to_the_oldest_match(index: ImageIndex) ->
         ({"after": "x", "at": START}, "only one"),
     ],
 )
-def test_a_page_that_cannot_be_is_refused(
-    index: ImageIndex, options: dict[str, Any], words: str
-) -> None:
+def test_a_page_that_cannot_be_is_refused(index: ImageIndex, options: dict[str, Any], words: str) -> None:
     with pytest.raises(BadRequest, match=words):
         index.page(ImageFilter(), **options)
 
@@ -366,9 +351,7 @@ def test_a_selection_names_the_version_of_its_rows(index: ImageIndex) -> None:
     assert len(chosen) == index.count(ImageFilter(label="deer"))
 
 
-def test_a_list_that_takes_too_long_is_ended(
-    tables: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_list_that_takes_too_long_is_ended(tables: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     index = ImageIndex(tables, tmp_path, within_s=0.3)
     assert index.count(ImageFilter()) > 0
     forever = "select count(*) from range(1_000_000_000_000) a, range(1_000_000_000_000) b"
@@ -377,9 +360,7 @@ def test_a_list_that_takes_too_long_is_ended(
         index.count(ImageFilter())
 
 
-def test_without_a_view_every_image_is_missing_its_result(
-    images: list[dict[str, Any]], tmp_path: Path
-) -> None:
+def test_without_a_view_every_image_is_missing_its_result(images: list[dict[str, Any]], tmp_path: Path) -> None:
     tables = Tables(str(tmp_path / "tables"))
     put(tables, images)
     index = ImageIndex(tables, tmp_path / "index")
@@ -390,9 +371,7 @@ def test_without_a_view_every_image_is_missing_its_result(
 def test_another_view_has_another_index(index: ImageIndex, tables: Tables) -> None:
     everything = VIEW.model_copy(update={"name": "all", "threshold": 0.0, "label_thresholds": {}})
     Views(tables.url).publish(everything, after=0)
-    shown, all_of_them = (
-        index.count(ImageFilter(label="fox", view=v)) for v in ("production", "all")
-    )
+    shown, all_of_them = (index.count(ImageFilter(label="fox", view=v)) for v in ("production", "all"))
     assert 0 < shown < all_of_them
     with pytest.raises(BadRequest, match="nothing is published as 'other'"):
         index.count(ImageFilter(view="other"))

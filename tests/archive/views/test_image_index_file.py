@@ -96,19 +96,12 @@ def upload(tables: Tables) -> None:
         (lambda tables: add_results(tables, "other", result_rows(["a", "b"], key="other")), 0),
         (lambda tables: compact(tables, "results", min_files=1), 0),
         (lambda tables: Views(tables.url).publish(VIEW, after=1), 0),
-        (
-            lambda tables: Views(tables.url).publish(VIEW.model_copy(update={"threshold": 0.9}), 1),
-            None,
-        ),
+        (lambda tables: Views(tables.url).publish(VIEW.model_copy(update={"threshold": 0.9}), 1), None),
     ],
     ids=["upload", "statement", "another key", "compaction", "the same view", "another view"],
 )
 def test_only_images_of_new_rows_are_computed_again(
-    tables: Tables,
-    index: ImageIndex,
-    written: list[int | None],
-    change: Callable[[Tables], object],
-    images: int | None,
+    tables: Tables, index: ImageIndex, written: list[int | None], change: Callable[[Tables], object], images: int | None
 ) -> None:
     before = listed(index)
     change(tables)
@@ -122,9 +115,7 @@ def test_only_images_of_new_rows_are_computed_again(
     assert index.refresh() is False
 
 
-def test_an_image_that_a_person_judges_is_reviewed_until_that_is_withdrawn(
-    tables: Tables, index: ImageIndex
-) -> None:
+def test_an_image_that_a_person_judges_is_reviewed_until_that_is_withdrawn(tables: Tables, index: ImageIndex) -> None:
     sha = next(row["media_sha256"] for row in rows_of(tables, "results") if row["detections"])
     state_a_fact(tables, sha)
     index.refresh()
@@ -135,9 +126,7 @@ def test_an_image_that_a_person_judges_is_reviewed_until_that_is_withdrawn(
     assert listed(index, reviewed=True) == []
 
 
-def test_rewritten_rows_lead_to_a_new_file(
-    tables: Tables, index: ImageIndex, written: list[int | None]
-) -> None:
+def test_rewritten_rows_lead_to_a_new_file(tables: Tables, index: ImageIndex, written: list[int | None]) -> None:
     row = next(row for row in rows_of(tables, "media") if row["missing_since"] is None)
     gone = [row | {"missing_since": datetime.now(UTC)}]
     replace_with(tables, pa.Table.from_pylist(gone, schema=files.TABLES["media"]), "media:/archive")
@@ -149,9 +138,7 @@ def test_rewritten_rows_lead_to_a_new_file(
 def test_failed_results_that_are_replaced_lead_to_a_new_file(
     tables: Tables, index: ImageIndex, written: list[int | None]
 ) -> None:
-    failed = [
-        row["media_sha256"] for row in rows_of(tables, "results") if row["status"] == "failed"
-    ]
+    failed = [row["media_sha256"] for row in rows_of(tables, "results") if row["status"] == "failed"]
     add_results(tables, "k", result_rows(failed[:1]))
     assert index.refresh() is True
     assert written == [None]
@@ -214,9 +201,7 @@ def with_header(file: Path, change: str) -> None:
         lambda file: file.write_bytes(b"\xff" * 8192),
         lambda file: file.write_bytes(file.read_bytes()[: 3 * 4096]),
         lambda file: with_header(file, "'nothing'"),
-        lambda file: with_header(
-            file, f"replace(text, '\"file_format\":{files.FORMAT}', '\"file_format\":0')"
-        ),
+        lambda file: with_header(file, f"replace(text, '\"file_format\":{files.FORMAT}', '\"file_format\":0')"),
         lambda file: with_header(file, "replace(text, 'tables', 'taples')"),
         lambda file: with_header(file, "replace(text, '/tables', '/elsewhere')"),
         lambda file: with_header(file, "replace(text, 'production', 'other')"),
@@ -224,10 +209,7 @@ def with_header(file: Path, change: str) -> None:
     ids=["empty", "other bytes", "cut", "text", "format", "field", "tables", "view"],
 )
 def test_a_damaged_or_foreign_file_is_replaced(
-    tables: Tables,
-    tmp_path: Path,
-    written: list[int | None],
-    damage: Callable[[Path], object],
+    tables: Tables, tmp_path: Path, written: list[int | None], damage: Callable[[Path], object]
 ) -> None:
     built = tmp_path / "built"
     ImageIndex(tables, built).state()
@@ -258,9 +240,7 @@ def test_a_file_with_damaged_rows_is_replaced_when_they_are_read(
     assert listed(index) == searched(tables)
 
 
-def test_a_folder_that_is_deleted_is_filled_again(
-    tables: Tables, index: ImageIndex, folder: Path
-) -> None:
+def test_a_folder_that_is_deleted_is_filled_again(tables: Tables, index: ImageIndex, folder: Path) -> None:
     shutil.rmtree(folder)
     before = listed(index)
     upload(tables)
@@ -299,10 +279,7 @@ def test_processes_that_follow_at_once_leave_one_valid_file(tables: Tables, fold
     index = ImageIndex(tables, folder)
     index.refresh()
     assert listed(index) == searched(tables)
-    assert {path.name for path in (folder / "production").iterdir()} == {
-        ".lock",
-        the_file(folder).name,
-    }
+    assert {path.name for path in (folder / "production").iterdir()} == {".lock", the_file(folder).name}
 
 
 def test_pages_are_served_while_a_file_is_built(

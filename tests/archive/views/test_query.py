@@ -74,9 +74,7 @@ def count(tables: Tables, relation: str, view: View | None = None) -> int:
 
 
 @pytest.mark.parametrize("relation", RELATIONS)
-def test_relations_of_tables_that_do_not_exist_are_empty_and_make_none(
-    tables: Tables, relation: str
-) -> None:
+def test_relations_of_tables_that_do_not_exist_are_empty_and_make_none(tables: Tables, relation: str) -> None:
     assert count(tables, relation) == 0
     assert count(tables, relation, published()) == 0
     assert [folder.name for folder in Path(tables.url).iterdir()] == ["media"]
@@ -85,8 +83,7 @@ def test_relations_of_tables_that_do_not_exist_are_empty_and_make_none(
 def test_a_place_without_a_table_is_not_an_empty_archive(tmp_path: Path) -> None:
     away = Tables(str(tmp_path / "away"))
     with pytest.raises(
-        StorageUnreachable,
-        match="no tables in .*away: begin with 'resight ingest FOLDER', .*, is it mounted",
+        StorageUnreachable, match="no tables in .*away: begin with 'resight ingest FOLDER', .*, is it mounted"
     ):
         query(away, "select count(*) from media")
     assert archives(away) == {}
@@ -139,9 +136,7 @@ def test_what_is_not_published_is_in_all_results_only(two_keys: Tables) -> None:
     assert shown(two_keys) == []
     assert count(two_keys, "all_results") == 5
     types = "select column_name, column_type from (describe {})"
-    described = [
-        query(two_keys, types.format(name)).to_pylist() for name in ("results", "all_results")
-    ]
+    described = [query(two_keys, types.format(name)).to_pylist() for name in ("results", "all_results")]
     assert described[0] == described[1]
 
 
@@ -217,9 +212,7 @@ def test_detections_are_shown_from_the_threshold_of_their_label(
 
 @pytest.mark.parametrize("labels", [{}, {"cat": None}])
 @pytest.mark.parametrize("score", [0.1, 0.3, 0.5, 0.7, 0.9])
-def test_a_score_that_is_exactly_the_threshold_is_shown(
-    tables: Tables, score: float, labels: dict[str, None]
-) -> None:
+def test_a_score_that_is_exactly_the_threshold_is_shown(tables: Tables, score: float, labels: dict[str, None]) -> None:
     """Compare as 32-bit numbers: the 0.699999988 of the column reaches a threshold of 0.7."""
     media = [{"media_sha256": "a", "source_root": "/r", "path": "a.jpg"}]
     tables.append("media", pa.Table.from_pylist(media, schema=MEDIA), "w", lambda _, rows: rows)
@@ -273,9 +266,7 @@ def test_earlier_publications_are_read_only_by_queries_of_views(
     assert len(read) == 1 + 1 + 8, "one scan of the relation is enough for a query"
 
 
-def test_a_damaged_publication_is_an_error_of_the_storage_where_it_is_read(
-    many_publications: Tables,
-) -> None:
+def test_a_damaged_publication_is_an_error_of_the_storage_where_it_is_read(many_publications: Tables) -> None:
     Folder(f"{many_publications.url}/views").write("production/00000003.json", b"?")
     assert count(many_publications, "results") == 0
     with pytest.raises(StorageUnreachable, match=r"cannot read .*production/00000003\.json"):
@@ -310,9 +301,7 @@ def test_a_table_that_is_older_than_a_column_has_null_there(tables: Tables) -> N
     assert rows == [{"media_sha256": "a", "read_ms": None}, {"media_sha256": "b", "read_ms": 2.0}]
 
 
-def test_detections_are_one_row_an_image_and_detection(
-    detected: Tables, sample: tuple[Path, Summary]
-) -> None:
+def test_detections_are_one_row_an_image_and_detection(detected: Tables, sample: tuple[Path, Summary]) -> None:
     found_by_sha = {r["media_sha256"]: r["n_detections"] for r in rows_of(detected, "results")}
     want = {sha: n for sha, n in found_by_sha.items() if n}
     sql = "select media_sha256 as sha, count(*) as n from detections group by all"
@@ -368,9 +357,7 @@ def test_a_run_is_in_the_state_of_its_last_event(
         ("select cast(path as integer) from (select 'x' as path)", "Could not convert"),
     ],
 )
-def test_a_wrong_statement_is_a_bad_request_in_duckdbs_words(
-    tables: Tables, sql: str, words: str
-) -> None:
+def test_a_wrong_statement_is_a_bad_request_in_duckdbs_words(tables: Tables, sql: str, words: str) -> None:
     with pytest.raises(BadRequest, match=words):
         query(tables, sql)
 
@@ -416,9 +403,7 @@ ESCAPES = (
 
 
 @pytest.mark.parametrize("statement", ESCAPES)
-def test_a_statement_reaches_nothing_but_the_relations(
-    tables: Tables, tmp_path: Path, statement: str
-) -> None:
+def test_a_statement_reaches_nothing_but_the_relations(tables: Tables, tmp_path: Path, statement: str) -> None:
     (tmp_path / "secret.csv").write_text("secret\n")
     before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
     with pytest.raises(BadRequest):

@@ -58,9 +58,7 @@ def test_an_event_says_its_kind_and_an_old_one_is_of_a_detection_run(runs: Table
 
 
 @pytest.mark.parametrize(("run", "words"), [("filtered", "filter"), ("classified", "classify")])
-def test_a_run_that_detects_nothing_has_no_results_to_see(
-    runs: Tables, run: str, words: str
-) -> None:
+def test_a_run_that_detects_nothing_has_no_results_to_see(runs: Tables, run: str, words: str) -> None:
     assert view_of_run(runs, "old").inference_key == "k"
     with pytest.raises(BadRequest, match=f"run {run} is a {words} run, which has no results"):
         view_of_run(runs, run)
@@ -85,9 +83,7 @@ def test_prune_says_which_detection_run_was_last_and_waits_for_no_other(
     assert (use.last_run_at, len(use.kept)) == (NOW - timedelta(days=30), 1)
 
 
-def test_who_is_at_work_on_a_key_keeps_it_whatever_the_run_is(
-    tables: Tables, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_who_is_at_work_on_a_key_keeps_it_whatever_the_run_is(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archive.retention, "WRITTEN", timedelta(seconds=-1))
     put_results(tables, result_rows(["a"]))
     ran(tables, event("filtered", hours(1), "filter", state="running"))
@@ -104,13 +100,9 @@ def test_a_table_without_the_columns_is_one_of_detection_runs(tables: Tables) ->
     assert last_sealed(tables) == "old"
     assert view_of_run(tables, "old").inference_key == "k"
     columns = ("run_id", "kind")
-    found = recent_rows(
-        tables.existing("runs"), "event_at", NOW - hours(2), columns, inference_key="k"
-    )
+    found = recent_rows(tables.existing("runs"), "event_at", NOW - hours(2), columns, inference_key="k")
     assert found == [{"run_id": "old"}]
-    assert query(tables, "select kind, metrics from runs").to_pylist() == [
-        {"kind": None, "metrics": None}
-    ]
+    assert query(tables, "select kind, metrics from runs").to_pylist() == [{"kind": None, "metrics": None}]
     ran(tables, event("filtered", hours(0.5), "filter", metrics='{"flagged": 3}'))
     assert last_sealed(tables) == "old"
     seen = query(tables, "select run_id, kind, metrics from runs order by run_id").to_pylist()

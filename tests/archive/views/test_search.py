@@ -53,8 +53,7 @@ def world(seed: int = 0, images: int = 120) -> list[dict[str, Any]]:
                 "gone": lot.random() < 0.1,
                 "status": lot.choice(["ok", "ok", "bare", "failed", "missing"]),
                 "boxes": [
-                    (lot.choice(["deer", "fox"]), lot.randrange(0, 101) / 100)
-                    for _ in range(lot.randrange(1, 4))
+                    (lot.choice(["deer", "fox"]), lot.randrange(0, 101) / 100) for _ in range(lot.randrange(1, 4))
                 ],
             }
         )
@@ -76,8 +75,7 @@ def put(tables: Tables, images: list[dict[str, Any]]) -> None:
             "path": image["path"],
             "size_bytes": 1,
             "camera_id": image["camera_id"],
-            "captured_at_local": image["captured_at_local"]
-            and image["captured_at_local"].isoformat(),
+            "captured_at_local": image["captured_at_local"] and image["captured_at_local"].isoformat(),
             "ingested_at": datetime.now(UTC),
             "missing_since": datetime.now(UTC) if image["gone"] else None,
         }
@@ -99,11 +97,7 @@ def put(tables: Tables, images: list[dict[str, Any]]) -> None:
 
 
 def shown(image: dict[str, Any]) -> list[tuple[str, float]]:
-    return [
-        (label, score)
-        for label, score in image["boxes"]
-        if score >= (DEER if label == "deer" else THRESHOLD)
-    ]
+    return [(label, score) for label, score in image["boxes"] if score >= (DEER if label == "deer" else THRESHOLD)]
 
 
 def status(image: dict[str, Any]) -> str:
@@ -122,11 +116,7 @@ def first_files(images: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def expected(images: list[dict[str, Any]], **wanted: Any) -> list[str]:
     def fits(image: dict[str, Any]) -> bool:
-        moment, label, least = (
-            image["captured_at_local"],
-            wanted.get("label"),
-            wanted.get("min_score"),
-        )
+        moment, label, least = (image["captured_at_local"], wanted.get("label"), wanted.get("min_score"))
         return (
             wanted.get("status") in (None, status(image))
             and wanted.get("camera") in (None, image["camera_id"])
@@ -134,9 +124,7 @@ def expected(images: list[dict[str, Any]], **wanted: Any) -> list[str]:
             and ("until" not in wanted or (moment is not None and moment < wanted["until"]))
             and (
                 (label is None and least is None)
-                or any(
-                    label in (None, one) and score >= (least or 0) for one, score in shown(image)
-                )
+                or any(label in (None, one) and score >= (least or 0) for one, score in shown(image))
             )
         )
 
@@ -179,18 +167,11 @@ def paths(found: Found) -> list[str]:
         {"min_score": 0.9},
         {"since": START + timedelta(minutes=10)},
         {"until": START + timedelta(minutes=10)},
-        {
-            "camera": "south",
-            "label": "deer",
-            "since": START,
-            "until": START + timedelta(minutes=20),
-        },
+        {"camera": "south", "label": "deer", "since": START, "until": START + timedelta(minutes=20)},
     ],
     ids=str,
 )
-def test_all_conditions_hold_at_once(
-    tables: Tables, images: list[dict[str, Any]], wanted: dict[str, Any]
-) -> None:
+def test_all_conditions_hold_at_once(tables: Tables, images: list[dict[str, Any]], wanted: dict[str, Any]) -> None:
     found = find(tables, Wanted(limit=1000, **wanted), 60)
     assert paths(found) == expected(images, **wanted)
     assert found.next == ""
@@ -230,9 +211,7 @@ def test_pages_are_the_whole_cut_up(
     assert limit > 3 or any(last and not first for last, first in breaks)
 
 
-def test_without_a_view_nothing_is_seen_and_every_image_is_there(
-    images: list[dict[str, Any]], tmp_path: Path
-) -> None:
+def test_without_a_view_nothing_is_seen_and_every_image_is_there(images: list[dict[str, Any]], tmp_path: Path) -> None:
     tables = Tables(str(tmp_path))
     put(tables, images)
     found = find(tables, Wanted(limit=1000), 60)
@@ -280,9 +259,7 @@ def test_a_mark_of_another_hand_is_refused(tables: Tables, mark: str) -> None:
         find(tables, Wanted(after=mark), 60)
 
 
-@pytest.mark.parametrize(
-    "moment", ["null", '"0001-01-01T00:00:00"', '"9999-12-31T23:59:59.999999"']
-)
+@pytest.mark.parametrize("moment", ["null", '"0001-01-01T00:00:00"', '"9999-12-31T23:59:59.999999"'])
 @pytest.mark.parametrize("path", ["", "\\u0000", "%", "'; drop table media; --", "é" * 2000])
 def test_a_mark_of_the_right_form_is_answered(tables: Tables, moment: str, path: str) -> None:
     find(tables, Wanted(after=mark_of(f'[{moment}, "/a", "{path}"]')), 60)
@@ -295,10 +272,7 @@ ANY_JSON = strategies.recursive(
     | strategies.integers()
     | strategies.text()
     | strategies.datetimes().map(datetime.isoformat),
-    lambda inner: (
-        strategies.lists(inner, max_size=4)
-        | strategies.dictionaries(strategies.text(), inner, max_size=3)
-    ),
+    lambda inner: strategies.lists(inner, max_size=4) | strategies.dictionaries(strategies.text(), inner, max_size=3),
 )
 
 
@@ -320,11 +294,7 @@ def test_any_mark_is_refused_or_three_flat_values(mark: str) -> None:
 
 
 @settings(deadline=None)
-@given(
-    strategies.none() | strategies.datetimes(),
-    strategies.text(max_size=50),
-    strategies.text(max_size=50),
-)
+@given(strategies.none() | strategies.datetimes(), strategies.text(max_size=50), strategies.text(max_size=50))
 def test_a_mark_says_what_it_was_made_of(moment: datetime | None, root: str, path: str) -> None:
     image = {"captured_at_corrected": moment, "source_root": root, "path": path}
     assert place_of(cursor_of(*place_in(image))) == (moment, root, path)
@@ -349,9 +319,7 @@ def test_where_there_are_no_tables_it_says_so(tmp_path: Path) -> None:
         find(Tables(str(tmp_path / "nothing")), Wanted(), 60)
 
 
-def test_what_takes_too_much_memory_is_ended(
-    tables: Tables, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_takes_too_much_memory_is_ended(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archive.views.search, "MEMORY_MIB", 1)
     with pytest.raises(BadRequest, match="more than 1 MiB"):
         find(tables, Wanted(min_score=0.1), 60)

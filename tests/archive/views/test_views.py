@@ -121,9 +121,7 @@ def test_a_publication_whose_acknowledgement_was_lost_is_not_refused(
     assert here.publish(view("a"), after=0) == here.current()
 
 
-def test_a_rollback_shows_what_was_shown_before_and_twice_what_was_before_that(
-    views: Views,
-) -> None:
+def test_a_rollback_shows_what_was_shown_before_and_twice_what_was_before_that(views: Views) -> None:
     for i, key in enumerate("abc"):
         views.publish(view(key, label_thresholds={"x": i / 10}), after=i)
     back = views.rollback(views.history(), "too many stones")
@@ -156,9 +154,7 @@ def test_publications_and_rollbacks_are_a_stack(steps: list[str]) -> None:
             history.append(view(str(serial), serial=serial))
         elif len(stack) > 1:
             stack.pop()
-            back = rollback_target(history).model_copy(
-                update={"rolled_back_to": rollback_target(history).serial}
-            )
+            back = rollback_target(history).model_copy(update={"rolled_back_to": rollback_target(history).serial})
             history.append(back.model_copy(update={"serial": serial}))
         assert [v.serial for v in not_rolled_back(history)] == stack
         if history:
@@ -168,10 +164,7 @@ def test_publications_and_rollbacks_are_a_stack(steps: list[str]) -> None:
 STORIES: dict[str, tuple[str, dict[str, bool]]] = {
     "another model": ("old new back", {"new": True, "new 0.8": True, "old": False}),
     "layers switched on, and off": ("old new back old+l old", {"new": True, "old": False}),
-    "a threshold of the model that is shown": (
-        "old new back old 0.8",
-        {"new": True, "old 0.8": False},
-    ),
+    "a threshold of the model that is shown": ("old new back old 0.8", {"new": True, "old 0.8": False}),
     "twice": ("old new newest back back", {"new": True, "newest": True, "old": False}),
     "with thresholds between": ("old new new 0.8 back back", {"new": True, "new 0.8": True}),
     "a third model, and another": ("old new back third fourth", {"new": True, "third": False}),
@@ -263,7 +256,5 @@ def test_other_files_beside_the_pointers_do_not_matter(here: Views) -> None:
         ({"layers": ("l",)}, False),
     ],
 )
-def test_what_people_see_decides_whether_two_views_show_the_same(
-    other: dict[str, Any], same: bool
-) -> None:
+def test_what_people_see_decides_whether_two_views_show_the_same(other: dict[str, Any], same: bool) -> None:
     assert view("a").shows_the_same_as(view("a").model_copy(update=other)) is same

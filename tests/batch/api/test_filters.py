@@ -53,9 +53,7 @@ def client(tables: Tables, started: list[FilterSpec]) -> TestClient:
     return TestClient(build_runs_api(Settings(tables=tables.url), Jobs()))
 
 
-def test_the_requested_run_is_started(
-    client: TestClient, started: list[FilterSpec], tables: Tables
-) -> None:
+def test_the_requested_run_is_started(client: TestClient, started: list[FilterSpec], tables: Tables) -> None:
     asked: dict[str, Any] = {"config": {"min_area_frac": 0.001}, "scope": {"camera": ["north"]}}
     answer = client.post("/filters/small-size", json=asked)
     assert answer.status_code == 202
@@ -164,9 +162,7 @@ def test_kinds_are_described_with_their_schema(client: TestClient) -> None:
     assert {"duplicates", "small-size", "events", "tracking", "fixed-slots"} <= kinds.keys()
     schema = client.get("/filters/small-size").json()["schema"]
     assert schema["additionalProperties"] is False
-    assert all(
-        "description" in field for name, field in schema["properties"].items() if name != "kind"
-    )
+    assert all("description" in field for name, field in schema["properties"].items() if name != "kind")
 
 
 def test_starting_and_reading_need_a_token(tables: Tables) -> None:
@@ -190,13 +186,8 @@ async def test_slow_bodies_leave_room_for_other_requests(tables: Tables) -> None
         await opened.wait()
 
     api = build_runs_api(Settings(tables=tables.url), FakeJobs())
-    async with httpx2.AsyncClient(
-        transport=httpx2.ASGITransport(api), base_url="http://resight"
-    ) as client:
-        senders = {
-            asyncio.create_task(client.post("/filters/small-size", content=slow()))
-            for _ in range(rays)
-        }
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(api), base_url="http://resight") as client:
+        senders = {asyncio.create_task(client.post("/filters/small-size", content=slow())) for _ in range(rays)}
         refused: set[asyncio.Task[httpx2.Response]] = set()
         while len(refused) < rays - SMALL_BODIES:
             refused, _ = await asyncio.wait(senders, timeout=0.05)

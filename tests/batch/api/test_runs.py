@@ -67,9 +67,7 @@ def client(settings: Settings, tables: Tables, jobs: FakeJobs) -> TestClient:
     return TestClient(build_runs_api(settings, jobs))
 
 
-def test_the_list_is_read_in_pages_and_by_state_and_kind(
-    client: TestClient, tables: Tables, store: ModelStore
-) -> None:
+def test_the_list_is_read_in_pages_and_by_state_and_kind(client: TestClient, tables: Tables, store: ModelStore) -> None:
     for number in range(3):
         ran(tables, store, f"same-{number}", "1", "running", "failed")  # started with `old`
     seen, before = [], None
@@ -82,11 +80,7 @@ def test_the_list_is_read_in_pages_and_by_state_and_kind(
     assert seen == ["new", "same-2", "same-1", "same-0", "old"]
     sealed = client.get("/", params={"state": "sealed", "kind": "detect"}).json()["runs"]
     assert [row["run_id"] for row in sealed] == ["new", "old"]
-    assert (sealed[0]["model"], sealed[0]["requested"], sealed[0]["published"]) == (
-        "blobs@2",
-        4,
-        [],
-    )
+    assert (sealed[0]["model"], sealed[0]["requested"], sealed[0]["published"]) == ("blobs@2", 4, [])
     assert client.get("/", params={"kind": "filter"}).json() == {"runs": [], "next": None}
     assert "unknown run 'x'" in problem_of(client.get("/", params={"before": "x"}), 400)
     assert problem_of(client.get("/", params={"state": "done"}), 400)
@@ -111,29 +105,21 @@ def test_a_run_is_shown_with_counts_that_balance(client: TestClient) -> None:
     assert "unknown run 'x'" in problem_of(client.get("/x"), 404)
 
 
-def test_a_run_is_submitted_with_the_spec_of_the_request(
-    client: TestClient, jobs: FakeJobs
-) -> None:
+def test_a_run_is_submitted_with_the_spec_of_the_request(client: TestClient, jobs: FakeJobs) -> None:
     body = {"model": "blobs@1", "scope": {"path": "a.jpg"}}
     nothing = client.post("/", json=body).json()
     assert (nothing["job"], nothing["report"]["counts"]["reused"]) == (None, 1)
     assert jobs.submitted == []
     answer = client.post("/", json={"model": "blobs@1", "scope": {"status": "missing"}})
     started = answer.json()
-    assert (answer.status_code, started["job"], started["scope"]) == (
-        202,
-        "job-1",
-        "status missing",
-    )
+    assert (answer.status_code, started["job"], started["scope"]) == (202, "job-1", "status missing")
     ((module, run_id, words, followed),) = jobs.submitted
     spec = RunSpec.model_validate_json(words[words.index("--spec") + 1])
     assert (module, run_id, followed) == ("batch.reprocess", started["run_id"], False)
     assert (spec.model, spec.run_id, spec.scope.status) == ("blobs@1", run_id, "missing")
 
 
-def test_limits_that_are_not_sent_are_those_of_the_policy(
-    client: TestClient, jobs: FakeJobs, tmp_path: Path
-) -> None:
+def test_limits_that_are_not_sent_are_those_of_the_policy(client: TestClient, jobs: FakeJobs, tmp_path: Path) -> None:
     (tmp_path / "home" / "policy.toml").write_text("[stop]\nfailed_after = 7\nstall_s = 60\n")
     body = {"model": "blobs@1", "stop": {"stall_s": 30}, "snips": {"quality": 80}}
     assert client.post("/", json=body).status_code == 202
@@ -165,12 +151,7 @@ def test_an_invalid_request_starts_nothing(
 
 def test_a_dry_run_returns_the_plan_and_starts_nothing(client: TestClient, jobs: FakeJobs) -> None:
     plan = client.post("/", json={"model": "blobs@1", "dry_run": True}).json()["plan"]
-    assert (plan["model"], plan["requested"], plan["reused"], plan["to_infer"]) == (
-        "blobs@1",
-        3,
-        2,
-        1,
-    )
+    assert (plan["model"], plan["requested"], plan["reused"], plan["to_infer"]) == ("blobs@1", 3, 2, 1)
     assert "estimate_s" in plan
     assert jobs.submitted == []
 
@@ -222,17 +203,11 @@ def test_the_log_is_read_from_a_byte_on(client: TestClient, jobs: FakeJobs) -> N
 
 def test_a_run_is_published_once(client: TestClient) -> None:
     first = client.post("/old/publish", json={"reason": "the start"}).json()
-    assert (first["view"]["serial"], first["view"]["reason"], first["changed"]) == (
-        1,
-        "the start",
-        True,
-    )
+    assert (first["view"]["serial"], first["view"]["reason"], first["changed"]) == (1, "the start", True)
     assert client.post("/old/publish", json={}).json()["changed"] is False
     detail = problem_of(client.post("/none/publish", json={}), 400)
     assert "unknown run 'none'" in detail
-    assert "--override requires a reason" in problem_of(
-        client.post("/new/publish", json={"override": " "}), 400
-    )
+    assert "--override requires a reason" in problem_of(client.post("/new/publish", json={"override": " "}), 400)
 
 
 def test_a_failing_gate_is_a_conflict(client: TestClient, tables: Tables, tmp_path: Path) -> None:
@@ -254,10 +229,7 @@ def test_a_roll_back_describes_what_it_undid(client: TestClient) -> None:
         client.post(f"/{run}/publish", json={})
     done = client.post("/rollback", json={"reason": "worse"}).json()
     assert (done["view"]["run_id"], done["view"]["rolled_back_to"]) == ("old", 1)
-    assert done["notes"] == [
-        "undone: number 2 (blobs@2 in place of blobs@1)",
-        "nothing is left to undo",
-    ]
+    assert done["notes"] == ["undone: number 2 (blobs@2 in place of blobs@1)", "nothing is left to undo"]
     assert problem_of(client.post("/rollback", json={"view": "../x"}), 400)
 
 
@@ -270,9 +242,7 @@ def test_the_impact_is_by_label_and_camera_with_bounded_samples(client: TestClie
     assert (label["label"], label["matched"], label["lost"]) == ("blob", 2, 0)
     back = client.get("/diff", params={"old": "published", "new": "previous"}).json()["impact"]
     assert (back["old"]["model_version"], back["new"]["model_version"]) == ("2", "1")
-    assert "'none' is not a run" in problem_of(
-        client.get("/diff", params={"old": "none", "new": "new"}), 400
-    )
+    assert "'none' is not a run" in problem_of(client.get("/diff", params={"old": "none", "new": "new"}), 400)
     assert problem_of(client.get("/diff", params={"old": "old", "new": "new", "samples": 99}), 400)
 
 

@@ -36,10 +36,7 @@ COLOURS = ("red", "green", "blue")
 
 def classifier(key: str = "c" * 64, labels: tuple[str, ...] = COLOURS) -> ModelVersion:
     config = ClassifierConfig(
-        kind="classifier",
-        runtime=OnnxRuntime(),
-        preprocess=Preprocess(resize="stretch", side_px=8),
-        labels=labels,
+        kind="classifier", runtime=OnnxRuntime(), preprocess=Preprocess(resize="stretch", side_px=8), labels=labels
     )
     return ModelVersion(ModelInfo("colours", "1", "v" * 64, key, labels), config, {})
 
@@ -60,9 +57,7 @@ class ClassifyBench(BoxBench):
     asked: list[str] = field(default_factory=list)
     """Detection ids that a replica has received, in order."""
 
-    def publish(
-        self, key: str = KEY, threshold: float = 0.5, name: str = "production", **labels: float
-    ) -> View:
+    def publish(self, key: str = KEY, threshold: float = 0.5, name: str = "production", **labels: float) -> View:
         views = Views(self.tables.url)
         now = views.current(name)
         fields: dict[str, Any] = {"inference_key": key, "model_name": "finder"}
@@ -90,8 +85,7 @@ class ClassifyBench(BoxBench):
         target = target_of(KEY, self.model, 0.0)
         same = {**target.key, "status": status, "run_id": "r0", **more}
         rows = [
-            {"media_sha256": sha, "rank": rank, "detection_id": detection_id(sha, rank), **same}
-            for sha, rank in of
+            {"media_sha256": sha, "rank": rank, "detection_id": detection_id(sha, rank), **same} for sha, rank in of
         ]
         table = pa.Table.from_pylist(rows, schema=CLASSIFICATIONS)
         self.tables.append("classifications", table, "test", lambda _, wanted: wanted)
@@ -127,10 +121,7 @@ class ClassifyBench(BoxBench):
 
     @property
     def states(self) -> dict[tuple[str, int], tuple[str, str | None, str]]:
-        return {
-            which: (row["status"], row["error_code"], row["run_id"])
-            for which, row in self.rows.items()
-        }
+        return {which: (row["status"], row["error_code"], row["run_id"]) for which, row in self.rows.items()}
 
 
 def colour_logits(inputs: np.ndarray) -> np.ndarray:

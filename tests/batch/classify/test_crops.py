@@ -34,10 +34,7 @@ def root(tmp_path: Path) -> Path:
 def planned(root: Path, data: bytes, *boxes: tuple[float, ...], **more: Any) -> dict[str, Any]:
     write_files(root, {"a": data})
     sides = ("x1_px", "y1_px", "x2_px", "y2_px")
-    found = [
-        {"rank": 2 * i, "replaces": i == 1} | dict(zip(sides, box, strict=True))
-        for i, box in enumerate(boxes)
-    ]
+    found = [{"rank": 2 * i, "replaces": i == 1} | dict(zip(sides, box, strict=True)) for i, box in enumerate(boxes)]
     row = {"media_sha256": hashlib.sha256(data).hexdigest(), "source_root": str(root), "path": "a"}
     return row | {"width_px": 60, "height_px": 40, "boxes": found} | more
 
@@ -56,10 +53,7 @@ def planned(root: Path, data: bytes, *boxes: tuple[float, ...], **more: Any) -> 
     ],
 )
 def test_a_crop_is_the_box_with_its_margin_inside_the_image(
-    root: Path,
-    box: tuple[float, ...],
-    margin_frac: float,
-    corners: tuple[int, int, int, int],
+    root: Path, box: tuple[float, ...], margin_frac: float, corners: tuple[int, int, int, int]
 ) -> None:
     row = planned(root, encoded(picture(3), "PNG"), box)
     left, top, right, bottom = corners
@@ -70,14 +64,10 @@ def test_a_crop_is_the_box_with_its_margin_inside_the_image(
     assert np.array_equal(crop.input, picture(3)[top:bottom, left:right])
 
 
-def test_an_image_is_read_once_for_all_of_its_crops(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_image_is_read_once_for_all_of_its_crops(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
     inner = batch.pipeline.read_image._bytes_of
-    monkeypatch.setattr(
-        batch.pipeline.read_image, "_bytes_of", lambda *a: (read.append(a[2]), inner(*a))[1]
-    )
+    monkeypatch.setattr(batch.pipeline.read_image, "_bytes_of", lambda *a: (read.append(a[2]), inner(*a))[1])
     boxes = ((0.0, 0.0, 20.0, 20.0), (20.0, 0.0, 40.0, 20.0), (0.0, 0.0, 60.0, 40.0))
     crops = crops_of(planned(root, encoded(picture(1), "PNG"), *boxes), SPEC, 0.0, MAX_PIXELS)
     assert read == ["a"]
@@ -104,10 +94,7 @@ def test_an_image_without_crops_has_a_code_for_each_detection(
     boxes = ((0.0, 0.0, 9.0, 9.0), (9.0, 0.0, 20.0, 9.0))
     row = planned(root, encoded(picture(1), "PNG"), *boxes) | change
     crops = crops_of(row, SPEC, 0.0, MAX_PIXELS)
-    assert [(c.rank, c.error_code, c.input, c.corners) for c in crops] == [
-        (0, code, None, None),
-        (2, code, None, None),
-    ]
+    assert [(c.rank, c.error_code, c.input, c.corners) for c in crops] == [(0, code, None, None), (2, code, None, None)]
     assert words in str(crops[0].error_detail)
     assert str(root) not in str(crops[0].error_detail)
 

@@ -23,17 +23,11 @@ from tests.fixtures_local import motion_store
     [
         (0.5, "animal", True),
         (float(np.nextafter(np.float32(0.5), np.float32(0))), "animal", False),
-        (
-            float(np.float32(0.7)),
-            "person",
-            True,
-        ),  # slightly less than 0.7, as a network outputs it
+        (float(np.float32(0.7)), "person", True),  # slightly less than 0.7, as a network outputs it
         (float(np.nextafter(np.float32(0.7), np.float32(0))), "person", False),
     ],
 )
-def test_at_the_threshold_of_the_view_it_is_shown(
-    bench: ClassifyBench, score: float, label: str, shown: bool
-) -> None:
+def test_at_the_threshold_of_the_view_it_is_shown(bench: ClassifyBench, score: float, label: str, shown: bool) -> None:
     bench.publish(person=0.7)
     sha = bench.add("a.png", png(1), [(score, label, BOX)])
     assert bench.due(bench.plan()) == ({sha: [0]} if shown else {})
@@ -51,9 +45,7 @@ def test_at_the_threshold_of_the_view_it_is_shown(
         ({"min_side_px": 10.001}, [1]),
     ],
 )
-def test_labels_scores_and_sides_choose(
-    bench: ClassifyBench, fields: dict[str, Any], ranks: list[int]
-) -> None:
+def test_labels_scores_and_sides_choose(bench: ClassifyBench, fields: dict[str, Any], ranks: list[int]) -> None:
     bench.publish()
     large = (0.0, 0.0, 40.0, 30.0)
     found: list[Found] = [(0.9, "animal", BOX), (0.8, "person", large), (0.7, "animal", BOX)]
@@ -116,12 +108,9 @@ def test_another_margin_model_or_names_of_classes_is_another_classifier(
 
 
 @pytest.mark.parametrize(
-    ("code", "again"),
-    [("access", True), ("changed", True), ("model", True), ("decode", False), ("crop", False)],
+    ("code", "again"), [("access", True), ("changed", True), ("model", True), ("decode", False), ("crop", False)]
 )
-def test_temporary_failures_are_due_again(
-    bench: ClassifyBench, three: dict[str, str], code: str, again: bool
-) -> None:
+def test_temporary_failures_are_due_again(bench: ClassifyBench, three: dict[str, str], code: str, again: bool) -> None:
     bench.put([(three["both"], 0), (three["both"], 1)])
     bench.put([(three["one"], 1)], "failed", error_code=code)
     plan = bench.plan()
@@ -130,9 +119,7 @@ def test_temporary_failures_are_due_again(
     assert [box["replaces"] for box in boxes] == ([True] if again else [])
 
 
-def test_the_status_scopes_are_about_detections(
-    bench: ClassifyBench, three: dict[str, str]
-) -> None:
+def test_the_status_scopes_are_about_detections(bench: ClassifyBench, three: dict[str, str]) -> None:
     bench.put([(three["both"], 0)])
     bench.put([(three["both"], 1)], "failed", error_code="decode")
     missing = bench.plan(scope=Scope(status="missing"))
@@ -195,7 +182,5 @@ def test_a_label_that_the_detector_does_not_have_is_refused(bench: ClassifyBench
     now = view.model_copy(update={"model_name": "blobs", "model_version": "1"})
     Views(bench.tables.url).publish(now, after=1)
     assert view_to_classify(bench.tables, store, spec_of(labels=("blob",))).serial == 2
-    with pytest.raises(
-        BadRequest, match="--labels: unknown label 'anmal'; labels of blobs@1: blob"
-    ):
+    with pytest.raises(BadRequest, match="--labels: unknown label 'anmal'; labels of blobs@1: blob"):
         view_to_classify(bench.tables, store, spec_of(labels=("blob", "anmal")))

@@ -33,9 +33,7 @@ WEIGHTS = "models/efficientnet_lite0_imagenet_224.classifier.fp16.onnx"
         ("efficientnet", "cat", "cat"),
     ],
 )
-def test_the_row_has_the_class_in_the_image(
-    weights: str, photo: str, label: str, tmp_path: Path
-) -> None:
+def test_the_row_has_the_class_in_the_image(weights: str, photo: str, label: str, tmp_path: Path) -> None:
     store = _store(tmp_path, weights)
     version = store.describe(store.versions("m")[0])
     model = load_classifier(store, version.id)

@@ -18,10 +18,7 @@ from archive.delta.tables import Tables
 from archive.schemas import TABLES
 from batch.runs.accounting import Counts
 from batch.runs.scope import Scope
-from model_store.errors import (
-    BadRequest,
-    Conflict,
-)
+from model_store.errors import BadRequest, Conflict
 from tests.batch.box_bench import BOX, KEY, picture, png
 from tests.batch.classify.bench import COLOURS, ClassifyBench, classifier
 from tests.fixtures_local import rows_of
@@ -44,9 +41,7 @@ def counts(report: Any) -> tuple[int, int, int, int]:
     return found.requested, found.ok, found.failed, found.reused
 
 
-def test_every_detection_that_is_shown_has_its_row(
-    bench: ClassifyBench, three: dict[str, str]
-) -> None:
+def test_every_detection_that_is_shown_has_its_row(bench: ClassifyBench, three: dict[str, str]) -> None:
     report = bench.run()
     assert counts(report) == (3, 3, 0, 0)
     both, one = three["both"], three["one"]
@@ -72,9 +67,7 @@ def test_every_detection_that_is_shown_has_its_row(
     assert only_classifier(bench.tables, KEY) == row["classifier_key"]
 
 
-def test_a_new_detection_run_keeps_classifications(
-    bench: ClassifyBench, three: dict[str, str]
-) -> None:
+def test_a_new_detection_run_keeps_classifications(bench: ClassifyBench, three: dict[str, str]) -> None:
     bench.run()
     before = rows_of(bench.tables, "classifications")
     sha = bench.add("both/b.png", png(7), [(0.9, "animal", BOX)], key="another")
@@ -87,9 +80,7 @@ def test_a_new_detection_run_keeps_classifications(
     assert {row["run_id"] for row in results} == {"r"}
 
 
-def test_a_lower_threshold_classifies_only_new_detections(
-    bench: ClassifyBench, three: dict[str, str]
-) -> None:
+def test_a_lower_threshold_classifies_only_new_detections(bench: ClassifyBench, three: dict[str, str]) -> None:
     bench.run()
     bench.asked.clear()
     bench.publish(threshold=0.3, person=0.7)
@@ -118,9 +109,7 @@ def test_rows_of_a_bad_image_have_no_label(bench: ClassifyBench, three: dict[str
     assert (row["label"], row["score"], row["logits"], row["crop_x1_px"]) == (None,) * 4
 
 
-def test_a_failed_crop_fails_alone_and_is_replaced_alone(
-    bench: ClassifyBench, three: dict[str, str]
-) -> None:
+def test_a_failed_crop_fails_alone_and_is_replaced_alone(bench: ClassifyBench, three: dict[str, str]) -> None:
     both = three["both"]
     bench.broken.add(f"{both}-1")
     assert counts(bench.run("r1")) == (3, 2, 1, 0)
@@ -192,9 +181,7 @@ def test_an_unknown_error_stops_the_run_and_is_recorded(
     assert (event["state"], event["message"]) == ("failed", "RuntimeError: a bug")
 
 
-def test_the_record_of_a_run_has_its_kind_and_inputs(
-    bench: ClassifyBench, three: dict[str, str]
-) -> None:
+def test_the_record_of_a_run_has_its_kind_and_inputs(bench: ClassifyBench, three: dict[str, str]) -> None:
     report = bench.run(scope=Scope(camera=("both",)), labels=("animal",))
     events = rows_of(bench.tables, "runs")
     assert {row["kind"] for row in events} == {"classify"}
@@ -255,9 +242,7 @@ def test_tables_on_s3(bench: ClassifyBench, three: dict[str, str], s3_endpoint: 
         there.tables.append(name, rows, "test", lambda _, wanted: wanted)
     there.publish(person=0.7)
     assert counts(there.run()) == (3, 3, 0, 0)
-    assert {w: row["logits"] for w, row in there.rows.items()} == {
-        w: row["logits"] for w, row in bench.rows.items()
-    }
+    assert {w: row["logits"] for w, row in there.rows.items()} == {w: row["logits"] for w, row in bench.rows.items()}
     row = next(iter(there.rows.values()))
     assert read_classes(there.tables.url, row["labels_digest"])[0] == COLOURS
     assert counts(there.run("r2")) == (3, 0, 0, 3)

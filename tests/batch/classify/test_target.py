@@ -17,9 +17,7 @@ from tests.batch.classify.bench import COLOURS, classifier
 
 def test_the_key_is_the_digest_of_model_margin_and_classes() -> None:
     labels = hashlib.sha256(
-        json.dumps(
-            {"lineage": ["", "", ""], "names": list(COLOURS)}, separators=(",", ":")
-        ).encode()
+        json.dumps({"lineage": ["", "", ""], "names": list(COLOURS)}, separators=(",", ":")).encode()
     ).hexdigest()
     text = f'{{"cropping":1,"inference_key":"{"c" * 64}","labels":"{labels}","margin_frac":0.25}}'
     target = target_of(KEY, classifier(), 0.25)

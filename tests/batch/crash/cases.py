@@ -49,11 +49,7 @@ def _other_kills() -> Iterator[Case]:
     )
     yield Case(
         "new: kill -9 of a run and of its resumption",
-        [
-            [Driver("r1", Fault("log"), KILLED)],
-            [Driver("r1", Fault("ack"), KILLED)],
-            [Driver("r1")],
-        ],
+        [[Driver("r1", Fault("log"), KILLED)], [Driver("r1", Fault("ack"), KILLED)], [Driver("r1")]],
         [("r1", "running"), ("r1", "running"), *SEALED],
         only="local",
     )
@@ -76,10 +72,7 @@ def _other_kills() -> Iterator[Case]:
 
 
 def _stopped() -> Iterator[Case]:
-    works: dict[Work, tuple[Point, ...]] = {
-        "new": ("before", "log", "after"),
-        "mixed": ("log", "after"),
-    }
+    works: dict[Work, tuple[Point, ...]] = {"new": ("before", "log", "after"), "mixed": ("log", "after")}
     for work, points in works.items():
         for point in points:
             driver = Driver("r1", Fault(point, "term", replace=work != "new"), STOPPED)
@@ -96,9 +89,7 @@ def _stopped() -> Iterator[Case]:
 def _lost_answers() -> Iterator[Case]:
     for work in ("new", "retry"):
         fault = Fault("ack", "lose", replace=work == "retry")
-        yield Case(
-            f"{work}: the answer to a commit is lost", [[Driver("r1", fault)]], SEALED, work, 0
-        )
+        yield Case(f"{work}: the answer to a commit is lost", [[Driver("r1", fault)]], SEALED, work, 0)
     for act in ("lose", "busy"):
         fault = Fault("ack", act, table="runs")
         words = "lost" if act == "lose" else "503"
@@ -144,13 +135,7 @@ def _at_once() -> Iterator[Case]:
             None if work == "new" else "local",
         )
     killed = Driver("r1", Fault("log", nth=1), KILLED)  # a second commit there may never be
-    yield Case(
-        "new: two runs at once, kill -9 of one",
-        [[killed, Driver("r2")]],
-        BROKEN_OFF,
-        redone=None,
-        only="local",
-    )
+    yield Case("new: two runs at once, kill -9 of one", [[killed, Driver("r2")]], BROKEN_OFF, redone=None, only="local")
 
 
 def _unsafe() -> Iterator[Case]:

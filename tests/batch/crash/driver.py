@@ -121,9 +121,7 @@ def drive(task: Task) -> None:
     stage: Any = Stage(task)
     HOST.rows = stage.rows
     batch.runs.run.Committer = stage.committer
-    batch.runs.post_run.publish_if_first = (
-        lambda *_: {}
-    )  # half of a run's work, and it changes no row
+    batch.runs.post_run.publish_if_first = lambda *_: {}  # half of a run's work, and it changes no row
     batch.pipeline.commit.time = stage
     if task.fault:
         archive.delta.tables._commit = Faulty(task.fault, archive.delta.tables._commit, task.orders)

@@ -24,14 +24,7 @@ from batch.planning.plan import pinned
 from batch.runs.scope import Scope
 from batch.runs.spec import RunSpec
 from model_store.store import ModelStore
-from tests.batch.crash.driver import (
-    COMMIT_CHUNKS,
-    INTERVAL_IMAGES,
-    Task,
-    drive,
-    rows_seen,
-    seen,
-)
+from tests.batch.crash.driver import COMMIT_CHUNKS, INTERVAL_IMAGES, Task, drive, rows_seen, seen
 from tests.batch.crash.faults import Fault
 from tests.fixtures_local import MODELS, put_results, result_rows, rows_of
 from tests.support.processes import PROCESSES
@@ -133,9 +126,7 @@ def play(case: Case, place: Place) -> Outcome:
     )
 
 
-def _step(
-    drivers: Sequence[Driver], case: Case, place: Place, folder: Path, tables: Tables
-) -> list[int | None]:
+def _step(drivers: Sequence[Driver], case: Case, place: Place, folder: Path, tables: Tables) -> list[int | None]:
     scope = Scope(status="failed") if case.work == "retry" else Scope()
     meet = PROCESSES.Barrier(len(drivers)) if len(drivers) > 1 else None
     careless = any(driver.ends == UNSAFE for driver in drivers)
@@ -177,10 +168,7 @@ def seed(tables: Tables, archive: Path, work: Work) -> int:
     again, and in a retry the rows of all others. The number of images that are left to do.
     """
     images, key = images_of(work), pinned(ModelStore(str(MODELS)), MODEL).info.inference_key
-    media = [
-        {"media_sha256": one, "source_root": str(archive), "path": one, "size_bytes": 1}
-        for one in images
-    ]
+    media = [{"media_sha256": one, "source_root": str(archive), "path": one, "size_bytes": 1} for one in images]
     table = pa.Table.from_pylist(media, schema=MEDIA)
     tables.append("media", table, "test", lambda _, wanted: wanted)
     if work == "new":

@@ -28,9 +28,5 @@ def s3(scratch: Path, endpoint: str) -> Iterator[Place]:
     keys = {name: os.environ.get(name, value) for name, value in CREDENTIALS.items()}
     with faulty_s3(endpoint, orders) as url, faulty_s3(endpoint, orders, careless=True) as careless:
         yield Place(
-            "s3",
-            scratch,
-            f"s3://{bucket}",
-            keys | {"AWS_ENDPOINT_URL": url},
-            keys | {"AWS_ENDPOINT_URL": careless},
+            "s3", scratch, f"s3://{bucket}", keys | {"AWS_ENDPOINT_URL": url}, keys | {"AWS_ENDPOINT_URL": careless}
         )

@@ -27,9 +27,7 @@ BUSY = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</
 def faulty_s3(upstream: str, orders: Path, careless: bool = False) -> Iterator[str]:
     """URL of the proxy, which runs in its own process."""
     words = [sys.executable, "-m", "tests.batch.crash.s3_faults", upstream, str(orders)]
-    process = subprocess.Popen(
-        [*words, "careless" if careless else ""], cwd=ROOT, stdout=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen([*words, "careless" if careless else ""], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout
         yield f"http://127.0.0.1:{int(process.stdout.readline())}"

@@ -67,9 +67,7 @@ class Desk:
     def record(self, *faults: Fault | None) -> list[int | None]:
         """Recorders at once; how they ended."""
         meet = PROCESSES.Barrier(len(faults)) if len(faults) > 1 else None
-        return finish(
-            [PROCESSES.Process(target=record_all, args=(self.task(f, meet),)) for f in faults]
-        )
+        return finish([PROCESSES.Process(target=record_all, args=(self.task(f, meet),)) for f in faults])
 
     def require_all_once(self) -> None:
         for name in TABLES:

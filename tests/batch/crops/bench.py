@@ -31,9 +31,7 @@ from tests.support.hosts import HOST
 def model_of(thresholds: Thresholds | None = None) -> ModelVersion:
     """Labels cat and dog; shown from 0.5, dogs from 0.7."""
     thresholds = thresholds or Thresholds(default=0.5, per_label={"dog": 0.7})
-    config = ModelConfig(
-        runtime=OnnxRuntime(), decoder="ssd", labels=("cat", "dog"), thresholds=thresholds
-    )
+    config = ModelConfig(runtime=OnnxRuntime(), decoder="ssd", labels=("cat", "dog"), thresholds=thresholds)
     return ModelVersion(ModelInfo("pets", "1", "w" * 64, KEY, config.labels), config, {})
 
 

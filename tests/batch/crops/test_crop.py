@@ -46,9 +46,7 @@ def box(x1: float, y1: float, x2: float, y2: float) -> dict[str, float]:
     ],
 )
 def test_corners(
-    sides: tuple[float, float, float, float],
-    margin_frac: float,
-    corners: tuple[int, int, int, int],
+    sides: tuple[float, float, float, float], margin_frac: float, corners: tuple[int, int, int, int]
 ) -> None:
     assert corners_px(sides, margin_frac, SIZE) == corners
 

@@ -17,9 +17,7 @@ from tests.fixtures_local import MODELS, encoded
 SPEC = spec_of(snips=Snips())
 
 
-def test_it_counts_what_the_run_then_writes(
-    bench: SnipBench, three: Mapping[str, str], without_ray: object
-) -> None:
+def test_it_counts_what_the_run_then_writes(bench: SnipBench, three: Mapping[str, str], without_ray: object) -> None:
     bench.catalogue("unseen.png", encoded(picture(9), "PNG"))
     said = snips_report(SPEC, bench.detection_plan(), bench.tables)
     assert bench.files == {}
@@ -42,9 +40,7 @@ def test_it_counts_what_the_run_then_writes(
     }
 
 
-def test_an_image_that_cannot_be_read_is_left_out_of_the_estimate(
-    bench: SnipBench, three: Mapping[str, str]
-) -> None:
+def test_an_image_that_cannot_be_read_is_left_out_of_the_estimate(bench: SnipBench, three: Mapping[str, str]) -> None:
     full = snips_report(SPEC, bench.detection_plan(), bench.tables)["snips_bytes_estimate"]
     (bench.root / "one/a.png").unlink()
     part = snips_report(SPEC, bench.detection_plan(), bench.tables)["snips_bytes_estimate"]

@@ -31,9 +31,7 @@ def test_at_the_threshold_it_is_shown_and_below_it_is_not(
 
 
 @pytest.mark.parametrize(("min_score", "ranks"), [(0.0, [0, 1, 2]), (0.8, [0, 1]), (0.9, [0])])
-def test_a_score_that_is_given_holds_for_all_labels(
-    bench: SnipBench, min_score: float, ranks: list[int]
-) -> None:
+def test_a_score_that_is_given_holds_for_all_labels(bench: SnipBench, min_score: float, ranks: list[int]) -> None:
     found: list[Found] = [(0.9, "dog", BOX), (0.8, "cat", BOX), (0.0, "cat", BOX)]
     sha = bench.add("a.png", png(1), found)
     assert bench.due(bench.plan(snips=Snips(min_score=min_score))) == {sha: ranks}

@@ -25,11 +25,7 @@ from batch.runs.resume import require_same_run
 from batch.runs.run import execute
 from batch.runs.scope import Scope
 from batch.schedule.policy import Snips
-from model_store.errors import (
-    Conflict,
-    NothingWorked,
-    StorageUnreachable,
-)
+from model_store.errors import Conflict, NothingWorked, StorageUnreachable
 from model_store.store import ModelStore, ModelVersion
 from tests.batch.box_bench import BOX, picture
 from tests.batch.crops.bench import SnipBench, spec_of
@@ -46,9 +42,7 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def states(bench: SnipBench) -> dict[str, tuple[str, str | None, str]]:
-    return {
-        row["media_sha256"]: (row["status"], row["error_code"], row["run_id"]) for row in bench.rows
-    }
+    return {row["media_sha256"]: (row["status"], row["error_code"], row["run_id"]) for row in bench.rows}
 
 
 def test_every_detection_that_is_shown_has_a_file_and_a_row_names_it(
@@ -94,9 +88,7 @@ def test_another_order_and_other_commits_give_the_same_names_and_bytes(
     assert bench.tables.snapshot("snips").version() == 2  # a commit for each of two chunks
 
 
-def test_files_whose_rows_were_lost_are_taken_as_they_are(
-    bench: SnipBench, three: Mapping[str, str]
-) -> None:
+def test_files_whose_rows_were_lost_are_taken_as_they_are(bench: SnipBench, three: Mapping[str, str]) -> None:
     first = bench.counts()
     stamps = {path: path.stat().st_mtime_ns for path in Path(bench.url).rglob("*.jpg")}
     shutil.rmtree(f"{bench.tables.url}/snips")
@@ -104,9 +96,7 @@ def test_files_whose_rows_were_lost_are_taken_as_they_are(
     assert {path: path.stat().st_mtime_ns for path in Path(bench.url).rglob("*.jpg")} == stamps
 
 
-def test_other_settings_have_files_and_rows_of_their_own(
-    bench: SnipBench, three: Mapping[str, str]
-) -> None:
+def test_other_settings_have_files_and_rows_of_their_own(bench: SnipBench, three: Mapping[str, str]) -> None:
     bench.counts()
     before = bench.files
     counts = bench.counts("r2", snips=Snips(margin_frac=0.5, min_score=0.65))
@@ -117,35 +107,22 @@ def test_other_settings_have_files_and_rows_of_their_own(
     assert bench.counts("r3") == Counts(requested=2, reused=2)
 
 
-def test_a_failure_is_a_row_which_a_later_run_replaces(
-    bench: SnipBench, three: Mapping[str, str]
-) -> None:
+def test_a_failure_is_a_row_which_a_later_run_replaces(bench: SnipBench, three: Mapping[str, str]) -> None:
     file = bench.root / "one" / "a.png"
     data = file.read_bytes()
     file.unlink()
-    assert bench.counts("r1") == Counts(
-        2, 1, failed=1, detections=2, bytes=sum(map(len, bench.files.values()))
-    )
+    assert bench.counts("r1") == Counts(2, 1, failed=1, detections=2, bytes=sum(map(len, bench.files.values())))
     assert states(bench)[three["one"]] == ("failed", "access", "r1")
     file.write_bytes(b"another picture")
     with pytest.raises(NothingWorked, match="all 1 images this run has tried failed.*from snips"):
         bench.counts("r2")
     assert states(bench)[three["one"]] == ("failed", "changed", "r2")
     file.write_bytes(data)
-    assert (
-        bench.counts("r3")
-        .line(SnipPass.line)
-        .startswith("snips of 2 images = done 1 + failed 0 + reused 1: 1 ")
-    )
-    assert states(bench) == {
-        three["both"]: ("ok", None, "r1"),
-        three["one"]: ("ok", None, "r3"),
-    }
+    assert bench.counts("r3").line(SnipPass.line).startswith("snips of 2 images = done 1 + failed 0 + reused 1: 1 ")
+    assert states(bench) == {three["both"]: ("ok", None, "r1"), three["one"]: ("ok", None, "r3")}
 
 
-def test_a_foreign_file_is_said_and_once_removed_made(
-    bench: SnipBench, three: Mapping[str, str]
-) -> None:
+def test_a_foreign_file_is_said_and_once_removed_made(bench: SnipBench, three: Mapping[str, str]) -> None:
     bench.counts()
     name = next(name for name in bench.files if three["one"] in name)
     shutil.rmtree(f"{bench.tables.url}/snips")
@@ -156,18 +133,14 @@ def test_a_foreign_file_is_said_and_once_removed_made(
     assert bench.counts("r3").ok == 1
 
 
-def test_a_folder_that_cannot_be_is_an_error_and_no_failed_image(
-    bench: SnipBench, three: Mapping[str, str]
-) -> None:
+def test_a_folder_that_cannot_be_is_an_error_and_no_failed_image(bench: SnipBench, three: Mapping[str, str]) -> None:
     Path(bench.url).write_bytes(b"a file")
     with pytest.raises(StorageUnreachable, match="cannot write"):
         bench.counts()
     assert bench.rows == []
 
 
-def test_snips_and_tables_on_s3(
-    bench: SnipBench, three: Mapping[str, str], s3_endpoint: str
-) -> None:
+def test_snips_and_tables_on_s3(bench: SnipBench, three: Mapping[str, str], s3_endpoint: str) -> None:
     here = bench.counts()
     s3 = boto3.client("s3", endpoint_url=s3_endpoint)
     s3.create_bucket(Bucket="crops")
@@ -178,9 +151,7 @@ def test_snips_and_tables_on_s3(
     assert there.counts() == here
     listed = s3.list_objects_v2(Bucket="crops", Prefix="snips/")["Contents"]
     written = {
-        item["Key"].removeprefix("snips/"): s3.get_object(Bucket="crops", Key=item["Key"])[
-            "Body"
-        ].read()
+        item["Key"].removeprefix("snips/"): s3.get_object(Bucket="crops", Key=item["Key"])["Body"].read()
         for item in listed
     }
     assert written == bench.files  # and no probe is left behind

@@ -31,11 +31,7 @@ MAX_PIXELS = 1_000_000
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    for asked in (
-        batch.pipeline.read_image._read,
-        batch.crops.write._create,
-        batch.crops.write._read,
-    ):
+    for asked in (batch.pipeline.read_image._read, batch.crops.write._create, batch.crops.write._read):
         monkeypatch.setattr(asked.retry, "sleep", lambda _: None)
 
 
@@ -44,9 +40,7 @@ def root(tmp_path: Path) -> Path:
     return write_files(tmp_path / "archive", {"note.txt": b"somebody's"})
 
 
-def planned(
-    root: Path, data: bytes, *boxes: tuple[float, ...], size_px: tuple[int, int] = (60, 40)
-) -> dict[str, Any]:
+def planned(root: Path, data: bytes, *boxes: tuple[float, ...], size_px: tuple[int, int] = (60, 40)) -> dict[str, Any]:
     write_files(root, {"a": data})
     found = SnipBench.detections([(0.9, "cat", box) for box in boxes])  # type: ignore[misc]
     row = {"media_sha256": hashlib.sha256(data).hexdigest(), "source_root": str(root), "path": "a"}
@@ -176,12 +170,9 @@ def test_another_encoders_bytes_of_the_same_snip_are_kept(root: Path, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    "other",
-    [b"", b"notes", encoded(picture(2), "JPEG"), encoded(picture(1)[10:20, 10:30], "PNG")],
+    "other", [b"", b"notes", encoded(picture(2), "JPEG"), encoded(picture(1)[10:20, 10:30], "PNG")]
 )
-def test_something_else_under_the_name_is_left_alone_and_said(
-    root: Path, tmp_path: Path, other: bytes
-) -> None:
+def test_something_else_under_the_name_is_left_alone_and_said(root: Path, tmp_path: Path, other: bytes) -> None:
     row = planned(root, encoded(picture(1), "PNG"), BOX)
     write_files(tmp_path / "snips", {name_of(row): other})
     got = writer(tmp_path / "snips").row(row, "r1")

@@ -31,9 +31,7 @@ PLAIN: dict[str, Any] = {
     "group_id": None,
     "event_id": None,
 }
-NOTHING: dict[str, Any] = dict.fromkeys(
-    ("rank", "label", "score", "x1_px", "y1_px", "x2_px", "y2_px")
-)
+NOTHING: dict[str, Any] = dict.fromkeys(("rank", "label", "score", "x1_px", "y1_px", "x2_px", "y2_px"))
 """An image without detections: `detection(**NOTHING)`."""
 
 

@@ -63,22 +63,15 @@ def oracle(given: list[Row], config: RepeatsConfig) -> dict[tuple[str, int], tup
     found: list[Slot] = []
     for row in ordered:
         area = None if row["rank"] is None else share(row)
-        if area is None or not Fraction(config.min_area_frac) <= area <= Fraction(
-            config.max_area_frac
-        ):
+        if area is None or not Fraction(config.min_area_frac) <= area <= Fraction(config.max_area_frac):
             continue
-        if (
-            not config.min_score <= row["score"] <= config.max_score
-            or row["label"] in config.exclude_labels
-        ):
+        if not config.min_score <= row["score"] <= config.max_score or row["label"] in config.exclude_labels:
             continue
         best: Slot | None = None
         for slot in found:
             if place(slot.row) == place(row) and slot.row["label"] == row["label"]:
                 iou = rational_iou(slot.row, row)
-                if iou >= Fraction(str(config.min_iou)) and (
-                    best is None or iou > rational_iou(best.row, row)
-                ):
+                if iou >= Fraction(str(config.min_iou)) and (best is None or iou > rational_iou(best.row, row)):
                     best = slot
         if best is None:
             found.append(Slot(row, [row]))
@@ -93,9 +86,7 @@ def oracle(given: list[Row], config: RepeatsConfig) -> dict[tuple[str, int], tup
 
 
 def place(row: Row) -> str:
-    return (
-        "camera " + row["camera_id"] if row["camera_id"] else "/".join(row["path"].split("/")[:-1])
-    )
+    return "camera " + row["camera_id"] if row["camera_id"] else "/".join(row["path"].split("/")[:-1])
 
 
 def suspicious(members: list[Row], config: RepeatsConfig) -> bool:
@@ -111,9 +102,7 @@ def suspicious(members: list[Row], config: RepeatsConfig) -> bool:
 
 
 SHIFTS = st.integers(-6, 6)
-BOXES = st.tuples(
-    st.sampled_from([(20, 20), (300, 40), (640, 400)]), SHIFTS, SHIFTS, SHIFTS, SHIFTS
-)
+BOXES = st.tuples(st.sampled_from([(20, 20), (300, 40), (640, 400)]), SHIFTS, SHIFTS, SHIFTS, SHIFTS)
 WORDS: dict[str, st.SearchStrategy[Any]] = {
     "taken_local": st.none() | st.integers(0, 200).map(lambda hour: START + timedelta(hours=hour)),
     "camera_id": st.sampled_from(["north", "south", None]),
@@ -127,9 +116,7 @@ OF_BOX = st.fixed_dictionaries(
         "unknown": st.sampled_from([None, None, None, None, "x2_px", "width_px"]),
     }
 )
-IMAGE = st.tuples(
-    st.fixed_dictionaries(WORDS), st.sampled_from(["a", "b/c", ""]), st.lists(OF_BOX, max_size=3)
-)
+IMAGE = st.tuples(st.fixed_dictionaries(WORDS), st.sampled_from(["a", "b/c", ""]), st.lists(OF_BOX, max_size=3))
 
 
 def image_rows(number: int, words: Row, folder: str, boxes: list[Row]) -> list[Row]:

@@ -20,9 +20,7 @@ NOON = datetime(2026, 5, 14, 12, 0, 0)
 WIDTH_PX, HEIGHT_PX = 1000, 800
 
 
-def box(
-    rank: int, x1: float, y1: float, side: float, label: str = "deer", score: float = 0.9
-) -> dict[str, Any]:
+def box(rank: int, x1: float, y1: float, side: float, label: str = "deer", score: float = 0.9) -> dict[str, Any]:
     corners = {"x1_px": x1, "y1_px": y1, "x2_px": x1 + side, "y2_px": y1 + side}
     return {"rank": rank, "label": label, "class_id": 0, "score": score, **corners}
 
@@ -38,9 +36,7 @@ def tables_at(place: Path) -> Tables:
 
 
 def put(
-    tables: Tables,
-    images: Mapping[int, tuple[str | None, float | None, list[dict[str, Any]]]],
-    key: str = KEY,
+    tables: Tables, images: Mapping[int, tuple[str | None, float | None, list[dict[str, Any]]]], key: str = KEY
 ) -> None:
     """Add images: number -> (camera, seconds after NOON or None if undated, detections)."""
     media, results = [], []
@@ -61,20 +57,13 @@ def put(
         )
         results.append(
             result_rows(
-                [sha(number)],
-                key,
-                width_px=WIDTH_PX,
-                height_px=HEIGHT_PX,
-                n_detections=len(found),
-                detections=found,
+                [sha(number)], key, width_px=WIDTH_PX, height_px=HEIGHT_PX, n_detections=len(found), detections=found
             )
         )
     rows = pa.Table.from_pylist(media, schema=MEDIA)
 
     def unknown(snapshot: Any, wanted: pa.Table) -> pa.Table:
-        there = set(
-            snapshot.to_pyarrow_dataset().to_table(["media_sha256"])["media_sha256"].to_pylist()
-        )
+        there = set(snapshot.to_pyarrow_dataset().to_table(["media_sha256"])["media_sha256"].to_pylist())
         keep = [value not in there for value in wanted["media_sha256"].to_pylist()]
         return wanted.filter(pa.array(keep))
 
@@ -89,9 +78,7 @@ def publish(tables: Tables, key: str = KEY, **more: Any) -> View:
     return Views(tables.url).publish(view, after=now.serial if now else 0)
 
 
-def shown(
-    tables: Tables, columns: Iterable[str] = ("media_sha256", "rank", "label", "score")
-) -> list[tuple[Any, ...]]:
+def shown(tables: Tables, columns: Iterable[str] = ("media_sha256", "rank", "label", "score")) -> list[tuple[Any, ...]]:
     names = ", ".join(columns)
     rows = query(tables, f"select {names} from detections order by all").to_pylist()
     return [tuple(row.values()) for row in rows]

@@ -251,9 +251,7 @@ def test_runs_after_a_failed_one_are_recorded(tables: Tables) -> None:
     specs = [prepare(tables, "small-size", {}) for _ in range(4)]
     done: list[str] = []
     with pytest.raises(OSError, match="no disk"):
-        done.extend(
-            report.run_id for report in execute_all(specs, tables, lambda *a: next(judges)(*a))
-        )
+        done.extend(report.run_id for report in execute_all(specs, tables, lambda *a: next(judges)(*a)))
     runs = {row["run_id"]: row for row in query(tables, "select * from runs").to_pylist()}
     states = [runs[spec.run_id]["state"] for spec in specs]
     assert states == ["sealed", "failed", "cancelled", "cancelled"]
@@ -266,9 +264,7 @@ def test_a_config_of_another_kind_is_refused(tables: Tables) -> None:
 
 
 @pytest.mark.parametrize("relation", ["hidden", "events", "occurrences"])
-def test_an_export_of_layers_keeps_its_inference_key(
-    tables: Tables, relation: str, tmp_path: Path
-) -> None:
+def test_an_export_of_layers_keeps_its_inference_key(tables: Tables, relation: str, tmp_path: Path) -> None:
     for kind in ("small-size", "events", "tracking"):
         show(tables, kind)
     serial = Views(tables.url).current().serial  # type: ignore[union-attr]
@@ -333,9 +329,7 @@ def _classify(tables: Tables, logits: dict[tuple[int, int], list[float] | None])
     tables.append("classifications", table, "test", lambda _, wanted: wanted)
 
 
-def test_logits_stay_with_their_detections_across_parts(
-    tables: Tables, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_logits_stay_with_their_detections_across_parts(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = {(n, rank): [n + 0.5, rank, 1.0] for n in range(6) for rank in (0, 2)}
     _classify(tables, {**wanted, (5, 1): [1.0, 2.0], (4, 1): None})
     monkeypatch.setattr(load, "PART_ROWS", 40)  # two images a part

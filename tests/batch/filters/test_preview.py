@@ -22,11 +22,7 @@ def tables(tmp_path: Path) -> Tables:
     put(
         tables,
         {
-            n: (
-                "north" if n < 4 else "south",
-                60.0 * n,
-                [box(0, 10, 10, 200.0), *(small if n % 2 else [])],
-            )
+            n: ("north" if n < 4 else "south", 60.0 * n, [box(0, 10, 10, 200.0), *(small if n % 2 else [])])
             for n in range(10)
         },
     )
@@ -56,9 +52,7 @@ def test_a_layer_that_exists_has_no_examples(tables: Tables) -> None:
 
 def test_an_image_as_a_whole_has_no_box(tables: Tables) -> None:
     _, examples = preview(prepare(tables, "events", {}), tables)
-    assert {(example.box_px, example.label, example.action) for example in examples} == {
-        (None, None, "group")
-    }
+    assert {(example.box_px, example.label, example.action) for example in examples} == {(None, None, "group")}
     assert len(examples) == 10
 
 
@@ -68,7 +62,4 @@ def test_detections_that_the_view_shows_come_first(tmp_path: Path) -> None:
     put(tables, {1: ("north", 0.0, [faint]), 2: ("north", 9.0, [faint, clear])})
     publish(tables, threshold=0.5, label_thresholds={"deer": 0.3})
     _, examples = preview(prepare(tables, "small-size", {}), tables)
-    assert [(one.media_sha256, one.label) for one in examples] == [
-        (sha(2), "deer"),
-        (sha(1), "fox"),
-    ]
+    assert [(one.media_sha256, one.label) for one in examples] == [(sha(2), "deer"), (sha(1), "fox")]

@@ -97,10 +97,7 @@ def edit(out: Path, **accepted: Any) -> Path:
 
 def test_a_slot_is_on_the_page_with_its_facts_and_its_box(archive: Path, tmp_path: Path) -> None:
     page = written(tmp_path / "out", candidate(archive))
-    for words in (
-        "deer: 34 images, 5 days, 2026-05-01 06:30:00 to 2026-05-09 20:15:30",
-        slot_id(1),
-    ):
+    for words in ("deer: 34 images, 5 days, 2026-05-01 06:30:00 to 2026-05-09 20:15:30", slot_id(1)):
         assert words in page.text
     (picture,) = page.pictures()
     data = np.fromfile(tmp_path / "out" / picture, np.uint8)
@@ -116,16 +113,7 @@ def test_the_file_matches_the_page_and_accepts_nothing(archive: Path, tmp_path: 
     file = tmp_path / "out" / "review.json"
     assert json.loads(file.read_text()) == {
         "layer_id": LAYER,
-        "slots": [
-            {
-                "id": slot_id(1),
-                "camera": None,
-                "label": "deer",
-                "images": 34,
-                "days": 5,
-                "accepted": False,
-            }
-        ],
+        "slots": [{"id": slot_id(1), "camera": None, "label": "deer", "images": 34, "days": 5, "accepted": False}],
     }
     assert read_accepted(file) == ()
 
@@ -149,9 +137,7 @@ def test_slots_come_by_camera_and_the_most_frequent_first(archive: Path, tmp_pat
     page = written(tmp_path / "out", *given)
     review = json.loads((tmp_path / "out" / "review.json").read_text())
     assert [int(slot["id"], 16) for slot in review["slots"]] == [4, 3, 2, 1, 5]
-    places = [
-        page.text.index(words) for words in ("Camera north", "Camera south", "Unknown camera")
-    ]
+    places = [page.text.index(words) for words in ("Camera north", "Camera south", "Unknown camera")]
     assert places == sorted(places)
     assert page.text.count("Camera north") == 1
     written(tmp_path / "again", *reversed(given))
@@ -182,9 +168,7 @@ def test_an_unreadable_image_is_replaced_by_the_reason(
     assert read_accepted(edit(tmp_path / "out", s1=True)) == (slot_id(1),)
 
 
-def test_no_text_becomes_markup_and_nothing_comes_from_elsewhere(
-    archive: Path, tmp_path: Path
-) -> None:
+def test_no_text_becomes_markup_and_nothing_comes_from_elsewhere(archive: Path, tmp_path: Path) -> None:
     write_files(archive, {"north/<b>.png": GREY})
     given = candidate(archive, camera_id=HOSTILE, label=HOSTILE, path="north/<b>.png")
     page = written(tmp_path / "out", given, replace(given, slot_id=slot_id(2), path=HOSTILE))
@@ -222,9 +206,7 @@ def test_a_review_never_takes_the_place_of_another(archive: Path, tmp_path: Path
 
 def test_a_repeated_slot_is_rejected(archive: Path, tmp_path: Path) -> None:
     with pytest.raises(BadRequest, match=f"slot {slot_id(1)} is listed more than once"):
-        write_review(
-            LAYER, [candidate(archive), candidate(archive, images=3)], str(tmp_path / "out")
-        )
+        write_review(LAYER, [candidate(archive), candidate(archive, images=3)], str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
 
@@ -247,9 +229,7 @@ def slot(**more: Any) -> dict[str, Any]:
         ([], "object"),
     ],
 )
-def test_a_damaged_file_is_rejected_with_the_location(
-    tmp_path: Path, review: Any, words: str
-) -> None:
+def test_a_damaged_file_is_rejected_with_the_location(tmp_path: Path, review: Any, words: str) -> None:
     file = tmp_path / "review.json"
     file.write_text(json.dumps(review))
     with pytest.raises(BadRequest, match=words) as refused:

@@ -72,9 +72,7 @@ def tables(tmp_path: Path) -> Tables:
         media.append(row | {"path": f"{camera}/{n}.png"})
         if n == 0:
             media.append(row | {"path": "a/0.png", "missing_since": datetime.now(UTC)})
-        results.append(
-            result_rows([sha(n)], KEY, detections=found, n_detections=len(found), **size)
-        )
+        results.append(result_rows([sha(n)], KEY, detections=found, n_detections=len(found), **size))
     rows = pa.Table.from_pylist(media, schema=MEDIA)
     tables.append("media", rows, "test", lambda _, wanted: wanted)
     other = [BRANCH | {"label": "ape", "score": 0.2}]
@@ -146,9 +144,7 @@ def test_accepted_slots_are_hidden_and_can_be_shown_again(tables: Tables, tmp_pa
 
     again = candidates(tables, accepted, KEY)
     assert again == candidates(tables, layer, KEY), "accepted ones can be looked at again"
-    written = write_review(
-        accepted.layer_id, again, str(tmp_path / "again"), accepted.config["accepted"]
-    )
+    written = write_review(accepted.layer_id, again, str(tmp_path / "again"), accepted.config["accepted"])
     assert [slot.accepted for slot in written.slots] == [True]
 
     switch(tables, off=["repeat-detections"])
@@ -182,10 +178,7 @@ def test_a_withdrawn_slot_is_not_a_candidate(tables: Tables) -> None:
 def test_slots_of_several_cameras_are_candidates_each(tables: Tables) -> None:
     layer = ran(tables, min_images=2, min_days=2)
     found = candidates(tables, layer, KEY)
-    assert sorted((one.camera_id, one.images, one.days) for one in found) == [
-        ("north", 5, 3),
-        ("south", 2, 2),
-    ]
+    assert sorted((one.camera_id, one.images, one.days) for one in found) == [("north", 5, 3), ("south", 2, 2)]
     south = next(one for one in found if one.camera_id == "south")
     accepted = ran(tables, min_images=2, min_days=2, accepted=[south.slot_id])
     switch(tables, on=[accepted.layer_id])

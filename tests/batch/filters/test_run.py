@@ -102,9 +102,7 @@ def test_a_layer_off_shows_the_rows_of_before_exactly(tables: Tables) -> None:
     assert shown(tables) == before, "a layer that no view shows changes nothing"
     switch(tables, on=[layer])
     assert len(shown(tables)) == len(before) - 4
-    assert query(
-        tables, "select count(*) as n from hidden where said_by = $$" + layer + "$$"
-    ).to_pylist() == [{"n": 4}]
+    assert query(tables, "select count(*) as n from hidden where said_by = $$" + layer + "$$").to_pylist() == [{"n": 4}]
     switch(tables, off=["small-size"])
     assert shown(tables) == before
     rollback(tables)
@@ -165,9 +163,7 @@ def test_labels_are_those_of_the_run_and_its_layers(tables: Tables) -> None:
     size: dict[str, Any] = {"width_px": 1000, "height_px": 800, "n_detections": 1}
     seen = result_rows([sha(3)], "o" * 64, detections=[box(0, 1, 1, LARGE, "hare")], **size)
     put_results(tables, seen)
-    RunLog(tables, RunSpec(run_id="other", model="m@2"), model_info("m", "2", "o" * 64)).write(
-        "sealed", Counts()
-    )
+    RunLog(tables, RunSpec(run_id="other", model="m@2"), model_info("m", "2", "o" * 64)).write("sealed", Counts())
     spec = prepare(tables, "score-threshold", {}, FilterScope(run="other", label="hare"))
     assert (spec.view.inference_key, spec.scope.words()) == ("o" * 64, "label hare, run other")
     assert dry_run(spec, tables, here).images == 1
@@ -182,9 +178,7 @@ def test_an_occurrence_is_a_scope(tables: Tables) -> None:
     """Two frames of one animal, then one of another camera: tracking makes the first two an occurrence."""
     for kind in ("events", "tracking"):
         switch(tables, on=[run(tables, kind).layer_id])
-    rows = query(
-        tables, "select occurrence_id, n_detections, camera_id from occurrences order by 2 desc"
-    ).to_pylist()
+    rows = query(tables, "select occurrence_id, n_detections, camera_id from occurrences order by 2 desc").to_pylist()
     scope = FilterScope(occurrence=rows[0]["occurrence_id"])
     report = run(tables, "small-size", scope)
     assert report.images == rows[0]["n_detections"]
@@ -232,39 +226,19 @@ def test_human_annotations_survive_a_new_model_or_are_listed(tables: Tables) -> 
     other = "z" * 64
     put(
         tables,
-        {
-            0: ("north", 0.0, [box(0, 20, 20, LARGE, "cow", 0.4)]),
-            1: ("north", 60.0, [box(0, 700, 500, SMALL)]),
-        },
+        {0: ("north", 0.0, [box(0, 20, 20, LARGE, "cow", 0.4)]), 1: ("north", 60.0, [box(0, 700, 500, SMALL)])},
         other,
     )
     publish(tables, other, threshold=0.5)
-    assert shown(tables, ("media_sha256", "label", "model_label", "said_by"))[0] == (
-        sha(0),
-        "roe deer",
-        "cow",
-        "human",
-    )
+    assert shown(tables, ("media_sha256", "label", "model_label", "said_by"))[0] == (sha(0), "roe deer", "cow", "human")
     orphans = query(tables, "select media_sha256, label from orphaned").to_pylist()
     assert orphans == [{"media_sha256": sha(1), "label": "roe deer"}]
 
 
 def test_the_best_box_takes_the_annotation_and_ties_go_to_the_newer(tables: Tables) -> None:
     publish(tables)
-    put(
-        tables,
-        {30: ("west", 0.0, [box(0, 100, 100, 100), box(1, 105, 100, 100), box(2, 600, 600, 100)])},
-    )
-    human(
-        tables,
-        action="relabel",
-        media_sha256=sha(30),
-        label="boar",
-        x1_px=105,
-        y1_px=101,
-        x2_px=205,
-        y2_px=201,
-    )
+    put(tables, {30: ("west", 0.0, [box(0, 100, 100, 100), box(1, 105, 100, 100), box(2, 600, 600, 100)])})
+    human(tables, action="relabel", media_sha256=sha(30), label="boar", x1_px=105, y1_px=101, x2_px=205, y2_px=201)
     labels = {row[1]: row[2] for row in shown(tables) if row[0] == sha(30)}
     assert labels == {0: "deer", 1: "boar", 2: "deer"}
 
@@ -306,9 +280,7 @@ def test_assertions_are_withdrawn_and_can_be_added_again(tables: Tables) -> None
 
 
 @pytest.mark.usefixtures("newest")
-def test_the_result_does_not_depend_on_parts(
-    tables: Tables, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_result_does_not_depend_on_parts(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = {kind: run(tables, kind).tally for kind in ("small-size", "newest", "events")}
     rows = sorted(row["assertion_id"] for row in said(tables))
     monkeypatch.setattr(load, "PART_ROWS", 1)
@@ -327,9 +299,7 @@ def test_a_layer_is_made_over_those_below_it(tables: Tables) -> None:
     layer = read_layers(tables)[small.layer_id]
     assert layer.input_layers == (dupes.layer_id,)
     assert (sha(20), 1) not in {
-        (row["media_sha256"], row["rank"])
-        for row in said(tables)
-        if row["layer_id"] == small.layer_id
+        (row["media_sha256"], row["rank"]) for row in said(tables) if row["layer_id"] == small.layer_id
     }
     view = switch(tables, on=[small.layer_id])
     assert view.layers == (dupes.layer_id, small.layer_id)
@@ -356,9 +326,7 @@ def test_two_layers_of_a_kind_take_each_others_place(tables: Tables) -> None:
     assert switch(tables, on=[other.layer_id]).layers == (other.layer_id,)
 
 
-def test_accounts_that_do_not_close_end_the_run(
-    tables: Tables, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_accounts_that_do_not_close_end_the_run(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("batch.filters.run.append_said", lambda *_: 0)
     with pytest.raises(AccountingOpen, match="produced 4 assertions"):
         run(tables, "small-size")
@@ -437,9 +405,7 @@ def test_a_run_is_a_run_like_any_other(tables: Tables) -> None:
         ({"since": "2031-01-01"}, "no image matches since 2031-01-01; images were taken from 2026"),
     ],
 )
-def test_an_empty_scope_is_rejected_before_anything_starts(
-    tables: Tables, scope: dict[str, Any], message: str
-) -> None:
+def test_an_empty_scope_is_rejected_before_anything_starts(tables: Tables, scope: dict[str, Any], message: str) -> None:
     with pytest.raises(BadRequest, match=message):
         prepare(tables, "small-size", {}, FilterScope(**scope))
     assert tables.existing("runs") is None
@@ -453,9 +419,7 @@ def test_an_empty_scope_is_rejected_before_anything_starts(
         ("small-size", {"min_area_frac": 2}, "min_area_frac"),
     ],
 )
-def test_an_invalid_config_names_its_fields(
-    tables: Tables, kind: str, fields: dict[str, Any], message: str
-) -> None:
+def test_an_invalid_config_names_its_fields(tables: Tables, kind: str, fields: dict[str, Any], message: str) -> None:
     with pytest.raises(BadRequest, match=message):
         prepare(tables, kind, fields)
 
@@ -468,10 +432,7 @@ def test_a_missing_publication_is_rejected(tmp_path: Path) -> None:
 def test_events_and_max_n_are_those_of_what_is_shown(tables: Tables) -> None:
     put(
         tables,
-        {
-            20: ("west", 0.0, [box(0, 1, 1, LARGE), box(1, 500, 1, LARGE)]),
-            21: ("west", 5.0, [box(0, 1, 1, LARGE)]),
-        },
+        {20: ("west", 0.0, [box(0, 1, 1, LARGE), box(1, 500, 1, LARGE)]), 21: ("west", 5.0, [box(0, 1, 1, LARGE)])},
     )
     switch(tables, on=[run(tables, "events").layer_id])
     rows = query(tables, "select * from events where camera_id = 'west'").to_pylist()

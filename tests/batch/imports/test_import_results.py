@@ -27,11 +27,7 @@ from model_store.store import ModelStore
 from tests.archive.formats.small_archive import LABELS, ROOT, media_row, put_media, small_archive
 from tests.fixtures_local import publish_blobs, rows_of
 
-INFO = {
-    "format_version": "1.6",
-    "detector": "md_v5a.0.0.pt",
-    "detector_metadata": {"typical_detection_threshold": 0.3},
-}
+INFO = {"format_version": "1.6", "detector": "md_v5a.0.0.pt", "detector_metadata": {"typical_detection_threshold": 0.3}}
 CATEGORIES = {"1": "animal", "2": "person", "3": "vehicle"}
 FOUND: dict[str, Any] = {"category": "1", "conf": 0.9, "bbox": [0.1, 0.1, 0.2, 0.4]}
 
@@ -73,9 +69,7 @@ def label_of(tables: Tables, run_id: str) -> str:
     return str(label)
 
 
-def test_an_export_that_is_imported_equals_its_view(
-    tables: Tables, store: ModelStore, tmp_path: Path
-) -> None:
+def test_an_export_that_is_imported_equals_its_view(tables: Tables, store: ModelStore, tmp_path: Path) -> None:
     out = tmp_path / "md.json"
     export_file(tables, FORMATS["megadetector"], out, labels=LABELS)
     found = import_results(tables, store, "megadetector", out, ROOT, min_class_score=0)
@@ -103,14 +97,10 @@ def test_a_second_import_changes_nothing(tables: Tables, store: ModelStore, tmp_
     assert store.versions("md_v5a.0.0") == [parse_version(first.model)]
 
 
-def test_boxes_are_cut_at_the_edges_of_the_image(
-    tables: Tables, store: ModelStore, tmp_path: Path
-) -> None:
+def test_boxes_are_cut_at_the_edges_of_the_image(tables: Tables, store: ModelStore, tmp_path: Path) -> None:
     boxes = [[1.005, -0.01, 0, 0.5], [-0.01, 0.995, 0.005, 0.01]]
     found = [{**FOUND, "bbox": box} for box in boxes]
-    run = import_results(
-        tables, store, "megadetector", written(tmp_path, image("south/d.jpg", *found)), ROOT
-    )
+    run = import_results(tables, store, "megadetector", written(tmp_path, image("south/d.jpg", *found)), ROOT)
     (row,) = query(tables, f"select * from all_results where run_id = '{run.run_id}'").to_pylist()
     width, height = row["width_px"], row["height_px"]
     corners = [tuple(box[c] for c in BOX) for box in row["detections"]]
@@ -118,9 +108,7 @@ def test_boxes_are_cut_at_the_edges_of_the_image(
     assert corners == [pytest.approx(each) for each in expected]
 
 
-def test_of_copies_the_one_with_a_usable_result_counts(
-    tables: Tables, store: ModelStore, tmp_path: Path
-) -> None:
+def test_of_copies_the_one_with_a_usable_result_counts(tables: Tables, store: ModelStore, tmp_path: Path) -> None:
     put_media(tables, media_row("a", "north/0.jpg"), media_row("a", "north/1.jpg"))
     unfit = [image("north/0.jpg", FOUND, width=9, height=9)]
     unfit += [{"file": "north/1.jpg", "failure": "image access failure"}]
@@ -133,9 +121,7 @@ def test_of_copies_the_one_with_a_usable_result_counts(
     }
 
 
-def test_the_run_and_the_rows_have_the_lineage(
-    tables: Tables, store: ModelStore, tmp_path: Path
-) -> None:
+def test_the_run_and_the_rows_have_the_lineage(tables: Tables, store: ModelStore, tmp_path: Path) -> None:
     file = written(tmp_path, image("north/a.jpg", FOUND), image("x.jpg"), image("north/gone.jpg"))
     found = import_results(tables, store, "megadetector", file, ROOT, name="mega")
     assert found.model.startswith("mega@")
@@ -148,16 +134,11 @@ def test_the_run_and_the_rows_have_the_lineage(
     assert (row["run_id"], row["width_px"], row["error_code"]) == (found.run_id, 1000, None)
     (box,) = row["detections"]
     assert (box["rank"], box["label"], box["class_id"]) == (0, "animal", 0)
-    assert [box[name] for name in ("x1_px", "y1_px", "x2_px", "y2_px")] == pytest.approx(
-        [100, 50, 300, 250]
-    )
+    assert [box[name] for name in ("x1_px", "y1_px", "x2_px", "y2_px")] == pytest.approx([100, 50, 300, 250])
     runs = query(tables, "select * from runs where run_id <> 'r'").to_pylist()
     assert [(run["run_id"], run["state"]) for run in runs] == [(found.run_id, "sealed")]
     spec = json.loads(runs[0]["spec"])
-    assert (spec["tool"], spec["detector"], spec["file"]) == (
-        *("megadetector", "md_v5a.0.0.pt"),
-        str(file),
-    )
+    assert (spec["tool"], spec["detector"], spec["file"]) == (*("megadetector", "md_v5a.0.0.pt"), str(file))
     config = store.describe(parse_version(found.model)).detector_config
     assert (config.thresholds.default, config.labels) == (0.3, LABELS)
 
@@ -165,9 +146,7 @@ def test_the_run_and_the_rows_have_the_lineage(
 def test_imported_results_are_published_and_compared_but_never_run(
     tables: Tables, store: ModelStore, tmp_path: Path
 ) -> None:
-    file = written(
-        tmp_path, image("north/a.jpg", FOUND), image("north/b.jpg", {**FOUND, "conf": 0.1})
-    )
+    file = written(tmp_path, image("north/a.jpg", FOUND), image("north/b.jpg", {**FOUND, "conf": 0.1}))
     found = import_results(tables, store, "megadetector", file, ROOT)
     view = publish(tables, store, found.run_id)
     assert (view.threshold, Views(tables.url).current()) == (0.3, view)
@@ -179,15 +158,9 @@ def test_imported_results_are_published_and_compared_but_never_run(
         pinned(store, found.model)
 
 
-def test_boxes_are_named_by_classes_above_a_score(
-    tables: Tables, store: ModelStore, tmp_path: Path
-) -> None:
+def test_boxes_are_named_by_classes_above_a_score(tables: Tables, store: ModelStore, tmp_path: Path) -> None:
     named = {**FOUND, "classifications": [["7", 0.4], ["8", 0.6]]}
-    file = written(
-        tmp_path,
-        image("south/d.jpg", named),
-        classification_categories={"7": "fox", "8": "deer"},
-    )
+    file = written(tmp_path, image("south/d.jpg", named), classification_categories={"7": "fox", "8": "deer"})
     labels = {}
     for score in (None, 0.5, 0.7):
         run = import_results(tables, store, "megadetector", file, ROOT, min_class_score=score)
@@ -196,9 +169,7 @@ def test_boxes_are_named_by_classes_above_a_score(
     assert len(store.versions("md_v5a.0.0")) == 3
 
 
-def test_predictions_of_speciesnet_are_imported(
-    tables: Tables, store: ModelStore, tmp_path: Path
-) -> None:
+def test_predictions_of_speciesnet_are_imported(tables: Tables, store: ModelStore, tmp_path: Path) -> None:
     box = {"label": "animal", "conf": 0.8, "bbox": [0.1, 0.1, 0.2, 0.2]}
     file = tmp_path / "predictions.json"
     common = {"prediction_score": 0.9, "model_version": "4.0.1a"}
@@ -217,11 +188,7 @@ def test_predictions_of_speciesnet_are_imported(
 @pytest.mark.parametrize(
     ("images", "root", "message"),
     [
-        (
-            [image("x.jpg"), image("y.jpg")],
-            ROOT,
-            r"no image of .* 2 not catalogued .* such as x.jpg",
-        ),
+        ([image("x.jpg"), image("y.jpg")], ROOT, r"no image of .* 2 not catalogued .* such as x.jpg"),
         ([image("a.jpg"), image("./a.jpg")], f"{ROOT}/north", "has image 'a.jpg' twice"),
         ([image("../a.jpg")], f"{ROOT}/north", "not a path below /data/deer/north"),
         ([image("/other/a.jpg")], ROOT, "is not below /data/deer"),
@@ -249,9 +216,7 @@ def test_a_root_inside_an_archive_and_backslashes_find_the_images(
     assert import_results(tables, store, "megadetector", file, f"{ROOT}/north").counts.ok == 1
 
 
-def test_a_model_that_can_run_keeps_its_name(
-    tables: Tables, store: ModelStore, tmp_path: Path
-) -> None:
+def test_a_model_that_can_run_keeps_its_name(tables: Tables, store: ModelStore, tmp_path: Path) -> None:
     publish_blobs(store, "1")
     file = written(tmp_path, image("north/a.jpg", FOUND))
     with pytest.raises(BadRequest, match="of imported results, but blobs@1 is a det.* with --name"):

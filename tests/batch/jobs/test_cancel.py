@@ -30,8 +30,7 @@ def ran(tables: Tables, *states: str, minutes_ago: float = 0, run_id: str = "r")
     at = datetime.now(UTC) - timedelta(minutes=minutes_ago)
     common = {"run_id": run_id, "event_at": at, "model_name": "m", "inference_key": "k"}
     rows = [
-        common | {"event": i, "state": state, "counts": {"ok": i}, "stages": "{}"}
-        for i, state in enumerate(states)
+        common | {"event": i, "state": state, "counts": {"ok": i}, "stages": "{}"} for i, state in enumerate(states)
     ]
     for row in rows:
         one = pa.Table.from_pylist([row], schema=RUNS)
@@ -78,11 +77,7 @@ def test_a_job_that_was_stopped_before_its_run_began_is_enough(tables: Tables) -
         ((), BadRequest, "unknown run 'r'"),
         (("running", "sealed"), BadRequest, "run r has ended: it is sealed"),
         (("running", "cancelled"), BadRequest, "run r has ended: it is cancelled"),
-        (
-            ("running",),
-            Conflict,
-            "is running, but no job of this machine or its cluster belongs to it",
-        ),
+        (("running",), Conflict, "is running, but no job of this machine or its cluster belongs to it"),
     ],
 )
 def test_what_cannot_be_cancelled_is_refused_and_stays(
@@ -96,9 +91,7 @@ def test_what_cannot_be_cancelled_is_refused_and_stays(
     assert events(tables) == before
 
 
-def test_the_run_may_end_by_itself_in_the_same_moment(
-    tables: Tables, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_run_may_end_by_itself_in_the_same_moment(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
     ran(tables, "running", minutes_ago=SILENT)
     append = Tables.append
 

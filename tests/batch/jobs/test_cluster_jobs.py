@@ -26,9 +26,7 @@ from serve.settings import Settings
         ({"resight-r": JobStatus.STOPPED, "resight-r-2": JobStatus.SUCCEEDED}, "resight-r-3"),
     ],
 )
-def test_a_run_that_ended_is_resumed_under_the_next_id(
-    known: dict[str | None, JobStatus], wanted: str
-) -> None:
+def test_a_run_that_ended_is_resumed_under_the_next_id(known: dict[str | None, JobStatus], wanted: str) -> None:
     assert free_submission_id("r", known) == wanted
 
 
@@ -98,9 +96,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch, *jobs: Job) -> Jobs:
     return client
 
 
-def test_the_job_of_a_run_that_is_alive_is_stopped_and_no_other(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_job_of_a_run_that_is_alive_is_stopped_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     client = cluster(
         monkeypatch,
         Job("resight-r", COMMAND.format("r"), JobStatus.FAILED),
@@ -141,9 +137,7 @@ def test_a_cluster_that_does_not_answer_is_an_error(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("error", [AuthenticationError("no token"), OSError("no route")])
-def test_what_ray_s_client_raises_is_an_error_of_the_cluster(
-    monkeypatch: pytest.MonkeyPatch, error: Exception
-) -> None:
+def test_what_ray_s_client_raises_is_an_error_of_the_cluster(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     def away() -> Jobs:
         raise error
 
@@ -172,9 +166,7 @@ def test_a_job_gets_the_place_and_never_the_keys(monkeypatch: pytest.MonkeyPatch
     assert {n: told[f"RESIGHT_{n.upper()}"] for n in places} == places
 
 
-def test_a_client_silences_the_packing_of_files_and_nothing_else(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_client_silences_the_packing_of_files_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://127.0.0.1:1")
     monkeypatch.setattr(ray.job_submission, "JobSubmissionClient", lambda address: address)
     batch.jobs.cluster_jobs._client()
@@ -183,9 +175,7 @@ def test_a_client_silences_the_packing_of_files_and_nothing_else(
     assert heard == ["ray.serve", "uvicorn.access"]
 
 
-def test_a_log_on_another_machine_is_read_through_the_dashboard(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_log_on_another_machine_is_read_through_the_dashboard(monkeypatch: pytest.MonkeyPatch) -> None:
     """The state file of the cluster is not in this home, so its logs are elsewhere."""
     facts = {"submission_id": "resight-r", "start_time": 1, "status": JobStatus.RUNNING}
     job = SimpleNamespace(**facts, entrypoint=COMMAND.format("r"))

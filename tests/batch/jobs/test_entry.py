@@ -72,9 +72,7 @@ def test_a_bug_goes_on_to_python(monkeypatch: pytest.MonkeyPatch) -> None:
         run_job(main, "resight.test")
 
 
-def test_a_job_joins_first_then_takes_sigterm_and_gives_way(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_job_joins_first_then_takes_sigterm_and_gives_way(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ray sets its own handler while it connects, which must not stay."""
     done: list[str] = []
 
@@ -83,9 +81,7 @@ def test_a_job_joins_first_then_takes_sigterm_and_gives_way(
         done.append("connected")
 
     monkeypatch.setattr(batch.jobs.entry, "_connect", connect)
-    monkeypatch.setattr(
-        batch.jobs.entry, "lower_process_priority", lambda: done.append("gives way")
-    )
+    monkeypatch.setattr(batch.jobs.entry, "lower_process_priority", lambda: done.append("gives way"))
     before = signal.getsignal(signal.SIGTERM)
     try:
         begin(Settings(), here=False)

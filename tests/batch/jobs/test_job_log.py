@@ -69,9 +69,7 @@ async def test_what_was_written_before_the_end_is_read_to_the_last_byte(tmp_path
 
 async def test_a_line_that_is_half_written_waits_for_its_end(tmp_path: Path) -> None:
     file, seen = tmp_path / NAME, list[str]()
-    file.write_bytes(
-        "whole\nm\N{LATIN SMALL LETTER A WITH DIAERESIS}".encode()[:-1]
-    )  # half a character
+    file.write_bytes("whole\nm\N{LATIN SMALL LETTER A WITH DIAERESIS}".encode()[:-1])  # half a character
 
     async def follow() -> None:
         async for text in job_log.job_log(JobState(Client(alive=10**9), "job-1"), tmp_path):
@@ -93,9 +91,7 @@ async def test_without_a_file_the_dashboard_tells(tmp_path: Path, known: bool) -
     assert await all_of(Client(alive=0), folder) == "job-1 by the dashboard\n"
 
 
-async def test_a_dashboard_that_is_busy_for_a_while_does_not_end_the_following(
-    tmp_path: Path,
-) -> None:
+async def test_a_dashboard_that_is_busy_for_a_while_does_not_end_the_following(tmp_path: Path) -> None:
     client = Busy(answers_from=4)
     (tmp_path / NAME).write_bytes(b"line\n")
     assert await all_of(client, tmp_path) == "line\n"
@@ -143,9 +139,7 @@ async def test_a_poll_that_meets_an_unknown_error_goes_on(monkeypatch: pytest.Mo
     assert not errors
 
 
-async def test_a_dashboard_that_closes_the_log_is_an_error_of_the_cluster(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_a_dashboard_that_closes_the_log_is_an_error_of_the_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     async def closed(_: str) -> AsyncIterator[str]:
         yield "one\n"
         raise RuntimeError("WebSocket connection closed unexpectedly")
@@ -171,9 +165,7 @@ LINES = b"one\ntwo\nthree\n"
         (0, 2, "on", 2),
     ],
 )
-def test_a_part_of_a_log_has_whole_lines(
-    after: int | None, most: int, text: str, following: int
-) -> None:
+def test_a_part_of_a_log_has_whole_lines(after: int | None, most: int, text: str, following: int) -> None:
     part = read_part("job-1", io.BytesIO(LINES), after, most)
     assert (part.text, part.next) == (text, following)
 

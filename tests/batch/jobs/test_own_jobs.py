@@ -50,9 +50,7 @@ def start(jobs: OwnJobs, run_id: str, how: str = "waits") -> str:
 def events(jobs: OwnJobs, job: str) -> tuple[JobOutcome, list[dict[str, Any]]]:
     lines: list[dict[str, Any]] = []
     outcome = jobs.tail(
-        job,
-        lambda line: lines.append(json.loads(line)) if line else None,
-        lambda: lines[-1]["event"] == "report",
+        job, lambda line: lines.append(json.loads(line)) if line else None, lambda: lines[-1]["event"] == "report"
     )
     return outcome, lines
 
@@ -74,9 +72,7 @@ def test_without_a_cluster_the_jobs_are_those_of_this_machine(jobs: OwnJobs) -> 
     assert "--here" in jobs_of(Settings(), here=True).where
 
 
-@pytest.mark.parametrize(
-    ("how", "code", "last"), [("ends", 0, "report"), ("fails", 4, "run_failed")]
-)
+@pytest.mark.parametrize(("how", "code", "last"), [("ends", 0, "report"), ("fails", 4, "run_failed")])
 def test_its_lines_and_its_end_reach_the_one_that_started_it_and_others(
     jobs: OwnJobs, how: str, code: int, last: str
 ) -> None:
@@ -112,9 +108,7 @@ def test_a_run_is_started_again_once_it_has_ended_and_not_before(jobs: OwnJobs) 
     assert others().job_of("r") == ("r", "r-2")
 
 
-def test_of_many_that_start_a_run_at_once_one_does(
-    jobs: OwnJobs, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_of_many_that_start_a_run_at_once_one_does(jobs: OwnJobs, monkeypatch: pytest.MonkeyPatch) -> None:
     lock = fcntl.flock
 
     def slowly(file: Any, operation: int) -> None:

@@ -17,11 +17,7 @@ from model_store.errors import NothingWorked
 from serve.settings import Settings
 
 
-def main(
-    run_id: Annotated[str, typer.Option("--run-id")],
-    how: str = "waits",
-    here: Here = False,
-) -> None:
+def main(run_id: Annotated[str, typer.Option("--run-id")], how: str = "waits", here: Here = False) -> None:
     """Begin like a run."""
     begin(Settings(), here)
     log = structlog.get_logger("resight.test")

@@ -27,25 +27,19 @@ class Bench:
     def __init__(self, place: Path, motion: ModelVersion) -> None:
         self.tables, self.motion = Tables(str(place)), motion
         self.key = motion.info.inference_key
-        rows = [
-            {"media_sha256": n, "source_root": "/a", "path": n, "size_bytes": 1} for n in "abcdef"
-        ]
+        rows = [{"media_sha256": n, "source_root": "/a", "path": n, "size_bytes": 1} for n in "abcdef"]
         media = pa.Table.from_pylist(rows, schema=MEDIA)
         self.tables.append("media", media, "test", lambda _, wanted: wanted)
 
     def plan(self, scope: Scope) -> Plan:
         return make_plan(self.tables, self.motion, scope)
 
-    def committer(
-        self, run_id: str = "r1", scope: Scope | None = None, commit_s: float = 3600
-    ) -> Committer:
+    def committer(self, run_id: str = "r1", scope: Scope | None = None, commit_s: float = 3600) -> Committer:
         scope = scope or Scope()
         spec = RunSpec(run_id=run_id, model="motion@1", scope=scope, commit_s=commit_s)
         return Committer(self.tables, spec, self.plan(scope))
 
-    def rows(
-        self, images: str, status: str = "ok", run_id: str = "r1", replaces: bool = False
-    ) -> pa.Table:
+    def rows(self, images: str, status: str = "ok", run_id: str = "r1", replaces: bool = False) -> pa.Table:
         rows = result_rows(list(images), key=self.key, status=status, run_id=run_id)
         return rows.append_column("replaces", pa.array([replaces] * len(rows), pa.bool_()))
 
@@ -55,10 +49,7 @@ class Bench:
 
     @property
     def there(self) -> list[tuple[str, str, str]]:
-        return sorted(
-            (row["media_sha256"], row["status"], row["run_id"])
-            for row in rows_of(self.tables, "results")
-        )
+        return sorted((row["media_sha256"], row["status"], row["run_id"]) for row in rows_of(self.tables, "results"))
 
 
 @pytest.fixture
@@ -72,9 +63,7 @@ def test_nothing_to_flush_is_no_commit(bench: Bench) -> None:
     assert committer.commits == bench.tables.snapshot("results").version() == 0
 
 
-def test_the_first_rows_are_committed_at_once_and_others_wait_for_the_next_commit(
-    bench: Bench,
-) -> None:
+def test_the_first_rows_are_committed_at_once_and_others_wait_for_the_next_commit(bench: Bench) -> None:
     committer = bench.committer()
     committer.add(bench.rows("a"))
     assert [sha for sha, _, _ in bench.there] == ["a"]
@@ -143,9 +132,7 @@ def test_a_run_replaces_what_could_not_be_read_and_appends_the_rest(bench: Bench
     committer.add(bench.rows("a", replaces=True))
     committer.add(bench.rows("cd"))
     committer.flush()
-    assert bench.there == [
-        (n, "failed" if n == "b" else "ok", "r0" if n == "b" else "r1") for n in "abcd"
-    ]
+    assert bench.there == [(n, "failed" if n == "b" else "ok", "r0" if n == "b" else "r1") for n in "abcd"]
 
 
 def test_without_a_retry_failed_rows_stay(bench: Bench) -> None:
@@ -157,9 +144,7 @@ def test_without_a_retry_failed_rows_stay(bench: Bench) -> None:
     assert bench.there == [("a", "failed", "r2"), ("b", "ok", "r1")]
 
 
-def test_a_lost_answer_to_a_retry_is_not_written_twice(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_lost_answer_to_a_retry_is_not_written_twice(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.put("ab", "failed")
     retry = bench.committer("r1", FAILED)
     retry.add(bench.rows("ab", "failed", replaces=True))

@@ -50,9 +50,7 @@ class Bench:
         failed = min(len(self.counted), self._failed)
         return Counts(100, ok=len(self.counted) - failed, failed=failed)
 
-    def run(
-        self, rows: Iterator[pa.Table], stop: Stop = STOP, counts: Counts | None = None
-    ) -> None:
+    def run(self, rows: Iterator[pa.Table], stop: Stop = STOP, counts: Counts | None = None) -> None:
         asked: Any = self
         into_table(rows, asked, asked, stop, counts or Counts(100), self.arrived)
 
@@ -92,9 +90,7 @@ def test_an_error_of_the_stage_is_raised_and_what_came_before_is_kept() -> None:
 
 def test_too_many_failures_end_it_and_name_the_table() -> None:
     bench = Bench(failed=99)
-    with pytest.raises(
-        TooManyFailed, match="4 of the first 4 images failed.*error_code in results"
-    ):
+    with pytest.raises(TooManyFailed, match="4 of the first 4 images failed.*error_code in results"):
         bench.run(tables(9))
     assert bench.committed == [0, 1, 2, 3]
 
@@ -131,9 +127,7 @@ def test_the_counts_of_before_are_those_it_begins_with(monkeypatch: pytest.Monke
         left.set()
 
 
-def test_while_nothing_comes_it_ticks_and_in_the_end_gives_up(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_while_nothing_comes_it_ticks_and_in_the_end_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batch.pipeline.drain, "TICK_S", 0.01)
     bench, left = Bench(), threading.Event()
     try:
@@ -158,9 +152,7 @@ def test_files_are_put_together_every_so_many_commits(monkeypatch: pytest.Monkey
     assert asked == [(4, "results", "k", 3), (8, "results", "k", 3)]
 
 
-def test_an_error_is_not_hidden_by_a_commit_that_fails_after_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_an_error_is_not_hidden_by_a_commit_that_fails_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken() -> Iterator[pa.Table]:
         yield from tables(2)
         raise ZeroDivisionError

@@ -39,11 +39,7 @@ def tables(tmp_path: Path) -> Tables:
 
 
 def rows(
-    tables: Tables,
-    model: ModelVersion,
-    monkeypatch: pytest.MonkeyPatch,
-    stage: type[Stage] | None = None,
-    **spec: Any,
+    tables: Tables, model: ModelVersion, monkeypatch: pytest.MonkeyPatch, stage: type[Stage] | None = None, **spec: Any
 ) -> list[dict[str, Any]]:
     """Return the rows of a run with this stage."""
     if stage is not None:

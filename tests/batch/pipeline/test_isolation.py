@@ -71,9 +71,7 @@ def test_a_careful_stage_makes_a_failed_row_of_what_kills_its_reader(
     names = ["1.jpg", "lethal.jpg", "2.jpg"] if careful else ["1.jpg", "2.jpg"]
     digest = hashlib.sha256(cat).hexdigest()
     rows = [{"media_sha256": digest, "source_root": str(tmp_path), "path": name} for name in names]
-    stage = LethalStage(
-        StageProcess("node", careful, None), RunSpec(run_id="r", model="motion@1"), motion
-    )
+    stage = LethalStage(StageProcess("node", careful, None), RunSpec(run_id="r", model="motion@1"), motion)
     images = [image for group in stage._groups(rows) for image in group]
     codes = [image.error_code for image in images]
     assert codes == ([None, "crashed_reader", None] if careful else [None, None])

@@ -18,9 +18,7 @@ from model_store.store import ModelStore, ModelVersion
 from tests.fixtures_local import MODELS
 
 
-def test_a_lease_is_renewed_while_it_is_held(
-    monkeypatch: pytest.MonkeyPatch, motion: ModelVersion
-) -> None:
+def test_a_lease_is_renewed_while_it_is_held(monkeypatch: pytest.MonkeyPatch, motion: ModelVersion) -> None:
     held_s, renewed = list[float](), threading.Event()
 
     class Replicas:
@@ -41,9 +39,7 @@ def test_a_lease_is_renewed_while_it_is_held(
     assert held_s[-1] == 0.0
 
 
-@pytest.mark.parametrize(
-    "error", [ActorDiedError(), DeploymentUnavailableError(None), TimeoutError()]
-)  # type: ignore[arg-type]
+@pytest.mark.parametrize("error", [ActorDiedError(), DeploymentUnavailableError(None), TimeoutError()])  # type: ignore[arg-type]
 def test_a_replica_that_has_gone_or_hangs_is_one_that_is_not_ready(
     monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:

@@ -50,9 +50,7 @@ class Clock:
         (7500, 0, 2501, True),
     ],
 )
-def test_too_large_a_share_of_failed_images(
-    ok: int, empty: int, failed: int, gives_up: bool
-) -> None:
+def test_too_large_a_share_of_failed_images(ok: int, empty: int, failed: int, gives_up: bool) -> None:
     patience = Patience(Stop(failed_frac=0.25, failed_after=100), Clock())
     counts = Counts(requested=10_001, ok=ok, empty=empty, failed=failed)
     if gives_up:
@@ -135,8 +133,7 @@ def tables(tmp_path: Path) -> Tables:
     (tmp_path / "archive" / "an image").touch()
     tables = Tables(str(tmp_path / "tables"))
     media = [
-        {"media_sha256": n, "source_root": str(tmp_path / "archive"), "path": n, "size_bytes": 1}
-        for n in "abcdefgh"
+        {"media_sha256": n, "source_root": str(tmp_path / "archive"), "path": n, "size_bytes": 1} for n in "abcdefgh"
     ]
     rows = pa.Table.from_pylist(media, schema=MEDIA)
     tables.append("media", rows, "test", lambda _, wanted: wanted)
@@ -152,11 +149,7 @@ def tables(tmp_path: Path) -> Tables:
     ],
 )
 def test_a_run_that_gives_up_keeps_what_it_has_done_and_says_why(
-    tables: Tables,
-    monkeypatch: pytest.MonkeyPatch,
-    statuses: str,
-    stop: Stop,
-    error: type[ResightError],
+    tables: Tables, monkeypatch: pytest.MonkeyPatch, statuses: str, stop: Stop, error: type[ResightError]
 ) -> None:
     pipeline = Pipeline(statuses)
     monkeypatch.setattr(HOST, "rows", pipeline)

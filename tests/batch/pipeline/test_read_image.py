@@ -63,9 +63,7 @@ def test_a_good_image_is_prepared_as_the_detector_would(tmp_path: Path) -> None:
         (photo("moose"), "too_large", "1024x683 is over the limit"),
     ],
 )
-def test_what_cannot_be_decoded_has_a_code_and_a_reason(
-    tmp_path: Path, data: bytes, code: str, words: str
-) -> None:
+def test_what_cannot_be_decoded_has_a_code_and_a_reason(tmp_path: Path, data: bytes, code: str, words: str) -> None:
     image = read(write_files(tmp_path, {"a.jpg": data}), data, max_pixels=500_000)
     assert (image.prepared, image.error_code) == (None, code)
     assert words in str(image.error_detail)
@@ -78,11 +76,7 @@ def test_a_file_that_has_changed_is_told_whether_or_not_the_catalogue_has_quick_
 ) -> None:
     cat, moose = photo("cat"), photo("moose")
     root = write_files(tmp_path, {"a.jpg": moose})
-    row = {
-        "media_sha256": hashlib.sha256(cat).hexdigest(),
-        "source_root": str(root),
-        "path": "a.jpg",
-    }
+    row = {"media_sha256": hashlib.sha256(cat).hexdigest(), "source_root": str(root), "path": "a.jpg"}
     row |= {"quick_digest": quick_digest(cat) if known else None}
     assert prepare_image(row, SPEC, MAX_PIXELS).error_code == "changed"
     (root / "a.jpg").write_bytes(cat)
@@ -145,9 +139,7 @@ def test_a_transient_error_is_tried_again_and_a_lasting_one_is_the_images(
         assert len(tries) == READ_ATTEMPTS
 
 
-def test_a_file_that_is_gone_is_not_asked_for_again(
-    archive: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_is_gone_is_not_asked_for_again(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tries: list[str] = []
 
     def gone(_: Folder, path: str) -> bytes:
@@ -177,9 +169,7 @@ def test_an_unknown_error_is_not_hidden(tmp_path: Path, monkeypatch: pytest.Monk
         read(tmp_path, photo("cat"))
 
 
-@pytest.mark.parametrize(
-    "place", ["model_store.storage.Folder.read", "batch.pipeline.read_image.read_image"]
-)
+@pytest.mark.parametrize("place", ["model_store.storage.Folder.read", "batch.pipeline.read_image.read_image"])
 def test_what_does_not_fit_into_memory_is_the_failure_of_one_image(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
@@ -206,7 +196,5 @@ place = {{"source_root": {str(tmp_path)!r}, "path": "a.tif", "media_sha256": "{h
 print(image_bytes(place).error_code)
 print(len(image_bytes(place | {{"elsewhere": [place | {{"path": "b.jpg"}}]}})))
 """
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120
-    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
     assert done.stdout.split() == ["too_large", str(len(cat))], done.stderr

@@ -92,13 +92,7 @@ def test_rows_of_another_key_are_no_rivals(tables: Tables) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "replace", "left"),
-    [
-        ("ok", True, ""),
-        ("failed", True, "a"),
-        ("ok", False, ""),
-        ("failed", False, ""),
-    ],
+    ("status", "replace", "left"), [("ok", True, ""), ("failed", True, "a"), ("ok", False, ""), ("failed", False, "")]
 )
 def test_to_who_replaces_failed_rows_a_failed_one_is_none(
     tables: Tables, status: str, replace: bool, left: str
@@ -125,13 +119,7 @@ def test_an_older_failed_row_of_the_same_run_is_replaced(tables: Tables) -> None
 
 
 @settings(max_examples=25, deadline=None)
-@given(
-    st.lists(
-        st.tuples(st.text("abcdef", max_size=4), st.sampled_from(["ok", "failed"])),
-        max_size=4,
-    ),
-    st.booleans(),
-)
+@given(st.lists(st.tuples(st.text("abcdef", max_size=4), st.sampled_from(["ok", "failed"])), max_size=4), st.booleans())
 def test_left_is_what_no_rival_has(theirs: Sequence[tuple[str, str]], replace: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:
         tables = Tables(folder)
@@ -139,9 +127,7 @@ def test_left_is_what_no_rival_has(theirs: Sequence[tuple[str, str]], replace: b
         for images, status in theirs:
             put(tables, images, status)
         found = asked.without(tables.snapshot("results"), rows("abcdef"), replace)
-    there = {
-        image for images, status in theirs for image in images if not replace or status != "failed"
-    }
+    there = {image for images, status in theirs for image in images if not replace or status != "failed"}
     assert names(found) == "".join(sorted(set("abcdef") - there))
 
 
@@ -193,11 +179,5 @@ def test_rows_that_a_rival_replaces_are_seen(tables: Tables) -> None:
     put(tables, "ab", "failed", "r0")
     asked = rivals(tables)
     done = rows("a", "ok", "r2")
-    tables.append(
-        "results",
-        done,
-        "results:k",
-        lambda _, wanted: wanted,
-        replace=("inference_key", "media_sha256"),
-    )
+    tables.append("results", done, "results:k", lambda _, wanted: wanted, replace=("inference_key", "media_sha256"))
     assert names(asked.without(tables.snapshot("results"), rows("ab"), True)) == "b"

@@ -62,9 +62,7 @@ def test_a_busy_replica_gets_the_same_chunk_again(motion: ModelVersion, busy: Ex
     assert replicas.calls == [sent, sent]
 
 
-@pytest.mark.parametrize(
-    ("outcome", "error"), [("another", LineageMismatch), (ValueError("a bug"), ValueError)]
-)
+@pytest.mark.parametrize(("outcome", "error"), [("another", LineageMismatch), (ValueError("a bug"), ValueError)])
 def test_another_model_and_an_unknown_error_are_not_tried_again(
     motion: ModelVersion, outcome: Any, error: type[Exception]
 ) -> None:

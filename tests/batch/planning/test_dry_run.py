@@ -30,9 +30,7 @@ def test_the_report_is_the_plan_with_an_estimate(master: Catalogue, motion: Mode
     plan = make_plan(master.tables, motion, Scope(), read_only=True)
     report = dry_run_report(SPEC, master.tables, STORE)
     assert report.pop("estimate_s") >= 12
-    assert (
-        report.pop("estimate_from") == "a few of its images, measured here, and 12 s for the start"
-    )
+    assert report.pop("estimate_from") == "a few of its images, measured here, and 12 s for the start"
     assert report == {
         "model": "motion@1",
         "inference_key": motion.info.inference_key,
@@ -45,11 +43,7 @@ def test_the_report_is_the_plan_with_an_estimate(master: Catalogue, motion: Mode
     }
 
 
-def test_what_is_done_is_reused_and_needs_no_time(
-    catalogue: Catalogue, motion: ModelVersion
-) -> None:
-    put_results(
-        catalogue.tables, result_rows(list(catalogue.images), key=motion.info.inference_key)
-    )
+def test_what_is_done_is_reused_and_needs_no_time(catalogue: Catalogue, motion: ModelVersion) -> None:
+    put_results(catalogue.tables, result_rows(list(catalogue.images), key=motion.info.inference_key))
     report = dry_run_report(SPEC, catalogue.tables, STORE)
     assert (report["reused"], report["to_infer"], report["estimate_s"]) == (22, 0, 0.0)

@@ -45,8 +45,7 @@ def recorded(
     timing = {"seconds": seconds, "images_per_s": 9.0, "steady_images_per_s": steady}
     events: list[dict[str, Any]] = [
         {"event": 0, "state": "running", "event_at": began},
-        {"event": 1, "state": "sealed", "event_at": ended, "counts": counts}
-        | {"metrics": json.dumps(timing)},
+        {"event": 1, "state": "sealed", "event_at": ended, "counts": counts} | {"metrics": json.dumps(timing)},
     ]
     table = pa.Table.from_pylist([run | event for event in events], schema=RUNS)
     tables.append("runs", table, str(run["run_id"]), lambda _, wanted: wanted)
@@ -73,9 +72,7 @@ def test_starts_and_rates_are_those_of_earlier_runs(tables: Tables) -> None:
     recorded(tables, images=1000, seconds=56, steady=20)  # start 4 + 6
     recorded(tables, images=40, seconds=8, steady=None, days=1)  # 4 + 8 - 2
     recorded(tables, images=100, seconds=9, steady=100, key="another", days=2)  # 4 + 8
-    assert estimate(tables, plan(2000), STORE, measure=True) == Estimate(
-        110.0, "earlier runs of the model"
-    )
+    assert estimate(tables, plan(2000), STORE, measure=True) == Estimate(110.0, "earlier runs of the model")
 
 
 def test_the_newest_runs_decide(tables: Tables) -> None:

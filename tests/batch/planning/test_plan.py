@@ -49,17 +49,13 @@ def put_media(tables: Tables, *rows: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("scope", [ALL, FAILED, MISSING, Scope(camera=("c",))])
-def test_an_empty_catalogue_is_no_run_with_nothing_to_do(
-    tmp_path: Path, motion: ModelVersion, scope: Scope
-) -> None:
+def test_an_empty_catalogue_is_no_run_with_nothing_to_do(tmp_path: Path, motion: ModelVersion, scope: Scope) -> None:
     with pytest.raises(BadRequest, match="no image is catalogued in .*run 'resight ingest URL'"):
         make_plan(Tables(str(tmp_path)), motion, scope, read_only=True)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_content_at_several_places_is_asked_for_once_with_all_of_them(
-    tmp_path: Path, motion: ModelVersion
-) -> None:
+def test_a_content_at_several_places_is_asked_for_once_with_all_of_them(tmp_path: Path, motion: ModelVersion) -> None:
     tables = Tables(str(tmp_path))
     put_media(
         tables,
@@ -74,8 +70,7 @@ def test_a_content_at_several_places_is_asked_for_once_with_all_of_them(
 
 
 @pytest.mark.parametrize(
-    ("code", "again"),
-    [("access", True), ("changed", True), ("model", True), ("decode", False), (None, False)],
+    ("code", "again"), [("access", True), ("changed", True), ("model", True), ("decode", False), (None, False)]
 )
 def test_failures_that_are_not_the_images_own_are_due_again(
     tmp_path: Path, motion: ModelVersion, code: str | None, again: bool
@@ -100,17 +95,13 @@ def test_all_is_every_content_once(catalogue: Catalogue, motion: ModelVersion) -
     assert plan.todo_bytes == sum(sizes.values())
 
 
-def test_every_image_of_the_plan_is_where_the_plan_says(
-    catalogue: Catalogue, motion: ModelVersion
-) -> None:
+def test_every_image_of_the_plan_is_where_the_plan_says(catalogue: Catalogue, motion: ModelVersion) -> None:
     places = {(r["media_sha256"], r["source_root"], r["path"]) for r in catalogue.media}
     for row in rows(make_plan(catalogue.tables, motion, ALL)):
         assert (row["media_sha256"], row["source_root"], row["path"]) in places
 
 
-def test_after_a_result_for_every_image_nothing_is_left_to_do(
-    catalogue: Catalogue, motion: ModelVersion
-) -> None:
+def test_after_a_result_for_every_image_nothing_is_left_to_do(catalogue: Catalogue, motion: ModelVersion) -> None:
     first = make_plan(catalogue.tables, motion, ALL)
     put_results(catalogue.tables, result_rows(todo(first), key=motion.info.inference_key))
     second = make_plan(catalogue.tables, motion, ALL)
@@ -123,9 +114,7 @@ def test_results_of_another_model_do_not_count(catalogue: Catalogue, motion: Mod
     assert make_plan(catalogue.tables, motion, ALL).todo == len(catalogue.images)
 
 
-def test_an_interrupted_run_goes_on_with_what_is_left(
-    catalogue: Catalogue, motion: ModelVersion
-) -> None:
+def test_an_interrupted_run_goes_on_with_what_is_left(catalogue: Catalogue, motion: ModelVersion) -> None:
     done = sorted(catalogue.images)[:5]
     put_results(catalogue.tables, result_rows(done, key=motion.info.inference_key))
     plan = make_plan(catalogue.tables, motion, ALL)
@@ -133,9 +122,7 @@ def test_an_interrupted_run_goes_on_with_what_is_left(
     assert todo(plan) == sorted(set(catalogue.images) - set(done))
 
 
-def test_latest_per_camera_is_the_newest_by_local_time(
-    tmp_path: Path, motion: ModelVersion
-) -> None:
+def test_latest_per_camera_is_the_newest_by_local_time(tmp_path: Path, motion: ModelVersion) -> None:
     tables = Tables(str(tmp_path))
     put_media(
         tables,
@@ -178,17 +165,13 @@ def test_latest_per_camera_ignores_broken_clocks_unless_a_camera_has_no_other(
     assert todo(plan) == ["n/1", "o/1", "s/2", "u/1"]
 
 
-def test_latest_per_camera_of_the_sample_is_one_a_camera(
-    catalogue: Catalogue, motion: ModelVersion
-) -> None:
+def test_latest_per_camera_of_the_sample_is_one_a_camera(catalogue: Catalogue, motion: ModelVersion) -> None:
     plan = make_plan(catalogue.tables, motion, Scope(latest_per_camera=True))
     assert plan.files == len({row["camera_id"] for row in catalogue.media})
 
 
 @pytest.mark.parametrize(
-    ("scope", "left"),
-    [(ALL, ["d"]), (FAILED, ["b"]), (MISSING, ["d"])],
-    ids=["all", "failed", "missing"],
+    ("scope", "left"), [(ALL, ["d"]), (FAILED, ["b"]), (MISSING, ["d"])], ids=["all", "failed", "missing"]
 )
 def test_status_scopes_ask_for_failed_or_missing_images_only(
     tmp_path: Path, motion: ModelVersion, scope: Scope, left: list[str]
@@ -203,9 +186,7 @@ def test_status_scopes_ask_for_failed_or_missing_images_only(
     assert requested(plan) == (["a", "b", "c", "d"] if scope == ALL else left)
 
 
-def test_files_that_are_gone_are_not_asked_for_unless_a_copy_is_there(
-    tmp_path: Path, motion: ModelVersion
-) -> None:
+def test_files_that_are_gone_are_not_asked_for_unless_a_copy_is_there(tmp_path: Path, motion: ModelVersion) -> None:
     tables, gone = Tables(str(tmp_path)), datetime.now(UTC)
     put_media(
         tables,
@@ -217,9 +198,7 @@ def test_files_that_are_gone_are_not_asked_for_unless_a_copy_is_there(
     assert (row["media_sha256"], row["path"]) == ("same", "c")
 
 
-def test_copies_in_two_archives_are_one_image_at_one_of_its_places(
-    tmp_path: Path, motion: ModelVersion
-) -> None:
+def test_copies_in_two_archives_are_one_image_at_one_of_its_places(tmp_path: Path, motion: ModelVersion) -> None:
     tables = Tables(str(tmp_path))
     places = [("/b", "a.jpg"), ("/a", "z.jpg"), ("/a", "y with\ttab.jpg")]
     put_media(tables, *({"source_root": r, "path": p, "media_sha256": "same"} for r, p in places))
@@ -237,16 +216,13 @@ def test_read_only_plans_the_same(catalogue: Catalogue, motion: ModelVersion) ->
 
 
 @pytest.mark.parametrize(
-    ("ref", "version"),
-    [("motion", "motion@1"), ("motion:production", "motion@1"), ("motion@1", "motion@1")],
+    ("ref", "version"), [("motion", "motion@1"), ("motion:production", "motion@1"), ("motion@1", "motion@1")]
 )
 def test_a_reference_is_pinned_to_an_exact_version(ref: str, version: str) -> None:
     assert str(pinned(ModelStore(str(MODELS)), ref).id) == version
 
 
-@pytest.mark.parametrize(
-    ("ref", "error"), [("", BadRequest), ("deer", ModelNotFound), ("motion@9", ModelNotFound)]
-)
+@pytest.mark.parametrize(("ref", "error"), [("", BadRequest), ("deer", ModelNotFound), ("motion@9", ModelNotFound)])
 def test_a_reference_to_nothing_is_an_error(ref: str, error: type[Exception]) -> None:
     with pytest.raises(error):
         pinned(ModelStore(str(MODELS)), ref)

@@ -26,9 +26,7 @@ SIZES = st.lists(st.integers(1, 500), min_size=1, max_size=12)
 
 
 @given(SIZES, st.integers(1, 3000), st.floats(0, 1, exclude_max=True))
-def test_quotas_are_exact_shares_rounded_and_add_up(
-    sizes: list[int], images: int, start: float
-) -> None:
+def test_quotas_are_exact_shares_rounded_and_add_up(sizes: list[int], images: int, start: float) -> None:
     quotas = allocate(sizes, images, start).tolist()
     images = min(images, sum(sizes))
     assert sum(quotas) == images
@@ -38,9 +36,7 @@ def test_quotas_are_exact_shares_rounded_and_add_up(
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=9), st.integers(1, 40))
-def test_every_image_has_the_same_chance_whatever_its_stratum(
-    sizes: list[int], images: int
-) -> None:
+def test_every_image_has_the_same_chance_whatever_its_stratum(sizes: list[int], images: int) -> None:
     """Over all distinct starts, each stratum has its exact share on average."""
     population = sum(sizes)
     starts = [(i + 0.5) / population for i in range(population)]
@@ -64,20 +60,13 @@ def tables(tmp_path: Path) -> Tables:
     """80 images of north by day, 15 of it by night, 4 of south by day, 1 without a time."""
     strata = [("north", "T06:00:00", 80), ("north", "T18:00:00", 15), ("south", "T17:59:59", 4)]
     rows: list[dict[str, Any]] = [
-        {
-            "camera_id": camera,
-            "captured_at_local": f"2026-05-14{hour}",
-            "path": f"{camera}{hour}{i}",
-        }
+        {"camera_id": camera, "captured_at_local": f"2026-05-14{hour}", "path": f"{camera}{hour}{i}"}
         for camera, hour, n in strata
         for i in range(n)
     ]
     rows.append({"camera_id": "north", "captured_at_local": None, "path": "undated"})
     for row in rows:
-        row |= {
-            "media_sha256": hashlib.sha256(str(row["path"]).encode()).hexdigest(),
-            "source_root": "/a",
-        }
+        row |= {"media_sha256": hashlib.sha256(str(row["path"]).encode()).hexdigest(), "source_root": "/a"}
     return catalogue(tmp_path, rows)
 
 
@@ -108,12 +97,8 @@ def test_a_copy_under_another_camera_is_in_no_stratum(tmp_path: Path, motion: Mo
 
 
 @pytest.mark.parametrize("images", [1, 4, 20, 99, 100, 500])
-def test_a_sample_is_by_camera_and_by_day_and_night(
-    tables: Tables, motion: ModelVersion, images: int
-) -> None:
-    strata = Counter(
-        path if path == "undated" else path[:14] for path in drawn(tables, motion, images)
-    )
+def test_a_sample_is_by_camera_and_by_day_and_night(tables: Tables, motion: ModelVersion, images: int) -> None:
+    strata = Counter(path if path == "undated" else path[:14] for path in drawn(tables, motion, images))
     for name, size in (("northT06:00:00", 80), ("northT18:00:00", 15), ("southT17:59:59", 4)):
         assert abs(strata[name] - size * min(1, images / 100)) < 1
 
@@ -154,9 +139,7 @@ def test_samples_do_not_fall_into_step_with_day_and_night_or_with_the_names_of_c
         assert images // 8 < counts[side + hour] < 3 * images // 8
 
 
-def test_a_sample_of_what_lacks_results_is_drawn_from_that(
-    tables: Tables, motion: ModelVersion
-) -> None:
+def test_a_sample_of_what_lacks_results_is_drawn_from_that(tables: Tables, motion: ModelVersion) -> None:
     rows = [row for w in make_plan(tables, motion, Scope()).windows(99) for row in w.to_pylist()]
     done = sorted(row["media_sha256"] for row in rows)[:90]
     put_results(tables, result_rows(done, key=motion.info.inference_key))

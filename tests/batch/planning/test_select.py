@@ -239,9 +239,7 @@ SCOPES = st.fixed_dictionaries(
 
 
 @given(fields=SCOPES)
-@settings(
-    deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_combination_is_what_plain_python_finds(
     tables: Tables, motion: ModelVersion, tmp_path: Path, fields: dict[str, Any]
 ) -> None:
@@ -267,21 +265,12 @@ def test_any_combination_is_what_plain_python_finds(
         ({"camera": ["nort"]}, "unknown camera 'nort'; did you mean 'north'?"),
         ({"camera": ["north", "x"]}, "unknown camera 'x'; available: north, o'south, west"),
         ({"camera": ["g"]}, "unknown camera 'g'; available"),
-        (
-            {"path": "/a/north/*"},
-            "no image matches path /a/north/*; paths are relative to their archive",
-        ),
+        ({"path": "/a/north/*"}, "no image matches path /a/north/*; paths are relative to their archive"),
         ({"folder": "/b"}, "no image matches folder /b; catalogued archives: /a; 'resight ingest'"),
-        (
-            {"since": "2037-01-01"},
-            "since 2037-01-01; images were taken from 2026-04-01T00:00:00 to",
-        ),
+        ({"since": "2037-01-01"}, "since 2037-01-01; images were taken from 2026-04-01T00:00:00 to"),
         ({"label": "cta"}, "no image matches label cta; did you mean 'cat'?"),
         ({"label": "fox"}, "no image matches label fox; available: cat, dog"),
-        (
-            {"label": "dog", "min_score": 0.75},
-            "min score 0.75; the best score of that label is 0.5",
-        ),
+        ({"label": "dog", "min_score": 0.75}, "min score 0.75; the best score of that label is 0.5"),
         ({"min_score": 0.95}, "no image matches min score 0.95; the best score is 0.9"),
         ({"camera": ["north"], "label": "cta"}, "no image matches label cta"),
         (
@@ -310,9 +299,7 @@ def test_a_list_may_have_capitals_blank_lines_and_repeats(tmp_path: Path) -> Non
     assert name == listed(tmp_path, sha("o"), sha("c"))
 
 
-def test_a_list_that_names_others_is_a_mistake(
-    tables: Tables, motion: ModelVersion, tmp_path: Path
-) -> None:
+def test_a_list_that_names_others_is_a_mistake(tables: Tables, motion: ModelVersion, tmp_path: Path) -> None:
     scope = Scope(ids=listed(tmp_path, sha("a"), "f" * 64))
     with pytest.raises(BadRequest, match="1 of 2 listed images are not in the catalogue.*ffff"):
         make_plan(tables, motion, scope)

@@ -18,14 +18,7 @@ from archive.retention import prune
 from archive.schemas import RUNS
 from archive.views.query import query
 from archive.views.views import View, Views
-from batch.publishing.publish import (
-    Check,
-    publish,
-    publish_first,
-    publish_view,
-    rollback,
-    view_to_publish,
-)
+from batch.publishing.publish import Check, publish, publish_first, publish_view, rollback, view_to_publish
 from batch.runs.spec import RunSpec
 from model_store.adding.add import add_version
 from model_store.errors import BadRequest, Conflict, GateClosed, ModelNotFound
@@ -73,9 +66,7 @@ def ran(
 ) -> None:
     """Record a run with these events, and `images` results."""
     info = store.describe(version_id("blobs", version)).info
-    spec = RunSpec.model_validate(
-        {"run_id": run_id, "model": f"blobs@{version}", "scope": scope or {}}
-    )
+    spec = RunSpec.model_validate({"run_id": run_id, "model": f"blobs@{version}", "scope": scope or {}})
     rows = [
         {
             "run_id": run_id,
@@ -90,9 +81,7 @@ def ran(
         }
         for i, state in enumerate(states)
     ]
-    tables.append(
-        "runs", pa.Table.from_pylist(rows, schema=RUNS), f"run:{run_id}", lambda _, wanted: wanted
-    )
+    tables.append("runs", pa.Table.from_pylist(rows, schema=RUNS), f"run:{run_id}", lambda _, wanted: wanted)
     if images:
         shas = [f"{run_id}-{i}" for i in range(images)]
         put_results(tables, result_rows(shas, key=info.inference_key, run_id=run_id))
@@ -102,9 +91,7 @@ def shut(*words: str) -> Check:
     return lambda _old, _new: list(words)
 
 
-def test_a_sealed_run_is_published_with_its_model_s_thresholds(
-    tables: Tables, store: ModelStore
-) -> None:
+def test_a_sealed_run_is_published_with_its_model_s_thresholds(tables: Tables, store: ModelStore) -> None:
     ran(tables, store, "r", "2", "running", "sealed")
     view = publish(tables, store, "r", reason="better")
     assert view == Views(tables.url).current()
@@ -140,9 +127,7 @@ def test_a_run_that_was_resumed_and_sealed_is_published(tables: Tables, store: M
     assert publish(tables, store, "r").run_id == "r"
 
 
-def test_a_model_version_stands_for_the_newest_sealed_run_of_its_key(
-    tables: Tables, store: ModelStore
-) -> None:
+def test_a_model_version_stands_for_the_newest_sealed_run_of_its_key(tables: Tables, store: ModelStore) -> None:
     ran(tables, store, "r1", "1", "running", "sealed", minute=1)
     ran(tables, store, "r2", "1", "running", "sealed", minute=2)
     ran(tables, store, "r3", "1", "running", "failed", minute=3)
@@ -175,9 +160,7 @@ def test_a_run_whose_results_were_pruned_is_refused(tables: Tables, store: Model
         publish(tables, store, "r")
 
 
-def test_a_run_whose_model_is_gone_is_refused(
-    tables: Tables, store: ModelStore, tmp_path: Path
-) -> None:
+def test_a_run_whose_model_is_gone_is_refused(tables: Tables, store: ModelStore, tmp_path: Path) -> None:
     ran(tables, store, "r", "1", "running", "sealed")
     with pytest.raises(ModelNotFound, match="run r needs the thresholds of blobs@1"):
         publish(tables, ModelStore(str(tmp_path / "empty")), "r")
@@ -202,24 +185,15 @@ def test_gates_see_what_is_published_and_what_shall_be(tables: Tables, store: Mo
     ran(tables, store, "r3", "3", "running", "sealed")
     first = publish(tables, store, "r1", "trial", check=look)
     publish(tables, store, "r3", "trial", check=look)
-    assert [(old, new.run_id, new.name) for old, new in seen] == [
-        (None, "r1", "trial"),
-        (first, "r3", "trial"),
-    ]
+    assert [(old, new.run_id, new.name) for old, new in seen] == [(None, "r1", "trial"), (first, "r3", "trial")]
     assert Views(tables.url).current() is None
 
 
-def test_a_closed_gate_is_named_with_the_way_out_and_nothing_is_published(
-    tables: Tables, store: ModelStore
-) -> None:
+def test_a_closed_gate_is_named_with_the_way_out_and_nothing_is_published(tables: Tables, store: ModelStore) -> None:
     ran(tables, store, "r", "1", "running", "sealed")
     with pytest.raises(GateClosed) as refused:
         publish(tables, store, "r", check=shut("3 verified lost", "12 % emptied"))
-    for words in (
-        "3 verified lost; 12 % emptied",
-        "resight runs diff production r",
-        '--override "why"',
-    ):
+    for words in ("3 verified lost; 12 % emptied", "resight runs diff production r", '--override "why"'):
         assert words in str(refused.value)
     assert Views(tables.url).current() is None
 
@@ -273,9 +247,7 @@ def test_of_two_that_publish_at_once_one_is_refused(
     assert current.run_id == "r1"
 
 
-def test_the_first_run_publishes_itself_and_later_ones_do_not(
-    tables: Tables, store: ModelStore
-) -> None:
+def test_the_first_run_publishes_itself_and_later_ones_do_not(tables: Tables, store: ModelStore) -> None:
     ran(tables, store, "r1", "1", "running", "sealed")
     ran(tables, store, "r3", "3", "running", "sealed")
     first = publish_first(tables, store, "r1")
@@ -418,12 +390,7 @@ def test_a_rollback_that_loses_to_a_prune_leaves_what_was_shown(
     with pytest.raises(Conflict, match="what was shown before is shown again"):
         rollback(tables)
     past = Views(tables.url).history()
-    assert [(view.run_id, view.rolled_back_to) for view in past] == [
-        ("r1", None),
-        ("r3", None),
-        ("r1", 1),
-        ("r3", 2),
-    ]
+    assert [(view.run_id, view.rolled_back_to) for view in past] == [("r1", None), ("r3", None), ("r1", 1), ("r3", 2)]
 
 
 def test_a_first_publication_that_loses_to_a_prune_is_no_success(
@@ -435,9 +402,7 @@ def test_a_first_publication_that_loses_to_a_prune_is_no_success(
         publish_first(tables, store, "r1")
 
 
-def test_a_run_that_publishes_itself_goes_through_the_gates(
-    tables: Tables, store: ModelStore
-) -> None:
+def test_a_run_that_publishes_itself_goes_through_the_gates(tables: Tables, store: ModelStore) -> None:
     ran(tables, store, "r1", "1", "running", "sealed")
     with pytest.raises(GateClosed, match="all failed"):
         publish_first(tables, store, "r1", check=shut("all failed"))

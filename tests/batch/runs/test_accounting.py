@@ -52,10 +52,7 @@ def tables(tmp_path: Path) -> Tables:
 
 def plan_of(tables: Tables, motion: ModelVersion, images: str, scope: Scope | None = None) -> Plan:
     """Return a plan for images named by one letter, 10 bytes each."""
-    rows = [
-        {"media_sha256": name, "source_root": "/a", "path": name, "size_bytes": 10}
-        for name in images
-    ]
+    rows = [{"media_sha256": name, "source_root": "/a", "path": name, "size_bytes": 10} for name in images]
     table = pa.Table.from_pylist(rows, schema=MEDIA)
     tables.append("media", table, "test", lambda _, wanted: wanted)
     return make_plan(tables, motion, scope or Scope())
@@ -96,9 +93,7 @@ def test_the_accounts_close_over_all_four_kinds(tables: Tables, motion: ModelVer
     assert counts.line() == "requested 6 = ok 1 + empty 2 + failed 1 + reused 2"
 
 
-def test_rows_of_other_images_and_models_are_not_counted(
-    tables: Tables, motion: ModelVersion
-) -> None:
+def test_rows_of_other_images_and_models_are_not_counted(tables: Tables, motion: ModelVersion) -> None:
     plan = plan_of(tables, motion, "ab")
     done(tables, plan, "abxy")
     put_results(tables, result_rows(["a", "b"], key="another", run_id=RUN))
@@ -106,9 +101,7 @@ def test_rows_of_other_images_and_models_are_not_counted(
 
 
 @pytest.mark.parametrize(("there", "lacking"), [("", 3), ("a", 2), ("ab", 1)])
-def test_a_missing_row_leaves_the_accounts_open(
-    tables: Tables, motion: ModelVersion, there: str, lacking: int
-) -> None:
+def test_a_missing_row_leaves_the_accounts_open(tables: Tables, motion: ModelVersion, there: str, lacking: int) -> None:
     plan = plan_of(tables, motion, "abc")
     done(tables, plan, there)
     with pytest.raises(AccountingOpen, match=f"requested 3 != .*: {lacking} images have no row"):
@@ -116,9 +109,7 @@ def test_a_missing_row_leaves_the_accounts_open(
 
 
 @pytest.mark.parametrize("twice", ["a", "ab", "aa", "aaab"])
-def test_a_doubled_row_leaves_the_accounts_open(
-    tables: Tables, motion: ModelVersion, twice: str
-) -> None:
+def test_a_doubled_row_leaves_the_accounts_open(tables: Tables, motion: ModelVersion, twice: str) -> None:
     plan = plan_of(tables, motion, "abc")
     done(tables, plan, "abc")
     done(tables, plan, twice)
@@ -126,9 +117,7 @@ def test_a_doubled_row_leaves_the_accounts_open(
         read_back(tables, plan, RUN)
 
 
-def test_a_doubled_row_does_not_make_up_for_a_missing_one(
-    tables: Tables, motion: ModelVersion
-) -> None:
+def test_a_doubled_row_does_not_make_up_for_a_missing_one(tables: Tables, motion: ModelVersion) -> None:
     plan = plan_of(tables, motion, "ab")
     done(tables, plan, "aa")
     with pytest.raises(AccountingOpen):
@@ -173,9 +162,7 @@ def test_a_run_in_which_every_image_failed_has_not_worked(
 
 
 @pytest.mark.parametrize(("code", "worked"), [("decode", True), ("access", False)])
-def test_the_only_new_image_may_be_a_damaged_one(
-    tables: Tables, motion: ModelVersion, code: str, worked: bool
-) -> None:
+def test_the_only_new_image_may_be_a_damaged_one(tables: Tables, motion: ModelVersion, code: str, worked: bool) -> None:
     done(tables, plan_of(tables, motion, "a"), "a", run_id="earlier")
     plan = plan_of(tables, motion, "b", Scope(status="missing"))
     assert plan.requested == 1
@@ -195,9 +182,7 @@ def test_the_only_new_image_may_be_a_damaged_one(
         (["empty", "failed", "ok", "nothing", "ok"], Counts(9, 2, 2, 1, 1, 6)),
     ],
 )
-def test_progress_adds_the_rows_of_a_chunk(
-    motion: ModelVersion, statuses: list[str], want: Counts
-) -> None:
+def test_progress_adds_the_rows_of_a_chunk(motion: ModelVersion, statuses: list[str], want: Counts) -> None:
     tally = Tally(DetectPass(motion), Counts(requested=9, reused=1))
     tables = [result_rows(["x"], **OUTCOMES[status]) for status in statuses]
     rows = pa.concat_tables(tables) if tables else result_rows([])
@@ -206,9 +191,7 @@ def test_progress_adds_the_rows_of_a_chunk(
     assert not counts.closed
 
 
-def test_images_with_damaged_data_are_counted_within_the_accounts(
-    tables: Tables, motion: ModelVersion
-) -> None:
+def test_images_with_damaged_data_are_counted_within_the_accounts(tables: Tables, motion: ModelVersion) -> None:
     """The note is that of the decoder, for a JPEG cut to 4 % of its bytes."""
     whole = (ROOT / "examples/photos/moose.jpg").read_bytes()
     note = decode(whole[: len(whole) // 25]).note
@@ -237,9 +220,7 @@ def test_the_first_files_that_failed_are_named(tables: Tables, motion: ModelVers
     assert failures(tables, "unknown").lines() == []
 
 
-def test_an_image_is_empty_in_the_report_in_sql_and_over_http_alike(
-    tables: Tables, motion: ModelVersion
-) -> None:
+def test_an_image_is_empty_in_the_report_in_sql_and_over_http_alike(tables: Tables, motion: ModelVersion) -> None:
     """An image is empty if nothing of it is shown, even if detections are stored, and never if it failed."""
     plan = plan_of(tables, motion, "abcdef")
     for image, outcome in zip("abcde", ("ok", "ok", "empty", "nothing", "failed"), strict=True):
@@ -266,10 +247,7 @@ def test_an_image_is_empty_in_the_report_in_sql_and_over_http_alike(
     assert told() == {"ok": "abf", "empty": "cd", "failed": "e"}
     moment = {"layer_id": "human", "method": "human", "asserted_at": datetime.now(UTC)}
     box = dict.fromkeys(("x1_px", "y1_px"), 1.0) | dict.fromkeys(("x2_px", "y2_px"), 9.0)
-    said = [
-        {"media_sha256": "a", "action": "suppress"},
-        {"media_sha256": "c", "action": "add", "label": "fox", **box},
-    ]
+    said = [{"media_sha256": "a", "action": "suppress"}, {"media_sha256": "c", "action": "add", "label": "fox", **box}]
     append(tables, pa.Table.from_pylist([moment | one for one in said], schema=ASSERTIONS))
     assert told() == {"ok": "bcf", "empty": "ad", "failed": "e"}
     (fox,) = find(tables, Wanted(label="fox"), 60).images

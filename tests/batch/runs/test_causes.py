@@ -48,17 +48,13 @@ def test_a_deliberate_error_is_found_in_its_wrappings(kind: str, error: Exceptio
 
 
 @pytest.mark.parametrize("kind", ["bare", "task", "data", "data in a task"])
-def test_a_deliberate_error_is_raised_and_recorded_in_its_own_words(
-    run_log: RunLog, tmp_path: Path, kind: str
-) -> None:
+def test_a_deliberate_error_is_raised_and_recorded_in_its_own_words(run_log: RunLog, tmp_path: Path, kind: str) -> None:
     error = LineageMismatch("other model")
     assert recorded(run_log, COUNTS, wrapped(kind, error)) is error
     assert last(tmp_path) == ("failed", "other model")
 
 
-def test_a_bug_is_recorded_with_its_kind_and_raised_as_it_is(
-    run_log: RunLog, tmp_path: Path
-) -> None:
+def test_a_bug_is_recorded_with_its_kind_and_raised_as_it_is(run_log: RunLog, tmp_path: Path) -> None:
     bug = ZeroDivisionError("of 3")
     assert recorded(run_log, COUNTS, bug) is bug
     assert last(tmp_path) == ("failed", "ZeroDivisionError: of 3")
@@ -66,22 +62,16 @@ def test_a_bug_is_recorded_with_its_kind_and_raised_as_it_is(
 
 def test_where_the_time_had_gone_is_recorded_too(run_log: RunLog, tmp_path: Path) -> None:
     recorded(run_log, COUNTS, LineageMismatch("other model"), {"bottleneck": "read"})
-    assert (
-        rows_of(Tables(str(tmp_path / "tables")), "runs")[-1]["stages"] == '{"bottleneck": "read"}'
-    )
+    assert rows_of(Tables(str(tmp_path / "tables")), "runs")[-1]["stages"] == '{"bottleneck": "read"}'
 
 
 @pytest.mark.parametrize("stop", [SystemExit(143), KeyboardInterrupt()])
-def test_a_run_that_was_stopped_is_cancelled(
-    run_log: RunLog, tmp_path: Path, stop: BaseException
-) -> None:
+def test_a_run_that_was_stopped_is_cancelled(run_log: RunLog, tmp_path: Path, stop: BaseException) -> None:
     assert recorded(run_log, COUNTS, stop) is stop
     assert last(tmp_path)[0] == "cancelled"
 
 
-def test_a_record_that_cannot_be_written_hides_no_error(
-    run_log: RunLog, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_record_that_cannot_be_written_hides_no_error(run_log: RunLog, monkeypatch: pytest.MonkeyPatch) -> None:
     def away(*_: object) -> None:
         raise StorageUnreachable("the tables are away")
 

@@ -85,9 +85,7 @@ def wait_for_beats(tables: Tables) -> None:
 
 
 @pytest.mark.parametrize("phase", ["planning", "loading", "compaction", "reading back"])
-def test_a_run_beats_in_every_phase(
-    tables: Tables, monkeypatch: pytest.MonkeyPatch, phase: str
-) -> None:
+def test_a_run_beats_in_every_phase(tables: Tables, monkeypatch: pytest.MonkeyPatch, phase: str) -> None:
     def busy(*_: object, **__: object) -> Any:
         wait_for_beats(tables)
         raise BadRequest(f"{phase} took long")
@@ -119,10 +117,7 @@ def test_two_threads_of_a_run_write_its_record(tmp_path: Path, motion: ModelVers
     """Each event is there once, numbered without gaps."""
     tables = Tables(str(tmp_path))
     log = RunLog(tables, SPEC, motion.info)
-    both = [
-        threading.Thread(target=lambda: [log.write("running", Counts()) for _ in range(4)])
-        for _ in range(2)
-    ]
+    both = [threading.Thread(target=lambda: [log.write("running", Counts()) for _ in range(4)]) for _ in range(2)]
     for thread in both:
         thread.start()
     for thread in both:

@@ -91,9 +91,7 @@ def told(tables: Tables, now: datetime = NOW, **more: Any) -> Samples:
 
 def value(found: Samples, name: str, **labels: str) -> float:
     """Return the value of the one sample with at least these labels."""
-    (one,) = [
-        v for (n, with_), v in found.items() if n == name and labels.items() <= dict(with_).items()
-    ]
+    (one,) = [v for (n, with_), v in found.items() if n == name and labels.items() <= dict(with_).items()]
     return one
 
 
@@ -118,9 +116,7 @@ def test_the_view_s_backlog_and_blank_images_are_told(tables: Tables) -> None:
     view = published(tables)
     found = told(tables)
     of_view = {"view": "production", "model": "deer", "version": "1"}
-    results = {
-        r: value(found, "resight_view_images", **of_view, result=r) for r in ("ok", "failed")
-    }
+    results = {r: value(found, "resight_view_images", **of_view, result=r) for r in ("ok", "failed")}
     assert results == {"ok": 2, "failed": 0}
     assert value(found, "resight_view_images", **of_view, result="none") == 2
     assert view.published_at is not None
@@ -157,12 +153,8 @@ def test_a_sealed_run_is_told_with_its_images(tables: Tables) -> None:
     assert value(found, "resight_run_stalled", **who) == 0
 
 
-@pytest.mark.parametrize(
-    ("ago_s", "state", "stalled"), [(290, "running", 0), (310, "interrupted", 1)]
-)
-def test_a_running_run_that_is_silent_is_stalled(
-    tables: Tables, ago_s: float, state: str, stalled: int
-) -> None:
+@pytest.mark.parametrize(("ago_s", "state", "stalled"), [(290, "running", 0), (310, "interrupted", 1)])
+def test_a_running_run_that_is_silent_is_stalled(tables: Tables, ago_s: float, state: str, stalled: int) -> None:
     put_run(tables, "a", event(4000, "running"), event(ago_s, "running", requested=5))
     found = told(tables)
     assert value(found, "resight_run_state", state=state) == 1
@@ -180,9 +172,7 @@ def test_the_run_that_was_started_last_stands_for_its_model(tables: Tables) -> N
     assert value(found, "resight_run_state", model="deer", state="failed", version="2") == 1
     assert value(found, "resight_run_state", model="bee", state="sealed") == 1
     assert not [
-        k
-        for k in found
-        if k[0] == "resight_run_state" and ("version", "1") in k[1] and ("model", "deer") in k[1]
+        k for k in found if k[0] == "resight_run_state" and ("version", "1") in k[1] and ("model", "deer") in k[1]
     ]
     at = value(found, "resight_run_last_sealed_timestamp_seconds", model="deer")
     assert at == NOW.timestamp() - 98000, "of any run of the model"
@@ -218,10 +208,7 @@ def test_tables_that_can_be_read_in_part_are_not_told_in_part(tables: Tables) ->
 
 
 def test_there_is_a_bounded_number_of_series(tables: Tables) -> None:
-    rows = [
-        {"media_sha256": f"x{i}", "path": f"x{i}", "camera_id": f"cam{i}", "ingested_at": NOW}
-        for i in range(50)
-    ]
+    rows = [{"media_sha256": f"x{i}", "path": f"x{i}", "camera_id": f"cam{i}", "ingested_at": NOW} for i in range(50)]
     put(tables, "media", pa.Table.from_pylist(rows, schema=MEDIA))
     published(tables)
     few, many = told(tables, max_cameras=3), told(tables)
@@ -233,13 +220,7 @@ def test_there_is_a_bounded_number_of_series(tables: Tables) -> None:
 
 def test_every_metric_is_named_with_its_unit_and_documented(tables: Tables) -> None:
     published(tables)
-    put_run(
-        tables,
-        "a",
-        event(20, "running"),
-        event(10, "sealed", ok=3, requested=3),
-        metrics='{"partly_decoded": 2}',
-    )
+    put_run(tables, "a", event(20, "running"), event(10, "sealed", ok=3, requested=3), metrics='{"partly_decoded": 2}')
     found = told(tables)
     assert names(found) == set(NAMES)
     assert value(found, "resight_run_partly_decoded_images") == 2

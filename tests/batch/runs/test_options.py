@@ -122,9 +122,7 @@ def test_a_submitted_spec_with_a_wrong_field_is_refused() -> None:
         (ClassifySpec, (batch.classify.__main__.main, cli.classify.classify)),
     ],
 )
-def test_every_field_of_a_spec_is_an_option_of_both_commands(
-    kind: type[PassSpec], commands: tuple[Any, ...]
-) -> None:
+def test_every_field_of_a_spec_is_an_option_of_both_commands(kind: type[PassSpec], commands: tuple[Any, ...]) -> None:
     fields = {*kind.model_fields, *Scope.model_fields} - {"scope", "stop"}
     fields |= {"stop_failed_frac", "stop_failed_after", "stall_s"}
     if kind is RunSpec:
@@ -156,9 +154,7 @@ def test_a_model_is_needed() -> None:
         require_model(run_spec())
 
 
-def test_a_list_of_images_is_kept_with_the_tables(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_list_of_images_is_kept_with_the_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RESIGHT_TABLES", str(tmp_path / "tables"))
     listed = tmp_path / "few.csv"
     listed.write_text("media_sha256\n" + "b" * 64 + "\n" + "a" * 64 + "\n")
@@ -187,8 +183,7 @@ def test_a_run_without_an_id_gets_a_new_one() -> None:
         ({"commit_s": -1.0}, "--commit-s: Input should be greater than 0"),
         (
             {"chunk": -1, "actors": -1},
-            "--actors: Input should be greater than or equal to 0; "
-            "--chunk: Input should be greater than or equal to 0",
+            "--actors: Input should be greater than or equal to 0; --chunk: Input should be greater than or equal to 0",
         ),
     ],
 )
@@ -215,9 +210,7 @@ def test_settings_of_snips_that_are_not_given_are_those_of_the_policy(policy: Pa
     assert spec_of(["--model", "m", "--snips", *given]).snips == Snips(margin_frac=0.3, quality=80)
 
 
-def test_without_a_policy_the_defaults_of_snips_hold(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_a_policy_the_defaults_of_snips_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RESIGHT_HOME", str(tmp_path))
     assert run_spec(model="m", snips=True).snips == Snips()
     assert Snips() == Snips(margin_frac=0.1, quality=90, min_score=None)

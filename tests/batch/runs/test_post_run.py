@@ -82,15 +82,12 @@ def test_beside_another_model_it_says_what_would_change(tables: Tables, store: M
     assert told["emptied_images"]["found"] == told["lost"]["found"] == 0
 
 
-def test_one_camera_with_nearly_all_images_is_nearly_all_that_is_expected(
-    tmp_path: Path, store: ModelStore
-) -> None:
+def test_one_camera_with_nearly_all_images_is_nearly_all_that_is_expected(tmp_path: Path, store: ModelStore) -> None:
     """The new version is blind on the camera that has 901 of 1,000 images; 99 cameras have one image each."""
     tables = Tables(str(tmp_path / "tables"))
     names = {f"{i:03}": "busy" if i < 901 else f"quiet-{i}" for i in range(1000)}
     rows = [
-        {"media_sha256": name, "source_root": "/a", "path": name, "camera_id": camera}
-        for name, camera in names.items()
+        {"media_sha256": name, "source_root": "/a", "path": name, "camera_id": camera} for name, camera in names.items()
     ]
     media = pa.Table.from_pylist(rows, schema=MEDIA)
     tables.append("media", media, "test", lambda _, wanted: wanted)
@@ -108,20 +105,11 @@ def test_one_camera_with_nearly_all_images_is_nearly_all_that_is_expected(
     assert abs(emptied["expected"] - 901) < 10
 
 
-def test_images_that_cannot_be_compared_are_not_taken_for_unchanged(
-    tables: Tables, store: ModelStore
-) -> None:
+def test_images_that_cannot_be_compared_are_not_taken_for_unchanged(tables: Tables, store: ModelStore) -> None:
     """Half have no result of the published version, and a quarter fails now: a quarter can be compared."""
     publish(tables, store.verify(version_id("blobs", "1")))
     see(tables, store, "1", IMAGES[::2])
-    see(
-        tables,
-        store,
-        "2",
-        [i for n, i in enumerate(IMAGES) if n % 4 != 2],
-        n_detections=1,
-        detections=[BLOB],
-    )
+    see(tables, store, "2", [i for n, i in enumerate(IMAGES) if n % 4 != 2], n_detections=1, detections=[BLOB])
     see(tables, store, "2", IMAGES[2::4], status="failed", error_code="decode")
     plan = make_plan(tables, store.describe(version_id("blobs", "2")), Scope(sample=40))
     told = estimate(plan, tables, store, images_per_s=0.0)
@@ -169,9 +157,7 @@ def test_a_gate_does_not_fail_a_run_that_is_sealed_without_a_cluster(
     assert "too many lost" in facts["left_undone"]
 
 
-def complete(
-    tables: Tables, store: ModelStore, monkeypatch: pytest.MonkeyPatch, state: State = "sealed"
-) -> Plan:
+def complete(tables: Tables, store: ModelStore, monkeypatch: pytest.MonkeyPatch, state: State = "sealed") -> Plan:
     """Return the plan of a run with nothing to do. `results` and `runs` have enough small files for a compaction."""
     monkeypatch.setattr(post_run, "COMPACTED_FROM", 2)
     model = store.describe(version_id("blobs", "1"))

@@ -39,8 +39,7 @@ def run(clock: Clock, arrivals: list[tuple[float, int]], every_s: float = 1e9) -
 
 
 @pytest.mark.parametrize(
-    ("arrivals", "rate"),
-    [([], 0.0), ([(5, 8)], 1.6), ([(5, 8), (5, 16)], 3.2), ([(5, 8), (7, 28)], 4.0)],
+    ("arrivals", "rate"), [([], 0.0), ([(5, 8)], 1.6), ([(5, 8), (5, 16)], 3.2), ([(5, 8), (7, 28)], 4.0)]
 )
 def test_the_rate_is_of_all_images_since_the_start(
     clock: Clock, arrivals: list[tuple[float, int]], rate: float
@@ -78,9 +77,7 @@ def test_the_steady_rate_leaves_out_start_and_drain(clock: Clock) -> None:
 
 
 @pytest.mark.parametrize("arrivals", [[], [(i, 10 * i) for i in range(9)], [(5, 100)] * 20])
-def test_a_run_too_short_to_tell_has_no_steady_rate(
-    clock: Clock, arrivals: list[tuple[float, int]]
-) -> None:
+def test_a_run_too_short_to_tell_has_no_steady_rate(clock: Clock, arrivals: list[tuple[float, int]]) -> None:
     assert run(clock, arrivals).steady_rate() is None
 
 
@@ -114,9 +111,7 @@ def slow_at_first_and_at_last(n: int) -> Iterator[tuple[float, int]]:
 
 
 @pytest.mark.parametrize("arrivals_n", [POINTS - 1, POINTS + 1, 3 * POINTS, 70_000])
-@pytest.mark.parametrize(
-    "shape", [steady, noisy, in_bursts, with_a_stall_at_its_tenth, slow_at_first_and_at_last]
-)
+@pytest.mark.parametrize("shape", [steady, noisy, in_bursts, with_a_stall_at_its_tenth, slow_at_first_and_at_last])
 def test_a_long_run_keeps_few_arrivals_and_the_same_rates(
     clock: Clock, shape: Callable[[int], Iterator[tuple[float, int]]], arrivals_n: int
 ) -> None:
@@ -147,8 +142,5 @@ def test_what_is_left_out_leaves_no_new_gap(parts: int) -> None:
     assert len(kept) <= 4 * parts + 2
     adjacent = set(pairwise(arrivals))
     for one, following in pairwise(kept):
-        small = (
-            following[0] - one[0] <= arrivals[-1][0] / parts
-            and following[1] - one[1] <= arrivals[-1][1] / parts
-        )
+        small = following[0] - one[0] <= arrivals[-1][0] / parts and following[1] - one[1] <= arrivals[-1][1] / parts
         assert small or (one, following) in adjacent

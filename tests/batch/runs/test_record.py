@@ -75,9 +75,7 @@ def test_runs_beside_each_other_keep_their_own_events(tables: Tables) -> None:
     assert events(tables) == [("r", 0, "running"), ("r", 1, "failed"), ("s", 0, "running")]
 
 
-def test_an_event_whose_answer_was_lost_is_there_once(
-    tables: Tables, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_event_whose_answer_was_lost_is_there_once(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
     log = RunLog(tables, SPEC, model_info())
     log.write("running", Counts())
     commit = archive.delta.tables._commit

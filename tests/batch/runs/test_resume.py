@@ -56,9 +56,7 @@ def test_another_id_is_another_run(tables: Tables, motion: ModelVersion) -> None
 
 
 @pytest.mark.parametrize("state", ["running", "failed", "cancelled", "sealed"])
-def test_the_same_run_goes_on_however_it_ended(
-    tables: Tables, motion: ModelVersion, state: str
-) -> None:
+def test_the_same_run_goes_on_however_it_ended(tables: Tables, motion: ModelVersion, state: str) -> None:
     began(tables, SPEC, motion, state)
     require_same_run(tables, SPEC, motion)
 
@@ -83,16 +81,8 @@ def test_its_pace_may_differ(tables: Tables, motion: ModelVersion, pace: dict[st
 SCOPES: list[tuple[Scope, Scope, str]] = [
     (Scope(), Scope(sample=9), "scope.sample was None, now 9"),
     (Scope(sample=9), Scope(), "scope.sample was 9, now None"),
-    (
-        Scope(camera=("north",)),
-        Scope(camera=("south",)),
-        "scope.camera was ['north'], now ['south']",
-    ),
-    (
-        Scope(min_score=0.25),
-        Scope(min_score=0.5),
-        "scope.min_score was 0.25, now 0.5",
-    ),
+    (Scope(camera=("north",)), Scope(camera=("south",)), "scope.camera was ['north'], now ['south']"),
+    (Scope(min_score=0.25), Scope(min_score=0.5), "scope.min_score was 0.25, now 0.5"),
     (
         Scope(since=datetime(2026, 5, 1)),
         Scope(since=datetime(2026, 6, 1)),
@@ -132,9 +122,7 @@ def test_another_model_is_refused_and_both_are_named(tables: Tables, motion: Mod
     assert f"model was motion@1 ({was}…), now ssdlite-coco@1 ({now}…)" in words
 
 
-def test_what_is_otherwise_in_the_model_is_named_by_its_field(
-    tables: Tables, tmp_path: Path
-) -> None:
+def test_what_is_otherwise_in_the_model_is_named_by_its_field(tables: Tables, tmp_path: Path) -> None:
     store = motion_store(tmp_path / "models", "1")
     other = {**MOTION, "preprocess": {"resize": "stretch", "side_px": 32}}
     add_version(store, version_id("blobs", "2"), None, {**other, "score_floor": 0.25}, {})
@@ -148,9 +136,7 @@ def test_what_is_otherwise_in_the_model_is_named_by_its_field(
         require_same_run(tables, asked, two, store=store)
 
 
-def test_another_version_with_the_same_key_gives_the_same_rows(
-    tables: Tables, tmp_path: Path
-) -> None:
+def test_another_version_with_the_same_key_gives_the_same_rows(tables: Tables, tmp_path: Path) -> None:
     store = motion_store(tmp_path / "models", "1", "2")
     one, two = pinned(store, "blobs@1"), pinned(store, "blobs@2")
     assert one.info.inference_key == two.info.inference_key

@@ -22,25 +22,15 @@ NOON = datetime(2026, 5, 14, 12)
         ({}, "all"),
         ({"camera": ["north"]}, "camera north"),
         (
-            {
-                "sample": 3,
-                "camera": ["a b", "c"],
-                "since": "2026-05-01",
-                "until": "2026-06-01T07:30",
-            },
+            {"sample": 3, "camera": ["a b", "c"], "since": "2026-05-01", "until": "2026-06-01T07:30"},
             "camera a b or c, since 2026-05-01, until 2026-06-01T07:30:00, sample 3",
         ),
-        (
-            {"label": "fox", "min_score": 0, "max_score": 1},
-            "label fox, min score 0.0, max score 1.0",
-        ),
+        ({"label": "fox", "min_score": 0, "max_score": 1}, "label fox, min score 0.0, max score 1.0"),
         ({"latest_per_camera": True, "status": "failed"}, "latest per camera, status failed"),
         ({"path": "*", "ids": "ab" * 32}, "path *, ids abababababab"),
     ],
 )
-def test_fields_of_a_scope_combine_and_only_those_given_are_stored_and_said(
-    fields: dict[str, Any], words: str
-) -> None:
+def test_fields_of_a_scope_combine_and_only_those_given_are_stored_and_said(fields: dict[str, Any], words: str) -> None:
     scope = Scope.model_validate(fields)
     assert scope.words() == words
     assert set(scope.model_dump()) == set(fields)
@@ -105,9 +95,7 @@ def test_run_ids_are_unique_and_sort_by_time() -> None:
     ("chunk", "side_px", "images"),
     [(0, 300, 64), (0, 640, 27), (0, 1280, 6), (0, 8192, 1), (5, 300, 5), (500, 1280, 500)],
 )
-def test_a_chunk_is_as_large_as_told_or_as_its_images_allow(
-    chunk: int, side_px: int, images: int
-) -> None:
+def test_a_chunk_is_as_large_as_told_or_as_its_images_allow(chunk: int, side_px: int, images: int) -> None:
     assert images_per_chunk(chunk, Preprocess(side_px=side_px)) == images
     tiled = Preprocess(side_px=side_px, tiling=Tiling(tile_px=640))
     assert images_per_chunk(chunk, tiled) <= images

@@ -17,11 +17,7 @@ def rows(*nodes: str | None, waited_ms: float = 0.0, **times_ms: float) -> pa.Ta
     """Return an image for each node, each with the same times."""
     times = {f"{name}_ms": value for name, value in times_ms.items()}
     table = result_rows([str(i) for i in range(len(nodes))], **times)
-    extra = {
-        "replaces": [False] * len(nodes),
-        "waited_ms": [waited_ms] * len(nodes),
-        "node": list(nodes),
-    }
+    extra = {"replaces": [False] * len(nodes), "waited_ms": [waited_ms] * len(nodes), "node": list(nodes)}
     for field in EXTRA:
         table = table.append_column(field, pa.array(extra[field.name], field.type))
     return table
@@ -68,9 +64,7 @@ def test_times_are_sums_over_all_images_in_seconds() -> None:
 def test_the_wait_for_a_replica_is_shared_out_as_replicas_measured_it(
     queue: float, inference: float, postprocess: float, queue_s: float, inference_s: float
 ) -> None:
-    found = report(
-        rows("a", waited_ms=2000, queue=queue, inference=inference, postprocess=postprocess)
-    )
+    found = report(rows("a", waited_ms=2000, queue=queue, inference=inference, postprocess=postprocess))
     assert found["queue_s"] == pytest.approx(queue_s)
     assert found["inference_s"] == pytest.approx(inference_s)
 
@@ -111,12 +105,8 @@ def test_a_run_of_no_time_is_not_bound_by_its_commits() -> None:
 
 
 @given(*[st.floats(0, 1e6)] * 4)
-def test_the_bottleneck_of_threads_is_the_longest(
-    read: float, decode: float, queue: float, inference: float
-) -> None:
+def test_the_bottleneck_of_threads_is_the_longest(read: float, decode: float, queue: float, inference: float) -> None:
     spent = {"read": read, "decode": decode, "inference": queue + inference}
-    found = bottleneck(
-        seconds(read_s=read, decode_s=decode, queue_s=queue, inference_s=inference), 1e9
-    )
+    found = bottleneck(seconds(read_s=read, decode_s=decode, queue_s=queue, inference_s=inference), 1e9)
     assert (found is None) == (max(spent.values()) == 0)
     assert found is None or spent[found] == max(spent.values())

@@ -14,13 +14,7 @@ from archive.delta.tables import Tables
 from archive.schemas import MEDIA
 from archive.views.views import View, Views
 from batch.planning.plan import pinned
-from batch.schedule.archive_state import (
-    gather,
-    published_side,
-    running_run,
-    wanted_side,
-    wanted_version,
-)
+from batch.schedule.archive_state import gather, published_side, running_run, wanted_side, wanted_version
 from batch.schedule.decide import Decision
 from batch.schedule.decision_log import keep_decision
 from model_store.config import Thresholds
@@ -71,9 +65,7 @@ def publish(tables: Tables, model: ModelVersion, key: str = "", **more: Any) -> 
     return views.publish(view, after=now.serial if now else 0)
 
 
-def test_images_are_counted_once_and_only_where_they_are(
-    tables: Tables, model: ModelVersion
-) -> None:
+def test_images_are_counted_once_and_only_where_they_are(tables: Tables, model: ModelVersion) -> None:
     put_media(tables, "a", "b", "b", "c", "d", "e", "f")
     put_media(tables, "gone", gone=True)
     key, tried = model.info.inference_key, NOW - timedelta(days=3)
@@ -97,9 +89,7 @@ def test_images_are_counted_once_and_only_where_they_are(
     assert facts.wanted.inference_key == key
 
 
-def test_an_archive_of_nothing_has_facts_and_makes_no_table(
-    tables: Tables, model: ModelVersion
-) -> None:
+def test_an_archive_of_nothing_has_facts_and_makes_no_table(tables: Tables, model: ModelVersion) -> None:
     facts = gather(tables, model, NOW)
     assert (facts.images, facts.new_images, facts.retry_since) == (0, 0, None)
     assert not Path(tables.url).exists()
@@ -116,9 +106,7 @@ def test_the_published_model_is_wanted_unless_another_is_named(
         wanted_version(store, view, "blobs@9")
 
 
-def test_a_model_to_begin_with_is_named_and_of_several_one_must_be(
-    store: ModelStore, tmp_path: Path
-) -> None:
+def test_a_model_to_begin_with_is_named_and_of_several_one_must_be(store: ModelStore, tmp_path: Path) -> None:
     with pytest.raises(ModelNotFound, match="to begin with: resight models pull .*ssdlite-coco"):
         wanted_version(ModelStore(str(tmp_path / "none")), None)
     shutil.copytree(tmp_path / "models" / "blobs", tmp_path / "models" / "bees")
@@ -144,9 +132,7 @@ def test_a_published_version_that_the_store_has_not_is_not_made_up(
 ) -> None:
     assert published_side(store, publish(tables, model)) is not None
     assert published_side(store, publish(tables, model, "f" * 64)) is None
-    gone = View(
-        inference_key="k", model_name="blobs", model_version="0", weights_sha256="w", serial=1
-    )
+    gone = View(inference_key="k", model_name="blobs", model_version="0", weights_sha256="w", serial=1)
     assert published_side(store, gone) is None
     assert gather(tables, model, NOW).published_numerics is None
 
@@ -154,9 +140,7 @@ def test_a_published_version_that_the_store_has_not_is_not_made_up(
 def test_the_published_side_is_shown_as_it_was_published(
     tables: Tables, store: ModelStore, model: ModelVersion
 ) -> None:
-    view = publish(
-        tables, model, threshold=0.7, label_thresholds={"blob": 0.9}, layers=("low", "top")
-    )
+    view = publish(tables, model, threshold=0.7, label_thresholds={"blob": 0.9}, layers=("low", "top"))
     side = published_side(store, view)
     assert side is not None
     assert side.shown == Thresholds(default=0.7, per_label={"blob": 0.9})
@@ -183,9 +167,7 @@ def test_a_run_is_under_way_while_it_writes_and_has_not_ended(
     assert running_run(tables, "k", NOW) == running
 
 
-def test_a_run_that_was_decided_a_moment_ago_counts_as_well(
-    tables: Tables, model: ModelVersion
-) -> None:
+def test_a_run_that_was_decided_a_moment_ago_counts_as_well(tables: Tables, model: ModelVersion) -> None:
     facts = gather(tables, model, NOW)
     keep_decision(tables, facts, Decision("full", ("x",)), NOW, acted=True, run_id="r9")
     assert gather(tables, model, NOW + timedelta(minutes=1)).running == "r9"
@@ -193,9 +175,7 @@ def test_a_run_that_was_decided_a_moment_ago_counts_as_well(
     assert gather(tables, model, NOW + timedelta(minutes=1)).running is None
 
 
-def test_a_model_that_was_rolled_back_is_known_until_it_is_published_again(
-    tables: Tables, model: ModelVersion
-) -> None:
+def test_a_model_that_was_rolled_back_is_known_until_it_is_published_again(tables: Tables, model: ModelVersion) -> None:
     def taken_back() -> bool:
         return gather(tables, model, NOW).taken_back
 
@@ -221,9 +201,7 @@ def test_only_what_was_rolled_back_counts(tables: Tables, model: ModelVersion) -
     assert not gather(tables, model, NOW).taken_back
 
 
-def test_a_threshold_that_was_rolled_back_counts_with_its_value(
-    tables: Tables, model: ModelVersion
-) -> None:
+def test_a_threshold_that_was_rolled_back_counts_with_its_value(tables: Tables, model: ModelVersion) -> None:
     publish(tables, model, threshold=0.9)
     publish(tables, model, threshold=0.8)
     Views(tables.url).rollback(Views(tables.url).history())

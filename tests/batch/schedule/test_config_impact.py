@@ -12,15 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from batch.schedule.config_impact import (
-    FIELD_NEEDS,
-    NEEDS,
-    Change,
-    Side,
-    changes,
-    numerics_of,
-    overall,
-)
+from batch.schedule.config_impact import FIELD_NEEDS, NEEDS, Change, Side, changes, numerics_of, overall
 from model_store.config import ModelConfig, OnnxRuntime, Thresholds, TorchRuntime
 from model_store.inference_key import NUMERICS_VERSION, inference_key, weights_digest
 
@@ -33,12 +25,7 @@ BASE: dict[str, Any] = {
     "preprocess": {"tiling": TILING},
 }
 IMPORTED: dict[str, Any] = {
-    "runtime": {
-        "kind": "external",
-        "tool": "megadetector",
-        "detector": "md_v5a",
-        "file_sha256": "a" * 64,
-    },
+    "runtime": {"kind": "external", "tool": "megadetector", "detector": "md_v5a", "file_sha256": "a" * 64},
     "decoder": "external",
     "labels": ["animal"],
 }
@@ -59,9 +46,7 @@ def leaves(model: type[BaseModel], path: str = "") -> Iterator[str]:
 def models_of(annotation: Any) -> list[type[BaseModel]]:
     if get_origin(annotation) in (Union, types.UnionType, Annotated):
         return [kind for part in get_args(annotation) for kind in models_of(part)]
-    return (
-        [annotation] if isinstance(annotation, type) and issubclass(annotation, BaseModel) else []
-    )
+    return [annotation] if isinstance(annotation, type) and issubclass(annotation, BaseModel) else []
 
 
 def config(base: dict[str, Any], **changed: Any) -> ModelConfig:
@@ -147,9 +132,7 @@ ONE_CHANGE = [
 
 
 @pytest.mark.parametrize(("name", "value", "base"), ONE_CHANGE, ids=[n for n, *_ in ONE_CHANGE])
-def test_one_changed_field_is_named_alone_with_both_values(
-    name: str, value: Any, base: dict[str, Any]
-) -> None:
+def test_one_changed_field_is_named_alone_with_both_values(name: str, value: Any, base: dict[str, Any]) -> None:
     old, new = config(base), config(base, **{name: value})
     (found,) = changes(side(old), side(new))
     assert found.field == name.replace("__", ".")
@@ -162,11 +145,7 @@ def test_one_changed_field_is_named_alone_with_both_values(
 
 
 def test_the_table_above_has_every_field() -> None:
-    elsewhere = {
-        "kind",
-        "runtime.kind",
-        "thresholds.per_label",
-    }  # kind: always `detector` here
+    elsewhere = {"kind", "runtime.kind", "thresholds.per_label"}  # kind: always `detector` here
     assert {name.replace("__", ".") for name, *_ in ONE_CHANGE} == set(FIELD_NEEDS) - elsewhere
 
 
@@ -193,9 +172,7 @@ PREPROCESS = st.fixed_dictionaries(
 COMMON = {
     "labels": pick(["deer", "fox"], ["fox", "deer"], ["deer", "cat"]),
     "preprocess": st.builds(
-        lambda base, tiling: base if "jpeg_shrink" in base else {**base, "tiling": tiling},
-        PREPROCESS,
-        TILINGS,
+        lambda base, tiling: base if "jpeg_shrink" in base else {**base, "tiling": tiling}, PREPROCESS, TILINGS
     ),
     "nms": st.fixed_dictionaries({"iou": pick(0.5, 0.6), "inclusive_px": st.booleans()}),
     "score_floor": pick(0.0, -0.0, 0.01, 0.2),
@@ -214,11 +191,7 @@ MOTIONS = st.fixed_dictionaries(
     {
         **COMMON,
         "runtime": st.fixed_dictionaries(
-            {
-                "kind": st.just("motion"),
-                "min_contrast": pick(24, 24.0, 25),
-                "max_blobs": pick(50, 5),
-            }
+            {"kind": st.just("motion"), "min_contrast": pick(24, 24.0, 25), "max_blobs": pick(50, 5)}
         ),
         "decoder": st.just("blobs"),
     }
@@ -235,14 +208,10 @@ SIDES = st.builds(
 
 
 @given(SIDES, SIDES)
-def test_the_inference_key_differs_exactly_when_a_change_needs_inference(
-    old: Side, new: Side
-) -> None:
+def test_the_inference_key_differs_exactly_when_a_change_needs_inference(old: Side, new: Side) -> None:
     found = changes(old, new)
     assert (overall(found) == "inference") == (old.inference_key != new.inference_key)
-    assert [NEEDS.index(c.needs) for c in found] == sorted(
-        (NEEDS.index(c.needs) for c in found), reverse=True
-    )
+    assert [NEEDS.index(c.needs) for c in found] == sorted((NEEDS.index(c.needs) for c in found), reverse=True)
     assert len(set(names(found))) == len(found)
     assert sorted(names(changes(new, old))) == sorted(names(found))
 
@@ -272,12 +241,7 @@ def test_other_weights_under_the_same_name_are_another_model() -> None:
 
 def test_another_numerics_version_of_the_same_model_is_named_so() -> None:
     (found,) = changes(side(config(BASE), numerics=1), side(config(BASE), numerics=2))
-    assert (found.field, found.old, found.new, found.needs) == (
-        "numerics_version",
-        1,
-        2,
-        "inference",
-    )
+    assert (found.field, found.old, found.new, found.needs) == ("numerics_version", 1, 2, "inference")
 
 
 def test_between_runtimes_only_what_both_have_is_compared() -> None:
@@ -311,11 +275,7 @@ def test_layers_are_computed_again_unless_the_topmost_are_left_out(
         ({}, {"per_label": {"fox": 0.9}}, {"thresholds.per_label.fox": (0.25, 0.9)}),
         ({"per_label": {"fox": 0.9}}, {}, {"thresholds.per_label.fox": (0.9, 0.25)}),
         ({"per_label": {"fox": 0.25}}, {}, {}),
-        (
-            {"default": 0.3, "per_label": {"fox": 0.4}},
-            {"default": 0.4},
-            {"thresholds.default": (0.3, 0.4)},
-        ),
+        ({"default": 0.3, "per_label": {"fox": 0.4}}, {"default": 0.4}, {"thresholds.default": (0.3, 0.4)}),
     ],
 )
 def test_thresholds_are_compared_as_they_are_shown(

@@ -37,9 +37,7 @@ def facts(key: str = "k", default: float = 0.25, **more: Any) -> Facts:
         numerics=2,
         thresholds=Thresholds(default=default, per_label=more.pop("labels", {})),
     )
-    return Facts(
-        **{"wanted": wanted, "published": view(), "images": 50_000, "new_images": 0, **more}
-    )
+    return Facts(**{"wanted": wanted, "published": view(), "images": 50_000, "new_images": 0, **more})
 
 
 NEW_MODEL = {"key": "other", "new_images": 50_000}
@@ -156,13 +154,7 @@ def test_what_waits_is_named_beside_what_is_done() -> None:
 
 @pytest.mark.parametrize(
     ("action", "scope"),
-    [
-        ("full", Scope()),
-        ("incremental", Scope(status="missing")),
-        ("view", None),
-        ("wait", None),
-        ("nothing", None),
-    ],
+    [("full", Scope()), ("incremental", Scope(status="missing")), ("view", None), ("wait", None), ("nothing", None)],
 )
 def test_a_decision_says_which_images(action: Any, scope: Scope | None) -> None:
     assert Decision(action, ("x",)).scope == scope
@@ -211,9 +203,7 @@ POLICIES = st.builds(
 
 
 @given(FACTS, POLICIES, MOMENTS)
-def test_nothing_waits_in_the_window_or_without_one(
-    found: Facts, policy: Policy, now: datetime
-) -> None:
+def test_nothing_waits_in_the_window_or_without_one(found: Facts, policy: Policy, now: datetime) -> None:
     decision, weekly = decide(found, policy, now), policy.due.weekly
     assert decision.reasons
     if weekly is None or weekly.is_open(now):
@@ -231,9 +221,7 @@ def test_nothing_waits_in_the_window_or_without_one(
 
 
 @given(FACTS, POLICIES, MOMENTS)
-def test_after_what_was_decided_nothing_more_is_due(
-    found: Facts, policy: Policy, now: datetime
-) -> None:
+def test_after_what_was_decided_nothing_more_is_due(found: Facts, policy: Policy, now: datetime) -> None:
     """Apply the decision: a run gives every image a result, and a publication publishes the wanted model."""
     for _ in range(3):
         decision = decide(found, policy, now)

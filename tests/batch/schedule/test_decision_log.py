@@ -39,9 +39,7 @@ def keep(tables: Tables, decision: Decision = FULL, run_id: str = "", **more: An
     return keep_decision(tables, found, decision, now, acted=bool(run_id), run_id=run_id)
 
 
-def put_event(
-    tables: Tables, run_id: str, state: str, at: datetime, key: str = "k", event: int = 0
-) -> None:
+def put_event(tables: Tables, run_id: str, state: str, at: datetime, key: str = "k", event: int = 0) -> None:
     row = {"run_id": run_id, "event": event, "state": state, "event_at": at, "inference_key": key}
     rows = pa.Table.from_pylist([row], schema=RUNS)
     tables.append("runs", rows, "test", lambda _, wanted: wanted)
@@ -63,9 +61,7 @@ def test_a_decision_is_kept_with_its_reasons_and_facts(tables: Tables) -> None:
 def test_every_decision_is_kept_the_same_one_too(tables: Tables) -> None:
     assert len({keep(tables, WAIT).decision_id for _ in range(3)}) == 3
     assert len(rows_of(tables, "decisions")) == 3
-    assert {(row["acted"], row["run_id"]) for row in rows_of(tables, "decisions")} == {
-        (False, None)
-    }
+    assert {(row["acted"], row["run_id"]) for row in rows_of(tables, "decisions")} == {(False, None)}
 
 
 def test_while_a_run_starts_no_other_is_started(tables: Tables) -> None:
@@ -110,9 +106,7 @@ def test_of_many_at_once_one_starts_a_run(tables: Tables) -> None:
     assert {claim for claim in claims if claim} == {row["run_id"]}
 
 
-def test_one_that_lost_the_race_after_it_looked_is_told_so(
-    tables: Tables, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_that_lost_the_race_after_it_looked_is_told_so(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
     """The other commits between this one's check and its commit."""
     commit, first = archive.delta.tables._commit, [True]
 

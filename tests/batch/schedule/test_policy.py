@@ -77,9 +77,7 @@ def test_off_is_how_toml_says_none(tmp_path: Path) -> None:
         ("[due", r"policy\.toml: "),
     ],
 )
-def test_what_is_wrong_is_refused_with_file_and_field(
-    tmp_path: Path, text: str, message: str
-) -> None:
+def test_what_is_wrong_is_refused_with_file_and_field(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(BadRequest, match=rf"policy\.toml.*{message}|{message}"):
         read(tmp_path, text)
 
@@ -118,9 +116,7 @@ SUNDAY = datetime(2026, 5, 17)
         (Weekly(day="thu", start=time(0), hours=0.5), datetime(2026, 5, 14), datetime(2026, 5, 14, 0, 30)),
     ],
 )  # fmt: skip
-def test_the_window_has_its_first_moment_and_not_its_last(
-    window: Weekly, opens: datetime, closes: datetime
-) -> None:
+def test_the_window_has_its_first_moment_and_not_its_last(window: Weekly, opens: datetime, closes: datetime) -> None:
     tick = timedelta(microseconds=1)
     for moment, is_open in (
         (opens - tick, False),

@@ -21,13 +21,7 @@ from batch.publishing.publish import rollback
 from batch.runs.scope import Scope
 from batch.schedule.archive_state import gather
 from batch.schedule.policy import Due, Policy
-from batch.schedule.run_if_due import (
-    Needed,
-    if_needed,
-    local_time,
-    recorded_publication,
-    rolled_back_since,
-)
+from batch.schedule.run_if_due import Needed, if_needed, local_time, recorded_publication, rolled_back_since
 from model_store.errors import GateClosed
 from model_store.store import ModelStore, ModelVersion
 from tests.batch.schedule.test_archive_state import publish, put_media
@@ -151,9 +145,7 @@ def test_what_waits_says_until_when(tables: Tables, store: ModelStore, model: Mo
     assert ask(tables, store, policy=policy, now=in_window).scope == Scope()
 
 
-def test_a_run_that_is_under_way_is_left_to_do_it(
-    tables: Tables, store: ModelStore, model: ModelVersion
-) -> None:
+def test_a_run_that_is_under_way_is_left_to_do_it(tables: Tables, store: ModelStore, model: ModelVersion) -> None:
     put_event(tables, "r1", "running", MONDAY - timedelta(minutes=4), model.info.inference_key)
     needed = ask(tables, store, model="blobs", publish=True)
     assert (needed.decision.action, needed.scope, needed.publish) == ("nothing", None, None)
@@ -162,9 +154,7 @@ def test_a_run_that_is_under_way_is_left_to_do_it(
     assert later.scope == Scope()
 
 
-def test_the_second_finds_the_first_before_its_run_has_said_anything(
-    tables: Tables, store: ModelStore
-) -> None:
+def test_the_second_finds_the_first_before_its_run_has_said_anything(tables: Tables, store: ModelStore) -> None:
     first = ask(tables, store, model="blobs")
     second = ask(tables, store, model="blobs", now=MONDAY + timedelta(seconds=20))
     assert second.scope is None

@@ -78,10 +78,7 @@ def taken_apart(weights: bytes, how: str, order: tuple[int, int, int] = (2, 1, 0
             helper.make_node("Slice", ["images", f"at_{i}", f"at_{i + 1}", "axis"], [part])
             for i, part in enumerate(parts)
         ],
-        "Gather": [
-            helper.make_node("Gather", ["images", f"at_{i}"], [part], axis=1)
-            for i, part in enumerate(parts)
-        ],
+        "Gather": [helper.make_node("Gather", ["images", f"at_{i}"], [part], axis=1) for i, part in enumerate(parts)],
     }[how]
     made.append(helper.make_node("Concat", [parts[i] for i in order], ["joined"], axis=1))
     for node in reversed(made):

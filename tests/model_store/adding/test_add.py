@@ -36,18 +36,10 @@ def test_a_version_needs_no_more_than_weights_with_names(store: ModelStore) -> N
     weights = averaging(metadata={"names": "['deer']"})
     added = add_version(store, DEER, weights, {}, {})
     assert store.versions("deer") == [DEER]
-    assert added.digests.keys() == {
-        "config.json",
-        "model.onnx",
-        "README.md",
-        EXPECTED,
-        "probe/synthetic.png",
-    }
+    assert added.digests.keys() == {"config.json", "model.onnx", "README.md", EXPECTED, "probe/synthetic.png"}
     assert store.read_file(added, "model.onnx") == weights
     readme = store.read_file(added, "README.md").decode()
-    assert readme.startswith(
-        "Added with 'resight models add'.\n\n- decoder: yolov8 (outputs output0 "
-    )
+    assert readme.startswith("Added with 'resight models add'.\n\n- decoder: yolov8 (outputs output0 ")
     assert "- input: 10 x 10 px (fixed by the graph)\n" in readme
     assert load_detector(store, DEER).info == added.info
 
@@ -104,9 +96,7 @@ def test_a_class_beyond_the_labels_is_refused_with_both_numbers(store: ModelStor
     rows = np.zeros((1, 10, 6), np.float32)
     rows[0, 0] = [1, 1, 30, 30, 0.9, 5]
     names = {"names": "{0: 'deer', 1: 'fox'}", "end2end": "True"}
-    with pytest.raises(
-        ModelRefused, match=r"deer@1 cannot be trusted: .* class 5, but the model has 2"
-    ):
+    with pytest.raises(ModelRefused, match=r"deer@1 cannot be trusted: .* class 5, but the model has 2"):
         add_version(store, DEER, constant_graph({"output0": rows}, 64, names), {}, {})
     assert store.folder.names() == []
 

@@ -10,18 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 from model_store.adding.input_scaling import Scaling, first_steps
 from model_store.runtimes.onnx import OnnxSession
 from tests.graphs import pooling
-from tests.model_store.adding.first_layers import (
-    GATHERED,
-    PADDED,
-    SLICED,
-    Step,
-    add,
-    begun,
-    div,
-    mul,
-    sub,
-    taken_apart,
-)
+from tests.model_store.adding.first_layers import GATHERED, PADDED, SLICED, Step, add, begun, div, mul, sub, taken_apart
 from tests.model_store.tiny_graphs import passing_on
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -68,10 +57,7 @@ def test_a_graph_is_fed_what_its_first_steps_expect(steps: list[Step], fed: str 
         [GATHERED, mul(1, 2, 3), add(4, 5, 6)],
         [mul(1, 2, 3), SLICED, add(4, 5, 6)],
         [mul(1, 2, 3), GATHERED, add(4, 5, 6), GATHERED, mul(7, 8, 9)],
-        [
-            Step("Mul", (np.array([3.0], np.float32),), first=True),
-            Step("Add", (np.array([1.0], np.float32),)),
-        ],
+        [Step("Mul", (np.array([3.0], np.float32),), first=True), Step("Add", (np.array([1.0], np.float32),))],
     ],
 )
 def test_what_is_read_of_the_steps_is_what_they_do(steps: list[Step]) -> None:
@@ -86,12 +72,8 @@ def test_what_is_read_of_the_steps_is_what_they_do(steps: list[Step]) -> None:
 
 
 @pytest.mark.parametrize("how", ["Split", "Slice", "Gather"])
-@pytest.mark.parametrize(
-    ("order", "turned"), [((2, 1, 0), True), ((0, 1, 2), False), ((1, 0, 2), None)]
-)
-def test_channels_taken_apart_are_turned_or_not(
-    how: str, order: tuple[int, int, int], turned: bool | None
-) -> None:
+@pytest.mark.parametrize(("order", "turned"), [((2, 1, 0), True), ((0, 1, 2), False), ((1, 0, 2), None)])
+def test_channels_taken_apart_are_turned_or_not(how: str, order: tuple[int, int, int], turned: bool | None) -> None:
     """Steps after any other order of channels are ignored."""
     read = first_steps(taken_apart(begun(PLAIN, mul(255)), how, order), "images")
     assert read.turned is bool(turned)

@@ -79,9 +79,7 @@ def test_the_config_file_is_stronger_than_the_graph() -> None:
     assert said["input"][1] == "fixed by the graph"
 
 
-def heads(
-    rows: int, anchors: int, side_px: int = 300, metadata: dict[str, str] | None = None
-) -> bytes:
+def heads(rows: int, anchors: int, side_px: int = 300, metadata: dict[str, str] | None = None) -> bytes:
     names = str([f"label {i}" for i in range(rows - 4)])
     outputs = {"output0": np.zeros((1, rows, anchors), np.float32)}
     return constant_graph(outputs, side_px, {"names": names, **(metadata or {})})
@@ -103,9 +101,7 @@ def heads(
         (8401, 640, "stretch"),
     ],
 )
-def test_anchors_that_are_no_cells_are_those_of_ssd(
-    anchors: int, side_px: int, resize: str
-) -> None:
+def test_anchors_that_are_no_cells_are_those_of_ssd(anchors: int, side_px: int, resize: str) -> None:
     config = recognised(heads(6, anchors, side_px), {})
     assert (config.decoder, config.preprocess.resize) == ("yolov8", resize)
     assert config.nms.iou == (0.6 if resize == "stretch" else 0.7)
@@ -142,9 +138,7 @@ STRIDED = {"names": "['animal']", "stride": "32"}
         ({**STRIDED, "stride": "64"}, 1280, "1280 is usual for stride 64; if"),
     ],
 )
-def test_a_size_that_nobody_states_is_guessed_and_said(
-    metadata: dict[str, str], side_px: int, said: str
-) -> None:
+def test_a_size_that_nobody_states_is_guessed_and_said(metadata: dict[str, str], side_px: int, said: str) -> None:
     """YOLOv5 and MegaDetector v5, exported for any size, state a stride and no size."""
     found, why = reasons(pooling(5, metadata))["input"]
     assert found == f"{side_px} x {side_px} px"
@@ -155,10 +149,7 @@ def test_a_size_that_nobody_states_is_guessed_and_said(
 
 
 def test_a_size_that_is_stated_is_no_guess() -> None:
-    assert reasons(pooling(5, SIZELESS))["input"] == (
-        "640 x 384 px",
-        "any size; the metadata's 'imgsz'",
-    )
+    assert reasons(pooling(5, SIZELESS))["input"] == ("640 x 384 px", "any size; the metadata's 'imgsz'")
     one = {**SIZELESS, "imgsz": "640"}
     assert reasons(pooling(5, one))["input"][0] == "640 x 640 px"
     assert reasons(pooling(5, SIZELESS, (96, 160)), {"preprocess": {"side_px": 160}})["input"] == (
@@ -169,14 +160,9 @@ def test_a_size_that_is_stated_is_no_guess() -> None:
 
 @pytest.mark.parametrize(
     ("size", "line"),
-    [
-        ((96, 160), '{"preprocess": {"side_px": 160, "height_px": 96}}'),
-        ((96, 96), '{"preprocess": {"side_px": 96}}'),
-    ],
+    [((96, 160), '{"preprocess": {"side_px": 160, "height_px": 96}}'), ((96, 96), '{"preprocess": {"side_px": 96}}')],
 )
-def test_a_graph_of_another_size_than_its_metadata_is_refused(
-    size: tuple[int, int], line: str
-) -> None:
+def test_a_graph_of_another_size_than_its_metadata_is_refused(size: tuple[int, int], line: str) -> None:
     weights = pooling(5, SIZELESS, size)
     with pytest.raises(ModelRefused, match="'imgsz' is 640 x 384") as refused:
         recognised(weights, {})
@@ -209,10 +195,7 @@ def test_every_choice_has_a_reason_in_words() -> None:
     assert said["pixels"] == ("RGB, 0 to 1", "assumed: the usual for yolov8")
     assert said["suppression"][0] == "over IoU 0.7, within a class, at most 300"
     many = reasons(heads(84, 1917), {"labels": [f"label {i}" for i in range(80)]})
-    assert many["labels"] == (
-        "80: label 0, label 1, label 2, label 3, label 4 and 75 more",
-        "the config file",
-    )
+    assert many["labels"] == ("80: label 0, label 1, label 2, label 3, label 4 and 75 more", "the config file")
     assert reasons(export("rfdetr"))["suppression"] == (
         "none, at most 300",
         "the graph suppresses, or its head needs no suppression",
@@ -233,22 +216,8 @@ def test_every_choice_has_a_reason_in_words() -> None:
         ("generated", "yolox_raw", 64, 3, {"resize": "fit_top_left", "pad_value": 0}, 0.45),
         ("ssdlite_coco_300.yolov8-layout", "yolov8", 300, 80, {"resize": "stretch"}, 0.6),
         ("ssdlite_coco_300.ssd-layout", "ssd", 300, 90, {"resize": "stretch"}, 0.6),
-        (
-            "nanodet_coco_416.yolov8-layout",
-            "yolov8",
-            416,
-            80,
-            {"resize": "letterbox", "pad_value": 114},
-            0.7,
-        ),
-        (
-            "trailcam_yolox_tiny_640.yolox-raw",
-            "yolox_raw",
-            640,
-            1,
-            {"resize": "fit_top_left", "pad_value": 0},
-            0.45,
-        ),
+        ("nanodet_coco_416.yolov8-layout", "yolov8", 416, 80, {"resize": "letterbox", "pad_value": 114}, 0.7),
+        ("trailcam_yolox_tiny_640.yolox-raw", "yolox_raw", 640, 1, {"resize": "fit_top_left", "pad_value": 0}, 0.45),
     ],
 )
 def test_real_weights_are_prepared_as_their_authors_do(

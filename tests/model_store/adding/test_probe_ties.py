@@ -105,9 +105,7 @@ def test_what_is_not_tied_still_binds() -> None:
 
 
 def test_a_probe_of_ties_alone_is_refused_with_the_way_out() -> None:
-    with pytest.raises(
-        ModelRefused, match=r"cannot distinguish ssdlite-coco@1 .*another image with --probe"
-    ):
+    with pytest.raises(ModelRefused, match=r"cannot distinguish ssdlite-coco@1 .*another image with --probe"):
         recorded(model(GROUP, ties=len(GROUP)))
 
 
@@ -115,9 +113,7 @@ def test_one_picture_that_tells_is_enough() -> None:
     one = model(GROUP, ties=len(GROUP))
     files = record_probe(one, {"cat.jpg": photo("cat"), "panda.jpg": photo("panda")})
     expected = json.loads(files[EXPECTED])
-    expected["images"]["panda.jpg"] = [
-        {"label": "c3", "score": 0.9, "box_xyxy_px": [500.0, 500.0, 600.0, 600.0]}
-    ]
+    expected["images"]["panda.jpg"] = [{"label": "c3", "score": 0.9, "box_xyxy_px": [500.0, 500.0, 600.0, 600.0]}]
     with pytest.raises(ModelRefused, match="cannot distinguish"):
         mark_ties(one, files)
     sure = model([*GROUP, SURE], ties=len(GROUP))
@@ -155,9 +151,7 @@ def test_a_recording_without_ties_is_written_as_before() -> None:
     files = record_probe(one, {"cat.jpg": photo("cat")})
     expected = json.loads((files | mark_ties(one, files))[EXPECTED])
     assert expected.keys() == {"tolerance", "images"}
-    assert all(
-        row.keys() == {"label", "score", "box_xyxy_px"} for row in expected["images"]["cat.jpg"]
-    )
+    assert all(row.keys() == {"label", "score", "box_xyxy_px"} for row in expected["images"]["cat.jpg"])
 
 
 def test_the_nearest_counterpart_is_taken() -> None:

@@ -123,10 +123,7 @@ def test_rows_are_the_same_to_the_last_bit_in_batches_of_1_3_and_16(file: str) -
     prepared = [detector.prepare(image) for image in sixteen()]
     assert len(prepared) == 16
     seen = [
-        [
-            columns_of(one)
-            for one in replace(detector, batch=Batch(max=n)).infer(prepared).detections
-        ]
+        [columns_of(one) for one in replace(detector, batch=Batch(max=n)).infer(prepared).detections]
         for n in (1, 3, 16)
     ]
     assert seen[0] == seen[1] == seen[2]

@@ -48,9 +48,7 @@ def test_what_is_no_onnx_file_is_refused_in_plain_words(weights: bytes, what: st
     assert "proto" not in said.lower()
 
 
-@pytest.mark.parametrize(
-    "names", ["{0: 'deer'}", '["deer"]', "('deer',)", " {0: 'deer'}".strip(), '{0: "deer"}']
-)
+@pytest.mark.parametrize("names", ["{0: 'deer'}", '["deer"]', "('deer',)", " {0: 'deer'}".strip(), '{0: "deer"}'])
 def test_names_are_a_python_literal(names: str) -> None:
     config = recognised(named(names), {})
     assert config.labels == ("deer",)
@@ -148,18 +146,13 @@ def test_half_a_character_in_a_name_is_refused() -> None:
         ({"preprocess": [1]}, "preprocess: "),
     ],
 )
-def test_an_override_of_another_kind_is_refused_by_name(
-    overrides: dict[str, Any], said: str
-) -> None:
+def test_an_override_of_another_kind_is_refused_by_name(overrides: dict[str, Any], said: str) -> None:
     assert said in refusal(named("['deer']"), overrides)
 
 
 @pytest.mark.parametrize(
     "weights",
-    [
-        averaging(metadata={"names": "['deer']"}, written=1),
-        same_answer([1, 5, 20], {"names": "['deer']"}),
-    ],
+    [averaging(metadata={"names": "['deer']"}, written=1), same_answer([1, 5, 20], {"names": "['deer']"})],
     ids=["fails", "answers for one"],
 )
 def test_a_free_batch_with_another_one_written_inside_is_refused(weights: bytes) -> None:
@@ -175,8 +168,7 @@ def test_a_fixed_batch_is_run_with_no_other() -> None:
 def test_overrides_win_field_by_field() -> None:
     metadata = {"names": "['deer']", "license": "MIT", "source": "here", "description": "small"}
     config = recognised(
-        averaging(metadata=metadata),
-        {"preprocess": {"resize": "stretch"}, "licence": "CC0", "labels": ["elk"]},
+        averaging(metadata=metadata), {"preprocess": {"resize": "stretch"}, "licence": "CC0", "labels": ["elk"]}
     )
     assert (config.preprocess.resize, config.preprocess.side_px) == ("stretch", SIDE_PX)
     assert (config.licence, config.source, config.description) == ("CC0", "here", "small")

@@ -35,9 +35,7 @@ def refusal(weights: bytes, overrides: dict[str, Any] | None = None) -> str:
 
 
 @pytest.mark.parametrize("metadata", [NAMES, ONLY_NAMES], ids=["task", "shape"])
-@pytest.mark.parametrize(
-    "more", [{}, {"batch": 1}, {"shape": [-1, 4, 1, 1]}], ids=["free", "one", "ones"]
-)
+@pytest.mark.parametrize("more", [{}, {"batch": 1}, {"shape": [-1, 4, 1, 1]}], ids=["free", "one", "ones"])
 def test_a_score_a_label_is_a_classifier(metadata: dict[str, str], more: dict[str, Any]) -> None:
     config = classifier(mean_colours(WEIGHT, SIDE_PX, metadata, **more))
     assert (config.kind, config.labels, config.scores) == ("classifier", LABELS, "logits")
@@ -50,9 +48,7 @@ def test_what_was_found_is_said_with_its_reasons() -> None:
     assert said["kind"] == ("classifier", "metadata 'task': classify")
     assert said["labels"][0] == "4: red, green, blue, grey"
     assert said["input"] == ("16 x 16 px", "fixed by the graph")
-    assert said["pixels"][0] == (
-        "RGB, 0 to 1, minus (0.485, 0.456, 0.406), over (0.229, 0.224, 0.225)"
-    )
+    assert said["pixels"][0] == ("RGB, 0 to 1, minus (0.485, 0.456, 0.406), over (0.229, 0.224, 0.225)")
     assert said["pixels"][1].startswith("assumed: ImageNet")
     assert said["scores"][0] == "logits"
     by_shape = reasons(mean_colours(WEIGHT, SIDE_PX, ONLY_NAMES))["kind"]
@@ -82,9 +78,7 @@ def constant(row: list[float], metadata: dict[str, str] = NAMES) -> bytes:
         ([0.1, 0.2, 0.3, 1.4], "logits"),
     ],
 )
-def test_scores_of_a_grey_picture_tell_logits_from_probabilities(
-    row: list[float], scores: str
-) -> None:
+def test_scores_of_a_grey_picture_tell_logits_from_probabilities(row: list[float], scores: str) -> None:
     assert classifier(constant(row)).scores == scores
 
 

@@ -82,9 +82,7 @@ def test_rows_of_six_have_several_meanings_and_are_refused_with_them() -> None:
     assert "are ambiguous" in refusal(export("end2end", 2, **denied))
 
 
-@pytest.mark.parametrize(
-    "words", [{"description": "Ultralytics RT-DETR-l model"}, {"head": "RTDETRDecoder"}]
-)
+@pytest.mark.parametrize("words", [{"description": "Ultralytics RT-DETR-l model"}, {"head": "RTDETRDecoder"}])
 def test_rtdetr_is_recognised_by_its_name(words: dict[str, str]) -> None:
     assert recognised(export("rtdetr_topk", 3, **words), {}).decoder == "rtdetr_topk"
     assert recognised(export("rtdetr", 3, **words, end2end="False"), {}).decoder == "rtdetr"
@@ -98,12 +96,7 @@ def test_rtdetr_is_recognised_by_its_name(words: dict[str, str]) -> None:
         ("yolov8", {"head": "RTDETRDecoder"}, "name RT-DETR, but", {"yolov8"}),
         ("yolov8", {"description": "RT-DETR x"}, "name RT-DETR, but", {"yolov8"}),
         ("end2end", RT_RANKED, "name RT-DETR .* and state that", {"end2end", "rtdetr_topk"}),
-        (
-            "rtdetr",
-            RT_RANKED,
-            "name RT-DETR .* and state that",
-            {"end2end", "rtdetr", "rtdetr_topk"},
-        ),
+        ("rtdetr", RT_RANKED, "name RT-DETR .* and state that", {"end2end", "rtdetr", "rtdetr_topk"}),
         ("rtdetr", {"end2end": "True"}, "state that the graph ranks its", {"rtdetr"}),
         ("rtdetr", {"head": "Detect"}, "name a YOLO, but", {"rtdetr"}),
         ("rtdetr", {"description": "Ultralytics YOLO11n"}, "name a YOLO, but", {"rtdetr"}),
@@ -154,9 +147,7 @@ def test_anchors_whose_axes_were_exchanged_are_no_queries(side_px: int) -> None:
         ({"output0": (252, 9 + 8), "output1": (8, 16, 16)}, "yolov5_seg, with 4 labels"),
     ],
 )
-def test_what_is_nearly_a_known_format_is_named(
-    outputs: dict[str, tuple[int, ...]], said: str
-) -> None:
+def test_what_is_nearly_a_known_format_is_named(outputs: dict[str, tuple[int, ...]], said: str) -> None:
     arrays = {name: np.zeros((1, *shape), np.float32) for name, shape in outputs.items()}
     refused = refusal(constant_graph(arrays, 64, {"names": NAMED}))
     assert "fit no supported decoder (is the number of labels right?)" in refused
@@ -210,17 +201,10 @@ def test_labels_that_do_not_fit_the_classes_are_refused(decoder: str) -> None:
 
 
 @pytest.mark.parametrize("classes", [1, 2])
-@pytest.mark.parametrize(
-    ("rows", "side_px"), [(25_200, 640), (102_000, 1280)], ids=["P5", "P6 with four levels"]
-)
-def test_rows_of_yolov5_with_masks_are_no_ranked_list(
-    rows: int, side_px: int, classes: int
-) -> None:
+@pytest.mark.parametrize(("rows", "side_px"), [(25_200, 640), (102_000, 1280)], ids=["P5", "P6 with four levels"])
+def test_rows_of_yolov5_with_masks_are_no_ranked_list(rows: int, side_px: int, classes: int) -> None:
     """Rows with one class and 32 prototypes have the 6 + 32 columns of a ranked list."""
-    outputs = {
-        "output0": np.zeros((1, rows, 5 + 1 + 32), np.float32),
-        "output1": np.zeros((1, 32, 8, 8), np.float32),
-    }
+    outputs = {"output0": np.zeros((1, rows, 5 + 1 + 32), np.float32), "output1": np.zeros((1, 32, 8, 8), np.float32)}
     weights = constant_graph(outputs, side_px, {"names": str(NAMES[:classes])})
     if classes == 1:
         assert recognised(weights, {}).decoder == "yolov5_seg"
@@ -238,13 +222,9 @@ def test_prototypes_may_come_first_and_nothing_may_come_third(decoder: str) -> N
     assert "heat [1, 3, 8, 8]" in refusal(three)
 
 
-@pytest.mark.parametrize(
-    "says", [{"end2end": "True"}, {"args": "{'nms': True}"}], ids=["end2end", "nms=True"]
-)
+@pytest.mark.parametrize("says", [{"end2end": "True"}, {"args": "{'nms': True}"}], ids=["end2end", "nms=True"])
 @pytest.mark.parametrize("decoder", ["yolov8", "yolov8_seg", "yolov5", "yolox"])
-def test_a_graph_that_is_said_to_rank_and_does_not_is_refused(
-    decoder: str, says: dict[str, str]
-) -> None:
+def test_a_graph_that_is_said_to_rank_and_does_not_is_refused(decoder: str, says: dict[str, str]) -> None:
     said = refusal(export(decoder, 3, **says))
     assert "state that the graph ranks its detections, but" in said
     assert f'{{"decoder": "{decoder}"}}' in said

@@ -155,9 +155,7 @@ def test_boxes_keep_the_coefficients_of_their_masks(decoder: str, classes: int) 
     [[(1, 20, 84)], [(1, 20, 84), (1, 8, 16)], [(1, 20, 84), (1, 7, 16, 16)]],
     ids=["one output", "flat prototypes", "other coefficients"],
 )
-def test_outputs_without_fitting_prototypes_are_refused(
-    decoder: str, shapes: list[tuple[int, ...]]
-) -> None:
+def test_outputs_without_fitting_prototypes_are_refused(decoder: str, shapes: list[tuple[int, ...]]) -> None:
     outputs = {f"output{i}": np.zeros(shape, np.float32) for i, shape in enumerate(shapes)}
     with pytest.raises(ModelRefused, match=r"\(n, K, h, w\); the model returned"):
         DECODERS[decoder](outputs, DecodeSpec((SIDE_PX, SIDE_PX), 3, FLOOR))

@@ -22,10 +22,7 @@ PADDING = (0.0,) * 5
     ids=["nothing", "padding", "at the floor", "full"],
 )
 def test_rows_with_a_score_are_blobs(
-    blobs: list[tuple[float, ...]],
-    floor: float,
-    wanted: list[tuple[float, int, tuple[float, ...]]],
-    saturated: bool,
+    blobs: list[tuple[float, ...]], floor: float, wanted: list[tuple[float, int, tuple[float, ...]]], saturated: bool
 ) -> None:
     raw = {"blobs": np.array([blobs], np.float32)}
     (found,) = decode_blobs(raw, DecodeSpec((64, 64), 1, floor))

@@ -18,9 +18,7 @@ SIDE_PX, CLASSES, FLOOR = 64, 5, 0.05
 
 places = st.floats(-20, SIDE_PX + 20, width=32)
 sizes = st.floats(0.5, SIDE_PX, width=32)
-corners = st.tuples(places, places, sizes, sizes).map(
-    lambda b: (b[0], b[1], b[0] + b[2], b[1] + b[3])
-)
+corners = st.tuples(places, places, sizes, sizes).map(lambda b: (b[0], b[1], b[0] + b[2], b[1] + b[3]))
 thousandths = st.integers(60, 990)
 
 

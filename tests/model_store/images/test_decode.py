@@ -15,23 +15,11 @@ from PIL import Image, ImageFile
 from model_store.errors import ImageError, ImageTooLarge, ImageUnreadable, ImageUnsupported
 from model_store.images.decode import Pixels, decode
 from tests.hostile_images import also_acceptable, expectation, hostile_bodies
-from tests.hostile_jpegs import (
-    HEIGHT,
-    ORIENTATION_TAG,
-    UNDO_ORIENTATION,
-    WIDTH,
-    encoded,
-    picture,
-    upright_pixels,
-)
+from tests.hostile_jpegs import HEIGHT, ORIENTATION_TAG, UNDO_ORIENTATION, WIDTH, encoded, picture, upright_pixels
 from tests.shared_data import PHOTOS, shared
 
 BODIES = hostile_bodies()
-ERRORS = {
-    ImageUnreadable: "unreadable",
-    ImageUnsupported: "unsupported",
-    ImageTooLarge: "too_large",
-}
+ERRORS = {ImageUnreadable: "unreadable", ImageUnsupported: "unsupported", ImageTooLarge: "too_large"}
 ENOUGH_S = 0.5  # a rejection takes well under a millisecond; decoding a bomb takes many seconds
 
 
@@ -96,9 +84,7 @@ def test_the_limit_itself_is_allowed() -> None:
 
 @pytest.mark.parametrize("claim", [0x7FFFFFF0, 0xFFFFFFFF, 10_000])
 @pytest.mark.parametrize("chunk", [b"tEXt", b"IDAT"])
-def test_a_png_chunk_longer_than_the_file_is_refused(
-    claim: int, chunk: bytes, no_decoder: None
-) -> None:
+def test_a_png_chunk_longer_than_the_file_is_refused(claim: int, chunk: bytes, no_decoder: None) -> None:
     # OpenCV allocates the size that the chunk states before it checks the data.
     end = BODIES["png_plain"].index(b"IDAT") - 4
     body = BODIES["png_plain"][:end] + claim.to_bytes(4) + chunk + bytes(100)
@@ -212,9 +198,7 @@ def test_all_eight_orientations_come_out_upright(orientation: int) -> None:
     assert image.pixels.flags.c_contiguous
 
 
-@pytest.mark.parametrize(
-    ("image_format", "orientation"), list(product(["PNG", "WEBP", "TIFF"], range(1, 9)))
-)
+@pytest.mark.parametrize(("image_format", "orientation"), list(product(["PNG", "WEBP", "TIFF"], range(1, 9))))
 def test_other_formats_are_turned_once_and_only_once(image_format: str, orientation: int) -> None:
     undo = UNDO_ORIENTATION[orientation]
     exif = Image.Exif()
@@ -226,9 +210,7 @@ def test_other_formats_are_turned_once_and_only_once(image_format: str, orientat
 
 
 def test_camera_files_with_a_second_picture_inside_work() -> None:
-    body = encoded(
-        picture(), "MPO", quality=90, save_all=True, append_images=[picture().rotate(180)]
-    )
+    body = encoded(picture(), "MPO", quality=90, save_all=True, append_images=[picture().rotate(180)])
     with Image.open(io.BytesIO(body)) as image:
         assert image.format == "MPO"
     image = decode(body)

@@ -57,8 +57,7 @@ def test_a_big_tiff_is_refused_with_what_to_do(order: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name",
-    ["png_only_magic", "png_size_0", "png_bad_crc_header", "jpeg_height_0", "bmp_only_magic"],
+    "name", ["png_only_magic", "png_size_0", "png_bad_crc_header", "jpeg_height_0", "bmp_only_magic"]
 )
 def test_damaged_headers_are_unreadable(name: str) -> None:
     with pytest.raises(ImageUnreadable, match=f"image/{name.split('_')[0]}"):

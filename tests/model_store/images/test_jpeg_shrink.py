@@ -40,9 +40,7 @@ def jpeg(width: int, height: int, orientation: int = 1) -> bytes:
         ((320, 240), {"jpeg_shrink": 8, "side_px": 640}, 1),
     ],
 )
-def test_never_below_what_is_resized_to(
-    size: tuple[int, int], spec: dict[str, object], factor: int
-) -> None:
+def test_never_below_what_is_resized_to(size: tuple[int, int], spec: dict[str, object], factor: int) -> None:
     assert shrink_factor(*size, Preprocess.model_validate(spec)) == factor
 
 
@@ -102,10 +100,5 @@ def test_the_keys_of_the_shipped_models_stay() -> None:
     from model_store.store import ModelStore
 
     store = ModelStore(str(MODELS))
-    keys = {
-        n: store.describe(store.resolve(parse_ref(n))).info.inference_key for n in store.names()
-    }
-    assert {name: key[:12] for name, key in keys.items()} == {
-        "motion": "eb77a74c7c6e",
-        "ssdlite-coco": "e7b18947027a",
-    }
+    keys = {n: store.describe(store.resolve(parse_ref(n))).info.inference_key for n in store.names()}
+    assert {name: key[:12] for name, key in keys.items()} == {"motion": "eb77a74c7c6e", "ssdlite-coco": "e7b18947027a"}

@@ -88,10 +88,7 @@ def test_a_crop_is_in_the_coordinates_of_boxes(orientation: int, width_px: int) 
     width = min(width_px, 360)
     assert part.size == (width, round(260 * width / 360))
     assert difference(part, expected.resize(part.size, Image.Resampling.BOX)) < 10
-    assert (
-        np.abs(np.subtract(green_px(part), np.multiply((30, 30, 330, 230), width / 360))).max()
-        < 1.5
-    )
+    assert np.abs(np.subtract(green_px(part), np.multiply((30, 30, 330, 230), width / 360))).max() < 1.5
 
 
 @pytest.mark.parametrize("width_px", [160, 320, 640, 1600])
@@ -171,9 +168,7 @@ def test_bombs_are_refused_before_any_pixel_is_decoded(monkeypatch: pytest.Monke
 
 def test_damage_is_shown_as_far_as_it_can_be_read() -> None:
     data = stored(3)
-    small = opened(
-        thumbnail(data[: len(data) // 2], 160)
-    )  # stored upside down: the lower half is read
+    small = opened(thumbnail(data[: len(data) // 2], 160))  # stored upside down: the lower half is read
     below, whole = (0, 80, 160, 120), displayed(data).resize((160, 120))
     assert difference(small.crop(below), whole.crop(below)) < 8
     with pytest.raises(ImageUnreadable):
@@ -228,12 +223,7 @@ def test_a_hidden_box_has_a_few_colours_and_its_margin_too() -> None:
 
 def test_boxes_of_any_size_can_be_hidden() -> None:
     data = stored(5)
-    boxes: list[Box] = [
-        (0, 0, 1200, 900),
-        (5, 5, 5.5, 5.5),
-        (1199, 899, 1300, 1000),
-        (-9, -9, -1, -1),
-    ]
+    boxes: list[Box] = [(0, 0, 1200, 900), (5, 5, 5.5, 5.5), (1199, 899, 1300, 1000), (-9, -9, -1, -1)]
     for hidden in boxes:
         assert opened(thumbnail(data, 160, [hidden])).size == (160, 120)
         assert opened(crop(data, BOX, 224, hidden=[hidden])).size[0] == 224

@@ -46,9 +46,7 @@ def test_slow_shading_is_no_blob() -> None:
 
 @pytest.mark.parametrize(("ground", "blob"), [(200, 140), (100, 150)])
 @pytest.mark.parametrize("box", [BLOB, (100, 300, 140, 340), (400, 100, 560, 220)])
-def test_a_blob_is_found_where_it_is(
-    ground: int, blob: int, box: tuple[int, int, int, int]
-) -> None:
+def test_a_blob_is_found_where_it_is(ground: int, blob: int, box: tuple[int, int, int, int]) -> None:
     (found,) = motion().detect([field(box, ground=ground, blob=blob)])
     assert len(found) == 1
     assert np.abs(found.boxes_xyxy[0] - box).max() <= 3

@@ -103,9 +103,7 @@ def test_images_with_different_numbers_of_detections_are_filled_up() -> None:
 @pytest.mark.parametrize("shape", [[1, ROWS, ANCHORS], [3, ROWS, ANCHORS], [2 * ROWS], []])
 def test_an_output_without_a_row_for_each_image_is_refused(shape: list[int]) -> None:
     session = OnnxSession(same_answer(shape), threads=1)
-    with pytest.raises(
-        ModelRefused, match=r"run on a batch of 2.*number 0: \(.*batch .* fixed to 1"
-    ):
+    with pytest.raises(ModelRefused, match=r"run on a batch of 2.*number 0: \(.*batch .* fixed to 1"):
         session.run(pictures(2))
 
 
@@ -135,9 +133,7 @@ def test_what_is_too_new_is_refused_with_what_is_known() -> None:
     with pytest.raises(ModelRefused, match=r"with opset \d+ or older, or upgrade onnxruntime$"):
         OnnxSession(model.SerializeToString(), threads=1)
     model.opset_import[0].version, model.ir_version = 13, 999
-    with pytest.raises(
-        ModelRefused, match=r"IR version 999 is too new: .* IR version \d+ or older"
-    ):
+    with pytest.raises(ModelRefused, match=r"IR version 999 is too new: .* IR version \d+ or older"):
         OnnxSession(model.SerializeToString(), threads=1)
 
 

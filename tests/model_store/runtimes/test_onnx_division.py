@@ -22,12 +22,7 @@ from model_store.runtimes.onnx_division import guard_division
 from tests.graphs import constant_graph, pooling
 from tests.shared_data import shared
 
-KINDS = {
-    "int8": TensorProto.INT8,
-    "int16": TensorProto.INT16,
-    "int32": TensorProto.INT32,
-    "int64": TensorProto.INT64,
-}
+KINDS = {"int8": TensorProto.INT8, "int16": TensorProto.INT16, "int32": TensorProto.INT32, "int64": TensorProto.INT64}
 LEAST = {name: np.iinfo(name).min for name in KINDS}
 
 
@@ -111,18 +106,12 @@ def in_function() -> bytes:
 
 GRAPHS = {
     **{
-        f"{operator} {name}": (
-            graph_of([division(operator, "red", "green", "quotient")], kind),
-            name,
-        )
+        f"{operator} {name}": (graph_of([division(operator, "red", "green", "quotient")], kind), name)
         for operator in ("Div", "Mod")
         for name, kind in KINDS.items()
     },
     "constant -1": (
-        graph_of(
-            [division("Div", "red", "k", "quotient")],
-            constants={"k": np.array([3, -1], np.int64)[1:]},
-        ),
+        graph_of([division("Div", "red", "k", "quotient")], constants={"k": np.array([3, -1], np.int64)[1:]}),
         "int64",
     ),
     "branches": (graph_of(in_branches(division("Div", "red", "green", "q"))), "int64"),
@@ -146,34 +135,23 @@ def test_the_least_integer_by_minus_1_ends_no_process(tmp_path: Path) -> None:
         (tmp_path / f"{i}.onnx").write_bytes(weights)
         lines.append(json.dumps([str(tmp_path / f"{i}.onnx"), LEAST[name], -1]))
     done = subprocess.run(
-        [sys.executable, "-c", RUN],
-        input="\n".join(lines),
-        capture_output=True,
-        text=True,
-        timeout=300,
+        [sys.executable, "-c", RUN], input="\n".join(lines), capture_output=True, text=True, timeout=300
     )
     answers = dict(zip(GRAPHS, map(float, done.stdout.split()), strict=False))
     assert done.returncode == 0, f"ended after {list(answers)[-1:]}: {done.stderr[-500:]}"
     wrapped = {
-        what: 0.0 if "Mod" in what or what == "loop" else float(LEAST[name])
-        for what, (_, name) in GRAPHS.items()
+        what: 0.0 if "Mod" in what or what == "loop" else float(LEAST[name]) for what, (_, name) in GRAPHS.items()
     }
     assert answers == wrapped
 
 
 @pytest.mark.parametrize("kind", ["int32", "int64"])
-@pytest.mark.parametrize(
-    ("operator", "opset"), [("Div", 8), ("Div", 13), ("Div", 17), ("Mod", 10), ("Mod", 17)]
-)
-def test_all_other_quotients_are_those_of_onnx_runtime(
-    operator: str, kind: str, opset: int
-) -> None:
+@pytest.mark.parametrize(("operator", "opset"), [("Div", 8), ("Div", 13), ("Div", 17), ("Mod", 10), ("Mod", 17)])
+def test_all_other_quotients_are_those_of_onnx_runtime(operator: str, kind: str, opset: int) -> None:
     shape = ["n"]
     info = helper.make_tensor_value_info
     nodes = [helper.make_node(operator, ["a", "b"], ["c"])]
-    graph = helper.make_graph(
-        nodes, "g", [info(x, KINDS[kind], shape) for x in "ab"], [info("c", KINDS[kind], shape)]
-    )
+    graph = helper.make_graph(nodes, "g", [info(x, KINDS[kind], shape) for x in "ab"], [info("c", KINDS[kind], shape)])
     opsets = [helper.make_opsetid("", opset)]
     weights = helper.make_model(graph, opset_imports=opsets, ir_version=7).SerializeToString()
     guarded = guard_division(weights)
@@ -182,9 +160,7 @@ def test_all_other_quotients_are_those_of_onnx_runtime(
     a, b = (grid.ravel() for grid in np.meshgrid(numbers, numbers[numbers != 0]))
     sound = ~((a == LEAST[kind]) & (b == -1))
     results = [
-        ort.InferenceSession(bytes_of, providers=["CPUExecutionProvider"]).run(
-            None, {"a": a[sound], "b": b[sound]}
-        )[0]
+        ort.InferenceSession(bytes_of, providers=["CPUExecutionProvider"]).run(None, {"a": a[sound], "b": b[sound]})[0]
         for bytes_of in (weights, guarded)
     ]
     assert np.array_equal(*results)
@@ -224,9 +200,7 @@ def test_a_division_of_unknown_type_is_refused_by_its_name() -> None:
     ]
     constants = {"axis": np.array(0, np.int32), "axes": np.array([0], np.int64)}
     weights = graph_of(nodes, constants=constants, extra_opsets=("com.microsoft",))
-    with pytest.raises(
-        ModelRefused, match="Div 'the_division' divides by a tensor of unknown type"
-    ):
+    with pytest.raises(ModelRefused, match="Div 'the_division' divides by a tensor of unknown type"):
         OnnxSession(weights, 1)
     cast = helper.make_node("Cast", ["g5"], ["typed"], to=TensorProto.INT64)
     nodes[2:3] = [cast, division("Div", "r5", "typed", "q5")]
@@ -238,12 +212,7 @@ def test_a_division_of_unknown_type_is_refused_by_its_name() -> None:
 def test_a_wrong_declared_type_hides_no_division() -> None:
     """ONNX Runtime itself rejects a graph that declares an integer as float."""
     model = onnx.load_model_from_string(
-        graph_of(
-            [
-                helper.make_node("Neg", ["green"], ["divisor"]),
-                division("Div", "red", "divisor", "quotient"),
-            ]
-        )
+        graph_of([helper.make_node("Neg", ["green"], ["divisor"]), division("Div", "red", "divisor", "quotient")])
     )
     for name in ("red", "divisor", "quotient"):
         value = helper.make_tensor_value_info(name, TensorProto.FLOAT, None)

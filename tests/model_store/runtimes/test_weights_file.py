@@ -45,11 +45,7 @@ def test_tensors_beside_the_file_are_taken_into_it(tmp_path: Path) -> None:
 
 
 def test_a_file_without_any_is_itself(tmp_path: Path) -> None:
-    for name, data in {
-        "a.onnx": pooling(6),
-        "b.onnx": b"no onnx",
-        "c.pt2": b"PK\x03\x04..",
-    }.items():
+    for name, data in {"a.onnx": pooling(6), "b.onnx": b"no onnx", "c.pt2": b"PK\x03\x04.."}.items():
         (tmp_path / name).write_bytes(data)
         assert read_weights(tmp_path / name) == data
 
@@ -57,9 +53,7 @@ def test_a_file_without_any_is_itself(tmp_path: Path) -> None:
 def test_data_that_were_not_copied_are_named(tmp_path: Path) -> None:
     path = split(tmp_path)
     (tmp_path / "model.onnx.data").unlink()
-    with pytest.raises(
-        ModelRefused, match=r"refers to external data in model\.onnx\.data, which is not"
-    ):
+    with pytest.raises(ModelRefused, match=r"refers to external data in model\.onnx\.data, which is not"):
         read_weights(path)
 
 
@@ -83,9 +77,7 @@ def test_data_outside_the_folder_are_never_read(tmp_path: Path, place: str) -> N
         ("below/deer.data", "below/deer.data, which is not in the same folder; copy both"),
     ],
 )
-def test_odd_places_of_data_are_refused_in_plain_words(
-    tmp_path: Path, place: str, said: str
-) -> None:
+def test_odd_places_of_data_are_refused_in_plain_words(tmp_path: Path, place: str, said: str) -> None:
     with pytest.raises(ModelRefused, match=said):
         read_weights(elsewhere(tmp_path, place))
 
@@ -113,9 +105,7 @@ def test_tensors_inside_a_branch_are_found_too(tmp_path: Path) -> None:
         [helper.make_tensor_value_info("out", onnx.TensorProto.FLOAT, [300])],
     )
     model = helper.make_model(graph)
-    convert_model_to_external_data(
-        model, location="beside", size_threshold=0, convert_attribute=True
-    )
+    convert_model_to_external_data(model, location="beside", size_threshold=0, convert_attribute=True)
     onnx.save(model, tmp_path / "model.onnx")
     (tmp_path / "beside").unlink()
     with pytest.raises(ModelRefused, match="refers to external data in beside"):
@@ -184,9 +174,7 @@ def test_a_stored_version_that_needs_more_files_does_not_load(
     """A file copied into the store by hand: nothing is read from the working folder."""
     (tmp_path / "deer.data").write_bytes(np.arange(4, dtype=np.float32).tobytes())
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(
-        ModelRefused, match=r"tensors in other files \('deer\.data'\).*run 'resight models add'"
-    ):
+    with pytest.raises(ModelRefused, match=r"tensors in other files \('deer\.data'\).*run 'resight models add'"):
         OnnxSession(outside("deer.data", kind), threads=1)
 
 

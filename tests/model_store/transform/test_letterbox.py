@@ -39,9 +39,7 @@ def test_boxes_come_back_as_the_oracle_brings_them(
     box = np.array([at], np.float32) * np.float32(1.5 * side) - np.float32(side / 4)
     (back,) = fit(kind, (width, height), (side, side)).to_image(box)
     x1, y1, x2, y2 = map(float, box[0])
-    assert back.tolist() == pytest.approx(
-        BOX_BACK[kind]((x1, y1, x2, y2), width, height, side), rel=1e-6, abs=1e-6
-    )
+    assert back.tolist() == pytest.approx(BOX_BACK[kind]((x1, y1, x2, y2), width, height, side), rel=1e-6, abs=1e-6)
 
 
 @given(
@@ -56,12 +54,7 @@ def test_boxes_come_back_as_the_oracle_brings_them(
 @example("rect", 1, 4000, (5, 20), 8, (0, 0, 1, 1))
 @settings(deadline=None, max_examples=150)
 def test_image_to_network_to_image_is_the_same_box(
-    kind: Resize,
-    width: int,
-    height: int,
-    cells: tuple[int, int],
-    stride: int,
-    at: tuple[float, ...],
+    kind: Resize, width: int, height: int, cells: tuple[int, int], stride: int, at: tuple[float, ...]
 ) -> None:
     """Inputs from 320 to 1,280 px: the precision of a float32 in network px limits that in a 50 times larger image."""
     across, down = (64 * n for n in cells)
@@ -87,9 +80,7 @@ def test_boxes_are_clipped_to_the_image(kind: Resize) -> None:
 
 @given(kinds, lengths_px, lengths_px, sides_px)
 @settings(deadline=None, max_examples=50)
-def test_a_fit_survives_travelling_as_a_row(
-    kind: Resize, width: int, height: int, side: int
-) -> None:
+def test_a_fit_survives_travelling_as_a_row(kind: Resize, width: int, height: int, side: int) -> None:
     placed = fit(kind, (width, height), (side, side))
     row = placed.to_row()
     assert (row.shape, row.dtype) == ((8,), np.float64)
@@ -107,12 +98,7 @@ inputs_px = st.tuples(st.integers(1, 20), st.integers(1, 20))
 @example("rect", 1111, 2000, (20, 20), 64, (0, 0, 1, 1))
 @settings(deadline=None, max_examples=150)
 def test_inputs_of_any_shape_are_the_oracles(
-    kind: Resize,
-    width: int,
-    height: int,
-    cells: tuple[int, int],
-    stride: int,
-    at: tuple[float, ...],
+    kind: Resize, width: int, height: int, cells: tuple[int, int], stride: int, at: tuple[float, ...]
 ) -> None:
     across, down = (64 * cell for cell in cells)
     placed = fit(kind, (width, height), (across, down), stride)
@@ -129,10 +115,7 @@ def test_inputs_of_any_shape_are_the_oracles(
 
 def test_the_published_sizes_of_padding_to_a_stride() -> None:
     """SpeciesNet's: 500 x 700 (h x w) becomes 960 x 1280, 2000 x 1111 becomes 1280 x 768."""
-    for size, canvas, pad in (
-        ((700, 500), (1280, 960), (0, 23)),
-        ((1111, 2000), (768, 1280), (28, 0)),
-    ):
+    for size, canvas, pad in (((700, 500), (1280, 960), (0, 23)), ((1111, 2000), (768, 1280), (28, 0))):
         placed = fit("rect", size, (1280, 1280), 64)
         resized = resized_px("rect", size, (1280, 1280))
         assert canvas_px("rect", resized, (1280, 1280), 64) == canvas
@@ -153,8 +136,6 @@ def test_boxes_of_a_tile_come_back_into_the_image(
     whole = fit("letterbox", (width, height), (640, 640))
     tile = replace(whole, origin_x_px=x, origin_y_px=y)
     box = np.array([at], np.float32) * 640
-    np.testing.assert_allclose(
-        tile.to_image(box), whole.to_image(box) + np.array([x, y, x, y]), atol=1e-3
-    )
+    np.testing.assert_allclose(tile.to_image(box), whole.to_image(box) + np.array([x, y, x, y]), atol=1e-3)
     inside = tile.to_image(box)
     np.testing.assert_allclose(tile.to_image(tile.to_network(inside)), inside, atol=1e-3)

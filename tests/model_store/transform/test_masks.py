@@ -15,14 +15,7 @@ from pycocotools import mask as coco
 
 from model_store.detections import Detections, RunLengths
 from model_store.transform.letterbox import Fit, Resize, fit
-from model_store.transform.masks import (
-    PrototypeMasks,
-    Runs,
-    bitmap_of,
-    compressed,
-    counts_of,
-    run_lengths,
-)
+from model_store.transform.masks import PrototypeMasks, Runs, bitmap_of, compressed, counts_of, run_lengths
 from tests.oracles import masks as oracle
 
 sizes_px = st.tuples(st.integers(1, 24), st.integers(1, 24))
@@ -43,9 +36,7 @@ def runs_of(image: NDArray[np.bool_]) -> Runs:
 
 @given(sizes_px, st.data(), st.integers(0, 2**32 - 1), st.sampled_from([0.0, 0.2, 0.8, 1.0]))
 @settings(deadline=None, max_examples=150)
-def test_run_lengths_are_cocos(
-    size_px: tuple[int, int], data: st.DataObject, seed: int, share: float
-) -> None:
+def test_run_lengths_are_cocos(size_px: tuple[int, int], data: st.DataObject, seed: int, share: float) -> None:
     width, height = size_px
     left, right = sorted(data.draw(st.tuples(*[st.integers(0, width)] * 2)))
     top, bottom = sorted(data.draw(st.tuples(*[st.integers(0, height)] * 2)))
@@ -69,20 +60,14 @@ def test_any_counts_are_written_as_the_oracle_reads_them(counts: list[int]) -> N
         assert flat == [i % 2 == 1 for i, count in enumerate(counts) for _ in range(count)]
 
 
-def case(
-    seed: int, kind: Resize, size_px: tuple[int, int]
-) -> tuple[PrototypeMasks, NDArray[np.float32], Fit]:
+def case(seed: int, kind: Resize, size_px: tuple[int, int]) -> tuple[PrototypeMasks, NDArray[np.float32], Fit]:
     rng = np.random.default_rng(seed)
     placed = fit(kind, size_px, (64, 64), 32)
     canvas = (64, 64)
     prototypes = rng.standard_normal((4, 16, 16)).astype(np.float32)
     coefficients = rng.standard_normal((5, 4)).astype(np.float32)
     corners = np.sort(rng.random((5, 2, 2)), axis=1) * size_px
-    return (
-        PrototypeMasks(coefficients, prototypes, canvas),
-        corners.reshape(5, 4).astype(np.float32),
-        placed,
-    )
+    return (PrototypeMasks(coefficients, prototypes, canvas), corners.reshape(5, 4).astype(np.float32), placed)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -127,26 +112,16 @@ def test_an_empty_box_has_an_empty_mask() -> None:
 def test_masks_follow_their_detections() -> None:
     masks = RunLengths(("a", "b", "c"), np.array([1, 2, 3]))
     found = Detections(
-        np.zeros((3, 4), np.float32),
-        np.array([0.1, 0.9, 0.5], np.float32),
-        np.zeros(3, np.int32),
-        masks=masks,
+        np.zeros((3, 4), np.float32), np.array([0.1, 0.9, 0.5], np.float32), np.zeros(3, np.int32), masks=masks
     )
     ranked = found.ranked().masks
     assert isinstance(ranked, RunLengths)
     assert (ranked.counts, ranked.area_px.tolist()) == (("b", "c", "a"), [2, 3, 1])
-    joined = Detections.join(
-        [found, Detections.empty(), found.select(np.array([True, False, True]))]
-    )
+    joined = Detections.join([found, Detections.empty(), found.select(np.array([True, False, True]))])
     assert isinstance(joined.masks, RunLengths)
     assert joined.masks.counts == ("a", "b", "c", "a", "c")
     with pytest.raises(ValueError, match="3 masks do not match 2 scores"):
-        Detections(
-            np.zeros((2, 4), np.float32),
-            np.zeros(2, np.float32),
-            np.zeros(2, np.int32),
-            masks=masks,
-        )
+        Detections(np.zeros((2, 4), np.float32), np.zeros(2, np.float32), np.zeros(2, np.int32), masks=masks)
 
 
 def test_a_pixel_belongs_to_a_box_by_its_centre() -> None:
@@ -208,9 +183,7 @@ def test_logits_beyond_all_sense_make_a_mask_all_the_same() -> None:
     for huge in (3e38, 1e30):
         with np.errstate(all="ignore"):
             most = PrototypeMasks(masks.coefficients * huge, masks.prototypes, (64, 64))
-        most = PrototypeMasks(
-            np.nan_to_num(most.coefficients), most.prototypes * np.float32(1e3), (64, 64)
-        )
+        most = PrototypeMasks(np.nan_to_num(most.coefficients), most.prototypes * np.float32(1e3), (64, 64))
         found = run_lengths(most, boxes, placed, (64, 64))
         for counts, area in zip(found.counts, found.area_px, strict=True):
             assert decoded(counts, (64, 64)).sum() == area

@@ -68,13 +68,9 @@ def test_float_boxes_agree_with_the_oracle_too() -> None:
         assert rows_of(suppress(found, Nms(iou=0.45))) == rows_of(found.select(np.array(wanted)))
 
 
-@pytest.mark.parametrize(
-    ("count", "most", "saturated"), [(0, 1, False), (2, 3, False), (3, 3, False), (4, 3, True)]
-)
+@pytest.mark.parametrize(("count", "most", "saturated"), [(0, 1, False), (2, 3, False), (3, 3, False), (4, 3, True)])
 @pytest.mark.parametrize("kind", ["greedy", "none"])
-def test_saturated_means_that_some_were_cut_off(
-    kind: str, count: int, most: int, saturated: bool
-) -> None:
+def test_saturated_means_that_some_were_cut_off(kind: str, count: int, most: int, saturated: bool) -> None:
     apart = detections([(0.5, 0, (10.0 * i, 0, 10.0 * i + 5, 5)) for i in range(count)])
     kept = suppress(apart, Nms(kind=kind, max_detections=most))  # type: ignore[arg-type]
     assert len(kept) == min(count, most)
@@ -90,9 +86,7 @@ def test_kind_none_ranks_and_keeps_overlapping_boxes() -> None:
 def test_many_candidates_are_bounded_by_count() -> None:
     random = np.random.default_rng(0)
     start = random.uniform(0, 2000, (8400, 2)).astype(np.float32)
-    crowd = Detections(
-        np.hstack([start, start + 5]), random.random(8400, np.float32), np.zeros(8400, np.int32)
-    )
+    crowd = Detections(np.hstack([start, start + 5]), random.random(8400, np.float32), np.zeros(8400, np.int32))
     kept = suppress(crowd, Nms(max_detections=300))
     assert len(kept) == 300
     assert kept.saturated

@@ -27,18 +27,11 @@ specs = st.builds(
 @example(Preprocess(side_px=64, resize="fit_top_left"), 200, 1, 0)
 @example(Preprocess(side_px=64), 64, 64, 0)
 @settings(deadline=None, max_examples=150)
-def test_pixels_are_the_oracles_exactly(
-    spec: Preprocess, width: int, height: int, seed: int
-) -> None:
+def test_pixels_are_the_oracles_exactly(spec: Preprocess, width: int, height: int, seed: int) -> None:
     image = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
     prepared = prepare(image, spec)
     wanted = resize_picture(
-        image,
-        spec.resize,
-        *spec.input_px,
-        spec.stride_px,
-        interpolation=spec.interpolation,
-        pad_value=spec.pad_value,
+        image, spec.resize, *spec.input_px, spec.stride_px, interpolation=spec.interpolation, pad_value=spec.pad_value
     )
     assert prepared.pixels.dtype == np.uint8
     assert np.array_equal(prepared.pixels, wanted[np.newaxis])
@@ -79,9 +72,7 @@ def test_tensor_is_the_oracles_and_contiguous() -> None:
         (Preprocess(divide_by=1, std=(1, 1, 5)), (51, 102, 51)),
     ],
 )
-def test_order_divisor_mean_and_std_apply_in_that_order(
-    spec: Preprocess, wanted: tuple[float, float, float]
-) -> None:
+def test_order_divisor_mean_and_std_apply_in_that_order(spec: Preprocess, wanted: tuple[float, float, float]) -> None:
     pixels = np.full((1, 2, 2, 3), (51, 102, 255), np.uint8)
     assert to_tensor(pixels, spec)[0, :, 1, 1].tolist() == pytest.approx(wanted)
     assert pixels[0, 0, 0].tolist() == [51, 102, 255]

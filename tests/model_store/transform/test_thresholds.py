@@ -20,12 +20,7 @@ BOX = (0.0, 0.0, 1.0, 1.0)
 
 
 def config_of(**thresholds: Any) -> ModelConfig:
-    given = {
-        "runtime": {},
-        "decoder": "yolov8",
-        "labels": ["deer", "fox"],
-        "thresholds": thresholds,
-    }
+    given = {"runtime": {}, "decoder": "yolov8", "labels": ["deer", "fox"], "thresholds": thresholds}
     return ModelConfig.model_validate({**given, "runtime": {"kind": "onnx"}})
 
 
@@ -42,10 +37,7 @@ def test_a_score_of_exactly_the_threshold_is_shown(threshold: float) -> None:
 def test_each_label_has_its_own_threshold_and_min_score_is_for_all() -> None:
     config = config_of(default=0.5, per_label={"fox": 0.8})
     found = detections([(0.5, 0, BOX), (0.5, 1, BOX), (0.8, 1, BOX), (0.4, 0, BOX)])
-    assert [row[:2] for row in rows_of(shown(found, least_scores(config)))] == [
-        (0.5, 0),
-        (pytest.approx(0.8), 1),
-    ]
+    assert [row[:2] for row in rows_of(shown(found, least_scores(config)))] == [(0.5, 0), (pytest.approx(0.8), 1)]
     assert len(shown(found, least_scores(config, 0.4))) == 4
     assert len(shown(found, least_scores(config, 0.0))) == 4
     assert shown(found, least_scores(config, 1.0)).class_ids.tolist() == []
@@ -69,11 +61,6 @@ def test_thresholds_are_compared_in_one_place_only() -> None:
         if ".class_thresholds" in path.read_text()
     }
     assert asking == {"model_store/transform/thresholds.py"}
-    for user in (
-        "cli/detect.py",
-        "serve/models/shadow.py",
-        "serve/api/answers.py",
-        "serve/observability/metrics.py",
-    ):
+    for user in ("cli/detect.py", "serve/models/shadow.py", "serve/api/answers.py", "serve/observability/metrics.py"):
         assert "shown(" in (ROOT / user).read_text()
     assert "shown(" in (ROOT / "serve" / "api" / "v2" / "inference.py").read_text()

@@ -60,18 +60,12 @@ def test_tiles_are_cut_and_resized_as_pictures_of_their_own() -> None:
         assert (pixels == resize_picture(piece, "letterbox", 64, 64)).all()
         assert (placed.origin_x_px, placed.origin_y_px) == (x, y)
         plain = fit("letterbox", (w, h), (64, 64))
-        assert (placed.scale_x, placed.left_px, placed.top_px) == (
-            plain.scale_x,
-            plain.left_px,
-            plain.top_px,
-        )
+        assert (placed.scale_x, placed.left_px, placed.top_px) == (plain.scale_x, plain.left_px, plain.top_px)
 
 
 corners = st.integers(0, 6).map(float)
 spans = st.integers(0, 4).map(float)
-boxes = st.tuples(corners, corners, spans, spans).map(
-    lambda b: (b[0], b[1], b[0] + b[2], b[1] + b[3])
-)
+boxes = st.tuples(corners, corners, spans, spans).map(lambda b: (b[0], b[1], b[0] + b[2], b[1] + b[3]))
 rows = st.tuples(st.sampled_from([0.25, 0.5, 0.75]), st.integers(0, 2), boxes)
 parts_of = st.lists(st.lists(rows, max_size=8), min_size=1, max_size=5)
 
@@ -93,9 +87,7 @@ def test_merging_is_the_oracles(
     aware: bool,
     most: int,
 ) -> None:
-    spec = Tiling.model_validate(
-        {"tile_px": 100, "merge": {"kind": kind, "measure": measure, "over": over}}
-    )
+    spec = Tiling.model_validate({"tile_px": 100, "merge": {"kind": kind, "measure": measure, "over": over}})
     nms = Nms(class_aware=aware, max_detections=most)
     found = merge([detections(part) for part in parts], spec, nms)
     plain = [[Box(*box, score, class_id) for score, class_id, box in part] for part in parts]
@@ -124,9 +116,7 @@ def empty_columns() -> tuple[np.ndarray, np.ndarray]:
     return np.zeros(0, np.float32), np.zeros(0, np.int32)
 
 
-@pytest.mark.parametrize(
-    "fields", [{"resize": "rect", "side_px": 64}, {"jpeg_shrink": 2}], ids=["rect", "jpeg_shrink"]
-)
+@pytest.mark.parametrize("fields", [{"resize": "rect", "side_px": 64}, {"jpeg_shrink": 2}], ids=["rect", "jpeg_shrink"])
 def test_tiles_go_with_neither_rect_nor_shrunken_decoding(fields: dict[str, object]) -> None:
     with pytest.raises(ValidationError, match="tiling cannot be combined with rect or jpeg_shrink"):
         Preprocess.model_validate({**fields, "tiling": {"tile_px": 64}})

@@ -22,18 +22,10 @@ from serve.auth.scopes import TokenScope
 from serve.auth.tokens import TokenFile
 from tests.fixtures_local import put_results, result_rows
 
-HOSTILE = (
-    "<script>alert(1)</script>",
-    """it's "quoted" & so""",
-    "Füchse/Nord #1 ?x=&y",
-    "{{ 7 * 7 }}",
-    "ü" * 300,
-)
+HOSTILE = ("<script>alert(1)</script>", """it's "quoted" & so""", "Füchse/Nord #1 ?x=&y", "{{ 7 * 7 }}", "ü" * 300)
 
 
-def put_images(
-    tables: Tables, *images: tuple[str | None, str | None], first: int = 0, **more: Any
-) -> None:
+def put_images(tables: Tables, *images: tuple[str | None, str | None], first: int = 0, **more: Any) -> None:
     rows = [
         {
             "media_sha256": f"{camera}{n}",
@@ -53,12 +45,7 @@ def put(tables: Tables, *facts: Any) -> list[str]:
 
 
 def deployed(camera: str = "north", **more: Any) -> Deployment:
-    values = {
-        "camera_id": camera,
-        "location": "Oak hill",
-        "from_local": "2026-05-01",
-        "until_local": "2026-05-05",
-    }
+    values = {"camera_id": camera, "location": "Oak hill", "from_local": "2026-05-01", "until_local": "2026-05-05"}
     return Deployment.model_validate(values | more)
 
 
@@ -101,9 +88,7 @@ def test_hostile_names_are_text(client: TestClient, tables: Tables, name: str) -
     assert client.get(unescape(link)).status_code == 200
 
 
-def test_forms_send_their_fields_to_the_routes_of_deployments(
-    client: TestClient, tables: Tables
-) -> None:
+def test_forms_send_their_fields_to_the_routes_of_deployments(client: TestClient, tables: Tables) -> None:
     """test_deployments.py tests their requests and answers."""
     put_images(tables, ("north", "2026-05-02T09:30:00"))
     (name,) = put(tables, deployed(notes="<keep> me", clock_offset_s=60))
@@ -125,9 +110,7 @@ def test_forms_send_their_fields_to_the_routes_of_deployments(
     assert 'data-first="2026-05-02T09:30:00"' in text
 
 
-def test_the_calendar_has_pictures_none_and_days_without_a_camera(
-    client: TestClient, tables: Tables
-) -> None:
+def test_the_calendar_has_pictures_none_and_days_without_a_camera(client: TestClient, tables: Tables) -> None:
     put_images(tables, *[("north", "2026-05-02T09:30:00")] * 3, ("north", "2026-05-07T00:00:00"))
     put(tables, deployed())
     text = client.get("/ui/cameras/north").text
@@ -145,23 +128,14 @@ def reader(context: Context) -> Iterator[TestClient]:
     token = file.add("reader", [TokenScope.detect])
     app = build_pages_app(context, Access.of(context.settings))
     headers = {"authorization": f"Bearer {token}"}
-    with TestClient(
-        app, base_url="http://127.0.0.1:8000", root_path="/ui", headers=headers
-    ) as client:
+    with TestClient(app, base_url="http://127.0.0.1:8000", root_path="/ui", headers=headers) as client:
         yield client
 
 
 def test_exact_coordinates_and_changes_need_a_scope(reader: TestClient, tables: Tables) -> None:
     put(tables, Location(location="Oak hill", latitude=52.5168, longitude=-13.4449), deployed())
     put(tables, deployed("south", location="Mill", latitude=52.1234, longitude=13.5678))
-    for path in (
-        "map",
-        "cameras/north",
-        "cameras/south",
-        "v1/locations",
-        "v1/deployments",
-        "v1/deployment_changes",
-    ):
+    for path in ("map", "cameras/north", "cameras/south", "v1/locations", "v1/deployments", "v1/deployment_changes"):
         text = reader.get(f"/ui/{path}").text
         assert not re.search(r"52\.51|13\.44|52\.12|13\.56", text), path
     assert "52.5" in reader.get("/ui/map").text

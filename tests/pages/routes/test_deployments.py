@@ -19,9 +19,7 @@ def test_a_script_creates_reads_corrects_deletes_and_restores(client: TestClient
     name = made["id"]
     assert made == {"id": name, "changed": True}
     assert client.post("/ui/v1/deployments", json=NORTH).json() == {"id": name, "changed": False}
-    client.put(
-        f"/ui/v1/deployments/{name}", json=NORTH | {"clock_offset_s": 60, "clock_reason": "GPS"}
-    )
+    client.put(f"/ui/v1/deployments/{name}", json=NORTH | {"clock_offset_s": 60, "clock_reason": "GPS"})
     (row,) = client.get("/ui/v1/deployments").json()["deployments"]
     assert row == NORTH | {
         **dict.fromkeys(("latitude", "longitude", "until_local", "time_zone", "notes")),
@@ -38,11 +36,7 @@ def test_a_script_creates_reads_corrects_deletes_and_restores(client: TestClient
     assert client.delete(f"/ui/v1/deployments/{name}").json() == {"id": name, "changed": True}
     assert client.delete(f"/ui/v1/deployments/{name}").status_code == 404
     changes = client.get("/ui/v1/deployment_changes").json()["changes"]
-    assert [(row["clock_offset_s"], row["deleted"]) for row in changes] == [
-        (None, False),
-        (60, False),
-        (60, True),
-    ]
+    assert [(row["clock_offset_s"], row["deleted"]) for row in changes] == [(None, False), (60, False), (60, True)]
     assert client.post("/ui/v1/deployment_changes/1/revert").json() == {"id": name}
     assert client.get("/ui/v1/deployments").json()["deployments"][0]["clock_offset_s"] is None
 
@@ -64,10 +58,7 @@ def test_what_is_used_is_not_deleted(client: TestClient, tables: Tables) -> None
     put_images(tables, ("north", None))
     client.post("/ui/v1/deployments", json=NORTH)
     client.put("/ui/v1/locations/Oak hill", json={"location": "Oak hill"})
-    for path, words in (
-        ("cameras/north", "1 deployments and 1 images"),
-        ("locations/Oak hill", "1 deployments"),
-    ):
+    for path, words in (("cameras/north", "1 deployments and 1 images"), ("locations/Oak hill", "1 deployments")):
         answer = client.delete(f"/ui/v1/{path}")
         assert (answer.status_code, words in answer.json()["detail"]) == (409, True)
     (place,) = client.get("/ui/v1/locations").json()["locations"]
@@ -95,10 +86,7 @@ def test_wrong_requests_are_problems(
 ) -> None:
     client.post("/ui/v1/deployments", json=NORTH)
     answer = client.request(method, f"/ui/v1/{path}", json=body)
-    assert (answer.status_code, answer.headers["content-type"]) == (
-        status,
-        "application/problem+json",
-    )
+    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
     assert words in answer.json()["detail"]
     assert len(current(tables)) == 1
 

@@ -40,10 +40,7 @@ def archive(tables: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     tables.snapshot("media")
     found = [box(0, 1, 1, 50.0, "fox", 0.7), box(1, 9, 9, 50.0, "deer", 0.9)]
-    put(
-        tables,
-        {1: (HOSTILE, 0.0, found), 2: ("north", 5.0, [box(0, 1, 1, 50.0)]), 3: ("north", 9.0, [])},
-    )
+    put(tables, {1: (HOSTILE, 0.0, found), 2: ("north", 5.0, [box(0, 1, 1, 50.0)]), 3: ("north", 9.0, [])})
     publish(tables)
     return tables
 
@@ -55,9 +52,7 @@ def posted(client: TestClient, relation: str, format_: str, **wanted: str) -> by
     return answer.content
 
 
-def test_a_file_has_the_bytes_that_the_command_writes(
-    client: TestClient, archive: Tables, tmp_path: Path
-) -> None:
+def test_a_file_has_the_bytes_that_the_command_writes(client: TestClient, archive: Tables, tmp_path: Path) -> None:
     export(archive, "detections", tmp_path / "all.csv")
     answer = client.post("/ui/v1/exports", json={"relation": "detections", "format": "csv"})
     assert answer.status_code == 200
@@ -98,9 +93,7 @@ def test_an_export_is_recorded_with_its_keys(client: TestClient, archive: Tables
         {"filter": {"view": "none"}},
     ],
 )
-def test_what_cannot_be_exported_is_a_problem(
-    client: TestClient, archive: Tables, wrong: dict[str, Any]
-) -> None:
+def test_what_cannot_be_exported_is_a_problem(client: TestClient, archive: Tables, wrong: dict[str, Any]) -> None:
     answer = client.post("/ui/v1/exports", json={"relation": "results", "format": "csv"} | wrong)
     assert (answer.status_code, answer.headers["content-type"]) == (400, "application/problem+json")
     assert archive.existing("exports") is None
@@ -135,9 +128,7 @@ async def test_a_cancelled_download_leaves_nothing(
     assert forgotten == ([] if chunks == 2 else ["record"])
 
 
-def test_the_record_of_a_cancelled_download_is_removed(
-    context: Context, client: TestClient, archive: Tables
-) -> None:
+def test_the_record_of_a_cancelled_download_is_removed(context: Context, client: TestClient, archive: Tables) -> None:
     for relation in ("results", "detections"):
         posted(client, relation, "csv")
     files = {row["relation"]: row["file"] for row in rows_of(archive, "exports")}
@@ -159,9 +150,7 @@ def test_more_exports_than_places_are_refused(
     assert archive.existing("exports") is None
 
 
-def test_the_page_links_files_of_its_filter_and_shows_their_sql(
-    client: TestClient, archive: Tables
-) -> None:
+def test_the_page_links_files_of_its_filter_and_shows_their_sql(client: TestClient, archive: Tables) -> None:
     text = client.get("/ui/exports", params={"camera": HOSTILE, "label": "", "since": ""}).text
     assert "<script>alert" not in text
     assert "1 images match" in text

@@ -43,9 +43,7 @@ def archive(tables: Tables) -> Tables:
 
 
 @pytest.mark.parametrize("kind", FILTERS)
-def test_every_field_of_every_filter_has_a_control_with_its_help(
-    client: TestClient, kind: str
-) -> None:
+def test_every_field_of_every_filter_has_a_control_with_its_help(client: TestClient, kind: str) -> None:
     """tests/browser/test_forms.py sends them."""
     page = Page(client.get(f"/ui/filters/{kind}").text)
     for name in FILTERS[kind].config.model_fields:
@@ -55,9 +53,7 @@ def test_every_field_of_every_filter_has_a_control_with_its_help(
 
 
 @pytest.mark.parametrize("kind", FILTERS)
-def test_an_invalid_field_of_every_filter_has_its_error(
-    client: TestClient, archive: Tables, kind: str
-) -> None:
+def test_an_invalid_field_of_every_filter_has_its_error(client: TestClient, archive: Tables, kind: str) -> None:
     field, text = INVALID[kind]
     answer = client.post(f"/ui/v1/filters/{kind}/preview", json={"config": {field: text}})
     assert answer.status_code == 400
@@ -79,9 +75,7 @@ def test_a_preview_shows_what_the_run_would_change(client: TestClient) -> None:
     assert events["examples"][0]["box_px"] is None, "of a whole image"
 
 
-def test_a_preview_is_of_the_layer_of_its_run_and_writes_nothing(
-    client: TestClient, archive: Tables
-) -> None:
+def test_a_preview_is_of_the_layer_of_its_run_and_writes_nothing(client: TestClient, archive: Tables) -> None:
     body = {"config": {"min_area_frac": "0.01"}}
     answer = client.post("/ui/v1/filters/small-size/preview", json=body).json()
     spec = prepare(archive, "small-size", body["config"])
@@ -103,9 +97,7 @@ def test_more_previews_than_places_are_refused(
     context: Context, archive: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pages.routes.layers, "MAX_PREVIEWS", 0)
-    with TestClient(
-        build_pages_app(context), base_url="http://127.0.0.1:8000", root_path="/ui"
-    ) as client:
+    with TestClient(build_pages_app(context), base_url="http://127.0.0.1:8000", root_path="/ui") as client:
         assert client.post("/ui/v1/filters/events/preview", json={}).status_code == 429
 
 
@@ -114,13 +106,7 @@ def test_layers_are_switched_on_and_off(client: TestClient, archive: Tables) -> 
     execute(spec, archive, here)
     (layer,) = read_layers(archive)
     (row,) = client.get("/ui/v1/layers").json()["layers"]
-    assert row == {
-        "layer_id": layer,
-        "kind": "small-size",
-        "position": None,
-        "assertions": 2,
-        "settings": {},
-    }
+    assert row == {"layer_id": layer, "kind": "small-size", "position": None, "assertions": 2, "settings": {}}
     (field,) = Page(client.get("/ui/layers").text).named("is_on")
     assert field["value"] == "True"
     assert len(shown(archive)) == 3
@@ -150,8 +136,5 @@ def test_an_unknown_layer_or_kind_is_an_error(client: TestClient) -> None:
 def test_hostile_names_are_text(client: TestClient) -> None:
     for path in ("/ui/layers", "/ui/filters/smoothing"):
         assert "<script>alert" not in client.get(path).text
-    labels = [
-        each.get("value")
-        for each in Page(client.get("/ui/filters/smoothing").text).named("config.other_labels")
-    ]
+    labels = [each.get("value") for each in Page(client.get("/ui/filters/smoothing").text).named("config.other_labels")]
     assert HOSTILE in labels

@@ -24,15 +24,9 @@ from tests.fixtures_local import SMALL, publish_blobs
 NOON = datetime(2026, 5, 1, 12, 0, tzinfo=UTC)
 
 
-def event(
-    hours: int, kind: str, before: str | None, after: str, alias: str = "production"
-) -> Event:
-    operation = Operation.model_validate(
-        {"kind": kind, "name": "m", "alias": alias, "version": after}
-    )
-    states = [
-        None if version is None else AliasState(active=version) for version in (before, after)
-    ]
+def event(hours: int, kind: str, before: str | None, after: str, alias: str = "production") -> Event:
+    operation = Operation.model_validate({"kind": kind, "name": "m", "alias": alias, "version": after})
+    states = [None if version is None else AliasState(active=version) for version in (before, after)]
     at = NOON + timedelta(hours=hours)
     return Event(at=at, outcome=new_outcome(operation), before=states[0], after=states[1])
 
@@ -58,9 +52,7 @@ def test_a_model_has_its_versions_history_and_forms(client: TestClient, context:
         publish_blobs(context.store, version, **SMALL)
     context.store.set_alias("blobs", "production", "1")
     operation = Operation(kind="promote", name="blobs", version="2")
-    events.record(
-        context.store, new_outcome(operation), AliasState(active="1"), AliasState(active="2")
-    )
+    events.record(context.store, new_outcome(operation), AliasState(active="1"), AliasState(active="2"))
     assert 'href="/ui/models/blobs"' in client.get("/ui/models").text
     text = client.get("/ui/models/blobs").text
     assert "What served when" in text

@@ -142,9 +142,7 @@ def test_pictures_have_the_sizes_that_were_requested(client: TestClient) -> None
 
 @pytest.mark.usefixtures("root")
 @pytest.mark.parametrize("path", [*ROUTES, *SIZES])
-def test_browsers_keep_a_picture_and_pass_it_to_no_other_site(
-    client: TestClient, path: str
-) -> None:
+def test_browsers_keep_a_picture_and_pass_it_to_no_other_site(client: TestClient, path: str) -> None:
     got = client.get(path)
     assert got.headers["cache-control"] == "private, max-age=31536000, immutable"
     assert got.headers["cross-origin-resource-policy"] == "same-origin"
@@ -260,13 +258,7 @@ def test_too_many_pictures_at_once_are_refused_for_a_moment(
     ],
 )
 def test_originals_have_the_type_of_their_bytes_and_a_harmless_name(
-    client: TestClient,
-    root: Path,
-    tables: Tables,
-    name: str,
-    kind: str,
-    media_type: str,
-    shown: str,
+    client: TestClient, root: Path, tables: Tables, name: str, kind: str, media_type: str, shown: str
 ) -> None:
     data = encoded(board(), kind)
     write_files(root, {f"south/{name}": data})
@@ -282,9 +274,7 @@ def test_originals_have_the_type_of_their_bytes_and_a_harmless_name(
     assert unquote(encoded_name) == (shown or name)
 
 
-def test_an_original_has_no_metadata_without_the_scope_review(
-    guarded: TestClient, root: Path, tables: Tables
-) -> None:
+def test_an_original_has_no_metadata_without_the_scope_review(guarded: TestClient, root: Path, tables: Tables) -> None:
     """EXIF data may contain exact coordinates, which the page rounds for these tokens."""
     data = tests.fixtures_local.jpeg(root={0x010F: "Reconyx"}, gps={1: "N", 2: (47.0, 22.0, 12.0)})
     write_files(root, {"south/gps.jpg": data})
@@ -301,9 +291,7 @@ def test_an_original_has_no_metadata_without_the_scope_review(
 
 @pytest.mark.usefixtures("root")
 @pytest.mark.parametrize("name", ["stranger", "admin"])
-def test_details_of_people_cannot_be_had_by_any_route(
-    guarded: TestClient, settings: Settings, name: str
-) -> None:
+def test_details_of_people_cannot_be_had_by_any_route(guarded: TestClient, settings: Settings, name: str) -> None:
     paths = [*ROUTES, *SIZES]
     before = {path: guarded.get(path, headers=sent_by(name)) for path in paths}
     assert [path for path in ROUTES if contrast(before[path].content) < 40] == []
@@ -350,9 +338,7 @@ def test_reviewers_see_people_and_their_browser_asks_each_time(
 
 @pytest.mark.usefixtures("root")
 @pytest.mark.parametrize("mode", ['"blur"', '"hide"'])
-def test_other_pictures_are_shown_as_they_are(
-    guarded: TestClient, settings: Settings, mode: str
-) -> None:
+def test_other_pictures_are_shown_as_they_are(guarded: TestClient, settings: Settings, mode: str) -> None:
     policy(settings, hide_labels='["car"]', mode=mode)
     for path in ROUTES:
         got = guarded.get(path, headers=sent_by("stranger"))
@@ -363,9 +349,7 @@ def test_other_pictures_are_shown_as_they_are(
 
 
 @pytest.mark.usefixtures("root")
-def test_a_statement_hides_and_uncovers_at_once(
-    guarded: TestClient, settings: Settings, tables: Tables
-) -> None:
+def test_a_statement_hides_and_uncovers_at_once(guarded: TestClient, settings: Settings, tables: Tables) -> None:
     policy(settings, hide_labels='["person"]')
     tag = guarded.get(THUMBNAIL, headers=sent_by("reviewer")).headers["etag"]
     states = [("relabel", "deer", True), ("relabel", "person", False), ("relabel", "deer", True)]
@@ -405,8 +389,6 @@ def test_an_invalid_policy_shows_nothing(guarded: TestClient, settings: Settings
 
 
 @pytest.mark.usefixtures("root")
-def test_while_no_token_is_needed_everyone_may_review(
-    client: TestClient, settings: Settings
-) -> None:
+def test_while_no_token_is_needed_everyone_may_review(client: TestClient, settings: Settings) -> None:
     policy(settings, hide_labels='["person"]', mode='"hide"')
     assert client.get(THUMBNAIL).status_code == 200

@@ -42,13 +42,7 @@ def store(context: Context) -> ModelStore:
 def two(tables: Tables, store: ModelStore) -> None:
     """Runs `old` and `new` over the same two images of a camera with a hostile name."""
     media = [
-        {
-            "media_sha256": sha,
-            "source_root": "/r",
-            "path": f"{HOSTILE}{sha}.jpg",
-            "camera_id": HOSTILE,
-        }
-        for sha in "abc"
+        {"media_sha256": sha, "source_root": "/r", "path": f"{HOSTILE}{sha}.jpg", "camera_id": HOSTILE} for sha in "abc"
     ]
     tables.append("media", pa.Table.from_pylist(media, schema=MEDIA), "w", lambda _, rows: rows)
     ran(tables, store, "old", "1", "running", "sealed")
@@ -101,9 +95,7 @@ def test_a_run_that_was_just_submitted_is_starting(context: Context) -> None:
         assert client.get("/ui/runs/none").status_code == 404
 
 
-def test_failed_images_are_named_with_links(
-    client: TestClient, tables: Tables, store: ModelStore
-) -> None:
+def test_failed_images_are_named_with_links(client: TestClient, tables: Tables, store: ModelStore) -> None:
     info = store.describe(version_id("blobs", "1")).info
     counts = Counts(requested=2, failed=1, reused=1)
     RunLog(tables, RunSpec(run_id="bad", model="blobs@1"), info).write("sealed", counts)
@@ -130,9 +122,7 @@ def test_the_impact_is_shown_before_publishing(
     assert "data-post" not in other, "only what is published can be replaced"
 
 
-def test_a_roll_back_shows_what_it_would_undo(
-    client: TestClient, tables: Tables, store: ModelStore
-) -> None:
+def test_a_roll_back_shows_what_it_would_undo(client: TestClient, tables: Tables, store: ModelStore) -> None:
     publish(tables, store, "old")
     assert client.get("/ui/runs/compare").status_code == 400, "nothing is left to undo"
     publish(tables, store, "new")

@@ -40,16 +40,12 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return pauses
 
 
-def browser(
-    context: Context, access: Access, at: str = "http://127.0.0.1:8000"
-) -> httpx2.AsyncClient:
+def browser(context: Context, access: Access, at: str = "http://127.0.0.1:8000") -> httpx2.AsyncClient:
     transport = httpx2.ASGITransport(build_pages_app(context, access), root_path="/ui")
     return httpx2.AsyncClient(transport=transport, base_url=at)
 
 
-async def login(
-    client: httpx2.AsyncClient, headers: dict[str, str] = SAME, **fields: str
-) -> httpx2.Response:
+async def login(client: httpx2.AsyncClient, headers: dict[str, str] = SAME, **fields: str) -> httpx2.Response:
     return await client.post("/ui/v1/session", json=fields, headers=headers)
 
 
@@ -82,9 +78,7 @@ async def test_the_end_of_a_session_removes_the_cookie(context: Context, file: T
 
 
 @pytest.mark.parametrize("by_proxy", [True, False])
-async def test_over_https_the_cookie_stays_there(
-    context: Context, file: TokenFile, by_proxy: bool
-) -> None:
+async def test_over_https_the_cookie_stays_there(context: Context, file: TokenFile, by_proxy: bool) -> None:
     """A proxy that ends TLS leaves the scheme in `Origin` only."""
     scheme, origin = ("http", {"origin": "https://page.example"}) if by_proxy else ("https", {})
     async with browser(context, Access("secret", file), f"{scheme}://page.example") as client:
@@ -110,12 +104,7 @@ async def test_over_https_the_cookie_stays_there(
     ],
 )
 async def test_a_wrong_token_is_refused_after_a_pause(
-    context: Context,
-    file: TokenFile,
-    pauses: list[float],
-    fields: dict[str, str],
-    status: int,
-    error: str,
+    context: Context, file: TokenFile, pauses: list[float], fields: dict[str, str], status: int, error: str
 ) -> None:
     async with browser(context, Access("secret", file)) as client:
         answer = await login(client, SAME, **fields)
@@ -127,9 +116,7 @@ async def test_a_wrong_token_is_refused_after_a_pause(
     assert pauses == [session_module.FAILURE_S]
 
 
-async def test_a_token_that_cannot_read_is_explained(
-    context: Context, file: TokenFile, pauses: list[float]
-) -> None:
+async def test_a_token_that_cannot_read_is_explained(context: Context, file: TokenFile, pauses: list[float]) -> None:
     token = file.add("station", [TokenScope.upload])
     async with browser(context, Access(file=file)) as client:
         answer = await login(client, token=token)
@@ -137,9 +124,7 @@ async def test_a_token_that_cannot_read_is_explained(
     assert "lacks the scope detect" in answer.text
 
 
-async def test_many_wrong_tokens_lock_nobody_out(
-    context: Context, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_many_wrong_tokens_lock_nobody_out(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     gate = asyncio.Event()
 
     async def sleep(_: float) -> None:
@@ -147,10 +132,7 @@ async def test_many_wrong_tokens_lock_nobody_out(
 
     monkeypatch.setattr(session_module.asyncio, "sleep", sleep)
     async with browser(context, Access("secret")) as client:
-        slow = [
-            asyncio.create_task(login(client, token=f"guess-{i}"))
-            for i in range(session_module.MAX_FAILURES + 3)
-        ]
+        slow = [asyncio.create_task(login(client, token=f"guess-{i}")) for i in range(session_module.MAX_FAILURES + 3)]
         full, _ = await asyncio.wait(slow, timeout=30, return_when=asyncio.FIRST_COMPLETED)
         answer = full.pop().result()
         assert answer.status_code == 429

@@ -102,17 +102,12 @@ def test_an_invalid_batch_is_refused_with_its_reason(
 def test_an_unknown_batch_cannot_be_undone(client: TestClient) -> None:
     body = {"batch_id": key_of(1), "of": key_of(2)}
     for path in ("/undo", "/redo"):
-        assert refused(client, body, path) == (
-            400,
-            f"unknown batch {key_of(2)}: it was never recorded",
-        )
+        assert refused(client, body, path) == (400, f"unknown batch {key_of(2)}: it was never recorded")
     assert client.get(PATH, params={"before": "x"}).status_code == 400
     assert client.get(PATH, params={"after": "x"}).status_code == 400
 
 
-def test_a_selection_is_counted_confirmed_and_recorded_once(
-    client: TestClient, tables: Tables
-) -> None:
+def test_a_selection_is_counted_confirmed_and_recorded_once(client: TestClient, tables: Tables) -> None:
     chosen = {"filter": {"status": "ok"}, "action": "relabel", "label": "dog"}
     counted = post(client, selection(1, chosen, dry_run=True))
     assert (counted["count"], counted["decided"], counted["by"]) == (2, 0, [])
@@ -145,9 +140,7 @@ def test_the_index_follows_a_statement_and_its_undo(client: TestClient, context:
     assert reviewed() == 0
 
 
-def test_a_selection_by_digests_is_counted_like_a_filter(
-    client: TestClient, tables: Tables
-) -> None:
+def test_a_selection_by_digests_is_counted_like_a_filter(client: TestClient, tables: Tables) -> None:
     chosen = {"digests": [A, B, B, EMPTY], "excluded": [A], "action": "keep", "count": 2}
     assert post(client, selection(1, chosen))["added"] == 3
     assert stand(tables) == [("b", "boar"), ("b", "fox"), ("e", None)]
@@ -168,9 +161,7 @@ def test_a_selection_leaves_what_others_have_decided(client: TestClient, tables:
     assert stand(tables) == [("a", None), ("b", None)]
 
 
-def test_what_another_person_decided_is_not_recorded_under_this_name(
-    client: TestClient, tables: Tables
-) -> None:
+def test_what_another_person_decided_is_not_recorded_under_this_name(client: TestClient, tables: Tables) -> None:
     body = {"batch_id": key_of(1), "sender": "ana", "statements": [statement()]}
     status, detail = refused(client, body)
     assert (status, detail) == (403, "ana decided this, and you are local: sign in as ana")

@@ -37,9 +37,7 @@ def archive(tables: Tables, context: Context) -> Tables:
     return tables
 
 
-def test_the_published_model_and_the_known_cameras_are_offered(
-    client: TestClient, archive: Tables
-) -> None:
+def test_the_published_model_and_the_known_cameras_are_offered(client: TestClient, archive: Tables) -> None:
     text = client.get("/ui/upload").text
     page = Page(text, "filters")
     assert page.sent == [("camera", ""), ("model", "second")]
@@ -48,9 +46,7 @@ def test_the_published_model_and_the_known_cameras_are_offered(
     assert "<script>alert" not in text
 
 
-def test_camera_time_and_location_are_known_before_a_file_is_sent(
-    client: TestClient, archive: Tables
-) -> None:
+def test_camera_time_and_location_are_known_before_a_file_is_sent(client: TestClient, archive: Tables) -> None:
     fact = {"camera_id": "north", "location": "Oak hill", "from_local": "2026-05-01"}
     client.post("/ui/v1/deployments", json=fact)
     path = "/ui/v1/uploads/check"

@@ -85,9 +85,7 @@ async def at_loopback(host: str, port: int) -> list[str]:
 
 
 @contextlib.asynccontextmanager
-async def antenna_client(
-    engine: Engine, station: Station, token: str = ""
-) -> AsyncIterator[httpx2.AsyncClient]:
+async def antenna_client(engine: Engine, station: Station, token: str = "") -> AsyncIterator[httpx2.AsyncClient]:
     fetcher = ImageFetcher(station.arguments(limits=engine.args.limits), at_loopback)
     api = build_http_api(engine, Access(token), fetcher=fetcher)
     transport = httpx2.ASGITransport(api)

@@ -85,9 +85,7 @@ class StubAntenna:
         path = request.url.path.removeprefix("/api/v2")
         self.asked.append(f"{request.method} {path}")
         if self.broken:
-            return httpx2.Response(
-                self.broken.popleft(), headers={"Retry-After": "0"}, text="later"
-            )
+            return httpx2.Response(self.broken.popleft(), headers={"Retry-After": "0"}, text="later")
         if request.headers["authorization"] != f"Token {self.token}":
             return httpx2.Response(401, json={"detail": "Invalid token."})
         body = json.loads(request.content or b"{}")

@@ -34,19 +34,13 @@ async def endless(writer: asyncio.StreamWriter) -> None:
 
 
 def fetched(
-    file: Any,
-    path: str = "/a.jpg",
-    more: dict[str, Any] | None = None,
-    resolve: Any = at_loopback,
-    within_s: int = 60,
+    file: Any, path: str = "/a.jpg", more: dict[str, Any] | None = None, resolve: Any = at_loopback, within_s: int = 60
 ) -> bytes | ResightError:
     """Return what the fetch of one file gives, with the bound of a body at 1 MiB."""
 
     async def fetch() -> bytes | ResightError:
         async with Station({"/a.jpg": file}).running() as station:
-            args = station.arguments(limits=Limits(body_mib=1, fetch_s=within_s)).model_copy(
-                update=more or {}
-            )
+            args = station.arguments(limits=Limits(body_mib=1, fetch_s=within_s)).model_copy(update=more or {})
             try:
                 return await ImageFetcher(args, resolve).fetch(station.url(path))
             except ResightError as error:
@@ -134,9 +128,7 @@ def test_without_hosts_no_image_is_fetched() -> None:
         asyncio.run(ImageFetcher(DetectArgs()).fetch("https://example.org/a.jpg"))
 
 
-@pytest.mark.parametrize(
-    "addresses", [["127.0.0.1"], ["10.0.0.7"], ["93.184.216.34", "169.254.169.254"], ["::1"], []]
-)
+@pytest.mark.parametrize("addresses", [["127.0.0.1"], ["10.0.0.7"], ["93.184.216.34", "169.254.169.254"], ["::1"], []])
 def test_a_name_with_a_private_address_is_refused(addresses: list[str]) -> None:
     async def resolve(host: str, port: int) -> list[str]:
         return addresses
@@ -207,9 +199,7 @@ def test_a_listed_network_is_permitted(address: str) -> None:
     assert not is_permitted("10.2.0.1", [ip_network("10.1.0.0/16")])
 
 
-@pytest.mark.parametrize(
-    "fields", [{"image_hosts": ["http://a.test"]}, {"image_networks": ["10.0.0.1/8"]}]
-)
+@pytest.mark.parametrize("fields", [{"image_hosts": ["http://a.test"]}, {"image_networks": ["10.0.0.1/8"]}])
 def test_invalid_settings_are_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"image_"):
         DetectArgs(**fields)
@@ -217,9 +207,7 @@ def test_invalid_settings_are_refused(fields: dict[str, Any]) -> None:
 
 def test_cookies_are_not_kept_for_another_name_of_the_address() -> None:
     async def heads() -> list[bytes]:
-        async with Station(
-            {"/a.jpg": file_of(PIXELS, Set_Cookie="a=secret; Path=/")}
-        ).running() as station:
+        async with Station({"/a.jpg": file_of(PIXELS, Set_Cookie="a=secret; Path=/")}).running() as station:
             fetcher = ImageFetcher(station.arguments(), at_loopback)
             await fetcher.fetch(station.url("/a.jpg"))
             await fetcher.fetch(station.url("/a.jpg"))

@@ -16,14 +16,7 @@ import pytest
 
 import model_store.classifier
 import serve.antenna.pipelines as pipelines_module
-from model_store.errors import (
-    ModelNotFound,
-    ModelNotReady,
-    Overloaded,
-    ResightError,
-    StorageUnreachable,
-    TooSlow,
-)
+from model_store.errors import ModelNotFound, ModelNotReady, Overloaded, ResightError, StorageUnreachable, TooSlow
 from model_store.images.decode import decode
 from model_store.names import VersionId
 from serve.antenna import routes
@@ -150,10 +143,7 @@ def test_a_classifier_classifies_each_box(engine: Engine) -> None:
 def test_boxes_that_antenna_knows_are_classified_in_place_of_the_detector(engine: Engine) -> None:
     of = {"name": "theirs", "key": "theirs"}
     box = {"x1": 0, "y1": 0, "x2": 20, "y2": 20}
-    known = [
-        {"source_image": {"id": "square.png", "url": "x"}, "bbox": b, "algorithm": of}
-        for b in (box, None)
-    ]
+    known = [{"source_image": {"id": "square.png", "url": "x"}, "bbox": b, "algorithm": of} for b in (box, None)]
     (found,) = process(engine, "square.png", which=1, detections=known)["detections"]
     assert found["bbox"] == box
     assert found["algorithm"] == of
@@ -179,17 +169,12 @@ def test_the_boxes_of_an_image_decode_it_once_and_score_as_v1_classify(
     monkeypatch.setattr(wide, "classify", followed)
     of = {"name": "theirs", "key": "theirs"}
     boxes = [{"x1": x, "y1": 5.5, "x2": x + 20, "y2": 30} for x in range(0, 55, 5)]
-    known = [
-        {"source_image": {"id": "square.png", "url": "x"}, "bbox": box, "algorithm": of}
-        for box in boxes
-    ]
+    known = [{"source_image": {"id": "square.png", "url": "x"}, "bbox": box, "algorithm": of} for box in boxes]
     results = process(wide, "square.png", which=1, detections=known)
     assert results["errors"] is None
     found = results["detections"]
     assert decoded == [len(SQUARE)]
-    assert (
-        steps[:6] == ["start", "end"] + ["start"] * 4
-    )  # no other thread waits for the decoded image
+    assert steps[:6] == ["start", "end"] + ["start"] * 4  # no other thread waits for the decoded image
     assert [one["bbox"] for one in found] == boxes
     for one in found:
         (species,) = one["classifications"]
@@ -209,12 +194,7 @@ def test_an_image_that_fails_is_an_error_and_not_an_empty_image(engine: Engine) 
 
 @pytest.mark.parametrize(
     "error",
-    [
-        Overloaded("full"),
-        ModelNotReady("it is being loaded", 2.0),
-        StorageUnreachable("no answer"),
-        TooSlow("slow"),
-    ],
+    [Overloaded("full"), ModelNotReady("it is being loaded", 2.0), StorageUnreachable("no answer"), TooSlow("slow")],
 )
 def test_an_error_that_ends_by_itself_is_not_a_result_of_the_image(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, error: ResightError
@@ -315,9 +295,7 @@ def test_the_turns_of_antenna_take_at_most_half_of_the_places(wide: Engine) -> N
     assert max(taken) == 8
 
 
-def test_an_answer_with_too_many_values_is_refused(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_answer_with_too_many_values_is_refused(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     labels = len(engine.store.describe(VersionId("blobs", "1")).info.labels)
     monkeypatch.setattr(routes, "MAX_VALUES", labels)
     assert process(engine, "square.png")["errors"] is None
@@ -332,19 +310,14 @@ def test_a_box_outside_the_image_is_kept_without_a_class(engine: Engine) -> None
         {"x1": 0, "y1": 0, "x2": 20, "y2": 20},
         {"x1": 90, "y1": 0, "x2": 95, "y2": 20},
     ]
-    known = [
-        {"source_image": {"id": "square.png", "url": "x"}, "bbox": b, "algorithm": of}
-        for b in boxes
-    ]
+    known = [{"source_image": {"id": "square.png", "url": "x"}, "bbox": b, "algorithm": of} for b in boxes]
     results = process(engine, "square.png", which=1, detections=known)
     assert results["errors"] is None
     assert [found["bbox"] for found in results["detections"]] == boxes
     assert [len(found["classifications"]) for found in results["detections"]] == [0, 1, 0]
 
 
-def test_concurrent_health_checks_read_the_store_once(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_concurrent_health_checks_read_the_store_once(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     reads: list[int] = []
     served = pipelines_module.served_pipelines
 
@@ -392,9 +365,7 @@ def test_unknown_fields_and_repeated_images_are_tolerated(engine: Engine) -> Non
         ([], 400, "valid dictionary"),
     ],
 )
-def test_an_invalid_request_is_a_problem(
-    engine: Engine, body: Any, status: int, words: str
-) -> None:
+def test_an_invalid_request_is_a_problem(engine: Engine, body: Any, status: int, words: str) -> None:
     assert words in problem_of(ask(engine, "POST", "/antenna/process", json=body), status)
 
 
@@ -418,9 +389,7 @@ def test_antenna_reaches_every_route_from_its_endpoint_url(engine: Engine) -> No
     assert "pipeline" in problem_of(answer, 400)
 
 
-def test_a_pipeline_of_another_pool_is_passed_on(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_pipeline_of_another_pool_is_passed_on(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     passed: list[tuple[str, ForwardedRequest]] = []
 
     class Others:
@@ -469,7 +438,5 @@ def test_scopes_and_the_password_of_the_endpoint_url(engine: Engine) -> None:
         assert answer.status_code == 401
     right = ask(engine, "GET", "/antenna/info", "pass→wort", headers={"authorization": emoji})
     assert right.status_code == 200
-    elsewhere = ask(
-        engine, "GET", "/v1/models", "secret", headers={"authorization": f"Basic {basic}"}
-    )
+    elsewhere = ask(engine, "GET", "/v1/models", "secret", headers={"authorization": f"Basic {basic}"})
     assert elsewhere.status_code == 401

@@ -66,12 +66,7 @@ def worked(antenna: StubAntenna, resight: Resight, stop: Event | None = None, **
     stop = stop or Waits()
     transport = httpx2.MockTransport(antenna.answer)
     queue = AntennaQueue("http://antenna.test/api/v2/", "theirs", stop, transport)
-    args: dict[str, Any] = {
-        "batch": 2,
-        "poll_s": 1,
-        "once": True,
-        "report": lambda text: None,
-    } | more
+    args: dict[str, Any] = {"batch": 2, "poll_s": 1, "once": True, "report": lambda text: None} | more
     return work(queue, cast(Client, resight), [SLUG], stop, **args)
 
 
@@ -127,10 +122,7 @@ def test_results_that_antenna_refuses_do_not_end_the_worker(status: int) -> None
             stop.set()
 
     assert worked(antenna, Breaking(), stop, once=False, report=report) == Tally(images=1)
-    assert (
-        f"job 1: some images are left to Antenna: Antenna refused POST /api/v2/jobs/1/result/: {status}"
-        in lines[0]
-    )
+    assert f"job 1: some images are left to Antenna: Antenna refused POST /api/v2/jobs/1/result/: {status}" in lines[0]
     assert set(antenna.results) == {"reply.b"}
 
 
@@ -231,12 +223,9 @@ def test_a_token_that_resight_refuses_is_an_error_at_once(error: ResightError) -
 
 
 @pytest.mark.parametrize(
-    ("error", "answered"),
-    [(TooSlow("slow", 1.0), {"a", "c"}), (BadRequest("bad"), {"a", "b", "c"})],
+    ("error", "answered"), [(TooSlow("slow", 1.0), {"a", "c"}), (BadRequest("bad"), {"a", "b", "c"})]
 )
-def test_one_image_does_not_fail_those_taken_with_it(
-    error: ResightError, answered: set[str]
-) -> None:
+def test_one_image_does_not_fail_those_taken_with_it(error: ResightError, answered: set[str]) -> None:
     antenna, stop = StubAntenna({1: tasks_of("a", "b", "c")}, SLUG), Waits()
 
     class Failing(Resight):

@@ -24,9 +24,7 @@ from tests.serve.idle_rollouts import IdleRollouts
 
 LOADED = "blobs"
 JSON = {"content-type": "application/json"}
-MANY = settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+MANY = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 class Shelf:
@@ -91,25 +89,15 @@ TEXT = strategies.text(max_size=20) | strategies.sampled_from(
 NUMBERS = strategies.integers() | strategies.floats() | strategies.sampled_from([2**63, 10**400])
 ANY = strategies.recursive(
     strategies.none() | strategies.booleans() | NUMBERS | TEXT | strategies.just("\ud800"),
-    lambda inner: (
-        strategies.lists(inner, max_size=4) | strategies.dictionaries(TEXT, inner, max_size=3)
-    ),
+    lambda inner: strategies.lists(inner, max_size=4) | strategies.dictionaries(TEXT, inner, max_size=3),
     max_leaves=8,
 )
 DAYS = strategies.sampled_from(
-    [
-        "2026-05-01",
-        "0001-01-01",
-        "9999-12-31T23:59:59.9999999",
-        "2026-05-01T00:00:00Z",
-        "1e10",
-        "-1",
-        "253402300800",
-    ]
+    ["2026-05-01", "0001-01-01", "9999-12-31T23:59:59.9999999", "2026-05-01T00:00:00Z", "1e10", "-1", "253402300800"]
 ) | strategies.datetimes().map(lambda at: at.isoformat())
-MARKS = ANY.map(lambda value: mark_of(json.dumps(value))) | strategies.tuples(
-    DAYS | strategies.none(), TEXT, TEXT
-).map(lambda value: mark_of(json.dumps(value)))
+MARKS = ANY.map(lambda value: mark_of(json.dumps(value))) | strategies.tuples(DAYS | strategies.none(), TEXT, TEXT).map(
+    lambda value: mark_of(json.dumps(value))
+)
 VALUES = TEXT | DAYS | MARKS | NUMBERS.map(str)
 
 
@@ -133,9 +121,7 @@ def test_any_query(api: FastAPI, path: str, data: strategies.DataObject) -> None
 @pytest.mark.parametrize("path", ["/v1/detect", "/v1/images", "/v1/classify"])
 @MANY
 @given(data=strategies.data(), body=strategies.binary(max_size=64))
-def test_any_query_of_an_image(
-    api: FastAPI, path: str, data: strategies.DataObject, body: bytes
-) -> None:
+def test_any_query_of_an_image(api: FastAPI, path: str, data: strategies.DataObject, body: bytes) -> None:
     status(api, "POST", path, params=data.draw(queries(api, "post", path)), content=body)
 
 
@@ -161,9 +147,7 @@ def test_any_name_in_a_path(api: FastAPI, path: str, name: str) -> None:
 
 
 CONTROLS = ["promote", "rollback", "canary", "shadow", "pin", "unpin", "release"]
-FIELDS = strategies.dictionaries(
-    strategies.sampled_from(["alias", "version", "percent", "\ud800"]), ANY, max_size=4
-)
+FIELDS = strategies.dictionaries(strategies.sampled_from(["alias", "version", "percent", "\ud800"]), ANY, max_size=4)
 
 
 @pytest.mark.parametrize("control", CONTROLS)
@@ -179,9 +163,7 @@ ASKED = strategies.fixed_dictionaries(
     optional={
         "ready": ANY,
         "parameters": ANY
-        | strategies.dictionaries(
-            strategies.sampled_from(["version", "unload_dependents", "\ud800"]), ANY
-        ),
+        | strategies.dictionaries(strategies.sampled_from(["version", "unload_dependents", "\ud800"]), ANY),
     },
 )
 
@@ -219,17 +201,14 @@ INFER = strategies.fixed_dictionaries(
         "outputs": OUTPUTS | ANY,
         "parameters": ANY
         | strategies.dictionaries(
-            strategies.sampled_from(["min_score", "binary_data_output", "sequence_id", "timeout"]),
-            ANY,
+            strategies.sampled_from(["min_score", "binary_data_output", "sequence_id", "timeout"]), ANY
         ),
     },
 )
 
 
 @settings(MANY, max_examples=100)
-@given(
-    body=INFER | ANY, tail=strategies.binary(max_size=64), length=strategies.none() | TEXT | NUMBERS
-)
+@given(body=INFER | ANY, tail=strategies.binary(max_size=64), length=strategies.none() | TEXT | NUMBERS)
 def test_any_tensor(api: FastAPI, body: Any, tail: bytes, length: Any) -> None:
     text = json.dumps(body).encode()
     length = len(text) if length is None else length

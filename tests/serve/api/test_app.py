@@ -34,36 +34,22 @@ async def test_a_cat_is_a_cat_and_the_answer_says_who_says_so(engine: Engine) ->
         "weights_sha256": info.weights_sha256,
         "inference_key": info.inference_key,
     }
-    assert body["image"] == {
-        "width_px": 451,
-        "height_px": 300,
-        "media_type": "image/jpeg",
-        "decode_note": None,
-    }
+    assert body["image"] == {"width_px": 451, "height_px": 300, "media_type": "image/jpeg", "decode_note": None}
     assert set(body["timings_ms"]) == {"queue", "preprocess", "inference", "postprocess"}
     assert body["timings_ms"]["inference"] > 0
     assert body["saturated"] is False
 
 
 @pytest.mark.parametrize(
-    ("ref", "alias"),
-    [("motion", "production"), ("motion:production", "production"), ("motion@1", None)],
+    ("ref", "alias"), [("motion", "production"), ("motion:production", "production"), ("motion@1", None)]
 )
-async def test_the_alias_asked_for_is_in_the_answer(
-    engine: Engine, ref: str, alias: str | None
-) -> None:
+async def test_the_alias_asked_for_is_in_the_answer(engine: Engine, ref: str, alias: str | None) -> None:
     assert (await post(engine, CAT, ref)).json()["model"]["alias"] == alias
 
 
 @pytest.mark.parametrize(
     ("kind", "options"),
-    [
-        ("PNG", {}),
-        ("WEBP", {"lossless": True}),
-        ("TIFF", {}),
-        ("TIFF", {"compression": "tiff_lzw"}),
-        ("BMP", {}),
-    ],
+    [("PNG", {}), ("WEBP", {"lossless": True}), ("TIFF", {}), ("TIFF", {"compression": "tiff_lzw"}), ("BMP", {})],
 )
 async def test_the_same_pixels_in_another_format_give_the_same_answer(
     engine: Engine, kind: str, options: dict[str, Any]
@@ -87,9 +73,7 @@ async def test_boxes_are_in_the_upright_image_whatever_exif_says(
     want = (await post(engine, CAT)).json()
     assert (answer["image"]["width_px"], answer["image"]["height_px"]) == (451, 300)
     assert [one["label"] for one in answer["detections"]] == ["cat"]
-    np.testing.assert_allclose(
-        answer["detections"][0]["box_xyxy_px"], want["detections"][0]["box_xyxy_px"], atol=4
-    )
+    np.testing.assert_allclose(answer["detections"][0]["box_xyxy_px"], want["detections"][0]["box_xyxy_px"], atol=4)
 
 
 async def test_min_score_overrides_the_models_own_threshold(engine: Engine) -> None:
@@ -120,9 +104,7 @@ async def test_an_alias_whose_version_does_not_load_is_503_and_names_the_reason(
         assert (await api.get("/v2/models/blobs/ready")).status_code == 200
 
 
-async def test_a_replica_whose_only_model_does_not_load_is_not_ready(
-    blobs: MakeEngine, tmp_path: Path
-) -> None:
+async def test_a_replica_whose_only_model_does_not_load_is_not_ready(blobs: MakeEngine, tmp_path: Path) -> None:
     (tmp_path / "blobs" / "1" / "config.json").write_text("{}")
     async with client(await blobs()) as api:
         assert "blobs:production: blobs@1: " in problem_of(await api.get("/readyz"), 503)
@@ -163,9 +145,7 @@ async def test_damaged_files_of_a_model_make_that_model_alone_unready(
     assert models["deer"]["failures"] == {}
 
 
-async def test_without_any_model_that_answers_the_damaged_one_is_the_reason(
-    blobs: MakeEngine, tmp_path: Path
-) -> None:
+async def test_without_any_model_that_answers_the_damaged_one_is_the_reason(blobs: MakeEngine, tmp_path: Path) -> None:
     (tmp_path / "blobs" / "aliases.json").write_text("{")
     async with client(await blobs()) as api:
         assert "aliases.json is not JSON" in problem_of(await api.get("/readyz"), 503)
@@ -179,9 +159,7 @@ async def test_the_api_is_ready_once_every_alias_is_loaded(blobs: MakeEngine) ->
     assert (alive.status_code, alive.json()) == (200, {"status": "ok"})
 
 
-async def test_an_empty_store_is_alive_but_not_ready_and_says_what_to_do(
-    blobs: MakeEngine, tmp_path: Path
-) -> None:
+async def test_an_empty_store_is_alive_but_not_ready_and_says_what_to_do(blobs: MakeEngine, tmp_path: Path) -> None:
     engine = await blobs(models=tmp_path / "nothing")
     async with client(engine) as api:
         assert get_first_model() in problem_of(await api.get("/readyz"), 503)
@@ -202,12 +180,7 @@ async def test_an_empty_store_is_alive_but_not_ready_and_says_what_to_do(
     ],
 )
 @pytest.mark.parametrize(
-    ("method", "path"),
-    [
-        ("POST", "/v1/detect?model=motion"),
-        ("GET", "/v1/models"),
-        ("POST", "/v1/models/reload"),
-    ],
+    ("method", "path"), [("POST", "/v1/detect?model=motion"), ("GET", "/v1/models"), ("POST", "/v1/models/reload")]
 )
 async def test_with_a_token_all_of_v1_asks_for_it(
     engine: Engine, method: str, path: str, sent: dict[str, str], status: int
@@ -243,11 +216,7 @@ async def test_models_lists_versions_aliases_and_what_is_resident(blobs: MakeEng
 
 @pytest.mark.parametrize(
     ("damaged", "versions", "failure"),
-    [
-        ("2/config.json", ["1"], "blobs@2"),
-        ("2/READY", ["1"], "blobs@2"),
-        ("aliases.json", ["1", "2"], "blobs"),
-    ],
+    [("2/config.json", ["1"], "blobs@2"), ("2/READY", ["1"], "blobs@2"), ("aliases.json", ["1", "2"], "blobs")],
 )
 async def test_models_lists_damage_as_a_failure(
     blobs: MakeEngine, tmp_path: Path, damaged: str, versions: list[str], failure: str

@@ -36,9 +36,7 @@ def api(app: FastAPI) -> httpx2.AsyncClient:
     return httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://resight")
 
 
-async def test_every_route_refuses_an_unknown_parameter(
-    app: FastAPI, api: httpx2.AsyncClient
-) -> None:
+async def test_every_route_refuses_an_unknown_parameter(app: FastAPI, api: httpx2.AsyncClient) -> None:
     asked = set(requests_of(app))
     assert len(asked) > 40
     assert {("GET", "/docs"), ("GET", "/openapi.json"), ("GET", "/v2/")} <= asked
@@ -67,10 +65,7 @@ async def test_every_route_refuses_an_unknown_parameter(
             "unknown query parameter 'latitude': valid parameters: model, camera, min_score, wait_s",
         ),
         ("POST /v1/detect?modl=motion", "unknown query parameter 'modl': did you mean 'model'?"),
-        (
-            "POST /v1/detect?model=a&model=b",
-            "query parameter 'model' is sent 2 times: send it once",
-        ),
+        ("POST /v1/detect?model=a&model=b", "query parameter 'model' is sent 2 times: send it once"),
         (
             "GET /v1/images?minscore=1",
             "did you mean 'min_score'? valid parameters: status, camera, deployment, location, label,",

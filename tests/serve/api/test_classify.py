@@ -68,9 +68,7 @@ def own_engine(tmp_path: Path) -> Iterator[Engine]:
         yield engine
 
 
-async def classify(
-    engine: Engine, body: Any, model: str = "colours", **query: Any
-) -> httpx2.Response:
+async def classify(engine: Engine, body: Any, model: str = "colours", **query: Any) -> httpx2.Response:
     async with client(engine) as api:
         return await api.post("/v1/classify", content=body, params={"model": model, **query})
 
@@ -112,10 +110,7 @@ async def test_a_crop_is_what_a_run_cuts_out(engine: Engine) -> None:
 
 async def test_the_other_kind_is_refused_by_its_name(engine: Engine) -> None:
     crops = await chunk_of(engine, "colours@1", RED)
-    for wrong in (
-        engine.classify(RED, "blobs"),
-        engine.classify_chunk(replace(crops, model="blobs@1")),
-    ):
+    for wrong in (engine.classify(RED, "blobs"), engine.classify_chunk(replace(crops, model="blobs@1"))):
         with pytest.raises(BadRequest, match="blobs@1 is a detector: use POST /v1/detect"):
             await wrong
     for wrong in (engine.detect(RED, "colours"), engine.detect_chunk(crops)):
@@ -243,12 +238,7 @@ async def test_the_answer_says_what_it_is_and_who_says_so(engine: Engine) -> Non
         "weights_sha256": info.weights_sha256,
         "inference_key": info.inference_key,
     }
-    assert body["image"] == {
-        "width_px": 40,
-        "height_px": 30,
-        "media_type": "image/png",
-        "decode_note": None,
-    }
+    assert body["image"] == {"width_px": 40, "height_px": 30, "media_type": "image/png", "decode_note": None}
     assert body["box_xyxy_px"] is None
     assert set(body["timings_ms"]) == {"queue", "preprocess", "inference", "postprocess"}
     logits = [(250 * WEIGHT[0, k] + 10 * WEIGHT[1, k] + 10 * WEIGHT[2, k]) / 255 for k in range(4)]
@@ -269,17 +259,14 @@ async def test_the_answer_says_what_it_is_and_who_says_so(engine: Engine) -> Non
 
 
 @pytest.mark.parametrize(("query", "count"), [({}, 4), ({"top": 1}, 1), ({"top": 1000}, 4)])
-async def test_top_is_how_many_classes_at_most(
-    engine: Engine, query: dict[str, int], count: int
-) -> None:
+async def test_top_is_how_many_classes_at_most(engine: Engine, query: dict[str, int], count: int) -> None:
     found = (await classify(engine, RED, **query)).json()["classes"]
     assert len(found) == count
     assert [one["score"] for one in found] == sorted((o["score"] for o in found), reverse=True)
 
 
 @pytest.mark.parametrize(
-    ("box", "label"),
-    [("0,0,30,20", "red"), ("30,0,60,20", "blue"), ("29.5,0,600,20", "blue"), ("-5,-5,3,3", "red")],
+    ("box", "label"), [("0,0,30,20", "red"), ("30,0,60,20", "blue"), ("29.5,0,600,20", "blue"), ("-5,-5,3,3", "red")]
 )
 async def test_a_box_is_classified_alone(engine: Engine, box: str, label: str) -> None:
     body = (await classify(engine, half_and_half(), box=box)).json()
@@ -317,29 +304,19 @@ async def test_bodies_are_bounded_and_checked_as_for_detections(engine: Engine) 
     problem_of(await classify(engine, b"GIF89a" + bytes(99)), 415)
     problem_of(await classify(engine, bytes((1 << 20) + 1)), 413)
     async with client(engine) as api:
-        late = await api.post(
-            "/v1/classify?model=colours", content=RED, headers={"x-request-timeout-ms": "0"}
-        )
+        late = await api.post("/v1/classify?model=colours", content=RED, headers={"x-request-timeout-ms": "0"})
     assert "x-request-timeout-ms" in problem_of(late, 400)
     with engine.admission.images.place():
         pass  # no place was kept
 
 
 async def test_each_file_of_a_form_has_its_own_result(engine: Engine) -> None:
-    files = [
-        ("image", ("red.png", RED)),
-        ("image", ("no.png", b"none")),
-        ("b", ("two.png", half_and_half())),
-    ]
+    files = [("image", ("red.png", RED)), ("image", ("no.png", b"none")), ("b", ("two.png", half_and_half()))]
     async with client(engine) as api:
         answer = await api.post("/v1/classify?model=colours&box=30,0,60,20&top=1", files=files)
     assert answer.status_code == 200, answer.text
     results = answer.json()["results"]
-    assert [(one["name"], one["status"]) for one in results] == [
-        ("red.png", 200),
-        ("no.png", 415),
-        ("two.png", 200),
-    ]
+    assert [(one["name"], one["status"]) for one in results] == [("red.png", 200), ("no.png", 415), ("two.png", 200)]
     assert [one["answer"]["classes"][0]["label"] for one in results[::2]] == ["red", "blue"]
     assert results[1]["answer"] is None
     assert results[1]["problem"]["status"] == 415
@@ -380,9 +357,7 @@ async def test_lists_name_the_kind(engine: Engine) -> None:
     ],
 )
 @pytest.mark.parametrize("kind", ["image", "images"])
-async def test_v2_refuses_a_classifier_in_words(
-    engine: Engine, method: str, path: str, kind: str
-) -> None:
+async def test_v2_refuses_a_classifier_in_words(engine: Engine, method: str, path: str, kind: str) -> None:
     sent = of_images(RED) if kind == "image" else of_tensor()
     content, headers = sent if method == "POST" else (None, {})
     async with client(engine) as api:
@@ -393,14 +368,10 @@ async def test_v2_refuses_a_classifier_in_words(
 
 async def test_v2_lists_loads_and_unloads_a_classifier(own_engine: Engine) -> None:
     async with client(own_engine) as api:
-        loaded = await api.post(
-            "/v2/repository/models/colours/load", json={"parameters": {"version": "2"}}
-        )
+        loaded = await api.post("/v2/repository/models/colours/load", json={"parameters": {"version": "2"}})
         assert loaded.status_code == 200, loaded.text
         index = (await api.post("/v2/repository/index", json={})).json()
         ready = await api.get("/v2/models/colours/versions/2/ready")
-        gone = await api.post(
-            "/v2/repository/models/colours/unload", json={"parameters": {"version": "2"}}
-        )
+        gone = await api.post("/v2/repository/models/colours/unload", json={"parameters": {"version": "2"}})
     assert {"name": "colours", "version": "2", "state": "READY", "reason": ""} in index
     assert (ready.status_code, gone.status_code) == (200, 200)

@@ -28,8 +28,7 @@ def make_client(root_path: str = "") -> TestClient:
 
     @api.get("/deer/{name}")
     def count(  # pyright: ignore[reportUnusedFunction]
-        name: Literal["north", "south"],
-        most: Annotated[int, Query(ge=1, le=9, description="how <many>")] = 3,
+        name: Literal["north", "south"], most: Annotated[int, Query(ge=1, le=9, description="how <many>")] = 3
     ) -> Deer:
         """Count the deer."""
         return Deer()

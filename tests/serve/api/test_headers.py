@@ -39,9 +39,7 @@ async def test_what_can_be_done_in_time_is_done(engine: Engine) -> None:
     assert (await post(engine, x_request_timeout_ms="60000")).status_code == 200
 
 
-async def test_a_deadline_that_has_passed_costs_no_inference(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_deadline_that_has_passed_costs_no_inference(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     await engine.resolver.get("motion@1")
     ran: list[object] = []
     monkeypatch.setattr(engine.batcher, "_ran", lambda key, size: ran.append(size))

@@ -32,10 +32,7 @@ def wanted(name: str) -> set[int]:
 
 async def test_every_hostile_image_alone_is_answered_as_it_deserves(api: FastAPI) -> None:
     async with client(api) as asked:
-        found = {
-            name: (await asked.post(DETECT, content=body)).status_code
-            for name, body in hostile_bodies().items()
-        }
+        found = {name: (await asked.post(DETECT, content=body)).status_code for name, body in hostile_bodies().items()}
     assert {n: s for n, s in found.items() if s not in wanted(n)} == {}
 
 
@@ -75,9 +72,7 @@ async def test_and_as_a_tensor(api: FastAPI) -> None:
         ("tiff_long_tags_that_overlap", 0.03),
     ],
 )
-async def test_tables_that_cost_many_times_their_size_are_refused(
-    api: FastAPI, name: str, mib: float
-) -> None:
+async def test_tables_that_cost_many_times_their_size_are_refused(api: FastAPI, name: str, mib: float) -> None:
     _, body = table_bombs(mib)[name]
     async with client(api) as asked:
         assert (await asked.post(DETECT, content=body)).status_code == 400

@@ -105,9 +105,7 @@ async def test_odd_names_in_a_form_are_refused_or_shown(api: FastAPI, dispositio
         (DETECT, "authorization", "=" * 10_000),
     ],
 )
-async def test_odd_headers_are_refused_or_do_not_matter(
-    api: FastAPI, path: str, header: str, value: str
-) -> None:
+async def test_odd_headers_are_refused_or_do_not_matter(api: FastAPI, path: str, header: str, value: str) -> None:
     async with client(api) as asked:
         headers = [(header.encode(), value.encode("latin-1"))]
         body = b"{}" if path == INFER else CAT

@@ -113,9 +113,7 @@ def test_who_breaks_off_leaves_no_place_taken(live: Live, case: str) -> None:
 
 
 @pytest.mark.parametrize("case", HALVES)
-def test_who_breaks_off_is_no_error_in_the_log(
-    live: Live, case: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_who_breaks_off_is_no_error_in_the_log(live: Live, case: str, caplog: pytest.LogCaptureFixture) -> None:
     with live.connect() as connection:
         connection.sendall(HALVES[case])
         live.becomes_free(PLACES - 1)

@@ -32,18 +32,13 @@ def routes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     runs = build_runs_api(Settings(tables=place), FakeJobs()).openapi()["paths"]
     engine.stop()
     paths = detect | {f"/runs{path}".rstrip("/"): methods for path, methods in runs.items()}
-    return {
-        f"{m.upper()} {path}": of for path, methods in paths.items() for m, of in methods.items()
-    }
+    return {f"{m.upper()} {path}": of for path, methods in paths.items() for m, of in methods.items()}
 
 
 def curls(text: str) -> list[tuple[str, str]]:
     """Return method and path of each curl, without host and query."""
     lines = re.findall(r"(?:^|\| |^ +)curl .*$", text.replace("\\\n", " "), re.M)
-    sent = (
-        "POST" if re.search(r" (-d|-X POST|--data-binary|--form) ", line) else "GET"
-        for line in lines
-    )
+    sent = ("POST" if re.search(r" (-d|-X POST|--data-binary|--form) ", line) else "GET" for line in lines)
     paths = (re.search(r"(?:127\.0\.0\.1|localhost):8000(/[^\s'?\"]*)", line) for line in lines)
     return [(method, path[1]) for method, path in zip(sent, paths, strict=True) if path]
 
@@ -79,8 +74,6 @@ def test_the_page_of_v2_has_its_routes(routes: dict[str, Any]) -> None:
     of_v2 = {route for route in routes if " /v2" in route}
     asked = {f"{method} {path}" for method, path in curls(V2)}
     lost = [
-        route
-        for route in of_v2
-        if not any(re.fullmatch(re.sub(r"\{\w+\}", r"[^/]+", route), one) for one in asked)
+        route for route in of_v2 if not any(re.fullmatch(re.sub(r"\{\w+\}", r"[^/]+", route), one) for one in asked)
     ]
     assert lost == []

@@ -15,16 +15,7 @@ from model_store.errors import ModelRefused
 from serve.inference.engine import Engine
 from serve.settings import Limits
 from tests.fixtures_local import encoded
-from tests.serve.http_client import (
-    CAT,
-    MIB,
-    TIMEOUT_S,
-    MakeEngine,
-    client,
-    has_room,
-    post,
-    problem_of,
-)
+from tests.serve.http_client import CAT, MIB, TIMEOUT_S, MakeEngine, client, has_room, post, problem_of
 
 
 @pytest.mark.parametrize(
@@ -40,9 +31,7 @@ from tests.serve.http_client import (
         ({"model": "motion", "min_score": "high"}, "min_score"),
     ],
 )
-async def test_a_wrong_parameter_is_a_400_that_names_it(
-    engine: Engine, query: dict[str, str], words: str
-) -> None:
+async def test_a_wrong_parameter_is_a_400_that_names_it(engine: Engine, query: dict[str, str], words: str) -> None:
     async with client(engine) as api:
         answer = await api.post("/v1/detect", content=CAT, params=query)
     assert words in problem_of(answer, 400)
@@ -59,9 +48,7 @@ async def test_a_wrong_parameter_is_a_400_that_names_it(
         (b"no image at all", 415, "supported are jpeg, png, webp, tiff, bmp"),
     ],
 )
-async def test_a_body_that_is_no_whole_image_is_refused(
-    engine: Engine, body: bytes, status: int, words: str
-) -> None:
+async def test_a_body_that_is_no_whole_image_is_refused(engine: Engine, body: bytes, status: int, words: str) -> None:
     assert words in problem_of(await post(engine, body, "motion"), status)
 
 
@@ -73,9 +60,7 @@ async def test_a_body_that_is_no_whole_image_is_refused(
         ("motion:canary", "aliases: production"),
     ],
 )
-async def test_an_unknown_model_is_a_404_that_lists_what_exists(
-    engine: Engine, ref: str, words: str
-) -> None:
+async def test_an_unknown_model_is_a_404_that_lists_what_exists(engine: Engine, ref: str, words: str) -> None:
     assert words in problem_of(await post(engine, CAT, ref), 404)
 
 
@@ -86,9 +71,7 @@ async def test_multipart_that_is_no_form_gets_the_way_to_do_it(engine: Engine, k
     assert "--form" in detail
 
 
-async def test_a_declared_body_over_the_limit_is_refused_before_it_is_read(
-    blobs: MakeEngine,
-) -> None:
+async def test_a_declared_body_over_the_limit_is_refused_before_it_is_read(blobs: MakeEngine) -> None:
     engine = await blobs(limits=Limits(body_mib=1))
     read: list[int] = []
 
@@ -103,9 +86,7 @@ async def test_a_declared_body_over_the_limit_is_refused_before_it_is_read(
     assert read == []
 
 
-async def test_a_streamed_body_over_the_limit_is_refused_as_soon_as_it_is(
-    blobs: MakeEngine,
-) -> None:
+async def test_a_streamed_body_over_the_limit_is_refused_as_soon_as_it_is(blobs: MakeEngine) -> None:
     engine = await blobs(limits=Limits(body_mib=1))
     read: list[int] = []
 
@@ -170,9 +151,7 @@ async def test_a_full_replica_says_429_and_when_to_come_again(
         ("/v1/detect", 405, "Method Not Allowed"),
     ],
 )
-async def test_the_frameworks_own_errors_are_problems_too(
-    engine: Engine, path: str, status: int, words: str
-) -> None:
+async def test_the_frameworks_own_errors_are_problems_too(engine: Engine, path: str, status: int, words: str) -> None:
     async with client(engine) as api:
         assert words in problem_of(await api.get(path), status)
 

@@ -67,9 +67,7 @@ class Desk:
 
     @property
     def files(self) -> list[str]:
-        return sorted(
-            str(f.relative_to(self.folder)) for f in self.folder.rglob("*") if f.is_file()
-        )
+        return sorted(str(f.relative_to(self.folder)) for f in self.folder.rglob("*") if f.is_file())
 
     def counted(self, outcome: str) -> bool:
         return f'resight_uploads_total{{outcome="{outcome}"}} 0.0' not in self.engine.exposition()
@@ -107,14 +105,10 @@ async def test_a_picture_is_answered_kept_and_recorded(desk: Desk) -> None:
 async def test_otherwise_it_answers_as_detect(desk: Desk) -> None:
     told = (await desk.post(content=CAT)).json()
     api = build_http_api(desk.engine)
-    async with httpx2.AsyncClient(
-        transport=httpx2.ASGITransport(api), base_url="http://resight"
-    ) as client:
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(api), base_url="http://resight") as client:
         seen = (await client.post("/v1/detect?model=blobs", content=CAT)).json()
     ours = {"media", "recorded", "timings_ms"}
-    assert {k: v for k, v in told.items() if k not in ours} == {
-        k: v for k, v in seen.items() if k not in ours
-    }
+    assert {k: v for k, v in told.items() if k not in ours} == {k: v for k, v in seen.items() if k not in ours}
 
 
 async def test_who_does_not_wait_is_answered_before_its_rows_are_there(desk: Desk) -> None:
@@ -156,9 +150,7 @@ async def test_each_file_of_a_form_is_kept_for_itself(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "status"),
-    [(b"", 400), (b"%PDF-1.4", 415), (CAT[:300], 400)],
-    ids=["nothing", "no image", "only a header"],
+    ("body", "status"), [(b"", 400), (b"%PDF-1.4", 415), (CAT[:300], 400)], ids=["nothing", "no image", "only a header"]
 )
 async def test_what_cannot_be_answered_is_not_kept(desk: Desk, body: bytes, status: int) -> None:
     problem_of(await desk.post(content=body), status)
@@ -172,9 +164,7 @@ async def test_nor_is_a_picture_for_a_model_that_does_not_exist(desk: Desk) -> N
 
 
 @pytest.mark.parametrize("camera", ["a/b", "..", " "])
-async def test_a_camera_that_is_no_folder_is_refused_before_the_body_is_read(
-    desk: Desk, camera: str
-) -> None:
+async def test_a_camera_that_is_no_folder_is_refused_before_the_body_is_read(desk: Desk, camera: str) -> None:
     async def never() -> Any:
         pytest.fail("the body was read")
         yield b""
@@ -199,9 +189,7 @@ async def test_a_picture_whose_rows_are_lost_is_kept_and_says_so(
     assert not desk.counted("recorded")
 
 
-@pytest.mark.parametrize(
-    "sent", [{"content": CAT}, {"files": [("image", ("a.jpg", CAT))]}], ids=list
-)
+@pytest.mark.parametrize("sent", [{"content": CAT}, {"files": [("image", ("a.jpg", CAT))]}], ids=list)
 async def test_who_waits_for_rows_takes_no_place_meanwhile(
     blobs: MakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sent: dict[str, Any]
 ) -> None:
@@ -221,18 +209,14 @@ async def test_who_waits_for_rows_takes_no_place_meanwhile(
     assert (told["results"][0]["answer"] if "results" in told else told)["recorded"]
 
 
-async def test_pictures_that_wait_to_be_written_have_a_bound(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_pictures_that_wait_to_be_written_have_a_bound(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serve.uploads.uploads, "MAX_BYTES", len(CAT) - 1)
     problem_of(await desk.post(content=CAT), 429)
     assert desk.files == []
     assert (await desk.post(content=jpeg())).status_code == 201
 
 
-async def test_a_picture_is_refused_while_the_disk_is_almost_full(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_picture_is_refused_while_the_disk_is_almost_full(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     desk.free_mib = 2**40
     refused = problem_of(await desk.post(content=CAT), 507)
     assert "MiB" in refused

@@ -23,17 +23,7 @@ from serve.inference.admission import OTHER_REQUESTS, SMALL_BODIES, Room, max_re
 from serve.inference.engine import Engine
 from serve.settings import DetectArgs, Limits
 from serve.uploads.uploads import Upload, Uploads
-from tests.serve.hostile import (
-    CANARY,
-    CAT,
-    DETECT,
-    PLACES,
-    TIMEOUT_S,
-    Live,
-    engine_in,
-    serving,
-    status_of,
-)
+from tests.serve.hostile import CANARY, CAT, DETECT, PLACES, TIMEOUT_S, Live, engine_in, serving, status_of
 from tests.serve.http_client import MakeEngine, has_room
 
 SENDERS = 60
@@ -72,9 +62,7 @@ def test_few_slow_bodies_wait_and_the_others_are_refused_at_once(live: Live, cas
         assert live.says(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n") == 200
         assert detects(live) == 200
         if case == "index":  # what a reader sends does not keep an admin out
-            command = (
-                b"POST %s HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}" % CANARY.encode()
-            )
+            command = b"POST %s HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}" % CANARY.encode()
             assert live.says(command) == 400
         waiting = [sender for sender in senders if sender not in refused]
         assert len(waiting) == places

@@ -62,9 +62,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     engine.stop()
 
 
-def form(
-    *files: tuple[str, bytes], field: str = "image", end: bytes = f"--{BOUNDARY}--\r\n".encode()
-) -> bytes:
+def form(*files: tuple[str, bytes], field: str = "image", end: bytes = f"--{BOUNDARY}--\r\n".encode()) -> bytes:
     parts = [
         f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{field}"; filename="{name}"\r\n'
         "Content-Type: application/octet-stream\r\n\r\n".encode()
@@ -219,9 +217,7 @@ async def test_files_that_find_no_place_are_429_and_the_others_are_answered(
     assert free_places(small) == 4
 
 
-async def test_images_are_worked_on_while_the_next_ones_arrive(
-    small: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_images_are_worked_on_while_the_next_ones_arrive(small: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each file is sent only after all before it have been detected: more than there are places."""
     done: list[int] = []
     detect = small.detect
@@ -277,8 +273,7 @@ CUT = "truncated"
         (f"--{BOUNDARY}\r\n\r\nbody\r\n--{BOUNDARY}--".encode(), "'' is not a file"),
         (f"--{BOUNDARY}\r\nbad\r\n\r\n--{BOUNDARY}--".encode(), "cannot be read"),
         (
-            f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="model"\r\n\r\nblobs\r\n'
-            f"--{BOUNDARY}--".encode(),
+            f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="model"\r\n\r\nblobs\r\n--{BOUNDARY}--'.encode(),
             "field 'model' is not a file; send parameters in the query",
         ),
         (f"--{BOUNDARY}\r\n".encode() + b"A: b\r\n" * 100 + b"\r\n", "header count"),
@@ -315,9 +310,7 @@ async def test_as_many_files_as_allowed_are_answered(engine: Engine) -> None:
     assert [one["name"] for one in found] == [str(i) for i in range(FORM_FILES)]
 
 
-async def test_a_form_that_says_it_is_too_large_is_refused_before_it_is_read(
-    small: Engine,
-) -> None:
+async def test_a_form_that_says_it_is_too_large_is_refused_before_it_is_read(small: Engine) -> None:
     read: list[int] = []
 
     async def body() -> AsyncIterator[bytes]:
@@ -400,10 +393,7 @@ async def test_the_schema_has_both_bodies_and_both_answers(small: Engine) -> Non
     assert sent["properties"]["image"]["maxItems"] == FORM_FILES
     answer = detect["responses"]["200"]["content"]["application/json"]["schema"]
     both = schema["components"]["schemas"]["DetectAnswer"]
-    assert [one["$ref"].rpartition("/")[2] for one in both["oneOf"]] == [
-        "DetectResponse",
-        "FormResponse",
-    ]
+    assert [one["$ref"].rpartition("/")[2] for one in both["oneOf"]] == ["DetectResponse", "FormResponse"]
     assert "anyOf" not in both
     for body in (
         (await post(small, SMALL, headers={})).json(),

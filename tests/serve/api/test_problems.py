@@ -63,9 +63,7 @@ def test_the_table_below_names_every_error() -> None:
 
 
 @pytest.mark.parametrize(("kind", "status", "code"), STATUS_AND_EXIT_CODE)
-def test_every_error_has_an_http_status_and_an_exit_code(
-    kind: type[ResightError], status: int, code: int
-) -> None:
+def test_every_error_has_an_http_status_and_an_exit_code(kind: type[ResightError], status: int, code: int) -> None:
     error = kind("why")
     assert (status_of(error), exit_code(error)) == (status, code)
 

@@ -23,9 +23,7 @@ HOST = "192.168.1.7:8000"
 PAGE = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 
 
-def guarded(
-    access: Access, prefix: str = "", host: str = HOST, origins: tuple[str, ...] = ()
-) -> httpx2.AsyncClient:
+def guarded(access: Access, prefix: str = "", host: str = HOST, origins: tuple[str, ...] = ()) -> httpx2.AsyncClient:
     """An application that answers every request with the name of its sender."""
     api = FastAPI(openapi_url=None)
 
@@ -140,9 +138,7 @@ async def test_another_site_can_neither_log_in_nor_out(
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:8000", "resight"])
-async def test_a_page_with_a_rebound_name_changes_nothing_without_tokens(
-    file: TokenFile, host: str
-) -> None:
+async def test_a_page_with_a_rebound_name_changes_nothing_without_tokens(file: TokenFile, host: str) -> None:
     """Its origin is its host, so the browser reports the same site."""
     access = Access(file=file)
     rebound = {"origin": f"http://{host}", "sec-fetch-site": "same-origin"}

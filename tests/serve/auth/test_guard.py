@@ -107,9 +107,7 @@ def test_every_request_has_its_scope_and_what_changes_things_is_for_admins(
 
 
 @pytest.mark.parametrize("scope", TokenScope)
-@pytest.mark.parametrize(
-    "held", [(), (TokenScope.detect,), (TokenScope.upload, TokenScope.admin), tuple(TokenScope)]
-)
+@pytest.mark.parametrize("held", [(), (TokenScope.detect,), (TokenScope.upload, TokenScope.admin), tuple(TokenScope)])
 async def test_a_token_may_what_its_scopes_say_and_nothing_else(
     file: TokenFile, scope: TokenScope, held: tuple[TokenScope, ...]
 ) -> None:
@@ -146,9 +144,7 @@ async def test_a_refusal_names_the_scopes_and_never_the_token(file: TokenFile) -
         ("bearer  secret ", None),
     ],
 )
-async def test_the_header_is_a_bearer_token_or_nothing(
-    authorization: str, want: type[Exception] | None
-) -> None:
+async def test_the_header_is_a_bearer_token_or_nothing(authorization: str, want: type[Exception] | None) -> None:
     access, headers = Access("secret"), Headers({"authorization": authorization})
     if want is None:
         await access.check(headers, TokenScope.admin)
@@ -182,9 +178,7 @@ async def test_a_secret_that_is_not_ascii_works() -> None:
 
 
 @pytest.mark.parametrize("secret", ["", " ", "\n"])
-async def test_without_secret_and_file_all_are_let_in_unless_a_token_is_required(
-    secret: str,
-) -> None:
+async def test_without_secret_and_file_all_are_let_in_unless_a_token_is_required(secret: str) -> None:
     assert await outcome(Access(secret), None, TokenScope.admin) == "in"
     assert await outcome(Access(secret, required=True), None) == "Unauthorized"
     assert await outcome(Access(secret, required=True), "") == "Unauthorized"
@@ -204,9 +198,7 @@ async def test_a_token_that_is_the_secret_too_has_the_scopes_of_both(file: Token
     assert await outcome(Access(token, file), token, TokenScope.admin) == "in"
 
 
-async def test_the_first_token_closes_the_api_and_the_last_one_does_not_open_it(
-    file: TokenFile, clock: Clock
-) -> None:
+async def test_the_first_token_closes_the_api_and_the_last_one_does_not_open_it(file: TokenFile, clock: Clock) -> None:
     access = Access(file=file)
     assert await outcome(access, None) == "in"
     assert access.open
@@ -440,27 +432,15 @@ def home_unmounted_to_an_empty_folder(home: Path, disk: Path) -> None:
 
 @pytest.mark.parametrize(
     "lose",
-    [
-        removed,
-        moved_to_a_disk,
-        restored_by_hand,
-        variable_forgotten,
-        home_unmounted,
-        home_unmounted_to_an_empty_folder,
-    ],
+    [removed, moved_to_a_disk, restored_by_hand, variable_forgotten, home_unmounted, home_unmounted_to_an_empty_folder],
 )
-def test_a_list_that_is_lost_at_start_lets_nobody_in_until_it_is_back(
-    home: Path, tmp_path: Path, lose: Any
-) -> None:
+def test_a_list_that_is_lost_at_start_lets_nobody_in_until_it_is_back(home: Path, tmp_path: Path, lose: Any) -> None:
     token = TokenFile.of(Settings()).add("station", ALL)
     disk = tmp_path / "disk"
     lose(home, disk)
 
     async def refused(sent: str | None) -> bool:
-        return await outcome(Access.of(Settings()), sent, TokenScope.admin) in (
-            "Unauthorized",
-            "StorageUnreachable",
-        )
+        return await outcome(Access.of(Settings()), sent, TokenScope.admin) in ("Unauthorized", "StorageUnreachable")
 
     assert asyncio.run(refused(None))
     assert asyncio.run(refused(token))
@@ -493,9 +473,7 @@ async def test_a_home_that_cannot_be_written_to_is_read_all_the_same(
     assert await outcome(Access.of(Settings()), token) == "in"
 
 
-async def test_a_flood_of_other_work_does_not_delay_a_revocation(
-    file: TokenFile, clock: Clock
-) -> None:
+async def test_a_flood_of_other_work_does_not_delay_a_revocation(file: TokenFile, clock: Clock) -> None:
     """All threads that requests share are busy, and work waits behind them."""
     token = file.add("station", ALL)
     access = Access(file=file)

@@ -109,9 +109,7 @@ async def test_v2_is_refused_in_the_form_its_clients_read() -> None:
         ("", 403),
     ],
 )
-async def test_without_tokens_pages_of_other_sites_are_refused(
-    origin: str | None, status: int
-) -> None:
+async def test_without_tokens_pages_of_other_sites_are_refused(origin: str | None, status: int) -> None:
     headers = {} if origin is None else {"origin": origin}
     async with guarded(Access(), "http://allowed.example.org", at="localhost:8000") as api:
         answer = await api.post("/v1/models/deer/promote", json={"version": "2"}, headers=headers)
@@ -141,9 +139,7 @@ async def test_without_tokens_pages_of_other_sites_are_refused(
         ("", 403),
     ],
 )
-async def test_without_tokens_a_page_s_own_name_must_be_one_that_no_dns_says(
-    host: str, status: int
-) -> None:
+async def test_without_tokens_a_page_s_own_name_must_be_one_that_no_dns_says(host: str, status: int) -> None:
     headers = {"host": host, "origin": f"http://{host}"}
     promote, body = "/v1/models/deer/promote", {"version": "2"}
     async with guarded(Access(), at="localhost:8000") as api:

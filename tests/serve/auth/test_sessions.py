@@ -40,9 +40,7 @@ def valued(value: str) -> Headers:
     return sent(f"{COOKIE}={value};")
 
 
-async def identity_of(
-    access: Access, headers: Headers, scope: TokenScope = TokenScope.detect
-) -> Identity | str:
+async def identity_of(access: Access, headers: Headers, scope: TokenScope = TokenScope.detect) -> Identity | str:
     """The sender, or why there is none."""
     try:
         return await access.check(headers, scope)
@@ -125,9 +123,7 @@ async def test_a_session_ends_when_the_secret_changes() -> None:
     assert await identity_of(second, cookie) == "Unauthorized"
 
 
-async def test_a_session_ends_after_its_time_and_is_renewed_by_use(
-    file: TokenFile, clock: Clock
-) -> None:
+async def test_a_session_ends_after_its_time_and_is_renewed_by_use(file: TokenFile, clock: Clock) -> None:
     token = file.add("anna", ALL)
     access = Access(file=file)
     first = sent(await access.start_session(token, True))
@@ -224,9 +220,7 @@ def not_ascii(value: str) -> str:
         not_ascii,
     ],
 )
-async def test_a_forged_cookie_is_as_no_cookie(
-    file: TokenFile, forge: Callable[[str], str]
-) -> None:
+async def test_a_forged_cookie_is_as_no_cookie(file: TokenFile, forge: Callable[[str], str]) -> None:
     token = file.add("anna", ALL)
     file.add("boss", ALL)
     access = Access("secret", file)
@@ -279,18 +273,7 @@ async def test_without_tokens_a_session_names_a_person(file: TokenFile, clock: C
 
 
 @pytest.mark.parametrize(
-    "name",
-    [
-        "",
-        "  ",
-        "x" * (MAX_PERSON_CHARS + 1),
-        "a\nb",
-        "a\0b",
-        "a\u202eb",
-        "a\u200bb",
-        "\ud800",
-        "a\tb",
-    ],
+    "name", ["", "  ", "x" * (MAX_PERSON_CHARS + 1), "a\nb", "a\0b", "a\u202eb", "a\u200bb", "\ud800", "a\tb"]
 )
 def test_a_name_that_cannot_be_shown_is_refused(name: str) -> None:
     with pytest.raises(BadRequest, match="1 to 64 printable"):
@@ -308,9 +291,7 @@ def test_a_name_that_cannot_be_shown_is_refused(name: str) -> None:
         ("anna", Unauthorized),
     ],
 )
-async def test_a_wrong_token_starts_no_session(
-    file: TokenFile, text: str, error: type[Exception]
-) -> None:
+async def test_a_wrong_token_starts_no_session(file: TokenFile, text: str, error: type[Exception]) -> None:
     file.add("anna", ALL)
     with pytest.raises(error):
         await Access("secret", file).start_session(text, False)
@@ -322,9 +303,7 @@ async def test_a_token_that_cannot_read_is_of_no_use_for_the_page(file: TokenFil
         await Access(file=file).start_session(token, False)
 
 
-async def test_while_tokens_cannot_be_read_a_session_is_not_taken_for_wrong(
-    file: TokenFile,
-) -> None:
+async def test_while_tokens_cannot_be_read_a_session_is_not_taken_for_wrong(file: TokenFile) -> None:
     token = file.add("anna", ALL)
     cookie = sent(await Access(file=file).start_session(token, False))
     Path(file.url).write_text("damaged")
@@ -354,9 +333,7 @@ def test_the_key_is_made_once_and_for_its_owner_alone(file: TokenFile) -> None:
 
 
 @pytest.mark.parametrize("damage", [b"", b"short"])
-async def test_a_key_that_was_cut_off_is_replaced(
-    file: TokenFile, clock: Clock, damage: bytes
-) -> None:
+async def test_a_key_that_was_cut_off_is_replaced(file: TokenFile, clock: Clock, damage: bytes) -> None:
     token = file.add("anna", ALL)
     access = Access(file=file)
     cookie = sent(await access.start_session(token, False))
@@ -377,14 +354,10 @@ async def test_a_key_that_cannot_be_made_stops_logins_and_no_tokens(
     access = Access(file=file)
     with pytest.raises(StorageUnreachable, match="session.key"):
         await access.start_session(token, False)
-    assert isinstance(
-        await identity_of(access, Headers({"authorization": f"Bearer {token}"})), Identity
-    )
+    assert isinstance(await identity_of(access, Headers({"authorization": f"Bearer {token}"})), Identity)
 
 
-async def test_a_value_is_compared_in_constant_time(
-    file: TokenFile, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_value_is_compared_in_constant_time(file: TokenFile, monkeypatch: pytest.MonkeyPatch) -> None:
     token = file.add("anna", ALL)
     access = Access(file=file)
     cookie = sent(await access.start_session(token, False))

@@ -43,9 +43,7 @@ def test_the_file_is_its_owners_alone_from_the_first_token_on(file: TokenFile) -
     assert stat.S_IMODE(Path(file.url).stat().st_mode) == 0o600
 
 
-def test_no_moment_shows_the_file_to_others(
-    file: TokenFile, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_moment_shows_the_file_to_others(file: TokenFile, monkeypatch: pytest.MonkeyPatch) -> None:
     """Look at every file that holds a hash after each step of writing."""
     folder, seen = Path(file.url).parent, set[int]()
 
@@ -114,9 +112,7 @@ def test_many_changes_at_a_time_lose_nothing_and_bring_nothing_back(file: TokenF
         ('{"tokens": [{"name": "a"}]}', "tokens.0"),
     ],
 )
-def test_a_damaged_file_is_refused_and_never_overwritten(
-    file: TokenFile, text: str, words: str
-) -> None:
+def test_a_damaged_file_is_refused_and_never_overwritten(file: TokenFile, text: str, words: str) -> None:
     Path(file.url).write_text(text)
     for change in (file.read, lambda: file.add("a", ALL), lambda: file.revoke("a")):
         with pytest.raises(StorageError, match="is damaged") as refused:

@@ -60,11 +60,7 @@ def test_a_file_may_require_tokens_on_loopback_and_cannot_do_without_beyond_it(
 ) -> None:
     text = with_args({"require_token": asked, "workers": 3})
     (application,) = config_of(text, host, monkeypatch, tmp_path)["applications"]
-    assert application["args"] == {
-        "models": "s3://deer/models",
-        "require_token": required,
-        "workers": 3,
-    }
+    assert application["args"] == {"models": "s3://deer/models", "require_token": required, "workers": 3}
 
 
 @pytest.mark.parametrize("application", ["{name: detect}", "{name: detect, args: }"])
@@ -114,11 +110,7 @@ def dashboard(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def answer(method: str, url: str) -> httpx2.Response:
         asked.append(method)
         if asked.count(method) < 3:
-            raise (
-                httpx2.ReadTimeout("timed out")
-                if method == "put"
-                else httpx2.RemoteProtocolError(url)
-            )
+            raise (httpx2.ReadTimeout("timed out") if method == "put" else httpx2.RemoteProtocolError(url))
         return httpx2.Response(200, json=RUNNING, request=httpx2.Request(method, url))
 
     monkeypatch.setattr(httpx2, "put", lambda url, **_: answer("put", url))
@@ -139,7 +131,5 @@ def test_a_dashboard_that_never_answers_is_an_error_in_words(
 ) -> None:
     put: Any = deploy._put
     monkeypatch.setattr(put.retry, "stop", tenacity.stop_after_attempt(2))
-    with pytest.raises(
-        ClusterError, match="dashboard at http://127.0.0.1:2 does not answer: timed out"
-    ):
+    with pytest.raises(ClusterError, match="dashboard at http://127.0.0.1:2 does not answer: timed out"):
         deploy.deploy(Settings(), STATE)

@@ -82,9 +82,7 @@ def proxy(folder: Path, backend_port: int, **more: str) -> Iterator[Proxy]:
     (folder / config).write_text(
         re.sub("|".join(words), lambda found: words[found[0]], (template / config).read_text())
     )
-    process = subprocess.Popen(
-        [binary, "-db", "-dR", "-f", str(folder / config)], stderr=subprocess.DEVNULL
-    )
+    process = subprocess.Popen([binary, "-db", "-dR", "-f", str(folder / config)], stderr=subprocess.DEVNULL)
     try:
         ends = time.monotonic() + LIMIT_S
         while True:
@@ -169,9 +167,7 @@ def test_unfinished_headers_keep_nobody_out(live: Live) -> None:
             assert http.post(DETECT, content=CAT).status_code == 200
 
 
-def test_a_connection_without_a_request_is_closed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_connection_without_a_request_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(haproxy, "HEADERS_S", 1)
 
     def answer(connection: socket.socket) -> None:
@@ -191,9 +187,7 @@ def test_an_answer_that_nobody_reads_is_ended(tmp_path: Path) -> None:
 
     def answer(connection: socket.socket) -> None:
         try:
-            connection.sendall(
-                b"HTTP/1.1 200 OK\r\ncontent-length: 99999999\r\n\r\n" + bytes(99_999_999)
-            )
+            connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 99999999\r\n\r\n" + bytes(99_999_999))
         except OSError:
             ended.set()
 
@@ -230,10 +224,7 @@ def test_a_client_that_hangs_up_costs_nothing(tmp_path: Path) -> None:
     with backend(answer) as behind, proxy(tmp_path, behind) as started:
         for _ in range(8):
             with socket.create_connection(("127.0.0.1", started.port)) as leaves:
-                leaves.sendall(
-                    f"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: {len(CAT)}\r\n\r\n".encode()
-                    + CAT
-                )
+                leaves.sendall(f"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: {len(CAT)}\r\n\r\n".encode() + CAT)
                 time.sleep(0.2)
         before = started.cpu_s()
         time.sleep(2)
@@ -312,8 +303,7 @@ def test_the_client_repeats_what_a_replica_took_with_it(live: Live, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("files", "expected"),
-    [(1024, 289), (20_000, 7880), (1_048_576, 16_384), (resource.RLIM_INFINITY, 16_384)],
+    ("files", "expected"), [(1024, 289), (20_000, 7880), (1_048_576, 16_384), (resource.RLIM_INFINITY, 16_384)]
 )
 def test_as_many_connections_as_the_open_files_allow(
     monkeypatch: pytest.MonkeyPatch, files: int, expected: int

@@ -31,9 +31,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     return Settings()
 
 
-def test_only_rays_own_processes_are_taken_for_orphans_and_ended(
-    settings: Settings, tmp_path: Path
-) -> None:
+def test_only_rays_own_processes_are_taken_for_orphans_and_ended(settings: Settings, tmp_path: Path) -> None:
     temp_dir = str(cluster.folder_of(settings))
     program = tmp_path / "ray_haproxy.py"
     program.write_text(SLEEP)
@@ -122,9 +120,7 @@ def test_a_full_disk_leaves_no_token(settings: Settings, monkeypatch: pytest.Mon
     assert not settings.ray_token_path.exists()
 
 
-def test_a_full_disk_of_logs_is_an_error_before_ray_starts(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_of_logs_is_an_error_before_ray_starts(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     class Full(io.BytesIO):
         def write(self, _: object) -> int:
             raise OSError(errno.ENOSPC, "No space left on device")

@@ -12,16 +12,7 @@ import pytest
 
 from model_store.errors import ClusterError
 from serve.cluster import ports
-from serve.cluster.ports import (
-    BLOCK,
-    FIRST_PORT,
-    FIXED,
-    LAST_PORT,
-    inner_ports,
-    is_free,
-    preferred_or_free,
-    start_lock,
-)
+from serve.cluster.ports import BLOCK, FIRST_PORT, FIXED, LAST_PORT, inner_ports, is_free, preferred_or_free, start_lock
 
 
 @contextlib.contextmanager

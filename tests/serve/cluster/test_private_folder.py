@@ -66,9 +66,7 @@ def test_another_user_can_neither_look_into_it_nor_replace_it(temporary: Path) -
 
 
 @as_root
-@pytest.mark.parametrize(
-    "command", ['mkdir -m 700 "$0"', 'mkdir -m 777 "$0"', 'ln -s / "$0"', 'touch "$0"']
-)
+@pytest.mark.parametrize("command", ['mkdir -m 700 "$0"', 'mkdir -m 777 "$0"', 'ln -s / "$0"', 'touch "$0"'])
 def test_what_another_user_put_there_first_is_refused(temporary: Path, command: str) -> None:
     done = by_nobody(command, temporary / f"resight-{os.geteuid()}")
     assert done.returncode == 0, done.stderr
@@ -92,9 +90,7 @@ def test_a_link_of_our_own_and_a_looser_mode_are_refused(temporary: Path, tmp_pa
 
 
 @pytest.mark.parametrize("which", ["itself", "above"])
-def test_a_temporary_folder_in_which_everybody_can_rename_is_refused(
-    temporary: Path, which: str
-) -> None:
+def test_a_temporary_folder_in_which_everybody_can_rename_is_refused(temporary: Path, which: str) -> None:
     place = temporary if which == "itself" else temporary.parent
     place.chmod(0o777)
     with pytest.raises(ClusterError, match=f"{place} lets every user replace"):
@@ -114,36 +110,24 @@ def test_a_folder_in_which_another_group_can_rename_is_refused(temporary: Path, 
 
 
 @as_root
-def test_a_folder_of_this_user_that_its_group_may_write_to_gets_the_sticky_bit(
-    temporary: Path,
-) -> None:
+def test_a_folder_of_this_user_that_its_group_may_write_to_gets_the_sticky_bit(temporary: Path) -> None:
     os.chown(temporary, os.geteuid(), NOBODY)
     temporary.chmod(0o775)
     folder = private_folder()
     assert temporary.stat().st_mode & 0o7777 == 0o1775
-    done = subprocess.run(
-        ["mv", str(folder), f"{folder}-old"],
-        user=NOBODY,
-        group=NOBODY,
-        extra_groups=[],
-        check=False,
-    )
+    done = subprocess.run(["mv", str(folder), f"{folder}-old"], user=NOBODY, group=NOBODY, extra_groups=[], check=False)
     assert done.returncode != 0
 
 
 @pytest.mark.parametrize("mode", [0o755, 0o1777, 0o1775, 0o700])
-def test_a_folder_in_which_nobody_else_can_rename_stays_as_it_is(
-    temporary: Path, mode: int
-) -> None:
+def test_a_folder_in_which_nobody_else_can_rename_stays_as_it_is(temporary: Path, mode: int) -> None:
     """The modes of /var/tmp, of folders for each user on macOS, and of /."""
     temporary.chmod(mode)
     assert private_folder().parent == temporary
     assert temporary.stat().st_mode & 0o7777 == mode
 
 
-def test_a_temporary_folder_that_is_too_long_for_sockets_is_refused(
-    temporary: Path,
-) -> None:
+def test_a_temporary_folder_that_is_too_long_for_sockets_is_refused(temporary: Path) -> None:
     with pytest.raises(ClusterError, match=r"too long for the Unix sockets.*TMPDIR"):
         start(Settings(), Ports(0, 0, 0), "127.0.0.1", 64)
     assert not (Settings().home_path / "cluster.json").exists()

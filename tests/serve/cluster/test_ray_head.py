@@ -44,9 +44,7 @@ def test_the_folder_of_another_name_is_linked_and_python_finds_its_environment(
     (first, again) = (plain_python(), plain_python())
     assert first == again
     code = "import sys; print(sys.executable); print(sys.prefix)"
-    said = subprocess.run(
-        ["bash", "-c", f"exec {first} -c '{code}'"], capture_output=True, text=True, check=True
-    )
+    said = subprocess.run(["bash", "-c", f"exec {first} -c '{code}'"], capture_output=True, text=True, check=True)
     executable, prefix = said.stdout.splitlines()
     assert executable == first
     assert Path(prefix).resolve() == (tmp_path / name / ".venv").resolve()

@@ -54,9 +54,7 @@ async def version_of(api: httpx2.AsyncClient) -> str:
     return str(answer.json()["model"]["version"])
 
 
-async def test_a_promotion_is_proved_apart_and_switches_the_next_request(
-    host: EmbeddedHost, store: ModelStore
-) -> None:
+async def test_a_promotion_is_proved_apart_and_switches_the_next_request(host: EmbeddedHost, store: ModelStore) -> None:
     async with client(host) as api:
         assert await version_of(api) == "1"
         moved = await api.post("/v1/models/blobs/promote", json={"version": "2"})
@@ -67,20 +65,14 @@ async def test_a_promotion_is_proved_apart_and_switches_the_next_request(
     assert len(list(proofs)) == 2, "each version was proved before it was loaded"
 
 
-async def test_a_promotion_by_the_command_line_is_followed(
-    host: EmbeddedHost, store: ModelStore
-) -> None:
-    await asyncio.to_thread(
-        apply_offline, store, Operation(kind="promote", name="blobs", version="2")
-    )
+async def test_a_promotion_by_the_command_line_is_followed(host: EmbeddedHost, store: ModelStore) -> None:
+    await asyncio.to_thread(apply_offline, store, Operation(kind="promote", name="blobs", version="2"))
     async with client(host) as api, asyncio.timeout(30):
         while await version_of(api) != "2":
             await asyncio.sleep(0.05)
 
 
-async def test_a_version_that_cannot_be_loaded_leaves_the_alias(
-    host: EmbeddedHost, store: ModelStore
-) -> None:
+async def test_a_version_that_cannot_be_loaded_leaves_the_alias(host: EmbeddedHost, store: ModelStore) -> None:
     store.folder.write("blobs/2/config.json", b"{}")
     async with client(host) as api:
         moved = await api.post("/v1/models/blobs/promote", json={"version": "2"})
@@ -94,11 +86,7 @@ async def test_uploads_that_wait_at_the_end_are_in_the_tables_once(store: ModelS
     await host.start()
     async with client(host) as api:
         for shade in (40, 80, 80):
-            kept = await api.post(
-                "/v1/images",
-                params={"model": "blobs", "camera": "north"},
-                content=jpeg(shade=shade),
-            )
+            kept = await api.post("/v1/images", params={"model": "blobs", "camera": "north"}, content=jpeg(shade=shade))
             assert kept.status_code in (200, 201, 202), kept.text
     await host.close()
     tables = Tables(Settings().tables_url)
@@ -125,13 +113,9 @@ async def test_it_ends_while_a_version_hangs_in_its_proof(store: ModelStore) -> 
     assert left.outcome.id == pending.id, "the next process completes it"
 
 
-async def test_a_second_host_on_the_same_home_finds_what_the_first_has_left(
-    store: ModelStore,
-) -> None:
+async def test_a_second_host_on_the_same_home_finds_what_the_first_has_left(store: ModelStore) -> None:
     for _ in range(2):
         host = EmbeddedHost(Settings(), arguments(store))
         await host.start()
-        assert host.engine.models.holds(
-            version_id("blobs", "1"), store.describe(version_id("blobs", "1")).digest
-        )
+        assert host.engine.models.holds(version_id("blobs", "1"), store.describe(version_id("blobs", "1")).digest)
         await host.close()

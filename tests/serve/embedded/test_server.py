@@ -127,14 +127,9 @@ async def test_each_request_to_reload_is_followed_also_after_one_that_fails() ->
     reloading.cancel()
 
 
-def test_while_it_serves_no_other_host_starts_and_after_kill_9_one_does(
-    server: Server, settings: Settings
-) -> None:
+def test_while_it_serves_no_other_host_starts_and_after_kill_9_one_does(server: Server, settings: Settings) -> None:
     assert served_at(settings) == server.url
-    with (
-        pytest.raises(ClusterError, match=f"already, at {server.url}"),
-        home_lock(settings, "mine"),
-    ):
+    with pytest.raises(ClusterError, match=f"already, at {server.url}"), home_lock(settings, "mine"):
         pass
     with pytest.raises(ClusterError, match=f"at {server.url}: stop it with Ctrl-C"):
         start(settings, Ports(preferred_or_free(0), 0, 0), "127.0.0.1", 128)
@@ -163,35 +158,23 @@ def test_detections_do_not_wait_for_the_applications_beside_them(settings: Setti
     looking = threading.Thread(target=look)
     asyncio.run(
         serve_until_signal(
-            settings,
-            detect_args(settings),
-            ("127.0.0.1", port),
-            {"/ui": make},
-            lambda _: looking.start(),
+            settings, detect_args(settings), ("127.0.0.1", port), {"/ui": make}, lambda _: looking.start()
         )
     )
     looking.join(60)
     assert seen[1:] == ["the page"]
 
 
-def test_an_application_that_cannot_be_made_ends_the_process_with_its_error(
-    settings: Settings,
-) -> None:
+def test_an_application_that_cannot_be_made_ends_the_process_with_its_error(settings: Settings) -> None:
     def make() -> Any:
         raise ClusterError("no jobs here")
 
     address = ("127.0.0.1", preferred_or_free(0))
     with pytest.raises(ClusterError, match="no jobs here"):
-        asyncio.run(
-            serve_until_signal(
-                settings, detect_args(settings), address, {"/ui": make}, lambda _: None
-            )
-        )
+        asyncio.run(serve_until_signal(settings, detect_args(settings), address, {"/ui": make}, lambda _: None))
 
 
-def test_beside_a_cluster_it_does_not_start(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_beside_a_cluster_it_does_not_start(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serve.embedded.server, "read_state", lambda _: STATE)
     with pytest.raises(ClusterError, match="resight down"), sole_host(settings, "mine"):
         pass
@@ -206,8 +189,6 @@ def test_runs_of_filters_are_at_runs(server: Server) -> None:
 
 def test_a_port_in_use_is_refused(settings: Settings, server: Server) -> None:
     words = [sys.executable, "-m", "resight", "serve", "--port", str(server.port)]
-    done = subprocess.run(
-        words, cwd=ROOT, capture_output=True, text=True, timeout=120, env=dict(os.environ)
-    )
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=120, env=dict(os.environ))
     assert done.returncode == 8
     assert "choose another port with 'resight serve --port'" in done.stderr

@@ -12,9 +12,7 @@ from serve.settings import Limits
 
 
 @pytest.mark.parametrize(("taken", "count", "fits"), [(0, 3, True), (1, 2, True), (2, 2, False)])
-def test_several_places_are_taken_together_or_not_at_all(
-    taken: int, count: int, fits: bool
-) -> None:
+def test_several_places_are_taken_together_or_not_at_all(taken: int, count: int, fits: bool) -> None:
     room = Room(3, "things wait")
     with room.place(taken):
         expected = contextlib.nullcontext() if fits else pytest.raises(Overloaded)

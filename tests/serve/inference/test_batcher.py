@@ -24,9 +24,7 @@ FOREVER_MS = 60_000.0
 class Bench:
     """Lanes whose `run` notes every batch. Key `gate` keeps a worker until `open` is called."""
 
-    def __init__(
-        self, workers: int = 1, share: float = 0.2, bound: int = 1000, most: int = 4
-    ) -> None:
+    def __init__(self, workers: int = 1, share: float = 0.2, bound: int = 1000, most: int = 4) -> None:
         self.batches: list[tuple[str, list[str]]] = []
         self.batch_by_key: dict[str, Batch] = {}
         self._most = most
@@ -94,9 +92,7 @@ def names(prefix: str, count: int) -> list[str]:
 def test_every_item_gets_its_own_result_in_order(bench: Callable[..., Bench], count: int) -> None:
     lanes = bench().lanes
     futures = lanes.submit("a", names("x", count), Lane.ONLINE)
-    assert [future.result(TIMEOUT_S)[0] for future in futures] == [
-        name.upper() for name in names("x", count)
-    ]
+    assert [future.result(TIMEOUT_S)[0] for future in futures] == [name.upper() for name in names("x", count)]
 
 
 def test_the_time_in_the_queue_is_part_of_the_result(bench: Callable[..., Bench]) -> None:
@@ -124,18 +120,14 @@ def test_bulk_gets_its_share_of_batches_while_online_never_stops(
     assert abs(sum(key == "b" for key, _ in first_50) - bulk_batches) <= 1
 
 
-def test_items_that_come_while_the_worker_is_busy_bind_into_full_batches(
-    bench: Callable[..., Bench],
-) -> None:
+def test_items_that_come_while_the_worker_is_busy_bind_into_full_batches(bench: Callable[..., Bench]) -> None:
     one = bench(most=4)
     one.hold()
     futures = [f for name in names("x", 6) for f in one.lanes.submit("a", [name], Lane.ONLINE)]
     assert one.run(*futures) == [("a", ["x0", "x1", "x2", "x3"]), ("a", ["x4", "x5"])]
 
 
-def test_free_places_of_an_online_batch_take_bulk_items_of_the_same_key_only(
-    bench: Callable[..., Bench],
-) -> None:
+def test_free_places_of_an_online_batch_take_bulk_items_of_the_same_key_only(bench: Callable[..., Bench]) -> None:
     one = bench(most=4)
     one.hold()
     other = one.lanes.submit("b", ["other"], Lane.BULK)
@@ -172,9 +164,7 @@ def test_a_lane_is_bounded_in_bytes_too() -> None:
         return list(items)
 
     bounds = dict.fromkeys(Lane, LaneBound(1000, 10))
-    lanes: Batcher[str, str, str] = Batcher(
-        run, lambda *_: Batch(max=1), 1, 0.2, bounds, bytes_of=len
-    )
+    lanes: Batcher[str, str, str] = Batcher(run, lambda *_: Batch(max=1), 1, 0.2, bounds, bytes_of=len)
     try:
         lanes.submit("a", ["running"], Lane.ONLINE)
         while lanes.depth(Lane.ONLINE):
@@ -201,9 +191,7 @@ def test_a_bad_item_fails_alone(bench: Callable[..., Bench]) -> None:
         bad.result()
 
 
-def test_a_run_that_loses_results_fails_its_items_and_not_the_worker(
-    bench: Callable[..., Bench],
-) -> None:
+def test_a_run_that_loses_results_fails_its_items_and_not_the_worker(bench: Callable[..., Bench]) -> None:
     lanes = bench().lanes
     (lost,) = lanes.submit("a", ["lost"], Lane.ONLINE)
     with pytest.raises(RuntimeError, match="1 images in, 0 results out"):
@@ -222,9 +210,7 @@ def test_a_cancelled_item_is_never_run(bench: Callable[..., Bench]) -> None:
     assert one.run(first, third, *after) == [("a", ["x", "z"]), ("c", ["after"])]
 
 
-def test_a_chunk_larger_than_the_bound_gets_in_when_nothing_waits(
-    bench: Callable[..., Bench],
-) -> None:
+def test_a_chunk_larger_than_the_bound_gets_in_when_nothing_waits(bench: Callable[..., Bench]) -> None:
     one = bench(bound=2)
     one.hold()
     one.lanes.submit("a", names("x", 5), Lane.BULK)
@@ -233,9 +219,7 @@ def test_a_chunk_larger_than_the_bound_gets_in_when_nothing_waits(
         one.lanes.submit("a", names("y", 1), Lane.BULK)
 
 
-@pytest.mark.parametrize(
-    ("waiting", "more", "refused"), [(0, 0, False), (1, 1, False), (2, 1, True), (1, 2, True)]
-)
+@pytest.mark.parametrize(("waiting", "more", "refused"), [(0, 0, False), (1, 1, False), (2, 1, True), (1, 2, True)])
 def test_a_lane_over_its_bound_refuses_all_of_a_submission(
     bench: Callable[..., Bench], waiting: int, more: int, refused: bool
 ) -> None:
@@ -266,9 +250,7 @@ def test_the_wait_to_expect_grows_with_what_waits(bench: Callable[..., Bench]) -
     assert one.lanes.wait_s(Lane.BULK) > 1.0
 
 
-def test_closing_fails_what_waits_finishes_what_runs_and_refuses_more(
-    bench: Callable[..., Bench],
-) -> None:
+def test_closing_fails_what_waits_finishes_what_runs_and_refuses_more(bench: Callable[..., Bench]) -> None:
     one = bench()
     running = one.hold()
     online = one.lanes.submit("a", ["x"], Lane.ONLINE)
@@ -288,9 +270,7 @@ def test_closing_fails_what_waits_finishes_what_runs_and_refuses_more(
     assert one.batches == []
 
 
-def test_a_key_whose_model_was_released_fails_its_items_and_not_the_worker(
-    bench: Callable[..., Bench],
-) -> None:
+def test_a_key_whose_model_was_released_fails_its_items_and_not_the_worker(bench: Callable[..., Bench]) -> None:
     one = bench()
     one.hold()
     gone = one.lanes.submit("released", ["x", "y"], Lane.BULK)
@@ -323,9 +303,7 @@ class Apart:
         self.niceness: dict[str, int] = {}
         bounds = dict.fromkeys(Lane, LaneBound(100, 1 << 30))
         batch = Batch(max=4)
-        self.lanes: Batcher[str, str, str] = Batcher(
-            self._run, lambda *_: batch, 2, 0.2, bounds, separate=True
-        )
+        self.lanes: Batcher[str, str, str] = Batcher(self._run, lambda *_: batch, 2, 0.2, bounds, separate=True)
 
     def _run(self, key: str, items: Sequence[str]) -> Sequence[str]:
         self.niceness[key] = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
@@ -341,9 +319,7 @@ def separate() -> Iterator[Apart]:
     separate.lanes.close()
 
 
-def test_bulk_batches_that_run_are_no_obstacle_where_lanes_have_their_own_workers(
-    separate: Apart,
-) -> None:
+def test_bulk_batches_that_run_are_no_obstacle_where_lanes_have_their_own_workers(separate: Apart) -> None:
     bulk = separate.lanes.submit("bulk", ["b"] * 50, Lane.BULK)
     for _ in range(3):
         (online,) = separate.lanes.submit("online", ["o"], Lane.ONLINE)
@@ -369,9 +345,7 @@ def test_a_share_of_a_processor_is_a_niceness(share: float, nice: int) -> None:
     assert niceness(share) == nice
 
 
-def test_who_lingers_for_one_key_does_not_swallow_the_call_for_another(
-    bench: Callable[..., Bench],
-) -> None:
+def test_who_lingers_for_one_key_does_not_swallow_the_call_for_another(bench: Callable[..., Bench]) -> None:
     """Two workers: one gives `slow` time to fill, the other one is to take `quick` at once."""
     made = bench(workers=2)
     made.batch_by_key = {"slow": Batch.model_construct(max=4, wait_ms=FOREVER_MS)}

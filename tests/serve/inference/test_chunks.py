@@ -59,9 +59,7 @@ def test_saturation_is_kept_for_each_image() -> None:
     assert [one.saturated for one in answer.detections()] == [True, False]
 
 
-@pytest.mark.parametrize(
-    "trouble", [ModelNotReady("released"), Overloaded("full"), KeyboardInterrupt()]
-)
+@pytest.mark.parametrize("trouble", [ModelNotReady("released"), Overloaded("full"), KeyboardInterrupt()])
 def test_trouble_of_the_whole_replica_is_raised(trouble: BaseException) -> None:
     with pytest.raises(type(trouble)):
         pack_answers(MODEL, [result(1), trouble])

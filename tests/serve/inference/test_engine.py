@@ -63,9 +63,7 @@ def test_images_that_differ_by_a_number_are_spread_evenly(numbers: range) -> Non
 
 @pytest.mark.parametrize("names", [("cat",), NAMES])
 @pytest.mark.parametrize("model", ["motion@1", "ssdlite-coco@1"])
-async def test_both_lanes_give_the_same_rows_bit_for_bit(
-    model: str, names: tuple[str, ...]
-) -> None:
+async def test_both_lanes_give_the_same_rows_bit_for_bit(model: str, names: tuple[str, ...]) -> None:
     engine = Engine(DetectArgs(models=str(MODELS), workers=2))
     try:
         answer = await engine.detect_chunk(await chunk_of(engine, model, names))
@@ -120,9 +118,7 @@ async def test_odd_models_too_give_the_same_rows_on_both_lanes(odd_store: str, m
             assert inside.sum() == first.area_px > 0
 
 
-@pytest.mark.parametrize(
-    ("model", "error"), [("", BadRequest), ("deer@1", ModelNotFound), ("blobs@9", ModelNotFound)]
-)
+@pytest.mark.parametrize(("model", "error"), [("", BadRequest), ("deer@1", ModelNotFound), ("blobs@9", ModelNotFound)])
 async def test_a_chunk_for_a_model_that_is_not_there_is_refused_whole(
     tmp_path: Path, model: str, error: type[Exception]
 ) -> None:
@@ -161,9 +157,7 @@ async def test_a_started_engine_follows_the_alias_files_by_itself(tmp_path: Path
         engine.stop()
 
 
-async def test_batches_follow_the_deployment_file_without_a_reload_of_the_model(
-    tmp_path: Path,
-) -> None:
+async def test_batches_follow_the_deployment_file_without_a_reload_of_the_model(tmp_path: Path) -> None:
     store = motion_store(tmp_path, "1")
     engine = Engine(DetectArgs(models=str(tmp_path), workers=1))
     try:

@@ -67,7 +67,5 @@ def test_a_replica_interrupts_at_once_whoever_has_started_it() -> None:
         "one.start(); one.join()\n"
         "print(before, os.sched_getscheduler(0), then[0])\n"
     )
-    said = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    )
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert said.stdout.split() == [str(os.SCHED_BATCH), str(os.SCHED_OTHER), str(os.SCHED_OTHER)]

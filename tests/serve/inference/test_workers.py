@@ -69,9 +69,7 @@ def test_what_cannot_be_decoded_raises_each_time() -> None:
     assert picture.nbytes == 10
 
 
-def test_a_picture_is_neither_decoded_nor_inferred_too_late(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_picture_is_neither_decoded_nor_inferred_too_late(monkeypatch: pytest.MonkeyPatch) -> None:
     times: list[str] = []
     now = [10.0]
     monkeypatch.setattr("serve.inference.workers.time.perf_counter", lambda: now[0])
@@ -100,11 +98,7 @@ def test_a_picture_is_neither_decoded_nor_inferred_too_late(
     ],
 )
 async def test_workers_decode_where_all_cores_infer_one_image_at_a_time_each(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    hardware: dict[str, float],
-    batch: int,
-    decoded_by: str,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hardware: dict[str, float], batch: int, decoded_by: str
 ) -> None:
     motion_store(tmp_path, "1")
     monkeypatch.setattr("serve.inference.workers.usable_cores", lambda: 2)
@@ -165,9 +159,7 @@ async def test_an_image_that_cannot_be_decoded_fails_alone(
     assert said[0].image.width_px > 0
 
 
-async def test_an_image_that_failed_is_held_by_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_image_that_failed_is_held_by_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not until a collection either: those count objects, and an image of 300 MB is one."""
     motion_store(tmp_path, "1")
     monkeypatch.setattr("serve.inference.workers.usable_cores", lambda: 1)

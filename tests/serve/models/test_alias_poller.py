@@ -191,9 +191,7 @@ async def test_a_store_that_vanishes_changes_nothing(shelf: Shelf) -> None:
     assert shelf.loaded == ["deer@1"]
 
 
-async def test_a_store_that_cannot_be_listed_changes_nothing(
-    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_store_that_cannot_be_listed_changes_nothing(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
     await shelf.aliases.refresh()
 
     def broken_pipe(*_: object, **__: object) -> None:
@@ -222,9 +220,7 @@ async def test_an_exact_version_is_loaded_on_demand(shelf: Shelf) -> None:
     assert (await shelf.resolver.get("deer")).alias == "production"
 
 
-async def test_the_name_of_a_model_with_one_version_is_as_if_that_was_named_exactly(
-    tmp_path: Path,
-) -> None:
+async def test_the_name_of_a_model_with_one_version_is_as_if_that_was_named_exactly(tmp_path: Path) -> None:
     shelf = Shelf(tmp_path)
     shelf.add("deer", "1")
     await shelf.aliases.refresh()
@@ -245,9 +241,7 @@ async def test_the_name_of_a_model_with_one_version_is_as_if_that_was_named_exac
     assert await shelf.answers("bee") == "detector of bee@1", "added since the last look"
 
 
-async def test_the_only_version_does_not_answer_for_an_alias_that_is_set_and_not_proved_yet(
-    tmp_path: Path,
-) -> None:
+async def test_the_only_version_does_not_answer_for_an_alias_that_is_set_and_not_proved_yet(tmp_path: Path) -> None:
     shelf = Shelf(tmp_path, has_rollout=True)
     await shelf.aliases.start()
     shelf.add("deer", "1")
@@ -291,16 +285,12 @@ async def test_an_alias_promoted_a_moment_ago_is_followed_at_once(shelf: Shelf) 
         ("deer:canary", ModelNotFound, "aliases: production"),
     ],
 )
-async def test_a_wrong_reference_says_what_is_wrong(
-    shelf: Shelf, ref: str, error: type[Exception], words: str
-) -> None:
+async def test_a_wrong_reference_says_what_is_wrong(shelf: Shelf, ref: str, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         await shelf.resolver.get(ref)
 
 
-@pytest.mark.parametrize(
-    ("limit", "kept"), [(0, []), (1, ["5"]), (2, ["4", "5"]), (9, ["2", "3", "4", "5"])]
-)
+@pytest.mark.parametrize(("limit", "kept"), [(0, []), (1, ["5"]), (2, ["4", "5"]), (9, ["2", "3", "4", "5"])])
 async def test_idle_versions_beyond_the_limit_are_released_oldest_first_never_an_aliased_one(
     tmp_path: Path, limit: int, kept: list[str]
 ) -> None:
@@ -413,9 +403,7 @@ async def test_a_replica_born_late_sees_a_switch_before_its_first_answers(shelf:
     assert await shelf.answers("deer") == "detector of deer@1"
     shelf.resolver._young_until = 0.0
     write_state(shelf.store, "deer", state(3, "2"))
-    assert await shelf.answers("deer") == "detector of deer@1", (
-        "grown up: it is told, or looks later"
-    )
+    assert await shelf.answers("deer") == "detector of deer@1", "grown up: it is told, or looks later"
     await shelf.aliases.refresh()
     assert await shelf.answers("deer") == "detector of deer@2"
 
@@ -485,9 +473,7 @@ async def test_the_way_back_stays_warm_whatever_else_is_asked_for(tmp_path: Path
     assert len(shelf.loaded) == 3
 
 
-async def test_where_a_rollout_proves_first_a_new_alias_is_not_loaded_unproved(
-    tmp_path: Path,
-) -> None:
+async def test_where_a_rollout_proves_first_a_new_alias_is_not_loaded_unproved(tmp_path: Path) -> None:
     shelf = stocked(tmp_path, has_rollout=True)
     await shelf.aliases.start()
     shelf.alias("deer", production="1", staging="2")
@@ -499,8 +485,7 @@ async def test_where_a_rollout_proves_first_a_new_alias_is_not_loaded_unproved(
 
 
 @pytest.mark.parametrize(
-    ("reason", "retry_after_s"),
-    [(f"deer@2: {PENDING}", SOON_S), ("deer@2: its probe fails", None)],
+    ("reason", "retry_after_s"), [(f"deer@2: {PENDING}", SOON_S), ("deer@2: its probe fails", None)]
 )
 async def test_an_alias_whose_version_is_being_loaded_may_answer_soon(
     tmp_path: Path, reason: str, retry_after_s: float | None
@@ -535,9 +520,7 @@ async def test_what_is_wrong_with_a_model_is_forgotten_when_it_is_gone(shelf: Sh
     assert shelf.aliases.failures == {}
 
 
-async def test_what_another_cluster_rolled_out_is_proved_here_before_it_is_loaded(
-    tmp_path: Path,
-) -> None:
+async def test_what_another_cluster_rolled_out_is_proved_here_before_it_is_loaded(tmp_path: Path) -> None:
     shelf = stocked(tmp_path, has_rollout=True)
     await shelf.aliases.start()
     prover = shelf.prover
@@ -554,9 +537,7 @@ async def test_what_another_cluster_rolled_out_is_proved_here_before_it_is_loade
     assert prover.granted == ["deer@2"]
 
 
-async def test_what_is_proved_but_takes_more_memory_than_there_is_is_not_loaded_by_a_look(
-    shelf: Shelf,
-) -> None:
+async def test_what_is_proved_but_takes_more_memory_than_there_is_is_not_loaded_by_a_look(shelf: Shelf) -> None:
     await shelf.aliases.refresh()
     shelf.prover.needs_bytes["deer@2"] = 1 << 60
     write_state(shelf.store, "deer", state(1, "2"))
@@ -566,9 +547,7 @@ async def test_what_is_proved_but_takes_more_memory_than_there_is_is_not_loaded_
 
 
 @pytest.mark.parametrize("how", ["first look", "activation"])
-async def test_neither_a_restart_nor_an_activation_loads_what_is_not_proved(
-    shelf: Shelf, how: str
-) -> None:
+async def test_neither_a_restart_nor_an_activation_loads_what_is_not_proved(shelf: Shelf, how: str) -> None:
     shelf.prover.refused = ("1",)
     if how == "activation":
         with pytest.raises(ModelRefused, match="ended the process"):
@@ -579,9 +558,7 @@ async def test_neither_a_restart_nor_an_activation_loads_what_is_not_proved(
     assert shelf.loads == []
 
 
-async def test_a_version_that_hangs_where_it_is_proved_delays_no_other_model(
-    tmp_path: Path,
-) -> None:
+async def test_a_version_that_hangs_where_it_is_proved_delays_no_other_model(tmp_path: Path) -> None:
     shelf = stocked(tmp_path, has_rollout=True)
     shelf.add("ape", "1")
     shelf.add("owl", "1", "2")
@@ -630,18 +607,12 @@ async def test_requests_that_wait_for_a_look_at_the_store_share_one_that_begins_
     assert (looks, await shelf.answers("deer:staging")) == (2, "detector of deer@2")
 
 
-async def test_a_version_whose_files_were_replaced_is_not_loaded_for_its_alias(
-    tmp_path: Path,
-) -> None:
+async def test_a_version_whose_files_were_replaced_is_not_loaded_for_its_alias(tmp_path: Path) -> None:
     shelf = Shelf(tmp_path, idle_versions=0)
     shelf.add("deer", "1")
     shelf.alias("deer", production="1")
     rolled_out = (await shelf.prover.prove(VersionId("deer", "1"))).digest
-    write_state(
-        shelf.store,
-        "deer",
-        state(1).model_copy(update={"digests": {"1": rolled_out}}),
-    )
+    write_state(shelf.store, "deer", state(1).model_copy(update={"digests": {"1": rolled_out}}))
     await shelf.aliases.refresh()
     write_json(shelf.place / "deer" / "1" / "READY", {"files": {"model.onnx": "0" * 64}})
     await shelf.aliases.refresh()
@@ -654,9 +625,7 @@ async def test_a_version_whose_files_were_replaced_is_not_loaded_for_its_alias(
         await restarted.aliases.activate("deer", read_state(shelf.store, "deer"))
 
 
-async def test_the_way_back_is_not_loaded_from_replaced_files_by_its_exact_name(
-    shelf: Shelf,
-) -> None:
+async def test_the_way_back_is_not_loaded_from_replaced_files_by_its_exact_name(shelf: Shelf) -> None:
     one, two = [(await shelf.prover.prove(VersionId("deer", v))).digest for v in ("1", "2")]
     shelf.alias("deer", production="2")
     write_state(
@@ -664,9 +633,7 @@ async def test_the_way_back_is_not_loaded_from_replaced_files_by_its_exact_name(
         "deer",
         ModelState(
             generation=1,
-            aliases={
-                "production": AliasState(active="2", previous=("1",), since=datetime.now(UTC))
-            },
+            aliases={"production": AliasState(active="2", previous=("1",), since=datetime.now(UTC))},
             digests={"1": one, "2": two},
         ),
     )
@@ -677,9 +644,7 @@ async def test_the_way_back_is_not_loaded_from_replaced_files_by_its_exact_name(
     assert shelf.loads == ["deer@2"]
 
 
-async def test_an_idle_version_whose_files_were_replaced_is_loaded_again_where_it_is_rolled_out(
-    shelf: Shelf,
-) -> None:
+async def test_an_idle_version_whose_files_were_replaced_is_loaded_again_where_it_is_rolled_out(shelf: Shelf) -> None:
     await shelf.answers("deer@2")
     write_json(shelf.place / "deer" / "2" / "READY", {"files": {"model.onnx": "0" * 64}})
     two = VersionId("deer", "2")

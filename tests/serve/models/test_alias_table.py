@@ -20,23 +20,15 @@ def table(**aliases: dict[str, Any]) -> AliasTable:
 
 @pytest.mark.parametrize(
     ("sample", "loaded", "version"),
-    [
-        (0.0, {ONE, TWO}, TWO),
-        (0.0999, {ONE, TWO}, TWO),
-        (0.1, {ONE, TWO}, ONE),
-        (0.0, {ONE}, ONE),
-    ],
+    [(0.0, {ONE, TWO}, TWO), (0.0999, {ONE, TWO}, TWO), (0.1, {ONE, TWO}, ONE), (0.0, {ONE}, ONE)],
 )
-def test_a_canary_answers_its_share_if_it_is_loaded(
-    sample: float, loaded: set[VersionId], version: VersionId
-) -> None:
+def test_a_canary_answers_its_share_if_it_is_loaded(sample: float, loaded: set[VersionId], version: VersionId) -> None:
     aliases = table(production={"active": "1", "canary": {"version": "2", "percent": 10}})
     assert aliases.resolve(parse_ref("deer"), sample, loaded) == (version, "production")
 
 
 @pytest.mark.parametrize(
-    ("ref", "resolved"),
-    [("deer", (TWO, None)), ("deer:production", (TWO, None)), ("deer:staging", None)],
+    ("ref", "resolved"), [("deer", (TWO, None)), ("deer:production", (TWO, None)), ("deer:staging", None)]
 )
 def test_the_only_version_answers_for_production_alone(ref: str, resolved: object) -> None:
     assert AliasTable({}, {"deer": TWO}).resolve(parse_ref(ref), 1.0, ()) == resolved

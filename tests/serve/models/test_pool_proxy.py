@@ -85,14 +85,10 @@ class Two:
         for engine in (self.here, self.there):
             asyncio.run(engine.aliases.refresh())
 
-    def send_to(
-        self, method: str, path: str, app: FastAPI | None = None, **more: Any
-    ) -> httpx2.Response:
+    def send_to(self, method: str, path: str, app: FastAPI | None = None, **more: Any) -> httpx2.Response:
         async def asked() -> httpx2.Response:
             transport = httpx2.ASGITransport(app or self.api)
-            async with httpx2.AsyncClient(
-                transport=transport, base_url="http://localhost"
-            ) as client:
+            async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
                 headers = SECRET | more.pop("headers", {})
                 return await client.request(method, path, headers=headers, **more)
 
@@ -122,9 +118,7 @@ def test_each_pool_holds_its_own_models(two: Two) -> None:
 
 def test_an_image_is_answered_where_its_model_lives(two: Two) -> None:
     there = build_http_api(two.there)
-    directly = two.send_to(
-        "POST", DETECT, there, content=CAT, headers={"origin": "http://localhost"}
-    )
+    directly = two.send_to("POST", DETECT, there, content=CAT, headers={"origin": "http://localhost"})
     assert detections(two.send_to("POST", DETECT, content=CAT)) == detections(directly)
     for ref in ("blobs:production", "blobs@2"):
         answer = two.send_to("POST", f"/v1/detect?model={ref}", content=CAT)
@@ -132,9 +126,7 @@ def test_an_image_is_answered_where_its_model_lives(two: Two) -> None:
 
 
 def test_so_are_forms_tensors_and_what_v2_says_of_the_model(two: Two) -> None:
-    form = two.send_to(
-        "POST", DETECT, files=[("image", ("a.jpg", CAT)), ("image", ("b.jpg", b"x"))]
-    )
+    form = two.send_to("POST", DETECT, files=[("image", ("a.jpg", CAT)), ("image", ("b.jpg", b"x"))])
     assert [one["status"] for one in form.json()["results"]] == [200, 415]
     content, headers = of_images(CAT)
     for path in ("/v2/models/blobs/infer", "/v2/models/blobs/versions/1/infer"):
@@ -242,9 +234,7 @@ def test_what_is_left_of_a_deadline_goes_along(two: Two) -> None:
     assert 0 < int(left) <= 5000
 
 
-def test_a_model_moves_and_is_answered_all_along(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_model_moves_and_is_answered_all_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     two = Two(tmp_path, pool="default")
     try:
         before = detections(two.send_to("POST", DETECT, content=CAT))
@@ -330,14 +320,10 @@ def test_a_pool_without_replicas_is_not_waited_for(monkeypatch: pytest.MonkeyPat
     with pytest.raises(ModelNotReady, match="no replica of the pool 'gpu' answers") as raised:
         asyncio.run(pools.answer("gpu", REQUEST))
     assert raised.value.retry_after_s == 1, "it may be starting"
-    assert asyncio.run(pools.serving()).failures == {
-        "pool gpu": "the pool does not answer: TimeoutError"
-    }
+    assert asyncio.run(pools.serving()).failures == {"pool gpu": "the pool does not answer: TimeoutError"}
 
 
-def test_a_pool_that_does_not_answer_is_not_ready_whatever_else_is_loaded(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_pool_that_does_not_answer_is_not_ready_whatever_else_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(handle, "LOOK_TIMEOUT_S", 0.05)
     here = Serving(loaded=("blobs@1",))
     with pytest.raises(ModelNotReady, match="pool gpu: the pool does not answer"):

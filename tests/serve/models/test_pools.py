@@ -34,9 +34,7 @@ def test_a_model_lives_where_its_file_says(store: ModelStore) -> None:
     assert here.pool_of("deer") == "gpu"
 
 
-def test_who_has_moved_away_is_answered_for_a_while(
-    store: ModelStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_who_has_moved_away_is_answered_for_a_while(store: ModelStore, monkeypatch: pytest.MonkeyPatch) -> None:
     here = Placement(store, "default", ["gpu"])
     here.read("deer")
     write(store, "gpu")

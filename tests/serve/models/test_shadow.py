@@ -32,11 +32,7 @@ FAR = (50.0, 50.0, 60.0, 60.0)
         ([(0.5, 0, A)], [(0.75, 0, NEAR_A)], Agreement(1, 1, 0, 0, 0, 0.25, 0.25)),
         ([(0.75, 0, A)], [(0.5, 1, HALF_A)], Agreement(1, 1, 1, 0, 0, -0.25, 0.25)),
         ([(0.5, 0, A)], [(0.5, 0, FAR)], Agreement(1, 0, 0, 1, 1)),
-        (
-            [(0.5, 0, A), (0.5, 0, FAR)],
-            [(0.5, 0, HALF_A), (0.5, 0, NEAR_A), (0.5, 0, FAR)],
-            Agreement(1, 2, 0, 0, 1),
-        ),
+        ([(0.5, 0, A), (0.5, 0, FAR)], [(0.5, 0, HALF_A), (0.5, 0, NEAR_A), (0.5, 0, FAR)], Agreement(1, 2, 0, 0, 1)),
     ],
 )
 def test_one_image(active: list[Any], candidate: list[Any], wanted: Agreement) -> None:
@@ -51,9 +47,9 @@ def test_labels_are_compared_by_name_since_versions_may_number_them_differently(
 
 
 def test_sums() -> None:
-    assert Agreement(1, 2, 1, 0, 3, 0.5, 0.5).plus(
-        Agreement(1, 1, 0, 1, 0, -0.5, 0.5)
-    ) == Agreement(2, 3, 1, 1, 3, 0.0, 1.0)
+    assert Agreement(1, 2, 1, 0, 3, 0.5, 0.5).plus(Agreement(1, 1, 0, 1, 0, -0.5, 0.5)) == Agreement(
+        2, 3, 1, 1, 3, 0.0, 1.0
+    )
 
 
 @pytest.fixture
@@ -61,9 +57,7 @@ def loaded() -> LoadedDetector:
     return load_detector(ModelStore(str(MODELS)), version_id("motion", "1"))
 
 
-async def test_shadows_that_wait_are_dropped_and_counted_and_failures_hurt_nobody(
-    loaded: LoadedDetector,
-) -> None:
+async def test_shadows_that_wait_are_dropped_and_counted_and_failures_hurt_nobody(loaded: LoadedDetector) -> None:
     gate = asyncio.Event()
 
     async def detect(body: bytes, _: Any) -> Detections:

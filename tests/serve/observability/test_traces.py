@@ -84,9 +84,7 @@ def text(span: Span) -> dict[str, Any]:
     return {a.key: getattr(a.value, str(a.value.WhichOneof("value"))) for a in span.attributes}
 
 
-def test_an_image_is_a_span_below_the_caller_s_with_its_stages(
-    tmp_path: Path, collector: Collector
-) -> None:
+def test_an_image_is_a_span_below_the_caller_s_with_its_stages(tmp_path: Path, collector: Collector) -> None:
     (answer,) = asked(tmp_path, photo("cat"))
     spans = {span.name: span for span in collector.spans}
     assert set(spans) == {"detect", "preprocess", "queue", "inference", "postprocess"}
@@ -109,9 +107,7 @@ def test_an_image_is_a_span_below_the_caller_s_with_its_stages(
 def test_stages_lie_in_the_order_in_which_they_came(
     tmp_path: Path, collector: Collector, monkeypatch: pytest.MonkeyPatch, cores: int
 ) -> None:
-    monkeypatch.setattr(
-        "serve.inference.workers.usable_cores", lambda: cores
-    )  # of which one worker infers
+    monkeypatch.setattr("serve.inference.workers.usable_cores", lambda: cores)  # of which one worker infers
     monkeypatch.setattr("model_store.load.measured_batch", lambda run, most: 1)
     asked(tmp_path, photo("cat"))
     spans = [span for span in collector.spans if span.name != "detect"]
@@ -120,9 +116,7 @@ def test_stages_lie_in_the_order_in_which_they_came(
     assert named == [*first, "inference", "postprocess"]
 
 
-def test_what_was_not_answered_is_a_span_that_says_why(
-    tmp_path: Path, collector: Collector
-) -> None:
+def test_what_was_not_answered_is_a_span_that_says_why(tmp_path: Path, collector: Collector) -> None:
     (answer,) = asked(tmp_path, b"no image")
     (span,) = collector.spans
     assert answer.status_code == 415

@@ -48,9 +48,7 @@ def test_an_edited_alias_is_due(store: ModelStore) -> None:
     ]
 
 
-def test_what_was_refused_waits_until_something_changes(
-    store: ModelStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_was_refused_waits_until_something_changes(store: ModelStore, monkeypatch: pytest.MonkeyPatch) -> None:
     store.set_alias("blobs", "production", "2")
     follower = AliasWatcher(store)
     (operation,) = follower.due()
@@ -85,9 +83,7 @@ def test_a_damaged_model_does_not_keep_others_from_being_followed(store: ModelSt
 
 
 @pytest.mark.parametrize("place", ["aaa/aliases.json", "aaa/.rollout/state.json"])
-def test_nor_does_one_whose_files_cannot_be_read(
-    store: ModelStore, tmp_path: Path, place: str
-) -> None:
+def test_nor_does_one_whose_files_cannot_be_read(store: ModelStore, tmp_path: Path, place: str) -> None:
     store.folder.write("aaa/aliases.json", b'{"production": "1"}')
     (tmp_path / place).unlink(missing_ok=True)
     (tmp_path / place).mkdir(parents=True)
@@ -138,9 +134,7 @@ def test_what_was_asked_for_or_was_done_is_always_news(store: ModelStore) -> Non
     assert follower.note(refused(operation))
 
 
-def test_failures_are_listed_while_another_thread_finds_that_they_are_over(
-    store: ModelStore,
-) -> None:
+def test_failures_are_listed_while_another_thread_finds_that_they_are_over(store: ModelStore) -> None:
     class Interrupting(str):
         """A name whose comparison lets the other thread run."""
 
@@ -160,9 +154,7 @@ def test_failures_are_listed_while_another_thread_finds_that_they_are_over(
     assert follower.failures("blobs") == {}
 
 
-def test_a_refusal_is_noted_though_the_store_is_away(
-    store: ModelStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_refusal_is_noted_though_the_store_is_away(store: ModelStore, monkeypatch: pytest.MonkeyPatch) -> None:
     def away(*_: object, **__: object) -> None:
         raise ConnectionError("no route to host")
 

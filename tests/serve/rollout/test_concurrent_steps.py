@@ -36,9 +36,7 @@ class Cluster:
         self.rollout = Rollout(store, self.replicas, self._prove)
 
     def prepare(self, kind: str, **fields: Any) -> PreparedOperation:
-        return self.rollout.prepare(
-            Operation.model_validate({"kind": kind, "name": NAME, **fields})
-        )
+        return self.rollout.prepare(Operation.model_validate({"kind": kind, "name": NAME, **fields}))
 
     def __call__(self, kind: str, **fields: Any) -> str:
         return self.rollout.apply(self.prepare(kind, **fields))
@@ -82,8 +80,7 @@ def test_a_pin_during_a_proof_is_kept(store: ModelStore, here: Cluster, there: C
 
 
 @pytest.mark.parametrize(
-    ("kind", "fields"),
-    [("promote", {}), ("canary", {"percent": 10}), ("shadow", {"percent": 10})],
+    ("kind", "fields"), [("promote", {}), ("canary", {"percent": 10}), ("shadow", {"percent": 10})]
 )
 def test_a_promotion_during_a_proof_is_kept(
     store: ModelStore, here: Cluster, there: Cluster, kind: str, fields: dict[str, Any]
@@ -95,9 +92,7 @@ def test_a_promotion_during_a_proof_is_kept(
     assert (serving(store).active, serving(store).canary) == ("3", None)
 
 
-def test_another_alias_may_be_moved_during_a_proof(
-    store: ModelStore, here: Cluster, there: Cluster
-) -> None:
+def test_another_alias_may_be_moved_during_a_proof(store: ModelStore, here: Cluster, there: Cluster) -> None:
     there("promote", alias="staging", version="1")
     here.meanwhile = lambda: there("promote", alias="staging", version="3")
     here("promote", version="2")
@@ -114,9 +109,7 @@ def test_a_shadow_that_begins_during_the_proof_of_a_canary_is_kept(
     assert serving(store).versions() == {"1", "2", "3"}
 
 
-def test_an_alias_edited_by_hand_during_a_promotion_is_a_conflict(
-    store: ModelStore, here: Cluster
-) -> None:
+def test_an_alias_edited_by_hand_during_a_promotion_is_a_conflict(store: ModelStore, here: Cluster) -> None:
     here("promote", version="1")
     before = read_state(store, NAME)
     here.meanwhile = lambda: edit(store, production="3")
@@ -126,9 +119,7 @@ def test_an_alias_edited_by_hand_during_a_promotion_is_a_conflict(
     assert read_state(store, NAME) == before
 
 
-def test_an_alias_edited_by_hand_during_a_canary_s_proof_stays_edited(
-    store: ModelStore, here: Cluster
-) -> None:
+def test_an_alias_edited_by_hand_during_a_canary_s_proof_stays_edited(store: ModelStore, here: Cluster) -> None:
     here("promote", version="1")
     here.meanwhile = lambda: edit(store, production="3", staging="1")
     here("canary", version="2", percent=10)
@@ -136,18 +127,14 @@ def test_an_alias_edited_by_hand_during_a_canary_s_proof_stays_edited(
     assert serving(store).canary is not None
 
 
-def test_an_alias_edited_before_a_roll_back_was_asked_for_is_rolled_back(
-    store: ModelStore, here: Cluster
-) -> None:
+def test_an_alias_edited_before_a_roll_back_was_asked_for_is_rolled_back(store: ModelStore, here: Cluster) -> None:
     here("promote", version="2")
     edit(store, production="3")
     here("rollback")
     assert (serving(store).active, store.aliases(NAME)) == ("1", {"production": "1"})
 
 
-def test_what_is_followed_is_what_the_file_says_at_the_end(
-    store: ModelStore, here: Cluster
-) -> None:
+def test_what_is_followed_is_what_the_file_says_at_the_end(store: ModelStore, here: Cluster) -> None:
     here("promote", version="1")
     edit(store, production="2")
     here.meanwhile = lambda: edit(store, production="3")
@@ -158,23 +145,17 @@ def test_what_is_followed_is_what_the_file_says_at_the_end(
     assert serving(store).active == "3"
 
 
-def test_the_same_promotion_twice_at_once_is_done_once(
-    store: ModelStore, here: Cluster, there: Cluster
-) -> None:
+def test_the_same_promotion_twice_at_once_is_done_once(store: ModelStore, here: Cluster, there: Cluster) -> None:
     here.meanwhile = lambda: there("promote", version="2")
     assert "is unchanged" in here("promote", version="2")
     assert serving(store).previous == ("1",)
 
 
-def test_a_roll_back_that_is_repeated_does_not_go_forth_again(
-    store: ModelStore, here: Cluster
-) -> None:
+def test_a_roll_back_that_is_repeated_does_not_go_forth_again(store: ModelStore, here: Cluster) -> None:
     here("promote", version="2")
     prepared = here.prepare("rollback")
     here.rollout.apply(prepared)
-    assert "is unchanged" in here.rollout.apply(
-        PreparedOperation.model_validate_json(prepared.model_dump_json())
-    )
+    assert "is unchanged" in here.rollout.apply(PreparedOperation.model_validate_json(prepared.model_dump_json()))
     assert serving(store).active == "1"
 
 
@@ -217,9 +198,7 @@ def test_a_newer_state_that_another_cluster_activated_first_counts_as_acknowledg
     assert store.aliases(NAME) == {"production": "2", "staging": "3"}
 
 
-def test_a_refusal_puts_back_its_own_alias_alone(
-    store: ModelStore, here: Cluster, there: Cluster
-) -> None:
+def test_a_refusal_puts_back_its_own_alias_alone(store: ModelStore, here: Cluster, there: Cluster) -> None:
     class Late(FakeReplicas):
         def activate(self, name: str, state: ModelState) -> None:
             if self.log == []:
@@ -234,9 +213,7 @@ def test_a_refusal_puts_back_its_own_alias_alone(
     assert (serving(store).active, serving(store, "staging").active) == ("1", "3")
 
 
-def test_a_new_alias_that_was_not_acknowledged_leaves_nothing(
-    store: ModelStore, here: Cluster
-) -> None:
+def test_a_new_alias_that_was_not_acknowledged_leaves_nothing(store: ModelStore, here: Cluster) -> None:
     here.replicas.refuses["activate"] = ModelNotReady("no word from it")
     with pytest.raises(ModelNotReady):
         here("promote", alias="staging", version="2")

@@ -16,15 +16,7 @@ from model_store.names import VersionId
 from model_store.storage import Folder
 from model_store.store import ModelStore
 from serve.rollout import operator
-from serve.rollout.events import (
-    Accepted,
-    events,
-    open_operations,
-    outcome_of,
-    record,
-    remove_operation,
-    save_operation,
-)
+from serve.rollout.events import Accepted, events, open_operations, outcome_of, record, remove_operation, save_operation
 from serve.rollout.operations import Operation, Outcome, new_outcome
 from serve.rollout.operator import RolloutOperator
 from serve.rollout.proof import Proof
@@ -52,14 +44,11 @@ def accepted(kind: str = "promote", age_s: float = 0, **fields: Any) -> Accepted
     asked_at = datetime.now(UTC) - timedelta(seconds=age_s)
     outcome = new_outcome(wanted).model_copy(update={"asked_at": asked_at})
     return Accepted(
-        outcome=outcome,
-        prepared=PreparedOperation(operation=wanted, before=AliasState(active="1"), wanted="1"),
+        outcome=outcome, prepared=PreparedOperation(operation=wanted, before=AliasState(active="1"), wanted="1")
     )
 
 
-def test_what_is_kept_is_found_by_its_id_until_it_ended_and_then_by_its_event(
-    store: ModelStore,
-) -> None:
+def test_what_is_kept_is_found_by_its_id_until_it_ended_and_then_by_its_event(store: ModelStore) -> None:
     one = accepted(version="2")
     assert save_operation(store, one) == one
     moved = one.prepared.model_copy(update={"before": AliasState(active="3")})
@@ -180,9 +169,7 @@ async def test_a_roll_back_that_was_done_but_not_recorded_is_not_done_again(
     assert "is unchanged" in done.detail
 
 
-async def test_what_was_recorded_already_is_not_done_again(
-    store: ModelStore, process: Callable[[], Process]
-) -> None:
+async def test_what_was_recorded_already_is_not_done_again(store: ModelStore, process: Callable[[], Process]) -> None:
     left = accepted(version="2")
     save_operation(store, left)
     record(store, left.outcome.model_copy(update={"state": "done"}), None, None)
@@ -209,9 +196,7 @@ async def test_what_contradicts_what_happened_since_is_refused_by_the_successor(
     assert store.aliases(NAME) == {"production": "3"}
 
 
-async def test_what_is_too_old_is_recorded_as_not_done(
-    store: ModelStore, process: Callable[[], Process]
-) -> None:
+async def test_what_is_too_old_is_recorded_as_not_done(store: ModelStore, process: Callable[[], Process]) -> None:
     left = accepted(age_s=operator.RESUME_S + 60, version="2")
     save_operation(store, left)
     successor = process()
@@ -245,9 +230,7 @@ async def test_the_store_is_never_read_on_the_event_loop(
     assert on_the_loop == []
 
 
-async def test_a_call_that_is_repeated_begins_one_operation(
-    store: ModelStore, process: Callable[[], Process]
-) -> None:
+async def test_a_call_that_is_repeated_begins_one_operation(store: ModelStore, process: Callable[[], Process]) -> None:
     one, outcome = process(), new_outcome(operation("rollback", alias="production"))
     await one.ended((await one.ask(new_outcome(operation(version="2")))).id)
     await one.ask(outcome)
@@ -298,9 +281,7 @@ async def test_what_cannot_be_written_is_not_accepted(
 
     one = process()
     monkeypatch.setattr(Folder, "create", away)
-    assert isinstance(
-        await one.operator.ask(new_outcome(operation(version="2"))), StorageUnreachable
-    )
+    assert isinstance(await one.operator.ask(new_outcome(operation(version="2"))), StorageUnreachable)
     assert store.aliases(NAME) == {"production": "1"}
 
 
@@ -322,18 +303,14 @@ async def test_an_event_that_cannot_be_written_at_once_is_written_later(
     assert done in [event.outcome for event in events(store, NAME)]
 
 
-async def test_a_refusal_of_an_unknown_model_is_not_recorded(
-    process: Callable[[], Process],
-) -> None:
+async def test_a_refusal_of_an_unknown_model_is_not_recorded(process: Callable[[], Process]) -> None:
     one, unknown = process(), Operation(kind="promote", name="other", version="1")
     refused = await one.ended((await one.ask(new_outcome(unknown))).id)
     assert (refused.state, refused.error) == ("refused", "ModelNotFound")
     assert not one.operator._background, "there is nothing to record later"
 
 
-def test_an_event_of_a_store_that_is_not_mounted_is_not_dropped(
-    store: ModelStore, tmp_path: Path
-) -> None:
+def test_an_event_of_a_store_that_is_not_mounted_is_not_dropped(store: ModelStore, tmp_path: Path) -> None:
     (tmp_path / "models").rename(tmp_path / "elsewhere")
     with pytest.raises(StorageUnreachable, match="is it mounted"):
         record(store, accepted(version="2").outcome, None, None)
@@ -410,15 +387,11 @@ async def test_a_roll_back_does_not_wait_for_a_promotion_that_hangs(
     assert (await one.ended(hanging.id)).error == "Conflict"
 
 
-async def test_operations_under_way_are_bounded(
-    store: ModelStore, process: Callable[[], Process]
-) -> None:
+async def test_operations_under_way_are_bounded(store: ModelStore, process: Callable[[], Process]) -> None:
     one = process()
     one.gate.clear()
     aliases = [f"a{i}" for i in range(operator.MAX_OPERATIONS)]
-    outcomes = [
-        await one.ask(new_outcome(operation(version="2", alias=alias))) for alias in aliases
-    ]
+    outcomes = [await one.ask(new_outcome(operation(version="2", alias=alias))) for alias in aliases]
     refused = await one.operator.ask(new_outcome(operation("pin")))
     assert isinstance(refused, Overloaded)
     assert isinstance(refused, ResightError)

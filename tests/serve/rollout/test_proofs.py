@@ -137,9 +137,7 @@ async def test_what_waits_is_bounded_and_what_is_proved_does_not_wait(bench: Ben
     await asyncio.gather(*asking, joined)
 
 
-async def test_a_successor_knows_what_was_proved_here_and_not_on_other_hardware(
-    bench: Bench,
-) -> None:
+async def test_a_successor_knows_what_was_proved_here_and_not_on_other_hardware(bench: Bench) -> None:
     await bench.proofs.of(ONE)
     await bench.again().of(ONE)
     assert bench.proved == ["blobs@1"]
@@ -148,9 +146,7 @@ async def test_a_successor_knows_what_was_proved_here_and_not_on_other_hardware(
     assert bench.proved == ["blobs@1"] * 2
 
 
-async def test_other_runtimes_are_another_proof(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_other_runtimes_are_another_proof(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     await bench.proofs.of(ONE)
     monkeypatch.setattr(proofs, "software", lambda: {"libraries": {"onnxruntime": "99"}})
     await bench.again().of(ONE)
@@ -173,9 +169,7 @@ async def test_a_version_that_is_not_there_is_not_proved(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("successor", [False, True])
-async def test_what_ended_the_process_that_loaded_it_is_proved_again(
-    bench: Bench, successor: bool
-) -> None:
+async def test_what_ended_the_process_that_loaded_it_is_proved_again(bench: Bench, successor: bool) -> None:
     await bench.proofs.of(ONE)
     await bench.proofs.loading(ONE, "a")
     await bench.proofs.loading(ONE, "b")
@@ -195,9 +189,7 @@ async def test_what_ended_the_process_that_loaded_it_is_proved_again(
     assert bench.proved == ["blobs@1"] * 2, "they ended later, for another reason"
 
 
-async def test_a_version_that_ends_process_after_process_is_refused_until_it_is_promoted(
-    bench: Bench,
-) -> None:
+async def test_a_version_that_ends_process_after_process_is_refused_until_it_is_promoted(bench: Bench) -> None:
     for holder in "abc":
         await bench.proofs.of(ONE)
         await bench.proofs.loading(ONE, holder)

@@ -51,9 +51,7 @@ def wait_for_child(ground: Sandbox) -> psutil.Process:
     return children(ground)[0]
 
 
-def test_a_sound_version_is_proved_again_and_again_each_in_its_own_process(
-    ground: Sandbox,
-) -> None:
+def test_a_sound_version_is_proved_again_and_again_each_in_its_own_process(ground: Sandbox) -> None:
     first = ground.prove(str(MODELS), ONE, 1, LIMIT_S)
     second = ground.prove(str(MODELS), ONE, 1, LIMIT_S)
     assert first.rss_bytes > 0
@@ -61,9 +59,7 @@ def test_a_sound_version_is_proved_again_and_again_each_in_its_own_process(
     assert children(ground) == []
 
 
-def test_what_a_version_is_refused_with_is_said_in_our_words(
-    ground: Sandbox, tmp_path: Path
-) -> None:
+def test_what_a_version_is_refused_with_is_said_in_our_words(ground: Sandbox, tmp_path: Path) -> None:
     store = motion_store(tmp_path, "1")
     (tmp_path / "blobs" / "1" / "config.json").write_text("{}")
     with pytest.raises(DigestMismatch, match=r"config\.json has sha256"):
@@ -73,9 +69,7 @@ def test_what_a_version_is_refused_with_is_said_in_our_words(
     assert ground.prove(str(MODELS), ONE, 1, LIMIT_S)
 
 
-def test_a_proof_that_does_not_end_is_ended(
-    ground: Sandbox, hanging: tuple[str, VersionId]
-) -> None:
+def test_a_proof_that_does_not_end_is_ended(ground: Sandbox, hanging: tuple[str, VersionId]) -> None:
     with pytest.raises(ModelNotReady, match="did not load and probe within 2 s"):
         ground.prove(*hanging, 1, 2.0)
     assert ground.prove(str(MODELS), ONE, 1, LIMIT_S), "the next one is not hurt"
@@ -121,11 +115,7 @@ def test_short_proofs_share_one_process() -> None:
     try:
         for _ in range(3):
             grounds.prove(str(MODELS), ONE, 1, LIMIT_S)
-        assert [ground._fork_server is not None for ground in grounds._sandboxes] == [
-            True,
-            False,
-            False,
-        ]
+        assert [ground._fork_server is not None for ground in grounds._sandboxes] == [True, False, False]
     finally:
         grounds.stop()
 
@@ -177,9 +167,7 @@ def test_a_version_that_wants_more_memory_than_is_free_is_refused(
         (RuntimeError("OpenCV: (-4:Insufficient memory) Failed to allocate 9 bytes"), True),
     ],
 )
-def test_want_of_memory_is_known_by_the_kind_of_an_error_or_its_words(
-    error: Exception, is_of_memory: bool
-) -> None:
+def test_want_of_memory_is_known_by_the_kind_of_an_error_or_its_words(error: Exception, is_of_memory: bool) -> None:
     wrapped = ModelRefused("it cannot be loaded")
     wrapped.__cause__ = error
     for one in (error, wrapped):

@@ -92,11 +92,7 @@ def test_the_order_never_leaves_a_request_without_its_model(
     apply: Any, store: ModelStore, replicas: FakeReplicas
 ) -> None:
     assert apply("promote", version="2") == "blobs:production is now blobs@2"
-    assert replicas.log == [
-        "prove 2 | wanted 1",
-        "ensure 2 | wanted 1",
-        "activate production=2 | wanted 2",
-    ]
+    assert replicas.log == ["prove 2 | wanted 1", "ensure 2 | wanted 1", "activate production=2 | wanted 2"]
     assert (serving(store).active, serving(store).previous) == ("2", ("1",))
     assert serving(store).since is not None
 
@@ -118,9 +114,7 @@ def test_the_same_again_writes_nothing_and_replicas_acknowledge_again(
     assert replicas.log == ["activate production=2 | wanted 2"]
 
 
-def test_a_first_promotion_writes_what_serves_already(
-    apply: Any, store: ModelStore, replicas: FakeReplicas
-) -> None:
+def test_a_first_promotion_writes_what_serves_already(apply: Any, store: ModelStore, replicas: FakeReplicas) -> None:
     assert serving(store).since is None
     apply("follow", version="1")
     assert serving(store).since is not None
@@ -149,10 +143,7 @@ def test_a_replica_that_does_not_acknowledge_puts_the_alias_back(
     replicas.refuses["activate"] = ModelNotReady("no word from it")
     with pytest.raises(ModelNotReady, match="no word"):
         apply("promote", version="2")
-    assert replicas.log[-2:] == [
-        "activate production=2 | wanted 2",
-        "activate production=1 | wanted 1",
-    ]
+    assert replicas.log[-2:] == ["activate production=2 | wanted 2", "activate production=1 | wanted 1"]
     assert store.aliases(NAME) == {"production": "1"}
     assert serving(store).active == "1"
     assert read_state(store, NAME).generation > generation, "replicas that switched go back"
@@ -185,9 +176,7 @@ def test_what_was_rolled_back_is_not_rolled_back_to(apply: Any, store: ModelStor
     assert serving(store).previous == ("1",)
 
 
-def test_a_version_that_was_removed_is_skipped_on_the_way_back(
-    apply: Any, store: ModelStore
-) -> None:
+def test_a_version_that_was_removed_is_skipped_on_the_way_back(apply: Any, store: ModelStore) -> None:
     apply("promote", version="2")
     apply("promote", version="3")
     store.folder.remove(f"{NAME}/2")
@@ -196,11 +185,7 @@ def test_a_version_that_was_removed_is_skipped_on_the_way_back(
 
 @pytest.mark.parametrize("kind", ["promote", "canary"])
 def test_a_version_that_is_removed_while_it_is_promoted_is_put_back(
-    apply: Any,
-    store: ModelStore,
-    replicas: FakeReplicas,
-    monkeypatch: pytest.MonkeyPatch,
-    kind: str,
+    apply: Any, store: ModelStore, replicas: FakeReplicas, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     before, update = read_state(store, NAME).aliases, steps.update_state
 
@@ -246,9 +231,7 @@ def test_a_canary_is_loaded_before_it_gets_requests_and_ends_with_zero(
     assert serving(store).canary is None
 
 
-def test_a_shadow_and_a_canary_live_beside_each_other_until_a_promotion(
-    apply: Any, store: ModelStore
-) -> None:
+def test_a_shadow_and_a_canary_live_beside_each_other_until_a_promotion(apply: Any, store: ModelStore) -> None:
     apply("canary", version="2", percent=5)
     apply("shadow", version="3", percent=50)
     assert serving(store).versions() == {"1", "2", "3"}
@@ -272,10 +255,7 @@ def test_other_aliases_stay_as_they_are(apply: Any, store: ModelStore) -> None:
     apply("promote", alias="staging", version="3")
     apply("promote", version="2")
     assert store.aliases(NAME) == {"production": "2", "staging": "3"}
-    assert {a: s.active for a, s in read_state(store, NAME).aliases.items()} == {
-        "production": "2",
-        "staging": "3",
-    }
+    assert {a: s.active for a, s in read_state(store, NAME).aliases.items()} == {"production": "2", "staging": "3"}
 
 
 @pytest.mark.parametrize(
@@ -298,9 +278,7 @@ def test_what_cannot_be_is_refused(
     assert store.aliases(NAME) == {"production": "1"}
 
 
-@pytest.mark.parametrize(
-    "fields", [{"kind": "promote"}, {"kind": "canary", "percent": 5}, {"kind": "dance"}]
-)
+@pytest.mark.parametrize("fields", [{"kind": "promote"}, {"kind": "canary", "percent": 5}, {"kind": "dance"}])
 def test_an_operation_that_is_not_whole_is_none(fields: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         Operation.model_validate({"name": NAME, **fields})

@@ -8,16 +8,7 @@ from model_store.names import version_id
 from model_store.store import ModelStore, ModelVersion
 from serve.settings import DetectArgs
 from serve.tune.plan import SearchSpace, TuningPlan
-from serve.tune.results import (
-    Machine,
-    MeasuredPoint,
-    Photos,
-    Point,
-    Round,
-    TuningResult,
-    TuningSetup,
-    choose,
-)
+from serve.tune.results import Machine, MeasuredPoint, Photos, Point, Round, TuningResult, TuningSetup, choose
 from tests.fixtures_local import MODELS
 
 NOW = Point(batch=1, threads=1, workers=2)
@@ -74,9 +65,7 @@ def measured(point: Point, per_s: float, p99_ms: float, rounds: int = 3) -> Meas
     return MeasuredPoint(point=point, rounds=(round_of(per_s, p99_ms),) * rounds)
 
 
-def result(
-    points: Iterable[MeasuredPoint], objective: float = 100, **fields: object
-) -> TuningResult:
+def result(points: Iterable[MeasuredPoint], objective: float = 100, **fields: object) -> TuningResult:
     points = tuple(points)
     own = [m for m in points if m.point.same_key(NOW)]
     facts = dict(SETUP) | {

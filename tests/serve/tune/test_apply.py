@@ -12,13 +12,7 @@ import pytest
 
 from model_store.config import Batch
 from model_store.deployment import own_entry, read_deployment, write_entry
-from model_store.errors import (
-    BadRequest,
-    Conflict,
-    ModelRefused,
-    ObjectiveMissed,
-    StorageUnreachable,
-)
+from model_store.errors import BadRequest, Conflict, ModelRefused, ObjectiveMissed, StorageUnreachable
 from model_store.names import version_id
 from model_store.store import ModelStore
 from serve.settings import DetectArgs
@@ -179,9 +173,7 @@ def test_an_invalid_deployment_json_is_not_changed(tmp_path: Path) -> None:
         ({"replicas": 2}, "replicas was 1, now 2"),
     ],
 )
-def test_a_report_of_another_pool_is_not_applied(
-    tmp_path: Path, pool: dict[str, int], said: str
-) -> None:
+def test_a_report_of_another_pool_is_not_applied(tmp_path: Path, pool: dict[str, int], said: str) -> None:
     store = motion_store(tmp_path / "m", "1")
     with pytest.raises(Conflict, match=said):
         apply_best(store, tuned(store), POOL.model_copy(update=pool))
@@ -191,9 +183,7 @@ def test_a_report_of_another_pool_is_not_applied(
 
 
 @pytest.mark.parametrize("fields", [{}, {"applies": NOW}])
-def test_a_report_of_former_settings_is_not_applied(
-    tmp_path: Path, fields: dict[str, object]
-) -> None:
+def test_a_report_of_former_settings_is_not_applied(tmp_path: Path, fields: dict[str, object]) -> None:
     """Even if the best settings were the current ones."""
     store = motion_store(tmp_path / "m", "1")
     stale, theirs = tuned(store, **fields), {"1": {"batch": {"max": 9}}}

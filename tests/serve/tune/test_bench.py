@@ -55,9 +55,7 @@ def children() -> int:
 
 def test_a_point_is_measured_in_processes_that_end(tmp_path: Path) -> None:
     plan = blobs(tmp_path)
-    ModelStore(str(tmp_path)).folder.write(
-        "blobs/deployment.json", b'{"1": {"batch": {"max": 5, "wait_ms": 3}}}'
-    )
+    ModelStore(str(tmp_path)).folder.write("blobs/deployment.json", b'{"1": {"batch": {"max": 5, "wait_ms": 3}}}')
     before = children()
     with closing(Bench(plan)) as bench:
         assert bench.current() == (Batch(max=5, wait_ms=3), "cpu"), "the current settings"
@@ -127,12 +125,7 @@ def test_rounds_of_several_replicas_are_added(fakes: type[FakeReplica]) -> None:
         fakes.script[:] = [SAMPLE, (20, 2.0, 3.0, [7.0], 4)]
         found = bench.measure(at(replicas=2, workers=1))
     assert found == Round(
-        closed_s=2.0,
-        closed_images=30,
-        cpu_s=4.0,
-        offered_per_s=14.0,
-        latencies_ms=(*[5.0] * 10, 7.0),
-        unanswered=4,
+        closed_s=2.0, closed_images=30, cpu_s=4.0, offered_per_s=14.0, latencies_ms=(*[5.0] * 10, 7.0), unanswered=4
     )
 
 
@@ -170,9 +163,7 @@ def test_the_current_settings_are_all_replicas_of_the_pool(fakes: type[FakeRepli
         assert not [e for e in fakes.events if e.startswith("stop")], "they stay"
 
 
-def test_a_process_that_cannot_start_is_an_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_process_that_cannot_start_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(**_: object) -> None:
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
@@ -201,10 +192,7 @@ def test_errors_of_the_process_are_raised_here(tmp_path: Path) -> None:
 
 def test_errors_of_loading_are_raised_here(tmp_path: Path) -> None:
     empty = DetectArgs(models=str(tmp_path / "empty"))
-    with (
-        closing(Bench(replace(blobs(tmp_path), args=empty))) as bench,
-        pytest.raises(ModelNotFound, match="blobs"),
-    ):
+    with closing(Bench(replace(blobs(tmp_path), args=empty))) as bench, pytest.raises(ModelNotFound, match="blobs"):
         bench.current()
 
 
@@ -230,10 +218,7 @@ def test_a_late_process_is_an_error(tmp_path: Path) -> None:
     replica.stop()
 
 
-@pytest.mark.parametrize(
-    ("point", "clients"),
-    [(NOW, 6), (at(batch=4), 18), (at(batch=16), 64), (at(workers=1), 3)],
-)
+@pytest.mark.parametrize(("point", "clients"), [(NOW, 6), (at(batch=4), 18), (at(batch=16), 64), (at(workers=1), 3)])
 def test_clients_fill_the_next_batch_within_the_queue_s_bound(point: Point, clients: int) -> None:
     assert clients_for(point, 64) == clients
 

@@ -67,9 +67,7 @@ def pairs(points: list[Point]) -> set[tuple[int, int]]:
         (8, {(1, 4), (1, 8), (2, 2), (2, 4), (4, 1), (4, 2), (8, 1)}),
     ],
 )
-def test_by_default_all_or_half_of_the_cores_work(
-    cores: int, expected: set[tuple[int, int]]
-) -> None:
+def test_by_default_all_or_half_of_the_cores_work(cores: int, expected: set[tuple[int, int]]) -> None:
     assert pairs(first_points(NOW, cores, SearchSpace(batches=(1,)))) == expected | {(1, 2)}
 
 
@@ -238,8 +236,7 @@ def test_scaled_decoding_is_measured_if_pictures_would_be_decoded_smaller(
 
 
 @pytest.mark.parametrize(
-    ("usable", "expected"),
-    [({1, 3}, 0.5), ({0}, 0.0), ({0, 1, 2, 3}, 0.25), ({2, 17}, 0.0), ({99}, 0.25)],
+    ("usable", "expected"), [({1, 3}, 0.5), ({0}, 0.0), ({0, 1, 2, 3}, 0.25), ({2, 17}, 0.0), ({99}, 0.25)]
 )
 def test_other_programs_count_on_the_usable_cores_only(
     monkeypatch: pytest.MonkeyPatch, usable: set[int], expected: float

@@ -181,15 +181,7 @@ def test_rows_mark_each_point() -> None:
     ]
     assert [row["meets"] for row in table] == [True, True, True, False, True, False]
     assert [row["p99_ms"] for row in table] == [40, 80, 90, 300, 30, None]
-    assert list(table[0])[-7:] == [
-        "images_per_s",
-        "p50_ms",
-        "p99_ms",
-        "cpu_ms",
-        "requests",
-        "meets",
-        "what",
-    ]
+    assert list(table[0])[-7:] == ["images_per_s", "p50_ms", "p99_ms", "cpu_ms", "requests", "meets", "what"]
 
 
 def test_the_folder_has_the_whole_report(tmp_path: Path) -> None:
@@ -215,15 +207,10 @@ def test_the_folder_is_reserved_for_one_sweep(tmp_path: Path) -> None:
     assert not out.exists(), "nothing was measured"
 
 
-def test_of_two_sweeps_that_find_it_empty_one_gets_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_of_two_sweeps_that_find_it_empty_one_gets_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with reserved_folder(str(tmp_path / "out")):
         monkeypatch.setattr(Folder, "names", lambda *_: [])
-        with (
-            pytest.raises(BadRequest, match="another sweep"),
-            reserved_folder(str(tmp_path / "out")),
-        ):
+        with pytest.raises(BadRequest, match="another sweep"), reserved_folder(str(tmp_path / "out")):
             pass
 
 
@@ -235,18 +222,13 @@ def test_an_existing_empty_folder_stays(tmp_path: Path) -> None:
 
 def test_an_unwritable_place_is_rejected_before_the_sweep(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    with (
-        pytest.raises(StorageUnreachable, match="cannot write"),
-        reserved_folder(str(tmp_path / "file" / "out")),
-    ):
+    with pytest.raises(StorageUnreachable, match="cannot write"), reserved_folder(str(tmp_path / "file" / "out")):
         pytest.fail("it would be measured")
     with pytest.raises(BadRequest, match="not empty"), reserved_folder(str(tmp_path / "file")):
         pytest.fail("it would be measured")
 
 
-def test_a_full_disk_at_the_end_is_an_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_at_the_end_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -283,7 +265,5 @@ def test_scaled_decoding_is_a_new_version_with_the_same_config(tmp_path: Path) -
 
 def test_scaled_decoding_that_failed_is_reported() -> None:
     failed = MeasuredPoint(point=at(jpeg_shrink=2), failed="reason")
-    assert todo(result([CLOUD[0], failed])) == {
-        "version": "jpeg_shrink 2 could not be measured: reason"
-    }
+    assert todo(result([CLOUD[0], failed])) == {"version": "jpeg_shrink 2 could not be measured: reason"}
     assert "version" not in todo(result(CLOUD[:2]))

@@ -18,12 +18,7 @@ CLOUDS = st.lists(st.tuples(st.integers(1, 30), st.integers(1, 30)), min_size=1,
 
 def of(*latencies_ms: float, unanswered: int = 0) -> Round:
     return Round(
-        closed_s=2.0,
-        closed_images=50,
-        cpu_s=1.0,
-        offered_per_s=17.5,
-        latencies_ms=latencies_ms,
-        unanswered=unanswered,
+        closed_s=2.0, closed_images=50, cpu_s=1.0, offered_per_s=17.5, latencies_ms=latencies_ms, unanswered=unanswered
     )
 
 

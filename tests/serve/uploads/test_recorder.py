@@ -62,18 +62,14 @@ async def test_what_returns_is_in_the_tables(tables: Tables, uploads: list[Uploa
     assert images(tables, "media") == images(tables, "results") == digests(uploads[:1])
 
 
-async def test_what_comes_together_is_committed_together(
-    tables: Tables, uploads: list[Upload]
-) -> None:
+async def test_what_comes_together_is_committed_together(tables: Tables, uploads: list[Upload]) -> None:
     recorder = Recorder(tables, SOON_S)
     await asyncio.gather(*map(recorder.record, uploads))
     assert images(tables, "media") == images(tables, "results") == digests(uploads)
     assert tables.snapshot("results").version() == tables.snapshot("media").version() == 1
 
 
-async def test_a_picture_that_is_sent_often_has_one_row(
-    tables: Tables, uploads: list[Upload]
-) -> None:
+async def test_a_picture_that_is_sent_often_has_one_row(tables: Tables, uploads: list[Upload]) -> None:
     recorder = Recorder(tables, SOON_S)
     await asyncio.gather(*map(recorder.record, 2 * uploads))
     await recorder.record(uploads[0])
@@ -92,13 +88,7 @@ async def test_a_row_of_a_run_stays(tables: Tables, uploads: list[Upload]) -> No
 
 
 @pytest.mark.parametrize(
-    "error",
-    [
-        StorageUnreachable("away"),
-        TableConflict("refused"),
-        pa.ArrowInvalid("?"),
-        OSError(28, "full"),
-    ],
+    "error", [StorageUnreachable("away"), TableConflict("refused"), pa.ArrowInvalid("?"), OSError(28, "full")]
 )
 async def test_while_nothing_can_be_written_rows_wait(
     tables: Tables, uploads: list[Upload], monkeypatch: pytest.MonkeyPatch, error: Exception
@@ -139,9 +129,7 @@ async def test_half_a_commit_is_made_whole(
     assert images(tables, "media") == images(tables, "results") == digests(uploads)
 
 
-async def test_who_goes_away_does_not_take_the_row_along(
-    tables: Tables, uploads: list[Upload]
-) -> None:
+async def test_who_goes_away_does_not_take_the_row_along(tables: Tables, uploads: list[Upload]) -> None:
     recorder = Recorder(tables, SOON_S)
     gone = asyncio.create_task(recorder.record(uploads[0]))
     await asyncio.sleep(0)
@@ -150,9 +138,7 @@ async def test_who_goes_away_does_not_take_the_row_along(
     assert images(tables, "results") == digests(uploads[:2])
 
 
-async def test_there_is_a_bound(
-    tables: Tables, uploads: list[Upload], monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_there_is_a_bound(tables: Tables, uploads: list[Upload], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serve.uploads.recorder, "MAX_WAITING", 2)
     recorder = Recorder(tables, SOON_S)
     two = [asyncio.create_task(recorder.record(one)) for one in uploads[:2]]
@@ -216,9 +202,7 @@ async def test_a_compaction_that_panics_does_not_end_it(
     assert images(tables, "results") == digests(uploads)
 
 
-async def test_replicas_of_two_versions_may_know_different_columns(
-    tables: Tables, uploads: list[Upload]
-) -> None:
+async def test_replicas_of_two_versions_may_know_different_columns(tables: Tables, uploads: list[Upload]) -> None:
     older = Upload(uploads[0].media.drop_columns(["quick_digest"]), uploads[0].result)
     await asyncio.gather(*map(Recorder(tables, SOON_S).record, [older, *uploads[1:]]))
     assert images(tables, "media") == digests(uploads)
@@ -270,9 +254,7 @@ async def test_all_that_was_seen_is_recorded(engine: Engine, tmp_path: Path) -> 
     assert row["inference_key"] == answer.model.inference_key
 
 
-async def test_rows_that_wait_at_the_end_are_committed_at_once(
-    tables: Tables, uploads: list[Upload]
-) -> None:
+async def test_rows_that_wait_at_the_end_are_committed_at_once(tables: Tables, uploads: list[Upload]) -> None:
     recorder = Recorder(tables, flush_s=60)
     waiting = [asyncio.create_task(recorder.record(one)) for one in uploads]
     await asyncio.sleep(SOON_S)

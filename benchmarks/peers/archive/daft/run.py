@@ -15,28 +15,20 @@ from daft import DataType, Series, col
 from detector import Detector
 
 DETECTION = DataType.struct(
-    {
-        "label": DataType.string(),
-        "score": DataType.float64(),
-        "box": DataType.list(DataType.float64()),
-    }
+    {"label": DataType.string(), "score": DataType.float64(), "box": DataType.list(DataType.float64())}
 )
 RESULT = DataType.struct({"error": DataType.string(), "detections": DataType.list(DETECTION)})
 
 
 # Stateful Class UDFs, Best Practices: "Use use_process=True to run each instance in a separate process … to improve
 # performance by avoiding GIL contention"; max_concurrency "controls the number of actor pool processes"
-@daft.cls(
-    max_concurrency=int(os.environ["PEER_CORES"]), use_process=os.environ.get("PROCESSES") == "1"
-)
+@daft.cls(max_concurrency=int(os.environ["PEER_CORES"]), use_process=os.environ.get("PROCESSES") == "1")
 class Model:
     def __init__(self, folder: str) -> None:
         self.detector = Detector(folder)
 
     # Batch Sizing: "Large batches can exhaust memory … Experiment to find the optimal size"
-    @daft.method.batch(
-        return_dtype=RESULT, unnest=True, batch_size=int(os.environ.get("BATCH", "16"))
-    )
+    @daft.method.batch(return_dtype=RESULT, unnest=True, batch_size=int(os.environ.get("BATCH", "16")))
     def detect(self, jpegs: Series) -> list[dict]:
         return [self.one(jpeg) for jpeg in jpegs.to_pylist()]
 

@@ -26,9 +26,7 @@ def main(model: Path, out: Path) -> None:
     with tf.Graph().as_default() as graph:
         picture = tf.placeholder(tf.uint8, (1, None, None, 3), "image_tensor")
         side = config["preprocess"]["side_px"]
-        pixels = tf.image.resize_bilinear(
-            tf.cast(picture, tf.float32), (side, side), half_pixel_centers=True
-        )
+        pixels = tf.image.resize_bilinear(tf.cast(picture, tf.float32), (side, side), half_pixel_centers=True)
         output = translated(onnx.load(model / config["runtime"]["weights"]).graph, pixels / 255.0)
         suppressed(output, side, config)
         (out / "model.pb").write_bytes(graph.as_graph_def().SerializeToString())
@@ -38,9 +36,7 @@ def main(model: Path, out: Path) -> None:
 
 def suppressed(output: tf.Tensor, side: int, config: dict) -> None:
     """Each candidate has one class, as in a greedy suppression of YOLOv8's heads; then as within each class."""
-    centre, size, scores = tf.split(
-        tf.transpose(output, (0, 2, 1)), [2, 2, len(config["labels"])], 2
-    )
+    centre, size, scores = tf.split(tf.transpose(output, (0, 2, 1)), [2, 2, len(config["labels"])], 2)
     corners = tf.concat([centre - size / 2, centre + size / 2], 2) / side
     best = scores >= tf.reduce_max(scores, 2, keepdims=True)
     most = config["nms"]["max_detections"]
@@ -109,9 +105,7 @@ def reshaped(given: list, facts: dict) -> tf.Tensor:
 
 
 def transposed(given: list, facts: dict) -> tf.Tensor:
-    return (
-        given[0] if tuple(facts["perm"]) == CHANNELS_LAST else tf.transpose(*given, facts["perm"])
-    )
+    return given[0] if tuple(facts["perm"]) == CHANNELS_LAST else tf.transpose(*given, facts["perm"])
 
 
 def cast(given: list, facts: dict) -> np.ndarray:

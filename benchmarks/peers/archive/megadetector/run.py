@@ -15,21 +15,15 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-DETECTION = pa.struct(
-    [("label", pa.string()), ("score", pa.float64()), ("box", pa.list_(pa.float64()))]
-)
-SCHEMA = pa.schema(
-    [("path", pa.string()), ("error", pa.string()), ("detections", pa.list_(DETECTION))]
-)
+DETECTION = pa.struct([("label", pa.string()), ("score", pa.float64()), ("box", pa.list_(pa.float64()))])
+SCHEMA = pa.schema([("path", pa.string()), ("error", pa.string()), ("detections", pa.list_(DETECTION))])
 
 
 def main(files: Path, out: Path) -> None:
     # "Dividing a list of images into one chunk per GPU happens outside of this script" (its docstring), so here too.
     # Its own --ncores forks after TensorFlow was started, and with a .pb graph the workers wait for ever.
     paths, processes = files.read_text().splitlines(), int(os.environ["PROCESSES"])
-    running = [
-        start(paths[i::processes], out, f"part-{i}") for i in range(min(processes, len(paths)))
-    ]
+    running = [start(paths[i::processes], out, f"part-{i}") for i in range(min(processes, len(paths)))]
     for process, results in running:
         if process.wait():
             raise SystemExit(process.returncode)

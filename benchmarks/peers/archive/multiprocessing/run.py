@@ -15,12 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from detector import Detector
 
-DETECTION = pa.struct(
-    [("label", pa.string()), ("score", pa.float64()), ("box", pa.list_(pa.float64()))]
-)
-SCHEMA = pa.schema(
-    [("path", pa.string()), ("error", pa.string()), ("detections", pa.list_(DETECTION))]
-)
+DETECTION = pa.struct([("label", pa.string()), ("score", pa.float64()), ("box", pa.list_(pa.float64()))])
+SCHEMA = pa.schema([("path", pa.string()), ("error", pa.string()), ("detections", pa.list_(DETECTION))])
 
 
 def start(model: str) -> None:
@@ -45,9 +41,7 @@ def work(task: tuple[Path, list[str]]) -> None:
 
 def main(files: Path, out: Path) -> None:
     paths, size = files.read_text().splitlines(), int(os.environ.get("CHUNK", "64"))
-    tasks = [
-        (out / f"part-{i:07}.parquet", paths[i : i + size]) for i in range(0, len(paths), size)
-    ]
+    tasks = [(out / f"part-{i:07}.parquet", paths[i : i + size]) for i in range(0, len(paths), size)]
     # Contexts and start methods: "safely forking a multithreaded process is problematic"; forkserver is what
     # Python 3.14 takes by itself
     context = multiprocessing.get_context("forkserver")

@@ -14,12 +14,8 @@ import pyarrow as pa
 import ray
 from detector import Detector
 
-DETECTION = pa.struct(
-    [("label", pa.string()), ("score", pa.float64()), ("box", pa.list_(pa.float64()))]
-)
-SCHEMA = pa.schema(
-    [("path", pa.string()), ("error", pa.string()), ("detections", pa.list_(DETECTION))]
-)
+DETECTION = pa.struct([("label", pa.string()), ("score", pa.float64()), ("box", pa.list_(pa.float64()))])
+SCHEMA = pa.schema([("path", pa.string()), ("error", pa.string()), ("detections", pa.list_(DETECTION))])
 
 
 class Model:

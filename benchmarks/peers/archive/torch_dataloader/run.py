@@ -17,12 +17,8 @@ import torch
 from detector import Detector
 from torch.utils.data import DataLoader, Dataset
 
-DETECTION = pa.struct(
-    [("label", pa.string()), ("score", pa.float64()), ("box", pa.list_(pa.float64()))]
-)
-SCHEMA = pa.schema(
-    [("path", pa.string()), ("error", pa.string()), ("detections", pa.list_(DETECTION))]
-)
+DETECTION = pa.struct([("label", pa.string()), ("score", pa.float64()), ("box", pa.list_(pa.float64()))])
+SCHEMA = pa.schema([("path", pa.string()), ("error", pa.string()), ("detections", pa.list_(DETECTION))])
 ROWS_A_FILE = 64
 
 

@@ -11,11 +11,7 @@ from detector import Detector
 
 
 # get-started/adaptive-batching, "Architecture": the service that runs the model collects what others ask it for
-@bentoml.service(
-    workers=int(os.environ["WORKERS"]),
-    logging={"access": {"enabled": False}},
-    metrics={"enabled": False},
-)
+@bentoml.service(workers=int(os.environ["WORKERS"]), logging={"access": {"enabled": False}}, metrics={"enabled": False})
 class Batches:
     def __init__(self) -> None:
         self.detector = Detector(os.environ["PEER_MODEL"])

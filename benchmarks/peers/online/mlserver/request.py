@@ -7,10 +7,7 @@ import base64
 import json
 from typing import Any
 
-BEFORE = (
-    b'{"inputs":[{"name":"jpeg","shape":[1,1],"datatype":"BYTES",'
-    b'"parameters":{"content_type":"base64"},"data":["'
-)
+BEFORE = b'{"inputs":[{"name":"jpeg","shape":[1,1],"datatype":"BYTES","parameters":{"content_type":"base64"},"data":["'
 
 
 def request(jpeg: bytes) -> tuple[str, dict[str, str], bytes]:

@@ -18,9 +18,7 @@ def free_port() -> int:
         return one.getsockname()[1]
 
 
-SCRATCH = (
-    tempfile.gettempdir()
-)  # by TMPDIR its own, and short: a socket has 97 characters for its path
+SCRATCH = tempfile.gettempdir()  # by TMPDIR its own, and short: a socket has 97 characters for its path
 # so that nothing clashes with another cluster here; Serve reads them when it is imported
 os.environ |= {
     "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": f"{SCRATCH}/haproxy.cfg",

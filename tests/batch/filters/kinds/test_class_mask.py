@@ -22,12 +22,7 @@ CLASSES = ("lion", "lynx", "felis catus", "red deer", "roe deer")
 
 
 def classified(number: int, logits: list[float] | None, **more: Any) -> dict[str, Any]:
-    return detection(
-        media_sha256=image(number),
-        path=f"{number:04}.jpg",
-        logits=logits,
-        **({"label": "animal"} | more),
-    )
+    return detection(media_sha256=image(number), path=f"{number:04}.jpg", logits=logits, **({"label": "animal"} | more))
 
 
 def table_of(*listed: dict[str, Any]) -> Rows:
@@ -79,20 +74,14 @@ def slow(row: dict[str, Any], config: dict[str, Any]) -> tuple[str, float, str] 
     return CLASSES[top], score, "softmax" if kept == every else semantics
 
 
-logit = st.one_of(
-    st.integers(-3, 3).map(float),
-    st.floats(-30, 30, width=32),
-    st.sampled_from([1e4, -1e4, 88.75]),
-)
+logit = st.one_of(st.integers(-3, 3).map(float), st.floats(-30, 30, width=32), st.sampled_from([1e4, -1e4, 88.75]))
 vector = st.one_of(
     st.lists(logit, min_size=5, max_size=5),
     st.lists(logit, min_size=5, max_size=5),
     st.none(),
     st.lists(st.sampled_from([nan, inf, -inf, 1.0]), min_size=5, max_size=5),
 )
-listed = st.lists(
-    st.tuples(vector, st.sampled_from(["animal", "bird", "person"]), st.booleans()), max_size=8
-)
+listed = st.lists(st.tuples(vector, st.sampled_from(["animal", "bird", "person"]), st.booleans()), max_size=8)
 configs = st.fixed_dictionaries(
     {
         "keep": st.lists(st.sampled_from(CLASSES), max_size=6),
@@ -105,8 +94,7 @@ configs = st.fixed_dictionaries(
 
 def given_table(given_rows: list[Any]) -> list[dict[str, Any]]:
     return [
-        classified(number, logits, label=label, human=human)
-        for number, (logits, label, human) in enumerate(given_rows)
+        classified(number, logits, label=label, human=human) for number, (logits, label, human) in enumerate(given_rows)
     ]
 
 
@@ -226,10 +214,7 @@ def test_unknown_class_names_are_rejected_with_examples() -> None:
         require(ClassMaskConfig(), ())
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [{"keep": "lion"}, {"emit": "some"}, {"labels": ["person"]}, {"taxa": ["lion"]}],
-)
+@pytest.mark.parametrize("wrong", [{"keep": "lion"}, {"emit": "some"}, {"labels": ["person"]}, {"taxa": ["lion"]}])
 def test_wrong_fields_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         ClassMaskConfig(**wrong)

@@ -89,12 +89,8 @@ def exactly(value: float) -> Fraction:
 
 side = st.integers(0, 6).map(float)
 box = st.tuples(side, side, side, side)
-wide_box = st.builds(
-    lambda x, y, w, h: (x, y, x + w, y + h), side, side, st.just(4.0), st.sampled_from([3.0, 4.0])
-)
-any_box = st.one_of(
-    wide_box, wide_box, box, st.tuples(side, side, st.sampled_from([nan, inf]), side)
-)
+wide_box = st.builds(lambda x, y, w, h: (x, y, x + w, y + h), side, side, st.just(4.0), st.sampled_from([3.0, 4.0]))
+any_box = st.one_of(wide_box, wide_box, box, st.tuples(side, side, st.sampled_from([nan, inf]), side))
 of_image = st.lists(st.tuples(any_box, st.sampled_from(["deer", "fox"]), st.booleans()), max_size=8)
 configs = st.fixed_dictionaries(
     {
@@ -194,9 +190,7 @@ def test_reasons_have_the_overlap_and_the_kept_rank() -> None:
     at = image(1), 4
     assert said(rows(*deer)) == {at: "iou 0.8 > 0.5 with rank 0"}
     assert said(rows(*fox)) == {}
-    assert said(rows(*fox), class_aware=False) == {
-        at: "iou 0.8 > 0.5 with rank 0; alternative: deer"
-    }
+    assert said(rows(*fox), class_aware=False) == {at: "iou 0.8 > 0.5 with rank 0; alternative: deer"}
     assert said(rows(*within), containment=0.9) == {at: "containment 1 > 0.9 with rank 0"}
     assert said(rows(*deer), iou=0.7999999) == {at: "iou 0.8 > 0.7999999 with rank 0"}
 
@@ -229,14 +223,7 @@ def test_unmeasurable_boxes_are_counted_and_skipped() -> None:
         detection(**(NOTHING | {"media_sha256": image(2), "path": "north/0002.jpg"})),
     )
     assert FILTER.invalid is not None
-    assert FILTER.invalid(DuplicatesConfig(), table).tolist() == [
-        True,
-        False,
-        True,
-        False,
-        True,
-        False,
-    ]
+    assert FILTER.invalid(DuplicatesConfig(), table).tolist() == [True, False, True, False, True, False]
     assert sorted(rank for _, rank in said(table)) == [3]
 
 

@@ -25,12 +25,7 @@ def taken(number: int, seconds: float | None, offset_min: int | None = None, **m
     """An image without detections, `seconds` after START by the camera's clock."""
     local = None if seconds is None else START + timedelta(seconds=seconds)
     utc = None if local is None or offset_min is None else local - timedelta(minutes=offset_min)
-    given = {
-        "media_sha256": image(number),
-        "path": f"north/{number:04}.jpg",
-        "taken_local": local,
-        "taken_utc": utc,
-    }
+    given = {"media_sha256": image(number), "path": f"north/{number:04}.jpg", "taken_local": local, "taken_utc": utc}
     return detection(**(NOTHING | given | more))
 
 
@@ -249,9 +244,7 @@ def begins_after(before: dict[str, Any], row: dict[str, Any], gap: float, gap_s:
     return gap > gap_s
 
 
-def walked(
-    table: Sequence[dict[str, Any]], gap_s: float, cap_s: float | None, sequences: bool
-) -> Any:
+def walked(table: Sequence[dict[str, Any]], gap_s: float, cap_s: float | None, sequences: bool) -> Any:
     """Return the image numbers of each event, and the reasons by image."""
     if not sequences:
         table = [row | numbered(None, None) for row in table]
@@ -267,9 +260,7 @@ def walked(
             dated.sort(key=lambda row: row["taken_utc"])
         event, elapsed = [], 0.0
         for before, row in zip([None, *dated], dated, strict=False):
-            reason = (
-                [f"clock: {row['clock_flags'].replace(',', ', ')}"] if row["clock_flags"] else []
-            )
+            reason = [f"clock: {row['clock_flags'].replace(',', ', ')}"] if row["clock_flags"] else []
             if before is not None:
                 both = before["taken_utc"] and row["taken_utc"]
                 clock = "taken_utc" if both else "taken_local"

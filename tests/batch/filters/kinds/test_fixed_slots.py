@@ -118,24 +118,13 @@ def oracle(frames: list[list[Row]], config: SlotsConfig) -> dict[tuple[str, int]
     every: list[Place] = []
     shift, k = (0.0, 0.0), config.min_sightings
     for now, frame in enumerate(frames):
-        places = [
-            one
-            for one in places
-            if len(one.members) >= k or now - one.last - 1 <= config.forget_after_images
-        ]
-        used = [
-            row for row in frame if row["rank"] is not None and row["score"] >= config.min_score
-        ]
+        places = [one for one in places if len(one.members) >= k or now - one.last - 1 <= config.forget_after_images]
+        used = [row for row in frame if row["rank"] is not None and row["score"] >= config.min_score]
         boxes: list[tuple[str | None, tuple[float, ...]]] = [
-            (
-                row["label"] if config.by_label else None,
-                (row["x1_px"], row["y1_px"], row["x2_px"], row["y2_px"]),
-            )
+            (row["label"] if config.by_label else None, (row["x1_px"], row["y1_px"], row["x2_px"], row["y2_px"]))
             for row in used
         ]
-        coarse = pairs(
-            [(label, back(box, shift)) for label, box in boxes], places, config.shift_iou, k
-        )
+        coarse = pairs([(label, back(box, shift)) for label, box in boxes], places, config.shift_iou, k)
         if len(coarse) >= config.min_shift_pairs:
             moved = []
             for axis in (0, 1):
@@ -155,16 +144,9 @@ def oracle(frames: list[list[Row]], config: SlotsConfig) -> dict[tuple[str, int]
                 places[fine[i]].members.append(target)
                 places[fine[i]].last = now
             else:
-                places.append(
-                    Place(back(straight[i][1], (0.0, 0.0)), straight[i][0], [target], now)
-                )
+                places.append(Place(back(straight[i][1], (0.0, 0.0)), straight[i][0], [target], now))
                 every.append(places[-1])
-    return {
-        target: place.members[0]
-        for place in every
-        if len(place.members) >= k
-        for target in place.members
-    }
+    return {target: place.members[0] for place in every if len(place.members) >= k for target in place.members}
 
 
 BOX = st.tuples(
@@ -177,10 +159,7 @@ BOX = st.tuples(
 
 @settings(max_examples=150, deadline=None)
 @given(
-    st.lists(
-        st.tuples(st.integers(-12, 12), st.integers(-12, 12), st.lists(BOX, max_size=6)),
-        max_size=14,
-    ),
+    st.lists(st.tuples(st.integers(-12, 12), st.integers(-12, 12), st.lists(BOX, max_size=6)), max_size=14),
     st.sampled_from([(0.5, 0.2), (0.25, 0.25), (0.8, 0.5)]),
     st.integers(1, 4),
     st.integers(1, 3),
@@ -230,9 +209,7 @@ def test_no_rows_give_no_actions(given: list[Row]) -> None:
 
 
 def where(slot: list[tuple[int, int | None]], given: list[Row]) -> set[tuple[float, float]]:
-    corners = {
-        (int(row["media_sha256"], 16), row["rank"]): (row["x1_px"], row["y1_px"]) for row in given
-    }
+    corners = {(int(row["media_sha256"], 16), row["rank"]): (row["x1_px"], row["y1_px"]) for row in given}
     return {corners[member] for member in slot}
 
 
@@ -269,9 +246,7 @@ def test_a_camera_that_is_pushed_moves_all_holes_and_no_slot() -> None:
 def test_one_bee_does_not_move_the_camera() -> None:
     """The median of 8 holes and 2 bees is a hole's shift."""
     given = [row for frame in range(6) for row in hotel(frame)]
-    given += [
-        hole(frame, 8 + n, 500 + 20 * frame, 500 + 90 * n) for frame in range(6) for n in range(2)
-    ]
+    given += [hole(frame, 8 + n, 500 + 20 * frame, 500 + 90 * n) for frame in range(6) for n in range(2)]
     assert [len(slot) for slot in slots(*given, min_iou=0.9)] == [6] * 8
 
 
@@ -341,9 +316,7 @@ def test_a_hole_keeps_its_slot_over_labels_when_asked_to() -> None:
     ],
 )
 def test_minimum_score_and_excluded_labels(more: Row, config: dict[str, Any], used: bool) -> None:
-    assert len(say(*(hole(n, 0, 100, 100, **more) for n in range(3)), **config)) == (
-        3 if used else 0
-    )
+    assert len(say(*(hole(n, 0, 100, 100, **more) for n in range(3)), **config)) == (3 if used else 0)
 
 
 def test_unmeasurable_boxes_are_counted_and_skipped() -> None:
@@ -357,9 +330,7 @@ def test_unmeasurable_boxes_are_counted_and_skipped() -> None:
 def test_cameras_and_folders_are_apart() -> None:
     given = [hole(n, 0, 100, 100, camera_id=f"hotel {n % 2}") for n in range(4)]
     assert say(*given) == []
-    folders = [
-        hole(n, 0, 100, 100, camera_id=None, path=f"{'ab'[n % 2]}/{n}.jpg") for n in range(6)
-    ]
+    folders = [hole(n, 0, 100, 100, camera_id=None, path=f"{'ab'[n % 2]}/{n}.jpg") for n in range(6)]
     assert slots(*folders) == [[(0, 0), (2, 0), (4, 0)], [(1, 0), (3, 0), (5, 0)]]
 
 

@@ -31,9 +31,7 @@ LINEAGE = {
 CLASSES = tuple(LINEAGE)
 RANKS = ("class", "order", "family", "genus", "species")
 NAMES = {"canidae": "dog family"} | {
-    lineage.split(";")[-1]: name
-    for name, lineage in LINEAGE.items()
-    if name not in ("stag", "hind", "leaf")
+    lineage.split(";")[-1]: name for name, lineage in LINEAGE.items() if name not in ("stag", "hind", "leaf")
 }
 
 
@@ -103,25 +101,18 @@ def taxon_at(name: str, rank: str) -> str:
     return parts[place] if place < len(parts) else ""
 
 
-logit = st.one_of(
-    st.integers(-2, 2).map(float), st.floats(-5, 5, width=16), st.sampled_from([300.0, -300.0])
-)
+logit = st.one_of(st.integers(-2, 2).map(float), st.floats(-5, 5, width=16), st.sampled_from([300.0, -300.0]))
 vector = st.one_of(
     st.lists(logit, min_size=len(CLASSES), max_size=len(CLASSES)),
     st.permutations([0.0, 0.0, 0.0, 0.0, -300.0, -300.0, -300.0, -300.0, -300.0]),
     st.none(),
 )
 listed = st.lists(
-    st.tuples(
-        vector, st.sampled_from(["animal", "cat", "felidae", "stag", "person"]), st.booleans()
-    ),
-    max_size=8,
+    st.tuples(vector, st.sampled_from(["animal", "cat", "felidae", "stag", "person"]), st.booleans()), max_size=8
 )
 configs = st.fixed_dictionaries(
     {
-        "thresholds": st.dictionaries(
-            st.sampled_from(RANKS), st.sampled_from([0.25, 0.5, 0.75, 0.8, 1.0]), min_size=1
-        ),
+        "thresholds": st.dictionaries(st.sampled_from(RANKS), st.sampled_from([0.25, 0.5, 0.75, 0.8, 1.0]), min_size=1),
         "strict": st.booleans(),
         "lineage": st.sampled_from(["constrained", "global"]),
         "keep": st.lists(st.sampled_from(CLASSES), max_size=6),
@@ -130,10 +121,7 @@ configs = st.fixed_dictionaries(
 
 
 def given_table(given_rows: list[Any]) -> list[dict[str, Any]]:
-    return [
-        row(number, logits, label=label, human=human)
-        for number, (logits, label, human) in enumerate(given_rows)
-    ]
+    return [row(number, logits, label=label, human=human) for number, (logits, label, human) in enumerate(given_rows)]
 
 
 @settings(deadline=None, max_examples=150)
@@ -223,9 +211,7 @@ def test_a_taxon_is_labelled_with_its_class() -> None:
 
 def test_equal_names_of_two_genera_are_two_species() -> None:
     lineage = ("m;c;d;cuon;alpinus", "m;c;d;capra;alpinus", "m;c;d;x;y")
-    table = rows(
-        detection(label="a", logits=[0.1, 0.0, -300.0]), classes=("a", "b", "c"), lineage=lineage
-    )
+    table = rows(detection(label="a", logits=[0.1, 0.0, -300.0]), classes=("a", "b", "c"), lineage=lineage)
     assert said(table, thresholds={"species": 0.9}) == {}
 
 
@@ -253,11 +239,7 @@ def test_equal_and_ignored_labels_stay() -> None:
 
 def test_rows_without_logits_are_counted_and_skipped() -> None:
     table = table_of(
-        row(1, shares(cat=1)),
-        row(2, None),
-        row(3, None, label="person"),
-        row(4, None, **NOTHING),
-        row(5, None),
+        row(1, shares(cat=1)), row(2, None), row(3, None, label="person"), row(4, None, **NOTHING), row(5, None)
     )
     assert set(said(table)) == {image(1)}
     assert FILTER.invalid is not None

@@ -21,28 +21,19 @@ DAY = timedelta(days=1)
 
 def seen(number: int, taken: datetime | None = START, **more: Any) -> Row:
     """Return a detection in image `number`, with the default box unless given."""
-    plain = {
-        "media_sha256": image(number),
-        "path": f"north/{number:05}.jpg",
-        "taken_local": taken,
-    }
+    plain = {"media_sha256": image(number), "path": f"north/{number:05}.jpg", "taken_local": taken}
     return detection(**(plain | more))
 
 
 def branch(images: int, days: float = 5.0, **more: Any) -> list[Row]:
     """Return the same box in `images` images, spread evenly over the days, with one at each end."""
-    return [
-        seen(n, START + timedelta(days=days) * n / max(images - 1, 1), **more)
-        for n in range(images)
-    ]
+    return [seen(n, START + timedelta(days=days) * n / max(images - 1, 1), **more) for n in range(images)]
 
 
 def say(*given: Row, **config: Any) -> list[Said]:
     table = rows(*given)
     found = list(FILTER.apply(RepeatsConfig(**config), table))
-    assert found == list(FILTER.apply(RepeatsConfig(**config), table)), (
-        "the same is said of the same"
-    )
+    assert found == list(FILTER.apply(RepeatsConfig(**config), table)), "the same is said of the same"
     assert len({(one.media_sha256, one.rank) for one in found}) == len(found)
     return found
 
@@ -164,13 +155,9 @@ def test_an_iou_of_exactly_the_limit_is_a_match() -> None:
 
 def test_the_first_box_counts_and_no_average() -> None:
     """A box that moves slowly leaves the slot once it no longer overlaps the first box enough."""
-    creeping = [
-        row | {"x1_px": 100.0 + 2 * n, "x2_px": 300.0 + 2 * n} for n, row in enumerate(branch(40))
-    ]
+    creeping = [row | {"x1_px": 100.0 + 2 * n, "x2_px": 300.0 + 2 * n} for n, row in enumerate(branch(40))]
     found = slots(*creeping, min_images=2, min_span_days=0, min_days=0)
-    assert found[0] == [(n, 0) for n in range(6)], (
-        "10 px of 200: IoU 190 / 210 = 0.905; 12 px: 0.887"
-    )
+    assert found[0] == [(n, 0) for n in range(6)], "10 px of 200: IoU 190 / 210 = 0.905; 12 px: 0.887"
 
 
 def test_a_box_between_two_slots_belongs_to_the_nearer_and_of_equals_to_the_older() -> None:
@@ -211,19 +198,11 @@ def test_limits_select_boxes(more: Row, config: dict[str, Any], looked_at: bool)
 
 
 def test_unmeasurable_boxes_are_counted_and_skipped() -> None:
-    given = [
-        *branch(20),
-        seen(99, START + 9 * DAY, x2_px=float("nan")),
-        seen(100, None, width_px=None),
-    ]
+    given = [*branch(20), seen(99, START + 9 * DAY, x2_px=float("nan")), seen(100, None, width_px=None)]
     given += [seen(101, None, **NOTHING)]
     assert len(say(*given)) == 20
     assert FILTER.invalid is not None
-    assert FILTER.invalid(RepeatsConfig(), rows(*given)).tolist() == [False] * 20 + [
-        True,
-        True,
-        False,
-    ]
+    assert FILTER.invalid(RepeatsConfig(), rows(*given)).tolist() == [False] * 20 + [True, True, False]
 
 
 def test_labels_and_cameras_are_apart() -> None:
@@ -235,15 +214,10 @@ def test_labels_and_cameras_are_apart() -> None:
 
 def test_images_of_unknown_camera_are_of_their_folder() -> None:
     def of(folder: str) -> list[Row]:
-        return [
-            row | {"camera_id": None, "path": f"{folder}/{n}.jpg"}
-            for n, row in enumerate(branch(38))
-        ]
+        return [row | {"camera_id": None, "path": f"{folder}/{n}.jpg"} for n, row in enumerate(branch(38))]
 
     assert len(say(*of("card 1/100"))) == 38
-    apart = [
-        one if n % 2 else two for n, (one, two) in enumerate(zip(of("x/a"), of("x/b"), strict=True))
-    ]
+    apart = [one if n % 2 else two for n, (one, two) in enumerate(zip(of("x/a"), of("x/b"), strict=True))]
     assert say(*apart) == []
     named = [row | {"camera_id": "x/a"} for row in branch(20)]
     assert {one.group_id for one in say(*named)} != {one.group_id for one in say(*of("x/a"))}
@@ -263,15 +237,9 @@ def test_nothing_is_hidden_unless_it_is_accepted() -> None:
     assert {one.action for one in found} == {"group"}
     first, second = sorted({str(one.group_id) for one in found})
     hidden = say(*branch(20), *other, accepted=[second])
-    assert {(one.group_id, one.action) for one in hidden} == {
-        (first, "group"),
-        (second, "suppress"),
-    }
+    assert {(one.group_id, one.action) for one in hidden} == {(first, "group"), (second, "suppress")}
     automatic = say(*branch(20), *other, auto=True)
-    assert {(one.group_id, one.action) for one in automatic} == {
-        (first, "suppress"),
-        (second, "suppress"),
-    }
+    assert {(one.group_id, one.action) for one in automatic} == {(first, "suppress"), (second, "suppress")}
     assert say(*branch(19), accepted=[first]) == [], "what is no slot is not hidden by its id"
 
 
@@ -280,9 +248,7 @@ def test_ids_and_reasons_stay_when_images_are_added() -> None:
     before = say(*branch(20))
     later = [seen(500 + n, START + timedelta(days=30 + n)) for n in range(5)]
     undated = [seen(600 + n, None) for n in range(5)]
-    elsewhere = [
-        row | {"camera_id": "a", "media_sha256": image(900 + n)} for n, row in enumerate(branch(30))
-    ]
+    elsewhere = [row | {"camera_id": "a", "media_sha256": image(900 + n)} for n, row in enumerate(branch(30))]
     after = {(one.media_sha256, one.rank): one for one in say(*branch(20), *later, *undated)}
     assert len(after) == 30
     assert all(after[one.media_sha256, one.rank] == one for one in before)
@@ -293,9 +259,7 @@ def test_ids_and_reasons_stay_when_images_are_added() -> None:
 
 def test_an_id_is_that_of_the_first_box() -> None:
     assert {one.group_id for one in say(*branch(20))} == {one.group_id for one in say(*branch(25))}
-    assert {one.group_id for one in say(*branch(20))} != {
-        one.group_id for one in say(*branch(21)[1:])
-    }
+    assert {one.group_id for one in say(*branch(20))} != {one.group_id for one in say(*branch(21)[1:])}
     second = [row | {"rank": 1} for row in branch(20)]
     assert {one.group_id for one in say(*branch(20))} != {one.group_id for one in say(*second)}
 

@@ -41,9 +41,7 @@ def slow(row: dict[str, Any], config: dict[str, Any]) -> str:
 
 
 shares = st.sampled_from([0.0, 0.05, 0.1, 0.25, 0.3, 0.4, 0.7, 1.0])
-scores = st.one_of(
-    shares, st.floats(0, 1, width=32), shares.map(lambda x: float(np.nextafter(np.float32(x), 0)))
-)
+scores = st.one_of(shares, st.floats(0, 1, width=32), shares.map(lambda x: float(np.nextafter(np.float32(x), 0))))
 configs = st.fixed_dictionaries(
     {
         "min_score": shares,
@@ -51,18 +49,13 @@ configs = st.fixed_dictionaries(
         "per_label": st.dictionaries(st.sampled_from(["deer", "fox", "owl"]), shares),
     }
 )
-listed = st.lists(
-    st.tuples(scores, st.sampled_from(["deer", "fox", "mole"]), st.booleans()), max_size=8
-)
+listed = st.lists(st.tuples(scores, st.sampled_from(["deer", "fox", "mole"]), st.booleans()), max_size=8)
 
 
 @settings(deadline=None, max_examples=150)
 @given(given_rows=listed, config=configs)
 def test_it_matches_plain_comparisons(given_rows: list[Any], config: dict[str, Any]) -> None:
-    table = [
-        scored(number, score, label, human=human)
-        for number, (score, label, human) in enumerate(given_rows)
-    ]
+    table = [scored(number, score, label, human=human) for number, (score, label, human) in enumerate(given_rows)]
     found = said(rows(*table), **config)
     for row in table:
         reason, group = found.pop(row["media_sha256"], ("shown", None))
@@ -84,9 +77,7 @@ def test_the_order_of_the_rows_changes_nothing(
 
 def test_the_threshold_itself_is_shown_as_float32() -> None:
     assert said(rows(scored(1, 0.7)), min_score=0.7) == {}
-    assert said(rows(scored(1, BELOW_07)), min_score=0.7, almost=0) == {
-        image(1): ("score 0.6999999 < 0.7", None)
-    }
+    assert said(rows(scored(1, BELOW_07)), min_score=0.7, almost=0) == {image(1): ("score 0.6999999 < 0.7", None)}
 
 
 def test_the_band_begins_with_its_lower_end_and_ends_before_the_threshold() -> None:

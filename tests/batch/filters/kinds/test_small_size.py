@@ -102,18 +102,13 @@ configs = st.fixed_dictionaries(
 
 @settings(deadline=None, max_examples=150)
 @given(given_rows=detections, config=configs, action=st.sampled_from(["suppress", "relabel"]))
-def test_it_matches_loops_over_fractions(
-    given_rows: list[dict[str, Any]], config: dict[str, Any], action: str
-) -> None:
+def test_it_matches_loops_over_fractions(given_rows: list[dict[str, Any]], config: dict[str, Any], action: str) -> None:
     listed = [
-        detection(media_sha256=image(number), path=f"{number:04}.jpg", **row)
-        for number, row in enumerate(given_rows)
+        detection(media_sha256=image(number), path=f"{number:04}.jpg", **row) for number, row in enumerate(given_rows)
     ]
     table = rows(*listed)
     by_digest = {row["media_sha256"]: row for row in listed}
-    wanted = {
-        digest for digest, row in by_digest.items() if is_valid(row) and is_flagged(row, config)
-    }
+    wanted = {digest for digest, row in by_digest.items() if is_valid(row) and is_flagged(row, config)}
     assert set(said(table, action=action, **config)) == wanted
     assert FILTER.invalid is not None
     counted = FILTER.invalid(SmallSizeConfig(**config), table)
@@ -162,10 +157,7 @@ def test_exactly_the_maximum_is_not_too_large() -> None:
 
 
 def test_a_camera_has_its_own_limits_and_the_general_ones_for_the_rest() -> None:
-    config = {
-        "min_side_px": 50,
-        "per_camera": {"north": {"min_area_frac": 0, "max_area_frac": 0.5}},
-    }
+    config = {"min_side_px": 50, "per_camera": {"north": {"min_area_frac": 0, "max_area_frac": 0.5}}}
     small = {"x1_px": 0, "y1_px": 0, "x2_px": 60, "y2_px": 13}
     table = rows(
         detection(media_sha256=image(1), path="1", camera_id="north", **small),
@@ -196,9 +188,7 @@ def test_suppressed_or_called_not_identifiable() -> None:
     (hidden,) = FILTER.apply(SmallSizeConfig(), table)
     (called,) = FILTER.apply(SmallSizeConfig(action="relabel"), table)
     assert hidden == Said(image(1), 7, "suppress", "area_frac 0.0001 < 0.0008")
-    assert called == Said(
-        image(1), 7, "relabel", "area_frac 0.0001 < 0.0008", label=NOT_IDENTIFIABLE
-    )
+    assert called == Said(image(1), 7, "relabel", "area_frac 0.0001 < 0.0008", label=NOT_IDENTIFIABLE)
 
 
 def test_no_rows_give_no_actions() -> None:

@@ -25,12 +25,7 @@ def table(*frames: str, event: str | None = "e", **more: Any) -> list[dict[str, 
     """Return rows of frames such as "deer deer animal", one word per detection."""
     return [
         detection(
-            media_sha256=image(number),
-            path=f"north/{number:04}.jpg",
-            event_id=event,
-            rank=rank,
-            label=label,
-            **more,
+            media_sha256=image(number), path=f"north/{number:04}.jpg", event_id=event, rank=rank, label=label, **more
         )
         for number, frame in enumerate(frames)
         for rank, label in enumerate(frame.split())
@@ -86,9 +81,7 @@ def test_other_events_do_not_count() -> None:
 
 
 def _later(*frames: str, **more: Any) -> list[dict[str, Any]]:
-    return [
-        row | {"media_sha256": image(99), "path": "north/9.jpg"} for row in table(*frames, **more)
-    ]
+    return [row | {"media_sha256": image(99), "path": "north/9.jpg"} for row in table(*frames, **more)]
 
 
 def test_a_tie_of_two_labels_changes_nothing() -> None:
@@ -238,7 +231,5 @@ def counted(given: list[dict[str, Any]], rare: bool) -> dict[tuple[int, int], tu
 @given(detections(), st.booleans())
 def test_it_matches_counts_in_dictionaries(given: list[dict[str, Any]], rare: bool) -> None:
     found = said(given, lineage=LINEAGE, flip_rare=rare)
-    assert {
-        (int(one.media_sha256, 16), one.rank): (one.label, one.reason) for one in found
-    } == counted(given, rare)
+    assert {(int(one.media_sha256, 16), one.rank): (one.label, one.reason) for one in found} == counted(given, rare)
     assert said(given[::-1], lineage=LINEAGE, flip_rare=rare) == found

@@ -108,10 +108,7 @@ def test_the_cheapest_pair_goes_first() -> None:
 def test_ties_go_to_the_lower_rank_of_the_earlier_frame_then_of_the_later() -> None:
     assert tracks(box(0, 0, 0), box(0, 1, 0), box(1, 0, 0)) == [[(0, 0), (1, 0)], [(0, 1)]]
     assert tracks(box(0, 0, 0), box(1, 0, 0), box(1, 1, 0)) == [[(0, 0), (1, 0)], [(1, 1)]]
-    assert tracks(box(0, 0, 0), box(0, 1, 0), box(1, 0, 0), box(1, 1, 0)) == [
-        [(0, 0), (1, 0)],
-        [(0, 1), (1, 1)],
-    ]
+    assert tracks(box(0, 0, 0), box(0, 1, 0), box(1, 0, 0), box(1, 1, 0)) == [[(0, 0), (1, 0)], [(0, 1), (1, 1)]]
 
 
 def test_two_that_cross_keep_their_labels() -> None:
@@ -147,10 +144,7 @@ def test_frames_are_in_order_of_utc_where_all_have_it() -> None:
     """The clock goes back an hour between the second and third image; by the clock, the third would come first."""
     utc = [START + timedelta(seconds=frame) for frame in range(3)]
     local = [utc[0], utc[1], utc[2] - timedelta(hours=1)]
-    given = [
-        box(frame, 0, 100 * frame, taken_utc=utc[frame], taken_local=local[frame])
-        for frame in range(3)
-    ]
+    given = [box(frame, 0, 100 * frame, taken_utc=utc[frame], taken_local=local[frame]) for frame in range(3)]
     assert tracks(*given) == [[(0, 0), (1, 0), (2, 0)]]
     without = [row | {"taken_utc": None} for row in given]
     assert tracks(*without) == [[(0, 0), (1, 0)], [(2, 0)]]
@@ -167,13 +161,7 @@ def test_annotated_boxes_are_in_no_track() -> None:
 
 def test_unmeasurable_boxes_are_counted_without_action() -> None:
     unknown = {"width_px": None, "height_px": None}
-    given = [
-        box(0, 0, 0),
-        box(1, 0, 0, **unknown),
-        box(1, 1, 0, side=0),
-        box(1, 2, 0, x1_px=math.nan),
-        box(2, 0, 0),
-    ]
+    given = [box(0, 0, 0), box(1, 0, 0, **unknown), box(1, 1, 0, side=0), box(1, 2, 0, x1_px=math.nan), box(2, 0, 0)]
     assert tracks(*given) == [[(0, 0)], [(2, 0)]]
     assert FILTER.invalid is not None
     wrong = FILTER.invalid(TrackingConfig(), rows(*given, nothing(3)))
@@ -221,9 +209,7 @@ def cost_of(a: dict[str, Any], b: dict[str, Any], plus: int) -> float:
         return max(x2 - x1 + plus, 0) * max(y2 - y1 + plus, 0)
 
     one, two = ([row[name] for name in ("x1_px", "y1_px", "x2_px", "y2_px")] for row in (a, b))
-    common = area(
-        max(one[0], two[0]), max(one[1], two[1]), min(one[2], two[2]), min(one[3], two[3])
-    )
+    common = area(max(one[0], two[0]), max(one[1], two[1]), min(one[2], two[2]), min(one[3], two[3]))
     small, large = sorted((area(*one), area(*two)))
     iou, ratio = common / (small + large - common), small / large
     dx = (one[0] + one[2]) / 2 - (two[0] + two[2]) / 2
@@ -267,9 +253,7 @@ def walked(given: list[dict[str, Any]], max_cost: float, same: bool, plus: int) 
 
 @settings(deadline=None, max_examples=150)
 @given(boxes(), st.sampled_from([0.3, 1.0, 1.25, 3.0]), st.booleans(), st.booleans())
-def test_it_matches_a_greedy_pass(
-    given: list[dict[str, Any]], max_cost: float, same: bool, plus: bool
-) -> None:
+def test_it_matches_a_greedy_pass(given: list[dict[str, Any]], max_cost: float, same: bool, plus: bool) -> None:
     options: dict[str, Any] = {"max_cost": max_cost, "same_label": same, "plus_one": plus}
     assert tracks(*given, **options) == walked(given, max_cost, same, int(plus))
     assert said(*given, **options) == said(*given[::-1], **options)

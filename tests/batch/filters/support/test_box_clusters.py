@@ -12,10 +12,7 @@ from batch.filters.support.box_clusters import LEAST_IOU, match
 
 @settings(max_examples=150, deadline=None)
 @given(
-    st.lists(
-        st.tuples(*[st.floats(0, 60)] * 2, *[st.floats(0.01, 300)] * 2, st.integers(0, 1)),
-        max_size=40,
-    ),
+    st.lists(st.tuples(*[st.floats(0, 60)] * 2, *[st.floats(0.01, 300)] * 2, st.integers(0, 1)), max_size=40),
     st.floats(LEAST_IOU, 1),
 )
 def test_the_grid_matches_a_search_over_all_exemplars(

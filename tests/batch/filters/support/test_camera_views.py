@@ -61,9 +61,7 @@ def test_places_are_numbered_in_the_order_of_their_first_rows() -> None:
 
 
 def test_a_view_has_the_rows_of_one_place() -> None:
-    found = {
-        view.place: [int(digest, 16) for digest in view.rows.media_sha256] for view in views(TABLE)
-    }
+    found = {view.place: [int(digest, 16) for digest in view.rows.media_sha256] for view in views(TABLE)}
     assert found == {place: [n for n in ns for _ in range(2)] for place, ns in IMAGES.items()}
 
 

@@ -31,18 +31,12 @@ def tables(tmp_path: Path) -> Tables:
     put(tables, {1: ("north", 0.0, three), 2: ("north", 9.0, three[:1])})
     publish(tables)
     digest = write_classes(tables.url, NAMES, ("",) * 3)
-    rows = [
-        answer(1, 0, [2.0, 1.0, 0.0], digest),
-        answer(1, 1, [0.0, 1.0, 3.0], digest),
-        answer(2, 0, None, digest),
-    ]
+    rows = [answer(1, 0, [2.0, 1.0, 0.0], digest), answer(1, 1, [0.0, 1.0, 3.0], digest), answer(2, 0, None, digest)]
     put_answers(tables, rows)
     return tables
 
 
-def answer(
-    number: int, rank: int, logits: list[float] | None, digest: str, **more: Any
-) -> dict[str, Any]:
+def answer(number: int, rank: int, logits: list[float] | None, digest: str, **more: Any) -> dict[str, Any]:
     return {
         "inference_key": KEY,
         "media_sha256": sha(number),
@@ -58,12 +52,7 @@ def answer(
 
 
 def put_answers(tables: Tables, rows: list[dict[str, Any]]) -> None:
-    tables.append(
-        "classifications",
-        pa.Table.from_pylist(rows, schema=CLASSIFICATIONS),
-        "test",
-        lambda _, new: new,
-    )
+    tables.append("classifications", pa.Table.from_pylist(rows, schema=CLASSIFICATIONS), "test", lambda _, new: new)
 
 
 def run(tables: Tables, **fields: Any) -> FilterReport:
@@ -91,9 +80,7 @@ def test_the_best_kept_class_is_shown_and_undone(tables: Tables) -> None:
     assert shown(tables) == before
 
 
-def test_the_list_and_the_classifier_are_in_the_layer_and_their_order_is_not(
-    tables: Tables,
-) -> None:
+def test_the_list_and_the_classifier_are_in_the_layer_and_their_order_is_not(tables: Tables) -> None:
     one = run(tables, keep=["lynx", "cat"]).layer_id
     assert run(tables, keep=["cat", "lynx", "cat"]).layer_id == one
     assert run(tables, keep=["cat"]).layer_id != one
@@ -134,8 +121,7 @@ def herd(place: Path, lineage: dict[str, str], classified: bool = True) -> Table
     tables = tables_at(place)
     labels = [*["cervidae"] * 5, "roe deer"]
     frames = {
-        number: ("north", float(number), [box(0, 1, 1, 90, label, 0.9)])
-        for number, label in enumerate(labels, 1)
+        number: ("north", float(number), [box(0, 1, 1, 90, label, 0.9)]) for number, label in enumerate(labels, 1)
     }
     put(tables, frames)
     publish(tables)
@@ -177,9 +163,7 @@ def test_smoothing_needs_no_classifier(tmp_path: Path) -> None:
     assert smoothed(herd(tmp_path, {"roe deer": ROE}, classified=False)) == ["cervidae"] * 6
 
 
-def test_smoothing_with_several_classifiers_takes_the_lineages_of_the_one_that_is_named(
-    tmp_path: Path,
-) -> None:
+def test_smoothing_with_several_classifiers_takes_the_lineages_of_the_one_that_is_named(tmp_path: Path) -> None:
     tables = herd(tmp_path, {"roe deer": ROE})
     digest = write_classes(tables.url, ("roe deer",), ("",))
     put_answers(tables, [answer(2, 0, [0.0], digest, classifier_key="d" * 64, model_version="2")])

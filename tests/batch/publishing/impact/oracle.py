@@ -81,9 +81,7 @@ class Tally:
         return {name: self.counts[name] for name in names} | {"shift": shift(self.shifts)}
 
 
-def impact(
-    world: World, old_least: Mapping[str, float], new_least: Mapping[str, float]
-) -> dict[str, Any]:
+def impact(world: World, old_least: Mapping[str, float], new_least: Mapping[str, float]) -> dict[str, Any]:
     """Thresholds by label, "" for all others."""
     total = Tally()
     labels: dict[str, Tally] = defaultdict(Tally)
@@ -92,9 +90,7 @@ def impact(
     relabelled: Counter[tuple[str, str]] = Counter()
     for name in {*world.old, *world.new}:
         places = [
-            (f"{camera}/{number}", camera)
-            for number, (camera, there) in enumerate(world.files.get(name, ()))
-            if there
+            (f"{camera}/{number}", camera) for number, (camera, there) in enumerate(world.files.get(name, ())) if there
         ]
         under = [camera for _, camera in sorted(places, key=lambda place: place[0])[:1]]
         if not under:
@@ -129,10 +125,7 @@ def impact(
                     tally.counts["relabelled_from"] += 1
                 for tally in (total, labels[n[j][1]], *of_cameras):
                     tally.counts["relabelled_to"] += 1
-        for kind, boxes, taken in (
-            ("lost", o, {i for i, _ in both}),
-            ("new", n, {j for _, j in both}),
-        ):
+        for kind, boxes, taken in (("lost", o, {i for i, _ in both}), ("new", n, {j for _, j in both})):
             for place, box in enumerate(boxes):
                 if place not in taken:
                     change[f"with_{kind}"] = 1
@@ -155,8 +148,7 @@ def impact(
         "boxes": total.facts(),
         "labels": {label: tally.facts() for label, tally in labels.items()},
         "cameras": {
-            camera: tally.facts()
-            | {name: tally.counts[name] for name in ("compared", "changed", "emptied", "filled")}
+            camera: tally.facts() | {name: tally.counts[name] for name in ("compared", "changed", "emptied", "filled")}
             for camera, tally in cameras.items()
         },
         "relabelled": dict(relabelled),

@@ -54,9 +54,7 @@ class World:
         self.old[name], self.new[name] = old, new
         return self
 
-    def say(
-        self, action: str, name: str, label: str | None = None, box: Any = None, later_h: float = 0
-    ) -> World:
+    def say(self, action: str, name: str, label: str | None = None, box: Any = None, later_h: float = 0) -> World:
         corners = dict(zip(("x1_px", "y1_px", "x2_px", "y2_px"), box or [None] * 4, strict=True))
         about = {"layer_id": "human", "method": "human", "actor": "kim", "action": action}
         when = NOON + timedelta(hours=later_h)
@@ -113,9 +111,7 @@ class World:
     def in_memory(self, patch: pytest.MonkeyPatch) -> Tables:
         """What `scan` gives is this world; nothing is written."""
 
-        def scan(
-            sql: Any, name: str, table: Any, schema: pa.Schema, key: str | None = None
-        ) -> None:
+        def scan(sql: Any, name: str, table: Any, schema: pa.Schema, key: str | None = None) -> None:
             rows = {
                 "media": self.media,
                 "results": lambda: self.results(str(key), self.old if key == OLD else self.new),

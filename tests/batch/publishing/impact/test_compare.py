@@ -53,9 +53,7 @@ def test_a_moved_threshold_is_a_comparison_of_one_key(tables: Tables) -> None:
     assert (same.images.changed, same.boxes.matched) == (0, 3)
 
 
-def test_content_under_two_cameras_counts_once_under_that_of_its_first_file(
-    tables: Tables,
-) -> None:
+def test_content_under_two_cameras_counts_once_under_that_of_its_first_file(tables: Tables) -> None:
     world = World().image("a", [DEER], [], cameras=["c1", "c2", "c1"]).image("b", [DEER], [DEER])
     impact = compare(world.write(tables), old_side(), new_side())
     assert (impact.images.compared, impact.boxes.lost, impact.boxes.matched) == (2, 1, 1)
@@ -84,9 +82,7 @@ def test_only_the_images_asked_for_are_compared(tables: Tables) -> None:
     assert none.images.old == 0
 
 
-def test_only_the_detections_of_images_asked_for_are_taken_apart(
-    tables: Tables,
-) -> None:
+def test_only_the_detections_of_images_asked_for_are_taken_apart(tables: Tables) -> None:
     """As DuckDB counted the rows that come into `unnest`."""
     world = World()
     for i in range(20):

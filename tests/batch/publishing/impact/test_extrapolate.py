@@ -9,14 +9,7 @@ import numpy.typing as npt
 import pytest
 
 from batch.planning.sample import allocate
-from batch.publishing.impact.extrapolate import (
-    Expected,
-    Extrapolation,
-    SampleCount,
-    expect,
-    extrapolate,
-    wilson,
-)
+from batch.publishing.impact.extrapolate import Expected, Extrapolation, SampleCount, expect, extrapolate, wilson
 from model_store.errors import BadRequest
 
 
@@ -35,34 +28,20 @@ def test_wilsons_interval(found: int, of: int, want: tuple[float, float]) -> Non
     assert wilson(found, of) == pytest.approx(want, abs=5e-5)
 
 
-FIGURES = (
-    "compared_images",
-    "changed_images",
-    "emptied_images",
-    "filled_images",
-    "lost",
-    "new",
-    "relabelled",
-)
+FIGURES = ("compared_images", "changed_images", "emptied_images", "filled_images", "lost", "new", "relabelled")
 ARCHIVES, SAMPLE = 1_000, 500
 Numbers = npt.NDArray[np.int64]
 
 
 def of_sample(sampled: int, population: int, **figures: tuple[int, int, int]) -> Extrapolation:
     """All counts are 0 but these."""
-    counts: Mapping[str, SampleCount] = {
-        name: SampleCount(*figures.get(name, (0, 0, 0))) for name in FIGURES
-    }
+    counts: Mapping[str, SampleCount] = {name: SampleCount(*figures.get(name, (0, 0, 0))) for name in FIGURES}
     return extrapolate(counts, sampled, population)
 
 
 def test_numbers_of_the_archive_are_expected_in_proportion() -> None:
     found = of_sample(
-        263,
-        26_300_000,
-        compared_images=(200, 200, 200),
-        changed_images=(81, 81, 81),
-        lost=(81, 162, 324),
+        263, 26_300_000, compared_images=(200, 200, 200), changed_images=(81, 81, 81), lost=(81, 162, 324)
     )
     images = found.changed_images
     assert (images.found, images.expected) == (81, 8_100_000)
@@ -82,9 +61,7 @@ def test_the_more_the_numbers_in_an_image_vary_the_wider_the_interval() -> None:
 
 
 def test_a_sample_of_everything_is_certain() -> None:
-    found = of_sample(
-        10, 10, compared_images=(10, 10, 10), changed_images=(3, 3, 3), new=(2, 5, 17)
-    )
+    found = of_sample(10, 10, compared_images=(10, 10, 10), changed_images=(3, 3, 3), new=(2, 5, 17))
     assert found.changed_images == Expected(found=3, expected=3, low=3, high=3)
     assert found.new == Expected(found=5, expected=5, low=5, high=5)
 
@@ -127,9 +104,7 @@ def one_busy_camera(lot: np.random.Generator) -> tuple[Numbers, Numbers]:
     return sizes, np.where(sizes > 1, sizes, 0)
 
 
-def require_honest(
-    made: list[tuple[Numbers, Numbers]], images: int, lot: np.random.Generator
-) -> None:
+def require_honest(made: list[tuple[Numbers, Numbers]], images: int, lot: np.random.Generator) -> None:
     """In one sample of each archive, at least 93 % of the intervals hold the truth, of images and of detections in
     them, and the mean error is within three of its standard errors of 0.
     """
@@ -137,14 +112,9 @@ def require_honest(
     for strata, changed in made:
         population, truth = int(strata.sum()), int(changed.sum())
         quotas = allocate(strata.tolist(), images, lot.random())
-        sampled, found = (
-            int(quotas.sum()),
-            int(lot.hypergeometric(changed, strata - changed, quotas).sum()),
-        )
+        sampled, found = (int(quotas.sum()), int(lot.hypergeometric(changed, strata - changed, quotas).sum()))
         seen = lot.geometric(0.5, found)  # detections in each such image: 2 in the mean
-        unseen = (truth - found) + int(
-            lot.negative_binomial(truth - found, 0.5) if truth > found else 0
-        )
+        unseen = (truth - found) + int(lot.negative_binomial(truth - found, 0.5) if truth > found else 0)
         counts = (
             (SampleCount(found, found, found), truth),
             (SampleCount(found, int(seen.sum()), int((seen**2).sum())), int(seen.sum()) + unseen),

@@ -16,11 +16,7 @@ from tests.batch.publishing.impact.scene import NEW, OLD, Seen, World, new_side,
 
 DEER: Seen = ("deer", 0.75, (0.0, 0.0, 40.0, 40.0))
 OFF = Gates(
-    max_lost_verified=None,
-    max_lost_frac=None,
-    max_emptied_frac=None,
-    max_failed_frac=None,
-    min_coverage_frac=None,
+    max_lost_verified=None, max_lost_frac=None, max_emptied_frac=None, max_failed_frac=None, min_coverage_frac=None
 )
 
 
@@ -81,16 +77,13 @@ def test_a_gate_that_fails_says_its_number_and_its_limit() -> None:
     gates = OFF.model_copy(update={"max_failed_frac": 0.05, "max_lost_verified": 0})
     words = failed(judge(impact(new_failed=61, new=1000, lost=2), gates))
     assert words == [
-        "2 human assertions are right on the old side and not on the new one; at most 0 "
-        "(max_lost_verified)",
+        "2 human assertions are right on the old side and not on the new one; at most 0 (max_lost_verified)",
         "61 of 1000 (6.1 %) images of the new side failed; at most 5 % (max_failed_frac)",
     ]
 
 
 def view(key: str, **more: Any) -> View:
-    return View(
-        inference_key=key, model_name="deer", model_version="1", weights_sha256="w" * 64, **more
-    )
+    return View(inference_key=key, model_name="deer", model_version="1", weights_sha256="w" * 64, **more)
 
 
 @pytest.fixture
@@ -114,15 +107,11 @@ def test_thresholds_of_a_view_decide_what_is_lost(tables: Tables) -> None:
 
 
 def test_where_nothing_is_published_nothing_can_be_lost(tables: Tables) -> None:
-    strictest = Gates.model_validate(
-        dict.fromkeys(Gates.model_fields, 0) | {"min_coverage_frac": 1}
-    )
+    strictest = Gates.model_validate(dict.fromkeys(Gates.model_fields, 0) | {"min_coverage_frac": 1})
     (words,) = failed_gates(tables, None, view(NEW), strictest)
     assert words.startswith("1 of 3 (33.33 %) images of the new side failed")
 
 
 def test_layers_are_over_both_sides_and_change_nothing(tables: Tables) -> None:
     plain = failed_gates(tables, view(OLD), view(NEW), Gates())
-    assert (
-        failed_gates(tables, view(OLD, layers=("x",)), view(NEW, layers=("x",)), Gates()) == plain
-    )
+    assert failed_gates(tables, view(OLD, layers=("x",)), view(NEW, layers=("x",)), Gates()) == plain

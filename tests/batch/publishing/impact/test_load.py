@@ -42,9 +42,7 @@ def worlds(draw: st.DrawFn) -> World:
     camera = st.sampled_from(["c1", "c2", None])
     for number in range(draw(st.integers(0, 12))):
         name = str(number)
-        world.files[name] = draw(
-            st.lists(st.tuples(camera, st.sampled_from([True, True, False])), max_size=3)
-        )
+        world.files[name] = draw(st.lists(st.tuples(camera, st.sampled_from([True, True, False])), max_size=3))
         if draw(st.integers(0, 9)):
             world.old[name] = draw(side)
         if draw(st.integers(0, 9)):
@@ -62,26 +60,16 @@ def counted(impact: Impact) -> dict[str, Any]:
         "boxes": facts["boxes"],
         "labels": {row.pop("label"): row for row in facts["labels"]},
         "cameras": {row.pop("camera_id"): row for row in facts["cameras"]},
-        "relabelled": {
-            (row["old_label"], row["new_label"]): row["boxes"] for row in facts["relabelled"]
-        },
+        "relabelled": {(row["old_label"], row["new_label"]): row["boxes"] for row in facts["relabelled"]},
     }
 
 
-@settings(
-    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
-)
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 @given(world=worlds(), old=thresholds, new=thresholds)
-def test_a_slow_count_finds_the_same(
-    world: World, old: dict[str, float], new: dict[str, float]
-) -> None:
+def test_a_slow_count_finds_the_same(world: World, old: dict[str, float], new: dict[str, float]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         tables = world.in_memory(patch)
-        impact = compare(
-            tables,
-            old_side(old[""], deer=old["deer"]),
-            new_side(new[""], deer=new["deer"]),
-        )
+        impact = compare(tables, old_side(old[""], deer=old["deer"]), new_side(new[""], deer=new["deer"]))
     found, wanted = counted(impact), oracle.impact(world, old, new)
     assert found["images"] == {name: wanted["images"][name] for name in found["images"]}
     for part in ("boxes", "labels", "cameras", "relabelled"):
@@ -93,9 +81,7 @@ HALF = (0.0, 0.0, 4.0, 2.0)  # IoU with BOX is exactly 0.5
 LESS = (0.0, 0.0, 4.0, 1.984375)
 
 
-def kinds(
-    patch: pytest.MonkeyPatch, old: list[Seen], new: list[Seen], threshold: float = 0
-) -> list[int]:
+def kinds(patch: pytest.MonkeyPatch, old: list[Seen], new: list[Seen], threshold: float = 0) -> list[int]:
     tables = World().image("a", old, new).in_memory(patch)
     boxes = compare(tables, old_side(), new_side(threshold)).boxes
     return [boxes.matched, boxes.lost, boxes.new, boxes.relabelled_from]
@@ -115,31 +101,18 @@ def kinds(
         # the same label comes first, though the other overlaps better
         ([("deer", 0.5, BOX)], [("fox", 0.9, BOX), ("deer", 0.5, HALF)], [1, 0, 1, 0]),
         # and what is left is matched across labels
-        (
-            [("deer", 0.9, BOX), ("deer", 0.8, BOX)],
-            [("deer", 0.9, BOX), ("fox", 0.8, BOX)],
-            [1, 0, 0, 1],
-        ),
+        ([("deer", 0.9, BOX), ("deer", 0.8, BOX)], [("deer", 0.9, BOX), ("fox", 0.8, BOX)], [1, 0, 0, 1]),
     ],
 )
-def test_edges_of_matching(
-    old: list[Seen], new: list[Seen], want: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_edges_of_matching(old: list[Seen], new: list[Seen], want: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     assert kinds(monkeypatch, old, new) == want
 
 
 @pytest.mark.parametrize(
     ("shifts", "want"),
-    [
-        ([0], (0, 0, 0, 0)),
-        ([-4, 8], (2, -4, -4, 8)),
-        ([*range(20)], (9.5, 9, 0, 18)),
-        ([*range(21)], (10, 10, 1, 19)),
-    ],
+    [([0], (0, 0, 0, 0)), ([-4, 8], (2, -4, -4, 8)), ([*range(20)], (9.5, 9, 0, 18)), ([*range(21)], (10, 10, 1, 19))],
 )
-def test_shifts_are_summed_up(
-    shifts: list[int], want: tuple[float, ...], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_shifts_are_summed_up(shifts: list[int], want: tuple[float, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     """In 64ths: quantile q is the least shift that at least q of all do not exceed."""
     world = World()
     for n, shift in enumerate(shifts):
@@ -152,11 +125,7 @@ def test_shifts_are_summed_up(
 
 @pytest.mark.parametrize(
     ("old", "new", "want"),
-    [
-        ([0.75, 0.5], [0.25], -0.5),
-        ([0.25], [0.75, 0.5], 0.5),
-        ([0.75, 0.5, 0.5], [0.25, 0.125], (-0.5 - 0.375) / 2),
-    ],
+    [([0.75, 0.5], [0.25], -0.5), ([0.25], [0.75, 0.5], 0.5), ([0.75, 0.5, 0.5], [0.25, 0.125], (-0.5 - 0.375) / 2)],
 )
 def test_a_tie_goes_to_the_better_rank(
     old: list[float], new: list[float], want: float, monkeypatch: pytest.MonkeyPatch
@@ -181,13 +150,7 @@ def test_a_chain_takes_one_pair_after_the_other(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize(
     ("score_of_box", "threshold", "is_shown"),
-    [
-        (0.5, 0.5, True),
-        (0.5, 0.50001, False),
-        (0.25, 0.3, False),
-        (0.7, 0.7, True),
-        (0.4, 0.4, True),
-    ],
+    [(0.5, 0.5, True), (0.5, 0.50001, False), (0.25, 0.3, False), (0.7, 0.7, True), (0.4, 0.4, True)],
 )
 def test_a_score_at_its_threshold(
     score_of_box: float, threshold: float, is_shown: bool, monkeypatch: pytest.MonkeyPatch
@@ -202,9 +165,7 @@ def test_the_same_tables_give_the_same_json(monkeypatch: pytest.MonkeyPatch) -> 
     for n in range(50):
         box = (0.0, 0.0, 4.0 + n, 4.0)
         seen_old = [("deer", 0.123 + n / 100, box), ("fox", 0.3, (50.0, 0.0, 60.0, 9.0))]
-        world.image(
-            str(n), seen_old[: 1 + n % 2], [("deer", 0.1 + n / 99, box)], [f"c{n % 7}", None]
-        )
+        world.image(str(n), seen_old[: 1 + n % 2], [("deer", 0.1 + n / 99, box)], [f"c{n % 7}", None])
     tables = world.in_memory(monkeypatch)
     first = compare(tables, old_side(), new_side()).model_dump_json()
     assert all(compare(tables, old_side(), new_side()).model_dump_json() == first for _ in range(3))

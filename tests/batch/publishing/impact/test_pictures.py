@@ -66,13 +66,7 @@ def test_what_people_said_is_on_both_pictures(tmp_path: Path) -> None:
     data = encoded(np.full((200, 200, 3), 90, np.uint8), "PNG")
     write_files(tmp_path, {"a.png": data})
     said = Said(
-        action="keep",
-        label="deer",
-        actor="kim",
-        box_px=(20.0, 60.0, 180.0, 180.0),
-        old="right",
-        new="wrong",
-        lost=True,
+        action="keep", label="deer", actor="kim", box_px=(20.0, 60.0, 180.0, 180.0), old="right", new="wrong", lost=True
     )
     one = sample(tmp_path, "a.png", data=data).model_copy(update={"said": (said,)})
     found = drawn(one)
@@ -95,9 +89,7 @@ def test_another_place_of_the_same_bytes_will_do(tmp_path: Path) -> None:
         ({"a.jpg": jpeg()[:40]}, jpeg()[:40], ""),
     ],
 )
-def test_an_image_that_cannot_be_shown_says_why(
-    files: dict[str, bytes], data: bytes, why: str, tmp_path: Path
-) -> None:
+def test_an_image_that_cannot_be_shown_says_why(files: dict[str, bytes], data: bytes, why: str, tmp_path: Path) -> None:
     write_files(tmp_path, files)
     found = draw_sample(sample(tmp_path, "a.jpg", data=data))
     assert isinstance(found, str)

@@ -109,9 +109,7 @@ def test_a_report_shows_each_change(tables: Tables, tmp_path: Path) -> None:
     assert len(pictures) == 4, "two images, each old and new; the third is away"
     for picture in pictures:
         assert (tmp_path / "out" / str(picture)).read_bytes().startswith(b"\xff\xd8")
-    assert {one["kind"]: one["paths"] for one in facts["samples"]}["verified"] == [
-        "<b>cam&/0/lost.jpg"
-    ]
+    assert {one["kind"]: one["paths"] for one in facts["samples"]}["verified"] == ["<b>cam&/0/lost.jpg"]
     assert sorted(one["why_not"] is None for one in facts["samples"]) == [False, True, True]
     assert "the image cannot be shown: the file is missing" in shown.text
     assert facts["impact"]["verified"]["lost"] == 1
@@ -119,13 +117,9 @@ def test_a_report_shows_each_change(tables: Tables, tmp_path: Path) -> None:
     assert gates["max_lost_verified"] is False
 
 
-def test_hostile_names_are_text_and_nothing_is_fetched_or_run(
-    tables: Tables, tmp_path: Path
-) -> None:
+def test_hostile_names_are_text_and_nothing_is_fetched_or_run(tables: Tables, tmp_path: Path) -> None:
     shown, _ = written(tables, tmp_path / "out")
-    assert {tag for tag, _ in shown.tags}.isdisjoint(
-        {"script", "b", "i", "iframe", "object", "link"}
-    )
+    assert {tag for tag, _ in shown.tags}.isdisjoint({"script", "b", "i", "iframe", "object", "link"})
     for tag, attributes in shown.tags:
         assert not [name for name in attributes if name.startswith("on")], tag
     assert all(str(image["src"]).startswith("samples/") for image in shown.all("img"))
@@ -143,17 +137,13 @@ def test_the_verdict_comes_first_and_is_text() -> None:
     shown = Page(page(impact(), VERDICT, []))
     assert {tag for tag, _ in shown.tags}.isdisjoint({"script", "img"})
     text = "".join(shown.text)
-    order = [
-        text.index(words) for words in ("fail: lost <many>", "pass: failed none", "Next", "Summary")
-    ]
+    order = [text.index(words) for words in ("fail: lost <many>", "pass: failed none", "Next", "Summary")]
     assert order == sorted(order)
 
 
 def test_a_page_fits_a_telephone(tables: Tables, tmp_path: Path) -> None:
     shown, _ = written(tables, tmp_path / "out")
-    assert {"name": "viewport", "content": "width=device-width, initial-scale=1"} in shown.all(
-        "meta"
-    )
+    assert {"name": "viewport", "content": "width=device-width, initial-scale=1"} in shown.all("meta")
 
 
 def test_a_report_without_samples(tables: Tables, tmp_path: Path) -> None:
@@ -169,12 +159,8 @@ def test_a_report_of_nothing(tmp_path: Path) -> None:
 
 
 def test_a_long_table_is_cut_on_the_page_alone() -> None:
-    numbers = dict.fromkeys(
-        ("shown_old", "shown_new", "matched", "lost", "new", "relabelled_from", "relabelled_to"), 1
-    )
-    labels = tuple(
-        LabelBoxes(label=f"label {n}", shift=None, **numbers) for n in range(MAX_ROWS + 7)
-    )
+    numbers = dict.fromkeys(("shown_old", "shown_new", "matched", "lost", "new", "relabelled_from", "relabelled_to"), 1)
+    labels = tuple(LabelBoxes(label=f"label {n}", shift=None, **numbers) for n in range(MAX_ROWS + 7))
     text = page(impact().model_copy(update={"labels": labels}), VERDICT, [])
     assert f"label {MAX_ROWS - 1}<" in text
     assert f"label {MAX_ROWS}<" not in text

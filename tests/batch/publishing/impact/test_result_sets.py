@@ -30,9 +30,7 @@ def tables(tmp_path: Path) -> Tables:
 
 def ran(tables: Tables, run_id: str, version: str, key: str = "then") -> None:
     row = {"run_id": run_id, "inference_key": key, "model_name": "blobs", "model_version": version}
-    rows = [
-        row | {"event": event, "state": state} for event, state in enumerate(("running", "sealed"))
-    ]
+    rows = [row | {"event": event, "state": state} for event, state in enumerate(("running", "sealed"))]
     table = pa.Table.from_pylist(rows, schema=RUNS)
     tables.append("runs", table, "test", lambda _, wanted: wanted)
 
@@ -86,9 +84,7 @@ def test_published_is_never_a_run(tables: Tables, models: ModelStore) -> None:
 
 
 @pytest.mark.parametrize("name", ["published", "production"])
-def test_a_view_is_its_key_and_its_thresholds(
-    name: str, tables: Tables, models: ModelStore
-) -> None:
+def test_a_view_is_its_key_and_its_thresholds(name: str, tables: Tables, models: ModelStore) -> None:
     published(tables)
     found = side(tables, models, name)
     assert (found.inference_key, found.threshold) == ("published key", 0.4)
@@ -103,9 +99,7 @@ def test_views_have_names(tables: Tables, models: ModelStore) -> None:
 
 
 @pytest.mark.parametrize("name", ["published", "production"])
-def test_while_nothing_is_published_that_is_a_side_too(
-    name: str, tables: Tables, models: ModelStore
-) -> None:
+def test_while_nothing_is_published_that_is_a_side_too(name: str, tables: Tables, models: ModelStore) -> None:
     assert side(tables, models, name) == NOTHING
 
 

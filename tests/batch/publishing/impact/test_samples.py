@@ -47,19 +47,13 @@ def test_without_change_there_is_nothing_to_look_at(monkeypatch: pytest.MonkeyPa
     assert chosen(World().image("a", [DEER], [DEER]).image("b"), 5, monkeypatch) == []
 
 
-def test_none_are_chosen_when_none_are_wanted(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_none_are_chosen_when_none_are_wanted(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     assert chosen(world, 0, monkeypatch) == []
 
 
-def test_so_many_of_each_kind_verified_first_and_no_image_twice(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_so_many_of_each_kind_verified_first_and_no_image_twice(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     found = chosen(world, 4, monkeypatch)
-    assert [one.kind for one in found] == ["verified"] * 4 + ["lost"] * 4 + ["new"] * 4 + [
-        "relabelled"
-    ] * 4
+    assert [one.kind for one in found] == ["verified"] * 4 + ["lost"] * 4 + ["new"] * 4 + ["relabelled"] * 4
     assert len({one.media_sha256 for one in found}) == len(found)
     assert list(KINDS)[-1] == "emptied"
 
@@ -71,9 +65,7 @@ def test_cameras_take_turns(world: World, monkeypatch: pytest.MonkeyPatch) -> No
         assert cameras == {f"c{n}" for n in range(5)}, kind
 
 
-def test_an_emptied_image_is_an_example_of_that_when_others_are_lost_boxes(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_an_emptied_image_is_an_example_of_that_when_others_are_lost_boxes(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World().image("a", [DEER], []).image("b", [DEER], [])
     assert [one.kind for one in chosen(world, 1, monkeypatch)] == ["lost", "emptied"]
 
@@ -82,21 +74,14 @@ def test_a_sample_says_what_became_of_each_box(monkeypatch: pytest.MonkeyPatch) 
     world = World().image("a", [DEER, OTHER], [FOX], ["c2", "c1", None])
     world.say("keep", "a", "deer", AWAY)
     (sample,) = chosen(world, 3, monkeypatch)
-    assert [(box.label, box.outcome) for box in sample.old] == [
-        ("deer", "relabelled"),
-        ("deer", "lost"),
-    ]
-    assert [(box.label, box.outcome, box.box_px) for box in sample.new] == [
-        ("fox", "relabelled", BOX)
-    ]
+    assert [(box.label, box.outcome) for box in sample.old] == [("deer", "relabelled"), ("deer", "lost")]
+    assert [(box.label, box.outcome, box.box_px) for box in sample.new] == [("fox", "relabelled", BOX)]
     assert (sample.camera_id, len(sample.places)) == (None, 3)
     (said,) = sample.said
     assert (said.old, said.new, said.lost, said.box_px) == ("right", "wrong", True, AWAY)
 
 
-def test_a_failed_image_that_people_looked_at_is_shown_with_what_there_is(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_failed_image_that_people_looked_at_is_shown_with_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World().image("a", [DEER], None).say("keep", "a", "deer", BOX)
     (sample,) = chosen(world, 3, monkeypatch)
     assert (sample.kind, sample.new) == ("verified", ())

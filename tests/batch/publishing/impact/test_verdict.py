@@ -24,9 +24,7 @@ NEXT = Side(name="run-7", inference_key=NEW, model_name="deer", model_version="2
 
 
 def publish(tables: Tables, key: str = OLD, name: str = "production") -> None:
-    view = View(
-        name=name, inference_key=key, model_name="deer", model_version="1", weights_sha256="w" * 64
-    )
+    view = View(name=name, inference_key=key, model_name="deer", model_version="1", weights_sha256="w" * 64)
     Views(tables.url).publish(view, after=0)
 
 
@@ -69,9 +67,7 @@ def test_a_sample_says_that_it_is_one_with_an_interval_and_what_to_run(tables: T
     sealed(tables, requested=3, population=40)
     found = told(tables)
     assert found.headline == "deer@2 fails 1 of 3 gates"
-    assert found.compared == (
-        "deer@1 (published) with deer@2 (run-7), over a random sample of 3 of 40 images"
-    )
+    assert found.compared == ("deer@1 (published) with deer@2 (run-7), over a random sample of 3 of 40 images")
     assert found.changes == (
         "2 of 3 images (66.7 %): in 1 all detections are gone, in 1 the first ones appear; "
         "detections 2 → 2: 1 lost, 1 new, 0 with another label"
@@ -83,9 +79,7 @@ def test_a_sample_says_that_it_is_one_with_an_interval_and_what_to_run(tables: T
 @pytest.mark.parametrize(
     ("requested", "population"), [(3, None), (3, 3), (2, 40)], ids=["unknown", "all", "others too"]
 )
-def test_nothing_is_estimated_from_what_is_no_sample(
-    tables: Tables, requested: int, population: int | None
-) -> None:
+def test_nothing_is_estimated_from_what_is_no_sample(tables: Tables, requested: int, population: int | None) -> None:
     publish(tables)
     sealed(tables, requested, population)
     found = told(tables)

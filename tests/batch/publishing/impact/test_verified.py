@@ -79,9 +79,7 @@ def test_what_is_gone_or_nowhere_is_not_asked_about(monkeypatch: pytest.MonkeyPa
     assert compare(world.in_memory(monkeypatch), old_side(), new_side()).verified.said == 0
 
 
-def test_a_suppressed_duplicate_is_not_shown_again_by_the_one_that_was_kept(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_suppressed_duplicate_is_not_shown_again_by_the_one_that_was_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two boxes on one deer: people keep one and suppress the other, which overlaps it."""
     other = (0.0, 0.0, 40.0, 30.0)
     world = World().image("a", [DEER, ("deer", 0.6, other)], [DEER])
@@ -103,9 +101,7 @@ def test_the_newest_word_counts(monkeypatch: pytest.MonkeyPatch) -> None:
 BESIDE = (2.0, 0.0, 42.0, 40.0)
 
 
-def test_a_correction_that_is_drawn_beside_an_older_word_leaves_the_gate_open(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_correction_that_is_drawn_beside_an_older_word_leaves_the_gate_open(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World().image("a", [DEER], [FOX]).say("keep", "a", "deer", BOX)
     world.say("relabel", "a", "fox", BESIDE, later_h=19)
     impact = compare(world.in_memory(monkeypatch), old_side(), new_side())

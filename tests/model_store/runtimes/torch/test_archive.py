@@ -130,9 +130,7 @@ def opaque_object(mark: Path) -> bytes:
 
 
 def sample_inputs(mark: Path, name: str) -> bytes:
-    return changed(
-        renamed("sample_inputs", name), lambda record, data: evil(mark) if name in record else data
-    )
+    return changed(renamed("sample_inputs", name), lambda record, data: evil(mark) if name in record else data)
 
 
 def injected(mark: Path) -> bytes:
@@ -183,9 +181,7 @@ CARRIERS: dict[str, Callable[[Path], bytes]] = {
 
 
 @pytest.mark.parametrize("temptation", list(CARRIERS))
-def test_a_file_never_executes_anything(
-    temptation: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_never_executes_anything(temptation: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mark = tmp_path / "executed"
     (tmp_path / "evil_when_imported.py").write_text(f"import os; os.mkdir({str(mark)!r})")
     monkeypatch.syspath_prepend(tmp_path)
@@ -228,9 +224,7 @@ def as_record(part: str, data: bytes) -> Change:
 
 
 LARGER = "cell.weight is larger than its record"
-SURROGATE = json.dumps(
-    [1, {"type": "builtins.dict", "context": '["\\ud800"]', "children_spec": [LEAF]}]
-)
+SURROGATE = json.dumps([1, {"type": "builtins.dict", "context": '["\\ud800"]', "children_spec": [LEAF]}])
 DEEP = b'{"config": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
 
 
@@ -304,18 +298,13 @@ def flagged_encrypted(weights: bytes) -> bytes:
     for header, flags in ((b"PK\x01\x02", 8), (b"PK\x03\x04", 6)):
         parts = weights.split(header)
         at = flags - len(header)
-        weights = header.join(
-            [parts[0], *(p[:at] + bytes([p[at] | 1]) + p[at + 1 :] for p in parts[1:])]
-        )
+        weights = header.join([parts[0], *(p[:at] + bytes([p[at] | 1]) + p[at + 1 :] for p in parts[1:])])
     return weights
 
 
 def deflated(weights: bytes) -> bytes:
     buffer = io.BytesIO()
-    with (
-        zipfile.ZipFile(io.BytesIO(weights)) as old,
-        zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as new,
-    ):
+    with zipfile.ZipFile(io.BytesIO(weights)) as old, zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as new:
         for name in old.namelist():
             new.writestr(name, old.read(name))
     return buffer.getvalue()
@@ -338,9 +327,7 @@ def test_a_damaged_archive_is_refused(damage: Callable[[bytes], bytes], said: st
 def test_a_pickled_module_is_refused_with_the_way_out() -> None:
     buffer = io.BytesIO()
     torch.save(TinyDetector().state_dict(), buffer)
-    with pytest.raises(
-        ModelRefused, match=r"export the model with torch\.export\.save, or to ONNX"
-    ):
+    with pytest.raises(ModelRefused, match=r"export the model with torch\.export\.save, or to ONNX"):
         TorchSession(buffer.getvalue(), threads=1)
 
 

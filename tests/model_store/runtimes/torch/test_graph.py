@@ -85,9 +85,7 @@ def test_statistics_of_the_moment_and_own_values_in_place_are_fine() -> None:
         lambda self, images: images.clone().bernoulli_(),
         lambda self, images: torch.nn.functional.dropout(images, training=True),
         lambda self, images: torch.nn.functional.rrelu(images, training=True),
-        lambda self, images: torch.nn.functional.scaled_dot_product_attention(
-            images, images, images, dropout_p=0.5
-        ),
+        lambda self, images: torch.nn.functional.scaled_dot_product_attention(images, images, images, dropout_p=0.5),
     ],
     ids=["rand_like", "randn", "bernoulli", "dropout", "rrelu", "attention with dropout"],
 )
@@ -213,23 +211,13 @@ def specs(module: dict[str, Any], side: str) -> list[Any]:
         ),
         (lambda module: specs(module, "input").pop(), "has the inputs"),
         (lambda module: specs(module, "input").append({"token": {}}), "has the inputs"),
-        (
-            lambda module: module["graph"]["nodes"].append(module["graph"]["nodes"][-1]),
-            "two values with the name cat",
-        ),
+        (lambda module: module["graph"]["nodes"].append(module["graph"]["nodes"][-1]), "two values with the name cat"),
         (lambda module: module["graph"]["outputs"].append({"as_int": 1}), "KeyError"),
         (lambda module: module["graph"]["outputs"].clear(), "0 outputs but 1 names"),
-        (
-            lambda module: module["graph"]["tensor_values"]["images"].update(
-                sizes=[{"as_int": 1 << 70}]
-            ),
-            "a size is",
-        ),
+        (lambda module: module["graph"]["tensor_values"]["images"].update(sizes=[{"as_int": 1 << 70}]), "a size is"),
     ],
 )
-def test_a_graph_that_contradicts_itself_is_refused(
-    edit: Callable[[dict[str, Any]], None], said: str
-) -> None:
+def test_a_graph_that_contradicts_itself_is_refused(edit: Callable[[dict[str, Any]], None], said: str) -> None:
     with pytest.raises(ModelRefused, match=said):
         TorchSession(in_graph(edit), threads=1)
 

@@ -32,13 +32,7 @@ def test_every_name_is_an_operator(name: str) -> None:
     "target",
     [
         *("add.Tensor", "add_.Tensor", "relu_.default", "silu_.default", "hardtanh_.default"),
-        *(
-            "clamp.default",
-            "pow.Tensor_Scalar",
-            "lerp.Tensor",
-            "bitwise_and.Tensor",
-            "copy_.default",
-        ),
+        *("clamp.default", "pow.Tensor_Scalar", "lerp.Tensor", "bitwise_and.Tensor", "copy_.default"),
         *("masked_fill_.Scalar", "index_put_.default", "scatter_add_.default", "dropout_.default"),
     ],
 )
@@ -123,17 +117,13 @@ print("whole")
 
 def test_the_least_integer_divided_by_minus_1_ends_no_process() -> None:
     """Run in a separate process, which the trap would end."""
-    done = subprocess.run(
-        [sys.executable, "-c", DIVIDE], capture_output=True, text=True, timeout=120, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", DIVIDE], capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stdout) == (0, "whole\n"), done.stderr
 
 
 @pytest.mark.parametrize("mode", [None, "trunc", "floor"])
 @pytest.mark.parametrize("name", ["div", "div_"])
-@pytest.mark.parametrize(
-    "dtype", [torch.int32, torch.int64, torch.int8, torch.uint8, torch.float32]
-)
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64, torch.int8, torch.uint8, torch.float32])
 def test_all_other_quotients_are_those_of_torch(name: str, dtype: Any, mode: str | None) -> None:
     numbers = torch.tensor([-7, -2, -1, 1, 2, 7, 100]).to(dtype)
     a, b = (grid.reshape(-1) for grid in torch.meshgrid(numbers, numbers, indexing="ij"))

@@ -129,9 +129,7 @@ def test_tensors_that_share_memory_are_one_record() -> None:
 def test_a_pt2_file_is_added_recognised_and_loaded(tmp_path: Path) -> None:
     store, version = ModelStore(str(tmp_path)), version_id("deer", "1")
     weights = exported(metadata={"names": "{0: 'deer', 1: 'fox'}", "license": "MIT"})
-    added = add_version(
-        store, version, weights, {"score_floor": 0.5}, {"probe/cat.jpg": photo("cat")}
-    )
+    added = add_version(store, version, weights, {"score_floor": 0.5}, {"probe/cat.jpg": photo("cat")})
     assert added.config.runtime.kind == "torch"
     assert (added.config.decoder, added.config.labels) == ("yolov8", ("deer", "fox"))
     assert (added.config.preprocess.side_px, added.config.licence) == (SIDE_PX, "MIT")

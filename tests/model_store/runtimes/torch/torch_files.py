@@ -91,9 +91,7 @@ class RichDetector(torch.nn.Module):
         return {"boxes": sides, "scores": best.gather(1, order), "wild": wild.unbind(1)[0]}
 
 
-def exported(
-    module: Any = None, batch: int | None = None, metadata: dict[str, Any] | None = None
-) -> bytes:
+def exported(module: Any = None, batch: int | None = None, metadata: dict[str, Any] | None = None) -> bytes:
     """Export a module for any batch up to four, unless one is given."""
     free = {0: torch.export.Dim("batch", min=1, max=4)}
     program = torch.export.export(

@@ -75,9 +75,7 @@ def test_the_server_is_live_and_ready_and_says_what_it_can(server: Server) -> No
         ("No Model", "", False),
     ],
 )
-def test_a_model_is_ready_when_it_is_loaded(
-    server: Server, model: str, version: str, ready: bool
-) -> None:
+def test_a_model_is_ready_when_it_is_loaded(server: Server, model: str, version: str, ready: bool) -> None:
     assert server.client.is_model_ready(model, version) is ready
 
 
@@ -107,12 +105,7 @@ def test_the_config_is_tritons_and_carries_ours(server: Server) -> None:
     found = server.client.get_model_config("ssdlite-coco", "1")
     assert found["name"] == "ssdlite-coco"
     assert found["max_batch_size"] == 64
-    assert found["input"][1] == {
-        "name": "images",
-        "data_type": "TYPE_FP32",
-        "dims": [3, 300, 300],
-        "optional": True,
-    }
+    assert found["input"][1] == {"name": "images", "data_type": "TYPE_FP32", "dims": [3, 300, 300], "optional": True}
     own = {key: value["string_value"] for key, value in found["parameters"].items()}
     config = parse_config(own["config"], "config")
     assert config == server.store.describe(version_id("ssdlite-coco", "1")).config
@@ -120,9 +113,7 @@ def test_the_config_is_tritons_and_carries_ours(server: Server) -> None:
 
 
 def test_the_index_lists_every_version_and_whether_it_is_loaded(server: Server) -> None:
-    found = {
-        (one["name"], one["version"]): one for one in server.client.get_model_repository_index()
-    }
+    found = {(one["name"], one["version"]): one for one in server.client.get_model_repository_index()}
     assert set(found) == {
         ("blobs", "1"),
         ("blobs", "2"),
@@ -166,22 +157,15 @@ def test_images_are_answered_as_v1_answers_them(
         triton.InferRequestedOutput(name, binary_data=binary)
         for name in ("num_detections", "boxes", "scores", "class_ids")
     ]
-    result = server.client.infer(
-        "ssdlite-coco", [images(*names, column=column)], outputs=outputs, request_id="seven"
-    )
+    result = server.client.infer("ssdlite-coco", [images(*names, column=column)], outputs=outputs, request_id="seven")
     for place, name in enumerate(names):
-        wanted = [
-            (one["class_id"], one["score"], list(one["box_xyxy_px"])) for one in server.v1(name)
-        ]
+        wanted = [(one["class_id"], one["score"], list(one["box_xyxy_px"])) for one in server.v1(name)]
         assert wanted
         assert rows_of(result, place) == wanted
     body = result.get_response()
     info = server.store.describe(version_id("ssdlite-coco", "1")).info
     assert (body["id"], body["model_name"], body["model_version"]) == ("seven", info.name, "1")
-    assert body["parameters"] == {
-        "weights_sha256": info.weights_sha256,
-        "inference_key": info.inference_key,
-    }
+    assert body["parameters"] == {"weights_sha256": info.weights_sha256, "inference_key": info.inference_key}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -200,9 +184,7 @@ def test_boxes_are_the_oracles(server: Server, name: str) -> None:
     result = server.client.infer("ssdlite-coco", [images(name)], parameters={"min_score": 0.3})
     found = rows_of(result, 0)
     assert len(found) == len(wanted) > 0
-    for (class_id, score, box), (wanted_id, wanted_score, *corners) in zip(
-        found, wanted, strict=True
-    ):
+    for (class_id, score, box), (wanted_id, wanted_score, *corners) in zip(found, wanted, strict=True):
         assert class_id == wanted_id
         assert score == pytest.approx(wanted_score, abs=1e-5)
         assert box == pytest.approx(corners, abs=0.05)
@@ -211,9 +193,7 @@ def test_boxes_are_the_oracles(server: Server, name: str) -> None:
 @pytest.mark.parametrize("least", [0.0, 0.05, 0.7, 1.0])
 def test_min_score_is_that_of_v1(server: Server, least: float) -> None:
     result = server.client.infer("ssdlite-coco", [images("cat")], parameters={"min_score": least})
-    assert [score for _, score, _ in rows_of(result, 0)] == [
-        one["score"] for one in server.v1("cat", min_score=least)
-    ]
+    assert [score for _, score, _ in rows_of(result, 0)] == [one["score"] for one in server.v1("cat", min_score=least)]
 
 
 def test_images_without_detections_have_no_columns(server: Server) -> None:
@@ -232,16 +212,12 @@ def test_images_as_base64_in_json(server: Server) -> None:
 
 @pytest.mark.parametrize("binary_out", [False, True])
 @pytest.mark.parametrize("binary_in", [False, True])
-def test_a_tensor_gives_what_onnx_runtime_gives(
-    server: Server, binary_in: bool, binary_out: bool
-) -> None:
+def test_a_tensor_gives_what_onnx_runtime_gives(server: Server, binary_in: bool, binary_out: bool) -> None:
     names = NAMES if binary_in and binary_out else NAMES[:1]  # more is too much for JSON
     values = np.stack([network_input(name) for name in names])
     wanted = ssd_outputs(values)
     output = triton.InferRequestedOutput("output0", binary_data=binary_out)
-    result = server.client.infer(
-        "ssdlite-coco", [tensor_input(values, binary_in)], "1", outputs=[output]
-    )
+    result = server.client.infer("ssdlite-coco", [tensor_input(values, binary_in)], "1", outputs=[output])
     found = result.as_numpy("output0")
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
@@ -278,9 +254,7 @@ def test_some_outputs_in_binary_and_some_in_json(server: Server) -> None:
 
 @pytest.mark.parametrize("coding_out", CODINGS)
 @pytest.mark.parametrize("coding_in", CODINGS)
-def test_both_ways_compressed(
-    server: Server, coding_in: str | None, coding_out: str | None
-) -> None:
+def test_both_ways_compressed(server: Server, coding_in: str | None, coding_out: str | None) -> None:
     values = network_input("cat")[np.newaxis]
     result = server.client.infer(
         "ssdlite-coco",
@@ -288,9 +262,7 @@ def test_both_ways_compressed(
         request_compression_algorithm=coding_in,
         response_compression_algorithm=coding_out,
     )
-    np.testing.assert_allclose(
-        result.as_numpy("output0"), ssd_outputs(values), rtol=1e-4, atol=1e-4
-    )
+    np.testing.assert_allclose(result.as_numpy("output0"), ssd_outputs(values), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("coding", ["gzip", "deflate"])
@@ -304,17 +276,13 @@ def test_an_answer_is_compressed_when_that_is_asked_for(server: Server, coding: 
         raw = b"".join(answer.iter_raw())
     assert answer.headers["content-encoding"] == coding
     result = triton.InferenceServerClient.parse_response_body(
-        raw,
-        header_length=int(answer.headers["inference-header-content-length"]),
-        content_encoding=coding,
+        raw, header_length=int(answer.headers["inference-header-content-length"]), content_encoding=coding
     )
     assert rows_of(result, 0) == rows_of(server.client.infer("ssdlite-coco", [images("cat")]), 0)
 
 
 def test_many_at_once_get_their_own_answers(server: Server) -> None:
-    alone = {
-        name: rows_of(server.client.infer("ssdlite-coco", [images(name)]), 0) for name in NAMES
-    }
+    alone = {name: rows_of(server.client.infer("ssdlite-coco", [images(name)]), 0) for name in NAMES}
     asked = [NAMES[i % 3] for i in range(12)]
     waiting = [
         server.client.async_infer("ssdlite-coco", [images(name)], request_id=f"{i}-{name}")
@@ -366,12 +334,7 @@ def _damaged() -> triton.InferInput:
 
 def test_triton_parameters_of_scheduling_change_nothing(server: Server) -> None:
     result = server.client.infer(
-        "ssdlite-coco",
-        [images("cat")],
-        sequence_id=3,
-        sequence_start=True,
-        priority=1,
-        timeout=10_000_000,
+        "ssdlite-coco", [images("cat")], sequence_id=3, sequence_start=True, priority=1, timeout=10_000_000
     )
     assert rows_of(result, 0) == rows_of(server.client.infer("ssdlite-coco", [images("cat")]), 0)
 

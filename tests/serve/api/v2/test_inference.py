@@ -111,12 +111,7 @@ def of_images(*images: bytes, **changes: Any) -> RequestObject:
 def of_tensor(values: np.ndarray = ZEROS, **changes: Any) -> RequestObject:
     data = values.tobytes()
     size = {"binary_data_size": len(data)}
-    tensor = {
-        "name": "images",
-        "shape": list(values.shape),
-        "datatype": "FP32",
-        "parameters": size,
-    }
+    tensor = {"name": "images", "shape": list(values.shape), "datatype": "FP32", "parameters": size}
     return joined({"inputs": [tensor | changes]}, data)
 
 
@@ -130,9 +125,7 @@ async def test_a_bomb_is_refused_before_it_has_unfolded(blobs: MakeEngine, codin
 
 
 @pytest.mark.parametrize("declared", [True, False])
-async def test_too_many_bytes_are_refused_as_soon_as_that_is_known(
-    blobs: MakeEngine, declared: bool
-) -> None:
+async def test_too_many_bytes_are_refused_as_soon_as_that_is_known(blobs: MakeEngine, declared: bool) -> None:
     engine = await blobs(limits=Limits(body_mib=1))
     read: list[int] = []
 
@@ -146,9 +139,7 @@ async def test_too_many_bytes_are_refused_as_soon_as_that_is_known(
     assert len(read) == (0 if declared else 5)
 
 
-async def test_a_fault_of_ours_is_a_500_with_v2s_body(
-    blobs: MakeEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_fault_of_ours_is_a_500_with_v2s_body(blobs: MakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: Any) -> Any:
         raise RuntimeError("secret detail")
 
@@ -159,9 +150,7 @@ async def test_a_fault_of_ours_is_a_500_with_v2s_body(
     assert error_of(answer, 500) == "RuntimeError; see the replica's log"
 
 
-async def test_each_image_takes_a_place_and_gives_it_back(
-    blobs: MakeEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_each_image_takes_a_place_and_gives_it_back(blobs: MakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = await blobs(limits=Limits(online_queue=3))
     inferring, gate = threading.Event(), threading.Event()
     infer = LoadedDetector.infer
@@ -190,16 +179,12 @@ async def test_each_image_takes_a_place_and_gives_it_back(
         assert (await send(3)).status_code == 200
 
 
-async def test_one_version_answers_all_images_of_a_request(
-    blobs: MakeEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_one_version_answers_all_images_of_a_request(blobs: MakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = await blobs()
     detect = Engine.detect
     asked: list[str] = []
 
-    async def promoted_meanwhile(
-        self: Engine, body: bytes, ref: ResolvedModel, *more: Any
-    ) -> Answer:
+    async def promoted_meanwhile(self: Engine, body: bytes, ref: ResolvedModel, *more: Any) -> Answer:
         asked.append(str(ref.detector.info.id))
         if len(asked) == 2:
             self.store.set_alias("blobs", "production", "2")
@@ -216,9 +201,7 @@ async def test_one_version_answers_all_images_of_a_request(
     assert (first.json()["model_version"], then.json()["model_version"]) == ("1", "2")
 
 
-async def test_a_canary_is_chosen_by_the_first_image(
-    blobs: MakeEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_canary_is_chosen_by_the_first_image(blobs: MakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = await blobs()
     get = ModelResolver.get
     samples: dict[str, float] = {}
@@ -234,9 +217,7 @@ async def test_a_canary_is_chosen_by_the_first_image(
     assert samples["blobs"] == sample_of(CAT) < 1.0
 
 
-async def test_the_headers_of_v1_mean_the_same_here(
-    blobs: MakeEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_headers_of_v1_mean_the_same_here(blobs: MakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = await blobs()
     body, headers = of_images(CAT)
     async with client(engine) as api:
@@ -266,12 +247,7 @@ async def test_the_headers_of_v1_mean_the_same_here(
     ],
 )
 async def test_each_failure_is_counted_and_logged_once(
-    blobs: MakeEngine,
-    monkeypatch: pytest.MonkeyPatch,
-    sent: RequestObject,
-    path: str,
-    outcome: str,
-    version: str,
+    blobs: MakeEngine, monkeypatch: pytest.MonkeyPatch, sent: RequestObject, path: str, outcome: str, version: str
 ) -> None:
     engine = await blobs()
     if outcome == "KeyError":
@@ -321,16 +297,9 @@ async def test_without_a_model_the_server_is_alive_but_not_ready(tmp_path: Path)
 
 @pytest.mark.parametrize(
     ("body", "listed"),
-    [
-        (b"", ["1", "2"]),
-        (b"{}", ["1", "2"]),
-        (b'{"ready": false}', ["1", "2"]),
-        (b'{"ready": true}', ["1"]),
-    ],
+    [(b"", ["1", "2"]), (b"{}", ["1", "2"]), (b'{"ready": false}', ["1", "2"]), (b'{"ready": true}', ["1"])],
 )
-async def test_the_index_can_be_of_what_is_loaded(
-    blobs: MakeEngine, body: bytes, listed: list[str]
-) -> None:
+async def test_the_index_can_be_of_what_is_loaded(blobs: MakeEngine, body: bytes, listed: list[str]) -> None:
     async with client(await blobs()) as api:
         found = (await api.post("/v2/repository/index", content=body)).json()
         assert [one["version"] for one in found] == listed
@@ -338,16 +307,11 @@ async def test_the_index_can_be_of_what_is_loaded(
         assert "ready" in error_of(wrong, 400)
 
 
-async def test_an_output_says_better_than_its_request_how_it_wants_to_be_written(
-    blobs: MakeEngine,
-) -> None:
+async def test_an_output_says_better_than_its_request_how_it_wants_to_be_written(blobs: MakeEngine) -> None:
     data = elements(CAT)
     size = {"binary_data_size": len(data)}
     tensor = {"name": "image", "shape": [1], "datatype": "BYTES", "parameters": size}
-    outputs = [
-        {"name": "num_detections"},
-        {"name": "scores", "parameters": {"binary_data": False}},
-    ]
+    outputs = [{"name": "num_detections"}, {"name": "scores", "parameters": {"binary_data": False}}]
     asked = {"inputs": [tensor], "outputs": outputs, "parameters": {"binary_data_output": True}}
     body, headers = joined(asked, data)
     async with client(await blobs()) as api:
@@ -384,14 +348,7 @@ async def test_numbers_that_json_cannot_say_are_had_in_binary(tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     ("height", "width", "status"),
-    [
-        (128, 128, 200),
-        (64, 128, 200),
-        (96, 32, 200),
-        (100, 128, 400),
-        (0, 64, 400),
-        (160, 128, 400),
-    ],
+    [(128, 128, 200), (64, 128, 200), (96, 32, 200), (100, 128, 400), (0, 64, 400), (160, 128, 400)],
 )
 async def test_a_rect_model_takes_every_size_its_preprocessing_could_make(
     tmp_path: Path, height: int, width: int, status: int

@@ -110,19 +110,13 @@ MALFORMED: dict[str, tuple[RequestObject, str]] = {
     "true shape": (in_json(shape=[True, 3, SIDE, SIDE]), "inputs.0.shape.0"),
     "no images": (in_json(shape=[0, 3, SIDE, SIDE], data=[]), "0 images in one request"),
     "huge batch": (in_json(shape=[2**62, 3, SIDE, SIDE]), "images in one request"),
-    "sides over INT64": (
-        in_json(shape=[1, int("9" * 4000), int("9" * 4000), 1]),
-        "inputs.0.shape.1",
-    ),
+    "sides over INT64": (in_json(shape=[1, int("9" * 4000), int("9" * 4000), 1]), "inputs.0.shape.1"),
     "sides of INT64": (in_json(shape=[1] + [2**63 - 1] * 3), "numbers in `data` were sent"),
     "a size over INT64": (in_json(parameters={"binary_data_size": 2**63}), "binary_data_size"),
     "huge sides without numbers": (in_json([], shape=[1, 3, 0, 2**63 - 1]), "has a length of 0"),
     "huge sides without bytes": (of_tensor(ZEROS[:0], shape=[1, 0, 2**62, 4]), "has a length of 0"),
     "huge sides": (in_json(shape=[1, 3, 2**40, 2**40]), "12288 numbers in `data` were sent"),
-    "shapes that overflow": (
-        in_json(shape=[1, 2**32, 2**32, 1]),
-        "12288 numbers in `data` were sent",
-    ),
+    "shapes that overflow": (in_json(shape=[1, 2**32, 2**32, 1]), "12288 numbers in `data` were sent"),
     "other sides": (of_tensor(np.zeros((1, 3, 32, 128), np.float32)), "[n, 3, 64, 64]"),
     "channels last": (of_tensor(np.zeros((1, 64, 64, 3), np.float32)), "[n, 3, 64, 64]"),
     "shape over data": (of_tensor(shape=[2, 3, SIDE, SIDE]), "needs 24576 numbers of 4 bytes"),
@@ -152,56 +146,26 @@ MALFORMED: dict[str, tuple[RequestObject, str]] = {
     "fewer images than bytes": (of_images(CAT, CAT, shape=[1]), "needs 1 elements, 2 were sent"),
     "an image that ends early": (
         joined(
-            {
-                "inputs": [
-                    {
-                        "name": "image",
-                        "shape": [1],
-                        "datatype": "BYTES",
-                        "parameters": {"binary_data_size": 10},
-                    }
-                ]
-            },
+            {"inputs": [{"name": "image", "shape": [1], "datatype": "BYTES", "parameters": {"binary_data_size": 10}}]},
             struct.pack("<I", 7) + b"abcdef",
         ),
         "ends within element 0",
     ),
     "a length that ends early": (
         joined(
-            {
-                "inputs": [
-                    {
-                        "name": "image",
-                        "shape": [1],
-                        "datatype": "BYTES",
-                        "parameters": {"binary_data_size": 3},
-                    }
-                ]
-            },
+            {"inputs": [{"name": "image", "shape": [1], "datatype": "BYTES", "parameters": {"binary_data_size": 3}}]},
             b"\x01\x00\x00",
         ),
         "ends within element 0",
     ),
     "a length of 4 GiB": (
         joined(
-            {
-                "inputs": [
-                    {
-                        "name": "image",
-                        "shape": [1],
-                        "datatype": "BYTES",
-                        "parameters": {"binary_data_size": 8},
-                    }
-                ]
-            },
+            {"inputs": [{"name": "image", "shape": [1], "datatype": "BYTES", "parameters": {"binary_data_size": 8}}]},
             b"\xff\xff\xff\xffabcd",
         ),
         "ends within element 0",
     ),
-    "an image in json as text": (
-        in_json(["ÿØÿà"], name="image", shape=[1], datatype="BYTES"),
-        "base64",
-    ),
+    "an image in json as text": (in_json(["ÿØÿà"], name="image", shape=[1], datatype="BYTES"), "base64"),
     "numbers for images": (in_json([1], name="image", shape=[1], datatype="BYTES"), "base64"),
     "an empty image": (of_images(b""), "element 0"),
     "no picture": (of_images(b"GIF89a" + bytes(20)), "element 0"),
@@ -211,28 +175,16 @@ MALFORMED: dict[str, tuple[RequestObject, str]] = {
         of_images(CAT, parameters={"binary_data_size": 10**12}),
         "binary_data_size is 1000000000000",
     ),
-    "negative binary size": (
-        of_images(CAT, parameters={"binary_data_size": -1}),
-        "binary_data_size",
-    ),
+    "negative binary size": (of_images(CAT, parameters={"binary_data_size": -1}), "binary_data_size"),
     "bytes that belong to nothing": (of_images(CAT, parameters={}), "binary_data_size is 0"),
     "binary without the header": ((WHOLE, {}), "not JSON"),
     "header length over the body": (
         (WHOLE, {HEADER: str(len(WHOLE) + 1)}),
         "it must be the number of bytes of JSON in front",
     ),
-    "header length of zero": (
-        (WHOLE, {HEADER: "0"}),
-        "it must be the number of bytes of JSON in front",
-    ),
-    "negative header length": (
-        (WHOLE, {HEADER: "-5"}),
-        "it must be the number of bytes of JSON in front",
-    ),
-    "header length in words": (
-        (WHOLE, {HEADER: "all"}),
-        "it must be the number of bytes of JSON in front",
-    ),
+    "header length of zero": ((WHOLE, {HEADER: "0"}), "it must be the number of bytes of JSON in front"),
+    "negative header length": ((WHOLE, {HEADER: "-5"}), "it must be the number of bytes of JSON in front"),
+    "header length in words": ((WHOLE, {HEADER: "all"}), "it must be the number of bytes of JSON in front"),
     "endless header length": ((WHOLE, {HEADER: "9" * 6000}), "bytes of JSON in front"),
     "header length too short": ((WHOLE, {HEADER: str(TEXT_BYTES - 1)}), "not JSON"),
     "header length too long": ((WHOLE, {HEADER: str(TEXT_BYTES + 1)}), "not JSON"),
@@ -246,10 +198,7 @@ MALFORMED: dict[str, tuple[RequestObject, str]] = {
     "unknown coding": (with_headers(of_images(CAT), Content_Encoding="br"), "use gzip or deflate"),
     "two codings": (with_headers(of_images(CAT), Content_Encoding="gzip, gzip"), "use gzip or"),
     "not gzip": (with_headers(of_images(CAT), Content_Encoding="gzip"), "the body is not gzip"),
-    "cut gzip": (
-        (gzip.compress(WHOLE)[:-20], {**WHOLE_HEADERS, "Content-Encoding": "gzip"}),
-        "is truncated",
-    ),
+    "cut gzip": ((gzip.compress(WHOLE)[:-20], {**WHOLE_HEADERS, "Content-Encoding": "gzip"}), "is truncated"),
     "more than gzip": (
         (gzip.compress(WHOLE) + b"more", {**WHOLE_HEADERS, "Content-Encoding": "gzip"}),
         "data follows it",
@@ -333,9 +282,7 @@ async def test_mutations_are_answered_or_refused_and_never_more(tmp_path: Path) 
         ("POST", "/v2/models/blobs/versions/%00/infer", 400, "is not a model"),
     ],
 )
-async def test_wrong_paths_and_methods(
-    engine: Engine, method: str, path: str, status: int, words: str
-) -> None:
+async def test_wrong_paths_and_methods(engine: Engine, method: str, path: str, status: int, words: str) -> None:
     async with client(engine) as api:
         answer = await api.request(method, path, content=WHOLE, headers=WHOLE_HEADERS)
     assert words in error_of(answer, status)

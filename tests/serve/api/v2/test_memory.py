@@ -19,15 +19,7 @@ from model_store.errors import BadRequest
 from model_store.store import ModelInfo
 from serve.api.v2 import bodies
 from serve.api.v2.codec import ModelOutputs, infer_response, parse_json, read_request
-from serve.api.v2.schemas import (
-    JSON_MIB,
-    MAX_FIELDS,
-    MAX_LISTS,
-    MAX_OBJECTS,
-    MAX_VALUES,
-    InferRequest,
-    parsed,
-)
+from serve.api.v2.schemas import JSON_MIB, MAX_FIELDS, MAX_LISTS, MAX_OBJECTS, MAX_VALUES, InferRequest, parsed
 from serve.api.v2.tensors import byte_strings, floats
 from serve.inference.engine import Engine
 from serve.settings import DetectArgs
@@ -116,8 +108,7 @@ async def test_of_numbers_in_json_only_the_array_is_kept() -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "words"),
-    [(b'["a"' + b', "ab"' * 300_000 + b"]", "must be numbers"), (b'"a"', "neither")],
+    ("data", "words"), [(b'["a"' + b', "ab"' * 300_000 + b"]", "must be numbers"), (b'"a"', "neither")]
 )
 async def test_of_what_is_refused_nothing_is_kept(data: bytes, words: str) -> None:
     body = of_data(data)
@@ -150,9 +141,7 @@ LARGEST = JSON_MIB * MIB
 
 
 @pytest.mark.parametrize("coding", ["identity", "gzip", "deflate"])
-async def test_json_is_read_up_to_its_limit_however_small_it_was_sent(
-    tmp_path: Path, coding: str
-) -> None:
+async def test_json_is_read_up_to_its_limit_however_small_it_was_sent(tmp_path: Path, coding: str) -> None:
     """Binary data may have the size of a whole body."""
     engine = Engine(DetectArgs(models=motion_store(tmp_path, "1").url, workers=1))
     pack = {"identity": bytes, "gzip": gzip.compress, "deflate": zlib.compress}[coding]
@@ -214,9 +203,7 @@ async def test_outputs_in_json_are_written_up_to_their_limit() -> None:
         half = np.zeros((1, values // 2), np.float32)
         return ModelOutputs(info, {"a": half, "b": half})
 
-    with pytest.raises(
-        BadRequest, match="500002 values, the limit of JSON is 500000.* request them in binary"
-    ):
+    with pytest.raises(BadRequest, match="500002 values, the limit of JSON is 500000.* request them in binary"):
         await infer_response(asked(False), outcome(MAX_VALUES + 2), "")
     most = await infer_response(asked(False), outcome(MAX_VALUES), "")
     assert len(json.loads(bytes(most.body))["outputs"][1]["data"]) == MAX_VALUES // 2

@@ -27,14 +27,7 @@ from serve.api.v2.bodies import accepted_coding, deflated, inflated
 from serve.api.v2.inference import padded
 from serve.api.v2.metadata import RequestTimes, Statistics
 from serve.api.v2.schemas import IndexEntry, InputTensor, OutputTensor
-from serve.api.v2.tensors import (
-    DATATYPES,
-    binary_outputs,
-    byte_strings,
-    datatype_of,
-    floats,
-    json_outputs,
-)
+from serve.api.v2.tensors import DATATYPES, binary_outputs, byte_strings, datatype_of, floats, json_outputs
 from serve.inference.engine import Engine
 from serve.settings import DetectArgs
 from tests.fixtures_local import MOTION, motion_store
@@ -119,9 +112,7 @@ def test_binary_floats_are_not_copied() -> None:
 
 @pytest.mark.parametrize("dtype", ["?", "u1", "<i4", "<f2", "<f4", "<f8"])
 @pytest.mark.parametrize("shape", [(0, 4), (2, 3), (1,)])
-def test_outputs_are_written_row_major_and_little_endian(
-    dtype: str, shape: tuple[int, ...]
-) -> None:
+def test_outputs_are_written_row_major_and_little_endian(dtype: str, shape: tuple[int, ...]) -> None:
     values = np.arange(np.prod(shape)).reshape(shape[::-1]).T.astype(dtype)
     text, buffer = binary_outputs({"x": values})["x"]
     output = OutputTensor.model_validate_json(text)
@@ -177,9 +168,7 @@ def test_scores_are_compared_as_v1_compares_them(least: float, kept: int) -> Non
 
 def test_each_label_has_its_own_threshold() -> None:
     thresholds = {"default": 0.5, "per_label": {"fox": 0.8}}
-    config = ModelConfig.model_validate(
-        {**MOTION, "labels": ["deer", "fox"], "thresholds": thresholds}
-    )
+    config = ModelConfig.model_validate({**MOTION, "labels": ["deer", "fox"], "thresholds": thresholds})
     both = Detections.join([found(0.6), found(0.6, class_id=1)])
     assert shown(both, least_scores(config, None)).class_ids.tolist() == [0]
 
@@ -258,12 +247,9 @@ async def test_the_index_says_what_is_loaded_and_why_not(engine: Engine) -> None
 
 
 @pytest.mark.parametrize(
-    ("ref", "parameters"),
-    [("blobs@2", {}), ("blobs", {"version": "2"}), ("blobs", {"version": 2})],
+    ("ref", "parameters"), [("blobs@2", {}), ("blobs", {"version": "2"}), ("blobs", {"version": 2})]
 )
-async def test_a_version_is_loaded_and_released(
-    engine: Engine, ref: str, parameters: dict[str, Any]
-) -> None:
+async def test_a_version_is_loaded_and_released(engine: Engine, ref: str, parameters: dict[str, Any]) -> None:
     await repository.load(engine, ref, parameters)
     assert (await states(engine))["2"] == "READY"
     assert await repository.loaded_version(engine, "blobs@2") == VersionId("blobs", "2")
@@ -322,12 +308,7 @@ async def test_what_an_alias_means_is_not_unloaded_and_the_rest_stays_too(engine
 )
 @pytest.mark.parametrize("operation", [repository.load, repository.unload])
 async def test_what_cannot_be_meant_is_refused(
-    unchanged: Engine,
-    operation: Any,
-    ref: str,
-    parameters: dict[str, Any],
-    error: Any,
-    words: str,
+    unchanged: Engine, operation: Any, ref: str, parameters: dict[str, Any], error: Any, words: str
 ) -> None:
     with pytest.raises(error, match=words):
         await operation(unchanged, ref, parameters)
