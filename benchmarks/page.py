@@ -34,7 +34,8 @@ from archive.annotations.assertions import append
 from archive.annotations.layers import Layer, keep_layer
 from archive.delta.tables import Tables
 from archive.schemas import ASSERTIONS, TABLES
-from archive.views.image_index import ImageFilter, ImageIndex
+from archive.views.image_filter import ImageFilter
+from archive.views.image_index import ImageIndex
 from archive.views.views import View, Views
 from benchmarks.synthetic import as_schema
 from benchmarks.uploads import KEY, UPLOADS, uploads

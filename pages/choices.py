@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from archive.views.image_index import ImageFilter
+from archive.views.image_filter import ImageFilter
 from archive.views.views import NAME, PRODUCTION, Views
 from model_store.errors import BadRequest
 from pages.context import Context

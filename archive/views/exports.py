@@ -60,7 +60,7 @@ def export(
 ) -> int:
     """Export `relation` to `out` atomically; return the number of rows. `view` and `memory_mib` as in `query.connect`.
 
-    `where` is a condition on its rows (archive/views/filter_sql.py). The record has `name`, by default the path.
+    `where` is a condition on its rows (archive/views/image_filter.py). The record has `name`, by default the path.
 
     A process that is killed may leave the hidden file, which a later export removes, and a record, which only keeps
     more results than needed. Raises BadRequest, StorageUnreachable, TableConflict, and Conflict if a concurrent prune

@@ -14,7 +14,8 @@ import pyarrow as pa
 from pydantic import Field
 
 from archive.delta.tables import Tables
-from archive.views.image_index import ImageFilter, ImageIndex, selected
+from archive.views.image_filter import ImageFilter, selected
+from archive.views.image_index import ImageIndex
 from archive.views.query import connect
 from archive.views.search import cursor_of, place_of, view_shown
 from archive.views.views import View

@@ -18,22 +18,21 @@ from typing import Any, Literal, TypeVar
 
 import duckdb
 import pyarrow as pa
-from pydantic import Field
 
-from archive.catalogue.local_time import LocalTime
 from archive.delta.tables import Tables
 from archive.views.image_detail import ImageDetail, details_in
+from archive.views.image_filter import ImageFilter, selected
 from archive.views.image_index_file import (
     About,
     OpenIndex,
     behind_since,
-    bounded,
     changed_images,
     locked,
     open_newest,
     source_of,
     updated,
 )
+from archive.views.query import bounded
 from archive.views.search import MOST_IMAGES, cursor_of, place_in, place_of, view_shown
 from archive.views.views import NAME, PRODUCTION
 from model_store.errors import BadRequest, ModelNotFound
@@ -45,20 +44,6 @@ By = Literal["day", "hour", "camera", "label", "status"]
 T = TypeVar("T")
 Place = tuple[datetime | None, str, str]
 """Time, root and path of an image, or of a point between two in page order."""
-_CONDITIONS = {
-    "camera": "camera_id = $camera",
-    "status": "status = $status",
-    "label": "label = $label",
-    "min_score": "top_score >= $min_score::float",
-    "since": "moment >= $since",
-    "until": "moment < $until and moment > '-infinity'",
-    "reviewed": "reviewed = $reviewed",
-    "flagged": "flagged = $flagged",
-    "path": "starts_with(path, $path)",
-    "event_id": "event_id = $event_id",
-    "deployment": "deployment_id = $deployment",
-    "location": "location = $location",
-}
 _AFTER = """moment <= {moment} and (moment < {moment} or (source_root, path) > ($place_root, $place_path))"""
 _BEFORE = """moment >= {moment} and (moment > {moment} or (source_root, path) < ($place_root, $place_path))"""
 _MOMENT = "coalesce($place_moment::timestamp, '-infinity'::timestamp)"
@@ -95,26 +80,6 @@ _BARS = {
     "status": "status",
 }
 _DAMAGED = (duckdb.IOException, duckdb.SerializationException, duckdb.InternalException, duckdb.FatalException)
-
-
-class ImageFilter(Frozen):
-    """Conditions on images; all must hold. `since` and `until` (exclusive) are local camera times after corrections."""
-
-    camera: str | None = None
-    status: Literal["ok", "empty", "failed", "missing"] | None = None
-    label: str | None = Field(default=None, description="label of a shown detection")
-    min_score: float | None = Field(default=None, ge=0, le=1, description="minimum score of that detection")
-    since: LocalTime | None = None
-    until: LocalTime | None = None
-    reviewed: bool | None = Field(default=None, description="whether a statement of a person about the image is valid")
-    flagged: bool | None = Field(
-        default=None, description="whether colleagues should look, because no decision followed a flag"
-    )
-    path: str | None = Field(default=None, description="start of the path below its root")
-    event_id: str | None = None
-    deployment: str | None = Field(default=None, description="id of the image's deployment")
-    location: str | None = Field(default=None, description="location of that deployment")
-    view: str = Field(default=PRODUCTION, pattern=f"^{NAME.pattern}$")
 
 
 class ImagePage(Frozen):
@@ -343,15 +308,8 @@ def _version(about: About) -> str:
     return ".".join("-" if number is None else str(number) for number in numbers)
 
 
-def selected(wanted: ImageFilter) -> tuple[dict[str, str], dict[str, Any]]:
-    """Return the table and the conditions of a filter for a statement, and their values."""
-    values = {name: value for name in _CONDITIONS if (value := getattr(wanted, name)) is not None}
-    conditions = " and ".join(["true", *(_CONDITIONS[name] for name in values)])
-    return {"rows": "cells" if wanted.label is None else "found", "conditions": conditions}, values
-
-
 def _beside(wanted: ImageFilter, place: Place | None, back: bool) -> tuple[dict[str, str], dict[str, Any]]:
-    """Return `_selected` restricted to images after a place, or before it with `back`; None: to all."""
+    """Return `selected` restricted to images after a place, or before it with `back`; None: to all."""
     rows, values = selected(wanted)
     if place is None:
         return rows, values

@@ -34,10 +34,10 @@ from archive.delta.sql_literal import literal
 from archive.delta.tables import Tables
 from archive.schemas import TABLES
 from archive.views.past import VIEW, PastTables
-from archive.views.query import connect, is_of_storage
-from archive.views.search import Deadline, view_shown
+from archive.views.query import bounded, connect, is_of_storage
+from archive.views.search import view_shown
 from archive.views.views import View
-from model_store.errors import BadRequest, DeadlinePassed, StorageUnreachable
+from model_store.errors import StorageUnreachable
 from model_store.frozen import Frozen
 from model_store.storage import absolute
 from model_store.storage_errors import storage_error
@@ -260,19 +260,6 @@ def row_statements(first_id: str = "0") -> list[str]:
     names = _ROWS.needed_by(*(f"new_{name}" for name in ("cells", "found", *_PARTS)))
     made = [_ROWS.statements[name] for name in names if name in _ROWS.statements]
     return [f"set variable first_id = {first_id}", *made]
-
-
-@contextlib.contextmanager
-def bounded(sql: duckdb.DuckDBPyConnection, within_s: float, name: str, hint: str) -> Iterator[None]:
-    """Interrupt the statements of the block after a time. Raises DeadlinePassed, BadRequest if memory is too small."""
-    try:
-        with Deadline(within_s).applied_to(sql):
-            yield
-    except duckdb.InterruptException:
-        raise DeadlinePassed(f"{name} took more than {within_s:g} s: {hint}") from None
-    except duckdb.OutOfMemoryException as error:
-        reason = str(error).splitlines()[0]
-        raise BadRequest(f"{name} needs more memory, or more room in TMPDIR: {reason}") from error
 
 
 def open_newest(folder: Path, tables: Tables, view_name: str, mine: OpenIndex | None = None) -> OpenIndex | None:

@@ -11,6 +11,8 @@ import contextlib
 import functools
 import itertools
 import tempfile
+import threading
+import time
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -31,9 +33,11 @@ from archive.delta.tables import Tables
 from archive.schemas import TABLES
 from archive.views.publications import VIEWS_SQL, Publications
 from archive.views.views import View, Views
-from model_store.errors import BadRequest, StorageUnreachable
+from model_store.errors import BadRequest, DeadlinePassed, StorageUnreachable
 
 _THRESHOLDS = pa.schema([("label", pa.string()), ("score", pa.float32())])
+LEAST_S = 0.1
+"""Minimum time limit of a statement."""
 _FIRST = ("media", "results", "runs")
 """Tables of which any archive in use has one; read-only commands may create the others."""
 _RELATIONS_ONLY = """
@@ -208,6 +212,31 @@ def storage_errors(tables: Tables) -> Iterator[None]:
         if isinstance(error, OSError) or is_of_storage(error):
             raise StorageUnreachable(f"cannot read from {tables.url}: {error}") from error
         raise
+
+
+@contextlib.contextmanager
+def bounded(
+    sql: duckdb.DuckDBPyConnection, within_s: float, name: str, hint: str, since_s: float | None = None
+) -> Iterator[None]:
+    """Interrupt the statements of the block `within_s` after `since_s` of the monotonic clock (default: now).
+
+    Raises DeadlinePassed, BadRequest if memory is too small.
+    """
+    left_s = within_s if since_s is None else since_s + within_s - time.monotonic()
+    late = DeadlinePassed(f"{name} took more than {within_s:g} s: {hint}")
+    if left_s <= 0:
+        raise late
+    timer = threading.Timer(max(left_s, LEAST_S), sql.interrupt)  # never before it has begun
+    timer.start()
+    try:
+        yield
+    except duckdb.InterruptException:
+        raise late from None
+    except duckdb.OutOfMemoryException as error:
+        reason = str(error).splitlines()[0]
+        raise BadRequest(f"{name} needs more memory, or more room in TMPDIR: {reason}") from error
+    finally:
+        timer.cancel()
 
 
 def _distinct(names: list[str]) -> list[str]:

@@ -8,24 +8,21 @@ all results of the view (benchmarks/uploads.py).
 from __future__ import annotations
 
 import base64
-import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Literal
+from functools import partial
+from typing import Any
 
-import duckdb
 import pyarrow as pa
-from deltalake.exceptions import DeltaError
 from pydantic import ConfigDict, Field, NaiveDatetime, TypeAdapter
 
-from archive.catalogue.local_time import LocalTime
 from archive.delta.tables import Tables
+from archive.views.image_filter import Conditions, parameterised
 from archive.views.publications import view_named
-from archive.views.query import connect, is_of_storage
+from archive.views.query import bounded, connect, storage_errors
 from archive.views.views import NAME, PRODUCTION, View, Views
-from model_store.errors import BadRequest, DeadlinePassed, StorageUnreachable
+from model_store.errors import BadRequest
 from model_store.frozen import Frozen
 
 MOST_IMAGES = 1000
@@ -33,35 +30,14 @@ MOST_MARK = 32 * 1024
 """Maximum length of a cursor in characters: enough for a root and a path of 4,096 bytes."""
 _MARK = TypeAdapter(tuple[NaiveDatetime | None, str, str], config=ConfigDict(strict=True))
 MEMORY_MIB = 1024
-LEAST_S = 0.1
-_FILES = """
-    ($camera is null or camera_id = $camera)
-        and ($since is null or captured_at_corrected >= $since)
-        and ($until is null or captured_at_corrected < $until)
-"""
-_PLACED = """
-    and media_sha256 in (
-        select media_sha256 from image_deployments
-        where ($deployment is null or deployment_id = $deployment) and ($location is null or location = $location))
-"""
-_SHOWN = """
-    and media_sha256 in (
-        select media_sha256 from detections
-        semi join (select media_sha256 from images where {files}) using (media_sha256)
-        where ($label is null or label = $label) and ($min_score is null or score >= $min_score::float))
-"""
-_STATUS = """
-    and {negation} media_sha256 in (select media_sha256 from {rows} where {status})
-"""
-"""Relation `seen` is cheaper than `results`, where the status depends on the shown detections."""
 _AFTER = """
-    and case when $moment is null then captured_at_corrected is null and (source_root, path) > ($root, $path)
+    case when $moment is null then captured_at_corrected is null and (source_root, path) > ($root, $path)
         else captured_at_corrected is null or captured_at_corrected < $moment::timestamp
             or (captured_at_corrected = $moment::timestamp and (source_root, path) > ($root, $path)) end
 """
 _PAGE = """
     select media_sha256, source_root, path, camera_id, captured_at_local, captured_at_corrected
-    from images where {files} {conditions}
+    from images where {conditions}
     order by captured_at_corrected desc nulls last, source_root, path
     limit $max_rows
 """
@@ -77,25 +53,9 @@ _DETAILS = """
 """
 
 
-class Wanted(Frozen):
-    """Conditions of a search; all must hold. `status` is that of relation `results`, or `missing` without a row.
+class Wanted(Conditions):
+    """Conditions of a search, and the part of its images to return."""
 
-    `since` and `until` (exclusive) are local camera times after corrections of clocks, without an offset.
-    """
-
-    status: Literal["ok", "empty", "failed", "missing"] | None = Field(
-        default=None,
-        description="ok: the view shows a detection; empty: it shows none; missing: the image has no result",
-    )
-    camera: str | None = None
-    deployment: str | None = Field(default=None, description="id of the image's deployment")
-    location: str | None = Field(default=None, description="location of that deployment")
-    label: str | None = Field(default=None, description="label of a shown detection")
-    min_score: float | None = Field(default=None, ge=0, le=1, description="minimum score of that detection")
-    since: LocalTime | None = Field(default=None, description="earliest time taken, by the camera's corrected clock")
-    until: LocalTime | None = Field(
-        default=None, description="end of the times taken (exclusive), by the camera's corrected clock"
-    )
     view: str = Field(default=PRODUCTION, json_schema_extra={"pattern": f"^{NAME.pattern}$"})
     limit: int = Field(default=100, ge=1, le=MOST_IMAGES)
     after: str = Field(default="", max_length=MOST_MARK, description="`next` of the previous page")
@@ -117,23 +77,18 @@ def find(tables: Tables, wanted: Wanted, within_s: float) -> Found:
 
     Raises BadRequest, DeadlinePassed, StorageUnreachable.
     """
-    view, deadline = view_shown(tables, wanted.view), Deadline(within_s)
+    view, since_s = view_shown(tables, wanted.view), time.monotonic()
+    limit = partial(
+        bounded, within_s=within_s, name="the search", hint="narrow it, or use resight sql", since_s=since_s
+    )
     statement, values = _page_query(wanted)
-    try:
-        with connect(tables, view, memory_mib=MEMORY_MIB, statement=statement) as sql, deadline.applied_to(sql):
+    with storage_errors(tables):
+        with connect(tables, view, memory_mib=MEMORY_MIB, statement=statement) as sql, limit(sql):
             page: pa.Table = sql.sql(statement, params=values).to_arrow_table()
         digests = page.column("media_sha256")
-        with connect(tables, view, digests, MEMORY_MIB, _DETAILS) as sql, deadline.applied_to(sql):
+        with connect(tables, view, digests, MEMORY_MIB, _DETAILS) as sql, limit(sql):
             sql.register("page", page)
             images = sql.sql(_DETAILS).to_arrow_table().to_pylist(maps_as_pydicts="strict")
-    except duckdb.InterruptException:
-        raise DeadlinePassed(f"the search took more than {within_s:g} s: narrow it, or use resight sql") from None
-    except duckdb.OutOfMemoryException as error:
-        raise BadRequest(f"the search needs more than {MEMORY_MIB} MiB: narrow it, or use resight sql") from error
-    except (duckdb.Error, DeltaError, pa.ArrowException, OSError) as error:
-        if isinstance(error, OSError) or is_of_storage(error):
-            raise StorageUnreachable(f"cannot read from {tables.url}: {error}") from error
-        raise
     more = len(images) > wanted.limit
     images = images[: wanted.limit]
     return Found(view=view, images=images, next=cursor_of(*place_in(images[-1])) if more else "")
@@ -141,30 +96,14 @@ def find(tables: Tables, wanted: Wanted, within_s: float) -> Found:
 
 def _page_query(wanted: Wanted) -> tuple[str, dict[str, Any]]:
     """Return the statement for a page and one more image, with its values. It reads results only if needed."""
-    values: dict[str, Any] = {
-        "camera": wanted.camera,
-        "since": wanted.since,
-        "until": wanted.until,
-        "max_rows": wanted.limit + 1,
-    }
-    conditions = ""
-    if wanted.status == "missing":
-        conditions += _STATUS.format(negation="not", rows="seen", status="true")
-    elif wanted.status is not None:
-        rows = "seen" if wanted.status == "failed" else "results"
-        conditions += _STATUS.format(negation="", rows=rows, status="status = $status")
-        values["status"] = wanted.status
-    if wanted.label is not None or wanted.min_score is not None:
-        conditions += _SHOWN.format(files=_FILES)
-        values |= {"label": wanted.label, "min_score": wanted.min_score}
-    if wanted.deployment is not None or wanted.location is not None:
-        conditions += _PLACED
-        values |= {"deployment": wanted.deployment, "location": wanted.location}
+    matching, values = parameterised(wanted)
+    conditions = [matching or "true"]
     if wanted.after:
         moment, root, path = place_of(wanted.after)
-        conditions += _AFTER
+        conditions.append(_AFTER)
         values |= {"moment": moment, "root": root, "path": path}
-    return _PAGE.format(files=_FILES, conditions=conditions), values
+    statement = _PAGE.format(conditions=" and ".join(conditions))
+    return statement, values | {"max_rows": wanted.limit + 1}
 
 
 def view_shown(tables: Tables, name: str) -> View | None:
@@ -188,23 +127,3 @@ def place_of(cursor: str) -> tuple[datetime | None, str, str]:
         return _MARK.validate_json(base64.b64decode(cursor, b"-_", validate=True))
     except ValueError as error:  # also of base64 and of pydantic
         raise BadRequest("invalid cursor in `after` or `before`: use the one of another page of this list") from error
-
-
-class Deadline:
-    """Common time limit of several statements."""
-
-    def __init__(self, within_s: float) -> None:
-        self._ends_s = time.monotonic() + within_s
-
-    @contextmanager
-    def applied_to(self, sql: duckdb.DuckDBPyConnection) -> Iterator[None]:
-        """Interrupt the statements of the block at the deadline, with InterruptException."""
-        left_s = self._ends_s - time.monotonic()
-        if left_s <= 0:
-            raise duckdb.InterruptException("the deadline has passed")
-        timer = threading.Timer(max(left_s, LEAST_S), sql.interrupt)  # never before it has begun
-        timer.start()
-        try:
-            yield
-        finally:
-            timer.cancel()

@@ -21,8 +21,7 @@ from starlette.types import Receive, Scope, Send
 
 from archive.delta.sql_literal import literal
 from archive.views.exports import export, remove_record
-from archive.views.filter_sql import FILTERED, condition, statement
-from archive.views.image_index import ImageFilter
+from archive.views.image_filter import FILTERED, ImageFilter, condition, statement
 from archive.views.query import query
 from archive.views.search import view_shown
 from archive.views.views import PRODUCTION

@@ -15,7 +15,8 @@ from pydantic import Field, model_validator
 from archive.catalogue.local_time import LocalTime
 from archive.views.image_detail import ImageDetail, image_details
 from archive.views.image_events import Event, EventPage, disagreeing, events
-from archive.views.image_index import By, ImageFilter, ImagePage, IndexState
+from archive.views.image_filter import ImageFilter
+from archive.views.image_index import By, ImagePage, IndexState
 from archive.views.publications import view_of_run
 from archive.views.search import view_shown
 from archive.views.views import PRODUCTION, Views

@@ -10,7 +10,7 @@ from fastapi.responses import HTMLResponse
 
 from archive.catalogue.deployments import current
 from archive.views.cameras import CameraViews
-from archive.views.image_index import ImageFilter
+from archive.views.image_filter import ImageFilter
 from archive.views.views import Views
 from batch.runs.listing import page as runs
 from batch.runs.listing import rows_of

@@ -23,7 +23,7 @@ from archive.annotations.batches import (
     selected_rows,
 )
 from archive.defaults import PRODUCTION
-from archive.views.image_index import ImageFilter
+from archive.views.image_filter import ImageFilter
 from model_store.errors import BadRequest, Conflict, Forbidden, ResightError
 from model_store.frozen import Frozen
 from pages.context import Context

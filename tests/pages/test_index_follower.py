@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 
 from archive.delta.tables import Tables
 from archive.views import image_index
-from archive.views.image_index import ImageFilter
+from archive.views.image_filter import ImageFilter
 from model_store.errors import BadRequest, StorageFull
 from pages import index_follower
 from pages.context import Context

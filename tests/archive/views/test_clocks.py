@@ -16,9 +16,9 @@ from archive.delta.snapshot import scan
 from archive.delta.tables import Tables
 from archive.schemas import MEDIA
 from archive.views.clocks import with_deployments
-from archive.views.filter_sql import statement
 from archive.views.image_detail import image_details
-from archive.views.image_index import ImageFilter, ImageIndex
+from archive.views.image_filter import ImageFilter, statement
+from archive.views.image_index import ImageIndex
 from archive.views.query import query
 from archive.views.search import Wanted, find
 from archive.views.views import Views

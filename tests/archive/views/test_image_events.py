@@ -16,7 +16,8 @@ from archive.delta.tables import Tables
 from archive.delta.writer import Writer
 from archive.schemas import ASSERTIONS, MEDIA
 from archive.views.image_events import disagreeing, events
-from archive.views.image_index import ImageFilter, ImageIndex
+from archive.views.image_filter import ImageFilter
+from archive.views.image_index import ImageIndex
 from archive.views.query import query
 from archive.views.views import View, Views
 from model_store.errors import BadRequest

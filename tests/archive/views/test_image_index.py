@@ -21,7 +21,8 @@ import archive.views.image_index
 from archive.annotations.assertions import human_assertions
 from archive.delta.tables import Tables
 from archive.views.image_detail import image_details
-from archive.views.image_index import ImageFilter, ImageIndex
+from archive.views.image_filter import ImageFilter
+from archive.views.image_index import ImageIndex
 from archive.views.query import connect
 from archive.views.search import Wanted, find
 from archive.views.views import View, Views

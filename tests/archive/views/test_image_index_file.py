@@ -20,7 +20,8 @@ from archive.delta.append import add_results
 from archive.delta.compact import compact
 from archive.delta.tables import Tables
 from archive.schemas import ASSERTIONS
-from archive.views.image_index import ImageFilter, ImageIndex
+from archive.views.image_filter import ImageFilter
+from archive.views.image_index import ImageIndex
 from archive.views.search import Wanted, find
 from archive.views.views import Views
 from model_store.errors import DeadlinePassed, StorageUnreachable

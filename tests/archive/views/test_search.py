@@ -306,9 +306,7 @@ def test_a_mark_of_the_longest_paths_is_within_its_bound() -> None:
 
 
 def test_what_takes_too_long_is_ended(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
-    used = "$camera is null and $since is null and $until is null and $max_rows > 0"
-    everything = "from range(1_000_000_000_000) a, range(1_000_000_000_000) b"
-    forever = f"select count(*) {everything} where {used} /* {{files}} {{conditions}} */"
+    forever = "select count(*) from range(1_000_000_000_000) a, range(1_000_000_000_000) b where $max_rows > 0"
     monkeypatch.setattr(archive.views.search, "_PAGE", forever)
     with pytest.raises(DeadlinePassed, match="more than 0.3 s"):
         find(tables, Wanted(), 0.3)
@@ -321,7 +319,7 @@ def test_where_there_are_no_tables_it_says_so(tmp_path: Path) -> None:
 
 def test_what_takes_too_much_memory_is_ended(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archive.views.search, "MEMORY_MIB", 1)
-    with pytest.raises(BadRequest, match="more than 1 MiB"):
+    with pytest.raises(BadRequest, match="the search needs more memory, or more room in TMPDIR: Out of Memory"):
         find(tables, Wanted(min_score=0.1), 60)
 
 

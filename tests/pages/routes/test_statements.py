@@ -14,7 +14,7 @@ import pages.routes.images
 import pages.routes.statements
 from archive.annotations.assertions import human_assertions
 from archive.delta.tables import Tables
-from archive.views.image_index import ImageFilter
+from archive.views.image_filter import ImageFilter
 from pages.context import Context
 from pages.http_app import build_pages_app
 from serve.auth.guard import Access

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from archive.annotations.assertions import append
 from archive.annotations.import_file import read_assertions
 from archive.delta.tables import Tables
-from archive.views.filter_sql import statement
-from archive.views.image_index import ImageFilter, ImageIndex
+from archive.views.image_filter import ImageFilter, statement
+from archive.views.image_index import ImageIndex
 from archive.views.query import connect, query
 from archive.views.views import Views
 from model_store.errors import BadRequest
@@ -56,7 +56,7 @@ def images(sql: duckdb.DuckDBPyConnection, rows: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def tables(tmp_path_factory: pytest.TempPathFactory) -> Tables:
-    place = tmp_path_factory.mktemp("filter_sql")
+    place = tmp_path_factory.mktemp("image_filter")
     tables = tables_at(place)
     found = [box(0, 1, 1, 50.0, "it's", 0.7), box(1, 9, 9, 50.0, "deer", 0.9)]
     put(tables, {1: ("o'neill; --", 0.0, found), 2: ("north", 5.0, [])})
