@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import pyarrow as pa
-from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from archive.annotations.annotation_file import BOX, DIGEST, Statement, words
+from archive.annotations.annotation_file import BOX, DIGEST, Statement, given_fields, words
 from archive.delta.tables import Tables
 from archive.views.query import connect
 from archive.views.views import View, Views
@@ -35,8 +35,7 @@ _CURRENT = """
     union all
     select media_sha256, null, label, true, false, x1_px, y1_px, x2_px, y2_px from added
 """
-_Text = Annotated[str, BeforeValidator(lambda value: "" if value is None else str(value).strip())]
-_Empty = BeforeValidator(lambda value: None if value == "" else value)
+_Label = Annotated[str, StringConstraints(strip_whitespace=True)]
 Target = tuple[object, ...]
 
 
@@ -44,14 +43,22 @@ class _Row(Frozen):
     model_config = ConfigDict(extra="ignore")
 
     media_sha256: str = Field(pattern=DIGEST)
-    inference_key: Annotated[str | None, _Empty] = Field(pattern=DIGEST)
-    rank: Annotated[int | None, _Empty] = Field(ge=0)
-    label: _Text
-    exported_label: _Text | None = None
-    x1_px: Annotated[float | None, _Empty] = None
-    y1_px: Annotated[float | None, _Empty] = None
-    x2_px: Annotated[float | None, _Empty] = None
-    y2_px: Annotated[float | None, _Empty] = None
+    inference_key: str | None = Field(default=None, pattern=DIGEST)
+    rank: int | None = Field(default=None, ge=0)
+    label: _Label = ""
+    exported_label: _Label | None = None
+    x1_px: float | None = None
+    y1_px: float | None = None
+    x2_px: float | None = None
+    y2_px: float | None = None
+
+    @model_validator(mode="after")
+    def _names_a_detection(self) -> _Row:
+        if (self.rank is None) != (self.inference_key is None):
+            raise ValueError("inference_key and rank must be given together")
+        if self.rank is None and None in self.target:
+            raise ValueError(f"without a rank it needs {', '.join(BOX)}: the box that a person added")
+        return self
 
     @property
     def corrected(self) -> str | None:
@@ -82,7 +89,7 @@ def is_table(columns: set[str]) -> bool:
     return "action" not in columns and {"media_sha256", "label"} <= columns
 
 
-def corrections(tables: Tables, rows: Sequence[Mapping[str, Any]], common: Mapping[str, Any]) -> Corrections:
+def corrections(tables: Tables, rows: Sequence[object], common: Mapping[str, Any]) -> Corrections:
     """Compare labels with the exported ones; `common` has actor, asserted_at and reason of all statements.
 
     Raises BadRequest, StorageUnreachable.
@@ -91,10 +98,11 @@ def corrections(tables: Tables, rows: Sequence[Mapping[str, Any]], common: Mappi
     edited: dict[int, _Row] = {}
     first: dict[Target, int] = {}
     for number, values in enumerate(rows, 1):
-        if not any(value not in (None, "") for value in values.values()):
-            continue  # an empty row of a spreadsheet
         try:
-            row = _parse(values)
+            given = given_fields(values, {})
+            if not given:
+                continue  # an empty row of a spreadsheet
+            row = _Row.model_validate(given)
             other = first.setdefault(row.target, number)
             if other != number and edited[other].label != row.label:
                 raise ValueError(f"label {row.label!r}, but row {other} has {edited[other].label!r}")
@@ -122,25 +130,12 @@ def corrections(tables: Tables, rows: Sequence[Mapping[str, Any]], common: Mappi
     return result
 
 
-@dataclass(frozen=True, slots=True)
-class _Shown:
+class _Shown(NamedTuple):
     """The current state of a detection in the view."""
 
     label: str
     by_person: bool
     hidden: bool
-
-
-def _parse(values: Mapping[str, Any]) -> _Row:
-    """Return a valid row. Raises ValueError, ValidationError."""
-    if None in values:
-        raise ValueError("it has more fields than the header")
-    row = _Row.model_validate(values)
-    if (row.rank is None) != (row.inference_key is None):
-        raise ValueError("inference_key and rank must be given together")
-    if row.rank is None and None in row.target:
-        raise ValueError(f"without a rank it needs {', '.join(BOX)}: the box that a person added")
-    return row
 
 
 def _current(tables: Tables, rows: Sequence[_Row]) -> dict[Target, _Shown]:

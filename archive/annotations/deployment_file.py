@@ -2,21 +2,25 @@
 
 file --read_deployments--> a deployment for each row --record--> the table `deployments`
 Formats and their variations are those of `archive/annotations/annotation_file.py`. The columns are Resight's, or those
-of Camtrap DP (`archive/annotations/camtrap_deployments.py`). Adding a file again adds nothing.
+of deployments.csv in Camtrap DP 1.0. Its times have an offset from UTC, while a Deployment is in times of the camera's
+clock. Cameras do not follow summer time, so the clock keeps the offset of the start. A time in UTC lacks that offset,
+so the time zone must be stated. Adding a file again adds nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime, timedelta, timezone, tzinfo
 from difflib import get_close_matches
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import ValidationError
 
 from archive.annotations.annotation_file import given_fields, read_rows
-from archive.annotations.camtrap_deployments import camtrap_fields, end_before_the_next, is_camtrap
-from archive.annotations.import_file import SHOWN_ERRORS
+from archive.annotations.import_file import nothing_added
 from archive.catalogue.deployments import Deployment, record
 from archive.delta.tables import Tables
 from archive.views.query import query
@@ -27,6 +31,14 @@ SHORT = {"camera": "camera_id", "from": "from_local", "until": "until_local"}
 """Other names of columns."""
 IGNORED = ("clock_stated_by", "actor", "stated_at")
 """Columns of exported deployments that a new statement sets itself."""
+_COPIED = {
+    "deploymentID": "deployment_id",
+    "cameraID": "camera_id",
+    "latitude": "latitude",
+    "longitude": "longitude",
+    "deploymentComments": "notes",
+}
+_AFTER_LAST_IMAGE = timedelta(seconds=1)
 HELP = (
     f"columns: {', '.join(Deployment.model_fields)}\n"
     "example: camera_id,location,latitude,longitude,from_local,until_local,time_zone,clock_offset_s,notes\n"
@@ -43,7 +55,7 @@ def read_deployments(file: Path, zone: str | None = None) -> dict[str, Deploymen
     deployments: dict[str, Deployment] = {}
     errors: list[str] = []
     rows = read_rows(file)
-    camtrap = bool(rows) and isinstance(rows[0], dict) and is_camtrap(rows[0])
+    camtrap = bool(rows) and _is_camtrap(rows[0])
     for number, row in enumerate(rows, 1):
         name = f"row {number}"
         try:
@@ -52,11 +64,9 @@ def read_deployments(file: Path, zone: str | None = None) -> dict[str, Deploymen
             errors.append(f"{name}: {wrong_fields(error, Deployment)}")
         except ValueError as error:
             errors.append(f"{name}: {error}")
-    if errors:
-        raise BadRequest(_refused(file, errors))
-    if not deployments:
-        raise BadRequest(_refused(file, ["it has no rows"]))
-    return end_before_the_next(deployments) if camtrap else deployments
+    if errors or not deployments:
+        raise BadRequest(nothing_added(file, errors or ["it has no rows"], HELP))
+    return _end_before_the_next(deployments) if camtrap else deployments
 
 
 def add_file(tables: Tables, file: Path, actor: str, zone: str | None = None) -> tuple[list[str], int]:
@@ -67,7 +77,7 @@ def add_file(tables: Tables, file: Path, actor: str, zone: str | None = None) ->
     try:
         return record(tables, read_deployments(file, zone), actor)
     except Conflict as error:
-        raise Conflict(_refused(file, str(error).split("\n"))) from error
+        raise Conflict(nothing_added(file, str(error).split("\n"), HELP)) from error
 
 
 def remarks(tables: Tables, deployments: Mapping[str, Deployment]) -> list[str]:
@@ -88,7 +98,7 @@ def remarks(tables: Tables, deployments: Mapping[str, Deployment]) -> list[str]:
 def _fields(row: object, zone: str | None) -> dict[str, Any]:
     """Return the given values by field, without spaces around them. Raises ValueError."""
     fields = given_fields(row, {})
-    if isinstance(row, dict) and is_camtrap(row):
+    if _is_camtrap(row):
         return camtrap_fields(fields, zone)
     if zone:
         raise ValueError("a time zone is only stated for a file of Camtrap DP: use the column time_zone")
@@ -100,6 +110,67 @@ def _fields(row: object, zone: str | None) -> dict[str, Any]:
     }
 
 
-def _refused(file: Path, errors: list[str]) -> str:
-    more = [f"and {len(errors) - SHOWN_ERRORS} more"] if len(errors) > SHOWN_ERRORS else []
-    return "\n".join([f"{file}: nothing was added", *errors[:SHOWN_ERRORS], *more, HELP])
+def _is_camtrap(row: object) -> bool:
+    """Return whether a row has columns that only a deployments.csv of Camtrap DP has."""
+    return isinstance(row, dict) and "deploymentID" in row and "deploymentStart" in row
+
+
+def camtrap_fields(row: Mapping[str, Any], zone: str | None = None) -> dict[str, Any]:
+    """Return the fields of a Deployment; `zone` gives the clock's offset at the start, by default that of the start.
+
+    Raises ValueError for a time without an offset, or in UTC without a `zone`.
+    """
+    start = _moment(row, "deploymentStart")
+    if zone:
+        start = start.astimezone(zone_of(zone))
+    elif not start.utcoffset():
+        raise ValueError(
+            f"deploymentStart {row['deploymentStart']} is in UTC: state the zone in which the cameras' clocks were "
+            "set, as in --time-zone Europe/Berlin"
+        )
+    fields = {name: row[column] for column, name in _COPIED.items() if column in row}
+    fields |= {"from_local": start.replace(tzinfo=None), "time_zone": start.isoformat()[-6:]}
+    if place := row.get("locationName") or row.get("locationID"):
+        fields["location"] = place
+    if "deploymentEnd" in row and not str(row["deploymentEnd"]).startswith("9999"):  # it continues
+        clock = timezone(start.utcoffset() or timedelta())
+        end = _moment(row, "deploymentEnd").astimezone(clock).replace(tzinfo=None)
+        fields["until_local"] = end + _AFTER_LAST_IMAGE
+    return fields
+
+
+def _end_before_the_next(deployments: Mapping[str, Deployment]) -> dict[str, Deployment]:
+    """Return the deployments without overlaps of a camera that come from the added second."""
+    after = dict(deployments)
+    for (name, one), (_, following) in pairwise(
+        sorted(after.items(), key=lambda item: (item[1].camera_id, item[1].from_local))
+    ):
+        until, start = one.until_local, following.from_local
+        if one.camera_id == following.camera_id and until and start < until <= start + _AFTER_LAST_IMAGE:
+            after[name] = one.model_copy(update={"until_local": start})
+    return after
+
+
+def _moment(row: Mapping[str, Any], column: str) -> datetime:
+    text = str(row.get(column, ""))
+    try:
+        moment = datetime.fromisoformat(text)
+        if moment.tzinfo is not None and 1 < moment.year < 9999:
+            return moment
+    except ValueError:
+        pass
+    raise ValueError(
+        f"{column} '{text[:100]}' is not a time with an offset from UTC, such as 2026-05-01T09:30:00+02:00"
+    )
+
+
+def zone_of(name: str) -> tzinfo:
+    """Return the zone of a name such as Europe/Berlin, or of an offset such as +02:00. Raises ValueError."""
+    try:
+        if name[0] in "+-":
+            return datetime.strptime(name, "%z").tzinfo  # type: ignore[return-value]  # %z gives one
+        return ZoneInfo(name)
+    except (ValueError, OSError, ZoneInfoNotFoundError):
+        raise ValueError(
+            f"unknown time zone '{name[:100]}': use a name such as Europe/Berlin, or an offset such as +02:00"
+        ) from None

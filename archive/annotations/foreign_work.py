@@ -8,8 +8,6 @@ adds nothing.
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,12 +15,11 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
-import pyarrow.compute as pc
 import pydantic.dataclasses
 
 from archive.annotations.annotation_file import BOX, read_statements
-from archive.annotations.import_file import Image, Read, located_rows, refuse
-from archive.delta.snapshot import dataset, scan
+from archive.annotations.import_file import Image, Read, located_rows, reason_of, recorded_images, refuse
+from archive.delta.snapshot import scan
 from archive.delta.tables import Tables
 from archive.schemas import ASSERTIONS, MEDIA
 from archive.views.query import connect
@@ -78,8 +75,8 @@ def read_work(
         )
     left_out |= _contradictions(said)
     usable = [work for work in said if work.path in images and work.path not in left_out]
-    reason = f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()[:12]}"
-    recorded = _recorded(tables, reason)
+    reason = reason_of(file)
+    recorded = recorded_images(tables, reason)
     new = [work for work in usable if images[work.path].media_sha256 not in recorded]
     shown = _shown(tables, [images[work.path] for work in new if work.label and not work.box])
     found: list[tuple[Work, Row]] = []
@@ -99,19 +96,6 @@ def read_work(
     table = pa.Table.from_pylist(list(located.values()), schema=ASSERTIONS)
     repeated = sum(recorded[sha] for sha in {images[work.path].media_sha256 for work in usable})
     return Read(table, repeated=repeated, left_out=left_out)
-
-
-def _recorded(tables: Tables, reason: str) -> Counter[str]:
-    """Return the number of recorded statements of a file by image, also of those that others replaced since.
-
-    An image is added once: what its label applied to may have changed since, by a publication or by people.
-    """
-    table = tables.existing("assertions")
-    if table is None:
-        return Counter()
-    of_file = pc.field("reason") == reason
-    rows = dataset(table, ASSERTIONS).to_table(columns=["media_sha256"], filter=of_file)
-    return Counter(rows["media_sha256"].to_pylist())
 
 
 def _contradictions(said: Sequence[Work]) -> dict[str, str]:

@@ -84,7 +84,7 @@ def read_assertions(tables: Tables, file: Path, by: str | None = None, at: str |
     rows = read_rows(file)
     columns = {str(name) for row in rows if isinstance(row, dict) for name in row if name}
     if is_table(columns):
-        return _corrected(tables, file, rows, by, at)
+        return _corrected(tables, file, rows, columns, by, at)
     unknown = sorted(columns - set(Statement.model_fields))
     if unknown:
         names = ", ".join(f"'{name}'" for name in unknown)
@@ -110,34 +110,36 @@ def _not_standing(tables: Tables, rows: pa.Table, now: datetime) -> pa.Table:
     return rows.filter(pa.array([not (at == now and row in stands) for row, at in pairs], pa.bool_()))
 
 
-def _corrected(tables: Tables, file: Path, rows: Sequence[Mapping[str, Any]], by: str | None, at: str | None) -> Read:
-    """Read corrections as statements with one actor and time; `reason` names the file, which is added once."""
-    for number, row in enumerate(rows, 1):
-        if not isinstance(row, dict):
-            raise BadRequest(f"{file}: row {number} is not an object with a value for each column; nothing was added")
-    lacking = [f"'{name}'" for name in corrected.COLUMNS if name not in rows[0]]
+def _corrected(
+    tables: Tables, file: Path, rows: Sequence[object], columns: set[str], by: str | None, at: str | None
+) -> Read:
+    """Read corrections as statements with one actor and time; `reason` names the file."""
+    lacking = [f"'{name}'" for name in corrected.COLUMNS if name not in columns]
     if lacking:
         raise BadRequest(f"{file}: missing column {', '.join(lacking)}; nothing was added\n{corrected.HELP}")
     if not by:
         raise BadRequest(f'{file} is a table of corrections: name their author with --by "Ana"')
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    common = {"actor": by, "asserted_at": at or datetime.now(UTC).isoformat()}
-    common["reason"] = f"{file.name} {digest[:12]}"
+    common = {"actor": by, "asserted_at": at or datetime.now(UTC).isoformat(), "reason": reason_of(file)}
     found = corrections(tables, rows, common)
     assertions = _assertions(tables, file, found.statements, found.wrong, corrected.HELP)
-    new = not_recorded(tables, assertions)
+    recorded = recorded_images(tables, common["reason"])
+    new = assertions.filter(~pc.field("media_sha256").isin(pa.array(recorded, pa.string())))
     return Read(new, found.unchanged, found.repeated + len(assertions) - len(new))
 
 
-def not_recorded(tables: Tables, rows: pa.Table) -> pa.Table:
-    """Return the rows that no earlier import of this file has added."""
-    table = tables.existing("assertions")
-    if table is None or not len(rows):
-        return rows
-    same_file = pc.field("reason") == rows["reason"][0]
-    names = [name for name in ASSERTIONS.names if name not in ("assertion_id", "asserted_at")]
-    recorded = set(_tuples(dataset(table, ASSERTIONS).to_table(columns=names, filter=same_file)))
-    return rows.filter(pa.array([row not in recorded for row in _tuples(rows.select(names))]))
+def reason_of(file: Path) -> str:
+    """Return the `reason` of the statements of a file: its name and digest."""
+    return f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()[:12]}"
+
+
+def recorded_images(tables: Tables, reason: str) -> Counter[str]:
+    """Return the number of recorded statements of a file by image, also of those that others replaced since.
+
+    A file adds to an image once: what it applied to may have changed since, by a publication or by people.
+    """
+    of_file = pc.field("reason") == reason
+    rows = dataset(tables.existing("assertions"), ASSERTIONS).to_table(columns=["media_sha256"], filter=of_file)
+    return Counter(rows["media_sha256"].to_pylist())
 
 
 def _tuples(rows: pa.Table) -> Iterator[tuple[Any, ...]]:
@@ -155,10 +157,13 @@ def _assertions(
 def refuse(file: Path, errors: Mapping[int, str], *usage: str) -> None:
     """Raise BadRequest with the errors of a file by row, if there are any."""
     if errors:
-        lines = [f"row {number}: {why}" for number, why in sorted(errors.items())]
-        more = [f"and {len(lines) - SHOWN_ERRORS} more"] if len(lines) > SHOWN_ERRORS else []
-        shown = [f"{file}: nothing was added", *lines[:SHOWN_ERRORS], *more, *usage]
-        raise BadRequest("\n".join(shown))
+        raise BadRequest(nothing_added(file, [f"row {n}: {why}" for n, why in sorted(errors.items())], *usage))
+
+
+def nothing_added(file: Path, lines: Sequence[str], *usage: str) -> str:
+    """Return the text of a refusal of a file, with at most SHOWN_ERRORS lines."""
+    more = [f"and {len(lines) - SHOWN_ERRORS} more"] if len(lines) > SHOWN_ERRORS else []
+    return "\n".join([f"{file}: nothing was added", *lines[:SHOWN_ERRORS], *more, *usage])
 
 
 def located_rows(

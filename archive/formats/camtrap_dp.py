@@ -16,17 +16,14 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import datetime, tzinfo
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from archive.catalogue.deployments import TimeZone
 from archive.formats.camtrap_package import COLUMNS, descriptor, read_package
-from archive.formats.event_counts import Event, EventCounts
-from archive.formats.label_kinds import kind_of
-from archive.formats.local_times import utc, with_offset
-from archive.formats.placed import Placed, Places
-from archive.formats.records import BoxRecord, Facts, ImageRecord, Observer
+from archive.formats.placed import Event, Events, Places, count_image, iso, kind_of, utc
+from archive.formats.records import BoxRecord, DeploymentFact, Facts, ImageRecord, Observer
 from model_store.errors import BadRequest
 from model_store.frozen import Frozen
 
@@ -50,9 +47,9 @@ class CamtrapOptions(Frozen):
 
 @dataclass
 class _Deployment:
-    """A deployment with what its images add: the last time, and whether a time is doubtful."""
+    """A deployment with what its images add: the last time, by its clock, and whether one is doubtful."""
 
-    placed: Placed
+    facts: DeploymentFact
     last: datetime
     doubtful: bool = False
 
@@ -97,75 +94,59 @@ class _Words:
         return " | ".join(f"{name}:{value}" for name, value in tags.items() if value)
 
 
-class _Table:
-    """A table of the package, a row at a time."""
-
-    def __init__(self, files: ExitStack, folder: Path, name: str) -> None:
-        file = (folder / f"{name}.csv").open("w", encoding="utf-8", newline="")
-        self._writer = csv.writer(files.enter_context(file))
-        self._columns = COLUMNS[name]
-        self._writer.writerow(self._columns)
-
-    def add(self, row: Row) -> None:
-        self._writer.writerow(map(row.get, self._columns))
-
-
 def write(images: Iterable[ImageRecord], facts: Facts, out: Path, options: CamtrapOptions) -> None:
     """Write a package to the new folder `out`.
 
     Raises BadRequest for facts that are missing, with the way to state them.
     """
     package = read_package(options.package)
-    places, events = Places(options.time_zone), EventCounts()
+    places, events = Places(options.time_zone), Events()
     words = _Words(facts, package.scientific_names())
     deployments: dict[str, _Deployment] = {}
     out.mkdir(parents=True, exist_ok=True)
     with ExitStack() as files:
-        media = _Table(files, out, "media")
-        observations = _Table(files, out, "observations")
+
+        def table(name: str) -> csv.DictWriter[str]:
+            file = files.enter_context((out / f"{name}.csv").open("w", encoding="utf-8", newline=""))
+            rows = csv.DictWriter(file, COLUMNS[name], extrasaction="ignore")
+            rows.writeheader()
+            return rows
+
+        media, observations = table("media"), table("observations")
         for image in images:
             placed = places.of(image)
             path = options.media_prefix + image.path
             if placed and not _PATH.fullmatch(path):
                 places.refuse(FORBIDDEN, image)
             elif placed:
-                of = deployments.setdefault(placed.deployment.deployment_id, _Deployment(placed, placed.moment))
-                of.last = max(of.last, placed.moment)
+                deployment, moment = placed
+                of = deployments.setdefault(deployment.deployment_id, _Deployment(deployment, moment))
+                of.last = max(of.last, moment)
                 of.doubtful = of.doubtful or bool(image.timestamp_flags)
-                events.add(image, placed.deployment.deployment_id, placed.moment)
-                media.add(_media_row(placed, path))
-                for row in _of_image(placed, words):
-                    observations.add(row)
+                if image.event_id is not None:
+                    count_image(events, image.event_id, image, deployment, moment)
+                media.writerow(_media_row(image, deployment, moment, path))
+                observations.writerows(_of_image(image, deployment, moment, words))
         left_out = places.require_all(options.leave_out)
         if not deployments:
             raise BadRequest("nothing was written: no image is left to export")
-        for (event_id, deployment), event in events.events.items():
-            zone = deployments[deployment].placed.zone
-            for row in _of_event(event_id, deployment, event, zone, words):
-                observations.add(row)
-        table = _Table(files, out, "deployments")
-        for key in sorted(deployments):
-            table.add(_deployment_row(deployments[key]))
-    of = list(deployments.values())
-    stated = descriptor(
-        package,
-        [(each.placed.longitude, each.placed.latitude) for each in of],
-        (min(each.placed.deployment.start for each in of), max(each.last for each in of)),
-        words.used,
-        bool(events.events),
-    )
+        for (event_id, _), event in events.items():
+            observations.writerows(_of_event(event_id, event, words))
+        table("deployments").writerows(_deployment_row(deployments[key]) for key in sorted(deployments))
+    facts_of = [each.facts for each in deployments.values()]
+    days = (min(each.start for each in facts_of).date(), max(each.last.date() for each in deployments.values()))
+    stated = descriptor(package, facts_of, days, words.used, bool(events))
     stated["resight"] = {**facts.described(), "left_out": left_out}
     text = json.dumps(stated, ensure_ascii=False, allow_nan=False, indent=2)
     (out / "datapackage.json").write_text(text + "\n", "utf-8")
 
 
-def _media_row(placed: Placed, path: str) -> Row:
-    image = placed.image
+def _media_row(image: ImageRecord, deployment: DeploymentFact, moment: datetime, path: str) -> Row:
     has_people = any(kind_of(box.label) == "human" for box in image.detections)
     return {
         "mediaID": media_id(image),
-        "deploymentID": placed.deployment.deployment_id,
-        "timestamp": placed.timestamp,
+        "deploymentID": deployment.deployment_id,
+        "timestamp": iso(moment),
         "filePath": path,
         "filePublic": _bool(image.status in ("ok", "empty") and not has_people),
         "fileName": path.rpartition("/")[2],
@@ -180,12 +161,11 @@ def media_id(image: ImageRecord) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def _of_image(placed: Placed, words: _Words) -> Iterator[Row]:
+def _of_image(image: ImageRecord, deployment: DeploymentFact, moment: datetime, words: _Words) -> Iterator[Row]:
     """Yield the observations of an image: its boxes, or one that it is blank or was not classified."""
-    image = placed.image
-    media, timestamp = media_id(image), placed.timestamp
+    media, timestamp = media_id(image), iso(moment)
     common: Row = {
-        "deploymentID": placed.deployment.deployment_id,
+        "deploymentID": deployment.deployment_id,
         "mediaID": media,
         "eventID": image.event_id,
         "eventStart": timestamp,
@@ -206,13 +186,14 @@ def _of_image(placed: Placed, words: _Words) -> Iterator[Row]:
         yield common | words.of_none(image.blank_by) | row
 
 
-def _of_event(event_id: str, deployment: str, event: Event, zone: tzinfo, words: _Words) -> Iterator[Row]:
+def _of_event(event_id: str, event: Event, words: _Words) -> Iterator[Row]:
     """Yield the observations of an event: each label with its MaxN, or one that it is blank or was not classified."""
+    deployment_id = event.deployment.deployment_id
     common: Row = {
-        "deploymentID": deployment,
+        "deploymentID": deployment_id,
         "eventID": event_id,
-        "eventStart": with_offset(event.start, zone),
-        "eventEnd": with_offset(event.end, zone),
+        "eventStart": iso(event.start),
+        "eventEnd": iso(event.end),
         "observationLevel": "event",
     }
     for number, (label, count) in enumerate(sorted(event.labels.items())):
@@ -220,37 +201,33 @@ def _of_event(event_id: str, deployment: str, event: Event, zone: tzinfo, words:
             **common,
             **words.of_label(label),
             **words.classified(count.is_human, count.score),
-            "observationID": f"{deployment}_{event_id}_{number}",
+            "observationID": f"{deployment_id}_{event_id}_{number}",
             "count": count.max_n,
         }
     if not event.labels:
-        row = {"observationID": f"{deployment}_{event_id}_event"}
-        yield common | words.of_none(event.blank_by) | row
+        yield common | words.of_none(event.blank_by) | {"observationID": f"{deployment_id}_{event_id}_event"}
 
 
 def _box(image: ImageRecord, box: BoxRecord) -> dict[str, float]:
     """Return the box in parts of the image, cut at its borders; nothing for a box without area."""
     if not image.width_px or not image.height_px:
         return {}
-    sides = box.fractions(image.width_px, image.height_px)
-    x, y, right, bottom = (round(side, DECIMALS) for side in sides)
-    width, height = round(right - x, DECIMALS), round(bottom - y, DECIMALS)
-    if width <= 0 or height <= 0:
-        return {}
-    return {"bboxX": x, "bboxY": y, "bboxWidth": width, "bboxHeight": height}
+    sides = box.bbox(image.width_px, image.height_px, DECIMALS)
+    return dict(zip(("bboxX", "bboxY", "bboxWidth", "bboxHeight"), sides, strict=True)) if min(sides[2:]) > 0 else {}
 
 
 def _deployment_row(of: _Deployment) -> Row:
-    facts, zone = of.placed.deployment, of.placed.zone
+    facts, clock = of.facts, of.last.tzinfo
+    end = facts.end.replace(tzinfo=clock) if facts.end else of.last
     ongoing = "" if facts.end else "continues: its end is the time of its last image"
     return {
         "deploymentID": facts.deployment_id,
         "locationID": facts.location,
         "locationName": facts.location,
-        "latitude": of.placed.latitude,
-        "longitude": of.placed.longitude,
-        "deploymentStart": with_offset(facts.start, zone),
-        "deploymentEnd": with_offset(facts.end or of.last, zone),
+        "latitude": facts.latitude,
+        "longitude": facts.longitude,
+        "deploymentStart": iso(facts.start.replace(tzinfo=clock)),
+        "deploymentEnd": iso(end),
         "cameraID": facts.camera_id,
         "timestampIssues": _bool(of.doubtful),
         "deploymentComments": "; ".join(filter(None, (facts.notes, ongoing))),

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from archive.formats.local_times import utc
+from archive.formats.placed import utc
+from archive.formats.records import DeploymentFact
 from model_store.errors import BadRequest
 from model_store.frozen import wrong_fields
 
@@ -104,17 +105,15 @@ def read_package(file: Path | None) -> Package:
 
 
 def descriptor(
-    package: Package,
-    points: Sequence[tuple[float, float]],
-    days: tuple[datetime, datetime],
-    names: set[str],
-    has_events: bool,
+    package: Package, deployments: Sequence[DeploymentFact], days: tuple[date, date], names: set[str], has_events: bool
 ) -> dict[str, Any]:
     """Return the package with the properties that its tables determine.
 
-    `points` are longitudes and latitudes; `names` are the scientific names in the observations.
+    `deployments` have coordinates; `names` are the scientific names in the observations.
     """
-    (west, east), (south, north) = ((min(part), max(part)) for part in zip(*points, strict=True))
+    x = [each.longitude for each in deployments if each.longitude is not None]
+    y = [each.latitude for each in deployments if each.latitude is not None]
+    west, east, south, north = min(x), max(x), min(y), max(y)
     ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
     levels = ["media", "event"] if has_events else ["media"]
     return {
@@ -135,6 +134,6 @@ def descriptor(
         "created": utc(datetime.now(UTC)),
         "project": package.project.model_dump() | {"observationLevel": levels},
         "spatial": {"type": "Polygon", "coordinates": [ring]},
-        "temporal": dict(zip(("start", "end"), (str(day.date()) for day in days), strict=True)),
+        "temporal": {"start": str(days[0]), "end": str(days[1])},
         "taxonomic": [t.model_dump() for t in package.taxonomic if t.scientificName in names],
     }

@@ -13,9 +13,10 @@ import shutil
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
-from archive.formats.json_stream import dump
+from archive.formats.json_stream import json_array
 from archive.formats.records import BoxRecord, Facts, ImageRecord
 from model_store.frozen import Frozen
 
@@ -43,50 +44,40 @@ class _Categories(dict[str, int]):
 
 def write(images: Iterable[ImageRecord], facts: Facts, out: Path, options: CocoOptions) -> None:
     """Write a data set as one JSON file."""
-    categories, counts = _Categories(facts.labels), Counter[str]()
-    frames = Counter[str]()
-    beside = out.with_name(f"{out.stem}-boxes.part")
+    categories, counts, frames = _Categories(facts.labels), Counter[str](), Counter[str]()
+    licences = [{"id": 1, "name": options.licence}] if options.licence else []
     n_boxes = 0
-    try:
-        with out.open("w", encoding="utf-8") as file, beside.open("w", encoding="utf-8") as boxes:
-            licences = [{"id": 1, "name": options.licence}] if options.licence else []
-            file.write(f'{{"licenses": {json.dumps(licences)},\n"images": [')
+    with out.open("w", encoding="utf-8") as file, TemporaryFile("w+", encoding="utf-8", dir=out.parent) as boxes:
+        file.write(f'{{"licenses": {json.dumps(licences)},\n"images": ')
+        with json_array(file) as add_image, json_array(boxes) as add_box:
             for number, image in enumerate(images, 1):
                 row = _image(number, image) | ({"license": 1} if licences else {})
                 if image.event_id is not None:
                     frames[image.event_id] += 1
                     row |= {"seq_id": image.event_id, "frame_num": frames[image.event_id]}
-                dump(file, row, first=number == 1)
+                add_image(row)
                 counts[image.status] += 1
                 for box in image.detections:
                     n_boxes += 1
                     row = _box(number, box, categories)
                     area = round(row["bbox"][2] * row["bbox"][3], DECIMALS)
-                    row = {"id": n_boxes, **row, "area": area, "iscrowd": 0}
-                    dump(boxes, row, first=n_boxes == 1)
-            boxes.flush()
-            file.write('\n],\n"annotations": [')
-            with beside.open(encoding="utf-8") as source:
-                shutil.copyfileobj(source, file)
-            named = [{"id": n, "name": label} for label, n in categories.items()]
-            info = {"description": f"{facts.model}, {facts.view}", "resight": facts.described(), "images": counts}
-            file.write(f'\n],\n"categories": {json.dumps(named, ensure_ascii=False)},\n"info": ')
-            file.write(json.dumps(info, ensure_ascii=False) + "}\n")
-    finally:
-        beside.unlink(missing_ok=True)
+                    add_box({"id": n_boxes, **row, "area": area, "iscrowd": 0})
+        file.write(',\n"annotations": ')
+        boxes.seek(0)
+        shutil.copyfileobj(boxes, file)
+        named = [{"id": n, "name": label} for label, n in categories.items()]
+        info = {"description": f"{facts.model}, {facts.view}", "resight": facts.described(), "images": counts}
+        file.write(f',\n"categories": {json.dumps(named, ensure_ascii=False)},\n"info": ')
+        file.write(json.dumps(info, ensure_ascii=False) + "}\n")
 
 
 def write_results(images: Iterable[ImageRecord], facts: Facts, out: Path, options: Frozen) -> None:
     """Write all boxes as detection results. A box that a person added has the score 1."""
-    categories, is_first = _Categories(facts.labels), True
-    with out.open("w", encoding="utf-8") as file:
-        file.write("[")
+    categories = _Categories(facts.labels)
+    with out.open("w", encoding="utf-8") as file, json_array(file) as add:
         for number, image in enumerate(images, 1):
             for box in image.detections:
-                row = _box(number, box, categories)
-                dump(file, {**row, "score": row.get("score", 1.0)}, first=is_first)
-                is_first = False
-        file.write("\n]\n")
+                add({"score": 1.0, **_box(number, box, categories)})
 
 
 def _image(number: int, image: ImageRecord) -> dict[str, Any]:

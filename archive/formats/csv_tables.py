@@ -2,18 +2,19 @@
 
 images --write--> images.csv, detections.csv in a folder
 images --write_timelapse--> one CSV file with a row for each image, by File and RelativePath
+No cell is a formula, and no file for a spreadsheet has more rows than Excel reads.
 """
 
 from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import IO, Any
 
 from archive.formats.records import Facts, ImageRecord
-from archive.formats.spreadsheet import SheetFiles, as_text
 from model_store.frozen import Frozen
 
 _COMMON = ("camera_id", "captured_at_local", "captured_at_corrected", "event_id", "media_sha256")
@@ -27,6 +28,10 @@ DETECTIONS = (
     *("x1_px", "y1_px", "x2_px", "y2_px"),
     *_COMMON,
 )
+EXCEL_ROWS = 1_048_576
+"""Maximum number of rows of a sheet in Excel, with the header."""
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""First characters of formulas (https://owasp.org/www-community/attacks/CSV_Injection)."""
 TIMELAPSE = ("File", "RelativePath", "Label", "Count", "Labels", "Score", "Status")
 
 
@@ -63,6 +68,43 @@ def write_timelapse(images: Iterable[ImageRecord], facts: Facts, out: Path, opti
             count = counts[label] if label else 0
             row = (label, count, _words(counts), score, image.status)
             table.writerow([name, folder.replace("/", "\\"), *map(as_text, row)])
+
+
+def as_text(value: Any) -> Any:
+    """Return a text that spreadsheets do not read as a formula: with an apostrophe before it. Numbers stay numbers."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+
+
+class SheetFiles:
+    """A table in files NAME.csv, NAME-2.csv and so on, each with the header and at most `max_rows` rows."""
+
+    def __init__(self, folder: Path, name: str, columns: Sequence[str], max_rows: int = EXCEL_ROWS) -> None:
+        self._folder, self._name, self._columns = folder, name, columns
+        self._max_rows = max_rows
+        self._number = 0
+        self._file = self._next_file()
+
+    def _next_file(self) -> IO[str]:
+        self._number += 1
+        suffix = f"-{self._number}" if self._number > 1 else ""
+        file = (self._folder / f"{self._name}{suffix}.csv").open("w", encoding="utf-8", newline="")
+        self._writer, self._rows = csv.writer(file), 1
+        self._writer.writerow(self._columns)
+        return file
+
+    def write(self, row: Sequence[Any]) -> None:
+        """Write the values of a row in the order of the columns."""
+        if self._rows == self._max_rows:
+            self._file.close()
+            self._file = self._next_file()
+        self._writer.writerow([as_text(value) for value in row])
+        self._rows += 1
+
+    def __enter__(self) -> SheetFiles:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
 
 
 def _top(image: ImageRecord) -> tuple[str | None, float | None, Counter[str]]:

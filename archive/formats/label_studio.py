@@ -14,7 +14,7 @@ from xml.sax.saxutils import quoteattr
 
 from pydantic import Field
 
-from archive.formats.json_stream import dump
+from archive.formats.json_stream import json_array
 from archive.formats.records import BoxRecord, Facts, ImageRecord
 from model_store.frozen import Frozen
 
@@ -36,11 +36,11 @@ def write(images: Iterable[ImageRecord], facts: Facts, out: Path, options: Label
     out.mkdir(parents=True, exist_ok=True)
     labels = dict.fromkeys(facts.labels)
     with (out / "tasks.json").open("w", encoding="utf-8") as file:
-        file.write("[")
-        for number, image in enumerate(images, 1):
-            dump(file, _task(image, facts, options.media_prefix), first=number == 1)
-            labels |= dict.fromkeys(box.label for box in image.detections)
-        file.write("\n]\n")
+        with json_array(file) as add:
+            for image in images:
+                add(_task(image, facts, options.media_prefix))
+                labels |= dict.fromkeys(box.label for box in image.detections)
+        file.write("\n")
     tags = "".join(f"    <Label value={quoteattr(label)}/>\n" for label in labels)
     text = (
         '<View>\n  <Image name="image" value="$image"/>\n'

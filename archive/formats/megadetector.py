@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import groupby
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from archive.formats.json_stream import json_array
 from archive.formats.records import BoxRecord, Facts, ImageRecord
 from model_store.frozen import Frozen
 
@@ -21,51 +23,42 @@ VERSION = "1.6"
 USUAL = ("animal", "person", "vehicle")
 """Categories 1 to 3 of MegaDetector, which readers expect of a detector of animals."""
 FILE_NAME = "megadetector.json"
+DECIMALS = 4
 
 
-class MegaDetectorFile:
-    """One file of results, written image by image; the categories come after the images."""
+class _Content:
+    """Rows of images, and what follows them: the numbers of categories and classes, and the lineage."""
 
-    def __init__(self, out: Path, facts: Facts, files: ExitStack) -> None:
+    def __init__(self, facts: Facts) -> None:
         self._facts = facts
-        self._file: IO[str] = files.enter_context(out.open("w", encoding="utf-8"))
-        self._file.write('{"images": [')
-        self._is_first = True
         self._counts = Counter[str]()
         self._categories = _categories(facts.labels)
         self._classes: dict[str, str] = {}
 
-    def add(self, image: ImageRecord, path: str) -> None:
+    def row(self, image: ImageRecord, path: str) -> dict[str, Any] | None:
+        """Return the row of an image, None without a result."""
         row: dict[str, Any] = {"file": path}
         self._counts[image.status] += 1
         if image.status in ("ok", "empty") or (image.detections and image.width_px):
             row["detections"] = [self._detection(box, image) for box in image.detections]
         elif image.status == "missing":
-            return
+            return None
         else:
-            row |= {"detections": None, "failure": failure_words(image.error_code)}
+            row |= {"detections": None, "failure": _failure(image.error_code)}
         if image.captured_at_corrected is not None:
             row["datetime"] = f"{image.captured_at_corrected:%Y:%m:%d %H:%M:%S}"
         if image.width_px and image.height_px:
             row |= {"width": image.width_px, "height": image.height_px}
-        self._file.write("\n" if self._is_first else ",\n")
-        self._file.write(json.dumps(row, ensure_ascii=False, allow_nan=False))
-        self._is_first = False
+        return row
 
-    def end(self) -> None:
+    def rest(self) -> dict[str, Any]:
+        facts = self._facts
         rest: dict[str, Any] = {"detection_categories": {i: n for n, i in self._categories.items()}}
         if self._classes:
             names = {number: name for name, number in self._classes.items()}
-            known = self._facts.descriptions
             rest["classification_categories"] = names
-            lineages = {number: known[name] for number, name in names.items() if name in known}
+            lineages = {n: facts.descriptions[name] for n, name in names.items() if name in facts.descriptions}
             rest |= {"classification_category_descriptions": lineages} if lineages else {}
-        rest["info"] = self._info()
-        text = json.dumps(rest, ensure_ascii=False, indent=1)
-        self._file.write(f"\n],\n{text[2:]}\n")
-
-    def _info(self) -> dict[str, Any]:
-        facts = self._facts
         info: dict[str, Any] = {"format_version": VERSION, "detector": facts.model}
         if facts.sealed_at is not None:
             info["detection_completion_time"] = f"{facts.sealed_at:%Y-%m-%d %H:%M:%S}"
@@ -77,15 +70,14 @@ class MegaDetectorFile:
             metadata["typical_detection_threshold"] = facts.threshold
             metadata["conservative_detection_threshold"] = min(limits)
         counts = {"images": dict(self._counts)}
-        return info | {"detector_metadata": metadata, "resight": facts.described() | counts}
+        return rest | {"info": info | {"detector_metadata": metadata, "resight": facts.described() | counts}}
 
     def _detection(self, box: BoxRecord, image: ImageRecord) -> dict[str, Any]:
-        width, height = image.width_px or 1, image.height_px or 1
         named = _named(box, self._categories)
         row: dict[str, Any] = {
             "category": self._categories.setdefault(named, str(len(self._categories) + 1)),
             "conf": _rounded(box.score),
-            "bbox": bbox(box, width, height),
+            "bbox": box.bbox(image.width_px or 1, image.height_px or 1, DECIMALS),
         }
         classes = [(box.label, 1.0 if box.is_human else box.score)] if named != box.label else []
         if not classes and box.classification and box.label == box.model_label:
@@ -98,43 +90,49 @@ class MegaDetectorFile:
         return row
 
 
+@contextmanager
+def _results_file(out: Path, facts: Facts) -> Iterator[Callable[[ImageRecord, str], None]]:
+    """Write a file; the function that is returned adds an image by its path."""
+    content = _Content(facts)
+    with out.open("w", encoding="utf-8") as file:
+        file.write('{"images": ')
+        with json_array(file) as add_row:
+
+            def add(image: ImageRecord, path: str) -> None:
+                row = content.row(image, path)
+                if row is not None:
+                    add_row(row)
+
+            yield add
+        text = json.dumps(content.rest(), ensure_ascii=False, indent=1)
+        file.write(f",\n{text[2:]}\n")
+
+
 def write(images: Iterable[ImageRecord], facts: Facts, out: Path, options: Frozen) -> None:
     """Write one JSON file."""
-    with ExitStack() as files:
-        file = MegaDetectorFile(out, facts, files)
+    with _results_file(out, facts) as add:
         for image in images:
-            file.add(image, image.path)
-        file.end()
+            add(image, image.path)
 
 
 def write_folders(images: Iterable[ImageRecord], facts: Facts, out: Path, options: Frozen) -> None:
     """Write a file for each top folder, and one for the images in none; paths in it are relative to its folder."""
     out.mkdir(parents=True)
     with ExitStack() as last:
-        folder: str | None = None
-        above: MegaDetectorFile | None = None
-        current = last.enter_context(ExitStack())
-        file: MegaDetectorFile | None = None
-        for image in images:
-            top, slash, rest = image.path.partition("/")
-            if not slash:
-                above = above or MegaDetectorFile(out / FILE_NAME, facts, last)
-                above.add(image, image.path)
+        add_above = None
+        for top, of_top in groupby(images, lambda image: image.path.rpartition("/")[0].partition("/")[0]):
+            if not top:
+                add_above = add_above or last.enter_context(_results_file(out / FILE_NAME, facts))
+                for image in of_top:
+                    add_above(image, image.path)
                 continue
-            if top != folder:  # the images of a folder follow each other
-                if file:
-                    file.end()
-                current.close()
-                (out / top).mkdir()
-                file, folder = MegaDetectorFile(out / top / FILE_NAME, facts, current), top
-            assert file is not None
-            file.add(image, rest)
-        for each in (file, above):
-            if each:
-                each.end()
+            (out / top).mkdir()  # the images of a folder follow each other
+            with _results_file(out / top / FILE_NAME, facts) as add:
+                for image in of_top:
+                    add(image, image.path.removeprefix(f"{top}/"))
 
 
-def failure_words(error_code: str | None) -> str:
+def _failure(error_code: str | None) -> str:
     """Return the words for a failure, as MegaDetector does."""
     return "inference failure" if error_code == "inference" else "image access failure"
 
@@ -151,12 +149,6 @@ def _named(box: BoxRecord, categories: dict[str, str]) -> str:
     if box.label in categories or box.model_label not in categories:
         return box.label
     return str(box.model_label)
-
-
-def bbox(box: BoxRecord, width_px: int, height_px: int) -> list[float]:
-    """Return left, top, width and height as fractions of the image with 4 decimals."""
-    left, top, right, bottom = (round(side, 4) for side in box.fractions(width_px, height_px))
-    return [left, top, round(right - left, 4), round(bottom - top, 4)]
 
 
 def _rounded(score: float | None) -> float:

@@ -1,4 +1,4 @@
-"""Give each image its place and its time with a zone, from its deployment; formats for science require both.
+"""Facts that formats for science require: places, times with a zone, kinds of labels, and counts of events.
 
 Nothing is guessed: images without a fact are counted by reason, and `require_all` refuses them with what to state.
 """
@@ -7,58 +7,73 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from datetime import datetime, tzinfo
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from functools import lru_cache
+from typing import Literal
 
-from archive.formats.local_times import clock_of, with_offset
-from archive.formats.records import DeploymentFact, ImageRecord
+from archive.annotations.deployment_file import zone_of
+from archive.formats.records import BoxRecord, DeploymentFact, ImageRecord, Observer
 from model_store.errors import BadRequest
 
 ADD = "state them with 'resight deployments add'"
 SHOWN = 20
+Kind = Literal["animal", "human", "vehicle", "unknown"]
+_KINDS: dict[str, Kind] = {
+    **dict.fromkeys(("human", "person", "people", "pedestrian", "homo sapiens"), "human"),
+    **dict.fromkeys(("vehicle", "car", "truck", "bus", "motorcycle", "motorbike", "bicycle", "boat"), "vehicle"),
+    **dict.fromkeys(("unknown", "object"), "unknown"),
+}
+"""Names of MegaDetector, SpeciesNet and COCO. Every other label is an animal."""
 
 
-@dataclass(frozen=True, slots=True)
-class Placed:
-    """An image with its deployment, its corrected local time and the offset of its clock."""
+def kind_of(label: str) -> Kind:
+    """Return the kind of a label, in any case."""
+    return _KINDS.get(label.strip().casefold(), "animal")
 
-    image: ImageRecord
-    deployment: DeploymentFact
-    moment: datetime
-    zone: tzinfo
-    latitude: float
-    longitude: float
 
-    @property
-    def timestamp(self) -> str:
-        return with_offset(self.moment, self.zone)
+def iso(moment: datetime) -> str:
+    """Return a time with its offset from UTC in seconds, such as 2026-05-01T12:00:00+02:00."""
+    return moment.isoformat(timespec="seconds")
+
+
+def utc(moment: datetime) -> str:
+    """Return a time with a zone as UTC in seconds, such as 2026-05-01T10:00:00Z."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+@lru_cache
+def clock_of(zone: str, start: datetime) -> tzinfo:
+    """Return the offset of a zone at the start of a deployment: the clock of a camera keeps it in summer and winter."""
+    offset = start.replace(tzinfo=zone_of(zone)).utcoffset() or timedelta()
+    return timezone(timedelta(minutes=offset // timedelta(minutes=1)))
 
 
 @dataclass
 class Places:
-    """Places of images. `time_zone` applies to deployments without one."""
+    """Places and times of images. `time_zone` applies to deployments without one."""
 
     time_zone: str | None = None
     counts: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
 
-    def of(self, image: ImageRecord) -> Placed | None:
-        """Return the place of an image; if a fact is missing, count the reason and return None."""
-        facts, camera = image.deployment, image.camera_id or "no camera"
-        zone = facts and (facts.time_zone or self.time_zone)
-        if image.captured_at_corrected is None:
-            self.refuse(f"images of {camera} have no time", image)
-        elif facts is None:
-            self.refuse(f"images of {camera} belong to no deployment: {ADD}", image)
-        elif not zone:
-            what = f"images of deployment {facts.deployment_id} ({camera}) have no time zone"
-            self.refuse(f"{what}: {ADD} (column time_zone), or with --set time_zone=Europe/Berlin", image)
-        elif facts.latitude is None or facts.longitude is None:
-            what = f"images of deployment {facts.deployment_id} ({camera}) have no coordinates"
-            self.refuse(f"{what}: {ADD} (columns latitude, longitude)", image)
-        else:
-            moment, clock = image.captured_at_corrected, clock_of(zone, facts.start)
-            return Placed(image, facts, moment, clock, facts.latitude, facts.longitude)
-        return None
+    def of(self, image: ImageRecord) -> tuple[DeploymentFact, datetime] | None:
+        """Return the deployment of an image and its corrected time with the offset of its clock.
+
+        If a fact is missing, count the reason and return None.
+        """
+        facts, camera, moment = image.deployment, image.camera_id or "no camera", image.captured_at_corrected
+        if moment is None:
+            return self.refuse(f"images of {camera} have no time", image)
+        if facts is None:
+            return self.refuse(f"images of {camera} belong to no deployment: {ADD}", image)
+        what = f"images of deployment {facts.deployment_id} ({camera}) have no"
+        zone = facts.time_zone or self.time_zone
+        if not zone:
+            ways = "(column time_zone), or with --set time_zone=Europe/Berlin"
+            return self.refuse(f"{what} time zone: {ADD} {ways}", image)
+        if facts.latitude is None or facts.longitude is None:
+            return self.refuse(f"{what} coordinates: {ADD} (columns latitude, longitude)", image)
+        return facts, moment.replace(tzinfo=clock_of(zone, facts.start))
 
     def refuse(self, reason: str, image: ImageRecord) -> None:
         """Count an image that the format cannot represent."""
@@ -73,3 +88,52 @@ class Places:
             ways = "nothing was written: state these facts, or leave the images out with --set leave_out=true"
             raise BadRequest("\n".join([ways, *lines[:SHOWN], *more]))
         return lines
+
+
+@dataclass(slots=True)
+class LabelCount:
+    """MaxN of a label in an event (the largest number of its boxes in one image), and its highest score.
+
+    `is_human`: a person named all of its boxes.
+    """
+
+    max_n: int = 0
+    score: float = 0.0
+    is_human: bool = True
+
+    def add(self, boxes: list[BoxRecord]) -> None:
+        self.max_n = max(self.max_n, len(boxes))
+        self.score = max(self.score, *(box.score or 0.0 for box in boxes))
+        self.is_human = self.is_human and all(box.is_human for box in boxes)
+
+
+@dataclass(slots=True)
+class Event:
+    """An event: the path of its first image, its time, its labels, and who found nothing in any of its images."""
+
+    path: str
+    deployment: DeploymentFact
+    start: datetime
+    end: datetime
+    blank_by: Observer | None = "human"
+    labels: dict[str, LabelCount] = field(default_factory=dict)
+
+
+Events = dict[tuple[str, str], Event]
+"""Events by id and deployment, in the order of their first image: a few hundred bytes each, and no image."""
+
+
+def count_image(
+    events: Events, event_id: str, image: ImageRecord, deployment: DeploymentFact, moment: datetime
+) -> None:
+    """Count an image in its event."""
+    new = Event(image.path, deployment, moment, moment)
+    event = events.setdefault((event_id, deployment.deployment_id), new)
+    event.start, event.end = min(event.start, moment), max(event.end, moment)
+    if event.blank_by and image.blank_by != "human":
+        event.blank_by = image.blank_by
+    by_label: dict[str, list[BoxRecord]] = {}
+    for box in image.detections:
+        by_label.setdefault(box.label, []).append(box)
+    for label, boxes in by_label.items():
+        event.labels.setdefault(label, LabelCount()).add(boxes)

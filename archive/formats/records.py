@@ -6,7 +6,7 @@ The relations of `archive/views/query.py` are ordered once, in two tables of its
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any, Literal
@@ -34,12 +34,12 @@ _FILES = """
         select media_sha256, count(*) as n, bool_or(human) as by_person from resolved
         where hidden group by media_sha256),
     emptied as (select media_sha256, true as by_person from standing where x1_px is null)
-    select row_number() over (order by source_root, path) - 1 as n, m.source_root, m.path, m.media_sha256,
-        m.media_type, m.size_bytes, coalesce(r.width_px, m.width_px) as width_px,
+    select row_number() over (order by source_root, path) - 1 as n, m.source_root, m.path, m.media_sha256, m.media_type,
+        coalesce(r.width_px, m.width_px) as width_px,
         coalesce(r.height_px, m.height_px) as height_px, m.captured_at_local,
         coalesce(d.captured_at_corrected, m.captured_at_local) as captured_at_corrected,
         coalesce(m.timestamp_flags, []) as timestamp_flags, m.camera_id, d.event_id, d.deployment_id,
-        coalesce(r.status, 'missing') as status, r.error_code, r.error_detail as detail,
+        coalesce(r.status, 'missing') as status, r.error_code,
         case when e.by_person then 'human'
             when r.status <> 'failed' and r.n_detections = coalesce(h.n, 0) then if(h.by_person, 'human', 'machine')
         end as blank_by
@@ -98,6 +98,11 @@ class BoxRecord:
         sides = (self.x1 / width_px, self.y1 / height_px, self.x2 / width_px, self.y2 / height_px)
         return tuple(min(max(side, 0.0), 1.0) for side in sides)
 
+    def bbox(self, width_px: int, height_px: int, decimals: int) -> list[float]:
+        """Return left, top, width and height as fractions of the image."""
+        left, top, right, bottom = (round(side, decimals) for side in self.fractions(width_px, height_px))
+        return [left, top, round(right - left, decimals), round(bottom - top, decimals)]
+
 
 @dataclass(frozen=True, slots=True)
 class DeploymentFact:
@@ -135,10 +140,8 @@ class ImageRecord:
     error_code: str | None = None
     detections: tuple[BoxRecord, ...] = ()
     deployment: DeploymentFact | None = None
-    timestamp_flags: tuple[str, ...] = ()
-    detail: str | None = None
+    timestamp_flags: Sequence[str] = ()
     media_type: str | None = None
-    size_bytes: int | None = None
     blank_by: Observer | None = None
 
 
@@ -190,40 +193,15 @@ def image_records(
     sql.execute(done)
     deployments = {row[0]: DeploymentFact(*row) for row in sql.execute(_DEPLOYMENTS).fetchall()}
     for window in windows(sql, "export_files", WINDOW):
-        columns = window.to_pydict()
-        first, last = columns["n"][0], columns["n"][-1]
-        boxes = _boxes(sql, first, last)
-        for at, n in enumerate(columns["n"]):
-            yield _image(columns, at, tuple(boxes.get(n, ())), deployments)
-
-
-def _image(
-    columns: Mapping[str, list[Any]],
-    at: int,
-    detections: tuple[BoxRecord, ...],
-    deployments: Mapping[str, DeploymentFact],
-) -> ImageRecord:
-    status = columns["status"][at]
-    return ImageRecord(
-        source_root=columns["source_root"][at],
-        path=columns["path"][at],
-        media_sha256=columns["media_sha256"][at],
-        width_px=columns["width_px"][at],
-        height_px=columns["height_px"][at],
-        captured_at_local=columns["captured_at_local"][at],
-        captured_at_corrected=columns["captured_at_corrected"][at],
-        camera_id=columns["camera_id"][at],
-        event_id=columns["event_id"][at],
-        status="empty" if status == "ok" and not detections else status,
-        error_code=columns["error_code"][at],
-        detections=detections,
-        deployment=deployments.get(columns["deployment_id"][at] or ""),
-        timestamp_flags=tuple(columns["timestamp_flags"][at]),
-        detail=columns["detail"][at],
-        media_type=columns["media_type"][at],
-        size_bytes=columns["size_bytes"][at],
-        blank_by=None if detections else columns["blank_by"][at],
-    )
+        boxes = _boxes(sql, window["n"][0].as_py(), window["n"][-1].as_py())
+        for row in window.to_pylist():
+            deployment = deployments.get(row.pop("deployment_id") or "")
+            row["detections"] = tuple(boxes.get(row.pop("n"), ()))
+            if row["detections"]:
+                row["blank_by"] = None
+            elif row["status"] == "ok":
+                row["status"] = "empty"
+            yield ImageRecord(deployment=deployment, **row)
 
 
 def _boxes(sql: duckdb.DuckDBPyConnection, first: int, last: int) -> dict[int, list[BoxRecord]]:

@@ -1,14 +1,15 @@
 """Read files with the results of other tools, image by image: MegaDetector's batch results, SpeciesNet's predictions.
 
-read_results("megadetector", path, facts) -> ImageResult, …; `facts` has the header of the file at the end
-Boxes have fractions of the displayed image. Labels are numbers of categories, which may follow the images in a file.
+read_results("megadetector", path, facts) -> {path, failure, width, height, boxes}, …
+A box has category, score, class, class_score, and x, y (left, top), w, h as fractions of the displayed image. `facts`
+has the header of the file at the end: categories may follow the images.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,6 +20,7 @@ from archive.formats.json_reader import members
 from model_store.errors import BadRequest
 from model_store.frozen import wrong_fields
 
+Row = dict[str, Any]
 Tool = Literal["megadetector", "speciesnet"]
 OUTSIDE = 0.01
 """Fraction of the image by which a box may leave it, because of rounding; it is cut at the edge."""
@@ -26,17 +28,6 @@ SPECIESNET = ("animal", "human", "vehicle")
 ANIMAL, WHOLE_IMAGE = "animal", "whole_image_classification"
 _NUMBER = re.compile(r"[0-9]{1,9}")
 _DRIVE = re.compile(r"[A-Za-z]:[/\\]")
-
-
-@dataclass(slots=True)
-class ImageResult:
-    """The result of one image. `boxes`: category, score, left, top, width, height, class, score of the class."""
-
-    path: str
-    failure: str | None
-    width: int | None
-    height: int | None
-    boxes: list[tuple[str, float, float, float, float, float, str | None, float | None]]
 
 
 @dataclass
@@ -68,10 +59,13 @@ Score = Annotated[float, Field(ge=0, le=1)]
 Pixels = Annotated[int, Field(ge=1, le=2**31 - 1)]
 
 
-class _Detection(_Foreign):
-    category: str
+class _Box(_Foreign):
     conf: float = Field(ge=-1, le=1)
     bbox: Bbox
+
+
+class _Detection(_Box):
+    category: str
     classifications: list[tuple[str, Score]] | None = None
 
 
@@ -94,10 +88,9 @@ class _Class(_Foreign):
     score: Score
 
 
-class _Labelled(_Foreign):
+class _Labelled(_Box):
     label: str = Field(min_length=1)
     conf: Score
-    bbox: Bbox
     processed_classification: _Class | None = None
 
 
@@ -110,11 +103,11 @@ class _Prediction(_Foreign):
     model_version: str | None = None
 
 
-def read_results(tool: Tool, file: Path, facts: FileFacts) -> Iterator[ImageResult]:
+def read_results(tool: Tool, file: Path, facts: FileFacts) -> Iterator[Row]:
     """Yield the results of a file and complete `facts`. Raises BadRequest with the place of the first error."""
     try:
         with file.open(encoding="utf-8-sig") as text:
-            yield from _READERS[tool](text, facts)
+            yield from {"megadetector": _megadetector, "speciesnet": _speciesnet}[tool](text, facts)
     except UnicodeDecodeError as error:
         raise BadRequest(f"{file} is not UTF-8 ({error}): save it as UTF-8") from error
     except OSError as error:
@@ -125,7 +118,7 @@ def read_results(tool: Tool, file: Path, facts: FileFacts) -> Iterator[ImageResu
         raise BadRequest(f"{file} is not a file of {tool}: {error}; nothing was imported") from error
 
 
-def _megadetector(text: Any, facts: FileFacts) -> Iterator[ImageResult]:
+def _megadetector(text: Any, facts: FileFacts) -> Iterator[Row]:
     seen, used = set[str](), set[str]()
     for name, value in members(text, "images"):
         seen.add(name)
@@ -147,21 +140,26 @@ def _megadetector(text: Any, facts: FileFacts) -> Iterator[ImageResult]:
         raise ValueError(f"category '{unknown[0]}' of a detection is not in detection_categories")
 
 
-def _image(image: _Image, used: set[str], facts: FileFacts) -> ImageResult:
+def _image(image: _Image, used: set[str], facts: FileFacts) -> Row:
     if image.detections is None and image.failure is None:
         raise ValueError(f"image '{image.file}' has neither detections nor a failure")
     if image.detections and image.failure is not None:
         raise ValueError(f"image '{image.file}' has detections and a failure")
-    found = ImageResult(image.file, image.failure, image.width, image.height, [])
+    boxes: list[Row] = []
     for each in image.detections or ():
         used.add(each.category)
         if each.conf < 0:  # so do MegaDetector's tools mark repeated false detections
             facts.hidden += 1
-            continue
-        best = max(each.classifications or (), key=lambda c: c[1], default=None)
-        name, score = best or (None, None)
-        found.boxes.append((each.category, each.conf, *each.bbox, name, score))
-    return found
+        else:
+            best = max(each.classifications or (), key=lambda c: c[1], default=None)
+            boxes.append(_box(each.category, each, best))
+    return image.model_dump(include={"failure", "width", "height"}) | {"path": image.file, "boxes": boxes}
+
+
+def _box(category: str, found: _Box, best: tuple[str, float | None] | None) -> Row:
+    name, score = best or (None, None)
+    sides = dict(zip("xywh", found.bbox, strict=True))
+    return {"category": category, "score": found.conf, **sides, "class": name, "class_score": score}
 
 
 def _named(name: str, value: Any) -> dict[str, str]:
@@ -177,7 +175,7 @@ def _named(name: str, value: Any) -> dict[str, str]:
     return dict(sorted(categories.items(), key=lambda item: int(item[0])))
 
 
-def _speciesnet(text: Any, facts: FileFacts) -> Iterator[ImageResult]:
+def _speciesnet(text: Any, facts: FileFacts) -> Iterator[Row]:
     """Read predictions with a class for each detection, or for the image (before format 20261015)."""
     versions = set[str | None]()
     for name, value in members(text, "predictions"):
@@ -188,22 +186,21 @@ def _speciesnet(text: Any, facts: FileFacts) -> Iterator[ImageResult]:
         if image.detections is None and not image.failures:
             raise ValueError(f"image '{image.filepath}' has neither detections nor failures")
         failure = ", ".join(image.failures) if image.detections is None else None
-        found = ImageResult(image.filepath, failure, None, None, [])
-        whole = (_common_name(image.prediction), image.prediction_score)
+        found: Row = {"path": image.filepath, "failure": failure, "boxes": []}
+        whole = _class(image.prediction, image.prediction_score)
         for each in image.detections or ():
-            if each.label == WHOLE_IMAGE and each.processed_classification:
-                whole = _class_of(each.processed_classification)
+            if each.label == WHOLE_IMAGE and (own := each.processed_classification):
+                whole = _class(own.name, own.score)
         for each in image.detections or ():
             if each.label == WHOLE_IMAGE:
                 continue
             facts.categories.setdefault(each.label, each.label)
-            own = each.processed_classification
-            species, score = _class_of(own) if own else whole
-            if species is None or (own is None and each.label != ANIMAL):
-                species = score = None
-            else:
-                facts.classes.setdefault(species, species)
-            found.boxes.append((each.label, each.conf, *each.bbox, species, score))
+            best = whole if each.label == ANIMAL else None
+            if own := each.processed_classification:
+                best = _class(own.name, own.score)
+            if best:
+                facts.classes.setdefault(best[0], best[0])
+            found["boxes"].append(_box(each.label, each, best))
         yield found
     if not versions:
         raise ValueError('"predictions" is missing or empty')
@@ -214,15 +211,11 @@ def _speciesnet(text: Any, facts: FileFacts) -> Iterator[ImageResult]:
     facts.categories = {label: label for label in names}
 
 
-def _class_of(named: _Class) -> tuple[str | None, float | None]:
-    return _common_name(named.name), named.score
-
-
-def _common_name(prediction: str | None) -> str | None:
+def _class(prediction: str | None, score: float | None) -> tuple[str, float | None] | None:
     """Return the common name of `uuid;class;order;family;genus;species;common name`, else its finest taxon."""
     parts = [part.strip() for part in (prediction or "").split(";")]
-    parts = parts[1:] if len(parts) > 1 else parts
-    return next((part for part in reversed(parts) if part), None)
+    name = next((part for part in reversed(parts[1:] or parts) if part), None)
+    return None if name is None else (name, score)
 
 
 def _validated(kind: type[Any], value: Any, key: str) -> Any:
@@ -232,12 +225,6 @@ def _validated(kind: type[Any], value: Any, key: str) -> Any:
     except ValidationError as error:
         name = value.get(key) if isinstance(value, dict) else None  # type: ignore[union-attr]
         raise ValueError(f"image {str(name)[:200]!r}: {wrong_fields(error, whole='it')}") from error
-
-
-_READERS: Mapping[str, Callable[[Any, FileFacts], Iterator[ImageResult]]] = {
-    "megadetector": _megadetector,
-    "speciesnet": _speciesnet,
-}
 
 
 def path_below(path: str, folder: str) -> str:

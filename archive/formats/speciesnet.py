@@ -11,12 +11,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from archive.formats.megadetector import bbox
+from archive.formats.json_stream import json_array
 from archive.formats.records import BoxRecord, Facts, ImageRecord
 from archive.formats.results_file import ANIMAL, SPECIESNET
 from model_store.frozen import Frozen
 
 VERSION = "20261015"
+DECIMALS = 4
 _OTHER_NAMES = {"person": "human"}
 
 
@@ -24,15 +25,12 @@ def write(images: Iterable[ImageRecord], facts: Facts, out: Path, options: Froze
     """Write one JSON file."""
     with out.open("w", encoding="utf-8") as file:
         info = {"format_version": VERSION, "resight": facts.described()}
-        file.write(f'{{"info": {json.dumps(info, ensure_ascii=False)},\n"predictions": [')
-        separator = "\n"
-        for image in images:
-            if image.status == "missing" and not image.detections:
-                continue
-            row = _prediction(image, facts)
-            file.write(separator + json.dumps(row, ensure_ascii=False, allow_nan=False))
-            separator = ",\n"
-        file.write("\n]}\n")
+        file.write(f'{{"info": {json.dumps(info, ensure_ascii=False)},\n"predictions": ')
+        with json_array(file) as add:
+            for image in images:
+                if image.status != "missing" or image.detections:
+                    add(_prediction(image, facts))
+        file.write("}\n")
 
 
 def _prediction(image: ImageRecord, facts: Facts) -> dict[str, Any]:
@@ -55,8 +53,8 @@ def _detection(box: BoxRecord, width_px: int, height_px: int, facts: Facts) -> d
     row: dict[str, Any] = {
         "category": str(SPECIESNET.index(named) + 1),
         "label": named,
-        "conf": round(_score(box), 4),
-        "bbox": bbox(box, width_px, height_px),
+        "conf": round(_score(box), DECIMALS),
+        "bbox": box.bbox(width_px, height_px, DECIMALS),
     }
     if named != label:
         source, score = "person" if box.is_human else "detector", _score(box)
@@ -69,7 +67,7 @@ def _detection(box: BoxRecord, width_px: int, height_px: int, facts: Facts) -> d
 def _class(name: str, score: float, source: str, facts: Facts) -> dict[str, Any]:
     """Return a class. Its name has seven parts: an id, five ranks and the common name."""
     ranks = (facts.descriptions.get(name, "").split(";") + [""] * 5)[:5]
-    return {"class": ";".join(["", *ranks, name]), "score": round(score, 4), "source": source}
+    return {"class": ";".join(["", *ranks, name]), "score": round(score, DECIMALS), "source": source}
 
 
 def _score(box: BoxRecord) -> float:

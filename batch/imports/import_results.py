@@ -24,7 +24,7 @@ from archive.delta.append import add_results
 from archive.delta.scratch_db import scratch, windows
 from archive.delta.snapshot import scan
 from archive.delta.tables import Tables
-from archive.formats.results_file import FileFacts, ImageResult, Tool, path_below, read_results
+from archive.formats.results_file import FileFacts, Row, Tool, path_below, read_results
 from archive.schemas import MEDIA, RESULTS
 from archive.views.publications import last_sealed
 from archive.views.query import archives
@@ -43,36 +43,29 @@ WINDOW = 10_000
 COMMIT_ROWS = 50_000
 USUAL_THRESHOLD = 0.2
 """Threshold of a file that gives none: the typical one of MegaDetector 5."""
-_BOX = pa.struct(
-    [
-        ("category", pa.string()),
-        ("score", pa.float64()),
-        *((name, pa.float64()) for name in ("x", "y", "w", "h")),
-        ("class", pa.string()),
-        ("class_score", pa.float64()),
-    ]
-)
+_TEXT, _NUMBER = pa.string(), pa.float64()
+_BOX = {"category": _TEXT, "score": _NUMBER, **dict.fromkeys("xywh", _NUMBER), "class": _TEXT, "class_score": _NUMBER}
 _STAGED = pa.schema(
-    [
-        ("path", pa.string()),
-        ("failure", pa.string()),
-        ("width", pa.int64()),
-        ("height", pa.int64()),
-        ("boxes", pa.list_(_BOX)),
-    ]
+    {
+        "path": _TEXT,
+        "failure": _TEXT,
+        "width": pa.int64(),
+        "height": pa.int64(),
+        "boxes": pa.list_(pa.struct(list(_BOX.items()))),
+    }
 )
 _MATCHED = """
     create table matched as
-    with listed as (from media_table where source_root = $root),
+    with listed as (from media_table where source_root = getvariable('root')),
     sized as (
         select s.rowid as n, s.* exclude (boxes), len(boxes) as n_boxes, m.media_sha256, m.missing_since,
             coalesce(m.width_px, s.width) as width_px, coalesce(m.height_px, s.height) as height_px,
             (least(m.width_px, m.height_px) <> least(s.width, s.height)
                 or greatest(m.width_px, m.height_px) <> greatest(s.width, s.height))
                 and s.width is not null and s.height is not null and m.width_px is not null as other_size
-        from staged s left join listed m on m.path = $prefix || s.path),
+        from staged s left join listed m on m.path = getvariable('prefix') || s.path),
     judged as (select *, case
-            when media_sha256 is null then 'not catalogued in ' || $root
+            when media_sha256 is null then 'not catalogued in ' || getvariable('root')
             when missing_since is not null then 'gone from the archive'
             when other_size then 'of another size in the catalogue'
             when width_px is null and n_boxes > 0 then 'of unknown size'
@@ -186,23 +179,21 @@ def import_results(
                 "which its paths are relative with --root"
             )
         todo = int(sql.sql("select count(*) from todo").fetchall()[0][0])
-        sealed = last_sealed(tables, info.inference_key)
-        if not todo and sealed:
-            counts = Counts(matched, reused=matched)
-            return Imported(str(info.id), sealed, images, counts, facts.hidden, unmatched)
-        _make_rows(sql, facts, config)
-        _add_version(store, info.id, config)
-        spec = ImportSpec(
-            run_id=new_run_id(),
-            model=str(info.id),
-            tool=tool,
-            file=str(file.resolve()),
-            file_sha256=digest,
-            root=absolute(root),
-            detector=facts.detector,
-        )
-        counts = _commit(sql, tables, spec, info, Counts(matched, reused=matched - todo), unmatched)
-    return Imported(str(info.id), spec.run_id, images, counts, facts.hidden, unmatched)
+        counts, run_id = Counts(matched, reused=matched - todo), last_sealed(tables, info.inference_key)
+        if todo or not run_id:
+            _make_rows(sql, facts, config)
+            _add_version(store, info.id, config)
+            spec = ImportSpec(
+                run_id=(run_id := new_run_id()),
+                model=str(info.id),
+                tool=tool,
+                file=str(file.resolve()),
+                file_sha256=digest,
+                root=absolute(root),
+                detector=facts.detector,
+            )
+            counts = _commit(sql, tables, spec, info, counts, unmatched)
+    return Imported(str(info.id), run_id, images, counts, facts.hidden, unmatched)
 
 
 def _archive_of(tables: Tables, root: str) -> tuple[str, str]:
@@ -226,23 +217,17 @@ def _digest(file: Path) -> str:
         raise BadRequest(f"cannot read {file}: {error}") from error
 
 
-def _stage(sql: duckdb.DuckDBPyConnection, results: Iterator[ImageResult], folder: str, file: Path) -> int:
+def _stage(sql: duckdb.DuckDBPyConnection, results: Iterator[Row], folder: str, file: Path) -> int:
     """Copy all images to the table `staged`; return their number. Raises BadRequest for a path that occurs twice."""
     sql.register("part", _STAGED.empty_table())
     sql.execute("create table staged as from part")
     images = 0
     while part := list(islice(results, WINDOW)):
         try:
-            rows = [(path_below(image.path, folder), image) for image in part]
+            rows = [row | {"path": path_below(row["path"], folder)} for row in part]
         except ValueError as error:
             raise BadRequest(f"{file}: {error}; nothing was imported") from error
-        columns = [
-            [path for path, _ in rows],
-            *([getattr(image, field) for image in part] for field in ("failure", "width", "height")),
-            [[dict(zip(_BOX.names, box, strict=True)) for box in image.boxes] for image in part],
-        ]
-        arrays = [pa.array(c, t) for c, t in zip(columns, _STAGED.types, strict=True)]
-        sql.register("part", pa.table(arrays, schema=_STAGED))
+        sql.register("part", pa.Table.from_pylist(rows, schema=_STAGED))
         sql.execute("insert into staged from part")
         images += len(part)
     sql.unregister("part")
@@ -308,9 +293,9 @@ def _add_version(store: ModelStore, version: VersionId, config: ModelConfig) -> 
 def _match(sql: duckdb.DuckDBPyConnection, tables: Tables, key: str, archive: str, prefix: str) -> None:
     scan(sql, "media_table", tables.existing("media"), MEDIA)
     scan(sql, "results_table", tables.existing("results"), RESULTS, key)
-    matched, todo = _MATCHED.split(";\n", 1)
-    sql.execute(matched, {"root": archive, "prefix": prefix})
-    sql.execute(todo)
+    sql.execute("set variable root = $root", {"root": archive})
+    sql.execute("set variable prefix = $prefix", {"prefix": prefix})
+    sql.execute(_MATCHED)
 
 
 def _make_rows(sql: duckdb.DuckDBPyConnection, facts: FileFacts, config: ModelConfig) -> None:

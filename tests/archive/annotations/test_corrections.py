@@ -252,7 +252,7 @@ def test_a_row_that_is_not_an_object_is_named(tables: Tables, table: list[Row], 
     file = Path(tables.url).parent / f"corrected{suffix}"
     lines = [json.dumps(row, default=str) for row in rows]
     file.write_text("\n".join(lines) if suffix == ".jsonl" else f"[{','.join(lines)}]")
-    with pytest.raises(BadRequest, match=f"row {at + 1} is not an object"):
+    with pytest.raises(BadRequest, match=f"row {at + 1}: it must be an object"):
         read_assertions(tables, file, "Ana")
 
 

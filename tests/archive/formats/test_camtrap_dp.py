@@ -11,7 +11,7 @@ import jsonschema
 import pytest
 from pydantic import ValidationError
 
-from archive.annotations.camtrap_deployments import camtrap_fields
+from archive.annotations.deployment_file import camtrap_fields
 from archive.formats.camtrap_dp import CamtrapOptions, media_id, write
 from model_store.errors import BadRequest
 from tests.archive.formats.some_images import FACTS, FOX, NORTH, burst, image

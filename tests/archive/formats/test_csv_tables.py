@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from archive.formats.csv_tables import write, write_timelapse
+import pytest
+
+from archive.formats.csv_tables import SheetFiles, as_text, write, write_timelapse
 from model_store.frozen import Frozen
 from tests.archive.formats.some_images import DEER, FACTS, FOX, burst, image
 from tests.archive.formats.table_schema import rows_of
@@ -49,3 +51,27 @@ def test_timelapse_finds_each_file_by_its_folder(tmp_path: Path) -> None:
     assert [(row["Label"], row["Count"], row["Status"]) for row in rows] == [
         *(("fox", "1", "ok"), ("", "0", "empty"), ("", "0", "empty"))
     ]
+
+
+def test_no_file_has_more_rows_than_a_sheet(tmp_path: Path) -> None:
+    with SheetFiles(tmp_path, "a", ["n"], max_rows=3) as sheet:
+        for number in range(5):
+            sheet.write([number])
+    files = ("a.csv", "a-2.csv", "a-3.csv")
+    assert [[row["n"] for row in rows_of(tmp_path / name)] for name in files] == [*(["0", "1"], ["2", "3"], ["4"])]
+
+
+def test_a_full_file_is_not_followed_by_an_empty_one(tmp_path: Path) -> None:
+    with SheetFiles(tmp_path, "a", ["n"], max_rows=2) as sheet:
+        sheet.write([1])
+    assert [file.name for file in tmp_path.iterdir()] == ["a.csv"]
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@sum(a1)", "\t=1", "\r=1"])
+def test_a_formula_becomes_text(text: str) -> None:
+    assert as_text(text) == f"'{text}"
+
+
+@pytest.mark.parametrize("value", [-1.5, None, "fox", "a=b", ""])
+def test_other_values_stay(value: object) -> None:
+    assert as_text(value) == value

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from archive.formats.megadetector import bbox, write, write_folders
+from archive.formats.megadetector import write, write_folders
 from archive.formats.records import BoxRecord, Facts, ImageRecord
 from model_store.frozen import Frozen
 from tests.archive.formats.small_archive import LABELS, NOW
@@ -130,8 +130,8 @@ def test_an_animal_detector_has_the_usual_categories(
 
 def test_boxes_never_leave_the_image() -> None:
     box = BoxRecord("a", 1, -5, 333.35, 1004, 500.2)
-    assert bbox(box, 1000, 500) == [0.0, 0.6667, 1.0, 0.3333]
-    assert sum(bbox(BoxRecord("a", 1, 333.35, 0, 1000, 1), 1000, 500)[::2]) == pytest.approx(1)
+    assert box.bbox(1000, 500, 4) == [0.0, 0.6667, 1.0, 0.3333]
+    assert sum(BoxRecord("a", 1, 333.35, 0, 1000, 1).bbox(1000, 500, 4)[::2]) == pytest.approx(1)
 
 
 def test_each_top_folder_has_a_file_with_paths_below_it(tmp_path: Path) -> None:

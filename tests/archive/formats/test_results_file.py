@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from archive.formats.results_file import FileFacts, ImageResult, path_below, read_results
+from archive.formats.results_file import FileFacts, Row, path_below, read_results
 from model_store.errors import BadRequest
 
 GOOD: dict[str, Any] = {
@@ -30,7 +30,7 @@ GOOD: dict[str, Any] = {
 }
 
 
-def read(place: Path, value: Any, tool: str = "megadetector") -> tuple[FileFacts, list[ImageResult]]:
+def read(place: Path, value: Any, tool: str = "megadetector") -> tuple[FileFacts, list[Row]]:
     file, facts = place / "file.json", FileFacts()
     data = value if isinstance(value, bytes) else json.dumps(value).encode()
     file.write_bytes(data)
@@ -40,8 +40,9 @@ def read(place: Path, value: Any, tool: str = "megadetector") -> tuple[FileFacts
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
 def test_a_file_of_megadetector_is_read(tmp_path: Path, mark: bytes) -> None:
     facts, (first, failed) = read(tmp_path, mark + json.dumps(GOOD).encode())
-    assert first.boxes == [("1", 0.5, 0, 0, 1.001, 0.5, "0", 0.75)]
-    assert (first.width, failed.failure, failed.boxes) == (640, "image access failure", [])
+    box = {"category": "1", "score": 0.5, "x": 0, "y": 0, "w": 1.001, "h": 0.5, "class": "0", "class_score": 0.75}
+    assert first["boxes"] == [box]
+    assert (first["width"], failed["failure"], failed["boxes"]) == (640, "image access failure", [])
     assert (facts.detector, facts.hidden) == ("md_v5a", 1)
     assert list(facts.categories.items()) == [("1", "animal"), ("2", "person")]
 
@@ -87,6 +88,10 @@ def test_predictions_of_several_models_are_refused(tmp_path: Path) -> None:
         read(tmp_path, GOOD, "speciesnet")
 
 
+def classes(image: Row) -> list[tuple[str | None, float | None]]:
+    return [(box["class"], box["class_score"]) for box in image["boxes"]]
+
+
 def test_predictions_for_each_detection_are_read(tmp_path: Path) -> None:
     """The format since 20261015, also of a classifier of whole images."""
     box = {"category": "1", "label": "animal", "conf": 0.5, "bbox": [0, 0, 1, 1]}
@@ -97,8 +102,8 @@ def test_predictions_for_each_detection_are_read(tmp_path: Path) -> None:
         {"filepath": "b.jpg", "detections": [{**whole, "processed_classification": fox}, box]},
     ]
     facts, (own, of_image) = read(tmp_path, {"info": {}, "predictions": rows}, "speciesnet")
-    assert [found[6:] for found in own.boxes] == [("vulpes", 0.9), (None, None)]
-    assert [found[6:] for found in of_image.boxes] == [("vulpes", 0.9)]
+    assert classes(own) == [("vulpes", 0.9), (None, None)]
+    assert classes(of_image) == [("vulpes", 0.9)]
     assert (list(facts.categories), list(facts.classes)) == (["animal", "human", "vehicle"], ["vulpes"])
 
 

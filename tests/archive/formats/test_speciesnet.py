@@ -24,12 +24,12 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     out, facts = tmp_path / "predictions.json", FileFacts()
     write(rows, FACTS, out, Frozen())
     first, failed, empty = read_results("speciesnet", out, facts)
-    assert first.boxes == [
+    assert [tuple(box.values()) for box in first["boxes"]] == [
         ("human", 0.9, 0.0, 0.0, 0.01, 0.02, None, None),
         ("animal", 0.8765, 0.1, 0.1, 0.2, 0.4, None, None),
         ("animal", 0.5, 0.0, 0.0, 0.5, 0.5, "fox", 1.0),
     ]
-    assert (failed.failure, empty.boxes, facts.detector) == ("DETECTOR", [], "speciesnet md@5a")
+    assert (failed["failure"], empty["boxes"], facts.detector) == ("DETECTOR", [], "speciesnet md@5a")
     found = json.loads(out.read_text())
     assert found["info"]["format_version"] == "20261015"
     assert [row["filepath"] for row in found["predictions"]] == ["a.jpg", "b.jpg", "d.jpg"]
