@@ -1,9 +1,5 @@
 """Convert results of the engine, of uploads and of searches to the messages of the HTTP API /v1 (`schemas.py`)."""
 
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
-# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
-# (libraries here have no complete types)
-
 from __future__ import annotations
 
 from collections.abc import Sequence

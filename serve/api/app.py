@@ -51,13 +51,10 @@ def build_http_api(
     if uploads is not None:
         api.include_router(images.router(engine, uploads))
     api.include_router(classify.router(engine))
-    # before the read routes, so that `reload` is not taken for a name
-    api.include_router(models.control_router(engine, rollouts, pools))
-    api.include_router(models.read_router(engine, rollouts, pools))
-    api.include_router(ops.metrics_router(engine, rollouts, gather))
+    api.include_router(models.router(engine, rollouts, pools))
     api.include_router(v2.router(engine, pools=pools))
     api.include_router(antenna_router(engine, fetcher or ImageFetcher(engine.args), pools))
-    api.include_router(ops.health_router(engine, pools))
+    api.include_router(ops.router(engine, rollouts, gather, pools))
     if pools is not None:
         api.add_middleware(PoolProxy, engine=engine, pools=pools)
     if engine.traces is not None:

@@ -9,14 +9,13 @@ from __future__ import annotations
 import base64
 import difflib
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
-from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.dependencies.utils import get_flat_params
 from fastapi.responses import HTMLResponse, JSONResponse
-from fastapi.routing import APIRoute
 
 from model_store.errors import BadRequest
 from model_store.names import MAX_QUOTED
@@ -38,7 +37,7 @@ def base_api(title: str, summary: str) -> FastAPI:
         dependencies=[Depends(require_known_parameters)],
     )
     problems.install(api)
-    api.include_router(docs_router())
+    _add_docs(api)
     return api
 
 
@@ -59,7 +58,9 @@ async def require_known_parameters(request: Request) -> None:
         return
     endpoint = request.scope["endpoint"]
     if endpoint not in _PARAMETERS:
-        _PARAMETERS[endpoint] = _names(request.scope["route"])
+        route = request.scope["route"]
+        names = (field.alias for field in get_flat_params(route.dependant))  # headers are not among them
+        _PARAMETERS[endpoint] = tuple(name for name in names if name not in route.param_convertors)
     valid = _PARAMETERS[endpoint]
     if valid is None:
         return
@@ -69,12 +70,6 @@ async def require_known_parameters(request: Request) -> None:
             raise BadRequest(_unknown(name[:MAX_QUOTED], valid))
         if sent.count(name) > 1:
             raise BadRequest(f"query parameter '{name}' is sent {sent.count(name)} times: send it once")
-
-
-def _names(route: APIRoute) -> tuple[str, ...]:
-    """Return the names of a route's query parameters. Headers are not included (serve/api/headers.py)."""
-    names = (field.alias for field in get_flat_params(route.dependant))
-    return tuple(name for name in names if name not in route.param_convertors)
 
 
 def _unknown(name: str, valid: tuple[str, ...]) -> str:
@@ -114,35 +109,20 @@ def describe_scopes(api: FastAPI, prefix: str = "") -> None:
     api.openapi = openapi
 
 
-def docs_router() -> APIRouter:
-    routes = APIRouter(include_in_schema=False)
+def _add_docs(api: FastAPI) -> None:
+    def schema_of(request: Request) -> dict[str, Any]:
+        return request.app.openapi() | {"servers": [{"url": request.scope["root_path"] or "/"}]}
 
-    @routes.get("/openapi.json")
+    @api.get("/openapi.json", include_in_schema=False)
     async def openapi(request: Request) -> JSONResponse:
-        return JSONResponse(_schema(request))
+        return JSONResponse(schema_of(request))
 
-    @routes.get("/docs")
+    @api.get("/docs", include_in_schema=False)
     async def docs(request: Request) -> HTMLResponse:
-        text = page(_schema(request))
-        return HTMLResponse(text, headers={"Content-Security-Policy": _policy(text)})
-
-    return routes
-
-
-def _schema(request: Request) -> dict[str, Any]:
-    return request.app.openapi() | {"servers": [{"url": request.scope["root_path"] or "/"}]}
-
-
-def page(schema: Mapping[str, Any]) -> str:
-    """Return the OpenAPI schema as HTML: its operations and its objects."""
-    root = schema["servers"][0]["url"].rstrip("/")
-    return render("serve/api/docs.html", title=schema["info"]["title"], root=root, schema=schema)
-
-
-def _policy(text: str) -> str:
-    """Return a policy that permits only the style sheet of this page."""
-    style = text.partition("<style>")[2].partition("</style>")[0]
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    return (
-        f"default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; style-src 'sha256-{digest}'"
-    )
+        schema = schema_of(request)
+        root = request.scope["root_path"].rstrip("/")
+        text = render("serve/api/docs.html", title=schema["info"]["title"], root=root, schema=schema)
+        style = text.partition("<style>")[2].partition("</style>")[0]
+        digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+        policy = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        return HTMLResponse(text, headers={"Content-Security-Policy": f"{policy}; style-src 'sha256-{digest}'"})

@@ -17,7 +17,7 @@ from fastapi import Depends
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from model_store.errors import Overloaded
-from serve.api.refusal import refusal
+from serve.api.problems import of_error
 from serve.inference.admission import Room
 
 ALIVE = ("/healthz", "/v2/health/live", "/antenna/livez")
@@ -41,7 +41,7 @@ class MaxRequests:
             try:
                 held.enter_context(self._room.place())
             except Overloaded as error:
-                await refusal(error, scope["path"])(scope, receive, send)
+                await of_error(error, scope["path"])(scope, receive, send)
             else:
                 await self.app(scope, receive, send)
 
@@ -93,7 +93,7 @@ class PacedAnswers:
                 start.clear()
             except Overloaded as error:
                 ended = True
-                await refusal(error, scope["path"])(scope, receive, send)
+                await of_error(error, scope["path"])(scope, receive, send)
             except TimeoutError:
                 ended = True
                 log.info("answer_not_read", path=scope["path"][:200], within_s=self._within_s)

@@ -133,11 +133,17 @@ class ShareStep(Step):
     percent: float = Field(ge=0, le=100, description="share of the alias's requests; 0 ends it")
 
 
-def read_router(engine: Engine, rollouts: RolloutControls | None, pools: OtherPools | None = None) -> APIRouter:
-    """Return the routes that change nothing."""
-    routes = APIRouter(tags=["models"])
+def router(engine: Engine, rollouts: RolloutControls | None, pools: OtherPools | None = None) -> APIRouter:
+    """Return the routes; of those that move aliases only `reload` without a rollout (an engine without a cluster)."""
+    routes = APIRouter()
+    reads = APIRouter(tags=["models"])
+    controls = APIRouter(
+        tags=["rollout"],
+        responses={k: PROBLEMS[k] for k in (400, 404, 408, 409, 413, 429, 503)},
+        route_class=SmallBodyRoute,
+    )
 
-    @routes.get("/v1/models", response_model=ModelsResponse)
+    @reads.get("/v1/models", response_model=ModelsResponse)
     async def models() -> ModelsResponse:
         """Return every READY version in the store, its aliases, and whether it is loaded in the replica that answers
         or in one of its pool.
@@ -146,18 +152,18 @@ def read_router(engine: Engine, rollouts: RolloutControls | None, pools: OtherPo
         statuses = await engine.lookups.run(model_statuses, engine.store, serving)
         return ModelsResponse(store=engine.store.url, models=statuses)
 
-    @routes.get("/v1/models/{name}", responses={404: PROBLEMS[404]})
+    @reads.get("/v1/models/{name}", responses={404: PROBLEMS[404]})
     async def model(name: Name) -> ModelDetail:
         """Return one model: what serves for each alias, running operations, and failures."""
         about = await rollouts.about(name) if rollouts else {}
         return await engine.lookups.run(model_detail, engine, name, about)
 
-    @routes.get("/v1/models/{name}/events", responses={404: PROBLEMS[404]})
+    @reads.get("/v1/models/{name}/events", responses={404: PROBLEMS[404]})
     async def model_events(name: Name, most: Annotated[int, Query(ge=1, le=1000)] = 20) -> list[Event]:
         """Return the completed and refused operations on its aliases, newest first."""
         return await engine.lookups.run(events, engine.store, name, most)
 
-    @routes.get("/v1/operations/{outcome_id}", responses={404: PROBLEMS[404]})
+    @reads.get("/v1/operations/{outcome_id}", responses={404: PROBLEMS[404]})
     async def operation(outcome_id: str) -> Outcome:
         """Return the state of an operation."""
         outcome = await rollouts.outcome(outcome_id) if rollouts else None
@@ -165,33 +171,25 @@ def read_router(engine: Engine, rollouts: RolloutControls | None, pools: OtherPo
             raise ModelNotFound(f"unknown operation {outcome_id}; see GET /v1/models/NAME/events")
         return outcome
 
-    return routes
-
-
-def control_router(engine: Engine, rollouts: RolloutControls | None, pools: OtherPools | None = None) -> APIRouter:
-    """Return the routes that move aliases; only `reload` without a rollout (an engine without a cluster)."""
-    routes = APIRouter(
-        tags=["rollout"],
-        responses={k: PROBLEMS[k] for k in (400, 404, 408, 409, 413, 429, 503)},
-        route_class=SmallBodyRoute,
-    )
-
-    @routes.post("/v1/models/reload", response_model=ModelsResponse)
+    @controls.post("/v1/models/reload", response_model=ModelsResponse)
     async def reload() -> ModelsResponse:
         """Read the alias files and apply them now, in every replica."""
         if rollouts is not None:
             await rollouts.sync()
         await engine.aliases.refresh()
-        serving = await serving_everywhere(engine.serving(), pools)
-        statuses = await engine.lookups.run(model_statuses, engine.store, serving)
-        return ModelsResponse(store=engine.store.url, models=statuses)
+        return await models()
 
-    if rollouts is None:
-        return routes
+    if rollouts is not None:
+        _add_operations(controls, rollouts)
+    routes.include_router(controls)  # first, so that `reload` is not taken for a name
+    routes.include_router(reads)
+    return routes
 
-    async def apply(response: Response, kind: Kind, name: str, **fields: object) -> Outcome:
+
+def _add_operations(controls: APIRouter, rollouts: RolloutControls) -> None:
+    async def apply(response: Response, kind: Kind, name: str, step: Step) -> Outcome:
         try:
-            operation = Operation.model_validate({"kind": kind, "name": name, **fields})
+            operation = Operation.model_validate({"kind": kind, "name": name, **step.model_dump()})
         except ValidationError as error:
             raise BadRequest(wrong_fields(error)) from error
         outcome = await rollouts.apply(operation, WAIT_S)
@@ -201,39 +199,37 @@ def control_router(engine: Engine, rollouts: RolloutControls | None, pools: Othe
         outcome.raise_if_refused()
         return outcome
 
-    @routes.post("/v1/models/{name}/promote")
+    @controls.post("/v1/models/{name}/promote")
     async def promote(response: Response, name: Name, step: VersionStep) -> Outcome:
         """Let a version answer for the alias, once every replica has loaded it."""
-        return await apply(response, "promote", name, alias=step.alias, version=step.version)
+        return await apply(response, "promote", name, step)
 
-    @routes.post("/v1/models/{name}/rollback")
+    @controls.post("/v1/models/{name}/rollback")
     async def rollback(response: Response, name: Name, step: Step) -> Outcome:
         """Let the previous version answer again."""
-        return await apply(response, "rollback", name, alias=step.alias)
+        return await apply(response, "rollback", name, step)
 
-    @routes.post("/v1/models/{name}/canary")
+    @controls.post("/v1/models/{name}/canary")
     async def canary(response: Response, name: Name, step: ShareStep) -> Outcome:
         """Let a version answer part of the alias's requests."""
-        return await apply(response, "canary", name, **step.model_dump())
+        return await apply(response, "canary", name, step)
 
-    @routes.post("/v1/models/{name}/shadow")
+    @controls.post("/v1/models/{name}/shadow")
     async def shadow(response: Response, name: Name, step: ShareStep) -> Outcome:
         """Run a version on part of the alias's images and compare; it never answers."""
-        return await apply(response, "shadow", name, **step.model_dump())
+        return await apply(response, "shadow", name, step)
 
-    @routes.post("/v1/models/{name}/pin")
+    @controls.post("/v1/models/{name}/pin")
     async def pin(response: Response, name: Name, step: Step) -> Outcome:
         """Prevent all changes of the alias until it is unpinned."""
-        return await apply(response, "pin", name, alias=step.alias)
+        return await apply(response, "pin", name, step)
 
-    @routes.post("/v1/models/{name}/unpin")
+    @controls.post("/v1/models/{name}/unpin")
     async def unpin(response: Response, name: Name, step: Step) -> Outcome:
         """Allow changes of the alias again."""
-        return await apply(response, "unpin", name, alias=step.alias)
+        return await apply(response, "unpin", name, step)
 
-    @routes.post("/v1/models/{name}/release")
+    @controls.post("/v1/models/{name}/release")
     async def release(response: Response, name: Name, step: VersionStep) -> Outcome:
         """Free the memory of a version that no alias refers to and no run holds."""
-        return await apply(response, "release", name, version=step.version)
-
-    return routes
+        return await apply(response, "release", name, step.model_copy(update={"alias": DEFAULT_ALIAS}))

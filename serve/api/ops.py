@@ -20,8 +20,13 @@ from serve.models.readiness import OtherPools, serving_everywhere
 from serve.observability.metrics import merged
 from serve.rollout.client import RolloutControls
 
+Gather = Callable[[], Awaitable[Mapping[str, str]]]
+"""Returns the exposition of each replica, by replica name."""
 
-def health_router(engine: Engine, pools: OtherPools | None = None) -> APIRouter:
+
+def router(
+    engine: Engine, rollouts: RolloutControls | None, gather: Gather | None, pools: OtherPools | None = None
+) -> APIRouter:
     routes = APIRouter()
 
     @routes.get("/healthz")
@@ -40,17 +45,7 @@ def health_router(engine: Engine, pools: OtherPools | None = None) -> APIRouter:
         serving.require_ready(engine.store.url)
         return {"status": "ready", "loaded": sorted(set(serving.loaded)), "failures": serving.failures}
 
-    return routes
-
-
-Gather = Callable[[], Awaitable[Mapping[str, str]]]
-"""Returns the exposition of each replica, by replica name."""
-
-
-def metrics_router(engine: Engine, rollouts: RolloutControls | None, gather: Gather | None) -> APIRouter:
-    routes = APIRouter(tags=["metrics"])
-
-    @routes.get("/metrics", response_class=Response)
+    @routes.get("/metrics", response_class=Response, tags=["metrics"])
     async def metrics() -> Response:
         """Return the Prometheus text format; each sample has the label `replica`."""
         texts = (await gather() if gather else {}) or {"": engine.exposition()}

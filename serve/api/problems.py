@@ -1,6 +1,6 @@
-"""Map errors to HTTP in one table (RFC 9457 problem JSON). The most specific class applies.
+"""Map errors to HTTP in one table; the most specific class applies. A test checks that each of them is mapped.
 
-The error classes do not depend on HTTP; a test checks that each of them is mapped.
+The body is a problem (RFC 9457), and below /v2 {"error": …}, the format of its protocol.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
+from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
@@ -49,9 +50,16 @@ def status_of(error: ResightError) -> int:
 
 
 def problem(
-    status: int, kind: str, detail: str, headers: dict[str, str] | None = None, errors: Mapping[str, str] | None = None
+    status: int,
+    kind: str,
+    detail: str,
+    headers: dict[str, str] | None = None,
+    errors: Mapping[str, str] | None = None,
+    path: str = "",
 ) -> Response:
-    """Return a problem response; `kind` is the error's class name, `errors` are messages by field."""
+    """Return an error in the format of a path; `kind` is the error's class name, `errors` are messages by field."""
+    if path.startswith("/v2"):
+        return Response(to_json({"error": detail}), status, headers, "application/json")
     words = "".join(f" {c.lower()}" if c.isupper() else c for c in kind).strip()
     body = Problem(
         type=f"urn:resight:{words.replace(' ', '-')}",
@@ -67,46 +75,38 @@ def retry_after(seconds: float) -> dict[str, str]:
     return {"Retry-After": str(math.ceil(seconds))}
 
 
-def of_error(error: ResightError) -> Response:
-    """Return the problem response of an error."""
-    headers: dict[str, str] = {}
-    if error.retry_after_s is not None:
-        headers |= retry_after(error.retry_after_s)
+def of_error(error: ResightError, path: str = "") -> Response:
+    """Return the response of an error, in the format of the requested path."""
+    headers = {} if error.retry_after_s is None else retry_after(error.retry_after_s)
     if isinstance(error, errors.Unauthorized):
         headers["WWW-Authenticate"] = "Bearer"
-    return problem(status_of(error), type(error).__name__, str(error), headers, error.fields)
-
-
-def wrong_parameters(error: RequestValidationError) -> str:
-    return wrong_fields(error, name=lambda place: str(place[-1]))
+    return problem(status_of(error), type(error).__name__, str(error), headers, error.fields, path)
 
 
 def install(api: FastAPI) -> None:
-    """Answer every error of an application with a problem, including those of the framework."""
+    """Answer every error of an application in the format of the path, including those of the framework."""
 
-    async def resight_error(_: Request, error: Exception) -> Response:
-        assert isinstance(error, ResightError)
-        return of_error(error)
+    @api.exception_handler(ResightError)
+    async def resight_error(request: Request, error: ResightError) -> Response:
+        return of_error(error, request.scope["path"])
 
-    async def http_error(request: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)
-        detail = str(error.detail)
+    @api.exception_handler(HTTPException)
+    async def http_error(request: Request, error: HTTPException) -> Response:
+        path, detail = request.scope["path"], str(error.detail)
         if detail == "Not Found":  # the framework's text if no route matches
-            detail = f"unknown path {request.url.path[:200]}; see /docs for all paths"
-        return problem(error.status_code, "HttpError", detail, dict(error.headers or {}))
+            detail = f"unknown path {path[:200]}; see /docs for all paths"
+        return problem(error.status_code, "HttpError", detail, dict(error.headers or {}), path=path)
 
-    async def invalid(_: Request, error: Exception) -> Response:
-        assert isinstance(error, RequestValidationError)
-        return problem(400, "BadRequest", wrong_parameters(error), None, by_field(error, skip=1))
+    @api.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        words = wrong_fields(error, name=lambda place: str(place[-1]))
+        return problem(400, "BadRequest", words, errors=by_field(error, skip=1), path=request.scope["path"])
 
-    async def gone(_: Request, error: Exception) -> Response:
+    @api.exception_handler(ClientDisconnect)
+    async def gone(_: Request, error: ClientDisconnect) -> Response:
         return Response(status_code=CLIENT_CLOSED_REQUEST)  # the client has closed the connection
 
-    async def unknown(_: Request, error: Exception) -> Response:
-        return problem(500, "InternalError", f"{type(error).__name__}; see the replica's log")
-
-    api.add_exception_handler(ResightError, resight_error)
-    api.add_exception_handler(HTTPException, http_error)
-    api.add_exception_handler(RequestValidationError, invalid)
-    api.add_exception_handler(ClientDisconnect, gone)
-    api.add_exception_handler(Exception, unknown)
+    @api.exception_handler(Exception)
+    async def unknown(request: Request, error: Exception) -> Response:
+        detail = f"{type(error).__name__}; see the replica's log"
+        return problem(500, "InternalError", detail, path=request.scope["path"])

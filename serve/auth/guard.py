@@ -25,7 +25,7 @@ from starlette.types import ASGIApp, Message, Receive, Send
 from starlette.types import Scope as Connection
 
 from model_store.errors import Forbidden, ResightError, StorageError, StorageUnreachable, Unauthorized
-from serve.api.refusal import refusal
+from serve.api.problems import of_error
 from serve.auth.browsers import SAFE_METHODS, is_foreign, is_seen_elsewhere, login_redirect, require_same_origin
 from serve.auth.scopes import IDENTITY, LOCAL, OPERATOR, STALE_S, Identity, TokenScope
 from serve.auth.sessions import RENEW_S, SESSION_S, Session, parse_session, person_name, session_value, set_cookie
@@ -315,7 +315,7 @@ class Guard:
         except ResightError as error:
             unknown = isinstance(error, Unauthorized)
             login = login_redirect(connection, headers, path) if unknown else None
-            await (login or refusal(error, path))(connection, receive, send)
+            await (login or of_error(error, path))(connection, receive, send)
             return
         if identity is not None:
             connection[IDENTITY] = identity

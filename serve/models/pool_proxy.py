@@ -23,7 +23,7 @@ from model_store.names import NAME
 from serve.api.bodies import MIB, declared_bytes, read_whole
 from serve.api.headers import TIMEOUT, deadline_of
 from serve.api.multipart import FORM_FULL_FILES, is_form
-from serve.api.refusal import refusal
+from serve.api.problems import of_error
 from serve.inference.engine import Engine
 from serve.models.pools import require_pool
 from serve.models.readiness import OtherPools
@@ -114,7 +114,7 @@ class PoolProxy:
             require_pool(name, pool, placement.pools)
             answer = await self._answer(Request(scope, receive), pool)
         except ResightError as error:
-            await refusal(error, scope["path"])(scope, receive, send)
+            await of_error(error, scope["path"])(scope, receive, send)
             return
         response = Response(answer.body, answer.status)
         response.raw_headers = answer.headers

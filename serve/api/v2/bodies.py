@@ -5,6 +5,7 @@ Requests: Content-Encoding gzip or deflate (zlib). Responses: Accept-Encoding. L
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
@@ -23,8 +24,8 @@ INLINE_BYTES = 64 * 1024
 LOOKED_THROUGH = 1 / 64
 """Cost of a byte of a binary tensor, relative to a byte of JSON or of a compressed body."""
 LARGE_BYTES = 256 * 1024
-"""Larger JSON is parsed, and written, in another process, one body at a time: in a thread, each call of the parser
-would keep the event loop waiting for the interpreter.
+"""Larger JSON is parsed and written in another process, one body at a time: in a thread, each call of the parser would
+keep the event loop waiting for the interpreter.
 """
 _MAX_CALLS = 1024
 """Above the number of calls that all places can make: more can only come from cancelled requests in a busy thread."""
@@ -83,20 +84,11 @@ def inflated(body: bytes, coding: str, limit: int) -> bytes:
 
 
 def deflated(plain: bytes, coding: str) -> bytes:
-    stream = zlib.compressobj(wbits=WINDOW[coding])
-    return stream.compress(plain) + stream.flush()
+    return zlib.compress(plain, wbits=WINDOW[coding])
 
 
 def accepted_coding(accept_encoding: str) -> str | None:
     """Return the coding to use for an Accept-Encoding header, gzip first; None if it accepts neither."""
-    accepted: set[str] = set()
-    for part in accept_encoding.lower().split(","):
-        name, *options = (word.strip() for word in part.split(";"))
-        if not any(_is_zero(option) for option in options):
-            accepted.add(name)
+    named = (part.partition(";") for part in accept_encoding.lower().replace(" ", "").split(","))
+    accepted = {name for name, _, options in named if not re.search(r"(^|;)q=0?\.?0*(;|$)", options)}
     return next((coding for coding in WINDOW if coding in accepted), None)
-
-
-def _is_zero(option: str) -> bool:
-    key, _, value = option.partition("=")
-    return key.strip() == "q" and value.strip().rstrip("0") in ("", "0.", ".")

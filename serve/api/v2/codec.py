@@ -14,7 +14,7 @@ from typing import Any
 from fastapi.responses import Response
 from numpy.typing import NDArray
 
-from model_store.errors import BadRequest, ImageTooLarge
+from model_store.errors import BadRequest
 from model_store.store import ModelInfo
 from serve.api.v2.bodies import LOOKED_THROUGH, accepted_coding, deflated, off_loop, with_json
 from serve.api.v2.schemas import MAX_VALUES, InferRequest, InferResponse, InputTensor, OutputRequest, parsed
@@ -36,10 +36,9 @@ class ParsedRequest:
     size_bytes: int
     """Size of the body, as a measure of the work for its tensors."""
 
-    def outputs(self, available: list[str]) -> list[tuple[str, bool]]:
-        """Return (name, in binary) of the requested outputs; all, if none is named. Raises BadRequest."""
-        default = self.header.parameters.binary_data_output
-        wanted = self.header.outputs
+    def outputs(self, available: list[str]) -> dict[str, bool]:
+        """Return the requested outputs by name, and whether in binary; all, if none is named. Raises BadRequest."""
+        default, wanted = self.header.parameters.binary_data_output, self.header.outputs
         names = [output.name for output in wanted]
         unknown = [name for name in names if name not in available]
         if unknown or len(set(names)) < len(names):
@@ -48,8 +47,8 @@ class ParsedRequest:
                 f"'{self.input.name}' gives {', '.join(available)}"
             )
         if not wanted:
-            return [(name, default) for name in available]
-        return [(output.name, _in_binary(output, default)) for output in wanted]
+            return dict.fromkeys(available, default)
+        return {output.name: _in_binary(output, default) for output in wanted}
 
 
 async def read_request(body: bytes, header_length: str | None) -> ParsedRequest:
@@ -65,17 +64,8 @@ async def read_request(body: bytes, header_length: str | None) -> ParsedRequest:
 def parse_json(text: bytes) -> tuple[InferRequest, TensorData | None]:
     """Parse the JSON of a request; return it without `data`, and the value of `data`.
 
-    Raises BadRequest, ImageTooLarge: a new error, since the traceback of the original one would keep the parsed objects
-    alive.
+    Raises BadRequest, ImageTooLarge.
     """
-    try:
-        return _header_and_data(text)
-    except (BadRequest, ImageTooLarge) as error:
-        kind, words = type(error), str(error)
-    raise kind(words)
-
-
-def _header_and_data(text: bytes) -> tuple[InferRequest, TensorData | None]:
     header = parsed(InferRequest, text)
     if len(header.inputs) > 1:
         names = ", ".join(f"'{tensor.name}'" for tensor in header.inputs)
@@ -117,19 +107,16 @@ def _in_binary(output: OutputRequest, default: bool) -> bool:
     return default if binary is None else binary
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ModelOutputs:
-    """Outputs of a model, arrays (n, …) by name, and the version that computed them."""
+async def infer_response(
+    request: ParsedRequest, model: ModelInfo, outputs: Mapping[str, NDArray[Any]], accept_encoding: str
+) -> Response:
+    """Encode the outputs of a model, arrays (n, …) by name.
 
-    model: ModelInfo
-    outputs: Mapping[str, NDArray[Any]]
-
-
-async def infer_response(request: ParsedRequest, outcome: ModelOutputs, accept_encoding: str) -> Response:
-    """Encode an outcome. Raises BadRequest for outputs that do not exist or that JSON cannot represent, Overloaded."""
-    wanted = request.outputs(list(outcome.outputs))
-    as_json = {name: outcome.outputs[name] for name, binary in wanted if not binary}
-    in_binary = {name: outcome.outputs[name] for name, binary in wanted if binary}
+    Raises BadRequest for outputs that do not exist or that JSON cannot represent, Overloaded.
+    """
+    wanted = request.outputs(list(outputs))
+    as_json = {name: outputs[name] for name, binary in wanted.items() if not binary}
+    in_binary = {name: outputs[name] for name, binary in wanted.items() if binary}
     values = sum(array.size for array in as_json.values())
     if values > MAX_VALUES:
         raise BadRequest(
@@ -139,8 +126,8 @@ async def infer_response(request: ParsedRequest, outcome: ModelOutputs, accept_e
     texts = await with_json(sum(array.nbytes for array in as_json.values()), json_outputs, as_json)
     work_bytes = LOOKED_THROUGH * sum(array.nbytes for array in in_binary.values())
     buffers = await off_loop(work_bytes, binary_outputs, in_binary)
-    outputs = [buffers[name][0] if binary else texts[name] for name, binary in wanted]
-    text = b"%s%s]}" % (_head(request, outcome.model), b",".join(outputs))
+    described = [buffers[name][0] if binary else texts[name] for name, binary in wanted.items()]
+    text = b"%s%s]}" % (_head(request, model), b",".join(described))
     headers = {HEADER_LENGTH: str(len(text))} if buffers else {}
     body = b"".join([text, *(buffer for _, buffer in buffers.values())])
     coding = accepted_coding(accept_encoding)
@@ -153,7 +140,7 @@ async def infer_response(request: ParsedRequest, outcome: ModelOutputs, accept_e
 
 def _head(request: ParsedRequest, model: ModelInfo) -> bytes:
     """Return the JSON of the response up to its outputs, which are its last field."""
-    response = InferResponse.model_construct(
+    response = InferResponse(
         model_name=model.name,
         model_version=model.version,
         id=request.header.id,

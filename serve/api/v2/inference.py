@@ -14,7 +14,7 @@ import contextlib
 import time
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,10 +22,11 @@ from numpy.typing import NDArray
 from model_store.config import Preprocess
 from model_store.detections import Detections
 from model_store.errors import BadRequest, ImageError
+from model_store.store import ModelInfo
 from model_store.transform.thresholds import least_scores, shown
 from serve.api.v2.bodies import LOOKED_THROUGH, off_loop
-from serve.api.v2.codec import ModelOutputs, ParsedRequest
-from serve.api.v2.metadata import RequestTimes, Statistics
+from serve.api.v2.codec import ParsedRequest
+from serve.api.v2.metadata import Statistics
 from serve.api.v2.tensors import IMAGE, TENSOR, byte_strings, floats
 from serve.inference.engine import Engine, sample_of
 from serve.inference.results import Answer
@@ -33,77 +34,61 @@ from serve.models.resolver import ResolvedModel
 
 DETECTION_OUTPUTS = ("num_detections", "boxes", "scores", "class_ids")
 FILL_CLASS = -1
-
-
-class InferTarget(NamedTuple):
-    """Model reference, deadline (on time.perf_counter's clock), and the id of the request in the log."""
-
-    ref: str
-    deadline_s: float | None
-    request_id: str
+Outputs = dict[str, NDArray[Any]]
 
 
 async def infer(
-    engine: Engine, statistics: Statistics, request: ParsedRequest, target: InferTarget, slots: contextlib.ExitStack
-) -> ModelOutputs:
-    """Run a request. The caller has taken the slot of the first image; this function takes the others.
+    engine: Engine,
+    statistics: Statistics,
+    request: ParsedRequest,
+    ref: str,
+    deadline_s: float | None,
+    request_id: str,
+    slots: contextlib.ExitStack,
+) -> tuple[ModelInfo, Outputs]:
+    """Run a request; return the version that answered, and its outputs.
 
-    Raises BadRequest, ModelError, Overloaded, DeadlinePassed.
+    The caller has taken the slot of the first image; this function takes the others. `deadline_s` is on
+    time.perf_counter's clock. Raises BadRequest, ModelError, Overloaded, DeadlinePassed.
     """
-    with engine.observer.failures(target.ref, target.request_id):
+    with engine.observer.failures(ref, request_id):
         rows = _rows(request, engine.args.limits.online_queue)
     for _ in range(rows - 1):
         slots.enter_context(engine.admission.images.place())
-    began = time.perf_counter_ns()
-    with engine.observer.failures(target.ref, target.request_id):
+    began_ns = time.perf_counter_ns()
+    with engine.observer.failures(ref, request_id):
         if request.input.name == IMAGE:
             request.outputs(list(DETECTION_OUTPUTS))
             images = await off_loop(request.size_bytes, byte_strings, request.input, request.data)
             sample = sample_of(images[0])
-            work = partial(_detect, engine, request, images, target)
+            run = partial(_detect, engine, request, images, deadline_s, request_id)
         else:
             work_bytes = request.size_bytes * LOOKED_THROUGH
             tensor = await off_loop(work_bytes, floats, request.input, request.data)
             sample = sample_of(tensor.reshape(-1)[-1024:].tobytes())
-            work = partial(_run, engine, request, tensor, target)
-        resolved = await engine.resolver.get(target.ref, sample)
-    detector = resolved.detector
+            run = partial(_run, engine, request, tensor, deadline_s, request_id, began_ns)
+        resolved = await engine.resolver.get(ref, sample)
+    model = resolved.detector.info
     try:
-        outputs, spent = await work(resolved, began)
+        outputs, spent_ns = await run(resolved)
     except Exception:
-        statistics.failed(detector.info.id, time.perf_counter_ns() - began)
+        statistics.count(model.id, 0, fail=time.perf_counter_ns() - began_ns)
         raise
-    statistics.succeeded(detector.info.id, rows, spent)
-    return ModelOutputs(detector.info, outputs)
+    statistics.count(model.id, rows, success=time.perf_counter_ns() - began_ns, **spent_ns)
+    return model, outputs
 
 
 async def _detect(
     engine: Engine,
     request: ParsedRequest,
     images: Sequence[bytes],
-    target: InferTarget,
+    deadline_s: float | None,
+    request_id: str,
     resolved: ResolvedModel,
-    began_ns: int,
-) -> tuple[dict[str, NDArray[Any]], RequestTimes]:
-    answers = await _answers(engine, images, resolved, target)
-    min_scores = least_scores(resolved.detector.config, request.header.parameters.min_score)
-    outputs = padded([shown(answer.detections, min_scores) for answer in answers])
-    times = [answer.timings for answer in answers]
-    return outputs, RequestTimes(
-        time.perf_counter_ns() - began_ns,
-        _ns(max(t.queue_ms for t in times)),
-        _ns(max(t.preprocess_ms for t in times)),
-        _ns(max(t.inference_ms for t in times)),
-        _ns(max(t.postprocess_ms for t in times)),
-    )
-
-
-async def _answers(
-    engine: Engine, images: Sequence[bytes], resolved: ResolvedModel, target: InferTarget
-) -> list[Answer]:
+) -> tuple[Outputs, dict[str, int]]:
     """Detect in all images concurrently. Raises BadRequest that names the first invalid image."""
     results = await asyncio.gather(
-        *(engine.detect(i, resolved, target.deadline_s, target.request_id) for i in images), return_exceptions=True
+        *(engine.detect(image, resolved, deadline_s, request_id) for image in images), return_exceptions=True
     )
     answers: list[Answer] = []
     for place, result in enumerate(results):
@@ -112,27 +97,38 @@ async def _answers(
         if isinstance(result, BaseException):
             raise result
         answers.append(result)
-    return answers
+    min_scores = least_scores(resolved.detector.config, request.header.parameters.min_score)
+    outputs = padded([shown(answer.detections, min_scores) for answer in answers])
+    times = [answer.timings for answer in answers]
+    return outputs, {
+        "queue": _ns(max(t.queue_ms for t in times)),
+        "compute_input": _ns(max(t.preprocess_ms for t in times)),
+        "compute_infer": _ns(max(t.inference_ms for t in times)),
+        "compute_output": _ns(max(t.postprocess_ms for t in times)),
+    }
 
 
 async def _run(
     engine: Engine,
     request: ParsedRequest,
     tensor: NDArray[np.float32],
-    target: InferTarget,
-    resolved: ResolvedModel,
+    deadline_s: float | None,
+    request_id: str,
     began_ns: int,
-) -> tuple[dict[str, NDArray[Any]], RequestTimes]:
-    with engine.observer.failures(resolved, target.request_id):
+    resolved: ResolvedModel,
+) -> tuple[Outputs, dict[str, int]]:
+    with engine.observer.failures(resolved, request_id):
         _require_fits(tensor.shape, resolved.detector.config.preprocess)
-    started = time.perf_counter_ns()
-    answer = await engine.infer_tensor(tensor, resolved, target.deadline_s, target.request_id)
-    ended = time.perf_counter_ns()
+    started_ns = time.perf_counter_ns()
+    answer = await engine.infer_tensor(tensor, resolved, deadline_s, request_id)
+    queue_ns, spent_ns = _ns(answer.queue_ms), time.perf_counter_ns() - started_ns
     request.outputs(list(answer.outputs))
-    queue = _ns(answer.queue_ms)
-    parts = {"queue": queue, "compute_input": started - began_ns}
-    parts["compute_infer"] = max(0, ended - started - queue)
-    return dict(answer.outputs), RequestTimes(ended - began_ns, **parts)
+    return dict(answer.outputs), {
+        "queue": queue_ns,
+        "compute_input": started_ns - began_ns,
+        "compute_infer": max(0, spent_ns - queue_ns),
+        "compute_output": 0,
+    }
 
 
 def _rows(request: ParsedRequest, max_rows: int) -> int:
@@ -167,7 +163,7 @@ def _require_fits(shape: Sequence[int], spec: Preprocess) -> None:
         raise BadRequest(f"input '{TENSOR}' must have the shape {expected}, not {list(shape)}")
 
 
-def padded(images: Sequence[Detections]) -> dict[str, NDArray[Any]]:
+def padded(images: Sequence[Detections]) -> Outputs:
     """Return the detections of n images as arrays of n rows, padded to the largest count."""
     longest = max(map(len, images))
     boxes = np.zeros((len(images), longest, 4), np.float32)

@@ -1,32 +1,22 @@
-"""Metadata of a model for /v2: inputs and outputs, Triton's model config, and the statistics of each version.
-
-requests --Statistics.succeeded, .failed--> counters by version --Statistics.of--> $model_stat
-
-Each part of a request is that of its slowest image, so that the parts add up to about its duration.
-"""
+"""Metadata of a model for /v2: inputs and outputs, Triton's model config, and the statistics of each version."""
 
 from __future__ import annotations
 
 import json
-import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from model_store.config import Preprocess
 from model_store.detector import LoadedDetector
-from model_store.libraries import resight_version
 from model_store.names import VersionId
-from serve.api.v2.schemas import ModelMetadata, ServerMetadata, TensorMetadata
+from serve.api.v2.schemas import ModelMetadata, TensorMetadata
 from serve.api.v2.tensors import IMAGE, TENSOR, datatype_of
 from serve.inference.engine import Engine
 from serve.models.resolver import ResolvedModel
 
-EXTENSIONS = ["model_repository", "model_configuration", "binary_tensor_data", "statistics"]
 PLATFORMS = {"onnx": "onnxruntime_onnx", "torch": "pytorch_export", "motion": "resight_motion"}
 DETECTIONS = [
     TensorMetadata(name="num_detections", datatype="INT32", shape=[-1, 1]),
@@ -34,10 +24,6 @@ DETECTIONS = [
     TensorMetadata(name="scores", datatype="FP32", shape=[-1, -1]),
     TensorMetadata(name="class_ids", datatype="INT32", shape=[-1, -1]),
 ]
-
-
-def server_metadata() -> ServerMetadata:
-    return ServerMetadata(name="resight", version=resight_version(), extensions=EXTENSIONS)
 
 
 class RawOutputs:
@@ -51,12 +37,16 @@ class RawOutputs:
         """Return the outputs; lengths that depend on the size of the input are -1. Raises Overloaded."""
         key = detector.info.id, detector.info.inference_key
         if key not in self._outputs:
-            runs: list[dict[str, NDArray[Any]]] = []
-            for down, across in _sizes(detector.config.preprocess):
-                blank = np.zeros((1, 3, down, across), np.float32)
+            spec = detector.config.preprocess
+            across, down = spec.input_px
+            heights = [down]
+            if spec.resize == "rect" and down != spec.stride_px:
+                heights.append(down // spec.stride_px // 2 * spec.stride_px)
+            runs: list[Mapping[str, NDArray[Any]]] = []
+            for height in heights:
+                blank = np.zeros((1, 3, height, across), np.float32)
                 with self._engine.admission.images.place():
-                    answer = await self._engine.infer_tensor(blank, ResolvedModel(detector, None))
-                runs.append(dict(answer.outputs))
+                    runs.append((await self._engine.infer_tensor(blank, ResolvedModel(detector, None))).outputs)
             self._outputs[key] = [
                 TensorMetadata(
                     name=name,
@@ -119,83 +109,44 @@ def _tensor(tensor: TensorMetadata) -> dict[str, Any]:
     return {"name": tensor.name, "data_type": f"TYPE_{datatype}", "dims": tensor.shape[1:]}
 
 
-def _sizes(spec: Preprocess) -> list[tuple[int, int]]:
-    """Return (height, width) of the inputs to try; if the size is variable, also one of half the height."""
-    across, down = spec.input_px
-    if spec.resize != "rect" or down == spec.stride_px:
-        return [(down, across)]
-    return [(down, across), (down // spec.stride_px // 2 * spec.stride_px, across)]
-
-
 def _lengths(shapes: Sequence[tuple[int, ...]]) -> list[int]:
     return [lengths[0] if len(set(lengths)) == 1 and lengths[0] else -1 for lengths in zip(*shapes, strict=True)]
 
 
-@dataclass(frozen=True, slots=True)
-class RequestTimes:
-    """Nanoseconds of one request; `success` is the time from its body to its response."""
-
-    success: int
-    queue: int = 0
-    compute_input: int = 0
-    compute_infer: int = 0
-    compute_output: int = 0
-
-
-@dataclass(slots=True)
-class Duration:
-    """Count, and sum of durations in ns."""
-
-    count: int = 0
-    ns: int = 0
-
-    def add(self, ns: int) -> None:
-        self.count += 1
-        self.ns += ns
-
-
-@dataclass(slots=True)
-class _Counters:
-    last_inference_ms: int = 0
-    inferences: int = 0
-    durations: dict[str, Duration] = field(default_factory=lambda: {name: Duration() for name in NAMES})
-
-
-NAMES = ("fail", *(part.name for part in fields(RequestTimes)))
+PARTS = ("success", "fail", "queue", "compute_input", "compute_infer", "compute_output")
 
 
 class Statistics:
-    """Counters since the start of the replica; thread-safe."""
+    """Counters of each version since the start of the replica, as Triton's $model_stat. Use it on one event loop."""
 
     def __init__(self) -> None:
-        self._counters: dict[VersionId, _Counters] = {}
-        self._lock = threading.Lock()
-
-    def succeeded(self, version: VersionId, inferences: int, spent: RequestTimes) -> None:
-        """Count an answered request; `inferences` is its number of images or tensor rows."""
-        with self._lock:
-            counters = self._counters.setdefault(version, _Counters())
-            counters.inferences += inferences
-            counters.last_inference_ms = time.time_ns() // 1_000_000
-            for part in fields(RequestTimes):
-                counters.durations[part.name].add(getattr(spent, part.name))
-
-    def failed(self, version: VersionId, ns: int) -> None:
-        """Count a failed request and its duration."""
-        with self._lock:
-            self._counters.setdefault(version, _Counters()).durations["fail"].add(ns)
+        self._versions: dict[VersionId, dict[str, Any]] = {}
 
     def of(self, version: VersionId) -> dict[str, Any]:
-        """Return Triton's $model_stat; zeros for a version without requests."""
-        with self._lock:
-            counters = self._counters.get(version) or _Counters()
-            stats = {name: {"count": d.count, "ns": d.ns} for name, d in counters.durations.items()}
-            return {
+        """Return the counters of a version, which are zero before its first request."""
+        return self._versions.setdefault(
+            version,
+            {
                 "name": version.name,
                 "version": version.version,
-                "last_inference": counters.last_inference_ms,
-                "inference_count": counters.inferences,
-                "execution_count": counters.durations["success"].count,
-                "inference_stats": stats,
+                "last_inference": 0,
+                "inference_count": 0,
+                "execution_count": 0,
+                "inference_stats": {part: {"count": 0, "ns": 0} for part in PARTS},
                 "batch_stats": [],
-            }
+            },
+        )
+
+    def count(self, version: VersionId, rows: int, **spent_ns: int) -> None:
+        """Count a request by the ns of its parts; `rows` is its number of images or tensor rows, 0 if it failed.
+
+        `success` and `fail` last from the body to the outputs; the other parts are those of the slowest image.
+        """
+        stats = self.of(version)
+        for part, ns in spent_ns.items():
+            stats["inference_stats"][part]["count"] += 1
+            stats["inference_stats"][part]["ns"] += ns
+        if rows:
+            stats["last_inference"] = time.time_ns() // 1_000_000
+            stats["inference_count"] += rows
+            stats["execution_count"] += 1

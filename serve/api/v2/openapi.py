@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -9,7 +10,7 @@ from fastapi import APIRouter
 
 from model_store.names import NAME, REF
 from model_store.names import VERSION as VERSION_NAME
-from serve.api.v2.schemas import ErrorBody, RequestObject, schema_of
+from serve.api.v2.schemas import ErrorBody, RequestObject
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -83,3 +84,33 @@ def each(
         return endpoint
 
     return register
+
+
+@functools.cache
+def schema_of(kind: type[RequestObject]) -> dict[str, Any]:
+    """Return the JSON schema without references, for request bodies that FastAPI does not read."""
+    whole = kind.model_json_schema()
+    parts: dict[str, Any] = whole.pop("$defs", {})
+
+    def inlined(value: Any) -> Any:
+        if isinstance(value, list):
+            return [inlined(item) for item in value]
+        if not isinstance(value, dict):
+            return value
+        if "$ref" in value:
+            return inlined(parts[value["$ref"].rpartition("/")[2]])
+        schema = {key: inlined(item) for key, item in value.items()}
+        if "properties" in schema:
+            schema["properties"] = _null_allowed(schema["properties"], schema.get("required", []))
+        return schema
+
+    return inlined(whole)
+
+
+def _null_allowed(properties: dict[str, Any], required: list[str]) -> dict[str, Any]:
+    """Allow null for optional properties."""
+    null = {"type": "null"}
+    return {
+        name: schema if name in required or null in schema.get("anyOf", ()) else {"anyOf": [schema, null]}
+        for name, schema in properties.items()
+    }

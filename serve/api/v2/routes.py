@@ -10,10 +10,9 @@ from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
-from starlette.exceptions import HTTPException
-from starlette.routing import Match
 
 from model_store.errors import ImageTooLarge
+from model_store.libraries import resight_version
 from serve.api.base import any_query
 from serve.api.bodies import SMALL_BYTES
 from serve.api.headers import REQUEST_ID, deadline_of, request_id_of
@@ -21,16 +20,14 @@ from serve.api.limits import HeldUntilSent
 from serve.api.v2 import repository, schemas
 from serve.api.v2.bodies import read_body
 from serve.api.v2.codec import HEADER_LENGTH, infer_response, read_request
-from serve.api.v2.errors import V2Route
-from serve.api.v2.inference import InferTarget
 from serve.api.v2.inference import infer as run_inference
-from serve.api.v2.metadata import RawOutputs, Statistics, model_config, model_metadata, server_metadata
+from serve.api.v2.metadata import RawOutputs, Statistics, model_config, model_metadata
 from serve.api.v2.openapi import ERRORS, MODEL, TENSOR_ANSWER, each, json_body, tensor_body
 from serve.inference.admission import Room
 from serve.inference.engine import Engine
 from serve.models.readiness import OtherPools, serving_everywhere
 
-METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
+EXTENSIONS = ["model_repository", "model_configuration", "binary_tensor_data", "statistics"]
 SMALL_MIB = 1
 S = TypeVar("S", bound=schemas.RequestObject)
 
@@ -45,7 +42,7 @@ Ref = Annotated[str, Depends(model_ref)]
 
 
 def router(engine: Engine, pools: OtherPools | None = None) -> APIRouter:
-    routes = APIRouter(route_class=V2Route, responses=ERRORS, tags=["v2"])
+    routes = APIRouter(responses=ERRORS, tags=["v2"])
     statistics = Statistics()
     raw_outputs = RawOutputs(engine)
     limits = engine.args.limits
@@ -68,7 +65,7 @@ def router(engine: Engine, pools: OtherPools | None = None) -> APIRouter:
     @routes.get("/v2")
     async def server() -> schemas.ServerMetadata:
         """Return name, version and extensions."""
-        return server_metadata()
+        return schemas.ServerMetadata(name="resight", version=resight_version(), extensions=EXTENSIONS)
 
     @routes.get("/v2/models/stats")
     async def all_stats() -> dict[str, Any]:
@@ -110,22 +107,32 @@ def router(engine: Engine, pools: OtherPools | None = None) -> APIRouter:
     )
     async def infer(request: Request, ref: Ref, slots: HeldUntilSent) -> Response:
         """Convert encoded images to detections, or a tensor to the network's outputs; JSON or binary."""
-        target = InferTarget(ref, deadline_of(request), request_id_of(request))
+        deadline_s, request_id = deadline_of(request), request_id_of(request)
         slots.enter_context(engine.admission.images.place())
         with engine.observer.errors():
             body = await read_body(request, limits.body_mib, limits.body_s)
-        with engine.observer.failures(ref, target.request_id):
+        with engine.observer.failures(ref, request_id):
             parsed = await read_request(body, request.headers.get(HEADER_LENGTH))
-        outcome = await run_inference(engine, statistics, parsed, target, slots)
-        coding = request.headers.get("accept-encoding", "")
-        answer = await infer_response(parsed, outcome, coding)
-        answer.headers[REQUEST_ID] = target.request_id
+        model, outputs = await run_inference(engine, statistics, parsed, ref, deadline_s, request_id, slots)
+        answer = await infer_response(parsed, model, outputs, request.headers.get("accept-encoding", ""))
+        answer.headers[REQUEST_ID] = request_id
         return answer
+
+    async def small(request: Request, kind: type[S], room: Room) -> S:
+        """Return a small JSON body; an absent body counts as an empty object.
+
+        Raises BadRequest, ImageTooLarge, TooSlow, Overloaded.
+        """
+        with room.place():
+            body = await read_body(request, SMALL_MIB, limits.body_s)
+        if len(body) > SMALL_BYTES:  # the decompressed JSON is parsed on the event loop
+            raise ImageTooLarge(f"the body is over the limit of {SMALL_BYTES >> 10} KiB")
+        return schemas.parsed(kind, body or b"{}")
 
     @routes.post("/v2/repository/index", openapi_extra=json_body(schemas.IndexRequest))
     async def index(request: Request) -> list[schemas.IndexEntry]:
         """Return every version, and whether it is loaded in the replica that answers or in one of its pool."""
-        body = await _optional(request, schemas.IndexRequest, limits.body_s, engine.admission.index)
+        body = await small(request, schemas.IndexRequest, engine.admission.index)
         serving = await serving_everywhere(engine.serving(), pools)
         return await repository.index(engine, serving, body.ready)
 
@@ -134,39 +141,15 @@ def router(engine: Engine, pools: OtherPools | None = None) -> APIRouter:
     @routes.post("/v2/repository/models/{model}/load", openapi_extra=about_model)
     async def load(request: Request, ref: Ref) -> dict[str, Any]:
         """Load the versions that the aliases refer to, or the parameter `version`, into the replica that answers."""
-        body = await _optional(request, schemas.RepositoryRequest, limits.body_s, engine.admission.repository)
+        body = await small(request, schemas.RepositoryRequest, engine.admission.repository)
         await repository.load(engine, ref, body.parameters)
         return {}
 
     @routes.post("/v2/repository/models/{model}/unload", openapi_extra=about_model)
     async def unload(request: Request, ref: Ref) -> dict[str, Any]:
         """Release versions that no alias refers to from the replica that answers."""
-        body = await _optional(request, schemas.RepositoryRequest, limits.body_s, engine.admission.repository)
+        body = await small(request, schemas.RepositoryRequest, engine.admission.repository)
         await repository.unload(engine, ref, body.parameters)
         return {}
 
-    @routes.api_route("/v2", methods=METHODS, include_in_schema=False)
-    @routes.api_route("/v2/{rest:path}", methods=METHODS, include_in_schema=False)
-    @any_query
-    async def unknown(request: Request) -> Response:
-        """Raise HTTPException: 405 for another method of a route above, else 404."""
-        partly = [r for r in routes.routes if r.matches(request.scope)[0] is Match.PARTIAL]
-        allowed = sorted({m for r in partly for m in getattr(r, "methods", None) or ()})
-        if allowed:
-            headers = {"Allow": ", ".join(allowed)}
-            raise HTTPException(405, f"use {' or '.join(allowed)} here", headers)
-        raise HTTPException(404, f"unknown path {request.url.path[:200]}; see docs/reference/v2.md")
-
     return routes
-
-
-async def _optional(request: Request, kind: type[S], within_s: float, room: Room) -> S:
-    """Return a small JSON body; an absent body counts as an empty object.
-
-    Raises BadRequest, ImageTooLarge, TooSlow, Overloaded.
-    """
-    with room.place():
-        body = await read_body(request, SMALL_MIB, within_s)
-    if len(body) > SMALL_BYTES:  # the decompressed JSON is parsed on the event loop
-        raise ImageTooLarge(f"the body is over the limit of {SMALL_BYTES >> 10} KiB")
-    return schemas.parsed(kind, body or b"{}")

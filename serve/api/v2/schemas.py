@@ -4,12 +4,8 @@ Unknown fields are ignored, and null counts as absent. Unknown parameters of a r
 change the answer.
 """
 
-# pyright: reportUnknownArgumentType=false, reportUnknownVariableType=false
-# (validators of mode "before" receive any JSON)
-
 from __future__ import annotations
 
-import functools
 from typing import Annotated, Any, Literal, TypeVar
 
 import pydantic_core
@@ -202,33 +198,3 @@ def _require_modest(text: bytes) -> None:
         )
     if values > MAX_VALUES:
         raise BadRequest(f"the JSON has {values} values, the limit is {MAX_VALUES}: {IN_BINARY}")
-
-
-@functools.cache
-def schema_of(kind: type[RequestObject]) -> dict[str, Any]:
-    """Return the JSON schema without references, for request bodies that FastAPI does not read."""
-    whole = kind.model_json_schema()
-    parts: dict[str, Any] = whole.pop("$defs", {})
-
-    def inlined(value: Any) -> Any:
-        if isinstance(value, list):
-            return [inlined(item) for item in value]
-        if not isinstance(value, dict):
-            return value
-        if "$ref" in value:
-            return inlined(parts[value["$ref"].rpartition("/")[2]])
-        schema = {key: inlined(item) for key, item in value.items()}
-        if "properties" in schema:
-            schema["properties"] = _null_allowed(schema["properties"], schema.get("required", []))
-        return schema
-
-    return inlined(whole)
-
-
-def _null_allowed(properties: dict[str, Any], required: list[str]) -> dict[str, Any]:
-    """Allow null for optional properties."""
-    null = {"type": "null"}
-    return {
-        name: schema if name in required or null in schema.get("anyOf", ()) else {"anyOf": [schema, null]}
-        for name, schema in properties.items()
-    }

