@@ -11,30 +11,26 @@ reproduced within the tolerance, and no other class may exceed the recorded ones
 The probe detects a wrong decoder, scaling, channel order or class order, and damaged weights.
 """
 
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
-# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # (libraries here have no complete types)
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TypeVar
 
 import numpy as np
 from pydantic import Field, ValidationError
 
 from model_store.classifier import Classifier, Logits, best
 from model_store.decoders.layout import OutputNonsense
+from model_store.detector import LoadedDetector
 from model_store.errors import ModelRefused, ProbeFailed
 from model_store.frozen import Frozen, wrong_fields
 
-if TYPE_CHECKING:
-    from model_store.detector import LoadedDetector
-
 EXPECTED = "probe/expected.json"
 E = TypeVar("E", bound=Frozen)
-W = TypeVar("W")
 TOP = 5
 TOLERANCE_FRAC, LEAST_TOLERANCE = 0.02, 1e-3
 """Tolerance as a fraction of the distance from an image's best logit to its median, and its minimum: the scale of
@@ -61,20 +57,9 @@ class Expected(Frozen):
     full: tuple[str, ...] = ()
     """Images with more detections than the list can hold."""
 
-    def shows(self, name: str, floor: float) -> int:
-        """Return the number of detections of an image that are above the floor by more than the tolerance."""
-        return sum(row.score > floor + self.tolerance.score for row in self.images[name])
-
-    def binds(self, name: str, floor: float) -> int:
-        """Return the number of detections of an image that must be reproduced."""
-        return sum(
-            row.score > self.cut(name, floor) + self.tolerance.score and not row.tied for row in self.images[name]
-        )
-
     def cut(self, name: str, floor: float) -> float:
         """Return the score at which the list of an image ends: the floor, or the last score of a full list."""
-        full = name in self.full and self.images[name]
-        return max(floor, min(row.score for row in self.images[name])) if full else floor
+        return _end(self.images[name], name in self.full, floor)
 
     def to_json(self) -> bytes:
         """Return expected.json, without later fields that have their default."""
@@ -83,11 +68,33 @@ class Expected(Frozen):
         return json.dumps(value, indent=1).encode()
 
 
+class ProbeClass(Frozen):
+    label: str
+    class_id: int = Field(ge=0)
+    logit: float
+
+
+class ClassTolerance(Frozen):
+    logit: float = Field(default=LEAST_TOLERANCE, gt=0)
+
+
+class ExpectedClasses(Frozen):
+    tolerance: ClassTolerance = ClassTolerance()
+    images: dict[str, list[ProbeClass]]
+
+
 def record_probe(model: LoadedDetector | Classifier, images: Mapping[str, bytes]) -> dict[str, bytes]:
-    """Return the files of the probe folder: these encoded images, and this model's results for them."""
+    """Return the files of the probe folder: these encoded images, and this model's results for them.
+
+    Raises ImageError, ModelRefused.
+    """
     if isinstance(model, Classifier):
-        classes = expected_classes(model, images)
-        expected = json.dumps(classes.model_dump(mode="json"), indent=1).encode()
+        logits = {name: _logits(model, data) for name, data in images.items()}
+        spread = max((float(row.max() - np.median(row)) for row in logits.values()), default=0.0)
+        tolerance = ClassTolerance(logit=max(LEAST_TOLERANCE, TOLERANCE_FRAC * spread))
+        classes = {name: _best(model, row) for name, row in logits.items()}
+        value = ExpectedClasses(tolerance=tolerance, images=classes).model_dump(mode="json")
+        expected = json.dumps(value, indent=1).encode()
     else:
         results = {name: recorded_detections(model, data) for name, data in images.items()}
         expected = Expected(
@@ -126,23 +133,13 @@ def first_difference(model: LoadedDetector | Classifier, files: Mapping[str, byt
     where = f"{model.info.id} {EXPECTED}"
     if isinstance(model, Classifier):
         classes = _expected(ExpectedClasses, where, files)
-
-        def of_classes(_: str, wanted: list[ProbeClass], data: bytes) -> str | None:
-            return class_difference(model, wanted, data, classes.tolerance)
-
-        return _first(where, classes.images, files, of_classes)
-    expected = _expected(Expected, where, files)
-
-    floor = model.config.score_floor
-
-    def of_boxes(name: str, wanted: list[ProbeDetection], data: bytes) -> str | None:
-        found, saturated = recorded_detections(model, data)
-        cut = expected.cut(name, floor)
-        is_cut = saturated and name in expected.full and found
-        end = max(floor, min(row.score for row in found)) if is_cut else floor
-        return _difference(wanted, found, expected.tolerance, floor, (end, cut))
-
-    return _first(where, expected.images, files, of_boxes)
+        pictures = _pictures(where, classes.images, files)
+        differences = ((name, _class_difference(model, classes, name, data)) for name, data in pictures)
+    else:
+        boxes = _expected(Expected, where, files)
+        pictures = _pictures(where, boxes.images, files)
+        differences = ((name, _box_difference(model, boxes, name, data)) for name, data in pictures)
+    return next((f"{name}: {words}" for name, words in differences if words), None)
 
 
 def _expected(kind: type[E], where: str, files: Mapping[str, bytes]) -> E:
@@ -154,16 +151,11 @@ def _expected(kind: type[E], where: str, files: Mapping[str, bytes]) -> E:
         raise ModelRefused(f"{where} is damaged: {wrong_fields(error, kind)}") from error
 
 
-def _first(
-    where: str, images: Mapping[str, W], files: Mapping[str, bytes], difference: Callable[[str, W, bytes], str | None]
-) -> str | None:
-    for name, wanted in images.items():
+def _pictures(where: str, names: Iterable[str], files: Mapping[str, bytes]) -> Iterator[tuple[str, bytes]]:
+    for name in names:
         if f"probe/{name}" not in files:
             raise ModelRefused(f"{where} lists {name}, which is missing")
-        words = difference(name, wanted, files[f"probe/{name}"])
-        if words:
-            return f"{name}: {words}"
-    return None
+        yield name, files[f"probe/{name}"]
 
 
 def recorded_detections(detector: LoadedDetector, data: bytes) -> tuple[list[ProbeDetection], bool]:
@@ -172,28 +164,20 @@ def recorded_detections(detector: LoadedDetector, data: bytes) -> tuple[list[Pro
         _, found = detector.detect_encoded(data)
     except OutputNonsense as error:
         raise ModelRefused(f"{detector.info.id} cannot be trusted: {error}") from error
+    columns = (found.boxes_xyxy.tolist(), found.scores.tolist(), found.class_ids.tolist())
     labels = detector.info.labels
     rows = [
         ProbeDetection(label=labels[class_id], score=score, box_xyxy_px=tuple(box))
-        for box, score, class_id in zip(
-            found.boxes_xyxy.tolist(), found.scores.tolist(), found.class_ids.tolist(), strict=True
-        )
+        for box, score, class_id in zip(*columns, strict=True)
     ]
     return rows, found.saturated
 
 
-def _difference(
-    wanted: list[ProbeDetection],
-    found: list[ProbeDetection],
-    tolerance: Tolerance,
-    floor: float,
-    cuts: tuple[float, float] | None = None,
-) -> str | None:
-    """Return the first detection without a counterpart, in words, or None.
-
-    `cuts` are the scores at which the new and the recorded list end, if above the floor.
-    """
-    end, cut = cuts or (floor, floor)
+def _box_difference(detector: LoadedDetector, expected: Expected, name: str, data: bytes) -> str | None:
+    """Return the first detection of an image without a counterpart, in words, or None."""
+    floor, tolerance, wanted = detector.config.score_floor, expected.tolerance, expected.images[name]
+    found, saturated = recorded_detections(detector, data)
+    end, cut = _end(found, saturated and name in expected.full, floor), expected.cut(name, floor)
     missing, extra = match(wanted, found, tolerance)
     for want in (wanted[place] for place in missing):
         at_floor = abs(want.score - floor) <= tolerance.score
@@ -204,6 +188,11 @@ def _difference(
         if have.score > cut + tolerance.score and not _replaces_tied(have, wanted, tolerance):
             return f"unexpected {_words(have)}"
     return None
+
+
+def _end(rows: list[ProbeDetection], full: bool, floor: float) -> float:
+    """Return the score at which a list ends: the floor, or its last score if it is full."""
+    return max(floor, min(row.score for row in rows)) if full and rows else floor
 
 
 def match(
@@ -252,36 +241,9 @@ def _words(row: ProbeDetection) -> str:
     return f"{row.label} {row.score:.3f} at {[round(v) for v in row.box_xyxy_px]}"
 
 
-class ProbeClass(Frozen):
-    label: str
-    class_id: int = Field(ge=0)
-    logit: float
-
-
-class ClassTolerance(Frozen):
-    logit: float = Field(default=LEAST_TOLERANCE, gt=0)
-
-
-class ExpectedClasses(Frozen):
-    tolerance: ClassTolerance = ClassTolerance()
-    images: dict[str, list[ProbeClass]]
-
-
-def expected_classes(classifier: Classifier, images: Mapping[str, bytes]) -> ExpectedClasses:
-    """Return the best classes of these encoded images, as this classifier scores them.
-
-    Raises ImageError, ModelRefused.
-    """
-    logits = {name: _logits(classifier, data) for name, data in images.items()}
-    spread = max((float(row.max() - np.median(row)) for row in logits.values()), default=0.0)
-    tolerance = ClassTolerance(logit=max(LEAST_TOLERANCE, TOLERANCE_FRAC * spread))
-    classes = {name: _best(classifier, row) for name, row in logits.items()}
-    return ExpectedClasses(tolerance=tolerance, images=classes)
-
-
-def require_distinct_classes(classifier: Classifier, files: Mapping[str, bytes], recorded: bytes) -> None:
+def require_distinct_classes(classifier: Classifier, files: Mapping[str, bytes]) -> None:
     """Raise ModelRefused if all classes have one logit in the probe: it would accept them in any order."""
-    expected = ExpectedClasses.model_validate_json(recorded)
+    expected = ExpectedClasses.model_validate_json(files[EXPECTED])
     rows = [_logits(classifier, files[f"probe/{name}"]) for name in expected.images]
     if rows and all(np.ptp(row) <= expected.tolerance.logit for row in rows):
         raise ModelRefused(
@@ -291,22 +253,22 @@ def require_distinct_classes(classifier: Classifier, files: Mapping[str, bytes],
         )
 
 
-def class_difference(
-    classifier: Classifier, wanted: list[ProbeClass], data: bytes, tolerance: ClassTolerance
-) -> str | None:
-    """Return the first difference from the recorded classes in words, or None."""
+def _class_difference(classifier: Classifier, expected: ExpectedClasses, name: str, data: bytes) -> str | None:
+    """Return the first difference from the recorded classes of an image in words, or None."""
     logits, labels = _logits(classifier, data), classifier.labels
+    wanted, tolerance = expected.images[name], expected.tolerance.logit
     for want in wanted:
         if want.class_id >= len(labels) or labels[want.class_id] != want.label:
             return f"expected class {want.class_id} to be {want.label}: the labels have changed"
         found = float(logits[want.class_id])
-        if abs(found - want.logit) > tolerance.logit:
-            return f"expected {_class_words(want)}, found {found:.3f}"
+        if abs(found - want.logit) > tolerance:
+            return f"expected {want.label} {want.logit:.3f}, found {found:.3f}"
     recorded = {want.class_id for want in wanted}
-    limit = min((want.logit for want in wanted), default=float("inf")) + tolerance.logit
-    others = [other for other in _best(classifier, logits) if other.class_id not in recorded]
-    extra = next((other for other in others if other.logit > limit), None)
-    return f"unexpected {_class_words(extra)}" if extra else None
+    limit = min((want.logit for want in wanted), default=float("inf")) + tolerance
+    for other in _best(classifier, logits):
+        if other.class_id not in recorded and other.logit > limit:
+            return f"unexpected {other.label} {other.logit:.3f}"
+    return None
 
 
 def _best(classifier: Classifier, logits: Logits) -> list[ProbeClass]:
@@ -320,7 +282,3 @@ def _logits(classifier: Classifier, data: bytes) -> Logits:
         return classifier.infer(prepared.pixels)[0]
     except OutputNonsense as error:
         raise ModelRefused(f"{classifier.info.id} cannot be trusted: {error}") from error
-
-
-def _class_words(scored: ProbeClass) -> str:
-    return f"{scored.label} {scored.logit:.3f}"

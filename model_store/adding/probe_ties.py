@@ -41,7 +41,7 @@ def mark_ties(model: LoadedDetector | Classifier, files: Mapping[str, bytes]) ->
     them may be missing; or all classes of a classifier have the same logit.
     """
     if isinstance(model, Classifier):
-        require_distinct_classes(model, files, files[EXPECTED])
+        require_distinct_classes(model, files)
         return {}
     expected = Expected.model_validate_json(files[EXPECTED])
     if isinstance(model.config.runtime, MotionRuntime):  # integers: no rounding
@@ -52,8 +52,12 @@ def mark_ties(model: LoadedDetector | Classifier, files: Mapping[str, bytes]) ->
     }
     expected = expected.model_copy(update={"images": images})
     floor = model.config.score_floor
-    total = sum(expected.shows(name, floor) for name in images)
-    if total and not sum(expected.binds(name, floor) for name in images):
+    total, binding, near = 0, 0, expected.tolerance.score
+    for name, rows in images.items():
+        cut = expected.cut(name, floor)
+        total += sum(row.score > floor + near for row in rows)
+        binding += sum(row.score > cut + near and not row.tied for row in rows)
+    if total and not binding:
         raise ModelRefused(
             f"the probe cannot distinguish {model.info.id} from another model: its {total} detections have equal "
             "scores, so that any of them may be missing elsewhere. Choose another image with --probe; if this happens "

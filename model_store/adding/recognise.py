@@ -13,42 +13,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-import numpy as np
-
-from model_store.adding.decoder_candidates import candidates, possible
+from model_store.adding.decoder_candidates import candidates, choose_decoder, near_misses
 from model_store.adding.evidence import labels_of, read_evidence
-from model_store.adding.explain import (
-    Reason,
-    contradiction,
-    near_misses,
-    other_task,
-    reasons_for,
-    reasons_for_classifier,
-)
+from model_store.adding.explain import GIVEN, Reason, given_preprocess, reasons_for, why_decoder
 from model_store.adding.input_scaling import Scaling, first_steps
-from model_store.adding.preprocess_defaults import (
-    AS_FRACTIONS,
-    AS_THEY_ARE,
-    CLASSIFIER_SCALING,
-    CLASSIFIER_SIDE_PX,
-    Preparation,
-    of_ultralytics,
-    preparation,
-    why_size,
-)
+from model_store.adding.preprocess_defaults import Inferred, infer_classifier, infer_detector
 from model_store.classifier import SUM_TOLERANCE, scores_of
-from model_store.config import KINDS, AnyConfig, ClassifierConfig, ModelConfig, parse_config
-from model_store.decoders import DECODERS, IMAGENET
-from model_store.decoders.evidence import MAX_SIDE_PX, Evidence
+from model_store.config import KINDS, AnyConfig, parse_config
+from model_store.decoders import DECODERS
+from model_store.decoders.evidence import MAX_SIDE_PX, Evidence, imgsz
 from model_store.decoders.layout import DecodeSpec, OutputNonsense
 from model_store.errors import ModelRefused
 from model_store.runtimes import WeightsSession, open_weights
 from model_store.transform.letterbox import SizePx
 
-NEW = "config of the new version"
 OTHER_TASKS = {"pose": "a pose model", "obb": "a model of rotated boxes"}
-CLASSIFY = "classify"
-"""Metadata `task` of classifiers, as exporters write it."""
+_EMBEDDING = ("embed", "feature", "hidden_state", "pooler")
+"""Parts of the names that exporters give to outputs of encoders."""
 
 
 @dataclass(frozen=True)
@@ -64,52 +45,51 @@ def recognise(runtime: str, weights: bytes, overrides: dict[str, Any]) -> Recogn
     _require_types(overrides)
     session = open_weights(runtime, weights, threads=1)
     evidence = read_evidence(session, _given_px(overrides))
+    metadata = evidence.metadata
     _require_supported_task(evidence, overrides)
     scaling = first_steps(weights, session.input.name) if runtime == "onnx" else Scaling()
-    labels: list[str] = overrides.get("labels") or labels_of(evidence.metadata)
+    labels: list[str] = overrides.get("labels") or labels_of(metadata)
     _require_one_size(evidence, overrides)
-    if is_classifier(evidence, len(labels), overrides):
-        return _classifier(runtime, evidence, scaling, labels, overrides)
-    decoder: str = overrides.get("decoder") or _decoder(evidence, len(labels))
-    _require_decodable(evidence, decoder, len(labels), session)
-    prepared = preparation(evidence, scaling, decoder, bool(_given_preprocess(overrides).get("tiling")))
-    config = _config(runtime, evidence, labels, decoder, prepared, overrides)
-    return Recognised(config, reasons_for(config, evidence, prepared.why, overrides))
+    infer = _classifier if _is_classifier(evidence, len(labels), overrides) else _detector
+    found = infer(session, evidence, scaling, len(labels), overrides)
+    about = {"licence": "license", "source": "source", "description": "description"}
+    config = {
+        "runtime": {"kind": runtime},
+        "labels": labels,
+        **{field: metadata.get(key, "") for field, key in about.items()},
+        **found.fields,
+    }
+    parsed = parse_config(json.dumps(_merge(config, overrides)), "config of the new version")
+    why = {"labels": "'names' in the metadata", **found.why}
+    return Recognised(parsed, reasons_for(parsed, why, overrides))
+
+
+def _detector(
+    session: WeightsSession, evidence: Evidence, scaling: Scaling, classes: int, overrides: Mapping[str, Any]
+) -> Inferred:
+    decoder: str = overrides.get("decoder") or choose_decoder(evidence, classes)
+    _require_decodable(evidence, decoder, classes, session)
+    found = infer_detector(evidence, scaling, decoder, bool(given_preprocess(overrides).get("tiling")))
+    why = why_decoder(decoder, evidence, classes, "decoder" in overrides)
+    return Inferred(found.fields, {**found.why, "decoder": why})
 
 
 def _classifier(
-    runtime: str, evidence: Evidence, scaling: Scaling, labels: list[str], overrides: dict[str, Any]
-) -> Recognised:
-    found = findings(evidence, scaling, len(labels), overrides)
-    recognised = {"kind": "classifier", **_common(runtime, evidence, labels, found.preprocess), "scores": found.scores}
-    config = parse_config(json.dumps(_merge(recognised, overrides)), NEW)
-    assert isinstance(config, ClassifierConfig)
-    return Recognised(config, reasons_for_classifier(config, found.why, overrides))
-
-
-def _config(
-    runtime: str, evidence: Evidence, labels: list[str], decoder: str, prepared: Preparation, overrides: dict[str, Any]
-) -> ModelConfig:
-    recognised = {
-        **_common(runtime, evidence, labels, prepared.preprocess),
-        "decoder": decoder,
-        "nms": dict(prepared.nms),
-    }
-    config = parse_config(json.dumps(_merge(recognised, overrides)), NEW)
-    assert isinstance(config, ModelConfig)
-    return config
-
-
-def _common(runtime: str, evidence: Evidence, labels: list[str], preprocess: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields that configs of both kinds have."""
-    return {
-        "runtime": {"kind": runtime},
-        "labels": labels,
-        "preprocess": dict(preprocess),
-        "licence": evidence.metadata.get("license", ""),
-        "source": evidence.metadata.get("source", ""),
-        "description": evidence.metadata.get("description", ""),
-    }
+    _: WeightsSession, evidence: Evidence, scaling: Scaling, labels: int, overrides: Mapping[str, Any]
+) -> Inferred:
+    """Raise ModelRefused if the outputs do not fit the labels, or are ambiguous."""
+    task = evidence.metadata.get("task")
+    source = GIVEN if overrides.get("kind") else f"metadata 'task': {task}"
+    if not _is_score_per_label(evidence, labels):
+        raise ModelRefused(
+            f"the model is declared a classifier ({source}), but its outputs {evidence.shapes} "
+            f"are not one score for each of its {labels} labels: is the number of labels right?"
+        )
+    if not (overrides.get("kind") or task):
+        source = f"outputs {evidence.shapes}: one score per label"
+    scores, why_scores = _scores(evidence, labels, overrides)
+    found = infer_classifier(evidence, scaling)
+    return Inferred({**found.fields, "scores": scores}, {**found.why, "kind": source, "scores": why_scores})
 
 
 def _require_types(overrides: dict[str, Any]) -> None:
@@ -124,15 +104,9 @@ def _require_types(overrides: dict[str, Any]) -> None:
         raise ModelRefused(f"unknown kind {kind!r}: use {' or '.join(KINDS)}")
 
 
-def _given_preprocess(overrides: dict[str, Any]) -> dict[str, Any]:
-    """Return `preprocess` of the config file."""
-    given: Any = overrides.get("preprocess")
-    return cast(dict[str, Any], given) if isinstance(given, dict) else {}
-
-
 def _given_px(overrides: dict[str, Any]) -> SizePx | None:
-    side: Any = _given_preprocess(overrides).get("side_px")
-    height: Any = _given_preprocess(overrides).get("height_px") or side
+    side: Any = given_preprocess(overrides).get("side_px")
+    height: Any = given_preprocess(overrides).get("height_px") or side
     if not all(isinstance(x, int) and 0 < x <= MAX_SIDE_PX for x in (side, height)):
         return None
     return side, height
@@ -141,10 +115,8 @@ def _given_px(overrides: dict[str, Any]) -> SizePx | None:
 def _require_one_size(evidence: Evidence, overrides: dict[str, Any]) -> None:
     """Raise ModelRefused if the graph and its metadata state two sizes, and the config file none."""
     across, down = evidence.network_px
-    if evidence.size_from != "graph" or evidence.imgsz in (None, (across, down)):
-        return
-    if _given_px(overrides) is None:
-        wide, high = evidence.imgsz or (0, 0)
+    wide, high = imgsz(evidence.metadata) or (across, down)
+    if evidence.size_from == "graph" and (wide, high) != (across, down) and _given_px(overrides) is None:
         line = {"side_px": across} | ({"height_px": down} if down != across else {})
         raise ModelRefused(
             f"the graph's input is {across} x {down} px, but metadata 'imgsz' is {wide} x {high}: was the "
@@ -175,33 +147,17 @@ def _require_supported_task(evidence: Evidence, overrides: Mapping[str, Any]) ->
     task = evidence.metadata.get("task", "")
     if task in OTHER_TASKS:
         raise ModelRefused(f"this is {OTHER_TASKS[task]} (metadata 'task': {task}); a detector is needed")
+    outputs = evidence.outputs
+    sides = {out.shape[2:] if out.ndim == 4 else (1,) for out in outputs.values()}
+    # the scores of a classifier have the shape of an embedding, so names of outputs count only without labels
     is_labelled = bool(overrides.get("labels") or evidence.metadata.get("names"))
-    if found := other_task(evidence, is_labelled):
-        raise ModelRefused(f"outputs {evidence.shapes} look like {found}; a detector or a classifier is needed")
-
-
-def _decoder(evidence: Evidence, classes: int) -> str:
-    fitting = candidates(evidence, classes)
-    contradicted = contradiction(evidence, fitting)
-    if contradicted:
-        words, choice = contradicted
-        raise ModelRefused(f"{words}; add the right decoder to the config file: {_lines(choice)}")
-    if len(fitting) == 1:
-        return fitting[0]
-    across, down = evidence.network_px
-    shapes = f"outputs {evidence.shapes} with {classes} labels and an input of {across} x {down} px"
-    if fitting:
-        raise ModelRefused(f"{shapes} are ambiguous; choose a decoder in the config file: {_lines(fitting)}")
-    near = near_misses(evidence, classes)
-    nearest = f" Nearest: {'; or '.join(near)}." if near else ""
-    raise ModelRefused(
-        f"{shapes} fit no supported decoder (is the number of labels right?).{nearest} Otherwise, set the decoder in "
-        f"the config file; for this number of outputs: {_lines(possible(evidence))}"
-    )
-
-
-def _lines(decoders: Sequence[str]) -> str:
-    return " or ".join(f'{{"decoder": "{name}"}}' for name in decoders)
+    if len(sides) == 1 and min(sides.pop()) > 1:
+        found = "semantic segmentation, depth or other values for each pixel"
+    elif not is_labelled and any(part in name.lower() for name in outputs for part in _EMBEDDING):
+        found = "an embedding of the image, which has no labels"
+    else:
+        return
+    raise ModelRefused(f"outputs {evidence.shapes} look like {found}; a detector or a classifier is needed")
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -214,16 +170,7 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-@dataclass(frozen=True)
-class Findings:
-    """Inferred settings; `why` gives the reason for each choice: kind, scores, input, pixels, resize."""
-
-    scores: str
-    preprocess: Mapping[str, Any]
-    why: Mapping[str, str]
-
-
-def is_classifier(evidence: Evidence, labels: int, overrides: Mapping[str, Any]) -> bool:
+def _is_classifier(evidence: Evidence, labels: int, overrides: Mapping[str, Any]) -> bool:
     """Return True for a classifier, by the config file, the metadata, then the shape of the output."""
     if overrides.get("kind"):
         return overrides["kind"] == "classifier"
@@ -231,54 +178,19 @@ def is_classifier(evidence: Evidence, labels: int, overrides: Mapping[str, Any])
         return False
     task = evidence.metadata.get("task")
     if task:
-        return task == CLASSIFY
-    return _fits(evidence, labels) and not candidates(evidence, labels)
+        return task == "classify"
+    return _is_score_per_label(evidence, labels) and not candidates(evidence, labels)
 
 
-def findings(evidence: Evidence, scaling: Scaling, labels: int, overrides: Mapping[str, Any]) -> Findings:
-    """Infer a classifier's settings. Raises ModelRefused if its outputs do not fit the labels, or are ambiguous."""
-    if not _fits(evidence, labels):
-        raise ModelRefused(
-            f"the model is declared a classifier ({_source(evidence, overrides)}), but its outputs {evidence.shapes} "
-            f"are not one score for each of its {labels} labels: is the number of labels right?"
-        )
-    scores, why_scores = _scores(evidence, labels, overrides)
-    pixels, why_pixels = _pixels(evidence, scaling)
-    guessed = evidence.size_from == "guess"
-    across, down = (CLASSIFIER_SIDE_PX,) * 2 if guessed else evidence.network_px
-    size = {"side_px": across} | ({"height_px": down} if down != across else {})
-    usual = f"guessed: neither graph nor metadata state it, and {CLASSIFIER_SIDE_PX} is usual"
-    return Findings(
-        scores,
-        {"resize": "stretch", **size, **pixels},
-        {
-            "kind": _source(evidence, overrides),
-            "scores": why_scores,
-            "input": usual if guessed else why_size(evidence),
-            "pixels": why_pixels,
-            "resize": "assumed: the whole crop is used; many are trained on the centre of their images",
-        },
-    )
-
-
-def _fits(evidence: Evidence, labels: int) -> bool:
+def _is_score_per_label(evidence: Evidence, labels: int) -> bool:
     """Return True for one score per label, with length 1 in all other axes."""
     shapes = [out.shape for out in evidence.outputs.values()]
     return len(shapes) == 1 and labels > 1 and sorted(shapes[0])[-2:] == [1, labels]
 
 
-def _source(evidence: Evidence, overrides: Mapping[str, Any]) -> str:
-    """Return the evidence for a classifier."""
-    if overrides.get("kind"):
-        return "the config file"
-    task = evidence.metadata.get("task")
-    outputs = f"outputs {evidence.shapes}: one score per label"
-    return f"metadata 'task': {task}" if task else outputs
-
-
 def _scores(evidence: Evidence, labels: int, overrides: Mapping[str, Any]) -> tuple[str, str]:
     if overrides.get("scores"):
-        return str(overrides["scores"]), "the config file"
+        return str(overrides["scores"]), GIVEN
     (scores,) = scores_of(evidence.outputs, 1, labels)
     low, high = float(scores.min()), float(scores.max())
     if low >= 0 and abs(float(scores.sum()) - 1) <= SUM_TOLERANCE:
@@ -291,22 +203,3 @@ def _scores(evidence: Evidence, labels: int, overrides: Mapping[str, Any]) -> tu
             f"file: {lines}"
         )
     return "logits", f"those of a grey image lie from {low:.3g} to {high:.3g}"
-
-
-def _pixels(evidence: Evidence, scaling: Scaling) -> tuple[dict[str, Any], str]:
-    """Return range and scaling of pixels, and the reason.
-
-    Evidence: the type of the graph's input, its first steps, the metadata, else the most common training.
-    """
-    if evidence.input.dtype == np.uint8:
-        return {**AS_THEY_ARE}, "the graph takes integers"
-    if scaling.fed is not None:
-        scaled = AS_THEY_ARE if scaling.fed == "bytes" else AS_FRACTIONS
-        return {**scaled}, f"the graph begins with {scaling.words}"
-    if of_ultralytics(evidence):
-        return {**AS_FRACTIONS}, "the metadata name Ultralytics"
-    words = " ".join(evidence.metadata.values()).lower().replace("_", "-")
-    for network, scaled in CLASSIFIER_SCALING.items():
-        if network in words:
-            return {**scaled}, f"the metadata name {network}"
-    return {**IMAGENET}, "assumed: ImageNet's mean and deviation, as of torchvision and timm"

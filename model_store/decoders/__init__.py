@@ -13,32 +13,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from model_store.decoders import ranked, rfdetr, rtdetr, segment, ssd, yolo, yolox
 from model_store.decoders.evidence import Evidence, is_ranked
 from model_store.decoders.layout import DecodeSpec, Outputs
-from model_store.decoders.ranked import (
-    decode_blobs,
-    decode_end2end,
-    decode_mmdet,
-    decode_tf_detection,
-    decode_torchvision,
-    fits_end2end,
-    fits_mmdet,
-    fits_tf_detection,
-    fits_torchvision,
-)
-from model_store.decoders.rfdetr import decode_rfdetr, fits_rfdetr
-from model_store.decoders.rtdetr import (
-    decode_rtdetr,
-    decode_rtdetr_labels,
-    decode_rtdetr_topk,
-    fits_rtdetr,
-    fits_rtdetr_labels,
-    fits_rtdetr_topk,
-)
-from model_store.decoders.segment import decode_end2end_seg, decode_yolov5_seg, decode_yolov8_seg
-from model_store.decoders.ssd import decode_ssd, fits_ssd
-from model_store.decoders.yolo import decode_yolov5, decode_yolov8, fits_yolov5, fits_yolov8
-from model_store.decoders.yolox import decode_yolox, decode_yolox_raw, fits_yolox, fits_yolox_raw
 from model_store.detections import Detections
 
 IMAGENET: dict[str, Any] = {"divide_by": 255.0, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
@@ -84,8 +61,8 @@ class Decoder:
 
 
 _YOLOV8 = Decoder(
-    decode=decode_yolov8,
-    fits=fits_yolov8,
+    decode=yolo.decode_yolov8,
+    fits=yolo.fits_yolov8,
     description="4 + {classes} numbers for each anchor, without objectness",
     preprocess=LETTERBOX,
     nms={"iou": 0.7},
@@ -93,16 +70,16 @@ _YOLOV8 = Decoder(
     rect_where_free=True,
 )
 _YOLOV5 = Decoder(
-    decode=decode_yolov5,
-    fits=fits_yolov5,
+    decode=yolo.decode_yolov5,
+    fits=yolo.fits_yolov5,
     description="5 + {classes} numbers per row, three rows per cell of strides 8, 16, 32 (64)",
     preprocess=LETTERBOX,
     nms={"iou": 0.45},
     unranked=True,
 )
 _YOLOX = Decoder(
-    decode=decode_yolox,
-    fits=fits_yolox,
+    decode=yolox.decode_yolox,
+    fits=yolox.fits_yolox,
     description="5 + {classes} numbers per row, one row per cell, centres all over the image",
     preprocess={"resize": "fit_top_left", "pad_value": 114, "channel_order": "BGR", "divide_by": 1.0},
     nms={"iou": 0.45, "class_aware": False, "inclusive_px": True},
@@ -110,8 +87,8 @@ _YOLOX = Decoder(
     unranked=True,
 )
 _END2END = Decoder(
-    decode=decode_end2end,
-    fits=fits_end2end,
+    decode=ranked.decode_end2end,
+    fits=ranked.fits_end2end,
     description="a list of corners, score and class",
     preprocess=LETTERBOX,
     nms=RANKED,
@@ -123,14 +100,14 @@ DECODERS: Mapping[str, Decoder] = {
     "yolox": _YOLOX,
     "yolox_raw": replace(
         _YOLOX,
-        decode=decode_yolox_raw,
-        fits=fits_yolox_raw,
+        decode=yolox.decode_yolox_raw,
+        fits=yolox.fits_yolox_raw,
         description="5 + {classes} numbers per row, one row per cell, centres within a few cells of it",
     ),
     "end2end": _END2END,
     "rtdetr": Decoder(
-        decode=decode_rtdetr,
-        fits=fits_rtdetr,
+        decode=rtdetr.decode_rtdetr,
+        fits=rtdetr.fits_rtdetr,
         description="4 + {classes} numbers for each query",
         preprocess=STRETCH,
         nms=RANKED,
@@ -138,8 +115,8 @@ DECODERS: Mapping[str, Decoder] = {
         rtdetr=True,
     ),
     "rtdetr_topk": Decoder(
-        decode=decode_rtdetr_topk,
-        fits=fits_rtdetr_topk,
+        decode=rtdetr.decode_rtdetr_topk,
+        fits=rtdetr.fits_rtdetr_topk,
         description="a list of centre, size, score and class",
         preprocess=STRETCH,
         nms=RANKED,
@@ -147,57 +124,65 @@ DECODERS: Mapping[str, Decoder] = {
     ),
     "yolov8_seg": replace(
         _YOLOV8,
-        decode=decode_yolov8_seg,
+        decode=segment.decode_yolov8_seg,
         masks=True,
         description="4 + {classes} numbers and coefficients for each anchor, and prototypes",
     ),
     "yolov5_seg": replace(
         _YOLOV5,
-        decode=decode_yolov5_seg,
+        decode=segment.decode_yolov5_seg,
         masks=True,
         description="5 + {classes} numbers and coefficients per row, three rows per cell, and prototypes",
     ),
     "end2end_seg": replace(
         _END2END,
-        decode=decode_end2end_seg,
+        decode=segment.decode_end2end_seg,
         fits=is_ranked,
         masks=True,
         description="a list of corners, score, class and coefficients, and prototypes",
     ),
     "tf_detection": Decoder(
-        decode=decode_tf_detection,
-        fits=fits_tf_detection,
+        decode=ranked.decode_tf_detection,
+        fits=ranked.fits_tf_detection,
         names=frozenset({"detection_boxes", "detection_scores", "detection_classes", "num_detections"}),
         preprocess=STRETCH,
         nms=RANKED,
     ),
     "torchvision": Decoder(
-        decode=decode_torchvision,
-        fits=fits_torchvision,
+        decode=ranked.decode_torchvision,
+        fits=ranked.fits_torchvision,
         names=frozenset({"boxes", "labels", "scores"}),
         preprocess=STRETCH,
         nms=RANKED,
     ),
     "rtdetr_labels": Decoder(
-        decode=decode_rtdetr_labels,
-        fits=fits_rtdetr_labels,
+        decode=rtdetr.decode_rtdetr_labels,
+        fits=rtdetr.fits_rtdetr_labels,
         names=frozenset({"boxes", "labels", "scores"}),
         preprocess=STRETCH,
         nms=RANKED,
         rtdetr=True,
     ),
     "rfdetr": Decoder(
-        decode=decode_rfdetr,
-        fits=fits_rfdetr,
+        decode=rfdetr.decode_rfdetr,
+        fits=rfdetr.fits_rfdetr,
         names=frozenset({"dets", "labels"}),
         preprocess={**STRETCH, "mean": IMAGENET["mean"], "std": IMAGENET["std"]},
         nms=RANKED,
     ),
     "mmdet": Decoder(
-        decode=decode_mmdet, fits=fits_mmdet, names=frozenset({"dets", "labels"}), preprocess=STRETCH, nms=RANKED
+        decode=ranked.decode_mmdet,
+        fits=ranked.fits_mmdet,
+        names=frozenset({"dets", "labels"}),
+        preprocess=STRETCH,
+        nms=RANKED,
     ),
     "ssd": Decoder(
-        decode=decode_ssd, fits=fits_ssd, names=frozenset({"boxes", "scores"}), preprocess=STRETCH, nms={"iou": 0.6}
+        decode=ssd.decode_ssd,
+        fits=ssd.fits_ssd,
+        names=frozenset({"boxes", "scores"}),
+        preprocess=STRETCH,
+        nms={"iou": 0.6},
     ),
-    "blobs": Decoder(decode=decode_blobs),
+    "blobs": Decoder(decode=ranked.decode_blobs),
 }

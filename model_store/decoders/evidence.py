@@ -40,35 +40,6 @@ class Evidence:
     def shapes(self) -> str:
         return ", ".join(f"{name} {list(out.shape)}" for name, out in self.outputs.items())
 
-    def says(self, key: str) -> bool:
-        """Return True if the metadata contain this flag as true, directly or in the export's `args`."""
-        if self.metadata.get(key, "").strip().lower() in ("true", "1"):
-            return True
-        return self._args().get(key) is True
-
-    def denies(self, key: str) -> bool:
-        """Return True if the metadata contain this flag as false."""
-        return self.metadata.get(key, "").strip().lower() in ("false", "0")
-
-    @property
-    def imgsz(self) -> SizePx | None:
-        return imgsz(self.metadata)
-
-    @property
-    def any_size(self) -> bool:
-        """Return True if the graph accepts any width and height."""
-        return self.input.size_px == (None, None)
-
-    @property
-    def stride_px(self) -> int | None:
-        """Return the stride that Ultralytics writes; sides of the input must be multiples of it."""
-        return stride(self.metadata)
-
-    def _args(self) -> dict[str, Any]:
-        """Return the export arguments that Ultralytics writes."""
-        args = _literal_or_none(self.metadata.get("args", ""))
-        return args if isinstance(args, dict) else {}  # pyright: ignore[reportUnknownVariableType]
-
     @property
     def rows(self) -> NDArray[Any]:
         """Return the output of rank 3, for formats that are recognised by shape."""
@@ -93,13 +64,18 @@ class Evidence:
 
     @property
     def says_ranked(self) -> bool:
-        """Return True if the metadata state that the graph ranks its detections."""
-        return self.says("end2end") or self.says("nms")
+        """Return True if the metadata state that the graph ranks its detections, directly or in the export's `args`."""
+        args = _literal_or_none(self.metadata.get("args", ""))
+        exported: dict[str, Any] = args if isinstance(args, dict) else {}  # pyright: ignore[reportUnknownVariableType]
+        return any(self._flag(key) in ("true", "1") or exported.get(key) is True for key in ("end2end", "nms"))
 
     @property
     def identifies_end2end(self) -> bool:
         """Return True if the metadata identify a list of six numbers per row as YOLO's."""
-        return self.says_ranked or (self.names_yolo and not self.denies("end2end"))
+        return self.says_ranked or (self.names_yolo and self._flag("end2end") not in ("false", "0"))
+
+    def _flag(self, key: str) -> str:
+        return self.metadata.get(key, "").strip().lower()
 
     def _words(self) -> tuple[str, str]:
         head, description = (self.metadata.get(key, "") for key in ("head", "description"))

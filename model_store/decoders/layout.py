@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from model_store.detections import Detections, FloatArray
+from model_store.detections import Detections, FloatArray, Masks
 from model_store.errors import ModelRefused
 from model_store.transform.letterbox import SizePx
 
@@ -90,28 +90,32 @@ def rows_that_pass(scores: Array, spec: DecodeSpec) -> NDArray[np.intp]:
     return np.unique(passing // max(1, scores.shape[1]))
 
 
-def best_class(boxes_xyxy: FloatArray, scores: Array, spec: DecodeSpec) -> Detections:
+def best_class(boxes_xyxy: FloatArray, scores: Array, spec: DecodeSpec, masks: Masks | None = None) -> Detections:
     """Return one detection per row of boxes (k, 4) if its best class in scores (k, classes) passes the floor.
 
-    Ties go to the lower index.
+    Ties go to the lower index. `masks` has one row per row of boxes.
     """
     kept = rows_that_pass(scores, spec)
     scores = scores[kept]
     class_ids = scores.argmax(axis=1)
     best = scores[np.arange(len(scores)), class_ids]
-    return Detections(boxes_xyxy[kept], best, class_ids.astype(np.int32))
+    return Detections(boxes_xyxy[kept], best, class_ids.astype(np.int32), masks=masks and masks.select(kept))
 
 
-def with_objectness(image: Array, spec: DecodeSpec) -> Detections:
+def with_objectness(image: Array, spec: DecodeSpec, masks: Masks | None = None) -> Detections:
     """Decode rows (anchors, 5 + classes): cx, cy, w, h in network px, objectness, class scores (at most 1).
 
     An anchor is a candidate if its objectness alone passes the floor; its score is objectness times the best class.
     """
-    candidates = image[np.flatnonzero(spec.passes(image[:, 4]))]
-    return best_class(corners(candidates[:, :4]), candidates[:, 5:] * candidates[:, 4:5], spec)
+    kept = np.flatnonzero(spec.passes(image[:, 4]))
+    candidates = image[kept]
+    scores = candidates[:, 5:] * candidates[:, 4:5]
+    return best_class(corners(candidates[:, :4]), scores, spec, masks and masks.select(kept))
 
 
-def listed(boxes_xyxy: FloatArray, scores: Array, class_ids: Array, spec: DecodeSpec, fixed: bool) -> Detections:
+def listed(
+    boxes_xyxy: FloatArray, scores: Array, class_ids: Array, spec: DecodeSpec, fixed: bool, masks: Masks | None = None
+) -> Detections:
     """Return detections that the graph has ranked itself, with class ids of any number type.
 
     Rows with a negative class are filler. A list of `fixed` length without filler is saturated: detections may be
@@ -126,7 +130,8 @@ def listed(boxes_xyxy: FloatArray, scores: Array, class_ids: Array, spec: Decode
             f"to {spec.classes - 1}); if labels are missing, add the model again with all of them"
         )
     saturated = fixed and 0 < len(kept) == len(scores)
-    return Detections(boxes_xyxy[kept], scores[kept], ids.astype(np.int32), saturated)
+    masks = masks and masks.select(kept)
+    return Detections(boxes_xyxy[kept], scores[kept], ids.astype(np.int32), saturated, masks)
 
 
 def require_lists(decoder: str, boxes: Array, columns: int, **lists: Array) -> None:

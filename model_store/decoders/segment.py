@@ -9,8 +9,6 @@ all           a second output (n, K, h, w): the prototypes, from which `masks.py
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from model_store.decoders.layout import Array, DecodeSpec, Outputs, best_class, corners, listed, with_objectness
@@ -21,8 +19,12 @@ from model_store.transform.masks import PrototypeMasks
 
 def decode_yolov5_seg(outputs: Outputs, spec: DecodeSpec) -> list[Detections]:
     """Decode anchors with objectness and masks. Raises ModelRefused for other outputs than the format's two."""
-    raw, prototypes = _rows_and_prototypes(outputs, "yolov5_seg", 5 + spec.classes, 2)
-    return [_objects(image, own, spec) for image, own in zip(raw, prototypes, strict=True)]
+    end = 5 + spec.classes
+    raw, prototypes = _rows_and_prototypes(outputs, "yolov5_seg", end, 2)
+    return [
+        with_objectness(rows[:, :end], spec, PrototypeMasks(rows[:, end:], own, spec.network_px))
+        for rows, own in zip(raw, prototypes, strict=True)
+    ]
 
 
 def decode_yolov8_seg(outputs: Outputs, spec: DecodeSpec) -> list[Detections]:
@@ -34,29 +36,24 @@ def decode_yolov8_seg(outputs: Outputs, spec: DecodeSpec) -> list[Detections]:
 def decode_end2end_seg(outputs: Outputs, spec: DecodeSpec) -> list[Detections]:
     """Decode a ranked list with masks. Raises ModelRefused for other outputs than the format's two."""
     raw, prototypes = _rows_and_prototypes(outputs, "end2end_seg", 6, 2)
-    return [_ranked(image, own, spec) for image, own in zip(raw, prototypes, strict=True)]
-
-
-def _objects(raw: Array, prototypes: Array, spec: DecodeSpec) -> Detections:
-    end = 5 + spec.classes
-    rows = raw[spec.passes(raw[:, 4])]
-    scores = rows[:, 5:end] * rows[:, 4:5]
-    rows = rows[spec.passes(scores.max(axis=1, initial=0.0))]
-    found = with_objectness(rows[:, :end], spec)
-    return replace(found, masks=PrototypeMasks(rows[:, end:], prototypes, spec.network_px))
+    return [
+        listed(
+            rows[:, :4],
+            rows[:, 4],
+            rows[:, 5],
+            spec,
+            fixed=True,
+            masks=PrototypeMasks(rows[:, 6:], own, spec.network_px),
+        )
+        for rows, own in zip(raw, prototypes, strict=True)
+    ]
 
 
 def _anchors(raw: Array, prototypes: Array, spec: DecodeSpec) -> Detections:
     end = 4 + spec.classes
-    over = np.flatnonzero(spec.passes(raw[4:end].max(axis=0)))
-    found = best_class(corners(raw[:4, over].T), raw[4:end, over].T, spec)
-    return replace(found, masks=PrototypeMasks(raw[end:, over].T, prototypes, spec.network_px))
-
-
-def _ranked(raw: Array, prototypes: Array, spec: DecodeSpec) -> Detections:
-    rows = raw[spec.passes(raw[:, 4]) & (raw[:, 5] >= 0)]
-    found = listed(raw[:, :4], raw[:, 4], raw[:, 5], spec, fixed=True)
-    return replace(found, masks=PrototypeMasks(rows[:, 6:], prototypes, spec.network_px))
+    over = np.flatnonzero(spec.passes(raw[4:end].max(axis=0)))  # few: only these are transposed
+    masks = PrototypeMasks(raw[end:, over].T, prototypes, spec.network_px)
+    return best_class(corners(raw[:4, over].T), raw[4:end, over].T, spec, masks)
 
 
 def _rows_and_prototypes(outputs: Outputs, decoder: str, columns: int, axis: int) -> tuple[Array, Array]:
