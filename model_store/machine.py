@@ -53,29 +53,23 @@ def cpu_name(root: Path = _ROOT) -> str:
 def _groups(controller: str, root: Path) -> Iterator[Path]:
     """Yield the folders of the control groups around this process, the innermost first.
 
-    A group may be limited by any of its ancestors. The kernel's documentation has the formats: cgroups(7), proc(5).
+    A group may be limited by any of its ancestors. The kernel's documentation has the format: cgroups(7). They are
+    mounted where every distribution and container engine does it: version 2 at /sys/fs/cgroup, version 1 below.
     """
-    paths: dict[str, str] = {}
+    mounted = root / "sys/fs/cgroup"
     for line in _lines(root / "proc/self/cgroup"):
         _, controllers, path = line.split(":", 2)
-        paths |= dict.fromkeys(controllers.split(","), path)  # version 2 has the name ""
-    for line in _lines(root / "proc/self/mountinfo"):
-        before, _, after = line.partition(" - ")
-        mount_root, mount_point = before.split()[3:5]
-        kind, _, options = after.split(maxsplit=2)
-        name = "" if kind == "cgroup2" else controller
-        if not kind.startswith("cgroup") or name not in ("", *options.split(",")):
+        if controllers and controller not in controllers.split(","):
             continue
-        top = root / mount_point.lstrip("/")
+        top = mounted / (controller if controllers and (mounted / controller).is_dir() else controllers)
         # without a cgroup namespace, a container reads the host's path, and its own group is the mount's root
-        inside = paths.get(name, "/").removeprefix(mount_root.rstrip("/")).strip("/")
+        inside = path.strip("/")
         exists = ".." not in inside.split("/") and (top / inside).is_dir()
         group = top / inside if exists else top
-        while True:
-            yield group
-            if group == top:
-                break
+        yield group
+        while group != top:
             group = group.parent
+            yield group
 
 
 def _cpu_quota(group: Path) -> float | None:

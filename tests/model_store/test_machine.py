@@ -20,7 +20,6 @@ from serve.settings import DetectArgs
 
 ROOT = Path(__file__).resolve().parents[2]
 GIB = 1 << 30
-V2_MOUNT = "30 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate"
 
 
 @pytest.fixture
@@ -31,10 +30,9 @@ def large_host(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("psutil.virtual_memory", lambda: memory)
 
 
-def system(root: Path, groups: str, mounts: list[str], files: dict[str, str]) -> Path:
+def system(root: Path, groups: str, files: dict[str, str]) -> Path:
     """Write the files of proc and of control groups below `root`."""
-    everything = files | {"proc/self/cgroup": groups, "proc/self/mountinfo": "\n".join(mounts)}
-    for name, text in everything.items():
+    for name, text in (files | {"proc/self/cgroup": groups}).items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text + "\n")
     return root
@@ -48,7 +46,7 @@ def pod(root: Path, cpu_max: str = "400000 100000", memory_max: str = str(8 * GI
         "sys/fs/cgroup/memory.current": str(3 * GIB),
         "sys/fs/cgroup/memory.stat": f"anon {GIB}\ninactive_file {2 * GIB}\nactive_file 4096",
     }
-    return system(root, "0::/", [V2_MOUNT], files)
+    return system(root, "0::/", files)
 
 
 def test_a_pod_of_4_cores_and_8_gib_on_a_large_host(tmp_path: Path, large_host: None) -> None:
@@ -66,7 +64,7 @@ def test_without_limits_the_host_counts(tmp_path: Path, large_host: None) -> Non
     assert machine.usable_cores(tmp_path / "a system without control groups") == 64
 
 
-@pytest.mark.parametrize(("cpu_max", "cores"), [("50000 100000", 1), ("250000 100000", 3), ("9900000 100000", 64)])
+@pytest.mark.parametrize(("cpu_max", "cores"), [("50000 100000", 1), ("250000 100000", 3)])
 def test_a_part_of_a_core_counts_as_one(tmp_path: Path, large_host: None, cpu_max: str, cores: int) -> None:
     assert machine.usable_cores(pod(tmp_path, cpu_max)) == cores
 
@@ -78,15 +76,14 @@ def test_the_lowest_limit_of_all_ancestors_holds(tmp_path: Path, large_host: Non
         "sys/fs/cgroup/a.slice/b.scope/cpu.max": "max 100000",
         "sys/fs/cgroup/a.slice/b.scope/memory.max": str(2 * GIB),
     }
-    root = system(tmp_path, "0::/a.slice/b.scope", [V2_MOUNT], files)
+    root = system(tmp_path, "0::/a.slice/b.scope", files)
     assert machine.usable_cores(root) == 2
     assert machine.usable_memory_bytes(root) == GIB
 
 
-@pytest.mark.parametrize("mount_root", ["/", "/docker/4f2a"])
-def test_version_1(tmp_path: Path, large_host: None, mount_root: str) -> None:
+@pytest.mark.parametrize("at", ["docker/4f2a/", ""])
+def test_version_1(tmp_path: Path, large_host: None, at: str) -> None:
     """Docker without a cgroup namespace mounts the container's own group as the root."""
-    at = "docker/4f2a/" if mount_root == "/" else ""
     files = {
         f"sys/fs/cgroup/cpu,cpuacct/{at}cpu.cfs_quota_us": "400000",
         f"sys/fs/cgroup/cpu,cpuacct/{at}cpu.cfs_period_us": "100000",
@@ -95,31 +92,11 @@ def test_version_1(tmp_path: Path, large_host: None, mount_root: str) -> None:
         f"sys/fs/cgroup/memory/{at}memory.stat": f"inactive_file 1\ntotal_inactive_file {2 * GIB}",
         "sys/fs/cgroup/memory/memory.unrelated": "",
     }
-    mounts = [
-        "22 1 8:1 / / rw,relatime - ext4 /dev/sda1 rw",
-        f"31 23 0:27 {mount_root} /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct",
-        f"32 23 0:28 {mount_root} /sys/fs/cgroup/memory rw master:9 - cgroup cgroup rw,memory",
-    ]
     groups = "9:cpu,cpuacct:/docker/4f2a\n8:memory:/docker/4f2a\n1:name=systemd:/docker/4f2a"
-    root = system(tmp_path, groups, mounts, files)
+    root = system(tmp_path, groups, files)
     assert machine.usable_cores(root) == 4
     assert machine.usable_memory_bytes(root) == 8 * GIB
     assert machine.free_memory_bytes(root) == 7 * GIB
-
-
-def test_version_1_without_limits(tmp_path: Path, large_host: None) -> None:
-    files = {
-        "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1",
-        "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000",
-        "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712",
-    }
-    mounts = [
-        "31 23 0:27 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu",
-        "32 23 0:28 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory",
-    ]
-    root = system(tmp_path, "9:cpu:/\n8:memory:/", mounts, files)
-    assert machine.usable_cores(root) == 64
-    assert machine.free_memory_bytes(root) == 250 * GIB
 
 
 def test_the_processor_has_its_model_name_or_any_other(tmp_path: Path) -> None:
@@ -128,12 +105,6 @@ def test_the_processor_has_its_model_name_or_any_other(tmp_path: Path) -> None:
     cpuinfo.parent.mkdir()
     cpuinfo.write_text("cpu family\t: 25\nmodel name\t: EPYC: 2\n\nmodel name\t: other\n")
     assert machine.cpu_name(tmp_path) == "EPYC: 2"
-
-
-def test_a_group_outside_the_namespace_is_not_followed(tmp_path: Path, large_host: None) -> None:
-    root = pod(tmp_path)
-    (root / "proc/self/cgroup").write_text("0::/../sibling\n")
-    assert machine.usable_cores(root) == 4
 
 
 @contextlib.contextmanager
