@@ -37,15 +37,14 @@ class Deployment(Frozen):
 def read_deployment(store: ModelStore, version: VersionId) -> Deployment:
     """Return the settings of a version, empty without an entry. Raises ModelRefused with file and field."""
     where, entries = _entries(store, version.name)
-    if version.version in entries:
-        return _checked_own(where, version, entries[version.version])
+    if _own(where, entries, version) is not None:
+        return Deployment.model_validate(entries[version.version])
     return _checked(where, entries.get(EVERY, {}))
 
 
 def own_entry(store: ModelStore, version: VersionId) -> dict[str, Any] | None:
     """Return the version's own entry as written in the file, or None. Raises ModelRefused with file and field."""
-    where, entries = _entries(store, version.name)
-    return _own(where, entries, version)
+    return _own(*_entries(store, version.name), version)
 
 
 def write_entry(
@@ -71,8 +70,8 @@ def write_entry(
             )
         after = {name: value for name, value in entries.items() if name != version.version}
         if entry is not None:
-            _checked_own(where, version, dict(entry))
             after[version.version] = dict(entry)
+            _own(where, after, version)
         written = json.dumps(after, indent=1).encode() if after else b""
         return written
 
@@ -83,13 +82,6 @@ def read_pool(store: ModelStore, name: str) -> str:
     """Return the pool of all versions of a model. Raises ModelRefused with file and field."""
     where, entries = _entries(store, name)
     return _checked(where, entries.get(EVERY, {})).pool or DEFAULT_POOL
-
-
-def _own(where: str, entries: Mapping[str, Any], version: VersionId) -> dict[str, Any] | None:
-    if version.version not in entries:
-        return None
-    _checked_own(where, version, entries[version.version])
-    return dict(entries[version.version])
 
 
 def _entries(store: ModelStore, name: str) -> tuple[str, dict[str, Any]]:
@@ -111,11 +103,13 @@ def _parsed(where: str, data: bytes | None) -> dict[str, Any]:
     return cast(dict[str, Any], entries)
 
 
-def _checked_own(where: str, version: VersionId, entry: object) -> Deployment:
-    deployment = _checked(where, entry)
-    if deployment.pool:
+def _own(where: str, entries: Mapping[str, Any], version: VersionId) -> dict[str, Any] | None:
+    """Return the checked entry of a version as written, or None."""
+    if version.version not in entries:
+        return None
+    if _checked(where, entries[version.version]).pool:
         raise ModelRefused(f'{where}: {version.version}.pool: all versions share a pool: write it under "*"')
-    return deployment
+    return dict(entries[version.version])
 
 
 def _checked(where: str, entry: object) -> Deployment:

@@ -1,41 +1,4 @@
-"""The tree of all deliberate errors of Resight; `serve/api/problems.py` maps it to HTTP.
-
-ResightError
-|-- ImageError                 one image is invalid: a `failed` row, or a 4xx response
-|   |-- ImageUnsupported       not a JPEG, PNG, WebP, TIFF or BMP
-|   |-- ImageUnreadable        a supported file type, but its pixels cannot be decoded
-|   `-- ImageTooLarge          more bytes or pixels than the limit
-|-- ModelError
-|   |-- ModelNotFound          unknown name, version or alias; the message lists what exists
-|   |-- ModelExists            versions are write-once
-|   |-- ModelRefused           config or weights contradict each other, or are ambiguous
-|   |-- DigestMismatch         a file's sha256 differs from READY
-|   |-- ProbeFailed            the model does not reproduce its golden probe
-|   `-- ModelNotReady          the model exists, but no replica can currently serve it
-|-- RequestError
-|   |-- BadRequest             invalid parameter or body
-|   |-- Unauthorized           a bearer token is configured and was not sent
-|   |-- Forbidden              the token lacks the required scope
-|   |-- Conflict               the request contradicts the current state
-|   |-- DeadlinePassed         the caller's deadline passed before the request was processed
-|   |-- TooSlow                the body did not arrive in time
-|   `-- Overloaded             queue full
-|-- StorageError
-|   |-- StorageFull            a disk is full, or has less free space than is reserved for tables and logs
-|   |-- StorageUnreachable     a folder or bucket cannot be listed, read or written
-|   |-- IndexNotReady          the index of images is being built; until then the page has no lists
-|   |-- StorageUnsafe          a store that overwrites instead of creating, or a file outside its folder
-|   `-- TableConflict          a commit was rejected too often because of other writers
-|-- RunError
-|   |-- AccountingOpen         requested != ok + empty + failed + reused
-|   |-- NothingWorked          every image of the run failed
-|   |-- TooManyFailed          a run was stopped because too large a share of its images failed
-|   |-- RunStalled             no result arrived for too long
-|   |-- ProcessKilled          processes of a run without a cluster were killed too often
-|   |-- GateClosed             a publication was rejected by the policy's gates
-|   |-- ObjectiveMissed        no measured setting is fast enough
-|   `-- LineageMismatch        a replica answered with a different model than the run has pinned
-`-- ClusterError               Ray could not be started, found or stopped
+"""All deliberate errors of Resight; `serve/api/problems.py` and `batch/jobs/exit_codes.py` map them, by their bases.
 
 Each is raised with one message, and can be pickled, since errors cross process borders.
 `said` formats errors of other libraries for such a message.
@@ -48,8 +11,6 @@ from collections.abc import Mapping
 from textwrap import shorten
 
 MOST_CHARS = 400
-
-
 SOON_S = 1.0
 """Seconds after which a state that ends by itself may have ended."""
 
@@ -79,14 +40,18 @@ class ImageError(ResightError):
 
 
 class ImageUnsupported(ImageError):
+    """The file is not a JPEG, PNG, WebP, TIFF or BMP."""
+
     code = "unsupported"
 
 
 class ImageUnreadable(ImageError):
-    code = "decode"
+    """A supported file type, but its pixels cannot be decoded."""
 
 
 class ImageTooLarge(ImageError):
+    """More bytes or pixels than the limit."""
+
     code = "too_large"
 
 
@@ -95,27 +60,27 @@ class ModelError(ResightError):
 
 
 class ModelNotFound(ModelError):
-    pass
+    """Unknown name, version or alias; the message lists what exists."""
 
 
 class ModelExists(ModelError):
-    pass
+    """Versions are write-once."""
 
 
 class ModelRefused(ModelError):
-    pass
+    """Config or weights contradict each other, or are ambiguous."""
 
 
 class DigestMismatch(ModelError):
-    pass
+    """A file's sha256 differs from READY."""
 
 
 class ProbeFailed(ModelError):
-    pass
+    """The model does not reproduce its golden probe."""
 
 
 class ModelNotReady(ModelError):
-    pass
+    """The model exists, but no replica can currently serve it."""
 
 
 class RequestError(ResightError):
@@ -123,27 +88,27 @@ class RequestError(ResightError):
 
 
 class BadRequest(RequestError):
-    pass
+    """Invalid parameter or body."""
 
 
 class Unauthorized(RequestError):
-    pass
+    """A bearer token is configured and was not sent."""
 
 
 class Forbidden(RequestError):
-    pass
+    """The token lacks the required scope."""
 
 
 class Conflict(RequestError):
-    pass
+    """The request contradicts the current state."""
 
 
 class DeadlinePassed(RequestError):
-    pass
+    """The caller's deadline passed before the request was processed."""
 
 
 class TooSlow(RequestError):
-    pass
+    """The body did not arrive in time."""
 
 
 class Overloaded(RequestError):
@@ -157,23 +122,25 @@ class StorageError(ResightError):
 
 
 class StorageFull(StorageError):
-    pass
+    """A disk is full, or has less free space than is reserved for tables and logs."""
 
 
 class StorageUnreachable(StorageError):
-    pass
+    """A folder or bucket cannot be listed, read or written."""
 
 
 class IndexNotReady(StorageError):
+    """The index of images is being built; until then the page has no lists."""
+
     retry_after_s: float | None = SOON_S
 
 
 class StorageUnsafe(StorageError):
-    pass
+    """A store that overwrites instead of creating, or a file outside its folder."""
 
 
 class TableConflict(StorageError):
-    pass
+    """A commit was rejected too often because of other writers."""
 
 
 class RunError(ResightError):
@@ -181,39 +148,39 @@ class RunError(ResightError):
 
 
 class AccountingOpen(RunError):
-    pass
+    """Requested != ok + empty + failed + reused."""
 
 
 class NothingWorked(RunError):
-    pass
+    """Every image of the run failed."""
 
 
 class TooManyFailed(RunError):
-    pass
+    """A run was stopped because too large a share of its images failed."""
 
 
 class RunStalled(RunError):
-    pass
+    """A run got no result for too long."""
 
 
 class ProcessKilled(RunError):
-    pass
+    """Processes of a run without a cluster were killed too often."""
 
 
 class GateClosed(RunError):
-    pass
+    """A publication was rejected by the policy's gates."""
 
 
 class ObjectiveMissed(RunError):
-    pass
+    """All measured settings are too slow."""
 
 
 class LineageMismatch(RunError):
-    pass
+    """A replica answered with a different model than the run has pinned."""
 
 
 class ClusterError(ResightError):
-    pass
+    """Ray could not be started, found or stopped."""
 
 
 def said(error: BaseException, most: int = MOST_CHARS) -> str:

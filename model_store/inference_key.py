@@ -31,7 +31,6 @@ yolox, yolox_raw 1: a score of exactly score_floor is kept, as in YOLOX's code.
 CLASSIFIER_NUMERICS = 1
 """Numerics version of all classifiers: raise both if decoding, cropping or resizing of images changes."""
 
-_NONE = object()
 NEUTRAL: dict[str, Any] = {
     "jpeg_shrink": 1,
     "damaged": "tolerate",
@@ -69,33 +68,20 @@ def weights_digest(config: AnyConfig, digests: dict[str, str]) -> str:
 
 def inference_key(config: AnyConfig, weights_sha256: str, numerics: int = NUMERICS_VERSION) -> str:
     """Return the key (64 hex digits); `numerics` gives a detector's key under another version of the code."""
+    parts: dict[str, Any] = {
+        "weights": weights_sha256,
+        "labels": sha256_hex(canonical_json(list(config.labels))),
+        "preprocess": _without_neutral(config.preprocess.model_dump(mode="json")),
+    }
     if isinstance(config, ClassifierConfig):
-        return _key_of_classifier(config, weights_sha256)
-    parts: dict[str, Any] = {
-        "weights": weights_sha256,
-        "labels": sha256_hex(canonical_json(list(config.labels))),
-        "preprocess": _without_neutral(config.preprocess.model_dump(mode="json")),
-        "decoder": config.decoder,
-        "nms": _without_neutral(config.nms.model_dump(mode="json")),
-        "score_floor": config.score_floor,
-        "numerics": numerics,
-    }
-    if config.decoder in DECODER_NUMERICS:
-        parts["decoder_numerics"] = DECODER_NUMERICS[config.decoder]
-    return sha256_hex(canonical_json(parts))
-
-
-def _key_of_classifier(config: ClassifierConfig, weights_sha256: str) -> str:
-    parts: dict[str, Any] = {
-        "kind": config.kind,
-        "weights": weights_sha256,
-        "labels": sha256_hex(canonical_json(list(config.labels))),
-        "preprocess": _without_neutral(config.preprocess.model_dump(mode="json")),
-        "scores": config.scores,
-        "numerics": CLASSIFIER_NUMERICS,
-    }
+        parts |= {"kind": config.kind, "scores": config.scores, "numerics": CLASSIFIER_NUMERICS}
+    else:
+        nms = _without_neutral(config.nms.model_dump(mode="json"))
+        parts |= {"decoder": config.decoder, "nms": nms, "score_floor": config.score_floor, "numerics": numerics}
+        if config.decoder in DECODER_NUMERICS:
+            parts["decoder_numerics"] = DECODER_NUMERICS[config.decoder]
     return sha256_hex(canonical_json(parts))
 
 
 def _without_neutral(fields: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in fields.items() if NEUTRAL.get(name, _NONE) != value}
+    return {name: value for name, value in fields.items() if name not in NEUTRAL or NEUTRAL[name] != value}

@@ -47,13 +47,6 @@ class Fit:
         boxes = (boxes_xyxy.astype(np.float64) - offset) / scale
         return (np.clip(boxes, 0.0, limit) + origin).astype(np.float32)
 
-    def to_network(self, boxes_xyxy: FloatArray) -> FloatArray:
-        """Convert boxes (n, 4) from image px to network px: the inverse of `to_image`, without clipping."""
-        offset = np.array([self.left_px, self.top_px] * 2, np.float64)
-        scale = np.array([self.scale_x, self.scale_y] * 2, np.float64)
-        origin = np.array([self.origin_x_px, self.origin_y_px] * 2, np.float64)
-        return ((boxes_xyxy.astype(np.float64) - origin) * scale + offset).astype(np.float32)
-
     def to_row(self) -> NDArray[np.float64]:
         """Return the values as (8,) float64, to be sent with a chunk of tensors; `from_row` reads them."""
         return np.array(astuple(self), np.float64)
