@@ -17,15 +17,15 @@ from model_store.adding.add import add_version
 from model_store.classifier import Classifier, best, softmax
 from model_store.config import Batch, ClassifierConfig
 from model_store.decoders.layout import OutputNonsense
-from model_store.errors import BadRequest, ImageError
+from model_store.errors import BadRequest
 from model_store.images.decode import decode
 from model_store.inference_key import inference_key
-from model_store.load import load_classifier, load_detector, load_model
-from model_store.names import parse_version, version_id
+from model_store.load import load_classifier
+from model_store.names import version_id
 from model_store.store import ModelStore
-from tests.fixtures_local import MODELS, encoded, photo
+from tests.fixtures_local import encoded, photo
 from tests.graphs import constant_graph, mean_colours
-from tests.model_store.classifiers import LABELS, NAMES, ONE, PLAIN, SIDE_PX, WEIGHT, colour_store, colours, loaded
+from tests.model_store.classifiers import LABELS, NAMES, ONE, PLAIN, SIDE_PX, WEIGHT, colours, loaded
 from tests.oracles.geometry import resize_picture
 from tests.shared_data import shared
 
@@ -51,9 +51,8 @@ def by_hand(image: np.ndarray, spec: dict[str, Any]) -> list[float]:
     return [sum(means[c] * float(WEIGHT[c, k]) for c in range(3)) for k in range(len(LABELS))]
 
 
-@pytest.mark.parametrize("size", [(SIDE_PX, SIDE_PX), (40, 25), (7, 90), (1, 1)])
-@pytest.mark.parametrize("order", ["RGB", "BGR"])
-@pytest.mark.parametrize("scale", [PLAIN, SCALED], ids=["plain", "scaled"])
+@pytest.mark.parametrize("size", [(40, 25), (1, 1)])
+@pytest.mark.parametrize(("scale", "order"), [(PLAIN, "RGB"), (SCALED, "BGR")])
 def test_logits_are_those_of_plain_loops(
     tmp_path: Path, scale: dict[str, Any], order: str, size: tuple[int, int]
 ) -> None:
@@ -66,37 +65,12 @@ def test_logits_are_those_of_plain_loops(
     assert (classifier.labels, classifier.info.labels) == (LABELS, LABELS)
 
 
-def test_what_is_prepared_is_the_networks_input(tmp_path: Path) -> None:
-    classifier = loaded(tmp_path, colours(), PLAIN)
-    image = picture(30, 20)
-    prepared = classifier.prepare(image)
-    assert (prepared.shape, prepared.dtype) == ((SIDE_PX, SIDE_PX, 3), np.uint8)
-    np.testing.assert_array_equal(prepared, resize_picture(image, "stretch", SIDE_PX, SIDE_PX))
-    np.testing.assert_array_equal(classifier.infer(prepared[None]), classifier.classify([image]))
-
-
-@pytest.mark.parametrize("most", [1, 2, 3, 7, 8])
+@pytest.mark.parametrize("most", [1, 3])
 def test_batches_of_any_size_give_the_same_logits_in_order(tmp_path: Path, most: int) -> None:
     classifier = replace(loaded(tmp_path, colours(), PLAIN), batch=Batch(max=most))
     images = [picture(20, 20, seed) for seed in range(7)]
     alone = np.concatenate([classifier.classify([image]) for image in images])
     np.testing.assert_array_equal(classifier.classify(images), alone)
-
-
-def test_no_pictures_have_no_logits(tmp_path: Path) -> None:
-    assert loaded(tmp_path, colours(), PLAIN).classify([]).shape == (0, len(LABELS))
-
-
-@pytest.mark.parametrize(
-    "more",
-    [{"batch": 1}, {"batch": 3}, {"shape": [-1, 4, 1, 1]}, {"batch": 1, "shape": [1, 4]}],
-    ids=["one", "three", "ones at the end", "one, written"],
-)
-def test_fixed_batches_and_axes_of_length_one_change_nothing(tmp_path: Path, more: dict[str, Any]) -> None:
-    images = [picture(20, 20, seed) for seed in range(4)]
-    plain = loaded(tmp_path / "a", colours(), PLAIN).classify(images)
-    other = loaded(tmp_path / "b", colours(**more), PLAIN).classify(images)
-    np.testing.assert_allclose(other, plain, rtol=1e-5)
 
 
 def test_probabilities_become_their_logarithms(tmp_path: Path) -> None:
@@ -146,7 +120,7 @@ def test_what_means_nothing_is_said(tmp_path: Path, scores: str, row: list[float
         classifier.classify([red])
 
 
-@pytest.mark.parametrize("row", [[0, 0], [1, 2, 3], [1000, 0], [-1000, -1001], [88.5, -88.5, 3]])
+@pytest.mark.parametrize("row", [[1, 2, 3], [1000, 0], [-1000, -1001]])
 def test_softmax_is_the_textbooks(row: list[float]) -> None:
     high = max(row)
     total = math.fsum(math.exp(x - high) for x in row)
@@ -155,10 +129,6 @@ def test_softmax_is_the_textbooks(row: list[float]) -> None:
     assert found.dtype == np.float32
     for one in found.tolist():
         assert one == pytest.approx(wanted, rel=1e-6)
-
-
-def test_softmax_of_no_rows_is_none() -> None:
-    assert softmax(np.zeros((0, 3), np.float32)).shape == (0, 3)
 
 
 def test_the_best_are_ranked_and_equals_stand_by_class_id() -> None:
@@ -185,31 +155,11 @@ def test_a_box_is_cut_out_of_the_upright_image_before_it_is_stretched(tmp_path: 
         np.testing.assert_array_equal(prepared.pixels, wanted[None])
 
 
-@pytest.mark.parametrize("box", [(60, 0, 70, 10), (-9, 0, 0, 10), (0, 40, 5, 50), (5, 5, 5, 9), (9, 9, 5, 12)])
+@pytest.mark.parametrize("box", [(60, 0, 70, 10), (-9, 0, 0, 10), (9, 9, 5, 12)])
 def test_a_box_that_holds_nothing_is_refused(tmp_path: Path, box: tuple[float, float, float, float]) -> None:
     classifier = loaded(tmp_path, colours(), PLAIN)
     with pytest.raises(BadRequest, match="does not overlap the image of 60 x 40 px"):
         classifier.read(encoded(picture(60, 40), "PNG"), box)
-
-
-def test_damaged_pictures_fail_where_the_config_says_so(tmp_path: Path) -> None:
-    cut = photo("cat")[: len(photo("cat")) * 2 // 3]
-    tolerant = loaded(tmp_path, colours(), PLAIN)
-    assert "damaged" in str(tolerant.read(cut)[0].note)
-    config = tolerant.config.model_copy(
-        update={"preprocess": tolerant.config.preprocess.model_copy(update={"damaged": "refuse"})}
-    )
-    with pytest.raises(ImageError):
-        replace(tolerant, config=config).read(cut)
-
-
-def test_each_kind_is_loaded_as_what_it_is(tmp_path: Path) -> None:
-    store = colour_store(tmp_path)
-    assert isinstance(load_model(store, ONE), Classifier)
-    with pytest.raises(BadRequest, match="colours@1 is a classifier"):
-        load_detector(store, ONE)
-    with pytest.raises(BadRequest, match="motion@1 is a detector"):
-        load_classifier(ModelStore(str(MODELS)), parse_version("motion@1"))
 
 
 NAME = "models/efficientnet_lite0_imagenet_224.classifier.fp16.onnx"

@@ -1,49 +1,20 @@
-"""The tree in the docstring is the tree of classes, and every error crosses a process border."""
+"""Every error crosses a process border, and texts of libraries become one short line."""
 
 import pickle
-import re
 
 import pytest
 
 from model_store import errors
 from model_store.errors import ImageError, Overloaded, ResightError, said
 
-
-def tree(base: type[ResightError]) -> dict[str, str]:
-    """Return the name of the base of each class below `base` in errors.py."""
-    found: dict[str, str] = {}
-    for child in base.__subclasses__():
-        if child.__module__ == errors.__name__:
-            found[child.__name__] = base.__name__
-            found |= tree(child)
-    return found
+ALL = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, ResightError)]
 
 
-def drawn() -> dict[str, str]:
-    """Return the tree in the docstring in the same form."""
-    found: dict[str, str] = {}
-    path = ["ResightError"]
-    for line in (errors.__doc__ or "").splitlines():
-        if match := re.match(r"((?:\|   |    )*)(?:\|--|`--) (\w+)", line):
-            depth = len(match[1]) // 4 + 1
-            path = [*path[:depth], match[2]]
-            found[match[2]] = path[depth - 1]
-    return found
-
-
-ALL = [ResightError, *(found for name in tree(ResightError) for found in [vars(errors)[name]])]
-
-
-def test_the_tree_drawn_is_the_tree_there_is() -> None:
-    assert len(drawn()) > 15
-    assert drawn() == tree(ResightError)
-
-
-@pytest.mark.parametrize("kind", ALL)
-def test_every_error_pickles_with_its_message(kind: type[ResightError]) -> None:
-    again = pickle.loads(pickle.dumps(kind("what, where, way out")))
-    assert type(again) is kind
-    assert str(again) == "what, where, way out"
+def test_every_error_pickles_with_its_message() -> None:
+    assert len(ALL) > 30
+    for kind in ALL:
+        again = pickle.loads(pickle.dumps(kind("what, where, way out")))
+        assert (type(again), str(again)) == (kind, "what, where, way out")
 
 
 def test_overloaded_keeps_when_to_come_back() -> None:

@@ -29,14 +29,6 @@ def test_only_old_files_of_the_pattern_are_removed(tmp_path: Path) -> None:
     remove_leftovers("s3://bucket/folder")
 
 
-def test_an_old_folder_is_removed_with_its_files(tmp_path: Path) -> None:
-    file = put(tmp_path / ".resight-x.part" / "a" / "half", 0)
-    at_s = time.time() - OLD_S - 60
-    os.utime(tmp_path / ".resight-x.part", (at_s, at_s))
-    remove_leftovers(str(tmp_path), ".resight-*.part")
-    assert not file.parent.parent.exists()
-
-
 def test_a_publication_removes_those_of_its_model(tmp_path: Path) -> None:
     store = motion_store(tmp_path / "models", "1")
     left = put(tmp_path / "models" / "blobs" / "1" / ".writing-x", OLD_S + 60)

@@ -26,11 +26,9 @@ class Device:
     [
         (lambda n: 0.024 * n, 8, 1),  # linear: batching does not pay
         (lambda n: 0.026 * n if n > 1 else 0.024, 8, 1),  # an SSDLite on a CPU core
-        (lambda n: 0.010 + 0.001 * n, 8, 8),  # a GPU: the call costs more than the images
-        (lambda n: 0.010 + 0.001 * n, 12, 12),  # also if the maximum is not a power of two
+        (lambda n: 0.010 + 0.001 * n, 12, 12),  # a GPU: the call costs more than the images
         (lambda n: 0.010 * max(1, n / 4), 32, 4),  # full at four
         (lambda n: 0.0, 8, 8),  # too fast for the clock
-        (lambda n: 1.0, 1, 1),
     ],
 )
 def test_sizes_are_doubled_for_as_long_as_that_pays(

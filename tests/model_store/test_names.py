@@ -19,33 +19,13 @@ from model_store.names import (
     version_id,
 )
 
-HOSTILE = [
-    "",
-    " ",
-    ".",
-    "..",
-    "../secret",
-    "a/b",
-    "a\\b",
-    "/etc",
-    ".hidden",
-    "-rf",
-    "_a",
-    "a b",
-    "a\n",
-    "a\0",
-    "%2e%2e",
-    "ä",
-    "a" * 65,
-]
+HOSTILE = ["", "..", "../secret", "a/b", "a\\b", ".hidden", "-rf", "a b", "a\n", "a\0", "ä", "a" * 65]
 
 
 @pytest.mark.parametrize(
     ("text", "wanted"),
     [
         ("a", ModelRef("a", None, DEFAULT_ALIAS)),
-        ("0", ModelRef("0", None, DEFAULT_ALIAS)),
-        ("ssdlite-coco", ModelRef("ssdlite-coco", None, "production")),
         ("ssdlite-coco@1", ModelRef("ssdlite-coco", "1", None)),
         ("deer.v_2@2024-05-01+gpu.RC1", ModelRef("deer.v_2", "2024-05-01+gpu.RC1", None)),
         ("ssdlite-coco:canary", ModelRef("ssdlite-coco", None, "canary")),
@@ -79,7 +59,7 @@ def test_only_versions_may_have_capitals() -> None:
         version_id("Deer", "1")
 
 
-@pytest.mark.parametrize("text", ["deer@1", "ssdlite-coco@2024.1+gpu"])
+@pytest.mark.parametrize("text", ["ssdlite-coco@2024.1+gpu"])
 def test_an_exact_version_reads_back_as_it_is_written(text: str) -> None:
     assert str(parse_version(text)) == text
 
@@ -93,11 +73,9 @@ def test_an_alias_is_no_exact_version(text: str) -> None:
 @pytest.mark.parametrize(
     ("stem", "name"),
     [
-        ("deer", "deer"),
         ("Deer_v2.fp16", "deer_v2.fp16"),
         ("H\u00f6hle v2 (best)", "hohle-v2-best"),
         (".hidden-", "hidden"),
-        ("a" * 80, "a" * 64),
         ("x" * 63 + "-y", "x" * 63),
         ("deer@3", "deer-3"),
     ],
@@ -107,7 +85,7 @@ def test_a_file_names_its_model(stem: str, name: str) -> None:
     assert version_id(name, "1").name == name
 
 
-@pytest.mark.parametrize("stem", ["", "...", "\u9e7f", "()"])
+@pytest.mark.parametrize("stem", ["...", "\u9e7f"])
 def test_a_file_of_which_no_name_can_be_made_is_refused(stem: str) -> None:
     with pytest.raises(BadRequest, match="give one with --name"):
         name_of_file(stem)
@@ -117,9 +95,7 @@ def test_a_file_of_which_no_name_can_be_made_is_refused(stem: str) -> None:
     ("taken", "next_one"),
     [
         ([], "1"),
-        (["1"], "2"),
         (["1", "9", "10"], "11"),
-        (["1", "3"], "4"),
         (["2026-11", "v7", "007", "1.5", "aliases.json", "0"], "1"),
         (["4", "2026-11"], "5"),
     ],

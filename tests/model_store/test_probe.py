@@ -12,7 +12,7 @@ from model_store.detector import LoadedDetector
 from model_store.errors import ModelRefused, ProbeFailed
 from model_store.load import load_detector
 from model_store.names import parse_version
-from model_store.probe import EXPECTED, ProbeDetection, Tolerance, _difference, check_probe, record_probe
+from model_store.probe import EXPECTED, ProbeDetection, Tolerance, check_probe, match, record_probe
 from model_store.store import ModelStore
 from tests.shared_data import MODELS, photo
 
@@ -58,10 +58,6 @@ def without(path: list[Any]) -> bytes:
         inside = inside[step]
     del inside[path[-1]]
     return json.dumps(expected).encode()
-
-
-def test_a_probe_of_no_images_proves_nothing_and_passes() -> None:
-    check_probe(detector(), record_probe(detector(), {}))
 
 
 def test_a_sound_model_passes() -> None:
@@ -114,17 +110,12 @@ def test_a_row_that_the_model_no_longer_gives_is_named() -> None:
         check_probe(detector(), {**files(), EXPECTED: json.dumps(expected).encode()})
 
 
-def test_a_row_that_was_not_there_is_named() -> None:
-    with pytest.raises(ProbeFailed, match=r"cat\.jpg: unexpected cat"):
-        check_probe(detector(), {**files(), EXPECTED: without(["images", "cat.jpg", 0])})
-
-
 def test_a_box_without_area_or_inverted_is_the_same_as_itself() -> None:
     odd = [(9.0, 9.0, 9.0, 9.0), (9.0, 9.0, 5.0, 5.0), (9.0, 5.0, 5.0, 9.0)]
     rows = [ProbeDetection(label="cat", score=0.5, box_xyxy_px=box) for box in odd]
     for row in rows:
-        assert _difference([row], [row], Tolerance(), 0.1) is None
-        assert _difference([row], [other for other in rows if other is not row], Tolerance(), 0.1)
+        assert match([row], [row], Tolerance()) == ([], [])
+        assert match([row], [other for other in rows if other is not row], Tolerance()) == ([0], [0, 1])
 
 
 def test_each_wanted_row_needs_its_own_match() -> None:

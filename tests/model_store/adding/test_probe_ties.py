@@ -72,23 +72,17 @@ def test_what_suppression_keeps_of_equal_scores_may_differ() -> None:
     rows = json.loads(files[EXPECTED])["images"]["cat.jpg"]
     assert "tied" not in rows[0]
     assert any(row.get("tied") for row in rows)
+    unmarked, failed = record_probe(one, {"cat.jpg": photo("cat")}), 0
     for draw in range(DRAWS_ELSEWHERE):
         check_probe(elsewhere(one, draw), files)
-
-
-DRAWS_ELSEWHERE = 12
-
-
-def test_without_the_marks_the_same_model_would_fail() -> None:
-    one = model([*GROUP, SURE], ties=len(GROUP))
-    files = record_probe(one, {"cat.jpg": photo("cat")})
-    failed = 0
-    for draw in range(DRAWS_ELSEWHERE):
         try:
-            check_probe(elsewhere(one, draw), files)
+            check_probe(elsewhere(one, draw), unmarked)
         except ProbeFailed:
             failed += 1
     assert failed
+
+
+DRAWS_ELSEWHERE = 6
 
 
 def test_what_is_not_tied_still_binds() -> None:
@@ -107,18 +101,6 @@ def test_what_is_not_tied_still_binds() -> None:
 def test_a_probe_of_ties_alone_is_refused_with_the_way_out() -> None:
     with pytest.raises(ModelRefused, match=r"cannot distinguish ssdlite-coco@1 .*another image with --probe"):
         recorded(model(GROUP, ties=len(GROUP)))
-
-
-def test_one_picture_that_tells_is_enough() -> None:
-    one = model(GROUP, ties=len(GROUP))
-    files = record_probe(one, {"cat.jpg": photo("cat"), "panda.jpg": photo("panda")})
-    expected = json.loads(files[EXPECTED])
-    expected["images"]["panda.jpg"] = [{"label": "c3", "score": 0.9, "box_xyxy_px": [500.0, 500.0, 600.0, 600.0]}]
-    with pytest.raises(ModelRefused, match="cannot distinguish"):
-        mark_ties(one, files)
-    sure = model([*GROUP, SURE], ties=len(GROUP))
-    files = record_probe(sure, {"cat.jpg": photo("cat"), "panda.jpg": photo("panda")})
-    assert mark_ties(sure, files).keys() == {EXPECTED}
 
 
 APART = [(25.0 + 50 * (i % 6), 25.0 + 50 * (i // 6), 30.0, 30.0, 0.6) for i in range(36)]

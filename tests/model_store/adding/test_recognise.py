@@ -30,12 +30,9 @@ def named(names: str) -> bytes:
     ("weights", "what"),
     [
         (b"", ": it is empty"),
-        (b"\0", ", or only a part of one"),
         (b"not onnx", ", or only a part of one"),
         (averaging()[:-20], ", or only a part of one"),
-        (b"\x89PNG\r\n\x1a\n", " but a PNG image"),
         (photo("cat"), " but a JPEG image"),
-        (b"<!DOCTYPE html>", " but a web page"),
         (b"version https://git-lfs.github.com/spec/v1\n", "run 'git lfs pull'"),
         (b"\x1c\0\0\0TFL3", "TensorFlow Lite"),
         (b"\x80\x02}q", " but a pickle"),
@@ -48,7 +45,7 @@ def test_what_is_no_onnx_file_is_refused_in_plain_words(weights: bytes, what: st
     assert "proto" not in said.lower()
 
 
-@pytest.mark.parametrize("names", ["{0: 'deer'}", '["deer"]', "('deer',)", " {0: 'deer'}".strip(), '{0: "deer"}'])
+@pytest.mark.parametrize("names", ["{0: 'deer'}", '["deer"]', "('deer',)"])
 def test_names_are_a_python_literal(names: str) -> None:
     config = recognised(named(names), {})
     assert config.labels == ("deer",)
@@ -68,24 +65,17 @@ def test_numbered_names_come_in_the_order_of_their_numbers() -> None:
     [
         "",
         "[]",
-        "{}",
         "deer",
         "'deer'",
         "{'deer'}",
-        "{'deer', 'fox'}",
         "[1]",
-        "{1: 'deer'}",
         "{0: 'deer', 2: 'fox'}",
-        "{0: 7}",
         "{[]: 1}",
         "None",
-        "[",
         "(" * 10_000,
         "\0",
-        "__import__('os').system('x')",
         "[__import__('os').system('touch {file}')]",
         "open('{file}', 'w')",
-        "[c for c in ().__class__.__base__.__subclasses__()]",
         "'deer' * 10**10",
         "['" + "a" * MAX_NAMES_CHARS + "']",
     ],
@@ -96,11 +86,6 @@ def test_other_names_are_refused_and_never_evaluated(names: str, tmp_path: Path)
     assert '{"labels": ["deer", …]}' in said
     assert len(said) < 1000
     assert not file.exists()
-
-
-def test_missing_names_are_refused_with_the_line_to_write() -> None:
-    assert '{"labels": ["deer", …]}' in refusal(averaging())
-    assert recognised(averaging(), {"labels": ["deer"]}).labels == ("deer",)
 
 
 @pytest.mark.parametrize(
@@ -128,19 +113,13 @@ def test_one_score_per_label_is_a_classifier_whatever_its_output_is_called() -> 
     assert recognised(graph, {"labels": ["deer", "fox"]}).kind == "classifier"
 
 
-def test_half_a_character_in_a_name_is_refused() -> None:
-    assert "half a character" in refusal(named(r"{0: '\ud800'}"))
-
-
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
         ({"labels": 2}, 'labels: 2 is not a list of names: use {"labels": ["deer", …]}'),
         ({"labels": "deer"}, "labels: 'deer' is not a list of names"),
-        ({"labels": {"0": "deer"}}, "is not a list of names"),
         ({"labels": ["deer", 7]}, "labels: ['deer', 7] is not a list of names"),
         ({"decoder": ["yolov8"]}, "decoder: ['yolov8'] is not a name: use"),
-        ({"decoder": {}}, "decoder: {} is not a name"),
         ({"labels": []}, "labels: "),
         ({"decoder": ""}, "decoder: "),
         ({"preprocess": [1]}, "preprocess: "),
@@ -160,11 +139,6 @@ def test_a_free_batch_with_another_one_written_inside_is_refused(weights: bytes)
     assert re.search(r"again, with .*fixed to 1", said)
 
 
-def test_a_fixed_batch_is_run_with_no_other() -> None:
-    graph = averaging(1, {"names": "['deer']"})
-    assert recognised(graph, {}).decoder == "yolov8"
-
-
 def test_overrides_win_field_by_field() -> None:
     metadata = {"names": "['deer']", "license": "MIT", "source": "here", "description": "small"}
     config = recognised(
@@ -173,10 +147,6 @@ def test_overrides_win_field_by_field() -> None:
     assert (config.preprocess.resize, config.preprocess.side_px) == ("stretch", SIDE_PX)
     assert (config.licence, config.source, config.description) == ("CC0", "here", "small")
     assert config.labels == ("elk",)
-
-
-def test_a_wrong_override_is_refused_by_name() -> None:
-    assert "preprocess.crop" in refusal(named("['deer']"), {"preprocess": {"crop": 1}})
 
 
 def test_outputs_that_fit_no_decoder_are_refused_with_the_line_to_write() -> None:

@@ -55,16 +55,6 @@ def test_what_was_found_is_said_with_its_reasons() -> None:
     assert by_shape == ("classifier", "outputs output0 [1, 4]: one score per label")
 
 
-def test_the_metadata_are_kept() -> None:
-    about = {"license": "MIT", "source": "there", "description": "colours"}
-    config = classifier(mean_colours(WEIGHT, SIDE_PX, {**NAMES, **about}))
-    assert (config.licence, config.source, config.description) == ("MIT", "there", "colours")
-
-
-def test_a_softmax_is_seen_by_its_sum() -> None:
-    assert classifier(colours(softmax=True)).scores == "probabilities"
-
-
 def constant(row: list[float], metadata: dict[str, str] = NAMES) -> bytes:
     return constant_graph({"output0": np.array([row], np.float32)}, SIDE_PX, metadata)
 
@@ -115,12 +105,9 @@ def test_the_config_file_decides_between_the_kinds() -> None:
     ("overrides", "said"),
     [
         ({"kind": "pose"}, "unknown kind 'pose': use detector or classifier"),
-        ({"kind": 3}, "unknown kind 3"),
         ({"kind": "classifier", "decoder": "yolov8"}, "decoder: unknown field"),
         ({"nms": {"iou": 0.5}}, "nms: unknown field"),
         ({"scores": "ranks"}, "scores: "),
-        ({"preprocess": {"tiling": {"tile_px": 64}}}, "cannot use tiling, rect or jpeg_shrink"),
-        ({"preprocess": {"jpeg_shrink": 2}}, "cannot use tiling, rect or jpeg_shrink"),
         ({"preprocess": {"side_px": 32}}, "side_px 32"),
     ],
 )

@@ -36,7 +36,7 @@ def refusal(weights: bytes) -> str:
     return str(refused.value)
 
 
-@pytest.mark.parametrize("classes", [1, 3, 5])
+@pytest.mark.parametrize("classes", [1, 3])
 @pytest.mark.parametrize("decoder", ORACLES)
 def test_a_usual_export_needs_no_options(decoder: str, classes: int) -> None:
     metadata = ORACLES[decoder].metadata
@@ -56,8 +56,6 @@ def test_a_usual_export_needs_no_options(decoder: str, classes: int) -> None:
         {"end2end": "True"},
         {"args": "{'batch': 1, 'nms': True, 'half': False}"},
         {"head": "v10Detect"},
-        {"head": "Detect"},
-        {"description": "Ultralytics YOLOv10n model trained on coco.yaml"},
         {"description": "Ultralytics YOLO26n model"},
         {"description": "Ultralytics YOLO11n model", "end2end": "False", "args": "{'nms': True}"},
     ],
@@ -82,8 +80,8 @@ def test_rows_of_six_have_several_meanings_and_are_refused_with_them() -> None:
     assert "are ambiguous" in refusal(export("end2end", 2, **denied))
 
 
-@pytest.mark.parametrize("words", [{"description": "Ultralytics RT-DETR-l model"}, {"head": "RTDETRDecoder"}])
-def test_rtdetr_is_recognised_by_its_name(words: dict[str, str]) -> None:
+def test_rtdetr_is_recognised_by_its_name() -> None:
+    words = {"description": "Ultralytics RT-DETR-l model"}
     assert recognised(export("rtdetr_topk", 3, **words), {}).decoder == "rtdetr_topk"
     assert recognised(export("rtdetr", 3, **words, end2end="False"), {}).decoder == "rtdetr"
     said = refusal(export("rtdetr", 2, **words))  # rows of six, ranked or not
@@ -94,12 +92,10 @@ def test_rtdetr_is_recognised_by_its_name(words: dict[str, str]) -> None:
     ("decoder", "words", "said", "choice"),
     [
         ("yolov8", {"head": "RTDETRDecoder"}, "name RT-DETR, but", {"yolov8"}),
-        ("yolov8", {"description": "RT-DETR x"}, "name RT-DETR, but", {"yolov8"}),
         ("end2end", RT_RANKED, "name RT-DETR .* and state that", {"end2end", "rtdetr_topk"}),
         ("rtdetr", RT_RANKED, "name RT-DETR .* and state that", {"end2end", "rtdetr", "rtdetr_topk"}),
         ("rtdetr", {"end2end": "True"}, "state that the graph ranks its", {"rtdetr"}),
         ("rtdetr", {"head": "Detect"}, "name a YOLO, but", {"rtdetr"}),
-        ("rtdetr", {"description": "Ultralytics YOLO11n"}, "name a YOLO, but", {"rtdetr"}),
         ("rtdetr_labels", {"head": "Detect"}, "name a YOLO, but", {"rtdetr_labels"}),
     ],
 )
@@ -112,9 +108,9 @@ def test_metadata_that_contradict_outputs_or_each_other_are_refused(
     assert recognised(export(decoder, 3, **words), {"decoder": decoder}).decoder == decoder
 
 
-@pytest.mark.parametrize("side_px", [64, 96, 160, 320])
-def test_anchors_whose_axes_were_exchanged_are_no_queries(side_px: int) -> None:
+def test_anchors_whose_axes_were_exchanged_are_no_queries() -> None:
     """(1, anchors, 4 + classes) looks like rtdetr's queries, except for their number."""
+    side_px = 160
     rows = sum((side_px // stride) ** 2 for stride in (8, 16, 32))
     weights = constant_graph({"output0": np.zeros((1, rows, 4 + 3))}, side_px, {"names": NAMED})
     said = refusal(weights)
@@ -126,19 +122,13 @@ def test_anchors_whose_axes_were_exchanged_are_no_queries(side_px: int) -> None:
 @pytest.mark.parametrize(
     ("outputs", "said"),
     [
-        ({"output0": (84, 5)}, "yolov8, with 1 labels, if its last two axes are transposed"),
         ({"output0": (9, 84)}, "yolov8, with 5 labels"),
         ({"output0": (252, 9)}, "yolov5, with 4 labels"),
         ({"output0": (84, 9)}, "yolox, with 4 labels"),
         ({"output0": (300, 9)}, "rtdetr, with 5 labels"),
         ({"boxes": (9, 4), "labels": (9,)}, "torchvision or rtdetr_labels, but scores is missing"),
-        ({"boxes": (9, 4)}, "ssd, but scores is missing"),
         ({"dets": (9, 5)}, "rfdetr or mmdet, but labels is missing"),
         ({"boxes": (9, 4), "scores": (9, 7)}, "ssd, with 7 labels"),
-        (
-            {"detection_boxes": (9, 4), "detection_scores": (9,), "num_detections": ()},
-            "tf_detection, but detection_classes is missing",
-        ),
         (
             {"detection_boxes": (9, 4), "detection_scores": (9,)},
             "tf_detection, but detection_classes and num_detections are missing",
@@ -154,13 +144,9 @@ def test_what_is_nearly_a_known_format_is_named(outputs: dict[str, tuple[int, ..
     assert said in refused.split("Nearest: ")[1]
 
 
-@pytest.mark.parametrize("logits", [3, 4])
-def test_rfdetr_has_a_logit_a_label_and_one_more(logits: int) -> None:
-    assert recognised(queries_of(logits), {}).decoder == "rfdetr"
-
-
 def test_rfdetr_of_more_logits_is_refused_and_taken_with_a_word() -> None:
     """Its COCO models have 91 logits, numbered by COCO: with 80 names most would be wrong."""
+    assert recognised(queries_of(3), {}).decoder == recognised(queries_of(4), {}).decoder == "rfdetr"
     said = refusal(queries_of(91))
     assert "rfdetr, with 90 or 91 labels; COCO's class numbers have gaps" in said
     assert "rfdetr, with 1 or 2 labels." in refusal(queries_of(2))
@@ -181,8 +167,6 @@ def queries_of(logits: int) -> bytes:
     [
         ("yolov8", "yolov5", r"needs \(n, anchors, 8\); .*look like those of yolov8$"),
         ("yolov5", "ssd", "so boxes and scores are missing; .*look like those of yolov5$"),
-        ("torchvision", "ssd", "needs boxes .*look like those of torchvision$"),
-        ("mmdet", "torchvision", "so boxes and scores are missing; .*those of mmdet$"),
         ("rfdetr", "mmdet", "needs boxes .*those of rfdetr$"),
     ],
 )
@@ -193,7 +177,7 @@ def test_a_decoder_that_cannot_read_the_outputs_is_refused_with_one_that_can(
         recognised(export(exported, 3), {"decoder": decoder})
 
 
-@pytest.mark.parametrize("decoder", ["yolov8", "yolov5", "yolox", "yolox_raw", "rtdetr", "ssd"])
+@pytest.mark.parametrize("decoder", ["yolov8", "yolox_raw", "ssd"])
 def test_labels_that_do_not_fit_the_classes_are_refused(decoder: str) -> None:
     said = refusal(export(decoder, 3, names="{0: 'deer', 1: 'fox'}"))
     assert "fit no supported decoder (is the number of labels right?)" in said
@@ -201,9 +185,9 @@ def test_labels_that_do_not_fit_the_classes_are_refused(decoder: str) -> None:
 
 
 @pytest.mark.parametrize("classes", [1, 2])
-@pytest.mark.parametrize(("rows", "side_px"), [(25_200, 640), (102_000, 1280)], ids=["P5", "P6 with four levels"])
-def test_rows_of_yolov5_with_masks_are_no_ranked_list(rows: int, side_px: int, classes: int) -> None:
+def test_rows_of_yolov5_with_masks_are_no_ranked_list(classes: int) -> None:
     """Rows with one class and 32 prototypes have the 6 + 32 columns of a ranked list."""
+    rows, side_px = 102_000, 1280  # P6, with four levels
     outputs = {"output0": np.zeros((1, rows, 5 + 1 + 32), np.float32), "output1": np.zeros((1, 32, 8, 8), np.float32)}
     weights = constant_graph(outputs, side_px, {"names": str(NAMES[:classes])})
     if classes == 1:
@@ -212,18 +196,8 @@ def test_rows_of_yolov5_with_masks_are_no_ranked_list(rows: int, side_px: int, c
         assert "is the number of labels right?" in refusal(weights)
 
 
-@pytest.mark.parametrize("decoder", SEGMENTING)
-def test_prototypes_may_come_first_and_nothing_may_come_third(decoder: str) -> None:
-    names = {"names": str(NAMES[:3]), "task": "segment"}
-    outputs = example(decoder, np.random.default_rng(3), 2, 3, 64)
-    turned = constant_graph(dict(reversed(outputs.items())), 64, names)
-    assert recognised(turned, {}).decoder == decoder
-    three = constant_graph({**outputs, "heat": np.zeros((2, 3, 8, 8), np.float32)}, 64, names)
-    assert "heat [1, 3, 8, 8]" in refusal(three)
-
-
 @pytest.mark.parametrize("says", [{"end2end": "True"}, {"args": "{'nms': True}"}], ids=["end2end", "nms=True"])
-@pytest.mark.parametrize("decoder", ["yolov8", "yolov8_seg", "yolov5", "yolox"])
+@pytest.mark.parametrize("decoder", ["yolov8_seg", "yolox"])
 def test_a_graph_that_is_said_to_rank_and_does_not_is_refused(decoder: str, says: dict[str, str]) -> None:
     said = refusal(export(decoder, 3, **says))
     assert "state that the graph ranks its detections, but" in said
@@ -265,15 +239,7 @@ def test_an_export_of_any_size_is_padded_to_its_stride_as_ultralytics_does() -> 
     assert recognised(pooling(4 + 1, SIZELESS), given).preprocess.input_px == (320, 320)
 
 
-def test_tiles_are_never_padded_to_the_stride() -> None:
-    given = {"preprocess": {"tiling": {"tile_px": 640}}}
-    config = recognised(pooling(4 + 1, SIZELESS), given)
-    assert config.preprocess.resize == "letterbox"
-    assert config.preprocess.tiling is not None
-    assert config.preprocess.tiling.tile_px == 640
-
-
-@pytest.mark.parametrize("decoder", ["rfdetr", "yolov8", "yolox"])
+@pytest.mark.parametrize("decoder", ["rfdetr", "yolox"])
 def test_a_graph_that_takes_whole_numbers_is_given_them(decoder: str) -> None:
     model = onnx.load_model_from_string(export(decoder, 3))
     model.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.UINT8
@@ -290,11 +256,3 @@ def test_a_fixed_input_need_not_be_square() -> None:
     config = recognised(pooling(4 + 1, {"names": "['deer']"}, size=(96, 160)), {})
     assert config.preprocess.input_px == (160, 96)
     assert config.preprocess.resize == "letterbox"
-
-
-def test_the_config_file_is_stronger_than_any_sign() -> None:
-    given = {"decoder": "yolox_raw", "nms": {"iou": 0.3}, "preprocess": {"resize": "stretch"}}
-    config = recognised(export("yolox"), given)
-    assert config.decoder == "yolox_raw"
-    assert (config.nms.iou, config.nms.class_aware) == (0.3, False)
-    assert (config.preprocess.resize, config.preprocess.channel_order) == ("stretch", "BGR")

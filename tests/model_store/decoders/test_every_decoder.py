@@ -8,17 +8,14 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from model_store.config import Nms
 from model_store.decoders import DECODERS
 from model_store.decoders.layout import DecodeSpec, OutputNonsense
 from model_store.detections import Detections
 from model_store.errors import ModelRefused
 from model_store.runtimes.onnx import OnnxSession
 from model_store.transform.masks import PrototypeMasks
-from model_store.transform.nms import suppress
 from tests.oracles.anchor_decoders import Box
 from tests.oracles.decoders import ORACLES, coefficients, saturated
-from tests.oracles.nms import nms
 from tests.oracles.tensors import example, export
 
 SIDE_PX = 64
@@ -62,7 +59,7 @@ def test_records_name_the_outputs_and_masks_of_the_format(decoder: str) -> None:
 
 
 @pytest.mark.parametrize("fp16", [False, True], ids=["fp32", "fp16 input"])
-@pytest.mark.parametrize("classes", [1, 2, 3, 12])
+@pytest.mark.parametrize("classes", [1, 3])
 @pytest.mark.parametrize("decoder", ORACLES)
 def test_the_boxes_are_the_oracles(decoder: str, classes: int, fp16: bool) -> None:
     outputs = example(decoder, np.random.default_rng(classes), 3, classes, SIDE_PX)
@@ -77,36 +74,6 @@ def test_the_boxes_are_the_oracles(decoder: str, classes: int, fp16: bool) -> No
         np.testing.assert_allclose(have[:, :4], want[:, :4], atol=1e-3, rtol=1e-5)
         np.testing.assert_allclose(have[:, 4], want[:, 4], atol=1e-5)
         assert (have[:, 5] == want[:, 5]).all()
-
-
-@pytest.mark.parametrize("decoder", ORACLES)
-def test_one_image_decodes_the_same_alone_and_in_any_batch(decoder: str) -> None:
-    outputs = example(decoder, np.random.default_rng(5), 4, 3, SIDE_PX)
-    session, spec = session_of(decoder, outputs), DecodeSpec((SIDE_PX, SIDE_PX), 3, FLOOR)
-    rows = [0, 1, 2, 3, 1, 0, 3, 2, 2, 1, 0, 3, 1, 1, 2, 0]
-    alone = [DECODERS[decoder](session.run(pictures([row])), spec)[0] for row in range(4)]
-    for size in (3, 16):
-        together = DECODERS[decoder](session.run(pictures(rows[:size])), spec)
-        for row, image in zip(rows[:size], together, strict=True):
-            assert (columns(image) == columns(alone[row])).all()
-
-
-@pytest.mark.parametrize("decoder", ["yolov5", "yolov8", "yolox_raw", "ssd"])
-@pytest.mark.parametrize("class_aware", [True, False])
-def test_what_suppression_keeps_is_what_the_oracle_keeps(decoder: str, class_aware: bool) -> None:
-    outputs = example(decoder, np.random.default_rng(7), 4, 3, SIDE_PX)
-    for image in DECODERS[decoder](outputs, DecodeSpec((SIDE_PX, SIDE_PX), 3, FLOOR)):
-        kept = suppress(image, Nms(iou=0.5, class_aware=class_aware))
-        order = nms(
-            image.boxes_xyxy.tolist(),
-            image.scores.tolist(),
-            image.class_ids.tolist(),
-            threshold=0.5,
-            class_aware=class_aware,
-            max_detections=300,
-        )
-        assert 0 < len(order) < len(image)
-        assert (columns(kept) == columns(image.select(np.array(order, np.intp)))).all()
 
 
 KEEPING_THE_FLOOR = {"yolox", "yolox_raw"}
@@ -207,14 +174,6 @@ def test_a_list_without_a_row_left_is_saturated_as_in_the_oracle(decoder: str) -
     assert saturated(decoder, filled_up(decoder, outputs), FLOOR)[0]
 
 
-@pytest.mark.parametrize("decoder", sorted({*ORACLES} - {*LISTS, "rfdetr"}))
-def test_what_is_still_to_be_suppressed_is_never_saturated(decoder: str) -> None:
-    outputs = example(decoder, np.random.default_rng(8), 2, 3, SIDE_PX)
-    full = {name: np.full_like(rows, 1) for name, rows in outputs.items()}
-    found = DECODERS[decoder](full, DecodeSpec((SIDE_PX, SIDE_PX), 3, FLOOR, frozenset(full)))
-    assert [image.saturated for image in found] == [False, False]
-
-
 @pytest.mark.parametrize("fixed", [True, False])
 def test_mmdetection_is_saturated_where_the_graph_declares_its_rows(fixed: bool) -> None:
     outputs = filled_up("mmdet", example("mmdet", np.random.default_rng(8), 1, 3, SIDE_PX))
@@ -247,26 +206,13 @@ def test_a_class_is_a_whole_number_of_any_size(class_id: float) -> None:
         DECODERS["end2end"]({"output0": row}, DecodeSpec((SIDE_PX, SIDE_PX), 2, FLOOR))
 
 
-def test_filler_of_a_negative_class_is_no_box() -> None:
-    row = np.array([[[1, 1, 9, 9, 0.5, -1], [1, 1, 9, 9, 0.5, 0]]], np.float32)
-    (image,) = DECODERS["end2end"]({"output0": row}, DecodeSpec((SIDE_PX, SIDE_PX), 2, FLOOR))
-    assert len(image) == 1
-    assert not image.saturated
-
-
 @pytest.mark.parametrize(
     ("decoder", "name"),
     [
         ("rtdetr_labels", "labels"),
-        ("rtdetr_labels", "scores"),
-        ("rtdetr_labels", "boxes"),
-        ("torchvision", "labels"),
         ("torchvision", "boxes"),
         ("tf_detection", "detection_classes"),
-        ("tf_detection", "detection_scores"),
         ("mmdet", "labels"),
-        ("mmdet", "dets"),
-        ("rfdetr", "labels"),
         ("rfdetr", "dets"),
         ("ssd", "boxes"),
         ("ssd", "scores"),

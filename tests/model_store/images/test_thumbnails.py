@@ -70,8 +70,7 @@ def green_px(image: Image.Image) -> tuple[int, int, int, int]:
     return int(x.min()), int(y.min()), int(x.max()) + 1, int(y.max()) + 1
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
-@pytest.mark.parametrize("orientation", sorted(UNDO_ORIENTATION))
+@pytest.mark.parametrize(("orientation", "kind"), [(1, "JPEG"), (4, "JPEG"), (7, "JPEG"), (6, "PNG")])
 def test_a_thumbnail_is_the_image_as_displayed(orientation: int, kind: str) -> None:
     data = stored(orientation, kind)
     small = opened(thumbnail(data, 160))
@@ -79,8 +78,8 @@ def test_a_thumbnail_is_the_image_as_displayed(orientation: int, kind: str) -> N
     assert difference(small, displayed(data).resize((160, 120), Image.Resampling.BOX)) < 4
 
 
-@pytest.mark.parametrize("orientation", sorted(UNDO_ORIENTATION))
-@pytest.mark.parametrize("width_px", [60, 224, 448])
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+@pytest.mark.parametrize("width_px", [60, 448])
 def test_a_crop_is_in_the_coordinates_of_boxes(orientation: int, width_px: int) -> None:
     data = stored(orientation)
     part = opened(crop(data, BOX, width_px, margin_frac=0.1))
@@ -91,8 +90,8 @@ def test_a_crop_is_in_the_coordinates_of_boxes(orientation: int, width_px: int) 
     assert np.abs(np.subtract(green_px(part), np.multiply((30, 30, 330, 230), width / 360))).max() < 1.5
 
 
-@pytest.mark.parametrize("width_px", [160, 320, 640, 1600])
-@pytest.mark.parametrize("size", [(1700, 1300), (1300, 1700), (1283, 967), (161, 97), (1, 1)])
+@pytest.mark.parametrize("width_px", [160, 1600])
+@pytest.mark.parametrize("size", [(1283, 967), (161, 97), (1, 1)])
 def test_widths_are_never_larger_than_the_image(size: tuple[int, int], width_px: int) -> None:
     small = opened(thumbnail(stored(6, size=size), width_px))
     width = min(width_px, size[0])
@@ -125,12 +124,9 @@ def test_few_pixels_of_a_jpeg_are_decoded(monkeypatch: pytest.MonkeyPatch) -> No
     "box",
     [
         (10.0, 10.0, 10.0, 20.0),
-        (20.0, 10.0, 10.0, 20.0),
         (float("nan"), 0.0, 5.0, 5.0),
-        (0.0, 0.0, float("inf"), 5.0),
         (-1e308, 0.0, 1e308, 5.0),
         (1200.0, 0.0, 1300.0, 50.0),
-        (0.0, 900.0, 50.0, 950.0),
         (-50.0, 0.0, 0.0, 50.0),
     ],
 )

@@ -32,7 +32,7 @@ def field(*boxes: tuple[int, int, int, int], ground: int = 200, blob: int = 60) 
     return image
 
 
-@pytest.mark.parametrize("grey", [0, 17, 128, 255])
+@pytest.mark.parametrize("grey", [0, 128])
 def test_nothing_is_found_on_a_flat_picture(grey: int) -> None:
     (found,) = motion().detect([field(ground=grey)])
     assert len(found) == 0
@@ -45,23 +45,13 @@ def test_slow_shading_is_no_blob() -> None:
 
 
 @pytest.mark.parametrize(("ground", "blob"), [(200, 140), (100, 150)])
-@pytest.mark.parametrize("box", [BLOB, (100, 300, 140, 340), (400, 100, 560, 220)])
+@pytest.mark.parametrize("box", [BLOB, (400, 100, 560, 220)])
 def test_a_blob_is_found_where_it_is(ground: int, blob: int, box: tuple[int, int, int, int]) -> None:
     (found,) = motion().detect([field(box, ground=ground, blob=blob)])
     assert len(found) == 1
     assert np.abs(found.boxes_xyxy[0] - box).max() <= 3
     assert found.class_ids.tolist() == [0]
     assert 0.1 < found.scores[0] <= 1
-
-
-def test_a_strong_blob_is_found_with_its_halo() -> None:
-    # The blurred background contains part of the blob, so the area around it also has contrast.
-    (found,) = motion().detect([field(BLOB, ground=200, blob=60)])
-    assert len(found) == 1
-    x1, y1, x2, y2 = found.boxes_xyxy[0] - BLOB
-    assert abs(x1 + x2) / 2 <= 3
-    assert abs(y1 + y2) / 2 <= 3
-    assert -24 <= min(x1, y1) <= max(x1, y1) <= 1
 
 
 def test_two_blobs_are_two_and_the_darker_comes_first() -> None:

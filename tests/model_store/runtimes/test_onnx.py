@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-import onnx
 import pytest
 from onnx import TensorProto
 
@@ -34,8 +33,8 @@ def pictures(count: int) -> np.ndarray:
     return np.random.default_rng(count).random((count, 3, SIDE_PX, SIDE_PX), np.float32)
 
 
-@pytest.mark.parametrize("images", [1, 2, 3, 5])
-@pytest.mark.parametrize("batch", [1, 2, 4])
+@pytest.mark.parametrize("images", [1, 5])
+@pytest.mark.parametrize("batch", [1, 2])
 def test_a_fixed_batch_gives_the_rows_of_a_free_one(batch: int, images: int) -> None:
     tensor = pictures(images)
     (free,) = OnnxSession(averaging(), threads=1).run(tensor).values()
@@ -48,15 +47,11 @@ def test_a_fixed_batch_gives_the_rows_of_a_free_one(batch: int, images: int) -> 
 
 def test_one_session_answers_several_threads() -> None:
     session = OnnxSession(averaging(), threads=1)
-    tensors = [pictures(count) for count in range(1, 9)]
+    tensors = [pictures(count) for count in range(1, 5)]
     with ThreadPoolExecutor(4) as pool:
         together = list(pool.map(session.run, tensors))
     for tensor, found in zip(tensors, together, strict=True):
         assert np.array_equal(only(found), only(session.run(tensor)))
-
-
-def test_the_device_is_named_shortly() -> None:
-    assert OnnxSession(averaging(), threads=1).device in ("cpu", "cuda")
 
 
 @pytest.mark.parametrize(
@@ -65,11 +60,9 @@ def test_the_device_is_named_shortly() -> None:
         (b"", "not an ONNX file: it is empty"),
         (b"no onnx", "not an ONNX file, or only a part of one"),
         (two_inputs(), r"2 inputs \(left, right\)"),
-        (passing_on([]), "is needed"),
         (passing_on(None), "is needed"),
         (passing_on(["n", 3, SIDE_PX]), "is needed"),
         (passing_on(["n", 4, SIDE_PX, SIDE_PX]), "is needed"),
-        (passing_on(["n", 3, 64, 64]), f"side_px {SIDE_PX}"),
         (passing_on(["n", 3, SIDE_PX, 64]), f"side_px {SIDE_PX}"),
     ],
 )
@@ -100,7 +93,7 @@ def test_images_with_different_numbers_of_detections_are_filled_up() -> None:
     assert filled[0].sum() == 8
 
 
-@pytest.mark.parametrize("shape", [[1, ROWS, ANCHORS], [3, ROWS, ANCHORS], [2 * ROWS], []])
+@pytest.mark.parametrize("shape", [[1, ROWS, ANCHORS], []])
 def test_an_output_without_a_row_for_each_image_is_refused(shape: list[int]) -> None:
     session = OnnxSession(same_answer(shape), threads=1)
     with pytest.raises(ModelRefused, match=r"run on a batch of 2.*number 0: \(.*batch .* fixed to 1"):
@@ -125,22 +118,3 @@ def test_whole_numbers_are_not_scaled_to_fractions(scale: dict[str, object]) -> 
 def test_an_output_that_holds_no_numbers_is_refused() -> None:
     with pytest.raises(ModelRefused, match=r"output output0 is seq\(tensor\(float\)\); tensors"):
         OnnxSession(in_a_list(), threads=1)
-
-
-def test_what_is_too_new_is_refused_with_what_is_known() -> None:
-    model = onnx.load_model_from_string(averaging())
-    model.opset_import[0].version = 999
-    with pytest.raises(ModelRefused, match=r"with opset \d+ or older, or upgrade onnxruntime$"):
-        OnnxSession(model.SerializeToString(), threads=1)
-    model.opset_import[0].version, model.ir_version = 13, 999
-    with pytest.raises(ModelRefused, match=r"IR version 999 is too new: .* IR version \d+ or older"):
-        OnnxSession(model.SerializeToString(), threads=1)
-
-
-def test_a_long_message_is_cut_at_a_word() -> None:
-    model = onnx.load_model_from_string(averaging())
-    model.graph.node[0].op_type = "Average" + "AndSoOn" * 20
-    model.graph.node[0].name = " ".join(["word"] * 200)
-    with pytest.raises(ModelRefused, match=" word …$") as refused:
-        OnnxSession(model.SerializeToString(), threads=1)
-    assert len(str(refused.value)) < 500

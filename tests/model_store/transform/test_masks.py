@@ -35,7 +35,7 @@ def runs_of(image: NDArray[np.bool_]) -> Runs:
 
 
 @given(sizes_px, st.data(), st.integers(0, 2**32 - 1), st.sampled_from([0.0, 0.2, 0.8, 1.0]))
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=80)
 def test_run_lengths_are_cocos(size_px: tuple[int, int], data: st.DataObject, seed: int, share: float) -> None:
     width, height = size_px
     left, right = sorted(data.draw(st.tuples(*[st.integers(0, width)] * 2)))
@@ -50,16 +50,6 @@ def test_run_lengths_are_cocos(size_px: tuple[int, int], data: st.DataObject, se
     assert (bitmap_of(wanted, size_px) == image).all()
 
 
-@given(st.lists(st.integers(0, 2**28) | st.integers(0, 9), min_size=1, max_size=30))
-@settings(deadline=None, max_examples=150)
-def test_any_counts_are_written_as_the_oracle_reads_them(counts: list[int]) -> None:
-    text = compressed(np.array(counts, np.int64))
-    assert oracle.expand(text) == counts
-    if sum(counts) < 10_000:
-        flat = bitmap_of(text, (1, sum(counts)))[:, 0].tolist()
-        assert flat == [i % 2 == 1 for i, count in enumerate(counts) for _ in range(count)]
-
-
 def case(seed: int, kind: Resize, size_px: tuple[int, int]) -> tuple[PrototypeMasks, NDArray[np.float32], Fit]:
     rng = np.random.default_rng(seed)
     placed = fit(kind, size_px, (64, 64), 32)
@@ -68,27 +58,6 @@ def case(seed: int, kind: Resize, size_px: tuple[int, int]) -> tuple[PrototypeMa
     coefficients = rng.standard_normal((5, 4)).astype(np.float32)
     corners = np.sort(rng.random((5, 2, 2)), axis=1) * size_px
     return (PrototypeMasks(coefficients, prototypes, canvas), corners.reshape(5, 4).astype(np.float32), placed)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("size_px", [(64, 64), (90, 37), (21, 80), (150, 101)])
-def test_masks_are_the_oracles(kind: Resize, size_px: tuple[int, int]) -> None:
-    masks, boxes, placed = case(sum(size_px), kind, size_px)
-    found = run_lengths(masks, boxes, placed, size_px)
-    wanted = oracle.native_masks(
-        masks.coefficients,
-        masks.prototypes,
-        boxes,
-        size_px,
-        (placed.scale_x, placed.scale_y, placed.left_px, placed.top_px),
-        masks.network_px,
-    )
-    assert 0 < wanted.sum() < wanted.size
-    for counts, area, want in zip(found.counts, found.area_px, wanted, strict=True):
-        have = decoded(counts, size_px)
-        assert have.sum() == area
-        # a pixel may differ where the logit is 0 except for rounding
-        assert (have != want).sum() <= 1e-3 * want.size + 1
 
 
 def test_masks_of_a_tile_lie_where_the_tile_lies() -> None:
@@ -137,7 +106,7 @@ def test_windows_of_any_size_are_the_oracles() -> None:
     """Test images much finer and coarser than the prototypes' grid, and boxes beyond it on all sides."""
     rng = np.random.default_rng(11)
     for kind in KINDS:
-        for size_px in ((5, 7), (64, 200), (400, 9)):
+        for size_px in ((64, 64), (90, 37), (5, 7), (64, 200), (400, 9)):
             placed = fit(kind, size_px, (64, 64), 32)
             prototypes = rng.standard_normal((3, 16, 16)).astype(np.float32)
             coefficients = rng.standard_normal((6, 3)).astype(np.float32)

@@ -6,7 +6,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from model_store.config import Preprocess
-from model_store.transform.letterbox import Resize, fit
+from model_store.transform.letterbox import fit
 from model_store.transform.preprocess import prepare, to_tensor
 from tests.oracles.geometry import resize_picture
 from tests.oracles.yolov8 import tensor
@@ -26,7 +26,7 @@ specs = st.builds(
 @example(Preprocess(side_px=64), 1, 200, 0)
 @example(Preprocess(side_px=64, resize="fit_top_left"), 200, 1, 0)
 @example(Preprocess(side_px=64), 64, 64, 0)
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=100)
 def test_pixels_are_the_oracles_exactly(spec: Preprocess, width: int, height: int, seed: int) -> None:
     image = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
     prepared = prepare(image, spec)
@@ -37,18 +37,6 @@ def test_pixels_are_the_oracles_exactly(spec: Preprocess, width: int, height: in
     assert np.array_equal(prepared.pixels, wanted[np.newaxis])
     assert prepared.fits == (fit(spec.resize, (width, height), spec.input_px, spec.stride_px),)
     assert prepared.size_px == (width, height)
-
-
-@pytest.mark.parametrize("kind", ["letterbox", "stretch", "fit_top_left"])
-def test_preparing_leaves_the_image_alone(kind: Resize) -> None:
-    image = np.full((30, 40, 3), 7, np.uint8)
-    prepared = prepare(image, Preprocess(resize=kind, side_px=20))
-    prepared.pixels[:] = 0
-    assert (image == 7).all()
-
-
-def test_no_pictures_make_an_empty_tensor() -> None:
-    assert to_tensor(np.zeros((0, 8, 8, 3), np.uint8), Preprocess()).shape == (0, 3, 8, 8)
 
 
 def test_tensor_is_the_oracles_and_contiguous() -> None:
@@ -66,10 +54,8 @@ def test_tensor_is_the_oracles_and_contiguous() -> None:
         (Preprocess(), (51 / 255, 102 / 255, 1.0)),
         (Preprocess(channel_order="BGR"), (1.0, 102 / 255, 51 / 255)),
         (Preprocess(divide_by=1), (51, 102, 255)),
-        (Preprocess(divide_by=1, mean=(1, 2, 5)), (50, 100, 250)),
         (Preprocess(divide_by=1, mean=(1, 2, 5), std=(2, 4, 5)), (25, 25, 50)),
         (Preprocess(divide_by=1, channel_order="BGR", mean=(5, 0, 1)), (250, 102, 50)),
-        (Preprocess(divide_by=1, std=(1, 1, 5)), (51, 102, 51)),
     ],
 )
 def test_order_divisor_mean_and_std_apply_in_that_order(spec: Preprocess, wanted: tuple[float, float, float]) -> None:

@@ -43,10 +43,6 @@ def test_each_label_has_its_own_threshold_and_min_score_is_for_all() -> None:
     assert shown(found, least_scores(config, 1.0)).class_ids.tolist() == []
 
 
-def test_nothing_found_is_nothing_shown() -> None:
-    assert len(shown(Detections.empty(), least_scores(config_of()))) == 0
-
-
 def test_saturated_stays_what_it_is() -> None:
     full = replace(Detections.empty(), saturated=True)
     assert shown(full, least_scores(config_of())).saturated

@@ -41,27 +41,8 @@ class Evil:
         return os.mkdir, (str(self.mark),)
 
 
-def renamed(old: str, new: str) -> bytes:
-    """Return the file with a record under another name."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(tiny())) as source, zipfile.ZipFile(buffer, "w") as target:
-        for name in source.namelist():
-            target.writestr(name.replace(old, new), source.read(name))
-    return buffer.getvalue()
-
-
 def in_program(edit: Callable[[dict[str, Any]], None]) -> bytes:
     return changed(tiny(), in_json("models/", edit))
-
-
-def everywhere(old: str, new: str) -> bytes:
-    """Replace a name of the program in all places."""
-
-    def change(name: str, data: bytes) -> bytes:
-        text = data.replace(json.dumps(old).encode(), json.dumps(new).encode())
-        return text if "models/" in name else data
-
-    return changed(tiny(), change)
 
 
 def sizes(expression: str) -> bytes:
@@ -116,31 +97,14 @@ def pickled_weights(mark: Path) -> bytes:
     return changed(tiny(), change)
 
 
-def opaque_object(mark: Path) -> bytes:
-    """torch ignores the case of record names, and unpickles records with these names."""
-
-    def edit(config: dict[str, Any]) -> None:
-        meta = {"dtype": 7, "sizes": [], "strides": [], "storage_offset": {"as_int": 0}}
-        meta |= {"requires_grad": False, "device": {"type": "cpu", "index": None}, "layout": 7}
-        payload = {"path_name": "opaque_obj_0", "is_param": False, "use_pickle": False}
-        config["config"]["evil"] = payload | {"tensor_meta": meta}
-
-    listed = changed(tiny(), in_json("constants_config", edit))
-    return with_record(listed, "data/constants/Opaque_obj_0", evil(mark))
-
-
-def sample_inputs(mark: Path, name: str) -> bytes:
-    return changed(renamed("sample_inputs", name), lambda record, data: evil(mark) if name in record else data)
-
-
-def injected(mark: Path) -> bytes:
-    return in_program(lambda p: called(p).update(forward_arg_names=[f"images={code(mark)}"]))
-
-
 def imported(mark: Path) -> bytes:
     context = json.dumps({"__enum__": True, "fqn": "evil_when_imported:A", "name": "B"})
     spec = {"type": "builtins.list", "context": context, "children_spec": [LEAF]}
     return in_program(lambda p: called(p).update(out_spec=json.dumps([1, spec])))
+
+
+def as_record(part: str, data: bytes) -> Change:
+    return lambda name, old: data if part in name else old
 
 
 def file_mapped(mark: Path) -> bytes:
@@ -156,25 +120,19 @@ def os_called(target: str, mark: Path) -> bytes:
     return first_step(target, _0={"as_operator": "torch.os.mkdir"}, _1={"as_string": str(mark)})
 
 
-WRAPPER = "torch.ops.higher_order.inductor_compiled_code"
-
 CARRIERS: dict[str, Callable[[Path], bytes]] = {
-    "unpickle sample inputs": lambda mark: sample_inputs(mark, "sample_inputs"),
-    "unpickle sample inputs in capitals": lambda mark: sample_inputs(mark, "Sample_inputs"),
-    "unpickle objects in capitals": opaque_object,
+    "unpickle sample inputs": lambda mark: changed(tiny(), as_record("sample_inputs", evil(mark))),
     "unpickle weights": pickled_weights,
     "execute guards": lambda mark: in_program(lambda p: p.update(guards_code=[code(mark)])),
     "evaluate sizes": lambda mark: sizes(code(mark)),
-    "evaluate sizes without their line ends": lambda mark: sizes(
-        f"Symbol('a\\\n' 'f' # {{{code(mark).replace(chr(39), chr(34))}}} '\n)"
+    "compile the name of a result": lambda mark: changed(
+        tiny(),
+        lambda name, data: (
+            data.replace(b'"conv2d"', json.dumps(f"a = {code(mark)}; x").encode()) if "models/" in name else data
+        ),
     ),
-    "compile the input's name": lambda mark: everywhere("images", f"images={code(mark)}"),
-    "compile a weight's name": lambda mark: everywhere("p_cell_bias", f"p={code(mark)}"),
-    "compile the name of a result": lambda mark: everywhere("conv2d", f"a = {code(mark)}; x"),
-    "compile the names of arguments": injected,
     "import what a tree is made of": imported,
     "call what an argument names": lambda mark: os_called("_operator.call", mark),
-    "call what a wrapper is given": lambda mark: os_called(WRAPPER, mark),
     "create a file": file_mapped,
 }
 """Return files by the action that torch.export.load or the graph would take."""
@@ -201,11 +159,6 @@ def test_what_only_torch_would_execute_is_left_out(left_out: str) -> None:
     assert found.shape == (1, 6, CELLS)
 
 
-def test_an_expression_without_end_is_not_computed() -> None:
-    """`9**9**9` has 369 million digits."""
-    assert TorchSession(sizes("9**9**9"), threads=1).input.shape[0] is None
-
-
 def in_weights(**meta: Any) -> Change:
     """Change size, stride, … of the first weight, (2, 3, 8, 8) float32."""
 
@@ -219,10 +172,6 @@ def each(*numbers: int) -> list[dict[str, int]]:
     return [{"as_int": number} for number in numbers]
 
 
-def as_record(part: str, data: bytes) -> Change:
-    return lambda name, old: data if part in name else old
-
-
 LARGER = "cell.weight is larger than its record"
 SURROGATE = json.dumps([1, {"type": "builtins.dict", "context": '["\\ud800"]', "children_spec": [LEAF]}])
 DEEP = b'{"config": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
@@ -232,34 +181,24 @@ DEEP = b'{"config": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
     ("change", "said"),
     [
         (as_record("models/", b"{"), "is not JSON"),
-        (as_record("models/", b"\xff\xfe"), "is not JSON"),
         (as_record("models/", b'{"schema_version": "\\ud800"}'), "is not JSON"),
         (as_record("models/", DEEP), "is not JSON"),
         (as_record("models/", b"{}"), "KeyError"),
         (as_record("models/", b"[]"), "not a JSON object"),
         (in_json("models/", lambda p: p["schema_version"].update(major=9)), "its format is"),
         (in_json("models/", lambda p: p["graph_module"].update(graph=1)), "TypeError"),
-        (in_json("models/", lambda p: called(p).update(out_spec=DEEP.decode())), "Recursion"),
         (in_json("models/", lambda p: called(p).update(out_spec=SURROGATE)), "surrogates"),
-        (as_record("weights_config", b"[1]"), "not a JSON object"),
-        (as_record("weights_config", b'{"config": [1]}'), "missing or damaged"),
         (as_record("weights_config", b'{"config": {"a": 1}}'), "missing or damaged"),
-        (as_record("weights_config", b"{}"), "missing or damaged"),
         (as_record("constants_config", DEEP), "is not JSON"),
-        (as_record("extra/metadata", b"[1]"), "not a JSON object"),
         (as_record("extra/metadata", b'{"names": "\\udcff"}'), "is not JSON"),
         (lambda name, data: None if "weights_config" in name else data, "missing or damaged"),
         (lambda name, data: None if "weight_0" in name else data, "missing or damaged"),
         (lambda name, data: None if "models/" in name else data, "it holds 0 programs"),
         (lambda name, data: None if name == "archive_format" else data, "run code when"),
-        (lambda name, data: data[:100] if "weight_0" in name else data, LARGER),
         (lambda name, data: data[:-1] if "weight_0" in name else data, "multiple"),
-        (in_weights(sizes=each(2, 3, 8, 9)), LARGER),
         (in_weights(sizes=each(1 << 40, 1 << 40, 1, 1)), LARGER),
         (in_weights(sizes=each(1 << 40, 3, 8, 8), strides=each(0, 0, 0, 0)), LARGER),
-        (in_weights(dtype=8), "multiple|larger"),
         (in_weights(dtype=99), "KeyError"),
-        (in_weights(strides=each(192, 64, 8, 2)), LARGER),
         (in_weights(strides=each(-192, 64, 8, 1)), "cell.weight has sizes"),
         (in_weights(strides=each(192, 64, 8)), "cell.weight has sizes"),
         (in_weights(strides=each(1 << 62, 1 << 62, 1 << 62, 1 << 62)), "cell.weight has sizes"),
@@ -278,16 +217,13 @@ def test_a_damaged_file_is_refused(change: Change, said: str) -> None:
     [
         ("data/aotinductor/model/code.so", "is compiled code"),
         ("data/constants/custom_obj_0", "is a pickled object"),
-        ("data/constants/opaque_obj_0", "is a pickled object"),
         ("data/weights/model.pt", "is a pickle"),
         ("Data/constants/opaque_obj_0", "not a record of torch.export"),
         ("data/sample_inputs/../model.pt", "not a record of torch.export"),
         ("models/another.json", "it holds 2 programs"),
-        ("archive_format", "two records with the same name"),
         ("Models/model.json", "two records with the same name"),
     ],
 )
-@pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_a_record_too_many_refuses_the_file(name: str, said: str) -> None:
     with pytest.raises(ModelRefused, match=said):
         TorchSession(with_record(tiny(), name, b"anything"), threads=1)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,6 @@ from model_store.runtimes.torch.graph import read_program  # noqa: E402
 from model_store.runtimes.torch.session import TorchSession  # noqa: E402
 from model_store.store import ModelStore  # noqa: E402
 from tests.fixtures_local import photo  # noqa: E402
-from tests.model_store.adding.recognised import recognised  # noqa: E402
 from tests.model_store.runtimes.torch.torch_files import (  # noqa: E402
     CELLS,
     SIDE_PX,
@@ -45,8 +44,7 @@ def reference(tensor: np.ndarray) -> np.ndarray:
     return (1 / (1 + np.exp(-logits))).reshape(len(tensor), 2, CELLS)
 
 
-@pytest.mark.parametrize("batch", [None, 1, 3])
-@pytest.mark.parametrize("images", [1, 2, 5])
+@pytest.mark.parametrize(("batch", "images"), [(None, 5), (1, 2), (3, 5)])
 def test_the_numbers_are_those_of_plain_arithmetic(batch: int | None, images: int) -> None:
     """Batches may exceed the export's limit (4) or its fixed batch size."""
     tensor = pictures(images)
@@ -55,10 +53,14 @@ def test_the_numbers_are_those_of_plain_arithmetic(batch: int | None, images: in
     np.testing.assert_allclose(found[:, 4:], reference(tensor), atol=1e-5)
 
 
-@pytest.mark.parametrize("images", [1, 4])
-def test_what_detectors_are_made_of_runs_as_in_pytorch(images: int) -> None:
-    module, tensor = RichDetector(), pictures(images)
-    session = TorchSession(exported(module), threads=1)
+@cache
+def rich() -> bytes:
+    return exported(RichDetector())
+
+
+def test_what_detectors_are_made_of_runs_as_in_pytorch() -> None:
+    module, tensor = RichDetector(), pictures(4)
+    session = TorchSession(rich(), threads=1)
     with torch.inference_mode():
         expected = module.eval()(torch.from_numpy(tensor))
     for _ in range(2):
@@ -70,7 +72,7 @@ def test_what_detectors_are_made_of_runs_as_in_pytorch(images: int) -> None:
 
 def test_everything_is_computed_on_the_one_device() -> None:
     """`meta` replaces a GPU: it takes only shapes, and no tensors of another device."""
-    _, program = read_program(read_archive(exported(RichDetector())), "meta")
+    _, program = read_program(read_archive(rich()), "meta")
     outputs = program.run(torch.empty(3, 3, SIDE_PX, SIDE_PX, device="meta"))
     assert {(str(out.device), out.shape[0]) for out in outputs} == {("meta", 3)}
 
@@ -84,32 +86,21 @@ def test_what_the_export_says_of_the_input_is_known() -> None:
 @pytest.mark.parametrize(
     ("wrap", "names"),
     [
-        (lambda out: out, ["output0"]),
         (lambda out: (out, out + 1), ["output0", "output1"]),
         (lambda out: {"zebra": out, "aardvark": out + 1}, ["zebra", "aardvark"]),
     ],
-    ids=["tensor", "tuple", "dict"],
+    ids=["tuple", "dict"],
 )
 def test_outputs_have_names(wrap: Callable[[Any], Any], names: list[str]) -> None:
     found = TorchSession(exported(Dressed(wrap)), threads=1).run(pictures(2))
     assert list(found) == names
-    if len(names) == 2:
-        first, second = found.values()
-        np.testing.assert_allclose(second, first + 1)
+    first, second = found.values()
+    np.testing.assert_allclose(second, first + 1)
 
 
 def test_outputs_inside_outputs_are_refused() -> None:
     with pytest.raises(ModelRefused, match="a tensor, a list or a dict is needed"):
         TorchSession(exported(Dressed(lambda out: (out, (out,)))), threads=1)
-
-
-def test_half_precision_goes_in_and_float32_comes_out() -> None:
-    program = torch.export.export(TinyDetector().half().eval(), (torch.zeros(1, 3, 64, 64).half(),))
-    buffer = io.BytesIO()
-    torch.export.save(program, buffer)
-    (found,) = TorchSession(buffer.getvalue(), threads=1).run(pictures(1)).values()
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found[:, 4:], reference(pictures(1)), atol=5e-3)
 
 
 def test_tensors_that_share_memory_are_one_record() -> None:
@@ -142,8 +133,3 @@ def test_a_pt2_file_is_added_recognised_and_loaded(tmp_path: Path) -> None:
         (alone,) = detector.detect([image])
         assert [r[1] for r in rows_of(one)] == [r[1] for r in rows_of(alone)]
         np.testing.assert_allclose(one.scores, alone.scores, atol=1e-6)
-
-
-def test_labels_may_come_from_the_config() -> None:
-    config = recognised(exported(), {"labels": ["deer", "fox"]}, "torch")
-    assert (config.runtime.kind, config.decoder) == ("torch", "yolov8")
