@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ RELATIONS: dict[str, tuple[str, Callable[[World], list[Any]]]] = {
 }
 A, B, OFF = "a" * 64, "b" * 64, "c" * 64
 BOX: Corners = (100.0, 100.0, 112.0, 112.0)
+FAR: Corners = (200.0, 200.0, 224.0, 224.0)
+DEER, FOX = Seen("deer", 0.9, BOX), Seen("fox", 0.5, FAR)
 
 
 def relation(sql: duckdb.DuckDBPyConnection, name: str) -> list[tuple[Any, ...]]:
@@ -50,7 +53,7 @@ def connected(world: World, patch: pytest.MonkeyPatch, statement: str = "", **vi
     return connect(tables, view_of(world, **view), statement=statement)
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 @given(world=worlds())
 def test_every_relation_is_what_the_rules_say(world: World) -> None:
     with pytest.MonkeyPatch.context() as patch, connected(world, patch) as sql:
@@ -60,31 +63,21 @@ def test_every_relation_is_what_the_rules_say(world: World) -> None:
             assert relation(sql, name) == wanted, name
 
 
+def world_of(*images: list[Seen]) -> World:
+    """Return images 1 and so on; layers A and B, and OFF, which is not in the view."""
+    files = {sha(n): [File(f"north/{n}.jpg", "north", None)] for n in range(1, len(images) + 1)}
+    results = {KEY: {sha(n): list(seen) for n, seen in enumerate(images, 1)}, OTHER: {}}
+    return World(KEY, files, results, dict.fromkeys((A, B, OFF)), (A, B))
+
+
+def selected(sql: duckdb.DuckDBPyConnection, statement: str) -> list[tuple[Any, ...]]:
+    rows = sql.sql(f"{statement} order by all").fetchall()
+    return [tuple(round(one, 4) if isinstance(one, float) else one for one in row) for row in rows]
+
+
 @pytest.fixture
 def world() -> World:
-    """World of one image with a deer at BOX and a distant fox; layers A and B, and C, which is not in the view."""
-    found = [Seen("deer", 0.9, BOX), Seen("fox", 0.5, (200.0, 200.0, 224.0, 224.0))]
-    files = {sha(1): [File("north/1.jpg", "north", None)]}
-    made = dict.fromkeys((A, B, OFF))
-    return World(KEY, files, {KEY: {sha(1): found}, OTHER: {}}, made, (A, B))
-
-
-@pytest.fixture
-def ask(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[tuple[Any, ...]]]:
-    """Return columns of a relation, from a world in memory."""
-
-    def run(
-        world: World, columns: str = "rank, label, score", of: str = "detections", **view: Any
-    ) -> list[tuple[Any, ...]]:
-        statement = f"select {columns} from {of} order by all"
-        with connected(world, monkeypatch, statement, **view) as sql:
-            rows = sql.sql(statement).fetchall()
-        return [tuple(round(one, 4) if isinstance(one, float) else one for one in row) for row in rows]
-
-    return run
-
-
-Ask = Callable[..., list[tuple[Any, ...]]]
+    return world_of([DEER, FOX])
 
 
 def test_a_view_without_layers_and_people_is_the_models_word_exactly(world: World, tmp_path: Path) -> None:
@@ -135,218 +128,229 @@ def test_a_layer_that_is_switched_off_and_on_gives_every_row_back(world: World, 
     assert len(rows_of(tables, "assertions")) == 3, "nothing was taken from the table"
 
 
-def test_the_later_layer_holds_and_each_of_label_and_score_by_itself(world: World, ask: Ask) -> None:
-    world.machine = [
-        layer_says(A, "relabel", sha(1), 0, label="cervid", score=0.75, hour=9),
-        layer_says(B, "relabel", sha(1), 0, label="moose"),
-        layer_says(B, "rescore", sha(1), 1, score=0.25),
-        layer_says(OFF, "suppress", sha(1), 0, hour=99),
-    ]
-    columns = "rank, label, score, said_by"
-    assert ask(world, columns) == [(0, "moose", 0.75, B), (1, "fox", 0.25, B)]
-    assert ask(world, columns, layers=(B, A)) == [(0, "cervid", 0.75, A), (1, "fox", 0.25, B)]
-    assert ask(world, columns, layers=(A,)) == [(0, "cervid", 0.75, A), (1, "fox", 0.5, None)]
+@dataclass
+class Case:
+    """Rows about an image with DEER, FOX and `more`; what its view then has, where it is given.
+
+    shown: label, score, said_by; hidden: rank, label, said_by, reason; orphaned: label, actor, other_boxes.
+    """
+
+    rows: Callable[[str], list[Row]]
+    shown: list[tuple[Any, ...]]
+    hidden: list[tuple[Any, ...]] | None = None
+    orphaned: list[tuple[Any, ...]] | None = None
+    more: tuple[Seen, ...] = ()
 
 
-def test_a_layer_says_of_another_key_nothing(world: World, ask: Ask) -> None:
-    world.machine = [
-        layer_says(A, "suppress", sha(1), 0) | {"inference_key": OTHER},
-        layer_says(A, "relabel", sha(1), 1, label="hare"),
-        layer_says(A, "withdraw", sha(1), 1, hour=1) | {"inference_key": OTHER},
-    ]
-    assert ask(world) == [(0, "deer", 0.9), (1, "hare", 0.5)]
-    world.results[OTHER] = world.results[KEY]
-    assert ask(world, inference_key=OTHER) == [(1, "fox", 0.5)]
+D, F = ("deer", 0.9, None), ("fox", 0.5, None)
+HUMAN = "human"
+NAMED = {"inference_key": KEY, "rank": 0}
+BESIDE, LEFT = (102.0, 100.0, 114.0, 112.0), (96.0, 100.0, 108.0, 112.0)
+MIRRORED, RIGHT = (97.0, 100.0, 109.0, 112.0), (103.0, 100.0, 115.0, 112.0)
+"""Boxes that overlap DEER; LEFT and RIGHT not each other."""
+MISSED: Corners = (300.0, 100.0, 312.0, 112.0)
+DOG = Seen("dog", 0.8, (100.0, 100.0, 130.0, 130.0))
+"""Covers a box that is drawn for DEER better than DEER does."""
 
 
-def test_what_was_withdrawn_shows_again_until_it_is_said_again(world: World, ask: Ask) -> None:
-    world.in_view = (A,)
-    for hour, action in enumerate(("suppress", "withdraw", "suppress", "withdraw")):
-        world.machine.append(layer_says(A, action, sha(1), 0, hour=hour))
-        assert (len(ask(world)), len(ask(world, of="hidden"))) == ((2, 0) if hour % 2 else (1, 1))
-    world.machine.reverse()
-    assert len(ask(world)) == 2, "it is the hour that counts"
+def of_layers(*said: tuple[Any, ...]) -> Callable[[str], list[Row]]:
+    """Return rows of (layer, action, rank, hour, fields)."""
+    return lambda image: [layer_says(layer, action, image, rank, hour, **m) for layer, action, rank, hour, m in said]
 
 
-def test_hidden_names_the_layer_that_hides(world: World, ask: Ask) -> None:
-    """Layers above it, made while it was off, may also set the label."""
-    world.machine = [layer_says(A, "suppress", sha(1), 0), layer_says(B, "relabel", sha(1), 0, label="moose")]
-    told = "said_by, reason, label"
-    assert ask(world, told, "hidden") == [(A, "suppress at 0", "moose")]
-    world.machine.append(layer_says(B, "suppress", sha(1), 0, hour=2))
-    assert ask(world, told, "hidden") == [(B, "suppress at 2", "deer")]
+def of_people(*said: tuple[Any, ...]) -> Callable[[str], list[Row]]:
+    """Return statements of (action, box, hour, fields)."""
+    return lambda image: [person(action, image, box, hour, **fields) for action, box, hour, fields in said]
 
 
-@pytest.mark.parametrize(("score", "shown"), [(0.7, 2), (0.6999999, 1)])
-def test_thresholds_are_of_the_resolved_label_and_score_in_32_bits(
-    world: World, ask: Ask, score: float, shown: int
-) -> None:
-    world.machine = [layer_says(A, "relabel", sha(1), 0, label="hare", score=score)]
-    labels = {"deer": 0.99, "hare": 0.7, "fox": 0.5}
-    assert len(ask(world, label_thresholds=labels)) == shown
-    assert len(ask(world, threshold=0.7, label_thresholds={"fox": 0.5})) == shown
-    assert ask(world, of="hidden", threshold=0.99) == [], "not shown is not hidden"
+def relabel(box: Corners, hour: int, label: str, **more: Any) -> tuple[Any, ...]:
+    return "relabel", box, hour, {"label": label, **more}
 
 
-def test_what_people_keep_or_relabel_is_shown_whatever_its_score(world: World, ask: Ask) -> None:
-    world.machine = [
-        layer_says(B, "suppress", sha(1), 0, hour=99),
-        layer_says(B, "rescore", sha(1), 1, hour=99, score=0.01),
-    ]
-    far = world.results[KEY][sha(1)][1].box
-    world.human = [person("keep", sha(1), BOX, label="roe deer"), person("relabel", sha(1), far, label="dog")]
-    columns = "rank, label, score, said_by"
-    told = [(0, "roe deer", 0.9, "human"), (1, "dog", 0.01, "human")]
-    assert ask(world, columns, threshold=1.0) == told
-    world.human.append(person("suppress", sha(1), far, hour=1, label="dog"))
-    assert ask(world, columns, "hidden") == [(1, "fox", 0.01, "human")]
+def drawn(box: Corners, applies: bool) -> Case:
+    shown = [("dog", 0.9, HUMAN) if applies else D, F]
+    return Case(of_people(relabel(box, 0, "dog")), shown, orphaned=[] if applies else [("dog", "kim", True)])
 
 
-@pytest.mark.parametrize(
-    ("box", "holds"),
-    [
-        ((100.0, 100.0, 124.0, 112.0), True),
-        ((104.0, 100.0, 116.0, 112.0), True),
-        ((100.0, 100.0, 106.0, 112.0), True),
-        ((100.0, 100.0, 124.001, 112.0), False),
-        ((104.001, 100.0, 116.0, 112.0), False),
-    ],
-)
-def test_a_statement_belongs_to_a_box_from_half_on(world: World, ask: Ask, box: Corners, holds: bool) -> None:
-    world.human = [person("relabel", sha(1), box, label="dog")]
-    assert ask(world, "label") == [("dog" if holds else "deer",), ("fox",)]
-    assert ask(world, "label, other_boxes", "orphaned") == ([] if holds else [("dog", True)])
+REPLACED = (relabel(BOX, 0, "dog", **NAMED), relabel(BESIDE, 9, "cat", actor="lee"))
+EMPTY, STONE = ("suppress", None, 0, {}), ("suppress", BOX, 1, {"reason": "a stone"})
+WITHDRAWN = (relabel(BOX, 0, "cow"), relabel(BOX, 1, "horse"), relabel(FAR, 1, "dog"))
+CASES = {
+    "the later layer in the view applies, to each of label and score by itself": Case(
+        of_layers(
+            (A, "relabel", 0, 9, {"label": "cervid", "score": 0.75}),
+            (B, "relabel", 0, 0, {"label": "moose"}),
+            (B, "rescore", 1, 0, {"score": 0.25}),
+            (OFF, "suppress", 0, 99, {}),
+        ),
+        [("fox", 0.25, B), ("moose", 0.75, B)],
+        [],
+    ),
+    "rows about another key do not apply": Case(
+        of_layers(
+            (A, "suppress", 0, 0, {"inference_key": OTHER}),
+            (A, "relabel", 1, 0, {"label": "hare"}),
+            (A, "withdraw", 1, 1, {"inference_key": OTHER}),
+        ),
+        [D, ("hare", 0.5, A)],
+    ),
+    "a withdrawn row does not apply": Case(of_layers((A, "withdraw", 0, 1, {}), (A, "suppress", 0, 0, {})), [D, F], []),
+    "a row applies again after a withdrawal": Case(
+        of_layers((A, "suppress", 0, 2, {}), (A, "withdraw", 0, 1, {}), (A, "suppress", 0, 0, {})),
+        [F],
+        [(0, "deer", A, "suppress at 2")],
+    ),
+    "hidden names the layer that hides; one above it may set the label": Case(
+        of_layers((A, "suppress", 0, 0, {}), (B, "relabel", 0, 0, {"label": "moose"})),
+        [F],
+        [(0, "moose", A, "suppress at 0")],
+    ),
+    "hidden names the last layer that hides": Case(
+        of_layers((A, "suppress", 0, 0, {}), (B, "suppress", 0, 2, {})), [F], [(0, "deer", B, "suppress at 2")]
+    ),
+    "people override layers": Case(
+        lambda image: [
+            *of_layers((B, "suppress", 0, 99, {}), (B, "rescore", 1, 99, {"score": 0.01}))(image),
+            *of_people(("keep", BOX, 0, {"label": "roe deer"}), ("suppress", FAR, 1, {"label": "dog"}))(image),
+        ],
+        [("roe deer", 0.9, HUMAN)],
+        [(1, "fox", HUMAN, "seen")],
+    ),
+    "IoU 0.5, wider": drawn((100.0, 100.0, 124.0, 112.0), applies=True),
+    "IoU 0.5, moved": drawn((104.0, 100.0, 116.0, 112.0), applies=True),
+    "IoU 0.5, smaller": drawn((100.0, 100.0, 106.0, 112.0), applies=True),
+    "IoU below 0.5, wider": drawn((100.0, 100.0, 124.001, 112.0), applies=False),
+    "IoU below 0.5, moved": drawn((104.001, 100.0, 116.0, 112.0), applies=False),
+    "the newest statement about a detection applies, also if it is drawn less well": Case(
+        of_people(*REPLACED), [("cat", 0.9, HUMAN), F], orphaned=[]
+    ),
+    "an earlier one does not": Case(
+        of_people(*REPLACED, relabel(BOX, 1, "pig", **NAMED)), [("cat", 0.9, HUMAN), F], orphaned=[]
+    ),
+    "a newer one does": Case(of_people(*REPLACED, ("suppress", BOX, 10, NAMED)), [F]),
+    "of two things on one detection, the better covered applies": Case(
+        of_people(relabel(LEFT, 9, "dog"), relabel(RIGHT, 0, "cat", actor="lee")),
+        [("cat", 0.9, HUMAN), F],
+        orphaned=[("dog", "kim", True)],
+    ),
+    "of two that cover it equally, the newer": Case(
+        of_people(relabel(MIRRORED, 9, "pig"), relabel(RIGHT, 0, "cat", actor="lee")), [F, ("pig", 0.9, HUMAN)]
+    ),
+    "a named detection comes before the one that is covered": Case(
+        of_people(relabel(DOG.box, 0, "boar", **NAMED)), [("boar", 0.9, HUMAN), ("dog", 0.8, None), F], more=(DOG,)
+    ),
+    "a named detection needs no overlap": Case(
+        of_people(relabel(MISSED, 0, "boar", **NAMED)), [("boar", 0.9, HUMAN), F], orphaned=[]
+    ),
+    "a detection of another model applies to the one that it covers": Case(
+        of_people(relabel(BOX, 0, "boar", inference_key=OTHER, rank=1)), [("boar", 0.9, HUMAN), F]
+    ),
+    "an empty image": Case(of_people(EMPTY), [], [(0, "deer", HUMAN, "seen"), (1, "fox", HUMAN, "seen")]),
+    "an empty image with a box that is nothing, each once": Case(
+        of_people(EMPTY, STONE), [], [(0, "deer", HUMAN, "a stone"), (1, "fox", HUMAN, "seen")]
+    ),
+    "a box after an empty image": Case(
+        of_people(EMPTY, ("keep", BOX, 1, {"label": "deer"})), [("deer", 0.9, HUMAN), F]
+    ),
+    "an empty image after a box": Case(of_people(("keep", BOX, 0, {"label": "deer"}), ("suppress", None, 1, {})), []),
+    "an added animal has no score": Case(
+        of_people(("add", MISSED, 0, {"label": "hare"})), [D, F, ("hare", None, HUMAN)], orphaned=[]
+    ),
+    "an added animal that a model detects is that detection": Case(
+        of_people(("add", MISSED, 0, {"label": "hare"})),
+        [D, F, ("hare", 0.1, HUMAN)],
+        more=(Seen("deer", 0.1, (302.0, 100.0, 312.0, 112.0)),),
+    ),
+    "an added animal is withdrawn": Case(
+        of_people(("add", MISSED, 0, {"label": "hare"}), ("withdraw", MISSED, 1, {})), [D, F]
+    ),
+    "a withdrawn box: earlier statements stay replaced": Case(
+        of_people(*WITHDRAWN, ("withdraw", BOX, 2, {})), [D, ("dog", 0.5, HUMAN)]
+    ),
+    "a withdrawn image": Case(of_people(*WITHDRAWN, ("withdraw", None, 2, {})), [D, F]),
+    "a withdrawn empty image": Case(
+        of_people(*WITHDRAWN, ("suppress", None, 2, {}), ("withdraw", None, 3, {})), [D, F]
+    ),
+}
 
 
-def test_the_newest_of_statements_about_one_thing_holds_however_well_it_is_drawn(world: World, ask: Ask) -> None:
-    """Named detections have an IoU of 1, so a later drawn correction must win by its time."""
-    beside = (102.0, 100.0, 114.0, 112.0)
-    named = {"inference_key": KEY, "rank": 0}
-    world.human = [
-        person("relabel", sha(1), BOX, label="dog", **named),
-        person("relabel", sha(1), beside, hour=9, label="cat", actor="lee"),
-    ]
-    assert ask(world, "label") == [("cat",), ("fox",)]
-    assert ask(world, "label", "orphaned") == [], "what is replaced is in no doubt"
-    world.human.append(person("relabel", sha(1), BOX, hour=1, label="pig", **named))
-    assert ask(world, "label") == [("cat",), ("fox",)]
-    world.human.append(person("suppress", sha(1), BOX, hour=10, **named))
-    assert ask(world, "label") == [("fox",)]
+def test_each_rule_applies_to_its_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = world_of(*([DEER, FOX, *case.more] for case in CASES.values()))
+    for number, case in enumerate(CASES.values(), 1):
+        for row in case.rows(sha(number)):
+            (world.human if row["method"] == "human" else world.machine).append(row)
+    with connected(world, monkeypatch) as sql:
+        shown = selected(sql, "select media_sha256, label, score, said_by from detections")
+        hidden = selected(sql, "select media_sha256, rank, label, said_by, reason from hidden")
+        orphaned = selected(sql, "select media_sha256, label, actor, other_boxes from orphaned")
+    with connected(world, monkeypatch, threshold=1.0) as sql:
+        told = selected(sql, "select media_sha256, label, score, said_by from detections")
+        assert told == [row for row in shown if row[-1] == HUMAN], "a threshold does not apply to people"
+    for number, (name, case) in enumerate(CASES.items(), 1):
+        for found, expected in ((shown, case.shown), (hidden, case.hidden), (orphaned, case.orphaned)):
+            if expected is not None:
+                assert sorted(r[1:] for r in found if r[0] == sha(number)) == sorted(expected), name
 
 
-def test_of_two_things_on_one_detection_the_better_covered_holds(world: World, ask: Ask) -> None:
-    """Boxes that overlap the detection but not each other; the other one is orphaned."""
-    left, right = (96.0, 100.0, 108.0, 112.0), (103.0, 100.0, 115.0, 112.0)
-    world.human = [
-        person("relabel", sha(1), left, hour=9, label="dog"),
-        person("relabel", sha(1), right, label="cat", actor="lee"),
-    ]
-    assert ask(world, "label") == [("cat",), ("fox",)]
-    assert ask(world, "label, actor", "orphaned") == [("dog", "kim")]
-    mirrored = (97.0, 100.0, 109.0, 112.0)
-    world.human[0] = person("relabel", sha(1), mirrored, hour=9, label="pig")
-    assert ask(world, "label") == [("fox",), ("pig",)], "as well, and newer"
+def test_an_image_without_a_result_shows_what_people_added(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = world_of([], [DEER])
+    del world.results[KEY][sha(1)]
+    world.human = [person("add", sha(1), MISSED, label="hare")]
+    with connected(world, monkeypatch, label_thresholds={"hare": 0.9}) as sql:
+        added = selected(sql, "select rank, label, score, x1_px, inference_key from detections where label = 'hare'")
+    assert added == [(None, "hare", None, 300.0, None)]
 
 
-def test_a_statement_holds_for_the_detection_it_names(world: World, ask: Ask) -> None:
-    """Redrawn boxes still apply to it; with another model, to the detection that they cover."""
-    nearer = Seen("dog", 0.8, (100.0, 100.0, 130.0, 130.0))
-    world.results[KEY][sha(1)].append(nearer)
-    named = {"inference_key": KEY, "rank": 0, "label": "boar"}
-    world.human = [person("relabel", sha(1), (100.0, 100.0, 131.0, 130.0), **named)]
-    assert ask(world, "label") == [("boar",), ("dog",), ("fox",)]
-    world.human = [person("relabel", sha(1), (300.0, 300.0, 310.0, 310.0), **named)]
-    assert ask(world, "label") == [("boar",), ("dog",), ("fox",)]
-    world.results[OTHER] = {sha(1): [Seen("cow", 0.4, BOX), nearer]}
-    world.human = [person("relabel", sha(1), nearer.box, **named)]
-    assert ask(world, "label", inference_key=OTHER) == [("boar",), ("cow",)]
+def test_thresholds_are_of_the_resolved_label_and_score_in_32_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = world_of([DEER, FOX], [DEER, FOX])
+    for number, score in ((1, 0.7), (2, 0.6999999)):
+        world.machine.append(layer_says(A, "relabel", sha(number), 0, label="hare", score=score))
+    views = ({"label_thresholds": {"deer": 0.99, "hare": 0.7}}, {"threshold": 0.7, "label_thresholds": {"fox": 0.5}})
+    for view in views:
+        with connected(world, monkeypatch, **view) as sql:
+            found = selected(sql, "select media_sha256, label from detections")
+            assert found == [(sha(1), "fox"), (sha(1), "hare"), (sha(2), "fox")]
+            assert selected(sql, "from hidden") == [], "not shown is not hidden"
 
 
-def test_max_n_is_the_most_of_one_image_and_a_person_determines(world: World, ask: Ask) -> None:
-    """Two images of an event; the second has two deer and two foxes, which form one occurrence."""
+def test_max_n_is_the_most_of_one_image_and_a_person_determines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Events of two images; the second has two deer and two foxes, which form one occurrence."""
     boxes = [(30.0 * n, 0.0, 30.0 * n + 12, 12.0) for n in range(4)]
-    found = [Seen(label, 0.5, box) for label, box in zip(("deer", "deer", "fox", "fox"), boxes, strict=True)]
-    world.results[KEY][sha(2)] = found
-    world.files[sha(2)] = [File("north/2.jpg", "north", None)]
+    four = [Seen(label, 0.5, box) for label, box in zip(("deer", "deer", "fox", "fox"), boxes, strict=True)]
+    world = world_of(*[[DEER, FOX], four] * 4)
     world.layers |= {A: "event", B: "occurrence"}
-    world.machine = [layer_says(A, "group", sha(n), None, group_id="e") for n in (1, 2)]
-    world.machine += [layer_says(B, "group", sha(2), rank, group_id="o") for rank in range(4)]
-    most = "n_images, max_n"
-    whole = "n_detections, label, score, event_id"
-
-    def told() -> tuple[Any, ...]:
-        return *ask(world, most, "events")[0], *ask(world, whole, "occurrences")[0]
-
-    assert told() == (2, {"deer": 2, "fox": 2}, 4, "deer", 0.5, "e"), "equal: by name"
-    world.machine.append(layer_says(B, "rescore", sha(2), 2, hour=1, score=0.75, group_id="o"))
-    assert told()[2:] == (4, "fox", 0.75, "e")
-    world.human = [person("keep", sha(2), boxes[0], label="deer")]
-    assert told()[2:] == (4, "deer", 0.5, "e"), "a person's, whatever the sums are"
-    world.human = [person("suppress", sha(2), box, label="fox") for box in boxes[2:]]
-    assert told() == (2, {"deer": 2, "fox": 1}, 2, "deer", 0.5, "e"), "a fox is in the first"
-
-
-def test_nothing_is_in_an_image_until_a_person_sees_something(world: World, ask: Ask) -> None:
-    world.machine = [layer_says(B, "suppress", sha(1), 1)]
-
-    def told(*said: Row) -> list[tuple[Any, ...]]:
-        world.human = list(said)
-        return ask(world, "label, said_by")
-
-    empty, keep = person("suppress", sha(1)), person("keep", sha(1), BOX, label="deer")
-    assert told(empty) == []
-    assert {row[0] for row in ask(world, "said_by", "hidden")} == {"human"}
-    assert told(empty, person("suppress", sha(1), BOX, 1, reason="a stone")) == []
-    assert ask(world, "rank, reason", "hidden") == [(0, "a stone"), (1, "seen")], "each once"
-    assert told(empty, person("keep", sha(1), BOX, 1, label="deer")) == [("deer", "human")]
-    assert told(keep, person("suppress", sha(1), hour=1)) == []
-    assert told(empty, person("keep", sha(2), BOX, 1, label="deer")) == []
+    for n in range(1, 9):
+        world.machine.append(layer_says(A, "group", sha(n), None, group_id=f"e{(n + 1) // 2}"))
+    for n in (2, 4, 6, 8):
+        world.machine += [layer_says(B, "group", sha(n), rank, group_id=f"o{n // 2}") for rank in range(4)]
+        if n > 2:
+            world.machine.append(layer_says(B, "rescore", sha(n), 2, hour=1, score=0.75, group_id=f"o{n // 2}"))
+    world.human = [person("keep", sha(6), boxes[0], label="deer")]
+    world.human += [person("suppress", sha(8), box, label="fox") for box in boxes[2:]]
+    with connected(world, monkeypatch) as sql:
+        most = dict(selected(sql, "select event_id, max_n from events"))
+        columns = "occurrence_id, n_detections, label, score, event_id"
+        assert selected(sql, f"select {columns} from occurrences") == [
+            ("o1", 4, "deer", 0.5, "e1"),  # equal: by name
+            ("o2", 4, "fox", 0.75, "e2"),
+            ("o3", 4, "deer", 0.5, "e3"),  # a person's, whatever the sums are
+            ("o4", 2, "deer", 0.5, "e4"),
+        ]
+    assert most["e1"] == {"deer": 2, "fox": 2}
+    assert most["e4"] == {"deer": 2, "fox": 1}, "a fox is in the first"
 
 
-def test_an_animal_that_a_person_added_is_shown_once_whichever_model_finds_it(world: World, ask: Ask) -> None:
-    """Added animals have no score until a model detects the box; then it is that detection, with the person's label."""
-    columns = "media_sha256, rank, label, score, said_by, x1_px, inference_key is null"
-    missed: Corners = (300.0, 100.0, 312.0, 112.0)
-    world.files[sha(2)] = [File("north/2.jpg", "north", None)]  # without a result
-    world.human = [person("add", sha(n), missed, label="hare") for n in (1, 2)]
-    hares = [(sha(n), None, "hare", None, "human", 300.0, True) for n in (1, 2)]
-    found = ask(world, columns, "detections where label = 'hare'", label_thresholds={"hare": 0.9})
-    assert found == hares
-    assert ask(world, "assertion_id", "orphaned") == []
-    world.results[KEY][sha(1)].append(Seen("deer", 0.1, (302.0, 100.0, 312.0, 112.0)))
-    now = (sha(1), 2, "hare", 0.1, "human", 302.0, False)
-    assert ask(world, columns, "detections where label = 'hare'", threshold=0.5) == [now, hares[1]]
-    world.human += [person("withdraw", sha(n), missed, hour=1) for n in (1, 2)]
-    assert ask(world, "count(*)", "detections where label = 'hare'") == [(0,)]
-    assert ask(world, "label, said_by", "detections where rank = 2") == [("deer", None)]
-
-
-def test_what_is_withdrawn_is_the_models_word_again(world: World, ask: Ask) -> None:
-    """Earlier statements stay replaced. Without a box, a withdraw applies to the whole image."""
-    first = person("relabel", sha(1), BOX, label="cow")
-    second = person("relabel", sha(1), BOX, hour=1, label="horse")
-    fox = person("relabel", sha(1), (200.0, 200.0, 224.0, 224.0), hour=1, label="dog")
-    plain = [(0, "deer", None), (1, "fox", None)]
-
-    def told(*said: Row) -> list[tuple[Any, ...]]:
-        world.human = [first, second, fox, *said]
-        return ask(world, "rank, label, said_by")
-
-    assert told() == [(0, "horse", "human"), (1, "dog", "human")]
-    assert told(person("withdraw", sha(1), BOX, hour=2)) == [plain[0], (1, "dog", "human")]
-    assert told(person("withdraw", sha(1), hour=2)) == plain
-    assert told(person("suppress", sha(1), hour=2), person("withdraw", sha(1), hour=3)) == plain
-
-
-def test_a_class_id_is_that_of_the_label_that_is_shown(world: World, ask: Ask) -> None:
-    columns = "label, class_id, model_label"
-    assert ask(world, columns) == [("deer", 0, "deer"), ("fox", 1, "fox")]
-    world.machine = [layer_says(A, "relabel", sha(1), 0, label="fox")]
-    assert ask(world, columns) == [("fox", 1, "deer"), ("fox", 1, "fox")]
+def test_a_class_id_is_that_of_the_label_that_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = world_of([DEER, FOX], [DEER], [DEER])
+    world.machine = [layer_says(A, "relabel", sha(n), 0, label="fox") for n in (1, 2, 3)]
     world.human = [
-        person("relabel", sha(1), BOX, label="cow"),
-        person("add", sha(1), (0.0, 0.0, 9.0, 9.0), label="fox"),
+        person("relabel", sha(2), BOX, label="cow"),
+        person("add", sha(2), (0.0, 0.0, 9.0, 9.0), label="fox"),
+        person("relabel", sha(3), BOX, label="deer"),
     ]
-    assert ask(world, columns) == [("cow", None, "deer"), ("fox", 1, "fox"), ("fox", 1, None)]
-    world.human = [person("relabel", sha(1), BOX, label="deer")]
-    assert ask(world, columns)[0] == ("deer", 0, "deer")
+    with connected(world, monkeypatch) as sql:
+        assert selected(sql, "select right(media_sha256, 1), label, class_id, model_label from detections") == [
+            *(("1", "fox", 1, "deer"), ("1", "fox", 1, "fox")),
+            *(("2", "cow", None, "deer"), ("2", "fox", 1, None)),
+            ("3", "deer", 0, "deer"),
+        ]

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import archive.formats.json_reader
@@ -33,6 +33,7 @@ def read(text: str, chunk: int = 2**20) -> dict[str, Any]:
         return found
 
 
+@settings(max_examples=40)
 @given(st.dictionaries(st.text(), VALUES), st.lists(VALUES, min_size=1), st.integers(1, 9))
 def test_any_object_is_read_in_chunks_of_any_size(more: dict[str, Any], items: list[Any], chunk: int) -> None:
     value = {**more, "items": items}

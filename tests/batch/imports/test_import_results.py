@@ -162,11 +162,11 @@ def test_boxes_are_named_by_classes_above_a_score(tables: Tables, store: ModelSt
     named = {**FOUND, "classifications": [["7", 0.4], ["8", 0.6]]}
     file = written(tmp_path, image("south/d.jpg", named), classification_categories={"7": "fox", "8": "deer"})
     labels = {}
-    for score in (None, 0.5, 0.7):
+    for score in (0.5, 0.7):
         run = import_results(tables, store, "megadetector", file, ROOT, min_class_score=score)
         labels[score] = shown(tables, run.run_id)[0][2]
-    assert labels == {None: "animal", 0.5: "deer", 0.7: "animal"}
-    assert len(store.versions("md_v5a.0.0")) == 3
+    assert labels == {0.5: "deer", 0.7: "animal"}
+    assert len(store.versions("md_v5a.0.0")) == 2
 
 
 def test_predictions_of_speciesnet_are_imported(tables: Tables, store: ModelStore, tmp_path: Path) -> None:
