@@ -23,12 +23,12 @@ down: ## stop the cluster of the demo
 test: check ## install and pass every test; those that need a cluster mostly wait, so they run beside the others
 	@test -x "$${RESIGHT_CHROMIUM:-/usr/bin/chromium}" || echo "no browser: tests/browser is skipped (apt-get install chromium)"
 	@set -u; log=$$(mktemp); \
-	echo "tests/cluster runs beside these; what it says comes after them"; \
+	echo "tests/cluster runs beside the others; its output comes last"; \
 	$(RUN) -m pytest tests/cluster >$$log 2>&1 & beside=$$!; \
 	trap 'kill $$beside; wait $$beside; rm -f $$log; exit 130' INT TERM; \
 	$(RUN) -m pytest --ignore=tests/cluster --numprocesses=2 --dist=loadfile; first=$$?; \
-	wait $$beside; second=$$?; cat $$log; rm -f $$log; \
-	$(RUN) -m pytest -c tests/browser/pytest.ini tests/browser; third=$$?; \
+	$(RUN) -m pytest -c tests/browser/pytest.ini tests/browser; second=$$?; \
+	wait $$beside; third=$$?; cat $$log; rm -f $$log; \
 	exit $$((first || second || third))
 
 check: $(VENV)/.dev ## format, lint, types, layers, spelling, declared dependencies
