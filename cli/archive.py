@@ -27,6 +27,7 @@ with lazy_imports():
     from model_store.leftovers import remove_leftovers
     from serve.settings import Settings
 
+app = typer.Typer()
 OF_VIEW = re.compile(r"\b(results|detections|hidden|events|occurrences)\b", re.IGNORECASE)
 ViewOption = Annotated[str | None, typer.Option("--view", help="query the results of this view; default: production")]
 RunOption = Annotated[
@@ -44,12 +45,7 @@ MemoryOption = Annotated[
 ]
 
 
-def register(app: typer.Typer) -> None:
-    app.command("ingest")(ingest_command)
-    app.command("sql")(sql)
-    app.command("compact")(compact_command)
-
-
+@app.command("ingest")
 def ingest_command(
     url: Annotated[str, typer.Argument(help="folder or s3://bucket/prefix")],
     template: Annotated[
@@ -143,6 +139,7 @@ def explained(report: IngestReport) -> bool:
     return not (report.unreadable or report.unlisted or report.withheld)
 
 
+@app.command()
 def sql(
     statement: Annotated[str, typer.Argument(help=f"DuckDB SQL over {', '.join(RELATIONS)}")],
     view: ViewOption = None,
@@ -168,6 +165,7 @@ def sql(
         note_unpublished(tables)
 
 
+@app.command("compact")
 def compact_command(
     names: Annotated[
         list[str] | None, typer.Argument(help=f"tables to compact: {', '.join(TABLE_NAMES)}; default: all")

@@ -18,11 +18,10 @@ with lazy_imports():
     from model_store.store import ModelStore
     from serve.settings import Settings
 
-
-def register(app: typer.Typer) -> None:
-    app.command()(classify)
+app = typer.Typer()
 
 
+@app.command()
 @takes_spec(ClassifySpec)
 def classify(
     spec: ClassifySpec,

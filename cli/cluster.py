@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.model_add import next_step
+from cli.models import next_step
 from cli.output import Format, FormatOption, note, print_facts
 from model_store.errors import BadRequest, ClusterError, ModelNotReady, ResightError, StorageError
 from model_store.lazy_imports import lazy_imports
@@ -29,14 +29,11 @@ with lazy_imports():
     from serve.models import readiness
     from serve.settings import Settings
 
+app = typer.Typer()
 POLL_S = 5
 
 
-def register(app: typer.Typer) -> None:
-    for command in (up, down, status, env):
-        app.command()(command)
-
-
+@app.command()
 def up(
     host: Annotated[
         str | None,
@@ -131,6 +128,7 @@ def _stay(settings: Settings, state: ClusterState) -> None:
     raise ClusterError(f"Ray has ended; see its log {settings.logs_path / 'ray.log'}")
 
 
+@app.command()
 def down(fmt: FormatOption = Format.table) -> None:
     """Stop the cluster that 'resight up' started, and no other. Tables and models are kept.
 
@@ -146,6 +144,7 @@ def down(fmt: FormatOption = Format.table) -> None:
         print_facts({"stopped": stopped}, fmt)
 
 
+@app.command()
 def status(fmt: FormatOption = Format.table) -> None:
     """Show folders, addresses and what is running. Exit code 1 if the detectors do not answer.
 
@@ -193,6 +192,7 @@ def status(fmt: FormatOption = Format.table) -> None:
         raise typer.Exit(1)
 
 
+@app.command()
 def env(fmt: FormatOption = Format.table) -> None:
     """Print shell variables with which Ray's own commands connect to this cluster.
 

@@ -14,30 +14,33 @@ from model_store.errors import BadRequest, ImageError
 from model_store.lazy_imports import lazy_imports
 
 with lazy_imports():
+    import cv2
+    import numpy as np
+
     from archive.catalogue import listing
     from archive.views.views import Views
     from batch.schedule.archive_state import wanted_version
-    from cli.drawing import draw_detections
     from model_store.decoders import layout
     from model_store.detections import Detections, RunLengths
     from model_store.detector import LoadedDetector
-    from model_store.images.decode import decode
+    from model_store.images.crops import Mark, draw_marks
+    from model_store.images.decode import Pixels, decode
     from model_store.load import load_detector
     from model_store.machine import usable_cores
     from model_store.store import ModelStore
+    from model_store.transform.masks import bitmap_of
     from model_store.transform.thresholds import least_scores, shown
     from serve.settings import Settings
 
+app = typer.Typer()
 BOX = ("x1_px", "y1_px", "x2_px", "y2_px")
 COLUMNS = ("image", "label", "score", *BOX, "note", "mask_area_px", "mask_rle")
 WIDE = {"mask_rle"}  # in JSON and CSV only
 OF_MASKS = {"mask_area_px"}  # in a table only if there are masks
+GREEN_BGR = (60, 200, 60)
 
 
-def register(app: typer.Typer) -> None:
-    app.command()(detect)
-
-
+@app.command()
 def detect(
     images: Annotated[list[Path], typer.Argument(help="picture files or folders")],
     model: Annotated[str, typer.Option("--model", help=MODEL)] = "",
@@ -77,7 +80,7 @@ def detect(
         rows += _rows(name, detector, visible, facts.note)
         if path in drawings:
             pixels = decode(data).pixels
-            draw_detections(drawings[path], pixels, visible, detector.config.labels)
+            _draw(drawings[path], pixels, visible, detector.config.labels)
     hidden = _hidden(rows) if fmt is Format.table else set[str]()
     columns = [column for column in COLUMNS if column not in hidden]
     print_rows([{c: row[c] for c in columns} for row in rows], fmt, columns)
@@ -150,3 +153,23 @@ def _rows(name: str, detector: LoadedDetector, shown: Detections, decode_note: s
     ]
     values = values or [(name, *[None] * 6, decode_note, None, None)]
     return [dict(zip(COLUMNS, row, strict=True)) for row in values]
+
+
+def _draw(path: Path, pixels: Pixels, shown: Detections, labels: Sequence[str]) -> None:
+    """Write a JPEG of `pixels`, (h, w, 3) uint8 RGB, with its detections; lines and letters scale with the picture.
+
+    Raises BadRequest if the file cannot be written.
+    """
+    canvas: Any = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
+    height, width = canvas.shape[:2]
+    if isinstance(shown.masks, RunLengths):
+        for counts in shown.masks.counts:
+            inside = bitmap_of(counts, (width, height))
+            canvas[inside] = canvas[inside] // 2 + np.array(GREEN_BGR, np.uint8) // 2
+    boxes = zip(shown.boxes_xyxy.tolist(), shown.scores, shown.class_ids, strict=True)
+    draw_marks(canvas, [Mark(box, f"{labels[i]} {score:.2f}", GREEN_BGR) for box, score, i in boxes])
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(cv2.imencode(".jpg", canvas)[1].tobytes())
+    except OSError as error:
+        raise BadRequest(f"cannot draw into {path}: {error.strerror}") from error

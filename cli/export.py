@@ -31,16 +31,14 @@ with lazy_imports():
     from model_store.store import ModelStore
     from serve.settings import Settings
 
+app = typer.Typer()
 _LISTED = "; ".join(f"{fmt.name} ({fmt.description})" for fmt in FORMATS.values())
 _CHOSEN = """
     select source_root, path from scoped where md5_number(media_sha256) in (select id from wanted)
 """
 
 
-def register(app: typer.Typer) -> None:
-    app.command("export")(export_command)
-
-
+@app.command("export")
 @takes_scope(MediaScope)
 def export_command(
     what: Annotated[

@@ -16,6 +16,7 @@ with lazy_imports():
     from model_store.store import ModelStore
     from serve.settings import Settings
 
+app = typer.Typer()
 RootOption = Annotated[
     str, typer.Option("--root", help="folder to which the paths in the file are relative, catalogued")
 ]
@@ -31,10 +32,7 @@ ClassOption = Annotated[
 ]
 
 
-def register(app: typer.Typer) -> None:
-    app.command("import")(import_command)
-
-
+@app.command("import")
 def import_command(
     tool: Annotated[
         Literal["megadetector", "speciesnet"],

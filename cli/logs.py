@@ -17,13 +17,11 @@ with lazy_imports():
     from batch.jobs.own_jobs import OwnJobs
     from serve.settings import Settings
 
+app = typer.Typer()
 POLL_S = 0.5
 
 
-def register(app: typer.Typer) -> None:
-    app.command()(logs)
-
-
+@app.command()
 def logs(
     run: Annotated[
         str | None, typer.Option("--run", help="id of a run: print the logs of its jobs; see 'resight runs list'")

@@ -45,26 +45,10 @@ with lazy_imports():
 LIBRARIES = ("ray", "onnxruntime", "onnxruntime-gpu", "torch")
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich")
-cluster.register(app)
-serve.register(app)
-logs.register(app)
-app.add_typer(models.app, name="models")
-app.add_typer(runs.app, name="runs")
-app.add_typer(tokens.app, name="tokens")
-app.add_typer(assertions.app, name="assertions")
-app.add_typer(filters.app, name="filters")
-app.add_typer(layers.app, name="layers")
-app.add_typer(deployments.app, name="deployments")
-app.add_typer(antenna.app, name="antenna")
-archive.register(app)
-export.register(app)
-import_results.register(app)
-plan.register(app)
-reprocess.register(app)
-classify.register(app)
-detect.register(app)
-metrics.register(app)
-tune.register(app)
+for module in (cluster, serve, logs, archive, export, import_results, plan, reprocess, classify, detect, metrics, tune):
+    app.add_typer(module.app)
+for module in (models, runs, tokens, assertions, filters, layers, deployments, antenna):
+    app.add_typer(module.app, name=module.__name__.removeprefix("cli."))
 
 
 def print_versions(wanted: bool) -> None:

@@ -21,11 +21,10 @@ with lazy_imports():
     from model_store.store import ModelStore
     from serve.settings import Settings
 
-
-def register(app: typer.Typer) -> None:
-    app.command()(metrics)
+app = typer.Typer()
 
 
+@app.command()
 def metrics(
     out: Annotated[
         Path | None, typer.Option(help="file for node_exporter, written atomically; its name must end in .prom")

@@ -1,27 +1,34 @@
-"""The commands `models pull, list, show, verify, remove`: the model store. Need no cluster."""
+"""The commands `models add, pull, list, show, verify, remove`: the model store. Need no cluster."""
 
 from __future__ import annotations
 
+import json
 import shlex
+from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from cli import model_add, rollout
-from cli.model_add import how_to_serve, identity_of, store
+from cli import rollout
 from cli.output import Format, FormatOption, note, print_facts, print_rows
 from model_store.errors import BadRequest, ModelNotFound
 from model_store.lazy_imports import lazy_imports
-from model_store.names import parse_ref, version_id
+from model_store.names import DEFAULT_ALIAS, name_of_file, parse_ref, version_id
 
 with lazy_imports():
     from archive.delta.tables import Tables
     from batch.remove_model import require_unneeded
+    from model_store import probe as golden
+    from model_store.adding.add import add_next_version, add_version, already_there, recognised
+    from model_store.adding.recognise import Recognised
+    from model_store.inference_key import sha256_hex
     from model_store.load import load_model
-    from model_store.names import VersionId, parse_version
+    from model_store.names import VersionId, get_first_model, parse_version
     from model_store.repair import repair
+    from model_store.runtimes.weights_file import read_weights
     from model_store.storage import absolute
-    from model_store.store import ModelStore, versions_at
+    from model_store.store import ModelInfo, ModelStore, versions_at
     from serve.api.models import model_statuses, rollout_words
     from serve.models.readiness import Serving
     from serve.settings import Settings
@@ -30,9 +37,71 @@ app = typer.Typer(help="Immutable model versions and the aliases that point to t
 
 COLUMNS = ("model", "kind", "aliases", "rollout", "weights_sha256", "inference_key")
 MODEL = "name, name@version or name:alias; default: the published model, or the only one"
+StoredModel = Annotated[str, typer.Argument(help="name, name@version or name:alias")]
 
-model_add.register(app)
-rollout.register(app)
+
+@app.command()
+def add(
+    weights: Annotated[Path | None, typer.Argument(help=".onnx or .pt2 file; not used with the runtime motion")] = None,
+    name: Annotated[str | None, typer.Option(help="model name; default: the name of the file")] = None,
+    version: Annotated[
+        str | None, typer.Option(help="version, immutable once added; default: the next whole number")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="JSON file with settings that the weights file lacks")] = None,
+    probe: Annotated[list[Path] | None, typer.Option(help="image for the golden probe; repeatable")] = None,
+    readme: Annotated[Path | None, typer.Option(help="file to store as README.md of the version")] = None,
+    licence: Annotated[Path | None, typer.Option(help="file to store as LICENSE of the version")] = None,
+    fmt: FormatOption = Format.table,
+) -> None:
+    """Add a version: recognise the weights, run the probe, write the files with READY last.
+
+    Prints what was recognised, and why. The same weights with the same config are added only once, unless
+    --version gives another version.
+
+    Example: resight models add deer.onnx --probe buck.jpg
+    """
+    if weights is not None and weights.is_dir():
+        if versions_at(absolute(str(weights)))[1]:
+            pull = f"resight models pull {shlex.quote(str(weights))}"
+            raise BadRequest(f"{weights} is in a model store: copy the version with: {pull}")
+        raise BadRequest(f"{weights} is a folder: use the .onnx or .pt2 file in it")
+    extra = {f"probe/{path.name}": _bytes(path) for path in probe or []}
+    extra |= {"README.md": _bytes(readme)} if readme else {}
+    extra |= {"LICENSE": _bytes(licence)} if licence else {}
+    overrides = _json(config) if config else {}
+    if name is None and weights is None:
+        raise BadRequest("a name is required without a weights file: give one with --name")
+    name = version_id(name or name_of_file(weights.stem if weights else ""), version or "1").name
+    data = _bytes(weights, read_weights) if weights else None
+    runtime = overrides.get("runtime")
+    if data is None and not (isinstance(runtime, dict) and runtime.get("kind") == "motion"):
+        raise BadRequest("a weights file is missing; only a config with the runtime motion needs none")
+    models, recognition = _store(), recognised(data, overrides)
+    existing = already_there(models, name, recognition.config, data) if version is None else None
+    if existing is not None:
+        print_facts(_facts(existing.info, recognition, fmt), fmt)
+        note(f"{existing.id} already has these weights and this config: nothing was added")
+        new = [file for file, content in extra.items() if existing.digests.get(file) != sha256_hex(content)]
+        if new:
+            note(f"to add it again with {', '.join(new)}, use another --version")
+        return
+    if version is None:
+        added = add_next_version(models, name, data, extra, recognition)
+    else:
+        added = add_version(models, version_id(name, version), data, overrides, extra, recognition)
+    print_facts(_facts(added.info, recognition, fmt), fmt)
+    if not probe:
+        note("no --probe image was given: the golden probe uses a synthetic image; a photograph is better")
+    outside = 0
+    if recognition.config.kind == "detector":
+        outside = golden.outside_picture({golden.EXPECTED: models.read_file(added, golden.EXPECTED)})
+    if outside:
+        note(
+            f"{outside} detections of the probe lie outside the picture: its pixels are probably not prepared as in "
+            "training; set preprocess (channel_order, divide_by, resize) in --config, add another version, "
+            "and check it with 'resight detect --draw'"
+        )
+    note("added; " + how_to_serve(models, added.id))
 
 
 @app.command()
@@ -50,14 +119,14 @@ def pull(
     Example: resight models pull examples/models/ssdlite-coco
     """
     other, wanted = _version_in(source, model)
-    files, ours = other.read_files(other.describe(wanted)), store()
+    files, ours = other.read_files(other.describe(wanted)), _store()
     if wanted in ours.versions(wanted.name):
         repaired = ", ".join(repair(ours, wanted, files))
         note(f"{wanted} is already in {ours.url}{repaired and f'; repaired: {repaired}'}")
     else:
         ours.publish(wanted, files)
         note(f"{wanted} copied to {ours.url}; {how_to_serve(ours, wanted)}")
-    print_facts(_identity(wanted.name, wanted.version), fmt)
+    print_facts(_identity(ours.describe(wanted).info), fmt)
 
 
 def _version_in(source: str, model: str) -> tuple[ModelStore, VersionId]:
@@ -84,7 +153,7 @@ def list_models(fmt: FormatOption = Format.table) -> None:
 
     Example: resight models list --format json
     """
-    models = store()
+    models = _store()
     statuses = model_statuses(models, Serving())
     words = rollout_words(models, models.names())
     rows = [
@@ -111,36 +180,32 @@ def list_models(fmt: FormatOption = Format.table) -> None:
 
 
 @app.command()
-def show(
-    model: Annotated[str, typer.Argument(help="name, name@version or name:alias")], fmt: FormatOption = Format.table
-) -> None:
+def show(model: StoredModel, fmt: FormatOption = Format.table) -> None:
     """Show a version: identity, aliases, canary, shadow and pin, config and files.
 
     Example: resight models show ssdlite-coco
     """
-    models = store()
+    models = _store()
     described = models.describe(models.resolve(parse_ref(model)))
     name, version = described.id.name, described.id.version
     aliases = [a for a, target in sorted(models.aliases(name).items()) if target == version]
-    facts = _identity(name, version) | {"aliases": ", ".join(aliases)}
+    facts = _identity(described.info) | {"aliases": ", ".join(aliases)}
     facts["rollout"] = rollout_words(models, [name]).get(str(described.id), "")
     config = described.config.model_dump(mode="json")
     print_facts(facts | config | {"files": dict(described.digests)}, fmt)
 
 
 @app.command()
-def verify(
-    model: Annotated[str, typer.Argument(help="name, name@version or name:alias")], fmt: FormatOption = Format.table
-) -> None:
+def verify(model: StoredModel, fmt: FormatOption = Format.table) -> None:
     """Hash every file, load the weights and run the golden probe. Exit code 6 if one of these fails.
 
     Example: resight models verify ssdlite-coco@1
     """
-    models = store()
+    models = _store()
     version = models.resolve(parse_ref(model))
     load_model(models, version)
     note(f"{version} is valid: every digest matches and the probe is reproduced")
-    print_facts(_identity(version.name, version.version), fmt)
+    print_facts(_identity(models.describe(version).info), fmt)
 
 
 @app.command()
@@ -157,7 +222,7 @@ def remove(
 
     Example: resight models remove deer@2 --yes
     """
-    unwanted, models, settings = parse_version(version), store(), Settings()
+    unwanted, models, settings = parse_version(version), _store(), Settings()
     tables = Tables(settings.mounted_tables_url)
 
     def require() -> None:
@@ -173,5 +238,53 @@ def remove(
         note("nothing was removed: add --yes")
 
 
-def _identity(name: str, version: str) -> dict[str, Any]:
-    return identity_of(store().describe(version_id(name, version)).info)
+def _store() -> ModelStore:
+    return ModelStore(Settings().models_url)
+
+
+def _identity(info: ModelInfo) -> dict[str, Any]:
+    return {"model": str(info.id), "weights_sha256": info.weights_sha256, "inference_key": info.inference_key}
+
+
+def _facts(info: ModelInfo, recognition: Recognised, fmt: Format) -> dict[str, Any]:
+    """Return the identity and what was recognised: as lines of a table, or as one object."""
+    if fmt is Format.table:
+        lines = {reason.what: f"{reason.found}  ({reason.why})" for reason in recognition.reasons}
+        return _identity(info) | lines
+    reasons = {r.what: {"found": r.found, "why": r.why} for r in recognition.reasons}
+    return _identity(info) | {"recognised": reasons}
+
+
+def how_to_serve(models: ModelStore, version: VersionId) -> str:
+    """Return the command that serves a new version; note if the bare name of its model is ambiguous."""
+    words, versions = (f"serve it with: resight models promote {version}", models.versions(version.name))
+    if len(versions) == 1 or DEFAULT_ALIAS in models.aliases(version.name):
+        return words
+    choices = ", ".join(map(str, versions))
+    return f"{words}; until one is promoted, '{version.name}' refers to none of {choices}"
+
+
+def next_step(models: ModelStore) -> str:
+    """Return the command after which a first model is served: add one, or promote one of the store."""
+    versions = [version for name in models.names() for version in models.versions(name)]
+    return f"resight models promote {versions[0]}" if versions else get_first_model()
+
+
+def _bytes(path: Path, read: Callable[[Path], bytes] = Path.read_bytes) -> bytes:
+    try:
+        return read(path)
+    except OSError as error:
+        raise BadRequest(f"cannot read {path}: {error.strerror}") from error
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(_bytes(path))
+    except ValueError as error:
+        raise BadRequest(f"{path} is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise BadRequest(f"{path} must contain a JSON object")
+    return value
+
+
+app.add_typer(rollout.app)

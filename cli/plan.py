@@ -24,15 +24,13 @@ with lazy_imports():
     from model_store.store import ModelStore
     from serve.settings import Settings
 
+app = typer.Typer()
 _NOT_FACTS = ("changes", "reasons", "decision", "until")
 WIDEST = 44
 """Maximum characters of a value in a line; digests and lists of labels are longer."""
 
 
-def register(app: typer.Typer) -> None:
-    app.command()(plan)
-
-
+@app.command()
 @takes_scope()
 def plan(
     scope: Scope,

@@ -1,4 +1,4 @@
-"""The commands `runs publish, rollback, prune`: publish results and remove unused ones. Need no cluster."""
+"""The commands `runs diff, publish, rollback, prune`: compare results, publish them, remove unused ones."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 from archive.defaults import KEEP_DAYS, PRODUCTION
 from cli.layers import tell_silent
 from cli.output import Format, FormatOption, ViewName, note, print_facts, print_rows
-from model_store.errors import StorageUnreachable
+from model_store.errors import GateClosed, StorageUnreachable
 from model_store.lazy_imports import lazy_imports
 from model_store.names import version_id
 
@@ -19,21 +19,47 @@ with lazy_imports():
     from archive.retention import KeyUse, other_stores, plan_prune, prune
     from archive.views.views import View, Views
     from batch.publishing import publish as publishing
+    from batch.publishing.impact.facts import Impact
+    from batch.publishing.impact.report import as_json, judged, require_empty, write_report
+    from batch.publishing.impact.verdict import Verdict, failed, model_of
+    from model_store.storage import absolute
     from model_store.store import ModelStore
     from serve.rollout.state import read_state
     from serve.settings import Settings
 
+app = typer.Typer()
 Reason = Annotated[str, typer.Option(help="reason that is recorded with the publication")]
 COLUMNS = ("inference_key", "model", "rows", "snips", "classifications", "files", "bytes")
 COLUMNS += ("last_run_at", "kept")
 
 
-def register(app: typer.Typer) -> None:
-    app.command("publish")(publish)
-    app.command("rollback")(rollback)
-    app.command("prune")(prune_command)
+@app.command()
+def diff(
+    old: Annotated[str, typer.Argument(help="run id, name@version, or a view such as published")],
+    new: Annotated[str, typer.Argument(help="run id, name@version or view that would replace OLD")],
+    out: Annotated[str | None, typer.Option(help="new folder for a report with pictures")] = None,
+    samples: Annotated[int, typer.Option(min=0, max=200, help="number of pictures for each kind of change")] = 6,
+    gate: Annotated[bool, typer.Option("--gate", help="exit with code 5 if a gate of the policy fails")] = False,
+    fmt: FormatOption = Format.table,
+) -> None:
+    """Show what would change if NEW were published in place of OLD. Writes only the report.
+
+    Example: resight runs diff published 20260514T031500-9f2c1a --out impact/
+    """
+    settings = Settings()
+    tables, models = Tables(settings.mounted_tables_url), ModelStore(settings.models_url)
+    if out is not None:
+        require_empty(out)
+    with judged(settings, tables, models, old, new) as (comparison, found):
+        shown = write_report(comparison, found, out, samples) if out is not None else []
+        _print_impact(comparison.impact, found, fmt)
+        if out is not None:
+            note(f"report, with {len(shown)} images to look at: {absolute(out)}/index.html")
+    if gate and not found.passed:
+        raise GateClosed("; ".join(failed(found.gates)))
 
 
+@app.command()
 def publish(
     what: Annotated[str, typer.Argument(metavar="RUN", help="id of a sealed run, or name@version")],
     view: ViewName = PRODUCTION,
@@ -54,6 +80,7 @@ def publish(
     tell_silent(tables, current)
 
 
+@app.command()
 def rollback(view: ViewName = PRODUCTION, reason: Reason = "", fmt: FormatOption = Format.table) -> None:
     """Undo the newest change of a view: a publication, or a layer switched on or off. Repeat it to undo more.
 
@@ -69,6 +96,7 @@ def rollback(view: ViewName = PRODUCTION, reason: Reason = "", fmt: FormatOption
     tell_silent(tables, current)
 
 
+@app.command("prune")
 def prune_command(
     yes: Annotated[bool, typer.Option("--yes", help="remove the results; without it, they are only listed")] = False,
     keep_days: Annotated[
@@ -146,3 +174,38 @@ def _use(use: KeyUse, fmt: Format) -> dict[str, Any]:
     if fmt is Format.table:
         row |= {"inference_key": use.inference_key[:12], "kept": "; ".join(use.kept) or "-"}
     return {column: row[column] for column in COLUMNS}
+
+
+def _print_impact(impact: Impact, found: Verdict, fmt: Format) -> None:
+    if fmt is Format.json:
+        print_facts(as_json(impact, found), fmt)
+        return
+    print_facts(_impact_facts(impact, found), fmt)
+    if fmt is Format.table:
+        rows: list[dict[str, Any]] = [
+            {
+                "label": label.label,
+                **label.model_dump(exclude={"label", "shift"}),
+                "mean_shift": None if label.shift is None else label.shift.mean,
+            }
+            for label in impact.labels
+        ]
+        if rows:
+            print_rows(rows, fmt)
+
+
+def _impact_facts(impact: Impact, found: Verdict) -> dict[str, Any]:
+    images, verified = impact.images, impact.verified
+    return {
+        "verdict": found.headline,
+        "compared": found.compared,
+        "change": found.changes,
+        **({"estimate": found.estimate} if found.estimate else {}),
+        **{gate.name: f"{'pass' if gate.passed else 'FAIL'}: {gate.words}" for gate in found.gates},
+        "next": f"{found.next} {found.command}".strip(),
+        "old": f"{model_of(impact.old)} {impact.old.inference_key[:12]}",
+        "new": f"{model_of(impact.new)} {impact.new.inference_key[:12]}",
+        **{f"images_{name}": value for name, value in images.model_dump().items()},
+        **{f"boxes_{name}": value for name, value in impact.boxes.model_dump().items()},
+        **{f"verified_{name}": value for name, value in verified.model_dump().items()},
+    }

@@ -32,11 +32,10 @@ with lazy_imports():
     from model_store.store import ModelStore
     from serve.settings import Settings
 
-
-def register(app: typer.Typer) -> None:
-    app.command()(reprocess)
+app = typer.Typer()
 
 
+@app.command()
 @takes_spec(RunSpec)
 def reprocess(
     spec: RunSpec,

@@ -25,17 +25,14 @@ with lazy_imports():
     from serve.rollout.operations import Operation, Outcome
     from serve.settings import Settings
 
+app = typer.Typer()
 Version = Annotated[str, typer.Argument(metavar="NAME@VERSION", help="exact version of a model")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="name of a model in the store")]
 Alias = Annotated[str, typer.Option(help="the alias to move")]
 Percent = Annotated[float, typer.Argument(min=0, max=100, help="percentage of the requests; 0 ends it")]
 
 
-def register(app: typer.Typer) -> None:
-    for command in (promote, rollback, canary, shadow, pin, unpin, release, reload, history):
-        app.command()(command)
-
-
+@app.command()
 def promote(version: Version, alias: Alias = DEFAULT_ALIAS, fmt: FormatOption = Format.table) -> None:
     """Point an alias to a version after every replica has loaded and probed it.
 
@@ -45,6 +42,7 @@ def promote(version: Version, alias: Alias = DEFAULT_ALIAS, fmt: FormatOption = 
     _apply(fmt, kind="promote", name=wanted.name, version=wanted.version, alias=alias)
 
 
+@app.command()
 def rollback(name: Name, alias: Alias = DEFAULT_ALIAS, fmt: FormatOption = Format.table) -> None:
     """Point an alias back to its previous version at once. Each call goes back one more version.
 
@@ -53,6 +51,7 @@ def rollback(name: Name, alias: Alias = DEFAULT_ALIAS, fmt: FormatOption = Forma
     _apply(fmt, kind="rollback", name=parse_ref(name).name, alias=alias)
 
 
+@app.command()
 def canary(version: Version, percent: Percent, alias: Alias = DEFAULT_ALIAS, fmt: FormatOption = Format.table) -> None:
     """Route a percentage of the requests of an alias to a version.
 
@@ -63,6 +62,7 @@ def canary(version: Version, percent: Percent, alias: Alias = DEFAULT_ALIAS, fmt
     _apply(fmt, kind="canary", name=wanted.name, **fields)
 
 
+@app.command()
 def shadow(version: Version, percent: Percent, alias: Alias = DEFAULT_ALIAS, fmt: FormatOption = Format.table) -> None:
     """Run a version on a percentage of the images of an alias and compare; it never answers.
 
@@ -73,6 +73,7 @@ def shadow(version: Version, percent: Percent, alias: Alias = DEFAULT_ALIAS, fmt
     _apply(fmt, kind="shadow", name=wanted.name, **fields)
 
 
+@app.command()
 def pin(name: Name, alias: Alias = DEFAULT_ALIAS, fmt: FormatOption = Format.table) -> None:
     """Pin an alias: nothing can move it until it is unpinned.
 
@@ -81,6 +82,7 @@ def pin(name: Name, alias: Alias = DEFAULT_ALIAS, fmt: FormatOption = Format.tab
     _apply(fmt, kind="pin", name=parse_ref(name).name, alias=alias)
 
 
+@app.command()
 def unpin(name: Name, alias: Alias = DEFAULT_ALIAS, fmt: FormatOption = Format.table) -> None:
     """Unpin an alias, so that it can be moved again.
 
@@ -89,6 +91,7 @@ def unpin(name: Name, alias: Alias = DEFAULT_ALIAS, fmt: FormatOption = Format.t
     _apply(fmt, kind="unpin", name=parse_ref(name).name, alias=alias)
 
 
+@app.command()
 def release(version: Version, fmt: FormatOption = Format.table) -> None:
     """Free the memory of a version that no alias refers to and no run uses.
 
@@ -98,6 +101,7 @@ def release(version: Version, fmt: FormatOption = Format.table) -> None:
     _apply(fmt, kind="release", name=wanted.name, version=wanted.version)
 
 
+@app.command()
 def reload() -> None:
     """Make every replica read the alias files now instead of at its next check.
 
@@ -111,6 +115,7 @@ def reload() -> None:
     note("every replica has reloaded the alias files")
 
 
+@app.command()
 def history(
     name: Name,
     most: Annotated[int, typer.Option(min=1, help="maximum number of events, newest first")] = 20,

@@ -1,4 +1,4 @@
-"""The commands `runs list, show, log, attach, cancel`; publication.py and runs_diff.py add the others."""
+"""The commands `runs list, show, log, attach, cancel`; publication.py adds the others."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli import publication, runs_diff
+from cli import publication
 from cli.follow import facts_of, follow, reports_of
 from cli.output import Format, FormatOption, note, print_facts, print_rows
 from model_store.errors import BadRequest, ClusterError, Conflict
@@ -189,5 +189,4 @@ def _event(event: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-runs_diff.register(app)
-publication.register(app)
+app.add_typer(publication.app)

@@ -28,11 +28,10 @@ with lazy_imports():
     from serve.log_config import configure_logs
     from serve.settings import Settings
 
-
-def register(app: typer.Typer) -> None:
-    app.command()(serve)
+app = typer.Typer()
 
 
+@app.command()
 def serve(
     host: Annotated[
         str, typer.Option(help="address to listen on; 0.0.0.0 is every interface and needs a token")

@@ -26,16 +26,14 @@ with lazy_imports():
     from serve.tune.results import MeasuredPoint, TuningResult
     from serve.tune.sweep import run
 
+app = typer.Typer()
 N = TypeVar("N", int, float)
 MAX_NUMBER = 4096
 LOAD_SHARE = 0.7
 MEASURING_OPTIONS = ("photos", "seconds", "load", "batch", "wait", "threads", "workers", "replicas", "out")
 
 
-def register(app: typer.Typer) -> None:
-    app.command("tune")(tune)
-
-
+@app.command()
 def tune(
     context: typer.Context,
     model: Annotated[str, typer.Argument(help="name, name@version or name:alias of a detector")],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -87,7 +88,11 @@ def resight(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 
 @pytest.fixture
 def store(home: Path) -> ModelStore:
-    """blobs@1 and blobs@2, which show blobs from 0.5 up; production is 2."""
+    return blobs_at(home)
+
+
+def blobs_at(home: Path) -> ModelStore:
+    """Return a store with blobs@1 and blobs@2, which show blobs from 0.5 up; production is 2."""
     made = ModelStore(str(home / "models"))
     for version, side_px in (("1", 64), ("2", 96)):
         preprocess = {"resize": "stretch", "side_px": side_px}
@@ -101,13 +106,21 @@ def tables(home: Path) -> Tables:
     return Tables(str(home / "tables"))
 
 
-@pytest.fixture
-def two(tables: Tables, store: ModelStore) -> Tables:
-    """Runs `old` and `new`, of other models over the same two images; nothing is published."""
+@pytest.fixture(scope="session")
+def two_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tables of `two`."""
+    home = tmp_path_factory.mktemp("two_runs")
+    tables, store = Tables(str(home / "tables")), blobs_at(home)
     media = [{"media_sha256": sha, "source_root": "/r", "path": f"{sha}.jpg"} for sha in "abc"]
-    table = pa.Table.from_pylist(media, schema=MEDIA)
-    tables.append("media", table, "w", lambda _, wanted: wanted)
+    tables.append("media", pa.Table.from_pylist(media, schema=MEDIA), "w", lambda _, wanted: wanted)
     ran(tables, store, "old", "1", "running", "sealed")
     later = START + timedelta(days=1)
     ran(tables, store, "new", "2", "running", "running", "sealed", start=later, scores=(0.8, 0.7))
+    return home / "tables"
+
+
+@pytest.fixture
+def two(tables: Tables, store: ModelStore, two_runs: Path) -> Tables:
+    """Runs `old` and `new`, of other models over the same two images; nothing is published."""
+    shutil.copytree(two_runs, tables.url)
     return tables

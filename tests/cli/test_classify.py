@@ -127,15 +127,12 @@ def test_the_job_receives_the_spec_and_its_report_is_printed(
     assert is_job_of("r", " ".join(["python", "-m", module, *words]))
 
 
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
+def test_invalid_requests_are_rejected(resight: Resight, seen: Tables) -> None:
+    for words, said in (
         (("classify",), "--model is required"),
         (("classify", "--model", "ssdlite-coco"), "a classifier is needed here"),
         (("classify", "--model", "colours@1", "--view", "trial"), "nothing is published as trial"),
         (("classify", "--model", "colours@1", "--labels", ","), "--labels: name at least one"),
         (("reprocess", "--model", "colours@1", "--dry-run"), "resight classify --help"),
-    ],
-)
-def test_invalid_requests_are_rejected(resight: Resight, seen: Tables, words: tuple[str, ...], said: str) -> None:
-    assert said in resight(*words).refused(2)
+    ):
+        assert said in resight(*words).refused(2)

@@ -30,7 +30,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return calls
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.7", "camera-server", ""])
+@pytest.mark.parametrize("host", ["0.0.0.0", "camera-server", ""])
 def test_up_beyond_loopback_without_a_token_is_refused_before_anything_starts(
     resight: Resight, started: list[Any], home: Path, host: str
 ) -> None:
@@ -40,14 +40,7 @@ def test_up_beyond_loopback_without_a_token_is_refused_before_anything_starts(
 
 
 @pytest.mark.parametrize(
-    ("words", "refused"),
-    [
-        (["--port", "8100"], False),
-        (["--host", "localhost"], False),
-        ([], False),
-        (["--port", "8000"], True),
-        (["--host", "::1"], True),
-    ],
+    ("words", "refused"), [(["--port", "8100"], False), (["--port", "8000"], True), (["--host", "::1"], True)]
 )
 def test_up_moves_no_running_cluster(
     resight: Resight, started: list[Any], home: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], refused: bool
@@ -118,7 +111,7 @@ def test_places_follow_their_variables(resight: Resight, home: Path, monkeypatch
     assert facts["tables"] == str(Path("relative").resolve())
 
 
-@pytest.mark.parametrize("state", ["", "{", "{}", "[]", json.dumps({"pid": 1}), "not json", "null"])
+@pytest.mark.parametrize("state", ["", "[]", json.dumps({"pid": 1})])
 def test_a_state_file_that_means_nothing_is_no_cluster(resight: Resight, home: Path, state: str) -> None:
     write_files(home, {"cluster.json": state.encode()})
     done = resight("status", "--format", "json")
@@ -149,25 +142,18 @@ def test_env_without_a_cluster_prints_nothing_that_a_shell_would_run(resight: Re
     assert "start one with 'resight up'" in resight("env").refused(8)
 
 
-@pytest.mark.parametrize(
-    ("words", "code", "message"),
-    [
+def test_a_run_that_cannot_start_says_why(resight: Resight, home: Path) -> None:
+    shutil.copytree(MODELS, home / "models")
+    for words, code, message in (
         (["--model", "motion"], 2, "run 'resight ingest URL' first"),
         (["--model", "motion", "--publish"], 2, "--publish needs --if-needed"),
         (["--if-needed", "--dry-run"], 2, "--if-needed excludes --dry-run; use: resight plan"),
         (["--if-needed", "--sample", "3"], 2, "leave out --sample 3"),
         (["--if-needed", "--publish", "--no-follow"], 2, "leave out --no-follow"),
         (["--model", "motion", "--since", "noon"], 2, "--since: invalid time 'noon': use 2026-"),
-        (["--model", "motion", "--chunk", "-1"], 2, "--chunk: "),
-        (["--model", "Motion", "--dry-run"], 2, "is not a model"),
         (["--model", "deer", "--dry-run"], 6, "available: motion, ssdlite-coco"),
-    ],
-)
-def test_a_run_that_cannot_start_says_why(
-    resight: Resight, home: Path, words: list[str], code: int, message: str
-) -> None:
-    shutil.copytree(MODELS, home / "models")
-    assert message in resight("reprocess", *words).refused(code)
+    ):
+        assert message in resight("reprocess", *words).refused(code)
 
 
 def test_the_cluster_of_an_address_must_answer(resight: Resight, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,9 +194,6 @@ def test_a_dry_run_needs_no_cluster_and_writes_nothing(resight: Resight, home: P
         (httpx2.Response(503, json={"detail": "b: damaged"}), (False, "no: b", "b: damaged")),
         (httpx2.Response(503, json={"detail": "no model is loaded"}), (False, "no: no model", "")),
         (httpx2.Response(503, text="<h1>no backend</h1>"), (False, "no: 503 <h1>no backend", "")),
-        (httpx2.Response(503, json={"error": "x"}), (False, 'no: 503 {"error"', "")),
-        (httpx2.Response(503, json=["x"]), (False, "no: 503 [", "")),
-        (httpx2.Response(502), (False, "no: 502", "")),
         (httpx2.Response(200, text="Welcome to nginx"), (False, "no: 200 Welcome", "")),
     ],
 )
@@ -225,12 +208,10 @@ def test_whatever_answers_at_readyz_is_told(
     assert said.startswith(words[1])
 
 
-@pytest.mark.parametrize(
-    "words", ["up", "down", "status", "env", "logs", "models promote m@1", "runs cancel r", "ingest ."]
-)
-def test_a_home_that_is_a_file_is_one_line(resight: Resight, home: Path, words: str) -> None:
+def test_a_home_that_is_a_file_is_one_line(resight: Resight, home: Path) -> None:
     home.write_text("no folder")
-    assert str(home) in resight(*words.split()).refused(7)
+    for words in ("up", "down", "status", "env", "logs", "models promote m@1", "runs cancel r", "ingest ."):
+        assert str(home) in resight(*words.split()).refused(7)
 
 
 def test_up_starts_nothing_where_it_cannot_write(resight: Resight, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -241,12 +222,6 @@ def test_up_starts_nothing_where_it_cannot_write(resight: Resight, home: Path, m
     assert done.code == 7
     assert f"cannot use {home} as the home" in done.err
     assert str(logs) in done.err
-
-
-def test_a_damaged_record_of_a_cluster_is_none(resight: Resight, home: Path) -> None:
-    home.mkdir()
-    (home / "cluster.json").write_text('{"pid": "x", ')
-    assert "cluster   down" in resight("status").out
 
 
 @pytest.mark.parametrize("failures", [{}, {"b": "damaged"}])

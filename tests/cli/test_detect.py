@@ -67,17 +67,10 @@ def test_an_unreadable_picture_is_named_and_the_others_are_seen(resight: Resight
     assert {row["image"] for row in json.loads(done.out)} == {"cat.jpg", "night/panda.jpg"}
 
 
-@pytest.mark.parametrize(
-    ("words", "code", "message"),
-    [
-        (["gone.jpg", "--model", "motion"], 2, "is not a file or folder"),
-        (["cat.jpg", "--model", "elk"], 6, "available: motion, ssdlite-coco"),
-    ],
-)
-def test_what_is_not_there_is_refused(
-    resight: Resight, pictures: Path, words: list[str], code: int, message: str
-) -> None:
-    assert message in resight("detect", pictures / words[0], *words[1:]).refused(code)
+def test_what_is_not_there_is_refused(resight: Resight, pictures: Path) -> None:
+    assert "is not a file or folder" in resight("detect", "gone.jpg", "--model", "motion").refused(2)
+    refused = resight("detect", pictures / "cat.jpg", "--model", "elk").refused(6)
+    assert "available: motion, ssdlite-coco" in refused
 
 
 BEAR = ("american_black_bear.jpg", 862, 656, 1566, 1185)  # the box by eye, rounded
@@ -85,12 +78,7 @@ BEAR = ("american_black_bear.jpg", 862, 656, 1566, 1185)  # the box by eye, roun
 
 @pytest.mark.parametrize(
     ("file", "bear", "box_off_px"),
-    [
-        ("ssdlite_coco_300.yolov8-layout", "horse", 30),
-        ("ssdlite_coco_300.ssd-layout", "horse", 30),
-        ("nanodet_coco_416.yolov8-layout", "dog", 40),
-        ("trailcam_yolox_tiny_640.yolox-raw", "animal", 10),
-    ],
+    [("ssdlite_coco_300.ssd-layout", "horse", 30), ("trailcam_yolox_tiny_640.yolox-raw", "animal", 10)],
 )
 def test_detectors_added_without_flags_see_animals_and_nothing_on_blanks(
     resight: Resight, home: Path, file: str, bear: str, box_off_px: int
@@ -166,21 +154,15 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-@pytest.mark.parametrize("through", ["itself", "another name", "a link", "a hard link"])
-def test_a_drawing_never_replaces_a_picture_given(resight: Resight, pictures: Path, through: str) -> None:
-    folder = pictures
-    if through == "another name":
-        folder = pictures / "night" / ".."
-    elif through == "a link":
-        folder = pictures.parent / "link"
-        folder.symlink_to(pictures)
-    elif through == "a hard link":
-        folder = pictures.parent / "copies"
-        folder.mkdir()
-        (folder / "cat.jpg").hardlink_to(pictures / "cat.jpg")
+def test_a_drawing_never_replaces_a_picture_given(resight: Resight, pictures: Path) -> None:
+    link, copies = pictures.parent / "link", pictures.parent / "copies"
+    link.symlink_to(pictures)
+    copies.mkdir()
+    (copies / "cat.jpg").hardlink_to(pictures / "cat.jpg")
     before = files_of(pictures)
-    words = ("detect", pictures, "--model", "motion", "--draw", folder)
-    assert f"would replace the picture {pictures / 'cat.jpg'}" in resight(*words).refused(2)
+    for folder in (pictures, link, copies):
+        words = ("detect", pictures, "--model", "motion", "--draw", folder)
+        assert f"would replace the picture {pictures / 'cat.jpg'}" in resight(*words).refused(2)
     assert files_of(pictures) == before
 
 
@@ -214,17 +196,12 @@ def test_drawings_need_a_folder(resight: Resight, pictures: Path) -> None:
     assert note.read_bytes() == b"x"
 
 
-@pytest.mark.parametrize(
-    ("place", "value", "said"),
-    [((0, 4), np.nan, "holds NaN or infinity"), ((0, 5), 5.0, "returned class 5, but the model has 1")],
-    ids=["NaN", "class"],
-)
 def test_a_picture_of_which_the_network_says_nonsense_is_named_and_the_others_are_seen(
-    resight: Resight, pictures: Path, place: tuple[int, int], value: float, said: str
+    resight: Resight, pictures: Path
 ) -> None:
     rows = np.zeros((256, 10, 6), np.float32)
     rows[:, 0] = [1, 1, 30, 30, 0.9, 0]
-    rows[201:, *place] = value
+    rows[201:, 0, 4] = np.nan
     weights = pictures / "deer.onnx"
     names = {"names": "['deer']", "end2end": "True"}
     weights.write_bytes(constant_graph({"output0": rows}, 64, names))
@@ -237,7 +214,7 @@ def test_a_picture_of_which_the_network_says_nonsense_is_named_and_the_others_ar
     done = resight(*words)
     assert done.code == 1
     assert "unreadable: 230.png: " in done.err
-    assert said in done.err
+    assert "holds NaN or infinity" in done.err
     assert [row["image"] for row in json.loads(done.out)] == ["100.png", "101.png"]
     assert set(files_of(seen)) == {"100.png.jpg", "101.png.jpg"}
 

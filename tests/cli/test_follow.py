@@ -16,7 +16,7 @@ import batch.jobs.cluster_jobs
 import cli.follow
 from batch.jobs.cluster_jobs import ClusterJobs
 from batch.jobs.control import JobOutcome
-from cli.follow import Followed, follow, nothing_to_do, to_end
+from cli.follow import Followed, follow, to_end
 from model_store.errors import ClusterError
 from serve.settings import Settings
 from tests.support.jobs import FakeJobs
@@ -44,11 +44,6 @@ class Tries:
     def follow(self, _: object, job: str, *more: object) -> Followed:
         assert job == self.ids[-1]
         return self._ends[len(self.ids) - 1]
-
-
-def test_a_run_with_nothing_to_do_is_one_line() -> None:
-    facts = {"run_id": None, "accounting": "requested 3", "seconds": 0.0, "published": "v 1"}
-    assert nothing_to_do(facts) == {"nothing to do": "requested 3", "published": "v 1"}
 
 
 def test_a_job_that_ends_well_is_submitted_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,7 +79,7 @@ def test_a_job_that_failed_ends_with_its_code_and_words(
     assert "the job ended with status FAILED: the tables are away" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("code", "name"), [(137, "SIGKILL"), (-9, "SIGKILL"), (139, "SIGSEGV")])
+@pytest.mark.parametrize(("code", "name"), [(-9, "SIGKILL"), (139, "SIGSEGV")])
 def test_a_killed_job_ends_with_code_5_and_how_to_continue(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], code: int, name: str
 ) -> None:

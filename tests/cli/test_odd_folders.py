@@ -14,7 +14,7 @@ from serve.settings import Settings
 from tests.cli.conftest import Resight
 from tests.fixtures_local import jpeg, motion_store, put_results, result_rows, rows_of, write_files
 
-WORKS = ("jörg #1 日本", "jo\u0308rg 100% ", "~a?b*c {x,y};a&b=c", '-x a::b:c it\'s <b> "$HOME `id`"')
+WORKS = ("jörg #1 日本 ~a?b*c {x,y};a&b=c", '-x jo\u0308rg 100% a::b:c it\'s <b> "$HOME `id`"')
 """Each has several characters that something could take for its own."""
 REFUSED = {
     "[prod]": "[",
@@ -64,16 +64,16 @@ def test_commands_work_twice_in_a_folder_of_any_name(
     assert inside <= {name, "archive", *ELSEWHERE}
 
 
-@pytest.mark.parametrize("name", REFUSED)
 def test_tables_are_refused_where_their_library_cannot_open_them(
-    resight: Resight, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    resight: Resight, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("RESIGHT_HOME", str(tmp_path / name))
+    for name, part in REFUSED.items():
+        monkeypatch.setenv("RESIGHT_HOME", str(tmp_path / name))
+        assert f"with {part!r}" in resight("sql", "select 1").refused(2)
+    monkeypatch.setenv("RESIGHT_HOME", str(tmp_path / (name := "[a%20b|c^")))
     for words in (("ingest", tmp_path), ("sql", "select 1"), ("up",), ("status",), ("metrics",)):
-        error = resight(*words).refused(2)
-        assert f"with {REFUSED[name]!r}" in error
-        assert "RESIGHT_TABLES" in error
-    assert not (tmp_path / name).exists()
+        assert "RESIGHT_TABLES" in resight(*words).refused(2)
+    assert not list(tmp_path.iterdir())
     monkeypatch.setenv("RESIGHT_TABLES", str(tmp_path / "tables"))
     archive = write_files(tmp_path / name / "archive", {f"{name}.jpg": jpeg()})
     motion_store(tmp_path / name / "models", "1")
@@ -82,10 +82,10 @@ def test_tables_are_refused_where_their_library_cannot_open_them(
     resight("reprocess", "--model", "blobs", "--dry-run").ok()
 
 
-@pytest.mark.parametrize("key", ["a#1", "a?b", "a::b", "[x]", "per%20cent"])
 def test_tables_are_refused_at_keys_that_a_url_ends_before(
-    resight: Resight, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
+    resight: Resight, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`s3://bucket/a#1` would put every table into one folder, `a`."""
-    monkeypatch.setenv("RESIGHT_TABLES", f"s3://bucket/{key}")
-    assert "RESIGHT_TABLES" in resight("ingest", tmp_path).refused(2)
+    for key in ("a#1", "a?b", "a::b", "[x]", "per%20cent"):
+        monkeypatch.setenv("RESIGHT_TABLES", f"s3://bucket/{key}")
+        assert "RESIGHT_TABLES" in resight("ingest", tmp_path).refused(2)

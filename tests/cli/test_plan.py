@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +14,7 @@ from archive.views.views import View, Views
 from model_store.store import ModelStore
 from tests.batch.schedule.test_archive_state import publish, put_media
 from tests.cli.conftest import Resight
-from tests.fixtures_local import ROOT, motion_store, put_results, result_rows, rows_of
+from tests.fixtures_local import motion_store, put_results, result_rows, rows_of
 
 
 @pytest.fixture
@@ -74,11 +71,6 @@ def test_without_a_publication_the_only_model_is_planned(resight: Resight, table
     assert (found["to_infer"], found["decision"]) == (6, "full")
 
 
-def test_an_empty_archive_is_refused(resight: Resight, home: Path, store: ModelStore) -> None:
-    assert "run 'resight ingest" in resight("plan", "--model", "blobs").refused(2)
-    assert not (home / "tables").exists()
-
-
 def test_a_threshold_needs_the_view_only(resight: Resight, tables: Tables, store: ModelStore) -> None:
     seen(tables, store, *"abcdef", threshold=0.5)
     found = facts(resight)
@@ -89,17 +81,6 @@ def test_a_threshold_needs_the_view_only(resight: Resight, tables: Tables, store
     assert "  view  thresholds.default: 0.5 -> 0.25 (all scores down to" in text
     assert "policy decision: view\n" in text
     assert "moved by 0.25, more than due.threshold_delta = 0.05" in text
-
-
-def test_another_version_is_compared_field_by_field(
-    resight: Resight, tables: Tables, store: ModelStore, home: Path
-) -> None:
-    seen(tables, store, *"abcdef")
-    motion_store(home / "models", "2", alias=None)
-    path = home / "models" / "blobs" / "2"
-    assert path.exists()
-    found = facts(resight, "--model", "blobs@2")
-    assert (found["needs"], found["decision"], found["model"]) == ("no-op", "nothing", "blobs@2")
 
 
 def test_the_numerics_version_is_named_when_it_alone_differs(
@@ -179,34 +160,3 @@ def test_nothing_is_written_unless_the_decision_shall_be_kept(
     (row,) = rows_of(tables, "decisions")
     assert (row["action"], row["acted"], row["run_id"]) == ("incremental", False, None)
     assert Views(tables.url).current() is not None
-
-
-def test_csv_is_one_row(resight: Resight, tables: Tables, store: ModelStore) -> None:
-    seen(tables, store, "a")
-    header, row = resight("plan", "--format", "csv").ok().splitlines()
-    assert header.startswith("model,inference_key,published,")
-    assert row.startswith("blobs@1,")
-
-
-def test_it_needs_neither_a_cluster_nor_ray(tables: Tables, store: ModelStore, home: Path) -> None:
-    seen(tables, store, "a")
-    code = (
-        "import sys\n"
-        "sys.argv = ['resight', 'plan']\n"
-        "from cli.main import main\n"
-        "try: main()\n"
-        "except SystemExit as end: assert not end.code, end.code\n"
-        "heavy = {'ray', 'onnxruntime', 'torch'} & set(sys.modules)\n"
-        "assert not heavy, heavy\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=ROOT,
-        env=dict(os.environ),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "policy decision: incremental" in done.stdout

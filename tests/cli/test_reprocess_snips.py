@@ -74,20 +74,14 @@ def test_without_a_model_it_is_the_published_one_s(resight: Resight, seen: Table
     assert "model: motion@1" in done.err
 
 
-def test_snips_to_make_are_something_to_do(resight: Resight, seen: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
-    jobs = FakeJobs()
-    monkeypatch.setattr(cli.follow, "jobs_of", lambda *_: jobs)
-    json.loads(resight(*RUN, "--format", "json").ok())
-    assert not jobs.submitted
-    resight(*RUN, "--snips", "--no-follow").ok()
-    assert len(jobs.submitted) == 1
-
-
 def test_with_all_of_them_there_no_job_is_started(
     resight: Resight, seen: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     jobs = FakeJobs()
     monkeypatch.setattr(cli.follow, "jobs_of", lambda *_: jobs)
+    resight(*RUN, "--snips", "--no-follow").ok()
+    assert len(jobs.submitted) == 1, "snips to make are something to do"
+    jobs.submitted.clear()
     done(seen)
     before = rows_of(seen, "snips")
     facts = json.loads(resight(*RUN, "--snips", "--format", "json").ok())
