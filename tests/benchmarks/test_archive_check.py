@@ -33,18 +33,6 @@ def test_another_label_score_or_box_differs(other: Any):
     assert len(said) == 2  # what is missing, and what is there instead
 
 
-def test_one_too_many_and_one_too_few_differ():
-    assert differences(rows(CAT, CAT), wanted(CAT), set(), EXACT)
-    assert differences(rows(), wanted(CAT), set(), EXACT)
-    assert differences(rows(CAT), wanted(), set(), EXACT)
-
-
-def test_every_file_has_one_row():
-    assert differences([], wanted(CAT), set(), EXACT)
-    assert differences(rows(CAT) * 2, wanted(CAT), set(), EXACT)
-    assert differences(rows(CAT, path="/b.jpg"), wanted(CAT), {"/a.jpg", "/b.jpg"}, EXACT)
-
-
 def test_unreadable_for_one_alone_differs_but_how_it_is_said_does_not():
     assert differences(rows(error="no"), wanted(error="no picture"), set(), EXACT) == []
     assert differences(rows(error="no"), wanted(), set(), EXACT)

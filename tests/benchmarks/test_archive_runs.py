@@ -1,7 +1,6 @@
 """archive_runs: a peer of a few lines in a temporary folder, run by this python, measured from outside."""
 
 import sys
-import tomllib
 from pathlib import Path
 
 import psutil
@@ -9,9 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 from packaging.utils import canonicalize_name
 from packaging.version import Version
-from pydantic import ValidationError
 
-from benchmarks.peers.archive_runs import prepared, read_archive_peer, run_peer
+from benchmarks.peers.archive_runs import read_archive_peer, run_peer
 from benchmarks.peers.commands import PeerFailed
 from benchmarks.peers.peer import Config
 from tests.lock import locked
@@ -96,35 +94,6 @@ time.sleep(600)
     assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
 
 
-def test_preparation_runs_once_and_again_when_its_code_changes(folder: Path, monkeypatch, tmp_path):
-    monkeypatch.setattr("benchmarks.peers.archive_runs.CACHE", tmp_path / "cache")
-    (folder / "peer.toml").write_text('prepare = ["python", "prepare.py"]\n' + TOML)
-    code = "import os; open(os.environ['PEER_PREPARED'] + '/log', 'a').write('made\\n')"
-    (folder / "prepare.py").write_text(code)
-    peer, words = read_archive_peer(folder), {"PEER_MODEL": "a model"}
-    places = [prepared(peer, Path(sys.executable), words) for _ in range(2)]
-    assert places[0] == places[1]
-    assert (places[0] / "log").read_text() == "made\n"
-    (folder / "prepare.py").write_text(code + "  # changed")
-    assert prepared(peer, Path(sys.executable), words) != places[0]
-
-
-def test_a_preparation_that_fails_is_told_and_tried_again(folder: Path, monkeypatch, tmp_path):
-    monkeypatch.setattr("benchmarks.peers.archive_runs.CACHE", tmp_path / "cache")
-    (folder / "peer.toml").write_text('prepare = ["python", "prepare.py"]\n' + TOML)
-    (folder / "prepare.py").write_text("raise SystemExit('no graph')")
-    peer, words = read_archive_peer(folder), {"PEER_MODEL": "a model"}
-    for _ in range(2):
-        with pytest.raises(PeerFailed, match="no graph"):
-            prepared(peer, Path(sys.executable), words)
-
-
-def test_what_nobody_reads_in_peer_toml_is_an_error(folder: Path):
-    (folder / "peer.toml").write_text("workers = 3\n" + TOML)
-    with pytest.raises(ValidationError, match="workers"):
-        read_archive_peer(folder)
-
-
 @pytest.mark.parametrize("folder", sorted(PEERS.glob("*/peer.toml")), ids=lambda f: f.parent.name)
 def test_the_shipped_peers_say_all_that_is_needed(folder: Path):
     peer = read_archive_peer(folder.parent)
@@ -147,10 +116,3 @@ def test_pins_are_those_of_the_project_where_it_has_them():
         if (versions := ours.get(canonicalize_name(name.split("[")[0]))) and Version(pin) not in versions
     }
     assert differ == {}
-
-
-def test_every_peer_has_its_settings():
-    found = {file.parent.name for file in PEERS.glob("*/run.py")}
-    assert found == {file.parent.name for file in PEERS.glob("*/peer.toml")}
-    assert "control" in found
-    assert all(tomllib.loads((PEERS / name / "peer.toml").read_text()) for name in found)

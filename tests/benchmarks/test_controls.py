@@ -28,33 +28,6 @@ def test_iou(a: tuple[float, ...], b: tuple[float, ...], iou: float) -> None:
     assert iou_of(a, b) == iou_of(b, a) == pytest.approx(iou)
 
 
-def test_iou_of_boxes_without_area_is_none() -> None:
-    assert iou_of((3, 3, 3, 3), (3, 3, 3, 3)) == 0.0
-    assert iou_of((9, 9, 1, 1), A) == 0.0
-
-
-@pytest.mark.parametrize(
-    ("iou", "kept"), [(0.49, [2, 1]), (0.5, [2, 1, 0])], ids=["dropped above the bound", "not at it"]
-)
-def test_pairwise_nms_keeps_the_best(iou: float, kept: list[int]) -> None:
-    assert pairwise_nms([B, FAR, A], [0.5, 0.6, 0.9], [0, 0, 0], iou) == kept
-
-
-def test_pairwise_nms_asks_for_the_class_where_it_should() -> None:
-    boxes, scores, classes = [A, A, A], [0.9, 0.8, 0.7], [1, 2, 1]
-    assert pairwise_nms(boxes, scores, classes, 0.5) == [0, 1]
-    assert pairwise_nms(boxes, scores, classes, 0.5, class_aware=False) == [0]
-
-
-def test_pairwise_nms_a_dropped_box_drops_nothing() -> None:
-    row = [(x, 0, x + 10, 10) for x in (0, 4, 8)]  # neighbours: 6 of 14 columns are common
-    assert pairwise_nms(row, [0.9, 0.8, 0.7], [0] * 3, 0.4) == [0, 2]
-
-
-def test_pairwise_nms_of_equal_scores_the_first_stays() -> None:
-    assert pairwise_nms([A, A], [0.5, 0.5], [0, 0], 0.5) == [0]
-
-
 @pytest.mark.parametrize("class_aware", [True, False])
 def test_the_product_keeps_what_the_textbook_keeps(class_aware: bool) -> None:
     chance = random.Random(3)
@@ -149,13 +122,3 @@ def test_a_decoder_alone_decodes_a_photograph_and_refuses_what_is_none(photo: by
     decoded, refused = (unguarded_decoder.unguarded(body, BIG_MIB) for body in (photo, b"no picture"))
     assert (decoded["ended"], refused["ended"]) == ("decoded", "refused")
     assert 0 < refused["peak_mib"] < decoded["peak_mib"] < 500
-
-
-def test_a_decoder_that_dies_is_told_from_one_that_did_not_begin(photo: bytes) -> None:
-    assert unguarded_decoder.unguarded(photo, 10)["ended"].startswith("exit")  # no room for Python
-
-
-def test_a_decoder_that_does_not_come_to_an_end(photo: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unguarded_decoder, "LONGEST_S", 0.0)
-    told = unguarded_decoder.unguarded(photo, BIG_MIB)
-    assert (told["ended"], told["peak_mib"]) == ("too slow", None)

@@ -46,13 +46,6 @@ def test_a_box_is_in_pixels_of_the_picture(tmp_path: Path):
     assert found["box_xyxy_px"] == [48, 6, 80, 10]
 
 
-def test_a_box_ends_where_the_picture_does(tmp_path: Path):
-    detect = version(tmp_path, [[(2, 62, 20, 20, 0.0, 0.5)]])
-    (found,) = detect(jpeg(64, 64))
-    assert found["label"] == "hare"
-    assert found["box_xyxy_px"] == [0, 52, 12, 64]
-
-
 def test_suppression_is_within_a_label_and_keeps_the_best(tmp_path: Path):
     detect = version(
         tmp_path,
@@ -70,17 +63,6 @@ def test_suppression_is_within_a_label_and_keeps_the_best(tmp_path: Path):
     assert found == [("fox", 0.8), ("hare", 0.7), ("fox", 0.3)]
 
 
-def test_at_most_as_many_as_the_config_says_and_the_best_of_them(tmp_path: Path):
-    rows = [[(8 * i + 4, 8, 4, 4, 0.2 + i / 10, 0.0) for i in range(5)]]
-    detect = version(tmp_path, rows, nms={"iou": 0.5, "max_detections": 2})
-    assert [round(one["score"], 1) for one in detect(jpeg(64, 64))] == [0.6, 0.5]
-
-
-def test_nothing_is_an_empty_list(tmp_path: Path):
-    detect = version(tmp_path, [[(8, 8, 4, 4, 0.0, 0.0)]])
-    assert detect(jpeg(64, 64)) == []
-
-
 def test_each_of_a_batch_gets_its_own_answer_and_size(tmp_path: Path):
     dark, red = [(16, 16, 8, 8, 0.9, 0.0)], [(16, 16, 8, 8, 0.0, 0.8)]
     detect = version(tmp_path, [dark] * 128 + [red] * 128)
@@ -90,16 +72,3 @@ def test_each_of_a_batch_gets_its_own_answer_and_size(tmp_path: Path):
     boxes = [[12, 12, 20, 20], [24, 12, 40, 20], [12, 24, 20, 40]]
     assert [one["box_xyxy_px"] for (one,) in found] == boxes
     assert found == [detect(picture) for picture in pictures]
-
-
-@pytest.mark.parametrize("data", [b"", b"no picture", b"\xff\xd8\xff", jpeg(64, 64)[:100]], ids=len)
-def test_what_is_no_picture_is_said_to_be_none(tmp_path: Path, data: bytes):
-    detect = version(tmp_path, [[(8, 8, 4, 4, 0.9, 0.0)]])
-    with pytest.raises(ValueError, match="no picture|JPEG"):
-        detect(data)
-
-
-def test_a_png_is_read_too(tmp_path: Path):
-    detect = version(tmp_path, [[(32, 16, 16, 8, 0.9, 0.2)]])
-    png = cv2.imencode(".png", np.zeros((32, 128, 3), np.uint8))[1].tobytes()
-    assert detect(png)[0]["box_xyxy_px"] == [48, 6, 80, 10]

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 import onnx
-import pytest
 from onnx import TensorProto, helper
 
 from benchmarks import device_loop, gpu
@@ -36,36 +34,14 @@ def test_each_batch_of_a_graph_has_a_rate(tmp_path: Path) -> None:
     assert all(rate > 0 for rate in found.values())
 
 
-def test_a_graph_of_one_batch_has_one_rate(tmp_path: Path) -> None:
-    _, found = device_loop.rates(graph(tmp_path, 2), SIDE_PX, (1, 2, 4), 0.05)
-    assert set(found) == {2}
-
-
 def test_a_graph_of_another_batch_than_those_asked_for_has_that_one(tmp_path: Path) -> None:
     _, found = device_loop.rates(graph(tmp_path, 3), SIDE_PX, (1, 2), 0.05)
     assert set(found) == {3}
 
 
-def test_a_graph_that_does_not_run_says_so(tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match="none of the batch sizes"):
-        device_loop.rates(graph(tmp_path, "n"), SIDE_PX + 1, (1, 2), 0.05)
-
-
 def test_cores_that_only_decode_need_no_graph() -> None:
     loop = BareLoop("", 640, 1, infers=False)
     assert loop.run([PHOTOS / "cat.jpg"] * 3) > 0
-
-
-@pytest.mark.parametrize("fixed", [False, True])
-def test_programs_of_torch_too(tmp_path: Path, fixed: bool) -> None:
-    torch = pytest.importorskip("torch")
-    n = None if fixed else {0: torch.export.Dim("n", min=1, max=64)}
-    program = torch.export.export(
-        torch.nn.ReLU(), (torch.zeros(2, 3, SIDE_PX, SIDE_PX),), dynamic_shapes=({"input": n} if n else None)
-    )
-    torch.export.save(program, tmp_path / "model.pt2")
-    _, found = device_loop.rates(tmp_path / "model.pt2", SIDE_PX, (1, 2), 0.05)
-    assert set(found) == ({2} if fixed else {1, 2})
 
 
 def asked(store: Path, model: str) -> argparse.Namespace:
@@ -78,21 +54,6 @@ def test_the_shipped_model_is_a_subject() -> None:
     subject = Subject.of(asked(SHIPPED, "ssdlite-coco"))
     assert subject.graph == SHIPPED / "ssdlite-coco" / "1" / "model.onnx"
     assert subject.side_px == 300
-
-
-def test_what_a_bare_loop_cannot_do_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match="no model 'deer'"):
-        Subject.of(asked(tmp_path, "deer"))
-    (tmp_path / "deer" / "2").mkdir(parents=True)
-    (tmp_path / "deer" / "aliases.json").write_text('{"production": "2"}')
-    config = {"runtime": {"weights": "model.pt2"}, "preprocess": {"side_px": 64, "height_px": 32}}
-    (tmp_path / "deer" / "2" / "config.json").write_text(json.dumps(config))
-    subject = Subject.of(asked(tmp_path, "deer"))
-    assert subject.weights.name == "model.pt2"
-    with pytest.raises(SystemExit, match="runs ONNX"):
-        _ = subject.graph
-    with pytest.raises(SystemExit, match="only squares"):
-        _ = subject.side_px
 
 
 def test_replicas_have_gpus_where_they_are_asked_for(tmp_path: Path) -> None:

@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import pytest
-
 from benchmarks.peers.lines import lines, lines_of
 
 PYTHON = '''"""A module's docstring,
@@ -35,25 +33,6 @@ def one_line(): "a docstring behind its def"
 def test_python_counts_code_and_values_but_no_docstrings():
     # import, class, def, the value's three lines, return's four, the last def
     assert lines(PYTHON, ".py") == 11
-
-
-@pytest.mark.parametrize("kind", [".toml", ".yaml", ".yml"])
-def test_comments_and_blank_lines_of_settings_do_not_count(kind: str):
-    assert lines("# why\n\na: 1\n  # inside\nb: 2  # kept\n", kind) == 2
-
-
-def test_json_has_no_comments():
-    assert lines('{\n "#": 1,\n\n "b": 2\n}\n', ".json") == 4
-    assert lines("#\n", ".json") == 1
-
-
-def test_nothing_has_no_lines():
-    assert [lines("", kind) for kind in (".py", ".json", ".toml")] == [0, 0, 0]
-
-
-def test_another_kind_of_file_is_an_error():
-    with pytest.raises(ValueError, match=r"\.txt"):
-        lines("a\n", ".txt")
 
 
 def test_a_folder_leaves_out_what_the_harness_alone_reads(tmp_path: Path):

@@ -2,7 +2,6 @@
 
 import json
 import re
-import string
 from pathlib import Path
 
 import pytest
@@ -69,25 +68,6 @@ def test_peer_toml_says_what_is_needed(folder: Path):
     assert len(names) == 1 if folder.name == "control" else 2 <= len(names) <= 3
 
 
-@each_peer
-def test_every_variable_is_given(folder: Path):
-    peer = read_peer(folder)
-    for config in peer.configs:
-        for value in config.env.values():
-            assert set(string.Template(value).get_identifiers()) <= GIVEN
-        for word in peer.command:
-            assert set(string.Template(word).get_identifiers()) <= GIVEN | config.env.keys()
-
-
-@each_peer
-def test_its_python_compiles_and_reads_only_given_variables(folder: Path):
-    given = GIVEN.union(*(config.env for config in read_peer(folder).configs))
-    for file in folder.glob("*.py"):
-        text = file.read_text()
-        compile(text, file.name, "exec")
-        assert set(re.findall(r'environ\["(\w+)"\]', text)) <= given
-
-
 def test_v2_carries_the_bytes_and_brings_back_the_detections():
     mlserver = read_peer(ONLINE / "mlserver")
     path, headers, body = mlserver.request(b"\x00\xff\xd8")
@@ -97,12 +77,6 @@ def test_v2_carries_the_bytes_and_brings_back_the_detections():
     assert (tensor["datatype"], tensor["shape"], tensor["data"]) == ("BYTES", [1, 1], ["AP/Y"])
     answer = b'{"outputs":[{"name":"detections","data":["[{\\"label\\": \\"fox\\"}]"]}]}'
     assert mlserver.detections(answer) == [{"label": "fox"}]
-
-
-def tomllib_free_json(body: bytes):
-    import json
-
-    return json.loads(body)
 
 
 def one(label: str = "fox", score: float = 0.5, left: float = 10.0) -> dict[str, object]:

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks.peers.part_files import PartFiles, is_complete, steady_rate
+from benchmarks.peers.part_files import PartFiles, steady_rate
 
 SCHEMA = pa.schema([("path", pa.string()), ("error", pa.string())])
 
@@ -30,38 +30,8 @@ def test_a_file_counts_once_its_footer_is_there(tmp_path: Path):
     assert (parts.first_s, parts.rows, parts.errors) == (4.0, 3, 1)
 
 
-def test_the_first_file_with_rows_tells_the_first_row(tmp_path: Path):
-    parts = PartFiles(tmp_path)
-    written(tmp_path / "b.parquet")
-    parts.look(1.0)
-    (tmp_path / "deeper").mkdir()
-    written(tmp_path / "deeper" / "a.parquet", None)
-    parts.look(2.0)
-    assert parts.first_s == 2.0
-
-
-def test_a_folder_without_rows_has_no_first_row(tmp_path: Path):
-    parts = PartFiles(tmp_path)
-    parts.look(1.0)
-    assert (parts.first_s, parts.rows, parts.errors, parts.steady_rate()) == (None, 0, 0, None)
-
-
-def test_a_file_that_goes_away_is_not_complete(tmp_path: Path):
-    assert not is_complete(tmp_path / "gone.parquet")
-
-
 def test_start_and_drain_are_left_out_of_the_steady_rate():
     slow_start = [(30.0, 10)]
     even = [(30.0 + i, 10) for i in range(1, 9)]
     slow_end = [(99.0, 10)]
     assert steady_rate(slow_start + even + slow_end) == pytest.approx(10.0)
-
-
-def test_the_order_of_arrivals_does_not_matter():
-    even = [(float(i), 5) for i in range(1, 21)]
-    assert steady_rate(even[::-1]) == pytest.approx(5.0)
-
-
-@pytest.mark.parametrize("arrivals", [[], [(1.0, 10)] * 9, [(1.0, 10)] * 20])
-def test_too_few_arrivals_or_all_at_once_tell_no_rate(arrivals: list[tuple[float, int]]):
-    assert steady_rate(arrivals) is None

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from argparse import Namespace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from benchmarks import bench, report
 
@@ -62,39 +58,8 @@ def test_words_of_scripts_are_text_and_no_markup(tmp_path: Path) -> None:
         assert words in tags.text
 
 
-def test_the_json_beside_it_holds_everything(tmp_path: Path) -> None:
-    page_of(tmp_path, GOOD, BAD)
-    kept = json.loads((tmp_path / "report.json").read_text())
-    assert (kept["commit"], kept["benchmarks"]) == ("abc1234", [GOOD, BAD])
-
-
-def test_a_picture_stands_in_the_page_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report, "HERE", tmp_path)
-    (tmp_path / "results").mkdir()
-    (tmp_path / "results" / "lanes.png").write_bytes(PIXEL)
-    drawn = GOOD | {"result": GOOD["result"] | {"picture": "lanes.png"}}
-    images = [attrs for tag, attrs in page_of(tmp_path / "out", drawn).found if tag == "img"]
-    assert [str(one["src"])[:22] for one in images] == ["data:image/png;base64,"]
-
-
 def test_every_step_is_a_script_that_begins_with_its_question() -> None:
     here = Path(bench.__file__).parent
     for step in bench.STEPS:
         question = report.first_line(here / f"{step.script}.py")
         assert question.endswith(("?", ".")), step.script
-
-
-def test_quick_leaves_out_what_has_no_quick_form() -> None:
-    steps = bench.chosen(_arguments(quick=True))
-    assert steps
-    assert all(step.quick is not None for step in steps)
-    assert len(bench.chosen(_arguments(quick=False))) == len(bench.STEPS)
-
-
-def test_a_name_that_is_no_benchmark_is_refused() -> None:
-    with pytest.raises(SystemExit, match="unknown benchmarks: nonsense"):
-        bench.chosen(_arguments(quick=False, only="lanes,nonsense"))
-
-
-def _arguments(**given: Any) -> Any:
-    return Namespace(**({"only": ""} | given))

@@ -50,25 +50,6 @@ def tell(process: subprocess.Popen[str]) -> None:
     process.stdin.flush()
 
 
-def test_what_was_used_before_does_not_count():
-    with started(BURN.format(seconds=1.0) + WAIT) as process:
-        heard(process, "ready")
-        with Watch(process.pid) as watch:
-            pass
-    assert watch.cpu_s < 0.5
-
-
-def test_a_child_that_ended_keeps_its_last_sample():
-    with started(PARENT, BURN.format(seconds=1.0) + WAIT) as process:
-        with Watch(process.pid, every_s=0.02) as watch:
-            while watch.cpu_s < 1.0:
-                time.sleep(0.02)
-            tell(process)
-            heard(process, "ready")
-            heard(process, "the child ended")
-        assert watch.cpu_s >= 1.0
-
-
 def test_memory_is_of_the_whole_tree_and_the_peak():
     hold = "much = bytearray(b'x') * (150 << 20)\n"
     with started(PARENT, hold + WAIT) as process:

@@ -51,11 +51,6 @@ def existing() -> set[str]:
     return replicas | set(NAMES) | OF_OTHERS
 
 
-def test_names_are_found_in_expressions() -> None:
-    expr = 'sum by (le) (rate(a_b{c="d_e"}[5m])) / on (x) group_left (y) f_g unless h_i > 3 * 86400'
-    assert metric_names(expr) == {"a_b", "f_g", "h_i"}
-
-
 @pytest.mark.parametrize("name", BY_NAME)
 def test_a_rule_asks_for_metrics_that_exist(name: str, existing: set[str]) -> None:
     asked = {re.sub(r"_bucket$", "", one) for one in metric_names(BY_NAME[name]["expr"])}
@@ -72,10 +67,6 @@ def test_a_rule_says_what_it_means_and_what_to_do(name: str) -> None:
     assert not set(rule) - {"alert", "expr", "for", "labels", "annotations"}
     assert f"`{name}`" in (ROOT / "docs/reference" / "metrics.md").read_text()
     assert name in (ALERTS / "resight.rules.test.yaml").read_text()
-
-
-def test_rules_have_names_of_their_own() -> None:
-    assert len(BY_NAME) == len(RULES) > 10
 
 
 def test_errors_that_are_not_the_client_s_and_no_others_raise_an_alarm() -> None:

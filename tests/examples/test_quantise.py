@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 
-from examples.quantise import first_convs, main, photographs, quantise, scenes, tensor_of
+from examples.quantise import main, photographs, quantise, scenes, tensor_of
 from model_store.adding.add import add_version
 from model_store.config import parse_config
 from model_store.detector import LoadedDetector
@@ -95,18 +95,3 @@ def test_scenes_are_sound_pictures_and_other_ones_by_seed() -> None:
     assert len(some) > 5
     assert all(data.startswith(b"\xff\xd8") for data in some)
     assert some != list(scenes(24, seed=0))
-
-
-def test_the_convolutions_nearest_to_the_picture_are_found_in_any_order() -> None:
-    """in -> a -> b -> c, written down backwards."""
-    node, value = onnx.helper.make_node, onnx.helper.make_tensor_value_info
-    nodes = [
-        node("Conv", ["tb", "w"], ["out"], "c"),
-        node("Conv", ["ta", "w"], ["tb"], "b"),
-        node("Relu", ["tr"], ["ta"], "r"),
-        node("Conv", ["in", "w"], ["tr"], "a"),
-    ]
-    ends = [value(name, onnx.TensorProto.FLOAT, None) for name in ("in", "out")]
-    model = onnx.helper.make_model(onnx.helper.make_graph(nodes, "g", ends[:1], ends[1:]))
-    assert first_convs(model, 2) == ["a", "b"]
-    assert first_convs(model, 9) == ["a", "b", "c"]

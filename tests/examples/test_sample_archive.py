@@ -1,7 +1,6 @@
-"""The sample archive keeps every promise of its Summary, at its smallest and at a middling size."""
+"""The sample archive keeps every promise of its Summary, at its smallest size."""
 
 import hashlib
-from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -25,10 +24,10 @@ END_OF_IMAGE = b"\xff\xd9"
 Built = tuple[Path, Summary]
 
 
-@pytest.fixture(scope="module", params=[MIN_IMAGES, 60])
-def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Built:
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     out = tmp_path_factory.mktemp("sample") / "archive"
-    return out, build(out, images=request.param)
+    return out, build(out, images=MIN_IMAGES)
 
 
 def files_of(out: Path) -> dict[str, bytes]:
@@ -80,13 +79,6 @@ def test_another_seed_gives_other_pixels(built: Built, tmp_path: Path) -> None:
     assert set(shared) < set(other.expected_failures)
 
 
-def test_the_archive_holds_camera_folders_only(built: Built) -> None:
-    out, summary = built
-    assert {entry.name for entry in out.iterdir()} == CAMERAS
-    assert len(files_of(out)) == summary.files
-    assert {len(Path(name).parts) for name in files_of(out)} == {3}
-
-
 def test_only_the_promised_duplicates_share_their_bytes(built: Built) -> None:
     out, summary = built
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in files_of(out).items()}
@@ -108,15 +100,6 @@ def test_the_unreadable_files_open_nowhere_and_all_others_do(built: Built) -> No
             assert pixels(out / name).shape == (960, 1280, 3), name
 
 
-def test_the_three_unreadable_files_fail_for_three_reasons(built: Built) -> None:
-    out, summary = built
-    cut, page, empty = sorted(((out / name).read_bytes() for name in summary.expected_failures), reverse=True)
-    assert cut.startswith(b"\xff\xd8")
-    assert b"\xff\xda" not in cut, "no start of scan"
-    assert b"404 Not Found" in page
-    assert empty == b""
-
-
 def test_the_jpeg_cut_in_its_data_decodes_in_part(built: Built) -> None:
     out, summary = built
     (name,) = summary.truncated
@@ -129,21 +112,6 @@ def test_the_jpeg_cut_in_its_data_decodes_in_part(built: Built) -> None:
     assert frame.shape == (960, 1280, 3)
     assert frame[:240].std() > 10
     assert frame[-1].std() == 0
-
-
-def test_formats_and_modes_are_all_there(built: Built) -> None:
-    out, summary = built
-    kinds = Counter()
-    for name in set(files_of(out)) - set(summary.expected_failures):
-        with Image.open(out / name) as image:
-            kinds[image.format, image.mode] += 1
-    once = {("JPEG", "CMYK"), ("PNG", "RGB"), ("PNG", "RGBA"), ("PNG", "I;16"), ("WEBP", "RGB")}
-    assert all(kinds[kind] == 1 for kind in once | {("TIFF", "RGB")})
-    assert kinds["JPEG", "L"] >= 1
-    assert kinds["JPEG", "RGB"] > kinds["JPEG", "L"]
-    (cmyk,) = summary.cmyk
-    with Image.open(out / cmyk) as image:
-        assert image.mode == "CMYK"
 
 
 def test_every_readable_file_says_when_and_by_which_camera(built: Built) -> None:
@@ -193,19 +161,6 @@ def test_rotated_frames_show_upright_once_their_orientation_is_applied(built: Bu
         assert np.abs(shown - pixels(out / name, cv2.IMREAD_GRAYSCALE)).mean() < 2
 
 
-def test_night_frames_are_grey_and_dark_and_blank_frames_are_neither(built: Built) -> None:
-    out, summary = built
-    assert summary.night
-    assert summary.blank
-    assert not set(summary.night) & set(summary.blank)
-    for name in summary.night:
-        frame = pixels(out / name)[::8, ::8]
-        assert np.ptp(frame, axis=2).max() <= 2, name
-        assert frame.mean() < 90, name
-    for name in summary.blank:
-        assert np.ptp(pixels(out / name)[::8, ::8], axis=2).mean() > 5, name
-
-
 def test_a_second_build_touches_nothing(built: Built) -> None:
     out, summary = built
     before = {file: file.stat().st_mtime_ns for file in out.parent.rglob("*")}
@@ -228,18 +183,7 @@ def test_the_command_line_refuses_a_foreign_folder_and_leaves_it_alone(
     assert [entry.name for entry in tmp_path.iterdir()] == ["holiday.txt"]
 
 
-def test_the_command_line_fills_an_empty_folder_and_says_what_is_in_it(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = tmp_path / "archive"
-    out.mkdir()
-    assert main([str(out), "--images", "24"]) == 0
-    assert "24 files of 4 cameras" in capsys.readouterr().out
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == [".archive.sample.json", "archive"]
-
-
-@pytest.mark.parametrize("images", [24, 25, 26, 27, 31, 40, 47, 72, 200, 1000])
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(("images", "seed"), [(24, 0), (25, 1), (27, 2), (47, 3), (1000, 4)])
 def test_every_size_and_seed_can_be_planned(images: int, seed: int) -> None:
     shots = plan(images, seed)
     summary = summarise(shots)

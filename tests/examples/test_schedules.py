@@ -92,21 +92,6 @@ def test_the_lines_of_the_crontab_have_five_fields_in_range() -> None:
     assert not any("%" in command for _, command in lines)  # cron ends a command there
 
 
-def test_what_alerts_and_long_lives_need_is_scheduled_too() -> None:
-    names = [words[1] for where, words in COMMANDS if where == "crontab"]
-    assert names == ["ingest", "ingest", "reprocess", "metrics", "compact"]
-
-
-def test_the_timer_starts_the_service_that_stands_beside_it() -> None:
-    timer, service = unit("resight-reprocess.timer"), unit("resight-reprocess.service")
-    assert timer.sections() == ["Unit", "Timer", "Install"]
-    assert timer["Install"]["WantedBy"] == "timers.target"
-    assert "OnCalendar" in timer["Timer"]
-    assert service["Service"]["Type"] == "oneshot"
-    assert service["Service"]["TimeoutStartSec"] == "infinity"
-    assert "Unit" not in timer["Timer"]  # so it is the one of the same name
-
-
 def test_the_cron_job_runs_one_at_a_time_and_does_not_insist() -> None:
     job = cronjob()
     assert (job["apiVersion"], job["kind"]) == ("batch/v1", "CronJob")
@@ -134,12 +119,6 @@ def test_the_policy_is_the_default_one_and_names_every_field() -> None:
     file = PLACE / "policy.toml"
     assert read_policy(file) == Policy()
     assert names(tomllib.loads(file.read_text())) == names(as_file(Policy().model_dump()))
-
-
-def test_every_line_of_the_policy_is_explained() -> None:
-    lines = (PLACE / "policy.toml").read_text().splitlines()
-    bare = [line for line in lines if line and "#" not in line]
-    assert bare == []
 
 
 def as_file(value: Any) -> Any:
