@@ -1,16 +1,18 @@
-"""Places, tables, the index of images and jobs: shared by the routes of the page in one process."""
+"""Places, tables, the index of images and jobs: shared by the routes of the page in one process; choices for forms."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, Literal, TypeVar
 
 from archive.delta.tables import Tables
+from archive.views.image_filter import ImageFilter
 from archive.views.image_index import ImageIndex
+from archive.views.views import NAME, PRODUCTION, Views
 from batch.jobs.control import Jobs
-from model_store.errors import ClusterError
+from model_store.errors import BadRequest, ClusterError
 from model_store.machine import usable_cores
 from model_store.store import ModelStore
 from pages.index_follower import IndexFollower
@@ -19,6 +21,7 @@ from serve.settings import Settings
 
 THUMBNAILS_BYTES = 5 * 2**30
 """Budget of HOME/thumbnails: about 300,000 pictures of a grid."""
+MAX_CHOICES = 200
 T = TypeVar("T")
 
 
@@ -52,3 +55,24 @@ class Context:
                 return found
         answers = (read(other) for other in self.others)
         return next((found for found in answers if found is not None), None)
+
+    def names(self, column: Literal["camera", "label"], view: str = PRODUCTION) -> list[str]:
+        """Return the cameras or labels that the view shows, the most frequent first."""
+        return [name for name, _ in self._counted(column, view)][:MAX_CHOICES]
+
+    def filter_choices(self, view: str) -> dict[str, Any]:
+        """Return the choices of `templates/filters.html`: cameras and labels with their images, and views."""
+        cameras, labels = (
+            [(name, f"{name} ({images})") for name, images in self._counted(column, view)]
+            for column in ("camera", "label")
+        )
+        views = Views(self.tables.url).names()
+        view_choices = [(name, name) for name in views]
+        return {"cameras": cameras, "labels": labels, "views": views, "view_choices": view_choices}
+
+    def _counted(self, column: Literal["camera", "label"], view: str) -> list[tuple[str, int]]:
+        if self.tables.existing("media") is None:
+            return []
+        if not NAME.fullmatch(view):
+            raise BadRequest(f"invalid name of a view '{view[:80]}'")
+        return [bar for bar in self.index.histogram(ImageFilter(view=view), column) if bar[0]]

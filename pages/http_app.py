@@ -12,17 +12,17 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
+from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from archive.views.cameras import CameraViews
 from model_store.errors import IndexNotReady, ResightError
 from pages.context import Context
-from pages.headers import PageHeaders
 from pages.html import page, static_router
 from pages.impact import Impacts
 from pages.routes import (
     cameras,
-    deployments,
     exports,
     images,
     layers,
@@ -42,6 +42,13 @@ from serve.inference.admission import Room
 
 MAX_REQUESTS = 200
 """Maximum concurrent requests; a browser requests up to 60 thumbnails at once."""
+HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob:; style-src 'self'; "
+    "frame-ancestors 'none'; base-uri 'none'; form-action 'self'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+}
+"""Sent with every answer: the browser loads only files of this site, and no other site can frame it."""
 
 
 def build_pages_app(context: Context, access: Access | None = None, cors_origins: Sequence[str] = ()) -> FastAPI:
@@ -65,7 +72,6 @@ def build_pages_app(context: Context, access: Access | None = None, cors_origins
         models.router(context, impacts),
         session.router(access),
         cameras.router(context, camera_views),
-        deployments.router(context, camera_views),
         static_router(),
     ):
         api.include_router(router)
@@ -102,3 +108,21 @@ def _as_page(handler: Any) -> Any:
         return answer
 
     return shown
+
+
+class PageHeaders:
+    """Middleware that adds the headers that an answer lacks; a route may set a stricter policy."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(raw=list(message.get("headers", ())))
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
+                message = {**message, "headers": headers.raw}
+            await send(message)
+
+        await self.app(scope, receive, send_headers)

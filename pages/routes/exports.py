@@ -26,7 +26,6 @@ from archive.views.query import query
 from archive.views.search import view_shown
 from archive.views.views import PRODUCTION
 from model_store.frozen import Frozen
-from pages.choices import counted_choices
 from pages.context import Context
 from pages.html import identity_of, page
 from pages.routes.images import FormFilter, filter_of
@@ -87,7 +86,7 @@ def router(context: Context) -> APIRouter:
             commands={name: f"resight sql {view}{text}" for name, text in texts.items()},
             query=asked.model_dump(mode="json", exclude_defaults=True),
             past=past(50),
-            **counted_choices(context, wanted.view),
+            **context.filter_choices(wanted.view),
         )
 
     @routes.get("/v1/exports")

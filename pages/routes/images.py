@@ -23,7 +23,6 @@ from archive.views.views import PRODUCTION, Views
 from batch.runs import listing
 from model_store.errors import DeadlinePassed, ModelNotFound, StorageError
 from model_store.frozen import Frozen
-from pages.choices import counted_choices
 from pages.context import Context
 from pages.html import page
 from pages.pictures import Lookup
@@ -172,7 +171,7 @@ def router(context: Context) -> APIRouter:
 
     @routes.get("/images", include_in_schema=False)
     def grid(request: Request, wanted: Annotated[FormFilter, Query()]) -> HTMLResponse:
-        return page(request, "images.html", wanted=wanted, event=None, **counted_choices(context, wanted.view))
+        return page(request, "images.html", wanted=wanted, event=None, **context.filter_choices(wanted.view))
 
     @routes.get("/events/{event_id}", include_in_schema=False)
     def event(request: Request, event_id: str, wanted: Annotated[FormFilter, Query()]) -> HTMLResponse:
@@ -189,7 +188,7 @@ def router(context: Context) -> APIRouter:
     @routes.get("/review", include_in_schema=False)
     def review(request: Request, wanted: Annotated[FormFilter, Query()]) -> HTMLResponse:
         values = {"media_sha256": "", "wanted": wanted, "review": True}
-        return page(request, "viewer.html", **values, **counted_choices(context, wanted.view), runs=runs())
+        return page(request, "viewer.html", **values, **context.filter_choices(wanted.view), runs=runs())
 
     def runs() -> list[dict[str, Any]]:
         """Return the newest detection runs."""

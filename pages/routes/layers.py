@@ -22,7 +22,6 @@ from batch.filters.registry import FILTERS, filter_of
 from batch.filters.run import FilterReport
 from model_store.errors import ModelNotFound
 from model_store.frozen import Frozen
-from pages.choices import known_cameras, labels_in_use
 from pages.context import Context
 from pages.forms import fields_of
 from pages.html import page
@@ -102,10 +101,10 @@ def router(context: Context) -> APIRouter:
         stored = read_layers(tables).get(layer) if layer else None
         if layer and (stored is None or stored.kind != kind):
             raise ModelNotFound(f"unknown layer '{layer}' of {kind}: see resight layers list")
-        entry, labels = filter_of(kind), labels_in_use(context, view)
+        entry, labels = filter_of(kind), context.names("label", view)
         values: dict[str, Any] = {"entry": entry, "view": view, "started": run, "labels": labels}
         values["fields"] = fields_of(entry.config, stored.config if stored else None, labels)
-        return page(request, "filter.html", cameras=known_cameras(context, view), **values)
+        return page(request, "filter.html", cameras=context.names("camera", view), **values)
 
     return routes
 

@@ -23,9 +23,10 @@ from model_store.images.crops import Box
 from model_store.images.header import read_header
 from model_store.images.thumbnails import crop, redacted, thumbnail
 from pages.context import Context
+from pages.html import identity_of
 from pages.people import current_privacy, hidden_boxes
 from pages.pictures import Lookup, Row, made_of, picture_rows
-from serve.auth.scopes import IDENTITY, TokenScope
+from serve.auth.scopes import TokenScope
 
 VERSION = 1
 """Raise it if pictures are made differently: those in browsers and in HOME/thumbnails are then made again."""
@@ -165,8 +166,7 @@ class Pictures:
 
 
 def _may_review(request: Request) -> bool:
-    identity = request.scope.get(IDENTITY)
-    return identity is not None and TokenScope.review in identity.scopes
+    return TokenScope.review in identity_of(request).scopes
 
 
 def _is_current(request: Request, headers: dict[str, str]) -> bool:

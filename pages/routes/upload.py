@@ -18,7 +18,6 @@ from archive.views.views import Views
 from model_store.frozen import Frozen
 from model_store.images.header import media_type
 from model_store.names import parse_ref
-from pages.choices import known_cameras
 from pages.context import Context
 from pages.html import page
 from serve.api.bodies import SmallBodyRoute
@@ -51,7 +50,7 @@ def router(context: Context) -> APIRouter:
         models = [name for name in store.names() if store.versions(name)]
         first = view.model_name if view and view.model_name in models else next(iter(models), "")
         values = {"camera": camera, "model": model or first, "models": models}
-        return page(request, "upload.html", **values, cameras=known_cameras(context))
+        return page(request, "upload.html", **values, cameras=context.names("camera"))
 
     @routes.post("/v1/uploads/check")
     async def check(request: Request, camera: str = "") -> UploadCheck:

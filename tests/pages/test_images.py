@@ -109,13 +109,11 @@ def test_an_unknown_event_is_not_found(client: TestClient, archive: list[str]) -
         assert client.get(path).status_code == 404
 
 
-@pytest.mark.parametrize(
-    "query", ["colour=red", "limit=0", "limit=501", "status=seen", "since=noon", "after=x&before=y", "view=NO"]
-)
-def test_wrong_parameters_are_problems(client: TestClient, archive: list[str], query: str) -> None:
-    answer = client.get(f"/ui/v1/images?{query}")
-    assert answer.status_code == 400
-    assert answer.headers["content-type"] == "application/problem+json"
+def test_wrong_parameters_are_problems(client: TestClient, archive: list[str]) -> None:
+    for query in ("colour=red", "limit=0", "limit=501", "since=noon", "after=x&before=y", "view=NO"):
+        answer = client.get(f"/ui/v1/images?{query}")
+        assert answer.status_code == 400
+        assert answer.headers["content-type"] == "application/problem+json"
 
 
 def test_pages_take_the_empty_fields_of_forms_and_show_hostile_names_as_text(

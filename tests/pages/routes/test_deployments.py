@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 from starlette.testclient import TestClient
 
 from archive.catalogue.deployments import current
@@ -65,9 +64,9 @@ def test_what_is_used_is_not_deleted(client: TestClient, tables: Tables) -> None
     assert (place["cameras"], place["images"]) == (["north"], 0)
 
 
-@pytest.mark.parametrize(
-    ("method", "path", "body", "status", "words"),
-    [
+def test_wrong_requests_are_problems(client: TestClient, tables: Tables) -> None:
+    client.post("/ui/v1/deployments", json=NORTH)
+    for method, path, body, status, words in (
         ("POST", "deployments", NORTH | {"from_local": "2026-05-03"}, 409, "overlaps"),
         ("POST", "deployments", NORTH | {"time_zone": "Mars"}, 400, "time_zone"),
         ("POST", "deployments", {}, 400, "camera_id"),
@@ -79,21 +78,17 @@ def test_what_is_used_is_not_deleted(client: TestClient, tables: Tables) -> None
         ("POST", "deployment_changes/99/revert", None, 404, "unknown change"),
         ("GET", "cameras?limit=0", None, 400, "limit"),
         ("GET", "cameras?camera=x", None, 400, "unknown query parameter"),
-    ],
-)
-def test_wrong_requests_are_problems(
-    client: TestClient, tables: Tables, method: str, path: str, body: Any, status: int, words: str
-) -> None:
-    client.post("/ui/v1/deployments", json=NORTH)
-    answer = client.request(method, f"/ui/v1/{path}", json=body)
-    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
-    assert words in answer.json()["detail"]
+    ):
+        answer = client.request(method, f"/ui/v1/{path}", json=body)
+        assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
+        assert words in answer.json()["detail"]
     assert len(current(tables)) == 1
 
 
-@pytest.mark.parametrize(
-    ("field", "value", "message"),
-    [
+def test_a_problem_names_the_field_that_is_wrong(client: TestClient) -> None:
+    """Numbers may be text, as the forms of the page send them."""
+    client.post("/ui/v1/deployments", json=NORTH | {"until_local": "2026-05-09"})
+    for field, value, message in (
         ("location", None, "Field required"),
         ("from_local", "noon", "invalid time 'noon'"),
         ("until_local", "2026-04-01T00:00", "is not after"),
@@ -102,19 +97,13 @@ def test_wrong_requests_are_problems(
         ("time_zone", "Berlin", "unknown time zone"),
         ("clock_offset_s", "1h", "valid integer"),
         ("from_local", "2026-05-03", "overlaps deployment"),
-    ],
-)
-def test_a_problem_names_the_field_that_is_wrong(
-    client: TestClient, field: str, value: str | None, message: str
-) -> None:
-    """Numbers may be text, as the forms of the page send them."""
-    client.post("/ui/v1/deployments", json=NORTH | {"until_local": "2026-05-09"})
-    body = NORTH | {"from_local": "2026-07-01", "latitude": None, field: value}
-    sent = {name: text for name, text in body.items() if text is not None}
-    answer = client.post("/ui/v1/deployments", json=sent)
-    assert answer.status_code in (400, 409)
-    assert list(answer.json()["errors"]) == [field]
-    assert message in answer.json()["errors"][field]
+    ):
+        body = NORTH | {"from_local": "2026-07-01", "latitude": None, field: value}
+        sent = {name: text for name, text in body.items() if text is not None}
+        answer = client.post("/ui/v1/deployments", json=sent)
+        assert answer.status_code in (400, 409)
+        assert list(answer.json()["errors"]) == [field]
+        assert message in answer.json()["errors"][field]
 
 
 def test_the_schema_describes_the_bodies(client: TestClient) -> None:

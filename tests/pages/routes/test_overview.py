@@ -9,7 +9,7 @@ from starlette.testclient import TestClient
 
 from archive.delta.tables import Tables
 from archive.views.views import View, Views
-from pages.attention import Attention, attention
+from pages.routes.overview import Attention, attention
 from tests.fixtures_local import put_results, result_rows
 from tests.pages.routes.test_cameras import deployed, put, put_images
 

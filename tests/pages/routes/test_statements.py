@@ -73,9 +73,8 @@ def test_a_statement_is_recorded_undone_and_repeated(client: TestClient, tables:
     assert [batch["batch_id"] for batch in rest["batches"]] == [key_of(2), key_of(1)]
 
 
-@pytest.mark.parametrize(
-    ("body", "message"),
-    [
+def test_an_invalid_batch_is_refused_with_its_reason(client: TestClient, tables: Tables) -> None:
+    for body, message in (
         ({"statements": [statement()]}, "batch_id"),
         ({"batch_id": "x", "statements": [statement()]}, "batch_id"),
         ({"batch_id": key_of(1)}, "either statements or a selection"),
@@ -88,14 +87,10 @@ def test_a_statement_is_recorded_undone_and_repeated(client: TestClient, tables:
         (selection(1, {"digests": [A], "action": "keep"}), "needs `count`"),
         (selection(1, {"digests": [A], "action": "relabel", "count": 1}), "relabel needs a label"),
         (selection(1, {"digests": ["x"], "action": "keep", "count": 1}), "should match pattern"),
-    ],
-)
-def test_an_invalid_batch_is_refused_with_its_reason(
-    client: TestClient, tables: Tables, body: Json, message: str
-) -> None:
-    status, detail = refused(client, body)
-    assert status == 400
-    assert message in detail
+    ):
+        status, detail = refused(client, body)
+        assert status == 400
+        assert message in detail
     assert not rows_of(tables, "assertions")
 
 

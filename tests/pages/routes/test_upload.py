@@ -77,9 +77,9 @@ def picture(taken: str | None) -> bytes:
     return file.getvalue()
 
 
-@pytest.mark.parametrize("query", ["camera=a/b", "camera=%3Dcmd", "model=A+B", "colour=red"])
-def test_an_invalid_choice_is_an_error(client: TestClient, query: str) -> None:
-    assert client.get(f"/ui/upload?{query}").status_code == 400
+def test_an_invalid_choice_is_an_error(client: TestClient) -> None:
+    for query in ("camera=a/b", "camera=%3Dcmd", "model=A+B", "colour=red"):
+        assert client.get(f"/ui/upload?{query}").status_code == 400
 
 
 def test_an_archive_without_models_says_so(client: TestClient) -> None:
