@@ -41,7 +41,7 @@ NAMING = ("keep", "relabel", "add")
 _BY_SERVER = ("assertion_id", "asserted_at", "batch_id", "withdraws")
 """Columns that a statement of a file does not set, or not always."""
 OUTSIDE_PX = 1.0
-"""Tolerance for a box that exceeds its image, because other programs round."""
+"""Tolerance for a box that exceeds its image, because other programs round. Others often ignore EXIF orientation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +183,7 @@ def located_rows(
 
 
 def remarks(tables: Tables, rows: pa.Table) -> list[str]:
-    """Return warnings to show before `rows` are added: new labels, and results that are not published."""
+    """Return warnings to show before `rows` are added: new labels, with similar ones."""
     counts = Counter(row["label"] for row in rows.to_pylist() if row["action"] in NAMING)
     warnings: list[str] = []
     published = Views(tables.url).current()
@@ -193,11 +193,6 @@ def remarks(tables: Tables, rows: pa.Table) -> list[str]:
         near = difflib.get_close_matches(label, labels)
         more = f"; did you mean {' or '.join(near)}?" if near else ""
         warnings.append(f"new label '{label}' (rows: {counts[label]}){more}")
-    for key in sorted(keys - {published.inference_key if published else ""}):
-        warnings.append(
-            f"inference key {key[:12]} is not published: statements about its detections apply to "
-            "detections of other models that cover the same boxes"
-        )
     return warnings
 
 
@@ -279,30 +274,12 @@ def _row(statement: Statement, images: list[Image], detection: Mapping[str, Any]
     label = statement.label or detected.get("label")
     if statement.action == "keep" and not label:
         raise ValueError("keep needs the correct label")
-    if statement.box:
-        _require_inside(statement.box, images[0])
-    return {
-        "layer_id": HUMAN,
-        "method": HUMAN,
-        "actor": statement.actor,
-        "action": statement.action,
-        "media_sha256": images[0].media_sha256,
-        "inference_key": statement.inference_key,
-        "rank": statement.rank,
-        **box,
-        "label": label,
-        "reason": statement.reason,
-        "asserted_at": statement.asserted_at,
-    }
-
-
-def _require_inside(box: Mapping[str, float], image: Image) -> None:
-    """Raise ValueError for a box outside its image: often one that ignores the EXIF orientation."""
-    if image.width_px is None or image.height_px is None:
-        return
-    x1, y1, x2, y2 = box.values()
-    if min(x1, y1) < -OUTSIDE_PX or (x2 > image.width_px + OUTSIDE_PX or y2 > image.height_px + OUTSIDE_PX):
-        raise ValueError(
-            f"the box lies outside the image, which is {image.width_px} x {image.height_px} px as "
-            "displayed, after EXIF orientation"
-        )
+    width, height = images[0].width_px, images[0].height_px
+    if statement.box and width is not None and height is not None:
+        x1, y1, x2, y2 = statement.box.values()
+        if min(x1, y1) < -OUTSIDE_PX or x2 > width + OUTSIDE_PX or y2 > height + OUTSIDE_PX:
+            raise ValueError(
+                f"the box lies outside the image, which is {width} x {height} px as displayed, after EXIF orientation"
+            )
+    row = statement.model_dump(exclude={"path", "source_root"}) | box
+    return row | {"layer_id": HUMAN, "method": HUMAN, "media_sha256": images[0].media_sha256, "label": label}

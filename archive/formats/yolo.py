@@ -121,18 +121,22 @@ def _split(images: Sequence[_Listed], options: YoloOptions) -> dict[Part, list[s
     Raises BadRequest if all images belong together, so that none is left for validation.
     """
     parts: dict[Part, list[str]] = {"train": [], "val": [], "test": []}
-    placed = sorted((_place(group[0]), [i.name for i in group]) for group in _groups(images))
+    groups: list[list[_Listed]] = []  # neighbours in time or event, and those of a camera without a time
+    for image in sorted(images, key=lambda i: (i.camera, i.moment or datetime.min, i.name)):
+        if groups and _together(groups[-1][-1], image):
+            groups[-1].append(image)
+        else:
+            groups.append([image])
+    placed = sorted((_place(group[0]), [i.name for i in group]) for group in groups)
     if options.val_share and len(placed) == 1:
         raise BadRequest(
             "nothing was written: all images are of one camera within an hour of each other, so none is left for "
             "validation; export more images, or set val_share=0"
         )
     for number, (place, names) in enumerate(placed):
-        part: Part = "train"
-        if place < options.val_share + options.test_share:
-            part = "val" if place < options.val_share else "test"
-        if options.val_share and number == 0:
-            part = "val"  # also of a few groups
+        part: Part = "train" if place >= options.val_share + options.test_share else "test"
+        if place < options.val_share or (options.val_share and number == 0):  # also of a few groups
+            part = "val"
         parts[part] += names
     return parts
 
@@ -141,18 +145,6 @@ def _place(first: _Listed) -> float:
     """Return a number from 0 to 1 that only the camera and the time of a group determine."""
     key = f"{first.camera}\0{first.moment}"
     return int(hashlib.sha256(key.encode()).hexdigest()[:12], 16) / 16**12
-
-
-def _groups(images: Sequence[_Listed]) -> Iterator[list[_Listed]]:
-    """Yield the images that must stay together: neighbours in time or event, and those of a camera without a time."""
-    ordered = sorted(images, key=lambda i: (i.camera, i.moment or datetime.min, i.name))
-    group: list[_Listed] = []
-    for image in ordered:
-        if group and not _together(group[-1], image):
-            yield group
-            group = []
-        group.append(image)
-    yield group
 
 
 def _together(before: _Listed, image: _Listed) -> bool:

@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -111,6 +110,13 @@ _ROWS = """
         coalesce(n_detections, 0)::integer as n_detections, max_score, false as saturated,
         coalesce(detections, []) as detections
     from todo left join lists using (n) order by n
+"""
+_LINEAGE = """
+    create table new_results as
+    from results_table where false union all by name
+    select *, $inference_key as inference_key, $run_id as run_id, $model_name as model_name,
+        $model_version as model_version, $weights_sha256 as weights_sha256, $finished_at::timestamptz as finished_at
+    from imported
 """
 _COUNTS = """
     select count(*) filter (status = 'ok' and n_detections > 0), count(*) filter (status = 'ok' and n_detections = 0),
@@ -331,20 +337,11 @@ def _commit(
         "finished_at": datetime.now(UTC),
     }
     try:
-        for rows in windows(sql, "imported", COMMIT_ROWS):
-            add_results(tables, info.inference_key, _with_lineage(rows, lineage))
+        sql.execute(_LINEAGE, lineage)
+        for rows in windows(sql, "new_results", COMMIT_ROWS):
+            add_results(tables, info.inference_key, rows.select(RESULTS.names).cast(RESULTS))
         metrics = {"unmatched": {why: n for why, (n, _) in unmatched.items()}}
         run_log.write("sealed", found, found.line(), metrics=metrics)
     except BaseException as error:
         raise recorded(run_log, counts, error) from error
     return found
-
-
-def _with_lineage(rows: pa.Table, lineage: dict[str, Any]) -> pa.Table:
-    columns = []
-    for field in RESULTS:
-        if field.name in rows.column_names:
-            columns.append(rows[field.name].cast(field.type))
-        else:
-            columns.append(pa.repeat(pa.scalar(lineage.get(field.name), field.type), len(rows)))
-    return pa.table(columns, schema=RESULTS)

@@ -1,18 +1,11 @@
-"""The command `resight-client`: exit codes, progress, the last resort of a kill, and a real server."""
+"""The command `resight-client`: exit codes, progress, and a real server."""
 
 from __future__ import annotations
 
 import ast
 import asyncio
-import json
-import os
-import signal
-import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +15,6 @@ import pytest
 import resight_client.command
 import resight_client.send
 import resight_client.server
-from resight_client import Options
 from resight_client.command import main
 from tests.client.shelf import Shelf, Station, problem, sha256_of
 from tests.fixtures_local import ROOT, motion_store, photo, rows_of
@@ -116,56 +108,6 @@ def test_the_client_needs_only_httpx2_and_the_syntax_of_python_3_9() -> None:
             elif isinstance(node, ast.ImportFrom):
                 modules.add((node.module or "").partition(".")[0])
     assert modules - set(sys.stdlib_module_names) == {"httpx2", "resight_client"}
-
-
-@pytest.fixture
-def hanging() -> Iterator[tuple[str, list[bytes], threading.Event]]:
-    """A server that stores what it receives, and never answers; its URL, what it stored, and when it stored two."""
-    stored, two = list[bytes](), threading.Event()
-    ended = threading.Event()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            stored.append(self.rfile.read(int(self.headers["content-length"])))
-            if len(stored) == 2:
-                two.set()
-                ended.wait(60)
-            else:
-                media = {"media_sha256": sha256_of(stored[-1]), "is_new": True}
-                body = json.dumps({"media": media}).encode()
-                self.send_response(201)
-                self.send_header("content-length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-        def log_message(self, format: str, *args: object) -> None: ...
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}", stored, two
-    ended.set()
-    server.shutdown()
-    server.server_close()
-
-
-def test_a_killed_process_is_resumed(station: Station, hanging: tuple[str, list[bytes], threading.Event]) -> None:
-    """The second image is stored when SIGKILL arrives, but not recorded; it is sent again, and kept once."""
-    url, stored, two = hanging
-    words = ["send", str(station.card), "--url", url, "--model", "deer"]
-    words += ["--record", str(station.record)]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "resight_client.command", *words], env=os.environ | {"PYTHONPATH": str(ROOT / "client")}
-    )
-    try:
-        assert two.wait(60)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    options = Options(url, "deer", record=station.record)
-    summary = resight_client.send_folder(station.card, options)
-    assert (summary.before, summary.sent) == (1, 2)
-    assert len(stored) == 4
-    assert len(set(stored)) == 3
 
 
 class InProcess(httpx2.BaseTransport):

@@ -354,12 +354,6 @@ def test_a_tie_in_time_is_settled_the_same_way_each_time(tables: Tables) -> None
     assert standing(tables) == [("keep", rows[max(rows)], 1.0)]
 
 
-def test_reading_makes_no_table(tmp_path: Path) -> None:
-    nowhere = Tables(str(tmp_path / "none"))
-    assert human_assertions(nowhere).num_rows == 0
-    assert not (tmp_path / "none").exists()
-
-
 LOOKED_AT = {"media_sha256": A, "action": "keep", "inference_key": KEY, "rank": 0, **WHO}
 
 

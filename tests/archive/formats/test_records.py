@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
 import archive.formats.records
-from archive.catalogue.deployments import Deployment, record
 from archive.delta.tables import Tables
-from archive.formats.records import USED, BoxRecord, Facts, ImageRecord, image_records
+from archive.formats.records import USED, BoxRecord, ImageRecord, image_records
 from archive.views.query import connect
 from tests.archive.formats.small_archive import (
     FAINT,
@@ -79,13 +77,6 @@ def test_paths_are_in_the_order_of_their_bytes(tmp_path: Path) -> None:
     assert [image.path for image in records(tables)] == sorted(paths)
 
 
-def test_the_lineage_is_a_json_object() -> None:
-    facts = Facts("production 1", "r", "md@5a", "w", None, ("animal",), layers=("l",))
-    described = facts.described()
-    assert (described["layers"], described["model"]) == (["l"], "md@5a")
-    assert "labels" not in described
-
-
 def test_an_image_is_blank_only_if_someone_found_nothing_in_it(tmp_path: Path) -> None:
     tables = Tables(str(tmp_path / "tables"))
     names = ("nothing", "faint", "hidden", "hidden-faint", "said", "said-failed", "said-new", "failed")
@@ -103,27 +94,3 @@ def test_an_image_is_blank_only_if_someone_found_nothing_in_it(tmp_path: Path) -
     assert by == dict.fromkeys(by) | people | {"nothing": "machine"}
     floored = {image.path: image.blank_by for image in records(tables, floor=0.95)}
     assert floored == by  # a box below the floor is not nothing
-
-
-def test_damaged_times_are_corrected_within_the_years_of_iso_8601(tmp_path: Path) -> None:
-    tables = Tables(str(tmp_path / "tables"))
-    last, first = "9999-12-31T23:59:59", "0001-01-01T00:00:00"
-    put_media(tables, media_row("a", "a.jpg", captured_at_local=last, camera_id="n"))
-    put_media(tables, media_row("b", "b.jpg", captured_at_local=first, camera_id="s"))
-    common = {"location": "x", "from_local": first, "clock_offset_s": -3600}
-    ahead = {"location": "x", "from_local": last, "clock_offset_s": 86_400}
-    record(
-        tables,
-        {
-            "late": Deployment.model_validate({"camera_id": "n", **ahead}),
-            "early": Deployment.model_validate({"camera_id": "s", **common}),
-        },
-        "Ana",
-    )
-    put_boxes(tables, {"a": [FOX], "b": [FOX]})
-    publish(tables)
-    late, early = records(tables)
-    assert (late.captured_at_corrected, early.captured_at_corrected) == (datetime(9999, 12, 31), datetime(1, 1, 1))
-    assert late.deployment
-    assert early.deployment
-    assert (late.deployment.start, early.deployment.start) == (datetime(9999, 12, 31), datetime(1, 1, 1))

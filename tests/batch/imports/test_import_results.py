@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,14 @@ CATEGORIES = {"1": "animal", "2": "person", "3": "vehicle"}
 FOUND: dict[str, Any] = {"category": "1", "conf": 0.9, "bbox": [0.1, 0.1, 0.2, 0.4]}
 
 
+@pytest.fixture(scope="module")
+def untouched(tmp_path_factory: pytest.TempPathFactory) -> Tables:
+    return small_archive(str(tmp_path_factory.mktemp("small") / "tables"))
+
+
 @pytest.fixture
-def tables(tmp_path: Path) -> Tables:
-    return small_archive(str(tmp_path / "tables"))
+def tables(untouched: Tables, tmp_path: Path) -> Tables:
+    return Tables(str(shutil.copytree(untouched.url, tmp_path / "tables")))
 
 
 @pytest.fixture
