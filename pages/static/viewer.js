@@ -15,7 +15,7 @@ for (const name of ["shown", "run", "order", "crops", "at"]) filter.delete(name)
 if (isReview && !filter.has("reviewed")) filter.set("reviewed", "false");
 const picture = new Picture(document.getElementById("stage"), (index) => choose(index), (box) => ask((label) => say([place(box, "add", label)])));
 let image = null, selected = -1, burst = [], labels = [], repeatable = null, queue = [], turns = 0, busy = false, left = null, counting = null, bursting = null;
-const details = new Map(), neighbours = new Map();
+const details = new Map(), neighbours = new Map(), ahead = new Map(); // pictures that are kept, so that they stay decoded
 
 const view = filter.has("view") ? { view: filter.get("view") } : {};
 const query = (more = {}) => new URLSearchParams({ ...Object.fromEntries(filter), ...more }).toString();
@@ -67,7 +67,11 @@ async function lookAhead(digest) {
     digest = (await besides(digest)).next;
     if (!digest) return;
     detailOf(digest).catch(() => {});
-    new Image().src = pictureOf(digest);
+    if (ahead.has(digest)) continue;
+    const next = Object.assign(new Image(), { src: pictureOf(digest) });
+    ahead.set(digest, next);
+    next.decode().catch(() => ahead.delete(digest));
+    if (ahead.size > 2 * AHEAD) ahead.delete(ahead.keys().next().value);
   }
 }
 
