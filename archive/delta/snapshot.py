@@ -23,6 +23,7 @@ import contextlib
 import functools
 import json
 import os
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -44,6 +45,7 @@ from model_store.storage import is_local, path_of
 
 _COLUMN = "inference_key"
 _kept: list[duckdb.DuckDBPyConnection] = []
+_making = threading.Lock()
 S3_CONNECT_S, S3_REQUEST_S = 10.0, 60.0
 _KEY = f"partition.{_COLUMN}"
 
@@ -64,7 +66,9 @@ def memory_database() -> duckdb.DuckDBPyConnection:
 
     All connections of a process share a database in memory: making one takes 20 to 30 ms, a connection 0.1 ms.
     """
-    connection = duckdb.connect(_shared(os.getpid()))
+    with _making:  # a connection that is made beside the first one may lack functions
+        name = _shared(os.getpid())
+    connection = duckdb.connect(name)
     connection.execute("set timezone = 'UTC'")
     return connection
 
