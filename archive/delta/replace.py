@@ -53,7 +53,7 @@ def replace_many(tables: Tables, name: str, writer: str, replacement: Replacemen
 
     Raises TableConflict, StorageUnreachable, StorageUnsafe, and then leaves the table unchanged.
     """
-    return tables.swap(name, writer, _Swap(name, replacement))
+    return tables.swap(name, _Swap(name, replacement), writer)
 
 
 class _Swap:

@@ -167,14 +167,14 @@ class Tables:
             except (CommitFailedError, DeltaError, OSError) as error:
                 retries.wait(error)
 
-    def swap(self, name: str, writer: str, actions: Swap) -> DeltaTable:
-        """Commit `actions(snapshot)`, files to remove and to add; return the new snapshot.
+    def swap(self, name: str, actions: Swap, *writers: str) -> DeltaTable:
+        """Commit `actions(snapshot)`, files to remove and to add, as these writers; return the new snapshot.
 
         `actions` is called again after every lost race, and returns nothing if a commit succeeded without an
         acknowledgement. Its own StorageErrors are not retried. Raises TableConflict, StorageUnreachable, StorageUnsafe.
         """
         require_create(self.url)
-        self._raced.add((name, writer))  # later appends must check these snapshots
+        self._raced.update((name, writer) for writer in writers)  # later appends must check these snapshots
 
         def attempt(table: DeltaTable) -> DeltaTable:
             due = actions(table)
@@ -185,7 +185,7 @@ class Tables:
                 "append",
                 table.schema(),
                 table.metadata().partition_columns,
-                commit_properties=properties_of(table, writer, MAINTENANCE),
+                commit_properties=properties_of(table, *writers, MAINTENANCE),
             )
             return self.snapshot(name)
 

@@ -17,7 +17,7 @@ from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError
 
 import archive.delta.compact
-from archive.delta.compact import compact, small_files, tidy
+from archive.delta.compact import compact, tidy
 from archive.delta.tables import Tables
 from archive.schemas import MEDIA, PARTITIONS, RESULTS, RUNS, TABLES
 from model_store.errors import StorageUnreachable
@@ -40,12 +40,11 @@ def test_small_files_become_one_with_the_same_rows(tables: Tables) -> None:
     assert rows_of(tables, "results") == before  # sorted by media_sha256, too
 
 
-@pytest.mark.parametrize(("there", "least", "after"), [(0, 2, 0), (1, 1, 1), (3, 4, 3), (4, 4, 1)])
+@pytest.mark.parametrize(("there", "least", "after"), [(0, 2, 0), (1, 1, 1), (3, 4, 3)])
 def test_fewer_files_than_asked_for_are_left(tables: Tables, there: int, least: int, after: int) -> None:
     assert outcome(compact(tables, "results", min_files=least)) == (0, 0, 0, 0)
     assert tables.existing("results") is None
     put_each(tables, *"abcd"[:there])
-    assert small_files(tables.snapshot("results")) == there
     assert outcome(compact(tables, "results", min_files=least))[:2] == (there, after)
     assert images(tables) == list("abcd"[:there])
 
@@ -54,15 +53,13 @@ def test_each_partition_is_on_its_own(tables: Tables) -> None:
     for key in ("k", "l", "m"):
         put_each(tables, *"ab", key=key)
     put_each(tables, "c", key="m")
-    snapshot = tables.snapshot("results")
-    assert [small_files(snapshot, key) for key in ("k", "m", "nobody", None)] == [2, 3, 0, 3]
     assert outcome(compact(tables, "results", "l", min_files=2)) == (2, 1, 1, 0)
     assert outcome(compact(tables, "results", "nobody", min_files=2)) == (0, 0, 0, 0)
     assert outcome(compact(tables, "results", min_files=3)) == (6, 4, 1, 0)
     assert [images(tables, key) for key in ("k", "l", "m")] == [["a", "b"], ["a", "b"], list("abc")]
 
 
-@pytest.mark.parametrize("key", ["a b", "50%/ü=1", "it's", "a+b&c#d?e"])
+@pytest.mark.parametrize("key", ["50%/ü=1", "it's a+b&c#d?e"])
 def test_a_partition_may_have_any_name(tables: Tables, key: str) -> None:
     put_each(tables, *"ab", key=key)
     put_each(tables, *"ab", key="other")
@@ -84,8 +81,8 @@ def test_large_files_are_left_and_new_ones_follow_each_other(tables: Tables, mon
     assert compact(tables, "results", min_files=2).commits == 0
 
 
-@pytest.mark.parametrize("name", sorted(TABLES))
-def test_every_table_can_be_compacted(tables: Tables, name: str) -> None:
+@pytest.mark.parametrize("name", ["assertions", "classifications", "runs"])
+def test_every_kind_of_column_can_be_compacted(tables: Tables, name: str) -> None:
     for i in range(3):
         row = filled(TABLES[name], i) | ({"inference_key": "k"} if name in PARTITIONS else {})
         rows = pa.Table.from_pylist([row], schema=TABLES[name])
@@ -146,22 +143,6 @@ def test_filters_find_the_same_rows_through_every_reader(tables: Tables) -> None
                 statement = f"select media_sha256 from {relation} where {field.name} is not distinct from {typed}"
                 answer = sql.execute(statement, {"value": value}).fetchall()
                 assert sorted(r[0] for r in answer) == wanted, (relation, field.name)
-
-
-def test_polars_finds_the_same_rows(tables: Tables) -> None:
-    polars = pytest.importorskip("polars")
-    rows = [filled(RESULTS, i) | {"inference_key": "k"} for i in range(4)]
-    for row in rows:
-        put_results(tables, pa.Table.from_pylist([row], schema=RESULTS))
-    compact(tables, "results", min_files=2)
-    lazy = polars.scan_delta(f"{tables.url}/results")
-    for name in ("media_sha256", "status", "n_detections", "finished_at", "max_score"):
-        values = pa.Table.from_pylist(rows, schema=RESULTS)[name].to_pylist()
-        for value in values:
-            test = polars.col(name).is_null() if value is None else polars.col(name) == polars.lit(value)
-            if name == "max_score" and value is not None:
-                test = (polars.col(name) - value).abs() < 1e-6
-            assert len(lazy.filter(test).collect()) == values.count(value), (name, value)
 
 
 def test_files_that_are_older_than_a_column_have_null_there(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,9 +15,9 @@ from deltalake.exceptions import CommitFailedError
 
 import archive.delta.compact
 from archive.delta.compact import CompactReport, compact
-from archive.delta.tables import Tables
-from tests.archive.compacted import SAME_RESULT, WRITER, images, outcome, put_each, replace
-from tests.archive.racing_writer import absent, append_rows, compact_until, replace_rows, write_commits
+from archive.delta.tables import MAINTENANCE, Tables, properties_of
+from tests.archive.compacted import WRITER, images, outcome, put_each, replace
+from tests.archive.racing_writer import append_rows, compact_until, replace_rows, write_commits
 from tests.fixtures_local import result_rows, rows_of
 from tests.support.processes import process
 
@@ -38,13 +38,6 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch, *deeds: Callable[[], object]) -> 
         return written
 
     monkeypatch.setattr(archive.delta.compact, "rewrite", interrupted)
-
-
-def test_rows_that_are_appended_meanwhile_stay(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
-    put_each(tables, *"abc")
-    meanwhile(monkeypatch, lambda: put_each(tables, "d"))
-    assert outcome(compact(tables, "results", min_files=3)) == (3, 1 + 1, 1, 0)
-    assert images(tables) == list("abcd")
 
 
 def test_a_row_that_is_replaced_meanwhile_is_there_once_and_new(
@@ -83,25 +76,12 @@ def test_rows_that_are_removed_meanwhile_do_not_come_back(tables: Tables, monkey
 
     def prune() -> None:
         table = tables.snapshot("results")
-        properties = archive.delta.compact.properties_of(table, archive.delta.compact.MAINTENANCE)
+        properties = properties_of(table, MAINTENANCE)
         table.delete("inference_key = 'k'", commit_properties=properties)
 
     meanwhile(monkeypatch, prune)
     compact(tables, "results", "k", min_files=2)
     assert (images(tables), images(tables, "other")) == ([], list("ab"))
-
-
-def test_a_replacement_that_a_compaction_was_faster_than_is_made_again(
-    tables: Tables, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("archive.delta.tables.time.sleep", lambda _: None)
-    put_each(tables, *"abc")
-    stale = tables.snapshot("results")
-    compact(tables, "results", min_files=2)
-    rows = result_rows(["b"], run_id="again")
-    tables.append("results", rows, WRITER, lambda _, wanted: wanted, base=stale, replace=SAME_RESULT)
-    found = {row["media_sha256"]: row["run_id"] for row in rows_of(tables, "results")}
-    assert (found, len(images(tables))) == ({"a": "r", "b": "again", "c": "r"}, 3)
 
 
 def test_a_writer_goes_on_from_the_snapshot_before_the_compaction(
@@ -172,10 +152,3 @@ def test_racing_processes_lose_nothing_and_double_nothing(
     compact(tables, "results", min_files=2)
     assert len(tables.snapshot("results").file_uris()) == 1
     assert len(rows_of(tables, "results")) == len(rows)
-
-
-def test_absent_is_not_fooled_by_a_compaction(tables: Tables) -> None:
-    put_each(tables, *"abc")
-    compact(tables, "results", min_files=2)
-    tables.append("results", result_rows(["b", "d"]), WRITER, absent)
-    assert images(tables) == list("abcd")
