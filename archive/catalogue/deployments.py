@@ -1,7 +1,7 @@
 """Record cameras, locations and deployments: which camera was where, from when until when, and how its clock ran.
 
 facts --record--> rows of the table `deployments`, in one commit; the newest row of a fact is valid
-current(tables) -> the valid rows; history(tables, kind, id) -> all rows of one fact, oldest first
+current(tables) -> the valid rows; all_rows(snapshot) -> all rows, oldest first
 A deployment lasts from `from_local` until `until_local` (exclusive) by the camera's own clock, as `captured_at_local`.
 Deployments of a camera do not overlap, so an image belongs to at most one, which no clock offset changes.
 A fact that is deleted has a last row with `deleted`; its earlier rows stay, so `revert` restores it.
@@ -153,15 +153,6 @@ def valid(rows: Sequence[Row]) -> dict[Key, Row]:
 def current(tables: Tables) -> dict[Key, Row]:
     """Return the valid row of each fact. Raises StorageUnreachable."""
     return valid(all_rows(tables.existing(TABLE)))
-
-
-def history(tables: Tables, kind: Kind, fact_id: str) -> list[Row]:
-    """Return all rows of one fact, oldest first. Raises ModelNotFound for an unknown fact, StorageUnreachable."""
-    rows = all_rows(tables.existing(TABLE))
-    found = [row for row in rows if (row["kind"], row["fact_id"]) == (kind, fact_id)]
-    if not found:
-        raise _unknown(kind, fact_id)
-    return found
 
 
 def record(tables: Tables, facts: Mapping[str, Fact], actor: str) -> tuple[list[str], int]:

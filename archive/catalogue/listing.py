@@ -81,7 +81,7 @@ def list_files(root: Folder) -> Iterator[Found]:
     try:
         if not root.fs.exists(root.root):
             raise StorageUnreachable(f"{root.url} does not exist; is it mounted, is the name right?")
-        entries = _entries(root)
+        entries = _walk_local(root.root) if is_local(root.url) else _s3_entries(root)
         while part := list(islice(entries, FOUND_FILES)):
             yield _found(part)
     except StorageUnreachable:
@@ -132,14 +132,6 @@ def is_utf8(path: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _entries(root: Folder) -> Iterator[ArchiveFile | Gap]:
-    if is_local(root.url):
-        return _walk_local(root.root)
-    if root.url.startswith(("s3://", "s3a://")):
-        return _s3_entries(root)
-    return _walk_other(root)
 
 
 def _walk_local(top: str) -> Iterator[ArchiveFile | Gap]:
@@ -216,23 +208,12 @@ def _s3_entries(root: Folder) -> Iterator[ArchiveFile]:
             yield ArchiveFile(entry["Key"][len(prefix) :], int(entry["Size"]), _tag(entry))
 
 
-def _walk_other(root: Folder) -> Iterator[ArchiveFile]:
-    walked: Any = root.fs.walk(root.root, detail=True, on_error="raise")
-    for _, _, files in walked:
-        for info in files.values():
-            path = info["name"][len(root.root) :].lstrip("/")
-            yield ArchiveFile(path, int(info.get("size") or 0), _tag(info))
-
-
 def _tag_of_stat(status: os.stat_result) -> str:
     return f"size:{status.st_size}:mtime:{status.st_mtime}"
 
 
 def _tag(info: dict[str, Any]) -> str:
-    etag = info.get("ETag")
-    if etag:
-        return f"etag:{str(etag).strip(chr(34))}"
-    return f"size:{info.get('size')}:mtime:{info.get('mtime')}"
+    return f"etag:{str(info['ETag']).strip(chr(34))}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from pydantic import Field
 from archive.delta.tables import Tables
 from archive.views.image_filter import ImageFilter, selected
 from archive.views.image_index import ImageIndex
+from archive.views.image_index_file import About
 from archive.views.query import connect
 from archive.views.search import cursor_of, place_of, view_shown
 from archive.views.views import View
@@ -83,7 +84,7 @@ def events(index: ImageIndex, wanted: ImageFilter, limit: int, after: str = "") 
         values |= {"at": at, "id": event_id}
     statement = _PAGE.format(after=_AFTER if after else "true", **rows)
 
-    def read(sql: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
+    def read(sql: duckdb.DuckDBPyConnection, _: About) -> list[dict[str, Any]]:
         found = sql.sql(statement, params=values).to_arrow_table()
         return found.to_pylist(maps_as_pydicts="strict")
 
@@ -108,7 +109,7 @@ def disagreeing(index: ImageIndex, tables: Tables, wanted: ImageFilter, second: 
     rows, values = selected(wanted)
     statement = _DISAGREEING.format(**rows)
 
-    def read(sql: duckdb.DuckDBPyConnection) -> list[str]:
+    def read(sql: duckdb.DuckDBPyConnection, _: About) -> list[str]:
         sql.register("second", labels)
         ranked = sql.sql(statement, params=values | {"most": limit}).to_arrow_table()
         return list(ranked["media_sha256"].to_pylist())

@@ -12,7 +12,6 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable
 from datetime import UTC, datetime, time
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -128,7 +127,7 @@ class ImageIndex:
         about, source = self._opened(view).about, source_of(self._tables, view)
         since, now = behind_since(about, source), datetime.now(UTC)
         return IndexState(
-            index_version=_version(about),
+            index_version=about.index_version,
             versions=about.numbers,
             behind_s=max(0.001, (now - since).total_seconds()) if since else 0.0,
             images=about.images,
@@ -170,7 +169,7 @@ class ImageIndex:
                     following = cursor_of(*last)
             return ImagePage(columns=rows.to_pydict(), previous=previous, next=following)
 
-        return self._read(wanted.view, read)
+        return self.read(wanted.view, read)
 
     def count(self, wanted: ImageFilter) -> int:
         rows, values = selected(wanted)
@@ -207,7 +206,7 @@ class ImageIndex:
             previous, following = (one[0].as_py() if len(one) else None for one in found)
             return previous, following
 
-        return self._read(wanted.view, read)
+        return self.read(wanted.view, read)
 
     def details(self, view: str, digests: Collection[str]) -> dict[str, ImageDetail]:
         """Return images as the tables have them, without unknown ones and those of which the file lacks rows."""
@@ -215,7 +214,7 @@ class ImageIndex:
         if changed is None:
             return {}
         wanted = set(digests) - set(changed.to_pylist())
-        return self._read(view, lambda sql, _: details_in(sql, wanted))
+        return self.read(view, lambda sql, _: details_in(sql, wanted))
 
     def uncertain(self, wanted: ImageFilter, limit: int) -> list[str]:
         """Return the digests of the matching images with a shown score nearest to 0.5, these first."""
@@ -234,30 +233,29 @@ class ImageIndex:
         def read(sql: duckdb.DuckDBPyConnection, about: About) -> pa.Table:
             sql.register("excluded", without)
             digests: pa.Table = sql.sql(_DIGESTS.format(**rows), params=values).to_arrow_table()
-            return digests.replace_schema_metadata({"index_version": _version(about)})
+            return digests.replace_schema_metadata({"index_version": about.index_version})
 
-        return self._read(wanted.view, read)
+        return self.read(wanted.view, read)
 
     def _table(self, view: str, statement: str, values: dict[str, Any]) -> pa.Table:
-        return self._read(view, lambda sql, _: sql.sql(statement, params=values).to_arrow_table())
+        return self.read(view, lambda sql, _: sql.sql(statement, params=values).to_arrow_table())
 
-    def read(self, view: str, read: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
-        """Return `read(cursor)` over the tables `cells`, `found` … of the file; a damaged file is replaced, once."""
-        return self._read(view, lambda sql, _: read(sql))
+    def read(self, view: str, read: Callable[[duckdb.DuckDBPyConnection, About], T]) -> T:
+        """Return `read(cursor, about)` over the tables `cells`, `found` … of the file; a damaged one is replaced, once.
 
-    def _read(self, view: str, read: Callable[[duckdb.DuckDBPyConnection, About], T]) -> T:
+        `about` is the origin of the rows.
+        """
         opened = self._opened(view)
         try:
             return self._read_from(opened, read)
         except duckdb.Error as error:
-            if not _is_damage(error):
+            if not isinstance(error, _DAMAGED) and type(error) is not duckdb.Error:  # the class of a wrong checksum
                 raise
         opened = self._update(view, damaged=opened)
         return self._read_from(opened, read)
 
     def _read_from(self, opened: OpenIndex, read: Callable[[duckdb.DuckDBPyConnection, About], T]) -> T:
-        name, hint = "the list of images", "narrow the filter"
-        with opened.sql.cursor() as sql, bounded(sql, self._within_s, name, hint):
+        with opened.sql.cursor() as sql, bounded(sql, self._within_s, "the list of images", "narrow the filter"):
             return read(sql, opened.about)
 
     def _opened(self, view: str) -> OpenIndex:
@@ -283,29 +281,19 @@ class ImageIndex:
             if damaged and mine and mine.file == damaged.file:
                 mine = None
             if mine is None or follow:
+
+                def on_step(step: int, of_all: int) -> None:
+                    self.steps[view] = step, of_all
+
                 source = source_of(self._tables, view)
-                mine = updated(self._tables, source, folder, mine, partial(self._on_step, view))
+                mine = updated(self._tables, source, folder, mine, on_step)
             self._open[view] = mine
             return mine
-
-    def _on_step(self, view: str, step: int, of_all: int) -> None:
-        self.steps[view] = step, of_all
 
     def _folder_of(self, view: str) -> Path:
         if not NAME.fullmatch(view):
             raise BadRequest(f"invalid name of a view '{view}': use one of resight sql 'from views'")
         return self._folder / view
-
-
-def _is_damage(error: duckdb.Error) -> bool:
-    """Return whether a file is the cause. DuckDB has no separate class for a block with a wrong checksum."""
-    return isinstance(error, _DAMAGED) or type(error) is duckdb.Error
-
-
-def _version(about: About) -> str:
-    """Return the versions of the tables and the serial as one text; equal texts are of equal rows."""
-    numbers = [*about.numbers.values(), about.serial]
-    return ".".join("-" if number is None else str(number) for number in numbers)
 
 
 def _beside(wanted: ImageFilter, place: Place | None, back: bool) -> tuple[dict[str, str], dict[str, Any]]:

@@ -100,6 +100,12 @@ class About(Frozen):
     def numbers(self) -> dict[str, int | None]:
         return {name: version and version[1] for name, version in self.versions.items()}
 
+    @property
+    def index_version(self) -> str:
+        """Return the versions of the tables and the serial as one text; equal texts are of equal rows."""
+        numbers = [*self.numbers.values(), self.serial]
+        return ".".join("-" if number is None else str(number) for number in numbers)
+
 
 @dataclass(frozen=True)
 class OpenIndex:
