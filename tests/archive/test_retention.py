@@ -21,14 +21,7 @@ from archive.views.query import query
 from archive.views.views import Views
 from model_store.errors import StorageUnreachable, TableConflict
 from tests.archive.prunable import KEYS, add, days_ago, event, keys_of, publish, view
-from tests.archive.racing_writer import absent
 from tests.fixtures_local import put_results, result_rows, rows_of
-
-
-def test_of_nothing_nothing_is_pruned(tables: Tables) -> None:
-    assert plan_prune(tables, {}) == []
-    assert prune(tables, {}) == []
-    assert tables.existing("results") is None
 
 
 def test_the_plan_counts_what_each_key_holds(four: Tables) -> None:
@@ -105,14 +98,6 @@ def test_rows_that_are_appended_meanwhile_are_kept(four: Tables, monkeypatch: py
     assert sorted(row["media_sha256"] for row in rows_of(four, "results")) == ["a1", "a2", "a3", "a4"]
 
 
-def test_a_writer_whose_snapshot_is_older_than_the_prune_goes_through(four: Tables) -> None:
-    publish(four, "a")
-    base = four.snapshot("results")
-    prune(four, {})
-    four.append("results", result_rows(["a4"], key="a"), "results:a", absent, base=base)
-    assert sorted(row["media_sha256"] for row in rows_of(four, "results")) == ["a1", "a2", "a3", "a4"]
-
-
 def test_a_key_that_is_published_meanwhile_is_kept(four: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
     def publish_and_hold() -> None:
         publish(four, "b")
@@ -167,14 +152,6 @@ def test_in_doubt_nothing_goes(four: Tables) -> None:
     with pytest.raises(StorageUnreachable):
         prune(four, {})
     assert keys_of(four) == set(KEYS)
-
-
-def test_a_hold_adds_no_row(four: Tables) -> None:
-    before = len(rows_of(four, "results"))
-    block_concurrent_prune(four)
-    block_concurrent_prune(four)
-    assert len(rows_of(four, "results")) == before
-    assert four.snapshot("results").transaction_version(MAINTENANCE) == 2
 
 
 def test_a_hold_leaves_an_older_table_as_it_is(tables: Tables) -> None:

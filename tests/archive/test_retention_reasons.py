@@ -136,13 +136,6 @@ def test_of_a_sealed_run_that_was_published_its_views_decide(
     assert set(kept(four)) == {"b", "c"} | kept_too
 
 
-def test_what_an_alias_means_is_kept(four: Tables) -> None:
-    uses = plan_prune(four, {"b": "alias m:production has version 2", "unknown": "…"})
-    assert {use.inference_key: use.kept for use in uses if use.kept} == {"b": ("alias m:production has version 2",)}
-    prune(four, {"b": "alias"})
-    assert keys_of(four) == {"b"}
-
-
 def test_all_reasons_are_given(four: Tables) -> None:
     publish(four, "a")
     setup_asserted(four)
@@ -167,12 +160,6 @@ def test_what_a_view_showed_is_kept_for_so_many_days_after(
     history: Sequence[View], keep_days: float, want: set[str]
 ) -> None:
     assert {key for key, _ in of_view(history, keep_days, NOW)} == want
-
-
-def test_a_key_that_is_shown_again_is_named_once(tables: Tables) -> None:
-    publish(tables, "a", "a", "b", "a")
-    words = [words for key, words in of_view(Views(tables.url).history(), 90, NOW) if key == "a"]
-    assert words == ["view production shows it"]
 
 
 def test_what_was_written_lately_is_kept(tables: Tables) -> None:

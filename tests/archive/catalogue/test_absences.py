@@ -6,7 +6,6 @@ import os
 import shutil
 from pathlib import Path
 
-import boto3
 import pytest
 
 from archive.catalogue.absences import GONE_FILES, GONE_FRAC
@@ -78,20 +77,10 @@ def test_only_what_arrived_at_another_place_was_moved(two_disks: Path, tables: T
     assert marked(tables) == {"south/20.jpg"}
 
 
-def test_files_that_are_gone_for_good_are_marked_when_that_is_said(two_disks: Path, tables: Tables) -> None:
-    shutil.rmtree(two_disks / "south")
-    assert ingest(tables, str(two_disks)).withheld
-    report = ingest(tables, str(two_disks), believe=True)
-    assert (report.missing, report.withheld) == (30, {})
-    assert marked(tables) == set(camera("south", 30))
-    assert ingest(tables, str(two_disks)).withheld == {}
-
-
-def test_a_few_files_are_removed_without_a_question(tmp_path: Path, tables: Tables) -> None:
-    """Files may go missing: all three of a small camera, and up to the allowed share of a large one."""
+def test_up_to_a_share_of_the_files_is_removed_without_a_question(tmp_path: Path, tables: Tables) -> None:
+    """All three files of a small camera, and a tenth of a large one; the next one is a question."""
     files = 10 * GONE_FILES
-    names = camera("small", 3) | camera("large", files) | camera("other", files)
-    root = write_files(tmp_path / "archive", names)
+    root = write_files(tmp_path / "archive", camera("small", 3) | camera("large", files) | camera("other", files))
     ingest(tables, str(root))
     shutil.rmtree(root / "small")
     most = int(files * GONE_FRAC)
@@ -99,39 +88,21 @@ def test_a_few_files_are_removed_without_a_question(tmp_path: Path, tables: Tabl
         (root / f"large/{i}.jpg").unlink()
     report = ingest(tables, str(root))
     assert (report.missing, report.withheld) == (3 + most, {})
-
-
-def test_one_more_than_the_share_is_a_question(tmp_path: Path, tables: Tables) -> None:
-    files = 10 * GONE_FILES
-    root = write_files(tmp_path / "archive", camera("large", files))
-    ingest(tables, str(root))
-    for i in range(int(files * GONE_FRAC) + 1):
+    for i in range(most, 2 * most):
         (root / f"large/{i}.jpg").unlink()
     report = ingest(tables, str(root))
-    assert report.withheld == {"large/": int(files * GONE_FRAC) + 1}
-    assert report.missing == 0
+    assert (report.missing, report.withheld) == (3 + most, {"large/": most})
 
 
 def test_a_mount_point_deep_in_a_large_folder_is_found_by_being_empty(tmp_path: Path, tables: Tables) -> None:
     """The empty folder had a small part of the files of its top-level folder."""
-    root = write_files(tmp_path / "archive", camera("2025/cam", 150) | camera("2025/card", 12))
+    root = write_files(tmp_path / "archive", camera("2025/cam", 130) | camera("2025/card", 12))
     ingest(tables, str(root))
     shutil.rmtree(root / "2025/card")
     (root / "2025/card").mkdir()
     (place,) = ingest(tables, str(root)).withheld
     assert place.startswith("2025/card/")
     assert marked(tables) == set()
-
-
-def test_a_linked_folder_whose_disk_is_away_keeps_its_rows(tmp_path: Path, tables: Tables) -> None:
-    disk = write_files(tmp_path / "disk", camera("a", 12))
-    root = write_files(tmp_path / "archive", camera("north", 200))
-    (root / "north/card").symlink_to(disk)
-    ingest(tables, str(root))
-    shutil.move(disk, tmp_path / "unplugged")
-    assert sum(ingest(tables, str(root)).withheld.values()) == 12
-    shutil.move(tmp_path / "unplugged", disk)
-    assert nothing_is_read(root, tables).withheld == {}
 
 
 def test_a_camera_that_is_spread_over_folders_is_asked_for_as_one(tmp_path: Path, tables: Tables) -> None:
@@ -158,20 +129,6 @@ def test_many_small_folders_that_are_gone_together_are_a_question_too(tmp_path: 
     assert marked(tables) == set()
 
 
-def test_on_s3_a_prefix_that_lists_nothing_keeps_its_rows(tables: Tables, s3_endpoint: str) -> None:
-    client = boto3.client("s3", endpoint_url=s3_endpoint)
-    client.create_bucket(Bucket="half-away")
-    files = camera("north", 12) | camera("south", 15)
-    for path, data in files.items():
-        client.put_object(Bucket="half-away", Key=f"field/{path}", Body=data)
-    ingest(tables, "s3://half-away/field")
-    for path in camera("south", 15):
-        client.delete_object(Bucket="half-away", Key=f"field/{path}")
-    report = ingest(tables, "s3://half-away/field")
-    assert (report.withheld, report.missing) == ({"south/": 15}, 0)
-    assert ingest(tables, "s3://half-away/field", believe=True).missing == 15
-
-
 @pytest.fixture
 def forbidden(monkeypatch: pytest.MonkeyPatch) -> set[Path]:
     """Make folders unreadable, also for a user who may open everything."""
@@ -187,9 +144,8 @@ def forbidden(monkeypatch: pytest.MonkeyPatch) -> set[Path]:
     return folders
 
 
-@pytest.mark.parametrize("believe", [False, True])
 def test_files_in_a_folder_that_cannot_be_read_keep_their_rows_and_the_others_are_ingested(
-    tmp_path: Path, tables: Tables, forbidden: set[Path], believe: bool
+    tmp_path: Path, tables: Tables, forbidden: set[Path]
 ) -> None:
     """Neighbours of the folder share its prefix, and sort before and after its files."""
     beside = ["a", "a b/1", "a-/1", "a.b/1", "a0/1", "ab/1", "a/x/1"]
@@ -199,7 +155,7 @@ def test_files_in_a_folder_that_cannot_be_read_keep_their_rows_and_the_others_ar
         (root / f"{name}.jpg").unlink()
     write_files(root, {"new/1.jpg": jpeg(shade=3)})
     forbidden.add(root / "a")
-    report = ingest(tables, str(root), believe=believe)
+    report = ingest(tables, str(root), believe=True)
     assert list(report.unlisted) == ["a"]
     assert "not yours" in report.unlisted["a"]
     assert (report.new, report.missing) == (1, 6)
@@ -218,27 +174,8 @@ def test_an_archive_of_which_no_folder_can_be_read_says_why(
         ingest(tables, str(root))
 
 
-def test_a_folder_name_that_is_not_utf8_may_be_a_gap(tmp_path: Path, tables: Tables) -> None:
-    root = write_files(tmp_path / "archive", camera("a", 2))
-    Path(os.fsdecode(os.fsencode(root) + b"/B\xe4r")).mkdir()
-    assert ingest(tables, str(root)).new == 2
-
-
 def test_folders_whose_names_hold_wildcards_and_quotes_are_places(tmp_path: Path, tables: Tables) -> None:
     root = write_files(tmp_path / "archive", camera("it's 100%_*", 12) | camera("it's 100x", 300))
     ingest(tables, str(root))
     shutil.rmtree(root / "it's 100%_*")
     assert ingest(tables, str(root)).withheld == {"it's 100%_*/": 12}
-
-
-def test_reading_counts_only_what_is_new_while_a_disk_is_away(
-    two_disks: Path, tables: Tables, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Repeat an ingest: each report names the withheld files, and nothing changes."""
-    shutil.rmtree(two_disks / "south")
-    ingest(tables, str(two_disks))
-    version = tables.snapshot("media").version()
-    monkeypatch.setattr("archive.catalogue.ingest.media_row", lambda *_: pytest.fail("read again"))
-    for _ in range(2):
-        assert ingest(tables, str(two_disks)).withheld == {"south/": 30}
-    assert tables.snapshot("media").version() == version

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from archive.catalogue.ingest import ingest
 from archive.delta.tables import Tables
 from archive.schemas import MEDIA
 from archive.views.health import health
-from archive.views.query import query
+from archive.views.query import connect, query
 from archive.views.search import Wanted, find
 from archive.views.views import View, Views
 from tests.archive.media_rows import put_media
@@ -46,21 +47,16 @@ def tables(tmp_path: Path, folder: Path) -> Tables:
 def by_camera(tables: Tables) -> dict[str, int]:
     """Return the count of the query in the README, after comparing every other count with it."""
     counts = {row["camera_id"]: row["count_star()"] for row in query(tables, TAUGHT).to_pylist()}
-    for relation in ("images", "all_detections"):
-        sql = f"select camera_id, count(*) as n from {relation} group by all"
-        assert {row["camera_id"]: row["n"] for row in query(tables, sql).to_pylist()} == counts
-    for camera, count in counts.items():
-        assert len(find(tables, Wanted(label="deer", camera=camera), 60).images) == count
-    assert len(find(tables, Wanted(), 60).images) == sum(counts.values())
+    with connect(tables, statement="images all_detections") as sql:
+        for relation in ("images", "all_detections"):
+            assert dict(sql.sql(f"select camera_id, count(*) from {relation} group by all").fetchall()) == counts
+    assert Counter(image["camera_id"] for image in find(tables, Wanted(label="deer"), 60).images) == counts
     assert health(tables, VIEW, datetime.now(UTC)).images == sum(counts.values())
     return counts
 
 
-def test_a_file_is_counted_once(tables: Tables) -> None:
-    assert by_camera(tables) == {"north": 4, "south": 2}
-
-
 def test_a_renamed_folder_takes_its_detections_along(tables: Tables, folder: Path) -> None:
+    assert by_camera(tables) == {"north": 4, "south": 2}
     (folder / "north").rename(folder / "west")
     ingest(tables, str(folder))
     assert by_camera(tables) == {"west": 4, "south": 2}
@@ -69,6 +65,7 @@ def test_a_renamed_folder_takes_its_detections_along(tables: Tables, folder: Pat
 def test_a_copy_is_counted_where_it_was_catalogued_first_until_that_file_is_gone(tables: Tables, folder: Path) -> None:
     shutil.copytree(folder / "north", folder / "again")
     ingest(tables, str(folder))
+    ingest(tables, str(folder), verify=True)
     assert by_camera(tables) == {"north": 4, "south": 2}
     (folder / "north" / "0.jpg").unlink()
     ingest(tables, str(folder))
@@ -94,14 +91,3 @@ def test_what_is_gone_is_in_the_results_alone(tables: Tables, folder: Path) -> N
     assert by_camera(tables) == {"north": 4}
     kept = "select count(*) as n from results join media using (media_sha256)"
     assert query(tables, kept).to_pylist() == [{"n": 6}]
-    (folder / "south").mkdir()
-    write_files(folder, {f"south/{i}.jpg": jpeg(shade=10 * (4 + i)) for i in range(2)})
-    ingest(tables, str(folder))
-    assert by_camera(tables) == {"north": 4, "south": 2}
-
-
-def test_verifying_an_archive_changes_no_camera(tables: Tables, folder: Path) -> None:
-    shutil.copytree(folder / "north", folder / "again")
-    ingest(tables, str(folder))
-    ingest(tables, str(folder), verify=True)
-    assert by_camera(tables) == {"north": 4, "south": 2}

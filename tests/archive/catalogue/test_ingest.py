@@ -49,26 +49,11 @@ def test_every_file_has_one_row_under_its_path(
     }
     assert {row["source_root"] for row in rows.values()} == {str(root)}
     assert ingested.bytes_read == sum(row["size_bytes"] for row in rows.values())
-
-
-def test_damage_is_in_the_rows_of_the_damaged_files_only(
-    sample: tuple[Path, Summary], ingested: IngestReport, tables: Tables
-) -> None:
-    damaged = {path for path, row in media(tables).items() if row["header_error"]}
-    assert damaged == set(sample[1].expected_failures)
+    assert {path for path, row in rows.items() if row["header_error"]} == set(summary.expected_failures)
     assert ingested.unreadable == {}
 
 
-def test_duplicates_share_a_digest_and_keep_their_own_rows(
-    sample: tuple[Path, Summary], ingested: IngestReport, tables: Tables
-) -> None:
-    rows = media(tables)
-    for original, copy in sample[1].duplicates:
-        assert rows[original]["media_sha256"] == rows[copy]["media_sha256"]
-    assert len({row["media_sha256"] for row in rows.values()}) == sample[1].unique_files
-
-
-@pytest.mark.parametrize("below", ["", "card/", "notes.txt"])
+@pytest.mark.parametrize("below", ["card/", "notes.txt"])
 def test_a_first_ingest_that_finds_nothing_is_an_error(tmp_path: Path, tables: Tables, below: str) -> None:
     """Mount points without their disk look like this."""
     root = tmp_path / "empty"
@@ -97,13 +82,6 @@ def test_a_second_ingest_reads_nothing_and_commits_nothing(
     assert tables.snapshot("media").version() == version
 
 
-def test_verify_reads_everything_again(small: Path, tables: Tables) -> None:
-    first = ingest(tables, str(small))
-    report = ingest(tables, str(small), verify=True)
-    assert report.bytes_read == first.bytes_read > 0
-    assert len(media(tables)) == 3
-
-
 def test_a_changed_file_replaces_its_row(small: Path, tables: Tables) -> None:
     ingest(tables, str(small))
     before = media(tables)
@@ -129,25 +107,11 @@ def test_a_renamed_file_is_a_new_row_and_the_old_one_is_marked_missing(small: Pa
     assert media(tables)["north/1.jpg"]["missing_since"] == gone_since
 
 
-def test_a_file_that_comes_back_is_no_longer_missing(small: Path, tables: Tables) -> None:
-    ingest(tables, str(small))
-    data = (small / "north/1.jpg").read_bytes()
-    (small / "north/1.jpg").unlink()
-    ingest(tables, str(small))
-    write_files(small, {"north/1.jpg": data})
-    ingest(tables, str(small))
-    assert [row["missing_since"] for row in media(tables).values()] == [None] * 3
-
-
-@pytest.mark.parametrize("how", ["emptied", "removed"])
-def test_an_archive_that_suddenly_lists_nothing_is_refused_and_nothing_changes(
-    small: Path, tables: Tables, how: str
-) -> None:
+def test_an_archive_that_suddenly_lists_nothing_is_refused_and_nothing_changes(small: Path, tables: Tables) -> None:
     ingest(tables, str(small))
     before, version = media(tables), tables.snapshot("media").version()
     shutil.rmtree(small)
-    if how == "emptied":
-        small.mkdir()
+    small.mkdir()
     with pytest.raises(StorageUnreachable, match="mounted"):
         ingest(tables, str(small))
     assert media(tables) == before
@@ -181,12 +145,6 @@ def test_a_name_that_is_not_utf8_is_reported_and_the_others_are_ingested(small: 
     assert "not UTF-8" in report.unreadable["north/B\\udce4r.jpg"]
 
 
-def test_files_that_are_no_images_are_counted(small: Path, tables: Tables) -> None:
-    write_files(small, {"notes.txt": b"x", ".thumbs/1.jpg": b"x"})
-    report = ingest(tables, str(small))
-    assert (report.files, report.others) == (3, 1)
-
-
 def test_archives_share_the_tables_and_do_not_touch_each_other(small: Path, tmp_path: Path, tables: Tables) -> None:
     other = write_files(tmp_path / "other", {"south/9.jpg": jpeg(shade=9)})
     ingest(tables, str(small))
@@ -212,22 +170,6 @@ def test_an_archive_above_or_below_another_is_refused_until_that_one_is_retired(
     assert counts(ingest(tables, "north")) == (3, 0, 0, 0)
     with connect(tables) as sql:
         assert sql.sql("select source_root, count(*) from images group by 1").fetchall() == [(f"{small}/north", 3)]
-
-
-def test_an_interrupted_ingest_goes_on_where_it_stopped(
-    small: Path, tables: Tables, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("archive.catalogue.ingest.COMMIT_ROWS", 1)
-
-    def stop(done: int, total: int) -> None:
-        assert total == 3
-        if done == 2:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        ingest(tables, str(small), progress=stop)
-    assert len(media(tables)) == 2
-    assert counts(ingest(tables, str(small))) == (1, 0, 2, 0)
 
 
 def test_an_interrupted_ingest_of_changes_goes_on_where_it_stopped(
@@ -284,23 +226,10 @@ def test_changed_rows_are_committed_in_few_commits(
     assert counts(ingest(tables, str(root))) == (0, 0, 9, 0)
 
 
-def test_a_wrong_template_is_refused_before_anything_is_read(small: Path, tables: Tables) -> None:
-    for wrong in ("{rest}", "{camera}/{camera}/{rest}"):
-        with pytest.raises(BadRequest, match="must have one {camera}"):
-            ingest(tables, str(small), template=wrong)
-    assert tables.existing("media") is None
-
-
-def test_the_template_names_the_camera(small: Path, tables: Tables) -> None:
-    ingest(tables, str(small), template="{site}/{camera}.jpg")
-    assert {row["camera_id"] for row in media(tables).values()} == {"0", "1", "2"}
-
-
-@pytest.mark.parametrize("many_rows", [20_000, 1])
 def test_another_template_names_the_cameras_anew_without_reading_and_is_kept(
-    small: Path, tables: Tables, monkeypatch: pytest.MonkeyPatch, many_rows: int
+    small: Path, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("archive.catalogue.row_updates.MANY_ROWS", many_rows)
+    monkeypatch.setattr("archive.catalogue.row_updates.MANY_ROWS", 1)
     write_files(small, {"north/own.jpg": jpeg(detail={0xA431: "SN1"}), "top.jpg": jpeg(shade=9)})
     ingest(tables, str(small))
     before = media(tables)
@@ -376,22 +305,6 @@ def test_many_changes_at_once_are_each_in_the_report_and_the_table(
     assert counts(ingest(tables, str(root))) == (1, 1, 26, 14)
 
 
-def test_two_ingests_of_one_archive_at_once_give_every_file_one_row(
-    tmp_path: Path, tables: Tables, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("archive.delta.tables.time.sleep", lambda _: None)
-    monkeypatch.setattr("archive.catalogue.ingest.COMMIT_ROWS", 2)
-    root = write_files(tmp_path / "both", {f"{i}.jpg": jpeg(shade=i) for i in range(9)})
-    others = [lambda: ingest(tables, str(root))]
-
-    def other_comes_between(done: int, _: int) -> None:
-        if done >= 4 and others:
-            others.pop()()
-
-    ingest(tables, str(root), progress=other_comes_between)
-    assert sorted(media(tables)) == sorted(f"{i}.jpg" for i in range(9))
-
-
 def test_a_commit_does_not_look_at_the_table_again_unless_it_lost_a_race(
     tmp_path: Path, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -403,19 +316,6 @@ def test_a_commit_does_not_look_at_the_table_again_unless_it_lost_a_race(
     assert counts(ingest(tables, str(root))) == (9, 0, 0, 0)
     assert opened == ["media"]
     assert tables.snapshot("media").version() == 5
-
-
-def test_nothing_is_left_in_the_temporary_folder(
-    small: Path, tmp_path: Path, tables: Tables, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "temporary").mkdir()
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
-    ingest(tables, str(small))
-    shutil.rmtree(small)
-    with pytest.raises(StorageUnreachable):
-        ingest(tables, str(small))
-    retire(tables, str(small))
-    assert list((tmp_path / "temporary").iterdir()) == []
 
 
 def test_an_archive_on_s3_is_catalogued_as_one_on_a_disk(small: Path, tables: Tables, s3_endpoint: str) -> None:

@@ -21,7 +21,6 @@ from model_store.storage import Folder
 from tests.archive.media_rows import LONG_AGO, ROOT, media_rows, put_media
 from tests.fixtures_local import jpeg, rows_of, write_files
 
-MANY = [20_000, 0]
 LATER = LONG_AGO.replace(year=2025)
 
 
@@ -75,8 +74,7 @@ def after_reading(monkeypatch: pytest.MonkeyPatch, path: str, act: Callable[[], 
     monkeypatch.setattr(Folder, "read", reading)
 
 
-@pytest.mark.parametrize("is_new", [False, True])
-@pytest.mark.parametrize("many_rows", MANY)
+@pytest.mark.parametrize(("many_rows", "is_new"), [(20_000, True), (20_000, False), (0, False)])
 def test_an_older_reading_that_is_committed_last_replaces_nothing(
     root: Path, tables: Tables, monkeypatch: pytest.MonkeyPatch, many_rows: int, is_new: bool
 ) -> None:
@@ -99,11 +97,9 @@ def test_an_older_reading_that_is_committed_last_replaces_nothing(
     assert ingest(tables, str(root)).bytes_read == 0
 
 
-@pytest.mark.parametrize("many_rows", MANY)
 def test_a_newer_reading_that_is_committed_last_wins_also_for_a_new_file(
-    root: Path, tables: Tables, monkeypatch: pytest.MonkeyPatch, many_rows: int
+    root: Path, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("archive.catalogue.row_updates.MANY_ROWS", many_rows)
     newest: list[str] = []
 
     def another_ingest_of_older_bytes() -> None:
@@ -118,7 +114,7 @@ def test_a_newer_reading_that_is_committed_last_wins_also_for_a_new_file(
     assert ingest(tables, str(root)).bytes_read == 0
 
 
-@pytest.mark.parametrize("many_rows", MANY)
+@pytest.mark.parametrize("many_rows", [20_000, 0])
 def test_a_file_that_was_read_since_the_listing_is_not_marked_as_missing(
     root: Path, tmp_path: Path, tables: Tables, monkeypatch: pytest.MonkeyPatch, many_rows: int
 ) -> None:
@@ -151,10 +147,8 @@ def at(path: str, tag: str, when: Any, missing: Any = None) -> pa.Table:
         ((LONG_AGO, None), (LATER, None), True),
         ((LATER, None), (LONG_AGO, None), False),
         ((LONG_AGO, None), (LONG_AGO, LATER), True),
-        ((LATER, None), (LONG_AGO, LONG_AGO), False),
         ((LONG_AGO, LATER), (LONG_AGO, None), False),
         ((None, None), (LONG_AGO, None), True),
-        ((None, None), (None, None), True),
     ],
 )
 def test_of_two_rows_of_one_file_the_later_observation_stays(

@@ -59,7 +59,7 @@ def test_what_a_run_found_changed_is_read_again_once(root: Path, tables: Tables)
     assert (report.unchanged, report.bytes_read) == (3, 0)
 
 
-@pytest.mark.parametrize("table", ["results", "snips", "classifications"])
+@pytest.mark.parametrize("table", ["snips", "classifications"])
 def test_every_kind_of_run_may_find_it(root: Path, tables: Tables, table: str) -> None:
     ingest(tables, str(root))
     flip(root / "north/2.jpg")
@@ -75,16 +75,6 @@ def test_every_kind_of_run_may_find_it(root: Path, tables: Tables, table: str) -
     assert ingest(tables, str(root)).changed == 1
 
 
-def test_a_file_that_is_sound_again_is_read_once_and_is_unchanged(root: Path, tables: Tables) -> None:
-    """Restore the file; its failed row stays until the next run."""
-    ingest(tables, str(root))
-    sha = row_of(tables, "north/0.jpg")["media_sha256"]
-    put_results(tables, result_rows([sha], status="failed", error_code="changed"))
-    first, second = ingest(tables, str(root)), ingest(tables, str(root))
-    assert (first.changed, first.unchanged) == (0, 3)
-    assert (first.bytes_read > 0, second.bytes_read) == (True, 0)
-
-
 def test_other_failures_and_older_ones_make_nothing_due(root: Path, tables: Tables) -> None:
     before = datetime.now(UTC) - timedelta(days=1)
     ingest(tables, str(root))
@@ -94,13 +84,6 @@ def test_other_failures_and_older_ones_make_nothing_due(root: Path, tables: Tabl
     put_results(tables, result_rows(shas[1:2], **failed, error_code="changed", finished_at=before))
     put_results(tables, result_rows(["another archive's"], **failed, error_code="changed"))
     assert ingest(tables, str(root)).bytes_read == 0
-
-
-def test_verify_counts_what_has_changed_and_not_what_it_read(root: Path, tables: Tables) -> None:
-    ingest(tables, str(root))
-    flip(root / "north/1.jpg")
-    report = ingest(tables, str(root), verify=True)
-    assert (report.changed, report.unchanged) == (1, 2)
 
 
 def test_a_huge_file_is_unreadable_and_the_others_are_ingested(root: Path, tables: Tables) -> None:
@@ -128,7 +111,7 @@ def test_a_file_that_does_not_fit_into_memory_is_unreadable(
     assert (report.new, report.unreadable) == (2, {"north/1.jpg": "MemoryError"})
 
 
-@pytest.mark.parametrize(("mib", "together"), [(1, 3), (2, 1), (3, 1)])
+@pytest.mark.parametrize(("mib", "together"), [(1, 3), (3, 1)])
 def test_files_that_are_read_at_the_same_time_fit_into_the_bound_together(
     tmp_path: Path, tables: Tables, monkeypatch: pytest.MonkeyPatch, mib: int, together: int
 ) -> None:

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import boto3
-import fsspec
 import pytest
 
 from archive.catalogue.listing import ArchiveFile, list_files
@@ -65,11 +64,6 @@ def test_the_content_tag_changes_with_size_and_time(tmp_path: Path) -> None:
     assert tag(b"x", 2000) != first
 
 
-def test_sizes_are_in_the_listing(tmp_path: Path) -> None:
-    write_files(tmp_path, {"a.jpg": b"12345"})
-    assert listed(tmp_path)[0][0].size_bytes == 5
-
-
 def test_a_root_that_is_not_there_is_unreachable_and_not_empty(tmp_path: Path) -> None:
     with pytest.raises(StorageUnreachable, match="does not exist; is it mounted"):
         listed(tmp_path / "away")
@@ -92,12 +86,6 @@ def forbidden(monkeypatch: pytest.MonkeyPatch) -> set[Path]:
 
 def gaps(root: Path) -> dict[str, str | None]:
     return {gap.path: gap.error for found in list_files(Folder(str(root))) for gap in found.gaps}
-
-
-def test_a_root_that_cannot_be_listed_is_unreachable_and_not_empty(tmp_path: Path, forbidden: set[Path]) -> None:
-    forbidden.add(tmp_path)
-    with pytest.raises(StorageUnreachable, match=r"cannot list .* not yours"):
-        listed(tmp_path)
 
 
 def test_a_folder_that_cannot_be_listed_is_a_gap_and_the_others_are_listed(
@@ -172,13 +160,6 @@ def test_folders_and_links_with_nothing_behind_them_are_gaps_without_an_error(tm
     assert gaps(root / "empty") == {}
 
 
-@pytest.mark.parametrize("link", ["best-of", "zz", "north/again"])
-def test_a_link_renames_no_file_that_has_a_path_without_links(tmp_path: Path, link: str) -> None:
-    root = write_files(tmp_path / "archive", {"north/1.jpg": b"1", "north/deep/2.jpg": b"2"})
-    (root / link).symlink_to(root / "north")
-    assert paths(root) == ["north/1.jpg", "north/deep/2.jpg"]
-
-
 def test_a_link_to_a_folder_that_holds_the_archive_renames_nothing(tmp_path: Path) -> None:
     write_files(tmp_path / "data", {"archive/north/1.jpg": b"1", "other/2.jpg": b"2"})
     root = tmp_path / "data/archive"
@@ -198,21 +179,13 @@ def test_a_linked_camera_folder_belongs_to_the_archive_once(tmp_path: Path) -> N
     assert paths(root) == ["deer-north/1.jpg", "deer-south/1.jpg", "deer-south/2.jpg"]
 
 
-@pytest.mark.parametrize("part", [1, 2, 100])
+@pytest.mark.parametrize("part", [2, 100])
 def test_a_large_folder_comes_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: int) -> None:
     monkeypatch.setattr("archive.catalogue.listing.FOUND_FILES", part)
     names = [f"{camera}/{i}.jpg" for camera in "ab" for i in range(5)] + ["notes.txt"]
     write_files(tmp_path, dict.fromkeys(names, b"x"))
     assert (paths(tmp_path), listed(tmp_path)[1]) == (sorted(names[:-1]), 1)
     assert max(len(found.files) for found in list_files(Folder(str(tmp_path)))) <= part
-
-
-def test_a_name_that_is_not_utf8_is_told_apart(tmp_path: Path) -> None:
-    for name in (b"B\xe4r.jpg", b"B\xe4r.txt", b"deer.jpg"):
-        Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)).write_bytes(b"x")
-    (found,) = list_files(Folder(str(tmp_path)))
-    assert found.files["path"].to_pylist() == ["deer.jpg"]
-    assert (found.others, found.unnamed) == (1, ("B\udce4r.jpg",))
 
 
 @pytest.mark.parametrize("below", ["", "field/2025"])
@@ -243,11 +216,3 @@ def test_an_s3_prefix_without_keys_is_unreachable(s3_endpoint: str) -> None:
     boto3.client("s3", endpoint_url=s3_endpoint).create_bucket(Bucket="nothing")
     with pytest.raises(StorageUnreachable, match="does not exist"):
         listed("s3://nothing/here")
-
-
-def test_any_other_file_system_is_walked() -> None:
-    memory = fsspec.filesystem("memory")
-    memory.pipe({"/away/a/1.jpg": b"1", "/away/2.jpg": b"22", "/away/a/.b/3.jpg": b""})
-    files, others = listed("memory://away")
-    assert [(file.path, file.size_bytes) for file in files] == [("2.jpg", 2), ("a/1.jpg", 1)]
-    assert others == 1

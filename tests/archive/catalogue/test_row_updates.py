@@ -80,7 +80,7 @@ def test_the_first_rows_are_due_at_once_the_next_when_reading_has_taken_long_eno
     assert tags(tables) == {**dict.fromkeys("def", "old"), **dict.fromkeys("abc", "new")}
 
 
-@pytest.mark.parametrize(("many", "commits"), [(2, 1), (6, 3), (7, 3)])
+@pytest.mark.parametrize(("many", "commits"), [(2, 1), (6, 3)])
 def test_few_rows_and_many_are_replaced_alike(
     tables: Tables, changes: Changes, monkeypatch: pytest.MonkeyPatch, many: int, commits: int
 ) -> None:

@@ -43,51 +43,32 @@ def root(tmp_path: Path) -> Folder:
     return Folder(str(tmp_path / "uploads"))
 
 
-@pytest.mark.parametrize("camera", ["north", "Weiher 3 (alt)", "öst.2", ""])
+@pytest.mark.parametrize("camera", ["Weiher 3 (öst.)", "鹿" * (CAMERA_BYTES // 3), ""])
 def test_the_bytes_are_kept_under_their_own_digest(root: Folder, camera: str) -> None:
     data = photo("cat")
     kept = keep(root, camera, data)
     name = hashlib.sha256(data).hexdigest() + ".jpg"
     assert kept.is_new
+    assert not keep(root, camera, data).is_new
     assert kept.row["path"] == (f"{camera}/{name}" if camera else name)
     assert (Path(root.url) / kept.row["path"]).read_bytes() == data
     assert kept.row["camera_id"] == (camera or None)
 
 
-def test_the_same_picture_again_touches_nothing(root: Folder) -> None:
-    first = keep(root, "north", photo("cat"))
-    file = Path(root.url) / first.row["path"]
-    before = file.stat()
-    again = keep(root, "north", photo("cat"))
-    assert not again.is_new
-    assert without_moment(again.row) == without_moment(first.row)
-    assert (file.stat().st_mtime_ns, file.stat().st_ino) == (before.st_mtime_ns, before.st_ino)
-
-
 PICTURES = {
-    "a photograph": photo("cat"),
     "of a camera that names itself": jpeg(detail=SERIAL),
     "turned, with a time": jpeg({0x0112: 6}, {0x9003: "2026:05:01 12:00:00"}),
     "png": encoded(PIXELS, "PNG"),
-    "webp": encoded(PIXELS, "WEBP"),
     "tiff": encoded(PIXELS, "TIFF"),
-    "bmp": encoded(PIXELS, "BMP"),
 }
 
 
-@pytest.mark.parametrize("what", PICTURES)
-@pytest.mark.parametrize("camera", ["north", ""])
+@pytest.mark.parametrize(("what", "camera"), [*((what, "north") for what in PICTURES), ("png", "")])
 def test_its_row_is_that_of_an_ingest(root: Folder, tables: Tables, what: str, camera: str) -> None:
     kept = keep(root, camera, PICTURES[what])
     ingest(tables, root.url)
     (row,) = rows_of(tables, "media")
     assert without_moment(kept.row) == without_moment(row)
-
-
-def test_a_camera_that_names_itself_is_believed(root: Folder) -> None:
-    row = keep(root, "north", jpeg(detail=SERIAL)).row
-    assert (row["camera_id"], row["camera_source"]) == ("H700-117", "exif_serial")
-    assert row["path"].startswith("north/")
 
 
 def test_on_s3_too(s3_endpoint: str, tables: Tables) -> None:
@@ -134,11 +115,6 @@ def test_what_names_no_folder_is_refused_before_anything_is_written(root: Folder
     assert not Path(root.url).exists()
 
 
-def test_the_longest_camera_fits(root: Folder) -> None:
-    camera = "鹿" * (CAMERA_BYTES // 3)
-    assert keep(root, camera, photo("cat")).row["camera_id"] == camera
-
-
 def test_what_is_no_image_is_not_kept(root: Folder) -> None:
     with pytest.raises(ImageUnsupported):
         keep(root, "north", b"%PDF-1.4")
@@ -153,19 +129,6 @@ def put(tables: Tables, *rows: dict[str, Any]) -> None:
 def cameras(tables: Tables, row: dict[str, Any]) -> list[str]:
     sql = f"select camera_id from images where media_sha256 = '{row['media_sha256']}'"
     return query(tables, sql)["camera_id"].to_pylist()
-
-
-def test_an_ingest_of_what_was_recorded_reads_nothing(root: Folder, tables: Tables) -> None:
-    put(tables, keep(root, "north", photo("cat")).row, keep(root, "", jpeg()).row)
-    report = ingest(tables, root.url)
-    assert (report.files, report.unchanged, report.bytes_read) == (2, 2, 0)
-
-
-def test_files_that_have_a_row_get_no_second_one(root: Folder, tables: Tables) -> None:
-    first, second = keep(root, "north", photo("cat")).row, keep(root, "north", jpeg()).row
-    put(tables, first)
-    put(tables, second, first)
-    assert sorted(row["path"] for row in rows_of(tables, "media")) == sorted([first["path"], second["path"]])
 
 
 def test_what_arrives_during_the_listing_is_not_taken_for_gone(
@@ -224,13 +187,6 @@ def test_a_file_in_its_place_that_is_another_is_not_taken_for_it(root: Folder) -
         keep(root, "north", photo("cat"))
 
 
-def test_a_file_of_the_same_size_in_its_place_is_not_taken_for_it(root: Folder) -> None:
-    row = keep(root, "north", photo("cat")).row
-    (Path(root.url) / row["path"]).write_bytes(bytes(len(photo("cat"))))
-    with pytest.raises(StorageUnsafe, match="does not match the digest"):
-        keep(root, "north", photo("cat"))
-
-
 def test_a_folder_in_its_place_is_not_taken_for_it_on_s3(s3_endpoint: str) -> None:
     """Objects below the name of an image make it a folder, but do not block the image."""
     bucket = f"uploads-{uuid4().hex}"
@@ -277,13 +233,4 @@ def test_a_row_that_failed_is_replaced_and_no_other(tables: Tables) -> None:
     add_results(tables, "k", result_rows(["a", "c", "d"], run_id="upload"))
     found = {(r["media_sha256"], r["status"], r["run_id"]) for r in rows_of(tables, "results")}
     assert found == {("a", "ok", "upload"), ("b", "failed", "r1"), ("c", "ok", "r1"), ("d", "ok", "upload")}
-    assert len(rows_of(tables, "results")) == 4
-
-
-def test_results_that_are_there_stay(tables: Tables) -> None:
-    add_results(tables, "k", result_rows(["a", "b"], run_id="r1"))
-    add_results(tables, "k", result_rows(["b", "c"], run_id="upload"))
-    add_results(tables, "k2", result_rows(["a"], key="k2", run_id="upload"))
-    found = {(r["inference_key"], r["media_sha256"], r["run_id"]) for r in rows_of(tables, "results")}
-    assert found == {("k", "a", "r1"), ("k", "b", "r1"), ("k", "c", "upload"), ("k2", "a", "upload")}
     assert len(rows_of(tables, "results")) == 4

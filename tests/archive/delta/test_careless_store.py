@@ -66,14 +66,3 @@ def test_nothing_is_written_to_it(careless: str) -> None:
     with pytest.raises(StorageUnsafe):
         Views(careless).publish(view, after=0)
     assert Folder(careless).names() == []
-
-
-def test_tables_that_are_there_already_are_not_appended_to(s3_endpoint: str, careless: str) -> None:
-    """Tables that already exist, for example from an earlier server."""
-    tables = Tables(careless)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("archive.delta.tables.require_create", lambda _: None)
-        base = tables.snapshot("results")
-    with pytest.raises(StorageUnsafe):
-        tables.append("results", result_rows(["a"]), "w", absent, base=base)
-    assert rows_of(tables, "results") == []

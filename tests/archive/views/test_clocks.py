@@ -70,11 +70,6 @@ def test_relations_have_both_times(tables: Tables) -> None:
         assert [row["captured_at_corrected"] for row in rows] == list(CORRECTED.values()), relation
 
 
-def test_an_archive_without_deployments_has_one_time(tables: Tables) -> None:
-    (row,) = query(tables, "select * from images where camera_id = 'south' limit 1").to_pylist()
-    assert row["captured_at_corrected"] == row["captured_at_local"]
-
-
 @pytest.mark.parametrize("year", [1, 9999])
 def test_a_damaged_time_stays_within_the_years_of_a_date(tables: Tables, year: int) -> None:
     deploy(tables)
@@ -127,16 +122,6 @@ def test_the_index_follows_a_correction_and_its_undo(tables: Tables, tmp_path: P
     remove(tables, "deployment", [south], "ana")
     assert index.refresh()
     assert found(location="Mill") == []
-
-
-def test_the_index_follows_a_deployment_to_another_camera(tables: Tables, tmp_path: Path) -> None:
-    index = ImageIndex(tables, tmp_path / "index")
-    south = deploy(tables)[1]
-    index.refresh()
-    moved = {"deployment_id": south, "camera_id": "east", "location": "Mill"}
-    record(tables, {"": Deployment.model_validate(moved | {"from_local": "2026-05-01"})}, "ana")
-    index.refresh()
-    assert index.count(ImageFilter(location="Mill")) == 0
 
 
 def test_details_name_the_place_and_both_times(tables: Tables) -> None:

