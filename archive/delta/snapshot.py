@@ -66,7 +66,7 @@ def memory_database() -> duckdb.DuckDBPyConnection:
 
     All connections of a process share a database in memory: making one takes 20 to 30 ms, a connection 0.1 ms.
     """
-    with _making:  # a connection that is made beside the first one may lack functions
+    with _making:  # concurrently with the first one, a connection may lack functions
         name = _shared(os.getpid())
     connection = duckdb.connect(name)
     connection.execute("set timezone = 'UTC'")
