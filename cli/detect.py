@@ -35,8 +35,6 @@ with lazy_imports():
 app = typer.Typer()
 BOX = ("x1_px", "y1_px", "x2_px", "y2_px")
 COLUMNS = ("image", "label", "score", *BOX, "note", "mask_area_px", "mask_rle")
-WIDE = {"mask_rle"}  # in JSON and CSV only
-OF_MASKS = {"mask_area_px"}  # in a table only if there are masks
 GREEN_BGR = (60, 200, 60)
 
 
@@ -81,16 +79,14 @@ def detect(
         if path in drawings:
             pixels = decode(data).pixels
             _draw(drawings[path], pixels, visible, detector.config.labels)
-    hidden = _hidden(rows) if fmt is Format.table else set[str]()
-    columns = [column for column in COLUMNS if column not in hidden]
+    columns = list(COLUMNS)
+    if fmt is Format.table:
+        columns.remove("mask_rle")
+        if all(row["mask_area_px"] is None for row in rows):
+            columns.remove("mask_area_px")
     print_rows([{c: row[c] for c in columns} for row in rows], fmt, columns)
     if unreadable:
         raise typer.Exit(1)
-
-
-def _hidden(rows: Sequence[dict[str, Any]]) -> set[str]:
-    """Return the columns that a table leaves out."""
-    return WIDE | {name for name in OF_MASKS if all(row[name] is None for row in rows)}
 
 
 def _files(given: list[Path]) -> Iterator[tuple[Path, str]]:

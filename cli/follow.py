@@ -91,7 +91,9 @@ def run_to_end(
         report = report_of_nothing(spec, settings, tables, store)
         if report is not None:
             facts = facts_of(report, fmt, tables)
-            return facts if fmt is not Format.table else nothing_to_do(facts)
+            if fmt is Format.table:  # one line, and what followed from it
+                facts = {"nothing to do": facts.pop("accounting")} | {n: value for n, value in facts.items() if value}
+            return facts
         keep_ids(settings.tables_url, spec.scope.ids)
         jobs = jobs_of(settings, here)
         elsewhere = running_elsewhere(jobs, settings)
@@ -115,15 +117,13 @@ def to_end(
     A job that Ray could not begin is submitted once more. If the job fails, exits with its code. Raises the errors of
     `start` and `follow`.
     """
-    done = _followed(jobs, start, run_ids, quiet)
-    if done.outcome.never_began:
-        done = _followed(jobs, start, run_ids, quiet)
-    return reports_of(run_ids, done)
 
+    def once() -> Followed:
+        job = submitted(jobs, start, run_ids)
+        return follow(jobs, job, run_ids, quiet, lambda: jobs.interrupted(run_ids))
 
-def _followed(jobs: Jobs, start: Callable[[], str], run_ids: Sequence[str], quiet: bool) -> Followed:
-    job = submitted(jobs, start, run_ids)
-    return follow(jobs, job, run_ids, quiet, lambda: jobs.interrupted(run_ids))
+    done = once()
+    return reports_of(run_ids, once() if done.outcome.never_began else done)
 
 
 def submitted(jobs: Jobs, start: Callable[[], str], run_ids: Sequence[str]) -> str:
@@ -173,8 +173,7 @@ def follow(
         def on_event(event: dict[str, Any]) -> None:
             match event.get("event"):
                 case "planned" if "parts" in event:  # a filter run
-                    rows = f"{event['rows']} rows"
-                    bar.update(task, description=rows, total=event["parts"], completed=0)
+                    bar.update(task, description=f"{event['rows']} rows", total=event["parts"], completed=0)
                 case "filter_progress":
                     bar.update(task, completed=event["parts"])
                 case "planned" | "progress":
@@ -190,8 +189,16 @@ def follow(
                 case "run_failed":
                     failed.update(event)
 
-        wanted = set(run_ids)
-        outcome = jobs.tail(job, _events_to(on_event), lambda: wanted <= reports.keys())
+        def on_line(line: str) -> None:
+            if line.startswith("{"):
+                try:
+                    event = json.loads(line)
+                except ValueError:
+                    note(line)
+                else:
+                    on_event(event)
+
+        outcome = jobs.tail(job, on_line, lambda: set(run_ids) <= reports.keys())
     return Followed(outcome, reports, failed)
 
 
@@ -213,12 +220,6 @@ def facts_of(report: Mapping[str, Any], fmt: Format, tables: Tables) -> dict[str
     return {name: report[name] for name in names if name in report} | more
 
 
-def nothing_to_do(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the facts of a run that was not necessary, for people: one line, and what followed from it."""
-    rest = {name: value for name, value in facts.items() if value and name != "accounting"}
-    return {"nothing to do": facts["accounting"], **rest}
-
-
 def _interrupted_submission(jobs: Jobs, run_ids: Sequence[str]) -> str:
     """Return a text on whether the job was submitted, if the host answers within ASK_S."""
     answers: list[object] = []
@@ -233,22 +234,6 @@ def _interrupted_submission(jobs: Jobs, run_ids: Sequence[str]) -> str:
     if not answers:
         return f"interrupted while submitting the job; if the cluster has it, {goes_on(run_ids)}"
     return goes_on(run_ids) if answers[0] else NOTHING
-
-
-def _events_to(on_event: Callable[[dict[str, Any]], None]) -> Callable[[str], None]:
-    """Return a callback for `tail` that parses events from the lines of a job."""
-
-    def on_line(line: str) -> None:
-        if not line.startswith("{"):
-            return
-        try:
-            event = json.loads(line)
-        except ValueError:
-            note(line)
-            return
-        on_event(event)
-
-    return on_line
 
 
 def _words(event: dict[str, Any]) -> str:

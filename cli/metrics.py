@@ -14,7 +14,7 @@ from model_store.errors import BadRequest, StorageUnreachable
 from model_store.lazy_imports import lazy_imports
 
 with lazy_imports():
-    from prometheus_client import CollectorRegistry, generate_latest, write_to_textfile
+    from prometheus_client import generate_latest, write_to_textfile
 
     from archive.delta.tables import Tables
     from batch.runs.metrics import collect
@@ -46,18 +46,13 @@ def metrics(
     if out is None:
         typer.echo(generate_latest(collected.registry), nl=False)
     else:
-        _write(out, collected.registry)
+        if out.suffix != ".prom":
+            raise BadRequest(f"{out} does not end in .prom; node_exporter reads no other files")
+        try:
+            write_to_textfile(str(out), collected.registry)
+        except OSError as error:
+            raise StorageUnreachable(f"cannot write {out}: {error}") from error
     for problem in collected.problems[1:]:
         note(str(problem))
     if collected.problems:
         raise collected.problems[0]
-
-
-def _write(out: Path, registry: CollectorRegistry) -> None:
-    """Write metrics to a file. Raises BadRequest if node_exporter would ignore its name, StorageUnreachable."""
-    if out.suffix != ".prom":
-        raise BadRequest(f"{out} does not end in .prom; node_exporter reads no other files")
-    try:
-        write_to_textfile(str(out), registry)
-    except OSError as error:
-        raise StorageUnreachable(f"cannot write {out}: {error}") from error

@@ -17,7 +17,6 @@ with lazy_imports():
     from archive.views.views import Views
     from batch.runs.scope import Scope
     from batch.schedule.archive_state import wanted_version
-    from batch.schedule.config_impact import Change
     from batch.schedule.decision_log import keep_decision
     from batch.schedule.policy import policy_of
     from batch.schedule.report import PlanReport, plan_report
@@ -62,15 +61,13 @@ def _print(report: PlanReport) -> None:
     until = f", until {report.decision.until:%Y-%m-%d %H:%M}" if report.decision.until else ""
     width = max((len(change.needs) for change in report.changes), default=0)
     lines = ["differs:"] if report.changes else []
-    lines += [f"  {change.needs.ljust(width)}  {_line(change)}" for change in report.changes]
+    for change in report.changes:
+        old, new = _short(change.old), _short(change.new)
+        lines.append(f"  {change.needs.ljust(width)}  {change.field}: {old} -> {new} ({change.why})")
     lines += [f"policy decision: {report.decision.action}{until}"]
     lines += [f"  {reason}" for reason in report.decision.reasons]
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
-
-
-def _line(change: Change) -> str:
-    return f"{change.field}: {_short(change.old)} -> {_short(change.new)} ({change.why})"
 
 
 def _short(value: object) -> str:

@@ -1,4 +1,4 @@
-"""The command `reprocess`: run a detector on the images without results, of a scope or as the policy decides."""
+"""The commands `reprocess, classify`: run a detector on images without results, a classifier on their detections."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from batch.runs.options import takes_spec
+from batch.classify.spec import ClassifySpec
+from batch.runs.options import require_model, takes_spec
 from batch.runs.spec import RunSpec
 from cli.archive import catalogue, explained
 from cli.follow import prepare_here, run_to_end
@@ -100,6 +101,33 @@ def reprocess(
     print_facts(run_to_end(spec, settings, tables, store, follow, fmt, here, alone), fmt)
     if not complete:
         raise typer.Exit(1)
+
+
+@app.command()
+@takes_spec(ClassifySpec)
+def classify(
+    spec: ClassifySpec,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the plan and write nothing")] = False,
+    here: HereOption = False,
+    follow: Annotated[bool, typer.Option(help="wait until the run ends")] = True,
+    fmt: FormatOption = Format.table,
+) -> None:
+    """Run a classifier on crops of the detections that the published view shows. To resume, run it again.
+
+    If the plan is empty, the command ends there. Otherwise it starts `python -m batch.classify`
+    as a job of the cluster; on this machine if no cluster is up. It ends with the exit code of that job.
+
+    Example: resight classify --model efficientnet-lite0@1 --labels animal --dry-run
+    """
+    require_model(spec)
+    settings = Settings()
+    if follow and not dry_run:
+        prepare_here(spec, settings, here)
+    tables, store = Tables(settings.mounted_tables_url), ModelStore(settings.models_url)
+    if dry_run:
+        print_facts(dry_run_report(spec, tables, store), fmt)
+        return
+    print_facts(run_to_end(spec, settings, tables, store, follow, fmt, here), fmt)
 
 
 def _within(spec: RunSpec, folder: str) -> RunSpec:

@@ -22,7 +22,7 @@ with lazy_imports():
     from serve.cluster.head import read_state
     from serve.rollout.client import apply_offline
     from serve.rollout.events import events
-    from serve.rollout.operations import Operation, Outcome
+    from serve.rollout.operations import Operation
     from serve.settings import Settings
 
 app = typer.Typer()
@@ -38,8 +38,7 @@ def promote(version: Version, alias: Alias = DEFAULT_ALIAS, fmt: FormatOption = 
 
     Example: resight models promote ssdlite-coco@2
     """
-    wanted = parse_version(version)
-    _apply(fmt, kind="promote", name=wanted.name, version=wanted.version, alias=alias)
+    _apply(fmt, "promote", version, alias=alias)
 
 
 @app.command()
@@ -48,7 +47,7 @@ def rollback(name: Name, alias: Alias = DEFAULT_ALIAS, fmt: FormatOption = Forma
 
     Example: resight models rollback ssdlite-coco
     """
-    _apply(fmt, kind="rollback", name=parse_ref(name).name, alias=alias)
+    _apply(fmt, "rollback", name, alias=alias)
 
 
 @app.command()
@@ -57,9 +56,7 @@ def canary(version: Version, percent: Percent, alias: Alias = DEFAULT_ALIAS, fmt
 
     Example: resight models canary ssdlite-coco@2 10
     """
-    wanted = parse_version(version)
-    fields = {"version": wanted.version, "percent": percent, "alias": alias}
-    _apply(fmt, kind="canary", name=wanted.name, **fields)
+    _apply(fmt, "canary", version, percent=percent, alias=alias)
 
 
 @app.command()
@@ -68,9 +65,7 @@ def shadow(version: Version, percent: Percent, alias: Alias = DEFAULT_ALIAS, fmt
 
     Example: resight models shadow ssdlite-coco@2 25
     """
-    wanted = parse_version(version)
-    fields = {"version": wanted.version, "percent": percent, "alias": alias}
-    _apply(fmt, kind="shadow", name=wanted.name, **fields)
+    _apply(fmt, "shadow", version, percent=percent, alias=alias)
 
 
 @app.command()
@@ -79,7 +74,7 @@ def pin(name: Name, alias: Alias = DEFAULT_ALIAS, fmt: FormatOption = Format.tab
 
     Example: resight models pin ssdlite-coco
     """
-    _apply(fmt, kind="pin", name=parse_ref(name).name, alias=alias)
+    _apply(fmt, "pin", name, alias=alias)
 
 
 @app.command()
@@ -88,7 +83,7 @@ def unpin(name: Name, alias: Alias = DEFAULT_ALIAS, fmt: FormatOption = Format.t
 
     Example: resight models unpin ssdlite-coco
     """
-    _apply(fmt, kind="unpin", name=parse_ref(name).name, alias=alias)
+    _apply(fmt, "unpin", name, alias=alias)
 
 
 @app.command()
@@ -97,8 +92,7 @@ def release(version: Version, fmt: FormatOption = Format.table) -> None:
 
     Example: resight models release ssdlite-coco@1
     """
-    wanted = parse_version(version)
-    _apply(fmt, kind="release", name=wanted.name, version=wanted.version)
+    _apply(fmt, "release", version)
 
 
 @app.command()
@@ -150,20 +144,21 @@ def release_in_replicas(version: VersionId) -> None:
             client.apply(Operation(kind="release", name=version.name, version=version.version))
 
 
-def _apply(fmt: Format, **fields: Any) -> None:
-    operation = Operation.model_validate(fields)
-    outcome = _outcome(operation, Settings())
+def _apply(fmt: Format, kind: str, model: str, **fields: Any) -> None:
+    if kind in ("rollback", "pin", "unpin"):
+        fields["name"] = parse_ref(model).name
+    else:
+        wanted = parse_version(model)
+        fields |= {"name": wanted.name, "version": wanted.version}
+    operation, settings = Operation.model_validate({"kind": kind, **fields}), Settings()
+    if (client := _client(settings)) is None:
+        outcome = apply_offline(ModelStore(settings.models_url), operation)
+    else:
+        with client:
+            outcome = client.apply(operation)
     note(outcome.detail)
     facts = {"model": operation.name, "alias": operation.alias, "operation": operation.kind}
     print_facts(facts | {"detail": outcome.detail, "seconds": outcome.seconds}, fmt)
-
-
-def _outcome(operation: Operation, settings: Settings) -> Outcome:
-    client = _client(settings)
-    if client is None:
-        return apply_offline(ModelStore(settings.models_url), operation)
-    with client:
-        return client.apply(operation)
 
 
 def _client(settings: Settings) -> Client | None:

@@ -77,8 +77,7 @@ def tune(
         result = _earlier(store, model, folder, objective_p99)
         if take_back:
             undo(store, result)
-            facts = {"model": result.model, "deployment": result.entry}
-            print_facts(facts, fmt)
+            print_facts({"model": result.model, "deployment": result.entry}, fmt)
             note(f"{result.model} has its former settings again; replicas follow at their next poll")
             return
         todo = advice(result, store.describe(parse_version(result.model)), store.url, folder)
@@ -94,7 +93,8 @@ def tune(
             replicas=_numbers("--replicas", replicas, int, 1) or (1,),
         )
         plan = prepare(settings, model, photos, space, objective_p99, load, seconds)
-        folder = absolute(out or _default_out(settings, plan))
+        stamp = plan.setup.at.replace("-", "").replace(":", "").replace("+0000", "Z")  # such as 20261122T073000Z
+        folder = absolute(out or str(settings.home_path / "tune" / f"{plan.setup.model}-{stamp}"))
         with reserved_folder(folder) as report:
             result = _measured(plan)
             _print(result, fmt)  # before the report, which may fail to be written
@@ -132,19 +132,14 @@ def _earlier(store: ModelStore, model: str, folder: str, objective: float | None
     return result
 
 
-def _default_out(settings: Settings, plan: TuningPlan) -> str:
-    """Return a path such as HOME/tune/ssdlite-coco@1-20261122T073000Z."""
-    stamp = plan.setup.at.replace("-", "").replace(":", "").replace("+0000", "Z")
-    return str(settings.home_path / "tune" / f"{plan.setup.model}-{stamp}")
-
-
 def _measured(plan: TuningPlan) -> TuningResult:
     setup, (rounds, duration_s) = plan.setup, plan.estimate()
     for warning in busy(setup):
         note(f"warning: {warning}")
     if plan.args.resources:
         note(f"the pool '{setup.pool}' uses nodes with {plan.args.resources}: is this one of them?")
-    note(f"about {_duration(duration_s)}, for {setup.model} with {setup.photos.images} pictures")
+    about = f"{duration_s:.0f} s" if duration_s < 90 else f"{duration_s / 60:.0f} min"
+    note(f"about {about}, for {setup.model} with {setup.photos.images} pictures")
     with Progress(console=errors, transient=True, disable=not errors.is_terminal) as bar:
         task = bar.add_task("starting", total=rounds)
 
@@ -187,7 +182,3 @@ def _numbers(
     if not all(minimum <= number <= maximum for number in numbers):
         raise wrong
     return numbers
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"

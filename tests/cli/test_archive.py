@@ -98,14 +98,6 @@ def test_ingest_ends_with_1_while_a_disk_may_be_away_until_it_is_said_to_be_gone
     assert (gone["missing"], gone["withheld"]) == (12, {})
 
 
-def test_a_file_above_the_size_limit_is_named(resight: Resight, archive: Path) -> None:
-    with (archive / "ortho.tif").open("wb") as file:
-        file.truncate(3 << 20)
-    done = resight("ingest", archive, "--max-mib", "2")
-    assert done.code == 1
-    assert "unreadable: ortho.tif: 3 MiB, over --max-mib 2" in done.err
-
-
 def test_an_archive_that_went_away_is_refused_and_changes_nothing(resight: Resight, archive: Path) -> None:
     resight("ingest", archive).ok()
     archive.rename(archive.with_name("moved"))

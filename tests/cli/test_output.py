@@ -100,11 +100,6 @@ def test_facts_are_one_record_in_every_format(capsys: pytest.CaptureFixture[str]
     assert rows == [{"name": "[/x] cam[1]", "files": '["a", "b"]', "none": ""}]
 
 
-def test_no_facts_are_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    print_facts({}, Format.table)
-    assert capsys.readouterr().out == ""
-
-
 def test_a_note_is_for_people_only_and_taken_literally(capsys: pytest.CaptureFixture[str]) -> None:
     line = "unreadable: cam[1]/[/x].jpg " + "a long reason " * 50
     note(line)

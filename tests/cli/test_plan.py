@@ -83,19 +83,6 @@ def test_a_threshold_needs_the_view_only(resight: Resight, tables: Tables, store
     assert "moved by 0.25, more than due.threshold_delta = 0.05" in text
 
 
-def test_the_numerics_version_is_named_when_it_alone_differs(
-    resight: Resight, tables: Tables, store: ModelStore
-) -> None:
-    from model_store.inference_key import inference_key
-
-    model = store.verify(store.versions("blobs")[0])
-    seen(tables, store, key=inference_key(model.config, model.info.weights_sha256, 1))
-    found = facts(resight)
-    assert [change["field"] for change in found["changes"]] == ["numerics_version"]
-    assert (found["needs"], found["decision"], found["to_infer"]) == ("full inference", "full", 6)
-    assert "due.numerics = true" in found["reasons"][0]
-
-
 def test_a_published_version_that_is_gone_is_compared_by_its_key(
     resight: Resight, tables: Tables, store: ModelStore
 ) -> None:
@@ -105,16 +92,6 @@ def test_a_published_version_that_is_gone_is_compared_by_its_key(
     assert "does not have blobs@1 as it was published" in found["compared"]
     fields = {change["field"]: change["needs"] for change in found["changes"]}
     assert fields == {"inference_key": "inference", "thresholds.default": "view"}
-
-
-def test_a_version_that_is_gone_and_had_the_same_key_needs_nothing(
-    resight: Resight, tables: Tables, store: ModelStore
-) -> None:
-    view = seen(tables, store, *"abcdef")
-    Views(tables.url).publish(view.model_copy(update={"model_version": "0"}), after=1)
-    found = facts(resight)
-    assert "does not have blobs@0 as it was published" in found["compared"]
-    assert (found["published"], found["needs"], found["changes"]) == ("blobs@0", "no-op", [])
 
 
 def test_the_counts_are_those_of_the_scope_and_the_decision_is_about_all(

@@ -15,7 +15,6 @@ from typer.testing import CliRunner
 
 import batch.classify.__main__
 import batch.reprocess
-import cli.classify
 import cli.filters
 import cli.reprocess
 from batch.classify.spec import ClassifySpec
@@ -119,7 +118,7 @@ def test_a_submitted_spec_with_a_wrong_field_is_refused() -> None:
     ("kind", "commands"),
     [
         (RunSpec, (batch.reprocess.main, cli.reprocess.reprocess)),
-        (ClassifySpec, (batch.classify.__main__.main, cli.classify.classify)),
+        (ClassifySpec, (batch.classify.__main__.main, cli.reprocess.classify)),
     ],
 )
 def test_every_field_of_a_spec_is_an_option_of_both_commands(kind: type[PassSpec], commands: tuple[Any, ...]) -> None:
