@@ -41,11 +41,11 @@ _TEMPLATES = Environment(
 
 def page(request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:
     """Return a template as a response. It gets `values`, and the names that are set here."""
-    language = language_of(request)
+    language = _language_of(request)
     theme = request.cookies.get(THEME_COOKIE, "auto")
     text = _TEMPLATES.get_template(template).render(
         request=request,
-        t=translator(language),
+        t=translator_of(request),
         url=lambda path: prefix(request) + path,
         static=lambda name: f"{prefix(request)}/static/{static_digest()}/{name}",
         language=language,
@@ -67,25 +67,24 @@ def prefix(request: Request) -> str:
     return str(request.scope.get("root_path", ""))
 
 
-def language_of(request: Request) -> str:
+def _language_of(request: Request) -> str:
     """Return the language that the visitor chose, else the first of Accept-Language that exists, else English."""
     accepted = request.headers.get("accept-language", "").lower().split(",")
     wanted = [request.cookies.get(LANGUAGE_COOKIE, ""), *(word.strip()[:2] for word in accepted)]
     return next((word for word in wanted if word in LANGUAGES), LANGUAGES[0])
 
 
-def translator(language: str) -> Callable[..., str]:
-    """Return t(text, **values): the text in the language, with {values}. A text without a translation stays English."""
+def translator_of(request: Request) -> Callable[..., str]:
+    """Return t(text, **values): the text in the visitor's language, with {values}.
+
+    A text without a translation stays English.
+    """
+    translated = messages(_language_of(request))
 
     def t(text: str, **values: object) -> str:
-        return messages(language).get(text, text).format(**values)
+        return translated.get(text, text).format(**values)
 
     return t
-
-
-def translator_of(request: Request) -> Callable[..., str]:
-    """Return t(text, **values) in the visitor's language."""
-    return translator(language_of(request))
 
 
 @cache
@@ -96,11 +95,16 @@ def messages(language: str) -> dict[str, str]:
 
 
 @cache
+def _static_files() -> dict[str, bytes]:
+    """Return the files of `static/` by their names."""
+    files = sorted(path for path in STATIC.rglob("*") if path.suffix in _TYPES)
+    return {path.relative_to(STATIC).as_posix(): path.read_bytes() for path in files}
+
+
+@cache
 def static_digest() -> str:
     """Return a digest over all files of `static/`."""
-    files = sorted(path for path in STATIC.rglob("*") if path.is_file())
-    names = ((path.relative_to(STATIC).as_posix(), path.read_bytes()) for path in files)
-    return hashlib.sha256(repr(list(names)).encode()).hexdigest()[:16]
+    return hashlib.sha256(repr(list(_static_files().items())).encode()).hexdigest()[:16]
 
 
 def static_router() -> APIRouter:
@@ -119,9 +123,3 @@ def static_router() -> APIRouter:
         return Response(data, headers=headers, media_type=_TYPES[Path(name).suffix])
 
     return routes
-
-
-@cache
-def _static_files() -> dict[str, bytes]:
-    files = (path for path in STATIC.rglob("*") if path.suffix in _TYPES)
-    return {path.relative_to(STATIC).as_posix(): path.read_bytes() for path in files}

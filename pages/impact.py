@@ -13,7 +13,7 @@ from fastapi import Request
 from fastapi.responses import HTMLResponse
 from starlette.concurrency import run_in_threadpool
 
-from batch.publishing.impact.report import ImpactReport, impact_report
+from batch.publishing.impact.report import impact_report
 from pages import html
 from pages.context import Context
 from serve.inference.admission import Room
@@ -53,13 +53,8 @@ class Impacts:
             report = await run_in_threadpool(
                 impact_report, context.settings, context.tables, context.store, old, new, MAX_SAMPLES
             )
-        shown = _shown(report) | values
-        return html.page(request, "compare.html", old=old, new=new, change=change, **shown)
-
-
-def _shown(report: ImpactReport) -> dict[str, Any]:
-    impact, names = report.impact, ("labels", "relabelled", "cameras")
-    rows = {name: getattr(impact, name)[:MAX_ROWS] for name in names}
-    left_out = sum(len(getattr(impact, name)) - len(rows[name]) for name in names)
-    found = {"impact": impact, "verdict": report.verdict, "samples": report.samples}
-    return found | rows | {"left_out": left_out}
+        impact, names = report.impact, ("labels", "relabelled", "cameras")
+        values |= {name: getattr(impact, name)[:MAX_ROWS] for name in names}
+        values["left_out"] = sum(len(getattr(impact, name)) - len(values[name]) for name in names)
+        values |= {"old": old, "new": new, "change": change, "impact": impact}
+        return html.page(request, "compare.html", verdict=report.verdict, samples=report.samples, **values)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Query, Request
@@ -24,19 +25,6 @@ from serve.rollout.events import Event, events
 from serve.rollout.state import AliasState, read_state
 
 MAX_EVENTS = 100
-
-
-@dataclass(frozen=True, slots=True)
-class VersionRow:
-    """A version, with the aliases and views that show it, and the newest sealed run of its inference key."""
-
-    version: str
-    kind: str
-    inference_key: str
-    weights_sha256: str
-    aliases: list[str]
-    views: list[str]
-    run_id: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,24 +127,21 @@ def _aliases(store: ModelStore, name: str) -> tuple[dict[str, AliasState], str]:
         return {}, str(error)
 
 
-def _versions(context: Context, name: str, aliases: dict[str, AliasState]) -> list[VersionRow]:
-    """Return the versions of a model, newest first; damaged ones are left out."""
-    views, rows = views_by_key(context.tables), list[VersionRow]()
+def _versions(context: Context, name: str, aliases: dict[str, AliasState]) -> list[dict[str, Any]]:
+    """Return the versions of a model, newest first, with the newest sealed run of each; damaged ones are left out."""
+    views, rows = views_by_key(context.tables), list[dict[str, Any]]()
     for version in reversed(context.store.versions(name)):
-        try:
+        with contextlib.suppress(ModelError):
             described = context.store.describe(version)
-        except ModelError:
-            continue
-        info = described.info
-        rows.append(
-            VersionRow(
-                version.version,
-                described.config.kind,
-                info.inference_key,
-                info.weights_sha256,
-                [alias for alias, state in aliases.items() if state.active == version.version],
-                views.get(info.inference_key, []),
-                last_sealed(context.tables, info.inference_key),
+            key = described.info.inference_key
+            rows.append(
+                {
+                    "version": version.version,
+                    "kind": described.config.kind,
+                    "inference_key": key,
+                    "aliases": [alias for alias, state in aliases.items() if state.active == version.version],
+                    "views": views.get(key, []),
+                    "run_id": last_sealed(context.tables, key),
+                }
             )
-        )
     return rows

@@ -86,11 +86,3 @@ def test_errors_of_the_build_reach_the_request(
         with pytest.raises(StorageFull):
             context.index.count(ImageFilter())
     assert context.index.count(ImageFilter()) == 1, "the next request builds it again"
-
-
-def test_each_build_has_steps(context: Context, tables: Tables) -> None:
-    put_images(tables, ("north", "2026-05-01T00:00:00"))
-    assert context.follower.building() is None
-    assert context.index.count(ImageFilter()) == 1
-    step, of_all = context.index.steps["production"]
-    assert step == of_all > 1

@@ -52,7 +52,3 @@ def test_a_map_may_cross_the_date_line() -> None:
     west, east = (next(c for c in plane.circles if math.copysign(1, c.row["longitude"]) == s) for s in (1, -1))
     assert west.x < east.x
     assert plane.bar_km <= 50
-
-
-def test_without_coordinates_there_is_no_plane() -> None:
-    assert scatter([place(None, None)]) is None

@@ -82,10 +82,6 @@ async def test_the_log_of_a_run_is_sent_by_its_new_lines(context: Context) -> No
     assert tail.read() == {"text": "again\n", "is_first": True}, "the whole log of the new job"
 
 
-async def test_a_revoked_token_ends_its_stream(context: Context) -> None:
-    assert await events(context, Revoked(0)) == []
-
-
 async def test_tables_that_hang_delay_no_check_of_the_token(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     go_on = threading.Event()
     monkeypatch.setattr(State, "_read", lambda self: {} if go_on.wait(60) else None)

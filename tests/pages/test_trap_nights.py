@@ -48,7 +48,3 @@ def test_the_newest_months_are_shown() -> None:
     found = calendar({}, [deployed("2000-01-01T00:00:00", None)], TODAY)
     assert len(found.months) == MAX_MONTHS
     assert (found.months[0][0], found.left_out) == ("2026-06", 26 * 12 + 6 - MAX_MONTHS)
-
-
-def test_nothing_is_nothing() -> None:
-    assert calendar({}, [], TODAY).months == ()

@@ -162,10 +162,3 @@ def test_the_page_links_files_of_its_filter_and_shows_their_sql(client: TestClie
 def test_an_export_changes_a_table_and_needs_the_scope_of_reviewers() -> None:
     assert scope_of("POST", "/ui/v1/exports") is TokenScope.review
     assert scope_of("GET", "/ui/v1/exports") is TokenScope.detect
-
-
-def test_an_empty_archive_has_no_exports(client: TestClient, tables: Tables) -> None:
-    tables.snapshot("media")
-    text = client.get("/ui/exports").text
-    assert "0 images match" in text
-    assert "None yet." in text

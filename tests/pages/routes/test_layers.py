@@ -83,16 +83,6 @@ def test_a_preview_is_of_the_layer_of_its_run_and_writes_nothing(client: TestCli
     assert read_layers(archive) == {}
 
 
-@pytest.mark.usefixtures("archive")
-def test_a_camera_narrows_a_preview_and_an_unknown_one_is_an_error(client: TestClient) -> None:
-    path = "/ui/v1/filters/small-size/preview"
-    north = client.post(path, json={"scope": {"camera": ["north"]}}).json()
-    assert [example["media_sha256"] for example in north["examples"]] == [sha(1)]
-    unknown = client.post(path, json={"scope": {"camera": ["nort"]}})
-    assert unknown.status_code == 400
-    assert "did you mean 'north'?" in unknown.json()["detail"]
-
-
 def test_more_previews_than_places_are_refused(
     context: Context, archive: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:

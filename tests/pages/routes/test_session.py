@@ -226,9 +226,3 @@ async def test_language_and_colours_are_kept(context: Context) -> None:
         form = await client.get("/ui/session", headers=PAGE)
     assert 'lang="de" data-theme="dark"' in form.text
     assert '<option value="dark" selected>' in form.text
-
-
-async def test_the_form_speaks_german(context: Context) -> None:
-    async with browser(context, Access("secret")) as client:
-        form = await client.get("/ui/session", headers=PAGE | {"accept-language": "de"})
-    assert "Anmelden" in form.text

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from starlette.testclient import TestClient
 
 from archive.delta.tables import Tables
 from pages.context import Context
-from pages.html import STATIC
 from pages.http_app import build_pages_app
 from serve.auth.guard import Access
 from serve.auth.scopes import Identity, TokenScope
@@ -110,10 +108,3 @@ def test_a_visitor_without_the_scope_is_told_so(reader: TestClient, archive: Tab
         text = reader.get(path).text
         assert words in text, path
         assert "<button" not in text, path
-
-
-def test_the_script_uses_the_places_of_the_page(client: TestClient, archive: Tables) -> None:
-    script = (STATIC / "upload.js").read_text()
-    page = Page(client.get("/ui/upload").text)
-    there = {attributes["id"] for _, attributes, _ in page.elements if "id" in attributes}
-    assert set(re.findall(r'\bat\("(\w+)"\)', script)) <= there
