@@ -39,7 +39,7 @@ METADATA = ("extra/metadata.json", "extra/config.txt")
 
 @dataclass(frozen=True)
 class Stored:
-    """A tensor in the file: raw bytes, and their description (`tensors.py`)."""
+    """A tensor in the file: raw bytes, and their description (`graph.py`)."""
 
     data: bytes
     meta: dict[str, Any]

@@ -1,32 +1,52 @@
-"""Read the graph of a `.pt2` file as data.
+"""Read the graph of a `.pt2` file as data, and build the program that runs it.
 
-Archive -> Signature (the program's input and outputs), Program
+Archive -> ImageInput, names of the outputs, Program: images (n, 3, h, w) -> outputs, in the file's order
 
-No text of the file is evaluated, imported or compiled. Names are only keys of a dict while it is read, only the sizes
-of the input are used, and `operators.py` looks up operators.
+No text of the file is evaluated or imported. Names are only keys of a dict while it is read, only the sizes of the
+input are used, and `operators.py` looks up operators. torch.fx generates the program's code with its own names;
+numbers and texts of the file are literals in it, and names of arguments are those of the operators.
+
+A run must not write to weights or images, so that no result depends on earlier ones. A step that would do so is
+rejected when the program is read or, if it writes through a view, when it is run.
 """
 
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
-# pyright: reportUnknownArgumentType=false, reportMissingImports=false
-# (torch is an extra, and has no complete types)
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportMissingImports=false
 
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from itertools import takewhile
-from typing import Any
+from operator import getitem
+from typing import Any, NoReturn
 
+import numpy as np
 import torch
+from torch import fx
 
 from model_store.errors import ModelRefused
-from model_store.runtimes.torch.archive import Archive, refuse
+from model_store.runtimes.inputs import ImageInput
+from model_store.runtimes.torch.archive import Archive, Stored, refuse
 from model_store.runtimes.torch.operators import operator_of
-from model_store.runtimes.torch.program import Program, Slot, Step, refuse_writing
-from model_store.runtimes.torch.tensors import DTYPES, load_tensors
 
+DTYPES: dict[int, Any] = {
+    1: torch.uint8,
+    2: torch.int8,
+    3: torch.int16,
+    4: torch.int32,
+    5: torch.int64,
+    6: torch.float16,
+    7: torch.float32,
+    8: torch.float64,
+    10: torch.complex64,
+    12: torch.bool,
+    13: torch.bfloat16,
+}
+"""Types by their numbers in torch.export's schema."""
+IMAGE_DTYPES = {torch.float32: np.float32, torch.float16: np.float16, torch.uint8: np.uint8}
 SCHEMA_MAJOR = 8
 """Supported major version of torch.export's format."""
 SYMBOL = re.compile(r"Symbol\('(\w+)'[^()]*\)")
@@ -40,58 +60,69 @@ AUTOCAST = "torch.ops.higher_order.wrap_with_autocast"
 """Inner graphs: code under `torch.no_grad()`, and under `torch.autocast`."""
 
 
-@dataclass(frozen=True)
-class Signature:
-    """Input and outputs. `shape` has None for a free length; `most` is the largest batch, if the file states one."""
+class Program:
+    """A graph with its weights. `run` is thread-safe."""
 
-    image: str
-    shape: tuple[int | None, ...]
-    dtype: Any
-    most: int | None
-    outputs: list[str]
+    def __init__(self, graph: fx.Graph, weights: list[Any]) -> None:
+        self._module = fx.GraphModule(torch.nn.Module(), graph)
+        self._weights = weights
+        self._kept = frozenset(map(_memory, weights))
+
+    def run(self, images: Any) -> list[Any]:
+        """Return the outputs for a batch of images."""
+        kept = (self._kept | {_memory(images)}) - {0}  # 0: tensors without elements
+        return self._module.forward(kept, images, *self._weights)
 
 
-def read_program(archive: Archive, device: str) -> tuple[Signature, Program]:
-    """Read a program. Raises ModelRefused, or KeyError, TypeError and similar for a graph of another form."""
+def read_program(archive: Archive, device: str) -> tuple[ImageInput, list[str], Program]:
+    """Read a program: its input, the names of its outputs, and its steps.
+
+    Raises ModelRefused, or KeyError, TypeError and similar for a graph of another form.
+    """
     if archive.program["schema_version"]["major"] != SCHEMA_MAJOR:
         refuse(f"its format is {archive.program['schema_version']}; {SCHEMA_MAJOR} is supported")
     module = archive.program["graph_module"]
     graph, specs = module["graph"], module["signature"]
     stored = load_tensors(archive.tensors, device)
     numbered = torch.empty(0, device=device).device  # cuda:0, as reported by tensors on cuda
-    reader, weights, images = _Reader(numbered), list[Any](), list[str]()
+    reader, weights, others = _Reader(numbered), list[Any](), list[str]()
     for kind, spec in map(_kind_and_value, specs["input_specs"]):
         if kind in SOURCES:
-            reader.define(spec["arg"]["name"])
+            reader.define(spec["arg"]["name"], reader.graph.placeholder(f"weight_{len(weights)}"))
             weights.append(stored[spec[SOURCES[kind]]])
         else:
-            images.append(spec["arg"]["as_tensor"]["name"] if kind == "user_input" else kind)
-    if len(images) != 1:
-        raise ModelRefused(f"the program has the inputs {images}; one image is needed")
-    reader.define(images[0])
-    reader.fixed = reader.slots
+            others.append(spec["arg"]["as_tensor"]["name"] if kind == "user_input" else kind)
+    if len(others) != 1:
+        raise ModelRefused(f"the program has the inputs {others}; one image is needed")
+    reader.define(others[0], reader.images)
     reader.read(graph)
     if any(kind != "user_output" for kind, _ in map(_kind_and_value, specs["output_specs"])):
         refuse_writing()
     outputs = [reader.scope[output["as_tensor"]["name"]] for output in graph["outputs"]]
-    return (_signature(archive.program, images[0], len(outputs)), Program(weights, reader.steps, outputs, reader.slots))
+    reader.graph.output(outputs)
+    (call,) = [entry["signature"] for entry in module["module_call_graph"] if entry["fqn"] == ""]
+    names = _names_in(json.loads(call["out_spec"])[1])
+    if len(names) != len(outputs):
+        refuse(f"it has {len(outputs)} outputs but {len(names)} names of outputs")
+    return _image_input(archive.program, others[0]), names, Program(reader.graph, weights)
 
 
-@dataclass
+def refuse_writing() -> NoReturn:
+    refuse("it changes its own weights or its input (was it exported in training mode?)")
+
+
 class _Reader:
-    device: Any
-    scope: dict[str, Slot] = field(default_factory=dict[str, Slot])
-    steps: list[Step] = field(default_factory=list[Step])
-    slots: int = 0
-    fixed: int = 0
-    """Number of the first slots, which hold weights and images."""
+    """Nodes of the program by their names in the file."""
 
-    def define(self, name: str) -> Slot:
+    def __init__(self, device: Any) -> None:
+        self._device = device
+        self.graph, self.scope = fx.Graph(), dict[str, fx.Node]()
+        self._kept, self.images = self.graph.placeholder("kept"), self.graph.placeholder("images")
+
+    def define(self, name: str, node: fx.Node) -> None:
         if name in self.scope:
             refuse(f"it has two values with the name {name}")
-        self.scope[name] = Slot(self.slots)
-        self.slots += 1
-        return self.scope[name]
+        self.scope[name] = node
 
     def read(self, graph: Mapping[str, Any]) -> None:
         for node in graph["nodes"]:
@@ -101,12 +132,18 @@ class _Reader:
             named = {i["name"]: self._argument(i["arg"]) for i in node["inputs"]}
             operator = operator_of(node["target"], named)
             placed = list(takewhile(named.__contains__, operator.places))
-            arguments = [named.pop(name) for name in placed]
-            if operator.in_place and arguments[0].index < self.fixed:
-                refuse_writing()
-            results = [self._result(output) for output in node["outputs"]]
-            single = results[0] if len(results) == 1 else results or None
-            self.steps.append(Step(operator, arguments, named, single))
+            arguments, call = [named.pop(name) for name in placed], operator.call
+            if operator.in_place:
+                if arguments[0].op == "placeholder":
+                    refuse_writing()
+                arguments, call = [self._kept, *arguments], _without_writing_to_kept(call)
+            made = self.graph.call_function(call, tuple(arguments), named)
+            parts = [made] if len(node["outputs"]) == 1 else self._parts(made, len(node["outputs"]))
+            for output, part in zip(node["outputs"], parts, strict=True):
+                self._define_result(output, part)
+
+    def _parts(self, node: fx.Node, count: int) -> list[fx.Node]:
+        return [self.graph.call_function(getitem, (node, i)) for i in range(count)]
 
     def _read_within(self, node: Mapping[str, Any]) -> None:
         """Read an inner graph in line: its inputs and outputs are values of the outer graph."""
@@ -127,7 +164,9 @@ class _Reader:
         match kind:
             case "as_none":
                 return None
-            case "as_int" | "as_bool" | "as_string" | "as_ints" | "as_bools":
+            case "as_int" | "as_bool" | "as_string" if isinstance(value, int | str):
+                return value
+            case "as_ints" | "as_bools" if all(isinstance(number, int) for number in value):
                 return value
             case "as_float":
                 return float(value)  # "Infinity" is a string in the file
@@ -150,33 +189,51 @@ class _Reader:
             case "as_layout" if value == STRIDED:
                 return torch.strided
             case "as_device":
-                return self.device
+                return self._device
             case _:
                 return refuse(f"an argument is {str(argument)[:100]}")
 
-    def _result(self, output: Mapping[str, Any]) -> Any:
+    def _define_result(self, output: Mapping[str, Any], node: fx.Node) -> None:
         kind, value = _kind_and_value(output)
         match kind:
             case "as_none":
-                return None
+                pass
             case "as_tensor" | "as_sym_int" | "as_sym_float" | "as_sym_bool":
-                return self.define(_name(output))
+                self.define(_name(output), node)
             case "as_tensors":
-                return [self.define(tensor["name"]) for tensor in value]
+                for tensor, part in zip(value, self._parts(node, len(value)), strict=True):
+                    self.define(tensor["name"], part)
             case _:
-                return refuse(f"a result is {str(output)[:100]}")
+                refuse(f"a result is {str(output)[:100]}")
 
 
-def _signature(program: Mapping[str, Any], image: str, outputs: int) -> Signature:
-    module = program["graph_module"]
-    meta = module["graph"]["tensor_values"][image]
-    shape = tuple(None if "as_expr" in size else _length(size["as_int"]) for size in meta["sizes"])
-    (call,) = [e["signature"] for e in module["module_call_graph"] if e["fqn"] == ""]
-    names = _output_names(json.loads(call["out_spec"])[1])
-    if len(names) != outputs:
-        refuse(f"it has {outputs} outputs but {len(names)} names of outputs")
-    most = _max_batch(meta["sizes"][0], program["range_constraints"]) if meta["sizes"] else None
-    return Signature(image, shape, DTYPES[meta["dtype"]], most, names)
+def _without_writing_to_kept(call: Callable[..., Any]) -> Callable[..., Any]:
+    """Return an operator that rejects a first argument in memory of weights or images."""
+
+    def in_place(kept: frozenset[int], tensor: Any, *given: Any, **named: Any) -> Any:
+        if _memory(tensor) in kept:
+            refuse_writing()
+        return call(tensor, *given, **named)
+
+    return in_place
+
+
+def _memory(tensor: Any) -> int:
+    """Return the address of a tensor's memory, equal for all tensors that share it."""
+    return tensor.untyped_storage().data_ptr()
+
+
+def _image_input(program: Mapping[str, Any], name: str) -> ImageInput:
+    """Return the image input. Raises ModelRefused for other ranks and types."""
+    meta = program["graph_module"]["graph"]["tensor_values"][name]
+    sizes, dtype = meta["sizes"], DTYPES[meta["dtype"]]
+    shape = tuple(None if "as_expr" in size else _length(size["as_int"]) for size in sizes)
+    if len(shape) != 4 or dtype not in IMAGE_DTYPES:
+        raise ModelRefused(
+            f"the program's input is {dtype} {list(shape)}; an image of rank 4 "
+            f"and type {', '.join(str(dtype).removeprefix('torch.') for dtype in IMAGE_DTYPES)} is needed"
+        )
+    return ImageInput(name, shape, IMAGE_DTYPES[dtype], most=_max_batch(sizes[0], program["range_constraints"]))
 
 
 def _length(number: Any) -> int:
@@ -190,7 +247,7 @@ def _max_batch(size: Mapping[str, Any], ranges: Mapping[str, Any]) -> int | None
     return limit if type(limit) is int and 0 < limit < 1 << 20 else None
 
 
-def _output_names(spec: Mapping[str, Any]) -> list[str]:
+def _names_in(spec: Mapping[str, Any]) -> list[str]:
     """Return the names of the outputs. Raises ModelRefused for nested outputs."""
     kind, parts = spec["type"], spec["children_spec"]
     if kind is None:
@@ -215,3 +272,37 @@ def _name(argument: Mapping[str, Any]) -> str:
     """Return the name of a tensor or of a number."""
     value = _kind_and_value(argument)[1]
     return value["name"] if "name" in value else value["as_name"]
+
+
+def load_tensors(stored: Mapping[str, Stored], device: str) -> dict[str, Any]:
+    """Return tensors by name; those that share bytes in the file also share memory, on the device too.
+
+    Raises ModelRefused for a tensor that exceeds its bytes.
+    """
+    whole: dict[tuple[int, Any], Any] = {}
+    loaded: dict[str, Any] = {}
+    for name, tensor in stored.items():
+        key = (id(tensor.data), tensor.meta["dtype"])
+        if key not in whole:
+            whole[key] = _whole(tensor.data, DTYPES[tensor.meta["dtype"]]).to(device, copy=True)
+        loaded[name] = _part(name, whole[key], tensor.meta)
+    return loaded
+
+
+def _whole(data: bytes, dtype: Any) -> Any:
+    if not data:
+        return torch.empty(0, dtype=dtype)
+    if dtype == torch.bool:  # bytes other than 0 and 1 are not valid as a C++ bool
+        return torch.frombuffer(bytearray(data), dtype=torch.uint8) != 0
+    return torch.frombuffer(bytearray(data), dtype=dtype)
+
+
+def _part(name: str, whole: Any, meta: Mapping[str, Any]) -> Any:
+    sizes, strides = ([n["as_int"] for n in meta[key]] for key in ("sizes", "strides"))
+    offset = meta["storage_offset"]["as_int"]
+    if len(sizes) != len(strides) or not all(type(n) is int and 0 <= n < 1 << 48 for n in (*sizes, *strides, offset)):
+        refuse(f"{name} has sizes {sizes}, strides {strides}, offset {offset}")
+    last = offset + sum((n - 1) * step for n, step in zip(sizes, strides, strict=True))
+    if math.prod(sizes) > len(whole) or (math.prod(sizes) and last >= len(whole)):
+        refuse(f"{name} is larger than its record (if it was expanded: export it contiguous)")
+    return whole.as_strided(sizes, strides, offset)

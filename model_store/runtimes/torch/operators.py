@@ -12,10 +12,8 @@ are omitted (`native_batch_norm`, the kernels of attention, torchvision's `roi_a
 the absence of such defects in the others, and bounded time and memory.
 """
 
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
-# pyright: reportUnknownArgumentType=false, reportMissingImports=false
-# pyright: reportUnknownParameterType=false, reportUnknownLambdaType=false
-# (torch is an extra, and has no complete types)
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportMissingImports=false, reportUnknownParameterType=false, reportUnknownLambdaType=false
 
 from __future__ import annotations
 
@@ -113,14 +111,16 @@ def operator_of(target: str, arguments: Mapping[str, Any]) -> Operator:
             f"it calls {target[:100]}, which is not on the list of operators, or not installed (if "
             "it was exported with run_decompositions, leave that out)"
         )
-    name = target.split(".")[3]
+    name, schema = target.split(".")[3], found._schema.arguments
+    if unknown := arguments.keys() - {each.name for each in schema}:  # names become part of the program's code
+        refuse(f"it calls {name} with the unknown arguments {sorted(unknown)}")
     for key, value in arguments.items():
         if value not in LIMITS.get(f"{name}.{key}", LIMITS.get(key, (value,))):
             refuse(f"it calls {name} with {key} {value}")
     trains = any(arguments.get(key, False) is not False for key in LEARNING)
     if trains and any(arguments.get(key) is not None for key in LEARNT):
         refuse(f"it calls {name} in training mode")
-    places = tuple(each.name for each in found._schema.arguments if not each.kwarg_only)
+    places = tuple(each.name for each in schema if not each.kwarg_only)
     return Operator(GUARDS.get(name, lambda given: given)(found), places, bool(_written(found)))
 
 

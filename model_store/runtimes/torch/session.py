@@ -7,10 +7,8 @@ only call a list of tensor operators (`operators.py`). It can still require exce
 a defect of one of these operators.
 """
 
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
-# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # pyright: reportMissingImports=false, reportUnknownParameterType=false
-# (libraries here have no complete types, and torch is an extra)
 
 from __future__ import annotations
 
@@ -20,19 +18,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_store.errors import ModelRefused, said
-from model_store.runtimes.inputs import ImageInput, run_in_steps
+from model_store.runtimes.inputs import run_in_steps
 from model_store.runtimes.torch.archive import read_archive
 
 try:
     import torch
 
-    from model_store.runtimes.torch.graph import Signature, read_program
+    from model_store.runtimes.torch.graph import read_program
 except ModuleNotFoundError as missing:
     raise ModelRefused(
         "PyTorch is not installed, and this model is a .pt2 file: pip install 'resight[torch]'"
     ) from missing
-
-DTYPES = {torch.float32: np.float32, torch.float16: np.float16, torch.uint8: np.uint8}
 
 
 class TorchSession:
@@ -46,14 +42,12 @@ class TorchSession:
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         try:
             archive = read_archive(weights)
-            signature, self._program = read_program(archive, self.device)
+            self.input, self._names, self._program = read_program(archive, self.device)
         except ModelRefused:
             raise
         except Exception as error:  # any error of the reader or torch on a damaged graph
             raise ModelRefused(f"PyTorch cannot load the weights: {type(error).__name__}: {said(error)}") from error
         self.metadata = archive.metadata
-        self.input = _image_input(signature)
-        self._names = signature.outputs
 
     def run(self, tensor: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
         return dict(zip(self._names, run_in_steps(self.input, tensor, self._once), strict=True))
@@ -62,14 +56,3 @@ class TorchSession:
         with torch.inference_mode():
             outputs = self._program.run(torch.from_numpy(images).to(self.device))
             return [(x.float() if x.is_floating_point() else x).cpu().numpy() for x in outputs]
-
-
-def _image_input(signature: Signature) -> ImageInput:
-    """Return the image input of a program. Raises ModelRefused for other inputs, ranks and types."""
-    if len(signature.shape) != 4 or signature.dtype not in DTYPES:
-        raise ModelRefused(
-            f"the program's input is {signature.dtype} {list(signature.shape)}; an image of rank 4 "
-            f"and type {', '.join(str(dtype).removeprefix('torch.') for dtype in DTYPES)} is needed"
-        )
-    dtype = DTYPES[signature.dtype]
-    return ImageInput(signature.image, signature.shape, dtype, most=signature.most)

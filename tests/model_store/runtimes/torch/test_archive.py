@@ -131,6 +131,14 @@ CARRIERS: dict[str, Callable[[Path], bytes]] = {
             data.replace(b'"conv2d"', json.dumps(f"a = {code(mark)}; x").encode()) if "models/" in name else data
         ),
     ),
+    "compile the name of an argument": lambda mark: first_step(
+        "torch.ops.aten.relu.default",
+        self={"as_tensor": {"name": "p_cell_bias"}},
+        **{f"out={code(mark)}, a": {"as_bool": True}},
+    ),
+    "compile what is no number": lambda mark: first_step(
+        "torch.ops.aten.relu.default", self={"as_int": {code(mark): 1}}
+    ),
     "import what a tree is made of": imported,
     "call what an argument names": lambda mark: os_called("_operator.call", mark),
     "create a file": file_mapped,

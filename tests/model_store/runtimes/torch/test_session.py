@@ -72,7 +72,7 @@ def test_what_detectors_are_made_of_runs_as_in_pytorch() -> None:
 
 def test_everything_is_computed_on_the_one_device() -> None:
     """`meta` replaces a GPU: it takes only shapes, and no tensors of another device."""
-    _, program = read_program(read_archive(rich()), "meta")
+    *_, program = read_program(read_archive(rich()), "meta")
     outputs = program.run(torch.empty(3, 3, SIDE_PX, SIDE_PX, device="meta"))
     assert {(str(out.device), out.shape[0]) for out in outputs} == {("meta", 3)}
 
