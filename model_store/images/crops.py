@@ -6,7 +6,6 @@ pixels (h, w, 3) uint8, marks in image px, the most important first --draw_marks
 """
 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-# (OpenCV has no complete types)
 
 from __future__ import annotations
 

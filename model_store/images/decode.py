@@ -4,9 +4,8 @@ bytes --decode--> DecodedImage(pixels (h, w, 3) uint8 RGB after EXIF orientation
 The note lists tolerated damage and conversions; it is stored with the result.
 """
 
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
-# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
-# (libraries here have no complete types)
+# pyright: reportMissingTypeStubs=false
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 from __future__ import annotations
 
@@ -79,7 +78,7 @@ def decode(
     if header.media_type == "image/jpeg":
         pixels, damage = _decode_jpeg(data, header, factor, tolerant)
     else:
-        pixels, damage = _decode_other(data, header)
+        pixels, damage = _decode_other(data, header), None
     notes = [damage, *header.losses] if damage else list(header.losses)
     # OpenCV always rotates a TIFF upright, and leaves the others as they are stored.
     turn = 1 if header.media_type == "image/tiff" else header.orientation
@@ -119,7 +118,7 @@ def _decode_jpeg(data: bytes, header: ImageHeader, factor: int, tolerant: bool) 
         raise ImageUnreadable(f"damaged image/jpeg: {reason}"[:300]) from error
 
 
-def _decode_other(data: bytes, header: ImageHeader) -> tuple[Pixels, str | None]:
+def _decode_other(data: bytes, header: ImageHeader) -> Pixels:
     flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
     data = without_animation(data) if header.media_type == "image/png" else data
     try:
@@ -128,4 +127,4 @@ def _decode_other(data: bytes, header: ImageHeader) -> tuple[Pixels, str | None]
         raise ImageUnreadable(f"damaged {header.media_type}: {error.err}"[:300]) from error
     if pixels is None:
         raise ImageUnreadable(f"damaged or unusual {header.media_type}: no decoder accepts it")
-    return pixels, None  # type: ignore[return-value]
+    return pixels  # type: ignore[return-value]

@@ -13,9 +13,7 @@ PNG   chunks, also one by one.
 TIFF  tags: libtiff copies the value of each, so that tags that all point to the same 1 MiB need gigabytes.
 """
 
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
-# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
-# (libraries here have no complete types)
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 from __future__ import annotations
 

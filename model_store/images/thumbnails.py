@@ -6,14 +6,13 @@ Boxes are x1, y1, x2, y2 in px of the image as displayed, like those of detectio
 have the limits of uploads: the size that a header states is checked before any pixel is decoded.
 """
 
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
-# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
-# (libraries here have no complete types)
+# pyright: reportMissingTypeStubs=false
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import cv2
@@ -39,13 +38,7 @@ SizePx = tuple[int, int]
 
 def thumbnail(data: bytes, width_px: int, hidden: Sequence[Box] = (), max_pixels: int = MAX_PIXELS) -> bytes:
     """Return the whole image as a JPEG of at most `width_px`. Raises ImageError."""
-    most = (width_px, MAX_HEIGHTS * width_px)
-
-    def shrink(width: int, height: int) -> int:
-        return _divisor((width, height), _fitted((width, height), most))
-
-    image = decode(data, max_pixels, shrink)
-    return _jpeg(_hide(image, hidden), _fitted(_size_px(image), most))
+    return _picture(data, lambda size_px: (0, 0, *size_px), width_px, hidden, max_pixels)
 
 
 def crop(
@@ -60,21 +53,34 @@ def crop(
 
     Raises ImageError, and BadRequest for a box that is empty or outside the image.
     """
-    _require_box(box_px)
+    x1, y1, x2, y2 = box_px
+    if not (x1 < x2 and y1 < y2 and all(abs(side) < MAX_COORDINATE_PX for side in box_px)):
+        raise BadRequest(f"invalid box {box_px}: use x1 < x2 and y1 < y2, in px of the image")
+
+    def area(size_px: SizePx) -> Corners:
+        if x1 >= size_px[0] or y1 >= size_px[1] or min(x2, y2) <= 0:
+            raise BadRequest(f"box {box_px} is outside the image of {size_px[0]}x{size_px[1]} pixels")
+        return corners_px(box_px, margin_frac, size_px)
+
+    return _picture(data, area, width_px, hidden, max_pixels)
+
+
+def _picture(
+    data: bytes, area: Callable[[SizePx], Corners], width_px: int, hidden: Sequence[Box], max_pixels: int
+) -> bytes:
+    """Return an area of the image, by the size of the image, as a JPEG of at most `width_px`."""
     most = (width_px, MAX_HEIGHTS * width_px)
 
     def shrink(width: int, height: int) -> int:
-        area_px = _area_px(corners_px(box_px, margin_frac, (width, height)))
-        return _divisor(area_px, _fitted(area_px, most))
+        area_px = _area_px(area((width, height)))
+        wanted = _fitted(area_px, most)
+        times = min(area_px[0] / wanted[0], area_px[1] / wanted[1])
+        return max((n for n in (1, 2, 4, 8) if n <= times), default=1)
 
     image = decode(data, max_pixels, shrink)
-    size_px = _size_px(image)
-    if box_px[0] >= size_px[0] or box_px[1] >= size_px[1] or min(box_px[2:]) <= 0:
-        raise BadRequest(f"box {box_px} is outside the image of {size_px[0]}x{size_px[1]} pixels")
-    corners = corners_px(box_px, margin_frac, size_px)
+    corners = area(_size_px(image))
     left, top, right, bottom = _decoded_corners(image, corners)
-    part = _hide(image, hidden)[top:bottom, left:right]
-    return _jpeg(part, _fitted(_area_px(corners), most))
+    return _jpeg(_hide(image, hidden)[top:bottom, left:right], _fitted(_area_px(corners), most))
 
 
 def redacted(data: bytes, hidden: Sequence[Box], max_pixels: int = MAX_PIXELS) -> bytes:
@@ -83,22 +89,10 @@ def redacted(data: bytes, hidden: Sequence[Box], max_pixels: int = MAX_PIXELS) -
     return _jpeg(_hide(image, hidden), _fitted(_size_px(image), (MAX_SIDE_PX, MAX_SIDE_PX)))
 
 
-def _require_box(box_px: Box) -> None:
-    x1, y1, x2, y2 = box_px
-    if not (x1 < x2 and y1 < y2 and all(abs(side) < MAX_COORDINATE_PX for side in box_px)):
-        raise BadRequest(f"invalid box {box_px}: use x1 < x2 and y1 < y2, in px of the image")
-
-
 def _fitted(size_px: SizePx, most_px: SizePx) -> SizePx:
     """Return width and height in the same proportion, at most `most_px` and never larger."""
     scale = min(1.0, most_px[0] / size_px[0], most_px[1] / size_px[1])
     return max(1, round(size_px[0] * scale)), max(1, round(size_px[1] * scale))
-
-
-def _divisor(size_px: SizePx, wanted_px: SizePx) -> int:
-    """Return the divisor at which a JPEG of `size_px` is decoded with at least `wanted_px`."""
-    times = min(size_px[0] / wanted_px[0], size_px[1] / wanted_px[1])
-    return max((n for n in (1, 2, 4, 8) if n <= times), default=1)
 
 
 def _size_px(image: DecodedImage) -> SizePx:
