@@ -67,14 +67,6 @@ def load_detector(store: ModelStore, version: VersionId, threads: int = 1) -> Lo
     return model
 
 
-def load_classifier(store: ModelStore, version: VersionId, threads: int = 1) -> Classifier:
-    """Load a classifier. Raises like `load_model`, and BadRequest for a detector, before it is loaded."""
-    store.describe(version).classifier_config  # noqa: B018
-    model = load_model(store, version, threads)
-    assert isinstance(model, Classifier)
-    return model
-
-
 def require_detector(model: Loaded) -> LoadedDetector:
     """Return the model if it is a detector. Raises BadRequest for a classifier."""
     if isinstance(model, Classifier):

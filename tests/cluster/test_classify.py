@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from model_store.classifier import Classifier
-from model_store.load import load_classifier
+from model_store.load import load_model
 from model_store.names import version_id
 from model_store.store import ModelStore
 from tests.cluster.hosts import Host
@@ -26,7 +26,7 @@ def colours(host: Host) -> Classifier:
     store: ModelStore = colour_store(Path(host.settings.models_url), "1", "2")
     done = host.resight("models", "promote", "colours@1")
     assert done.returncode == 0, done.stderr
-    return load_classifier(store, ONE)
+    return load_model(store, ONE)
 
 
 def asked(host: Host, body: bytes, model: str = "colours", **query: Any) -> httpx2.Response:

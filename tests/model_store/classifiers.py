@@ -9,7 +9,7 @@ import numpy as np
 
 from model_store.adding.add import add_version
 from model_store.classifier import Classifier
-from model_store.load import load_classifier
+from model_store.load import load_model
 from model_store.names import VersionId, version_id
 from model_store.store import ModelStore
 from tests.fixtures_local import added_files, photo
@@ -41,4 +41,4 @@ def loaded(
 ) -> Classifier:
     store = ModelStore(str(place))
     add_version(store, version, weights, overrides or {}, {"probe/cat.jpg": photo("cat")})
-    return load_classifier(store, version)
+    return load_model(store, version)

@@ -20,7 +20,7 @@ from model_store.decoders.layout import OutputNonsense
 from model_store.errors import BadRequest
 from model_store.images.decode import decode
 from model_store.inference_key import inference_key
-from model_store.load import load_classifier
+from model_store.load import load_model
 from model_store.names import version_id
 from model_store.store import ModelStore
 from tests.fixtures_local import encoded, photo
@@ -92,7 +92,7 @@ def fixed(tmp_path: Path, rows: list[list[float]], scores: str) -> Classifier:
     store = ModelStore(str(tmp_path))
     black = encoded(np.zeros((SIDE_PX, SIDE_PX, 3), np.uint8), "PNG")
     add_version(store, ONE, graph, PLAIN | {"scores": scores}, {"probe/black.png": black})
-    return load_classifier(store, ONE)
+    return load_model(store, ONE)
 
 
 def test_a_probability_of_nothing_is_a_small_finite_logit(tmp_path: Path) -> None:
@@ -129,12 +129,6 @@ def test_softmax_is_the_textbooks(row: list[float]) -> None:
     assert found.dtype == np.float32
     for one in found.tolist():
         assert one == pytest.approx(wanted, rel=1e-6)
-
-
-def test_the_best_are_ranked_and_equals_stand_by_class_id() -> None:
-    row = np.array([1, 3, 2, 3, -1], np.float32)
-    assert best(row, 3) == [1, 3, 2]
-    assert best(row, 99) == [1, 3, 2, 0, 4]
 
 
 def test_a_box_is_cut_out_of_the_upright_image_before_it_is_stretched(tmp_path: Path) -> None:

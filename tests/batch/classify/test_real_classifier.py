@@ -13,7 +13,7 @@ from batch.classify.rows import classification_table
 from batch.classify.target import target_of
 from model_store.adding.add import add_version
 from model_store.images.decode import decode
-from model_store.load import load_classifier
+from model_store.load import load_model
 from model_store.names import version_id
 from model_store.store import ModelStore
 from serve.inference.chunks import Chunk, LogitsAnswer
@@ -36,7 +36,7 @@ WEIGHTS = "models/efficientnet_lite0_imagenet_224.classifier.fp16.onnx"
 def test_the_row_has_the_class_in_the_image(weights: str, photo: str, label: str, tmp_path: Path) -> None:
     store = _store(tmp_path, weights)
     version = store.describe(store.versions("m")[0])
-    model = load_classifier(store, version.id)
+    model = load_model(store, version.id)
     data = (PHOTOS / f"{photo}.jpg").read_bytes()
     height_px, width_px = decode(data).pixels.shape[:2]
     whole = {"x1_px": 0.0, "y1_px": 0.0, "x2_px": float(width_px), "y2_px": float(height_px)}
