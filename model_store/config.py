@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import json
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Literal, cast
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
@@ -182,7 +182,8 @@ class ModelConfig(Frozen):
             )
         if self.is_external:
             return self
-        if DECODERS[self.decoder].masks and _unions(self.preprocess.tiling):
+        tiling = self.preprocess.tiling
+        if tiling and tiling.merge.kind == "union" and DECODERS[self.decoder].masks:
             raise ValueError("tiling.merge.kind union does not support masks: use suppress")
         return self
 
@@ -241,10 +242,6 @@ def _require_distinct(labels: tuple[str, ...]) -> None:
         raise ValueError(f"duplicate labels: {repeated}")
 
 
-def _unions(tiling: Tiling | None) -> bool:
-    return tiling is not None and tiling.merge.kind == "union"
-
-
 def parse_config(text: str | bytes, where: str) -> AnyConfig:
     """Parse config.json. Raises ModelRefused with the file and each invalid field."""
     try:
@@ -252,19 +249,14 @@ def parse_config(text: str | bytes, where: str) -> AnyConfig:
         _require_whole_characters(value, where)
     except (ValueError, RecursionError) as error:
         raise ModelRefused(f"{where} is not JSON: {error}") from error
-    kind = _class_of(value, where)
+    name: object = cast(dict[str, object], value).get("kind") if isinstance(value, dict) else None
+    if name not in (None, *KINDS):
+        raise ModelRefused(f"{where}: unknown kind {name!r}: use {' or '.join(KINDS)}")
+    kind = KINDS[str(name or "detector")]
     try:
         return kind.model_validate(value)
     except ValidationError as error:
         raise ModelRefused(f"{where}: {wrong_fields(error, kind, 'config')}") from error
-
-
-def _class_of(value: Any, where: str) -> type[ModelConfig] | type[ClassifierConfig]:
-    """Return the class for `kind`, by default the detector's. Raises ModelRefused for an unknown kind."""
-    kind: object = cast(dict[str, object], value).get("kind") if isinstance(value, dict) else None
-    if kind is None or kind in ("detector", "classifier"):
-        return KINDS[str(kind or "detector")]
-    raise ModelRefused(f"{where}: unknown kind {kind!r}: use {' or '.join(KINDS)}")
 
 
 def _require_whole_characters(value: object, where: str) -> None:

@@ -79,12 +79,13 @@ class Detections:
         if not parts:
             return Detections.empty()
         masks = [p.masks for p in parts if isinstance(p.masks, RunLengths)]
+        counts = tuple(counts for part in masks for counts in part.counts)
         return Detections(
             np.concatenate([p.boxes_xyxy for p in parts]),
             np.concatenate([p.scores for p in parts]),
             np.concatenate([p.class_ids for p in parts]),
             any(p.saturated for p in parts),
-            _joined(masks) if masks else None,
+            RunLengths(counts, np.concatenate([part.area_px for part in masks])) if masks else None,
         )
 
     def select(self, index: Index) -> Detections:
@@ -105,9 +106,3 @@ class Detections:
         """Sort by descending score, then class id, x1, y1, x2, y2: the total order of a result."""
         x1, y1, x2, y2 = self.boxes_xyxy.T
         return self.select(np.lexsort((y2, x2, y1, x1, self.class_ids, -self.scores)))
-
-
-def _joined(masks: Sequence[RunLengths]) -> RunLengths:
-    return RunLengths(
-        tuple(counts for part in masks for counts in part.counts), np.concatenate([part.area_px for part in masks])
-    )

@@ -12,7 +12,6 @@ The probe detects a wrong decoder, scaling, channel order or class order, and da
 """
 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-# (libraries here have no complete types)
 
 from __future__ import annotations
 

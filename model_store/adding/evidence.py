@@ -67,25 +67,17 @@ def _run(session: WeightsSession, images: int, size_px: SizePx) -> Mapping[str, 
 
 def labels_of(metadata: Mapping[str, str]) -> list[str]:
     """Return the labels in metadata `names`. Raises ModelRefused with the line to add if they are not usable."""
-    text = metadata.get("names", "")
-    if not text:
-        raise ModelRefused(
-            "the weights contain no labels (metadata 'names'), one for each class; add them to the config file: "
-            '{"labels": ["deer", …]}'
-        )
     try:
-        names: Any = literal(text)
+        names: Any = literal(metadata.get("names") or "None")
         if isinstance(names, dict):
             by_index = cast(dict[int, Any], names)
             names = [by_index[index] for index in range(len(by_index))]
-        if not isinstance(names, list | tuple):
-            raise ValueError("not a list of strings")
-        listed = list(cast(Sequence[Any], names))
+        listed = list(cast(Sequence[Any], names)) if isinstance(names, list | tuple) else []
         if not listed or not all(isinstance(name, str) for name in listed):
-            raise ValueError("not a list of strings" if listed else "empty")
+            raise ValueError("not a list of strings" if metadata.get("names") else "missing")
         return listed
     except (ValueError, SyntaxError, KeyError, TypeError, MemoryError, RecursionError) as error:
         raise ModelRefused(
-            f"the weights contain no usable labels (metadata 'names': {error}); "
+            f"the weights contain no usable labels (metadata 'names': {error}), one for each class; "
             'add them to the config file: {"labels": ["deer", …]}'
         ) from error

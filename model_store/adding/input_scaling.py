@@ -6,9 +6,7 @@ A graph that multiplies its input by 255 takes fractions, one that subtracts 123
 they treat all pixels alike: casts, padding, sums and products with constants, reordered channels.
 """
 
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
-# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
-# (libraries here have no complete types)
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 from __future__ import annotations
 

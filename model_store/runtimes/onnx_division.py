@@ -8,9 +8,7 @@ bytes of a graph --guard_division--> the same bytes, or a graph with guarded int
 A guarded a / b computes (a * s) / (b * s), with s = -1 where b is -1, else 1: the result of two's complement.
 """
 
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
-# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
-# (libraries here have no complete types)
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 from __future__ import annotations
 
@@ -52,7 +50,7 @@ def guard_division(weights: bytes) -> bytes:
 def _guard(graph: onnx.GraphProto, outer: Mapping[str, int]) -> bool:
     """Add guards before the integer divisions of a graph and its inner graphs; return True if there are any."""
     made = {name for node in graph.node for name in node.output}
-    types = {name: kind for name, kind in outer.items() if name not in made} | dict(_types(graph))
+    types = {name: kind for name, kind in outer.items() if name not in made} | _types(graph)
     computed = {node.output[0] for node in _computed(graph)}
     guarded = False
     nodes: list[onnx.NodeProto] = []
@@ -109,24 +107,20 @@ def _is_division(node: onnx.NodeProto) -> bool:
 
 def _constants(graph: onnx.GraphProto | onnx.FunctionProto, divisors: set[str]) -> Iterator[tuple[str, NDArray[Any]]]:
     """Yield the constants of one graph among the divisors."""
-    tensors = [] if isinstance(graph, onnx.FunctionProto) else list(graph.initializer)
-    for tensor in tensors:
-        if tensor.name in divisors:
-            yield tensor.name, numpy_helper.to_array(tensor)
+    tensors = {} if isinstance(graph, onnx.FunctionProto) else {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
-        if node.op_type == "Constant" and node.output[0] in divisors:
-            for attribute in node.attribute:
-                if attribute.HasField("t"):
-                    yield node.output[0], numpy_helper.to_array(attribute.t)
+        for attribute in node.attribute if node.op_type == "Constant" else ():
+            if attribute.HasField("t"):
+                tensors[node.output[0]] = attribute.t
+    for name in divisors & tensors.keys():
+        yield name, numpy_helper.to_array(tensors[name])
 
 
-def _types(graph: onnx.GraphProto) -> Iterator[tuple[str, int]]:
-    """Yield the element types of the tensors that a graph names."""
-    for value in (*graph.input, *graph.output, *graph.value_info):
-        if value.type.HasField("tensor_type"):
-            yield value.name, value.type.tensor_type.elem_type
-    for tensor in graph.initializer:
-        yield tensor.name, tensor.data_type
+def _types(graph: onnx.GraphProto) -> dict[str, int]:
+    """Return the element types of the tensors that a graph names."""
+    values = (value for value in (*graph.input, *graph.output, *graph.value_info) if value.type.HasField("tensor_type"))
+    initializers = {tensor.name: tensor.data_type for tensor in graph.initializer}
+    return {value.name: value.type.tensor_type.elem_type for value in values} | initializers
 
 
 def _type_of(node: onnx.NodeProto, types: Mapping[str, int]) -> int:

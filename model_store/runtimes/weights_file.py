@@ -4,9 +4,7 @@ path --read_weights--> bytes. PyTorch's exporter writes `model.onnx` and `model.
 one weights file, so that one digest covers all tensors.
 """
 
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
-# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
-# (libraries here have no complete types)
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 from __future__ import annotations
 

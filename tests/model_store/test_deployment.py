@@ -69,15 +69,6 @@ def test_an_entry_is_written_and_all_others_stay_as_they_are(store: ModelStore) 
     assert json.loads(store.folder.read("deer/deployment.json")) == others
 
 
-def test_the_last_entry_goes_with_its_file(store: ModelStore) -> None:
-    assert own_entry(store, ONE) is None
-    write_entry(store, ONE, {"batch": {"max": 4}}, expected=None)
-    write_entry(store, ONE, None, expected={"batch": {"max": 4}})
-    assert not store.folder.exists("deer/deployment.json")
-    write_entry(store, ONE, None, expected=None)
-    assert "deployment.json" not in store.folder.names("deer")
-
-
 @pytest.mark.parametrize("entry", [{"batch": {"max": 0}}, {"threads": 2}, {"pool": "gpu"}])
 def test_what_would_not_be_read_is_not_written(store: ModelStore, entry: dict[str, object]) -> None:
     write(store, {"1": {"batch": {"max": 2}}})

@@ -20,17 +20,6 @@ def rows_of(found: Detections) -> list[tuple[float, int, tuple[float, ...]]]:
     return [(float(s), int(c), tuple(map(float, box))) for s, c, box in columns]
 
 
-def test_empty_has_no_rows_and_the_right_columns() -> None:
-    empty = Detections.empty()
-    assert len(empty) == 0
-    assert empty.boxes_xyxy.shape == (0, 4)
-    assert empty.boxes_xyxy.dtype == empty.scores.dtype == np.float32
-    assert empty.class_ids.dtype == np.int32
-    assert not empty.saturated
-    assert rows_of(empty.ranked()) == []
-    assert rows_of(empty.select(np.zeros(0, np.intp))) == []
-
-
 @pytest.mark.parametrize(
     ("boxes", "scores", "class_ids"), [((0, 5), 0, 0), ((4,), 1, 1), ((1, 4), 2, 2), ((2, 4), 2, 3)]
 )

@@ -3,7 +3,6 @@
 import json
 import threading
 import uuid
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import pytest
 from model_store.errors import ModelExists, StorageUnsafe
 from model_store.inference_key import sha256_hex
 from model_store.names import version_id
-from model_store.ready import CLAIM, READY
+from model_store.ready import READY
 from model_store.storage import Folder
 from model_store.store import CONFIG, ModelStore, ModelVersion
 from tests.s3_proxy import s3_proxy
@@ -39,12 +38,6 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> ModelStore:
     if request.param == "local":
         return ModelStore(str(tmp_path / "models"))
     return ModelStore(new_bucket(request.getfixturevalue("s3_endpoint")))
-
-
-def everything(store: ModelStore, version: str) -> Mapping[str, bytes]:
-    place = f"deer/{version}"
-    names = [CLAIM, READY, CONFIG, "model.onnx", "probe/cat.jpg"]
-    return {name: store.folder.read(f"{place}/{name}") for name in names}
 
 
 class Stopped(Exception):
@@ -139,34 +132,6 @@ def test_a_publication_cut_off_is_named_and_can_only_be_finished(
     store.publish(DEER_1, files("first"))
     assert (store.versions("deer"), store.unfinished("deer")) == ([DEER_1, DEER_2], [])
     assert store.verify(DEER_1).info.weights_sha256 == sha256_hex(b"first")
-
-
-@pytest.mark.parametrize("stopped_at", [CONFIG, READY])
-def test_who_goes_on_after_the_folder_was_removed_replaces_nothing(
-    store: ModelStore, monkeypatch: pytest.MonkeyPatch, stopped_at: str
-) -> None:
-    """The version of a slow publication is removed and published again; then the slow one continues."""
-    at, removed = threading.Event(), threading.Event()
-    create = Folder.create
-
-    def slow(folder: Folder, relative: str, data: bytes) -> None:
-        if threading.current_thread() is not threading.main_thread() and relative.endswith(f"/{stopped_at}"):
-            at.set()
-            assert removed.wait(60)
-        create(folder, relative, data)
-
-    with monkeypatch.context() as patch, ThreadPoolExecutor(1) as pool:
-        patch.setattr(Folder, "create", slow)
-        late = pool.submit(store.publish, DEER_1, files("late"))
-        assert at.wait(60)
-        store.folder.remove("deer/1")
-        first = store.publish(DEER_1, files("first"))
-        before = everything(store, "1")
-        removed.set()
-        with pytest.raises(ModelExists):
-            late.result(60)
-    assert everything(store, "1") == before
-    assert store.verify(DEER_1) == first
 
 
 def test_a_folder_half_copied_from_elsewhere_is_not_mixed(store: ModelStore) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from model_store import store as store_module
-from model_store.errors import DigestMismatch, ModelNotFound, ModelRefused, StorageUnreachable
+from model_store.errors import ModelNotFound, ModelRefused, StorageUnreachable
 from model_store.inference_key import sha256_hex
 from model_store.names import VersionId, parse_ref, version_id
 from model_store.ready import MAX_FILES, MAX_NAME_BYTES, MAX_READY_BYTES, READY, format_ready, is_file_name, parse_ready
@@ -157,15 +157,6 @@ def test_a_link_that_leads_out_of_the_version_is_refused(store: ModelStore, tmp_
         store.verify(DEER_1)
 
 
-def test_a_folder_in_a_version_that_leads_out_is_refused(store: ModelStore, tmp_path: Path) -> None:
-    store.publish(DEER_1, FILES)
-    folder = Path(store.url, "deer", "1", "probe")
-    folder.rename(tmp_path / "elsewhere")
-    folder.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(ModelRefused, match="outside"):
-        store.verify(DEER_1)
-
-
 @pytest.mark.parametrize("name", [READY, "model.onnx"])
 def test_a_pipe_in_place_of_a_file_is_refused_and_not_waited_for(store: ModelStore, name: str) -> None:
     store.publish(DEER_1, FILES)
@@ -173,15 +164,6 @@ def test_a_pipe_in_place_of_a_file_is_refused_and_not_waited_for(store: ModelSto
     file.unlink()
     os.mkfifo(file)
     with pytest.raises(ModelRefused, match="not a regular file"):
-        store.verify(DEER_1)
-
-
-def test_a_link_to_nothing_is_a_missing_file(store: ModelStore) -> None:
-    store.publish(DEER_1, FILES)
-    file = Path(store.url, "deer", "1", "model.onnx")
-    file.unlink()
-    file.symlink_to("nothing")
-    with pytest.raises(DigestMismatch, match=r"model\.onnx is missing"):
         store.verify(DEER_1)
 
 

@@ -100,17 +100,6 @@ def test_a_file_that_cannot_be_read_is_an_error_of_the_storage(
     assert isinstance(raised.value.__cause__, error)
 
 
-def test_a_file_that_memory_cannot_hold_is_no_fault_of_the_storage(
-    folder: Folder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def large(*_: object, **__: object) -> None:
-        raise MemoryError
-
-    monkeypatch.setattr(folder.fs, "cat_file", large)
-    with pytest.raises(MemoryError):
-        folder.read("a.txt")
-
-
 def test_a_folder_travels_between_processes(folder: Folder) -> None:
     folder.write("a", b"1")
     again = pickle.loads(pickle.dumps(folder))
@@ -338,12 +327,6 @@ def test_updates_of_many_processes_are_all_kept(place: str) -> None:
         for writer in writers:
             writer.result(120)
     assert int(Folder(place).read("sum")) == WRITERS * times
-
-
-def test_a_file_in_place_of_the_folder_is_not_taken_for_the_file(tmp_path: Path) -> None:
-    (tmp_path / "views").write_text("a file")
-    with pytest.raises(StorageUnreachable, match="Not a directory"):
-        Folder(str(tmp_path)).create("views/1.json", b"")
 
 
 @pytest.mark.parametrize(("number", "error"), [(errno.EOPNOTSUPP, StorageUnsafe), (errno.EACCES, StorageUnreachable)])

@@ -9,7 +9,7 @@ import pytest
 
 from model_store.errors import Conflict, DigestMismatch, ModelExists, ModelNotFound, ModelRefused
 from model_store.inference_key import sha256_hex
-from model_store.names import ModelRef, VersionId, get_first_model, parse_ref, version_id
+from model_store.names import VersionId, get_first_model, parse_ref, version_id
 from model_store.ready import CLAIM, READY
 from model_store.storage import Folder
 from model_store.store import CONFIG, ModelStore
@@ -186,14 +186,6 @@ def test_an_alias_is_moved_only_from_where_it_is_expected(store: ModelStore) -> 
     assert store.aliases("deer") == {"production": "2", "canary": "1"}
 
 
-def test_an_alias_left_on_a_removed_version_is_not_followed(store: ModelStore) -> None:
-    store.publish(DEER_1, FILES)
-    store.publish(DEER_2, FILES)
-    store.set_alias("deer", "production", "2")
-    store.folder.remove("deer/2")
-    assert "deer@2" in message(ModelNotFound, store.resolve, ModelRef("deer", None, "production"))
-
-
 def test_a_version_that_comes_to_be_needed_while_it_is_removed_is_whole_again(store: ModelStore) -> None:
     store.publish(DEER_1, FILES)
     seen: list[bool] = []
@@ -214,15 +206,6 @@ def test_broken_aliases_are_refused_by_file(store: ModelStore, aliases: bytes) -
     store.publish(DEER_1, FILES)
     store.folder.write("deer/aliases.json", aliases)
     assert "deer/aliases.json" in message(ModelRefused, store.resolve, parse_ref("deer"))
-
-
-def test_a_stray_file_is_a_model_without_versions(store: ModelStore) -> None:
-    store.folder.write("notes.txt", b"do not forget")
-    assert store.versions("notes.txt") == []
-    assert store.aliases("notes.txt") == {}
-    with pytest.raises(ModelNotFound, match=r"notes\.txt@1 is not in"):
-        store.digests(version_id("notes.txt", "1"))
-    assert "available: none" in message(ModelNotFound, store.resolve, parse_ref("notes.txt"))
 
 
 def test_the_shipped_models_are_whole() -> None:

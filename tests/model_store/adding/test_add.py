@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from model_store.adding.add import add_version, already_there, recognised
-from model_store.errors import ImageError, ModelExists, ModelRefused
+from model_store.errors import ImageError, ModelRefused
 from model_store.load import load_detector
 from model_store.names import version_id
 from model_store.probe import EXPECTED
@@ -91,12 +91,6 @@ def test_a_class_beyond_the_labels_is_refused_with_both_numbers(store: ModelStor
     with pytest.raises(ModelRefused, match=r"deer@1 cannot be trusted: .* class 5, but the model has 2"):
         add_version(store, DEER, constant_graph({"output0": rows}, 64, names), {}, {})
     assert store.folder.names() == []
-
-
-def test_a_version_is_added_once(store: ModelStore) -> None:
-    add_version(store, DEER, None, MOTION, {})
-    with pytest.raises(ModelExists, match="deer@1"):
-        add_version(store, DEER, None, MOTION, {})
 
 
 def test_what_was_recognised_once_is_not_asked_again(store: ModelStore) -> None:

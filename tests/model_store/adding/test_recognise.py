@@ -53,13 +53,6 @@ def test_names_are_a_python_literal(names: str) -> None:
     assert config.preprocess.side_px == SIDE_PX
 
 
-def test_numbered_names_come_in_the_order_of_their_numbers() -> None:
-    names = {"names": "{1: 'fox', 0: 'deer'}"}
-    graph = constant_graph({"output0": np.zeros((1, 6, 20), np.float32)}, SIDE_PX, names)
-    config = recognised(graph, {})
-    assert config.labels == ("deer", "fox")
-
-
 @pytest.mark.parametrize(
     "names",
     [
@@ -104,13 +97,6 @@ def test_a_model_of_another_task_is_refused_as_such_and_not_for_its_labels(
     said = refusal(constant_graph(rows, SIDE_PX, metadata))
     assert words in said
     assert "config file" not in said
-
-
-def test_one_score_per_label_is_a_classifier_whatever_its_output_is_called() -> None:
-    rows = {"features": np.array([[-1, 2]], np.float32)}
-    graph = constant_graph(rows, SIDE_PX)
-    assert "an embedding" in refusal(graph)
-    assert recognised(graph, {"labels": ["deer", "fox"]}).kind == "classifier"
 
 
 @pytest.mark.parametrize(

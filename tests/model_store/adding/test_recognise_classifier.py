@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 
 from model_store.adding.add import add_version
@@ -15,9 +14,9 @@ from model_store.config import ClassifierConfig, ModelConfig
 from model_store.errors import ModelRefused
 from model_store.store import ModelStore
 from tests.graphs import constant_graph, mean_colours
+from tests.model_store.adding.first_layers import begun, div, sub
 from tests.model_store.adding.recognised import reasons
 from tests.model_store.classifiers import LABELS, NAMES, ONE, SIDE_PX, WEIGHT, colours
-from tests.shared_data import shared
 
 ONLY_NAMES = {"names": NAMES["names"]}
 
@@ -116,25 +115,11 @@ def test_what_cannot_be_is_refused(tmp_path: Path, overrides: dict[str, Any], sa
         add_version(ModelStore(str(tmp_path)), ONE, colours(), overrides, {})
 
 
-def scaled(operations: list[tuple[str, float]]) -> bytes:
-    """Return the classifier with sums or products in front of it."""
-    model = onnx.load_model_from_string(colours())
-    at, graph = "images", model.graph
-    for i, (operation, value) in enumerate(operations):
-        constant_of = onnx.numpy_helper.from_array(np.array(value, np.float32), f"c{i}")
-        graph.initializer.append(constant_of)
-        node = onnx.helper.make_node(operation, [at, f"c{i}"], [f"s{i}"])
-        graph.node.insert(i, node)
-        at = f"s{i}"
-    graph.node[len(operations)].input[0] = at
-    return model.SerializeToString()
-
-
 @pytest.mark.parametrize(
     ("weights", "divide_by", "mean", "std", "why"),
     [
-        (scaled([("Sub", 127.0), ("Div", 128.0)]), 1.0, 0.0, 1.0, "the graph begins with Sub 127"),
-        (scaled([("Sub", 0.45), ("Div", 0.22)]), 255.0, 0.0, 1.0, "the graph begins with Sub 0.45"),
+        (begun(colours(), sub(127.0), div(128.0)), 1.0, 0.0, 1.0, "the graph begins with Sub 127"),
+        (begun(colours(), sub(0.45), div(0.22)), 255.0, 0.0, 1.0, "the graph begins with Sub 0.45"),
         (
             mean_colours(WEIGHT, SIDE_PX, {**NAMES, "author": "Ultralytics"}),
             255.0,
@@ -167,16 +152,3 @@ def test_a_graph_of_any_size_is_shown_224_px() -> None:
     with_size = mean_colours(WEIGHT, "side", {**NAMES, "imgsz": "[64, 64]"})
     assert classifier(with_size).preprocess.input_px == (64, 64)
     assert classifier(weights, {"preprocess": {"side_px": 96}}).preprocess.input_px == (96, 96)
-
-
-def test_a_real_classifier_needs_no_words() -> None:
-    file = "models/efficientnet_lite0_imagenet_224.classifier.fp16.onnx"
-    weights = shared(file, "test_pixels_are_what_graph_and_metadata_say").read_bytes()
-    config = classifier(weights)
-    assert (len(config.labels), config.scores) == (1000, "logits")
-    assert config.preprocess.input_px == (224, 224)
-    assert (config.preprocess.divide_by, config.preprocess.mean, config.preprocess.std) == (
-        1.0,
-        (127.0,) * 3,
-        (128.0,) * 3,
-    )

@@ -38,12 +38,6 @@ def test_nothing_is_found_on_a_flat_picture(grey: int) -> None:
     assert len(found) == 0
 
 
-def test_slow_shading_is_no_blob() -> None:
-    ramp = np.tile(np.linspace(0, 255, 640).astype(np.uint8)[:, None], (480, 1, 3))
-    (found,) = motion().detect([ramp])
-    assert len(found) == 0
-
-
 @pytest.mark.parametrize(("ground", "blob"), [(200, 140), (100, 150)])
 @pytest.mark.parametrize("box", [BLOB, (400, 100, 560, 220)])
 def test_a_blob_is_found_where_it_is(ground: int, blob: int, box: tuple[int, int, int, int]) -> None:
@@ -52,29 +46,6 @@ def test_a_blob_is_found_where_it_is(ground: int, blob: int, box: tuple[int, int
     assert np.abs(found.boxes_xyxy[0] - box).max() <= 3
     assert found.class_ids.tolist() == [0]
     assert 0.1 < found.scores[0] <= 1
-
-
-def test_two_blobs_are_two_and_the_darker_comes_first() -> None:
-    image = np.minimum(field(BLOB, blob=110), field((450, 330, 530, 390), blob=30))
-    (found,) = motion().detect([image])
-    assert len(found) == 2
-    assert found.boxes_xyxy[0, 0] > found.boxes_xyxy[1, 0]
-    assert found.scores[0] > found.scores[1]
-
-
-def test_a_speck_is_too_small() -> None:
-    (found,) = motion().detect([field((300, 200, 308, 208))])
-    assert len(found) == 0
-
-
-def test_the_same_picture_gives_the_same_rows_alone_and_among_others() -> None:
-    images = [field(), field(BLOB), field(blob=0)]
-    once, again = motion().detect(images), motion().detect(images)
-    for image, first, second in zip(images, once, again, strict=True):
-        (alone,) = motion().detect([image])
-        for other in (second, alone):
-            assert first.boxes_xyxy.tobytes() == other.boxes_xyxy.tobytes()
-            assert first.scores.tobytes() == other.scores.tobytes()
 
 
 def test_more_blobs_than_the_list_holds_are_cut_to_the_strongest() -> None:

@@ -71,11 +71,6 @@ def test_a_graph_that_wants_something_else_is_refused(weights: bytes, said: str)
         OnnxSession(weights, threads=1).input.require(Preprocess(side_px=SIDE_PX))
 
 
-def test_free_sides_take_what_the_config_says() -> None:
-    session = OnnxSession(passing_on(["n", 3, "h", "w"]), threads=1)
-    assert np.array_equal(only(session.run(pictures(2))), pictures(2))
-
-
 def test_channels_may_come_last_as_tensorflow_has_them() -> None:
     session = OnnxSession(passing_on(["n", SIDE_PX, SIDE_PX, 3]), threads=1)
     assert np.array_equal(only(session.run(pictures(2))), pictures(2).transpose(0, 2, 3, 1))

@@ -70,14 +70,6 @@ def test_masks_of_a_tile_lie_where_the_tile_lies() -> None:
         assert (decoded(there, (120, 90))[10:74, 30:94] == decoded(here, (64, 64))).all()
 
 
-def test_an_empty_box_has_an_empty_mask() -> None:
-    masks, _, placed = case(1, "stretch", (64, 64))
-    nothing = np.full((5, 4), 3, np.float32)
-    found = run_lengths(masks, nothing, placed, (64, 64))
-    assert found.area_px.tolist() == [0] * 5
-    assert not decoded(found.counts[0], (64, 64)).any()
-
-
 def test_masks_follow_their_detections() -> None:
     masks = RunLengths(("a", "b", "c"), np.array([1, 2, 3]))
     found = Detections(

@@ -6,7 +6,6 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from model_store.config import Nms
-from model_store.detections import Detections
 from model_store.transform.nms import suppress
 from tests.model_store.test_detections import detections, rows_of
 from tests.oracles.nms import nms
@@ -42,17 +41,6 @@ def test_the_kept_boxes_are_the_oracles(
     kept = suppress(found, spec)
     assert rows_of(kept) == rows_of(wanted)
     assert kept.saturated == (len(every) > most)
-
-
-def test_float_boxes_agree_with_the_oracle_too() -> None:
-    random = np.random.default_rng(3)
-    for _ in range(30):
-        start = random.uniform(0, 200, (120, 2))
-        corners_px = np.hstack([start, start + random.uniform(0, 80, (120, 2))]).astype(np.float32)
-        scores = random.uniform(0, 1, 120).astype(np.float32)
-        found = Detections(corners_px, scores, random.integers(0, 3, 120).astype(np.int32))
-        wanted = nms(corners_px.tolist(), scores.tolist(), found.class_ids.tolist(), threshold=0.45)
-        assert rows_of(suppress(found, Nms(iou=0.45))) == rows_of(found.select(np.array(wanted)))
 
 
 @pytest.mark.parametrize(("count", "most", "saturated"), [(0, 1, False), (2, 3, False), (3, 3, False), (4, 3, True)])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,10 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model_store.config import ModelConfig
-from model_store.detections import Detections
 from model_store.transform.thresholds import least_scores, shown
 from tests.model_store.test_detections import detections, rows_of
-from tests.shared_data import ROOT
 
 BOX = (0.0, 0.0, 1.0, 1.0)
 
@@ -41,22 +38,3 @@ def test_each_label_has_its_own_threshold_and_min_score_is_for_all() -> None:
     assert len(shown(found, least_scores(config, 0.4))) == 4
     assert len(shown(found, least_scores(config, 0.0))) == 4
     assert shown(found, least_scores(config, 1.0)).class_ids.tolist() == []
-
-
-def test_saturated_stays_what_it_is() -> None:
-    full = replace(Detections.empty(), saturated=True)
-    assert shown(full, least_scores(config_of())).saturated
-
-
-def test_thresholds_are_compared_in_one_place_only() -> None:
-    """Check that /v1, /v2, metrics, shadows and the command line all use `shown`."""
-    asking = {
-        str(path.relative_to(ROOT))
-        for package in ("model_store", "serve", "batch", "archive", "cli", "pages")
-        for path in (ROOT / package).rglob("*.py")
-        if ".class_thresholds" in path.read_text()
-    }
-    assert asking == {"model_store/transform/thresholds.py"}
-    for user in ("cli/detect.py", "serve/models/shadow.py", "serve/api/answers.py", "serve/observability/metrics.py"):
-        assert "shown(" in (ROOT / user).read_text()
-    assert "shown(" in (ROOT / "serve" / "api" / "v2" / "inference.py").read_text()

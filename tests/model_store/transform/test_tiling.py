@@ -96,16 +96,6 @@ def test_merging_is_the_oracles(
     assert found.saturated == saturated
 
 
-def test_an_object_cut_by_an_edge_is_the_whole_one_once() -> None:
-    whole = (0.9, 0, (90.0, 10.0, 130.0, 40.0))
-    cut = (0.8, 0, (90.0, 10.0, 100.0, 40.0))  # its part in the left tile
-    other = (0.7, 0, (95.0, 12.0, 99.0, 20.0))  # a smaller object on top of it, in the same tile
-    spec = Tiling(tile_px=100)
-    found = merge([detections([cut]), detections([whole, other])], spec, Nms())
-    assert rows_of(found) == rows_of(detections([whole, other]))
-    assert not found.saturated
-
-
 def test_saturation_of_a_tile_is_that_of_the_image() -> None:
     full = Detections(np.zeros((0, 4), np.float32), *empty_columns(), saturated=True)
     assert merge([Detections.empty(), full], Tiling(tile_px=100), Nms()).saturated
