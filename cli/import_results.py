@@ -17,19 +17,6 @@ with lazy_imports():
     from serve.settings import Settings
 
 app = typer.Typer()
-RootOption = Annotated[
-    str, typer.Option("--root", help="folder to which the paths in the file are relative, catalogued")
-]
-NameOption = Annotated[str, typer.Option("--name", help="name of the model; default: the detector that the file names")]
-ClassOption = Annotated[
-    float | None,
-    typer.Option(
-        "--classes",
-        min=0,
-        max=1,
-        help="name a box by its best class if the class has this score or more; default: only by its category",
-    ),
-]
 
 
 @app.command("import")
@@ -39,9 +26,16 @@ def import_command(
         typer.Argument(help="the tool: MegaDetector (batch results) or SpeciesNet (predictions)"),
     ],
     file: Annotated[Path, typer.Argument(help="its file (.json)")],
-    root: RootOption,
-    name: NameOption = "",
-    classes: ClassOption = None,
+    root: Annotated[str, typer.Option(help="folder to which the paths in the file are relative, catalogued")],
+    name: Annotated[str, typer.Option(help="name of the model; default: the detector that the file names")] = "",
+    classes: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="name a box by its best class if the class has this score or more; default: only by its category",
+        ),
+    ] = None,
     fmt: FormatOption = Format.table,
 ) -> None:
     """Import results of another tool as an external model version: viewed and compared, never served.
@@ -53,11 +47,16 @@ def import_command(
     tables, store = Tables(settings.mounted_tables_url), ModelStore(settings.models_url)
     found = import_results(tables, store, tool, file, root, name, classes)
     counts = found.counts
-    facts = {"model": found.model, "run_id": found.run_id, "images": found.images}
-    facts |= {"matched": counts.requested, "ok": counts.ok, "empty": counts.empty}
-    facts |= {"failed": counts.failed, "reused": counts.reused, "detections": counts.detections}
-    unmatched = {why: count for why, (count, _) in found.unmatched.items()}
-    print_facts(facts | {"hidden_boxes": found.hidden, "unmatched": unmatched}, fmt)
+    facts = {
+        "model": found.model,
+        "run_id": found.run_id,
+        "images": found.images,
+        "matched": counts.requested,
+        **{name: getattr(counts, name) for name in ("ok", "empty", "failed", "reused", "detections")},
+        "hidden_boxes": found.hidden,
+        "unmatched": {why: count for why, (count, _) in found.unmatched.items()},
+    }
+    print_facts(facts, fmt)
     for why, (count, path) in found.unmatched.items():
         note(f"left out: {count} {why}, such as {path}")
     note(f"to publish: resight runs publish {found.run_id}; to compare: resight runs diff published {found.run_id}")

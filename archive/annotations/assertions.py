@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
+from collections.abc import Mapping
+from datetime import UTC
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,11 @@ def assertion_id(row: Mapping[str, Any]) -> str:
     ]
     if row["method"] != HUMAN:
         names.remove("asserted_at")
-    text = json.dumps([row[name] for name in names], default=_iso_time, ensure_ascii=False)
+    text = json.dumps(
+        [row[name] for name in names],
+        default=lambda time: time.astimezone(UTC).isoformat(timespec="microseconds"),
+        ensure_ascii=False,
+    )
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -154,15 +158,10 @@ def human_assertions(
 def _with_ids(rows: pa.Table) -> pa.Table:
     """Return the rows with their ids, without duplicates."""
     stored = rows.cast(ASSERTIONS)
-    ids = [assertion_id(row) for row in _by_batches(stored)]
+    ids = [assertion_id(row) for batch in stored.to_batches(max_chunksize=8192) for row in batch.to_pylist()]
     first = {row_id: index for index, row_id in reversed(list(enumerate(ids)))}
     column = pa.array(ids, pa.string())
     return pa.Table.from_arrays([column, *stored.columns[1:]], schema=ASSERTIONS).take(sorted(first.values()))
-
-
-def _by_batches(rows: pa.Table) -> Iterator[dict[str, Any]]:
-    for batch in rows.to_batches(max_chunksize=8192):
-        yield from batch.to_pylist()
 
 
 def _missing_rows(layer: str, snapshot: DeltaTable, wanted: pa.Table) -> pa.Table:
@@ -175,8 +174,3 @@ def _missing_rows(layer: str, snapshot: DeltaTable, wanted: pa.Table) -> pa.Tabl
         params={"layer": layer},
     )
     return rows.to_arrow_table().cast(ASSERTIONS)
-
-
-def _iso_time(value: object) -> str:
-    assert isinstance(value, datetime)
-    return value.astimezone(UTC).isoformat(timespec="microseconds")

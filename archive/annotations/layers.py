@@ -30,11 +30,6 @@ MACHINE = "machine"
 WITHDRAW = "withdraw"
 FEWEST_DIGITS = 4
 _POSITIONS = pa.schema([("position", pa.int32()), ("layer_id", pa.string()), ("groups", pa.string())])
-_HOLDS = "qualify row_number() over (partition by {target} order by asserted_at desc, assertion_id desc) = 1"
-_NEWEST = """
-    select {columns} from {rows} where method = 'machine' and layer_id = $layer and inference_key = $key {only}
-    {holds}
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +81,17 @@ def read_layers(tables: Tables) -> dict[str, Layer]:
     if table is None:
         return {}
     rows = dataset(table, LAYERS).to_table().sort_by("made_at").to_pylist()
-    return {row["layer_id"]: _layer(row) for row in rows}
+    return {
+        row["layer_id"]: Layer(
+            row["layer_id"],
+            row["kind"],
+            row["filter_version"],
+            json.loads(row["config"]),
+            tuple(row["input_layers"]),
+            row["groups"],
+        )
+        for row in rows
+    }
 
 
 def layers_of(tables: Tables, view: View | None) -> list[Layer]:
@@ -137,12 +142,15 @@ def newest(rows: str, columns: str = "*", of: str = "") -> str:
     `of` names a relation that restricts the images.
     """
     only = f"and media_sha256 in (select media_sha256 from {of})" if of else ""
-    return _NEWEST.format(rows=rows, columns=columns, only=only, holds=holds("media_sha256, rank"))
+    return (
+        f"select {columns} from {rows} where method = 'machine' and layer_id = $layer and inference_key = $key {only} "
+        + holds("media_sha256, rank")
+    )
 
 
 def holds(target: str) -> str:
     """Return SQL that selects the newest row of a layer for each `target` (its columns)."""
-    return _HOLDS.format(target=target)
+    return f"qualify row_number() over (partition by {target} order by asserted_at desc, assertion_id desc) = 1"
 
 
 def append_said(tables: Tables, layer: Layer, inference_key: str, rows: pa.Table) -> int:
@@ -164,14 +172,3 @@ def _missing_rows(layer: str, key: str, snapshot: DeltaTable, wanted: pa.Table) 
     valid = newest("stored", "assertion_id, media_sha256, rank", of="wanted")
     rows = sql.sql(f"from wanted anti join ({valid}) using (assertion_id)", params={"layer": layer, "key": key})
     return rows.to_arrow_table().cast(ASSERTIONS)
-
-
-def _layer(row: Mapping[str, Any]) -> Layer:
-    return Layer(
-        row["layer_id"],
-        row["kind"],
-        row["filter_version"],
-        json.loads(row["config"]),
-        tuple(row["input_layers"]),
-        row["groups"],
-    )

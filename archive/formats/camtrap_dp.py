@@ -20,12 +20,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from archive.catalogue.deployments import TimeZone
 from archive.formats.camtrap_package import COLUMNS, descriptor, read_package
-from archive.formats.placed import Event, Events, Places, count_image, iso, kind_of, utc
+from archive.formats.placed import Event, Events, PlacedOptions, Places, count_image, iso, kind_of, utc
 from archive.formats.records import BoxRecord, DeploymentFact, Facts, ImageRecord, Observer
 from model_store.errors import BadRequest
-from model_store.frozen import Frozen
 
 _PATH = re.compile(r"(?![./~])(?!.*\.\.).+", re.DOTALL)
 DECIMALS = 6
@@ -36,13 +34,10 @@ FORBIDDEN = (
 Row = dict[str, Any]
 
 
-class CamtrapOptions(Frozen):
+class CamtrapOptions(PlacedOptions):
     """Options of the format. `media_prefix` is put before each path, such as media/ or https://example.org/."""
 
-    package: Path | None = None
-    time_zone: TimeZone | None = None
     media_prefix: str = ""
-    leave_out: bool = False
 
 
 @dataclass

@@ -11,11 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from archive.catalogue.deployments import TimeZone
 from archive.formats.camtrap_package import read_package
-from archive.formats.placed import Events, Places, count_image, iso, kind_of
+from archive.formats.placed import Events, PlacedOptions, Places, count_image, iso, kind_of
 from archive.formats.records import Facts, ImageRecord
-from model_store.frozen import Frozen
 
 COLUMNS = (
     *("occurrenceID", "basisOfRecord", "occurrenceStatus", "eventID", "eventDate", "locality"),
@@ -25,15 +23,7 @@ COLUMNS = (
 )
 
 
-class DarwinCoreOptions(Frozen):
-    """Options of the format. The entries of `taxonomic` in `package` give the scientific names."""
-
-    package: Path | None = None
-    time_zone: TimeZone | None = None
-    leave_out: bool = False
-
-
-def write(images: Iterable[ImageRecord], facts: Facts, out: Path, options: DarwinCoreOptions) -> None:
+def write(images: Iterable[ImageRecord], facts: Facts, out: Path, options: PlacedOptions) -> None:
     """Write the occurrences. Raises BadRequest for facts that are missing, with the way to state them."""
     names = read_package(options.package).scientific_names() if options.package else {}
     places, events = Places(options.time_zone), Events()

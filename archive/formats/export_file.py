@@ -27,6 +27,7 @@ _LABELS = """
     with flat as (select unnest(detections) as d from seen)
     select d.label from flat group by d.label order by min(d.class_id), d.label
 """
+"""Labels of the results of the view, in the order of their classes."""
 _SEALED = "select event_at from runs where run_id = $run_id and state = 'sealed'"
 
 
@@ -68,14 +69,19 @@ def export_file(
             nonlocal count
             root = None
             for image in images:
-                root = _same_root(image, root) if fmt.has_one_root else None
+                if fmt.has_one_root and (root := root or image.source_root) != image.source_root:
+                    raise BadRequest(
+                        f"images of several archives ({root}, {image.source_root}), but paths are relative to one: "
+                        "name it with --folder"
+                    )
                 count += 1
                 yield image
 
         memory = memory_mib or MEMORY_MIB
         with connect(tables, view, memory_mib=memory, statement=USED, scans=True) as sql:
             key = classifier.classifier_key if classifier else ""
-            known = facts if facts.labels else replace(facts, labels=_labels(sql))
+            of_results = tuple(label for (label,) in sql.execute(_LABELS).fetchall()) if not facts.labels else ()
+            known = replace(facts, labels=facts.labels or of_results)
             try:
                 fmt.write(counted(image_records(sql, files, floor, key)), known, part, chosen)
             except duckdb.OutOfMemoryException as error:
@@ -104,16 +110,6 @@ def _require_name(tables: Tables, fmt: FileFormat, out: Path) -> None:
         raise BadRequest(f"cannot replace {out}: no export made this folder, choose another name")
 
 
-def _same_root(image: ImageRecord, root: str | None) -> str:
-    """Return the root of an image. Raises BadRequest if it differs from that of the images before."""
-    if root not in (None, image.source_root):
-        raise BadRequest(
-            f"images of several archives ({root}, {image.source_root}), but paths are relative to one: name it with "
-            "--folder"
-        )
-    return image.source_root
-
-
 def _facts_of(tables: Tables, view: View, labels: tuple[str, ...]) -> Facts:
     run_id = view.run_id or last_sealed(tables, view.inference_key)
     with connect_runs(tables) as sql:
@@ -130,8 +126,3 @@ def _facts_of(tables: Tables, view: View, labels: tuple[str, ...]) -> Facts:
         threshold=view.threshold,
         label_thresholds=view.label_thresholds,
     )
-
-
-def _labels(sql: duckdb.DuckDBPyConnection) -> tuple[str, ...]:
-    """Return the labels of the results of the view, in the order of their classes."""
-    return tuple(row[0] for row in sql.execute(_LABELS).fetchall())

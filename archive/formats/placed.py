@@ -9,11 +9,14 @@ from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from functools import lru_cache
+from pathlib import Path
 from typing import Literal
 
 from archive.annotations.deployment_file import zone_of
+from archive.catalogue.deployments import TimeZone
 from archive.formats.records import BoxRecord, DeploymentFact, ImageRecord, Observer
 from model_store.errors import BadRequest
+from model_store.frozen import Frozen
 
 ADD = "state them with 'resight deployments add'"
 SHOWN = 20
@@ -39,6 +42,17 @@ def iso(moment: datetime) -> str:
 def utc(moment: datetime) -> str:
     """Return a time with a zone as UTC in seconds, such as 2026-05-01T10:00:00Z."""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+class PlacedOptions(Frozen):
+    """Options of formats that require places. `package`: a file with facts about the project and its taxa.
+
+    `time_zone` applies to deployments without one; `leave_out` leaves out images that lack a fact.
+    """
+
+    package: Path | None = None
+    time_zone: TimeZone | None = None
+    leave_out: bool = False
 
 
 @lru_cache

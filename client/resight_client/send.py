@@ -141,51 +141,50 @@ class _Call:
 
     def _handle(self, file: Found) -> None:
         summary, refusal = self._summary, self._record.outcome(file)
-        if refusal:
-            self._refused(file, refusal)
-        elif refusal is not None:
-            summary.before += 1
-        elif summary.stopped:
-            summary.waiting += 1
-        else:
-            try:
-                self._send(file)
-            except Changed:
-                summary.later += 1
-            except OSError as error:
-                self._missed(file.path, error)
-            except Failed as error:
+        try:
+            if refusal is not None:
+                summary.before += not refusal
+            elif summary.stopped:
                 summary.waiting += 1
-                summary.list(file.path, str(error))
-                self._failed_files += 1
-                if self._failed_files == MAX_FAILED_FILES:
-                    summary.stopped = Unreachable(str(error))
-            except (Rejected, Unreachable) as error:
-                summary.waiting += 1
-                summary.stopped = error
             else:
+                refusal = self._send(file)
                 self._failed_files = 0
+            if refusal:
+                summary.refused += 1
+                summary.list(file.path, refusal)
+        except Changed:
+            summary.later += 1
+        except OSError as error:
+            self._missed(file.path, error)
+        except Failed as error:
+            summary.waiting += 1
+            summary.list(file.path, str(error))
+            self._failed_files += 1
+            if self._failed_files == MAX_FAILED_FILES:
+                summary.stopped = Unreachable(str(error))
+        except (Rejected, Unreachable) as error:
+            summary.waiting += 1
+            summary.stopped = error
 
-    def _send(self, file: Found) -> None:
-        """Send a file unless its content was sent, and record the outcome. Raises OSError and ClientError."""
+    def _send(self, file: Found) -> str:
+        """Send a file unless its content was sent; record and return the reason if it is refused, else "".
+
+        Raises OSError and ClientError.
+        """
         sha256, size = digest_of(file.path)
         if (size, os.stat(file.path).st_mtime_ns) != (file.size, file.mtime_ns):
             raise Changed
+        refusal, is_new = "" if size else "the file is empty", False
         try:
-            if not size:
-                raise Refused("the file is empty")
-            is_new = not self._record.has_content(sha256) and self._server.send(file.path, size, sha256, self._query)
+            if size and not self._record.has_content(sha256):
+                is_new = self._server.send(file.path, size, sha256, self._query)
         except Refused as error:
-            self._record.add(file, sha256, str(error))
-            self._refused(file, str(error))
-        else:
-            self._record.add(file, sha256)
+            refusal = str(error)
+        self._record.add(file, sha256, refusal)
+        if not refusal:
             self._summary.sent += is_new
             self._summary.kept += not is_new
-
-    def _refused(self, file: Found, reason: str) -> None:
-        self._summary.refused += 1
-        self._summary.list(file.path, reason)
+        return refusal
 
     def _settled(self) -> Iterator[Found]:
         """Yield the image files that are complete, and count the others. Hidden files and links are left out."""

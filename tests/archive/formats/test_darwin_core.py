@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from archive.formats.darwin_core import DarwinCoreOptions, write
+from archive.formats.darwin_core import write
+from archive.formats.placed import PlacedOptions
 from model_store.errors import BadRequest
 from tests.archive.formats.some_images import ADDED, DEER, FACTS, NORTH, burst, image
 from tests.archive.formats.table_schema import rows_of
@@ -19,7 +20,7 @@ def test_a_row_is_a_label_of_an_event_with_its_largest_count(tmp_path: Path) -> 
     alone = image(6, ADDED, event_id=None)
     stated = write_json(tmp_path / "stated.json", STATED)
     copy = replace(alone, path="copy.JPG")
-    write([*burst(), alone, copy], FACTS, tmp_path / "o.csv", DarwinCoreOptions(package=stated))
+    write([*burst(), alone, copy], FACTS, tmp_path / "o.csv", PlacedOptions(package=stated))
     rows = rows_of(tmp_path / "o.csv")
     found = [(r["vernacularName"], r["individualCount"], r["scientificName"]) for r in rows]
     assert found == [("deer", "1", ""), ("deer", "2", ""), ("fox", "1", "Vulpes vulpes")]  # no person
@@ -31,13 +32,13 @@ def test_a_row_is_a_label_of_an_event_with_its_largest_count(tmp_path: Path) -> 
 
 def test_an_empty_image_needs_no_time_and_no_place(tmp_path: Path) -> None:
     empty = image(2, captured_at_local=None, deployment=None)
-    write([image(1, DEER), empty], FACTS, tmp_path / "o.csv", DarwinCoreOptions())
+    write([image(1, DEER), empty], FACTS, tmp_path / "o.csv", PlacedOptions())
     assert len(rows_of(tmp_path / "o.csv")) == 1
 
 
 def test_a_missing_time_zone_is_refused(tmp_path: Path) -> None:
     nowhere = image(1, DEER, deployment=replace(NORTH, time_zone=None))
     with pytest.raises(BadRequest, match="no time zone"):
-        write([nowhere], FACTS, tmp_path / "o.csv", DarwinCoreOptions())
-    write([nowhere], FACTS, tmp_path / "o.csv", DarwinCoreOptions(time_zone="+05:45"))
+        write([nowhere], FACTS, tmp_path / "o.csv", PlacedOptions())
+    write([nowhere], FACTS, tmp_path / "o.csv", PlacedOptions(time_zone="+05:45"))
     assert rows_of(tmp_path / "o.csv")[0]["eventDate"] == "2026-05-01T10:30:01+05:45"
