@@ -213,7 +213,10 @@ def _tag_of_stat(status: os.stat_result) -> str:
 
 
 def _tag(info: dict[str, Any]) -> str:
-    return f"etag:{str(info['ETag']).strip(chr(34))}"
+    etag = info.get("ETag")
+    if etag:
+        return f"etag:{str(etag).strip(chr(34))}"
+    return f"size:{info.get('size')}:mtime:{info.get('mtime')}"
 
 
 @dataclass(frozen=True, slots=True)
