@@ -14,7 +14,6 @@ If two processes write the row of one file, the one that read the file last wins
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 
 import duckdb
 import pyarrow as pa
@@ -22,23 +21,36 @@ import pyarrow.compute as pc
 from deltalake import DeltaTable
 
 from archive.catalogue.diff import SAME_FILE
-from archive.delta.append import with_values, without_values
 from archive.delta.replace import MANY_ROWS, Replacement
-from archive.delta.snapshot import dataset
-from archive.delta.writer import Writer
+from archive.delta.snapshot import dataset, memory_database
+from archive.delta.writer import Writer, without_values
 from archive.schemas import MEDIA
 
 PATIENCE = 10
 OBSERVED = ("ingested_at", "missing_since")
 """Times at which a row was observed to be true; the latest counts."""
-_NEWER = "due.path is null or {} > {}".format(
-    *(f"greatest({', '.join(f'{side}.{name}' for name in OBSERVED)})" for side in ("affected", "due"))
-)
+
+
+def _is_newer(one: str, other: str) -> str:
+    """Return the SQL condition that a row was observed after another one of its file."""
+    times = (f"greatest({', '.join(f'{row}.{name}' for name in OBSERVED)})" for row in (one, other))
+    return "coalesce({} > coalesce({}, 'epoch'), false)".format(*times)
+
+
+_KEEPS = f"due.path is null or {_is_newer('affected', 'due')}"
 _STATE = f"""
-    select affected.* replace ({", ".join(f"if({_NEWER}, affected.{n}, due.{n}) as {n}" for n in MEDIA.names)})
+    select affected.* replace ({", ".join(f"if({_KEEPS}, affected.{n}, due.{n}) as {n}" for n in MEDIA.names)})
     from affected full join due on affected.source_root = due.source_root and affected.path = due.path
 """
-
+_NOT_OLDER = f"select wanted.* from wanted left join stored using (path) where not {_is_newer('stored', 'wanted')}"
+_CHANGED = f"""
+    select wanted.* replace (if(wanted.media_sha256 = stored.media_sha256,
+        coalesce(stored.catalogued_at, stored.ingested_at), wanted.catalogued_at) as catalogued_at)
+    from wanted join stored using (path)
+    where (stored.missing_since is not null or stored.content_tag is distinct from wanted.content_tag)
+        and not {_is_newer("stored", "wanted")}
+"""
+"""Rows of files that are stored with another content tag, or as missing. One with the same bytes keeps its place."""
 _KEEP_FIRST = """
     update changed set catalogued_at = known.catalogued_at from known
     where known.path = changed.path and known.content = hash(changed.media_sha256)
@@ -104,7 +116,7 @@ def add_files(writer: Writer, rows: pa.Table) -> None:
     def missing(snapshot: DeltaTable, wanted: pa.Table) -> pa.Table:
         nonlocal newer
         stored = files_there(snapshot, writer.key, wanted)
-        newer = _as_catalogued(without_older(_changed(wanted, stored), stored), stored)
+        newer = _rows_of(_CHANGED, wanted, stored)
         return without_values(wanted, "path", stored)
 
     writer.append(rows, missing)
@@ -119,7 +131,7 @@ def replace_some(writer: Writer, rows: pa.Table) -> None:
     """
 
     def not_newer(snapshot: DeltaTable, wanted: pa.Table) -> pa.Table:
-        return without_older(wanted, files_there(snapshot, writer.key, wanted))
+        return _rows_of(_NOT_OLDER, wanted, files_there(snapshot, writer.key, wanted))
 
     writer.append(rows, not_newer, replace=SAME_FILE)
 
@@ -133,37 +145,8 @@ def files_there(snapshot: DeltaTable, root_url: str, wanted: pa.Table) -> pa.Tab
     return dataset(snapshot, MEDIA).to_table(columns=columns, filter=in_range & path.isin(paths))
 
 
-def without_older(wanted: pa.Table, stored: pa.Table) -> pa.Table:
-    """Return the rows of `wanted` for which `stored` has no newer one."""
-    latest = dict(zip(stored["path"].to_pylist(), _observed(stored), strict=True))
-    times = zip(_observed(wanted), wanted["path"].to_pylist(), strict=True)
-    return wanted.filter(pa.array([latest.get(path, at) <= at for at, path in times], pa.bool_()))
-
-
-def _observed(rows: pa.Table) -> Sequence[int]:
-    """Return the time at which each row was last true, in µs since 1970; 0 for a row without a time."""
-    times = (rows[name].cast(pa.int64()) for name in OBSERVED)
-    return pc.fill_null(pc.max_element_wise(*times), 0).to_pylist()
-
-
-def _changed(wanted: pa.Table, stored: pa.Table) -> pa.Table:
-    """Return the rows of files that `stored` has with another content tag, or marked as missing."""
-    same = stored.filter(pc.is_null(stored["missing_since"])).select(["path", "content_tag"])
-    files = set(zip(*same.to_pydict().values(), strict=True))
-    given = zip(wanted["path"].to_pylist(), wanted["content_tag"].to_pylist(), strict=True)
-    changed = wanted.filter(pa.array([file not in files for file in given], pa.bool_()))
-    return with_values(changed, "path", stored)
-
-
-def _as_catalogued(rows: pa.Table, stored: pa.Table) -> pa.Table:
-    """Return `rows` with the `catalogued_at` of stored rows that have the same path and bytes."""
-    index = rows.schema.get_field_index("catalogued_at")
-    times = pc.coalesce(stored["catalogued_at"], stored["ingested_at"]).to_pylist()
-    first = dict(zip(_contents(stored), times, strict=True))
-    kept = map(first.get, _contents(rows), rows["catalogued_at"].to_pylist())
-    return rows.set_column(index, rows.field(index), pa.array(kept, rows.field(index).type))
-
-
-def _contents(rows: pa.Table) -> list[tuple[str, str]]:
-    columns = (rows[name].to_pylist() for name in ("path", "media_sha256"))
-    return list(zip(*columns, strict=True))
+def _rows_of(query: str, wanted: pa.Table, stored: pa.Table) -> pa.Table:
+    with memory_database() as sql:
+        sql.register("wanted", wanted)
+        sql.register("stored", stored)
+        return sql.sql(query).to_arrow_table().cast(MEDIA)

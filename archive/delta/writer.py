@@ -1,9 +1,13 @@
 """Write the rows of one key to a table: all writers of the key share an app transaction, so no row is added twice.
 
 Writer(tables, "results", inference key).append(rows, missing)
+add_results(tables, inference key, rows): add results that another writer may have added already; uploads and runs do
 Other keys: the root of an archive (`media`), the id of a run (`runs`) or of a layer (`assertions`), an inference key
 (`decisions`), none (`layers`, `exports`).
 """
+
+# pyarrow.compute defines its functions at run time:
+# pyright: reportAttributeAccessIssue=false
 
 from __future__ import annotations
 
@@ -11,10 +15,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from deltalake import DeltaTable
 
 from archive.delta.replace import Replacement, replace_many
+from archive.delta.snapshot import dataset
 from archive.delta.tables import Missing, Tables
+from archive.schemas import RESULTS
 
 
 @dataclass
@@ -61,3 +68,41 @@ class Writer:
     def replace(self, replacement: Replacement) -> None:
         """Replace many rows in one commit (`archive/delta/replace.py`)."""
         self.base = replace_many(self.tables, self.table, self.transaction, replacement)
+
+
+def add_results(tables: Tables, inference_key: str, rows: pa.Table) -> DeltaTable:
+    """Add `rows` of `results`, of one inference key, each image once; replace only existing rows that failed.
+
+    Raises TableConflict, StorageUnreachable, StorageUnsafe.
+    """
+    writer, failed = Writer(tables, "results", inference_key), rows.slice(0, 0)
+
+    def missing(snapshot: DeltaTable, wanted: pa.Table) -> pa.Table:
+        nonlocal failed
+        stored = _stored_results(snapshot, inference_key, wanted)
+        failed = _failed(wanted, stored)
+        return without_values(wanted, "media_sha256", stored)
+
+    def still_failed(snapshot: DeltaTable, wanted: pa.Table) -> pa.Table:
+        return _failed(wanted, _stored_results(snapshot, inference_key, wanted))
+
+    table = writer.append(rows, missing)
+    if not len(failed):
+        return table
+    return writer.append(failed, still_failed, replace=("inference_key", "media_sha256"))
+
+
+def without_values(rows: pa.Table, column: str, others: pa.Table) -> pa.Table:
+    """Return the rows with a value of `column` that `others` lacks."""
+    return rows.filter(pc.invert(pc.is_in(rows[column], others[column].combine_chunks())))
+
+
+def _failed(wanted: pa.Table, stored: pa.Table) -> pa.Table:
+    digests = stored.filter(pc.equal(stored["status"], "failed"))["media_sha256"]
+    return wanted.filter(pc.is_in(wanted["media_sha256"], digests.combine_chunks()))
+
+
+def _stored_results(snapshot: DeltaTable, inference_key: str, wanted: pa.Table) -> pa.Table:
+    digests = wanted["media_sha256"].combine_chunks()
+    same = (pc.field("inference_key") == inference_key) & pc.field("media_sha256").isin(digests)
+    return dataset(snapshot, RESULTS).to_table(columns=["media_sha256", "status"], filter=same)

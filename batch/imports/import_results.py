@@ -19,10 +19,10 @@ import duckdb
 import pyarrow as pa
 
 from archive.catalogue.roots import contains
-from archive.delta.append import add_results
 from archive.delta.scratch_db import scratch, windows
 from archive.delta.snapshot import scan
 from archive.delta.tables import Tables
+from archive.delta.writer import add_results
 from archive.formats.results_file import FileFacts, Row, Tool, path_below, read_results
 from archive.schemas import MEDIA, RESULTS
 from archive.views.publications import last_sealed

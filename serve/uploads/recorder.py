@@ -16,10 +16,9 @@ import pyarrow as pa
 import structlog
 
 from archive.catalogue.row_updates import add_files
-from archive.delta.append import add_results
 from archive.delta.compact import compact
 from archive.delta.tables import Tables
-from archive.delta.writer import Writer
+from archive.delta.writer import Writer, add_results
 from model_store.errors import Overloaded, StorageError, StorageUnreachable
 from serve.uploads.uploads import MAX_BYTES, MAX_WAITING, Upload
 

@@ -52,22 +52,6 @@ def test_keys_are_quoted(tables: Tables, old_files: None) -> None:
     assert keys_of(tables) == {"a b"}
 
 
-def test_the_rows_that_stay_are_the_same_and_views_and_runs_can_be_read(four: Tables) -> None:
-    publish(four, "a", "b", "d")
-    add(four, "runs", RUNS, event("c", 5), event("d", 5))
-    before = sorted(
-        (row for row in rows_of(four, "results") if row["inference_key"] in "bd"), key=lambda row: row["media_sha256"]
-    )
-    gone = prune(four, {}, 0)
-    assert {use.inference_key for use in gone} == {"a", "c"}
-    after = sorted(rows_of(four, "results"), key=lambda row: row["media_sha256"])
-    assert after == before
-    assert [v.inference_key for v in Views(four.url).history()] == ["a", "b", "d"]
-    assert query(four, "select count(*) as n from runs").to_pylist() == [{"n": 2}]
-    assert query(four, "select count(*) as n from views").to_pylist() == [{"n": 3}]
-    assert query(four, "select count(*) as n from results").to_pylist() == [{"n": 3}]
-
-
 def test_whole_files_leave_the_table_and_stay_on_disk_for_delta_s_retention(four: Tables) -> None:
     before = four.snapshot("results").version()
     publish(four, "a")

@@ -136,13 +136,6 @@ def test_of_a_sealed_run_that_was_published_its_views_decide(
     assert set(kept(four)) == {"b", "c"} | kept_too
 
 
-def test_all_reasons_are_given(four: Tables) -> None:
-    publish(four, "a")
-    setup_asserted(four)
-    setup_exported(four)
-    assert len(kept(four)["a"]) == 3
-
-
 @pytest.mark.parametrize(
     ("history", "keep_days", "want"),
     [

@@ -82,18 +82,6 @@ def test_a_second_ingest_reads_nothing_and_commits_nothing(
     assert tables.snapshot("media").version() == version
 
 
-def test_a_changed_file_replaces_its_row(small: Path, tables: Tables) -> None:
-    ingest(tables, str(small))
-    before = media(tables)
-    new = jpeg(shade=7)
-    (small / "north/1.jpg").write_bytes(new)
-    os.utime(small / "north/1.jpg", (1, 1))
-    assert counts(ingest(tables, str(small))) == (0, 1, 2, 0)
-    after = media(tables)
-    assert after["north/1.jpg"]["media_sha256"] == hashlib.sha256(new).hexdigest()
-    assert after["north/0.jpg"] == before["north/0.jpg"]
-
-
 def test_a_renamed_file_is_a_new_row_and_the_old_one_is_marked_missing(small: Path, tables: Tables) -> None:
     ingest(tables, str(small))
     (small / "north/1.jpg").rename(small / "north/moved.jpg")
@@ -143,14 +131,6 @@ def test_a_name_that_is_not_utf8_is_reported_and_the_others_are_ingested(small: 
     assert counts(report) == (3, 0, 0, 0)
     assert list(report.unreadable) == ["north/B\\udce4r.jpg"]
     assert "not UTF-8" in report.unreadable["north/B\\udce4r.jpg"]
-
-
-def test_archives_share_the_tables_and_do_not_touch_each_other(small: Path, tmp_path: Path, tables: Tables) -> None:
-    other = write_files(tmp_path / "other", {"south/9.jpg": jpeg(shade=9)})
-    ingest(tables, str(small))
-    assert counts(ingest(tables, str(other))) == (1, 0, 0, 0)
-    assert counts(ingest(tables, str(small))) == (0, 0, 3, 0)
-    assert [row["missing_since"] for row in media(tables).values()] == [None] * 4
 
 
 def test_an_archive_above_or_below_another_is_refused_until_that_one_is_retired(

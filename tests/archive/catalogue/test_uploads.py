@@ -19,9 +19,8 @@ from archive.catalogue.ingest import ingest
 from archive.catalogue.listing import file_at
 from archive.catalogue.row_updates import add_files
 from archive.catalogue.uploads import CAMERA_BYTES, FREE_FILES, keep, require_free
-from archive.delta.append import add_results
 from archive.delta.tables import Tables
-from archive.delta.writer import Writer
+from archive.delta.writer import Writer, add_results
 from archive.schemas import MEDIA
 from archive.views.query import query
 from model_store.errors import BadRequest, ImageUnsupported, StorageFull, StorageUnsafe

@@ -19,7 +19,7 @@ from deltalake.exceptions import CommitFailedError
 import archive.delta.compact
 from archive.delta.compact import compact, tidy
 from archive.delta.tables import Tables
-from archive.schemas import MEDIA, PARTITIONS, RESULTS, RUNS, TABLES
+from archive.schemas import PARTITIONS, RESULTS, RUNS, TABLES
 from model_store.errors import StorageUnreachable
 from tests.archive.compacted import files, images, outcome, put_each
 from tests.fixtures_local import put_results, result_rows, rows_of
@@ -216,14 +216,3 @@ def test_vacuum_removes_what_no_snapshot_of_the_last_week_needs(tables: Tables) 
     assert all(file.exists() for file in old)  # running queries may still read them
     assert images(tables) == list("abc")
     assert tidy(tables, "media", vacuum=True) == 0
-
-
-def test_a_media_table_lies_by_archive_and_path(tables: Tables) -> None:
-    places = [("/b", "2"), ("/a", "9"), ("/b", "1"), ("/a", "10")]
-    for root, path in places:
-        row = filled(MEDIA, 0) | {"source_root": root, "path": path}
-        rows = pa.Table.from_pylist([row], schema=MEDIA)
-        tables.append("media", rows, "w", lambda _, wanted: wanted)
-    compact(tables, "media", min_files=2)
-    rows = rows_of(tables, "media")
-    assert [(row["source_root"], row["path"]) for row in rows] == sorted(places)

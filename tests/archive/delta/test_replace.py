@@ -15,12 +15,11 @@ import boto3
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
-from deltalake.exceptions import CommitFailedError
 
 import archive.delta.replace
 from archive.delta.compact import compact
-from archive.delta.tables import LOST_RACES, MAINTENANCE, Tables
-from model_store.errors import StorageUnreachable, TableConflict
+from archive.delta.tables import MAINTENANCE, Tables
+from model_store.errors import StorageUnreachable
 from tests.archive.media_rows import WRITER, media_rows, put_media, replace_and_die, replace_each_round, replace_with
 from tests.archive.racing_writer import compact_until
 from tests.fixtures_local import rows_of
@@ -179,31 +178,6 @@ def test_a_commit_whose_answer_was_lost_is_not_made_twice(tables: Tables, monkey
     after = replace_with(tables, media_rows(dict.fromkeys("ab", "new")))
     assert short(tables) == {"a": "new", "b": "new", "c": "old"}
     assert after.version() == tables.snapshot("media").version() == 2
-
-
-def test_a_table_that_refuses_is_left_as_it_is(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
-    put_media(tables, media_rows({"a": "old"}))
-    tries: list[int] = []
-
-    def refuse(*_: object, **__: object) -> None:
-        tries.append(1)
-        raise CommitFailedError("always another")
-
-    monkeypatch.setattr(DeltaTable, "create_write_transaction", refuse)
-    writings = meanwhile(monkeypatch)
-    with pytest.raises(TableConflict, match="always another"):
-        replace_with(tables, media_rows({"a": "new"}))
-    assert (len(tries), len(writings)) == (LOST_RACES, 1)
-    assert short(tables) == {"a": "old"}
-
-
-def test_a_lost_file_is_an_error_and_nothing_changes(tables: Tables) -> None:
-    put_media(tables, media_rows({"a": "old"}))
-    snapshot = put_media(tables, media_rows({"b": "old"}))
-    Path(snapshot.file_uris()[0]).unlink()
-    with pytest.raises(StorageUnreachable, match="nothing was changed"):
-        replace_with(tables, media_rows(dict.fromkeys("ab", "new")))
-    assert tables.snapshot("media").version() == snapshot.version()
 
 
 def test_a_file_with_other_rows_than_the_log_says_is_an_error(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:

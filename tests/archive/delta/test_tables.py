@@ -132,7 +132,6 @@ def test_a_writer_loses_more_often_than_it_fails_before_it_gives_up(
 
 
 FULL = "Generic LocalFileSystem error\n\x1b[31m↳\x1b[0m No space left on device (os error 28)\n"
-AWAY = "Generic S3 error\n \x1b[31m↳\x1b[0m error sending request\n"
 
 
 def test_a_full_disk_is_an_error_at_the_first_attempt(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,16 +147,6 @@ def test_a_full_disk_is_an_error_at_the_first_attempt(tables: Tables, monkeypatc
     with pytest.raises(StorageFull, match=f"cannot write to .*{words} some space there"):
         append(tables, "b")
     assert len(attempts) == 1
-
-
-def test_a_store_that_is_away_is_an_error_of_one_line(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
-    def away(*_: Any, **__: Any) -> None:
-        raise DeltaError(AWAY)
-
-    monkeypatch.setattr("archive.delta.tables.DeltaTable", away)
-    words = "Generic S3 error error sending request; check that the server is running"
-    with pytest.raises(StorageUnreachable, match=f"cannot open table .*results: {words}"):
-        tables.existing("results")
 
 
 def test_replaced_rows_can_be_filtered_like_any_other(tables: Tables) -> None:

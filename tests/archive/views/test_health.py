@@ -67,12 +67,6 @@ def test_tables_that_are_not_there_are_away_and_none_is_made(tables: Tables) -> 
     assert not Path(tables.url).exists()
 
 
-def test_an_empty_archive_has_no_cameras(tables: Tables) -> None:
-    put(tables, [])
-    tables.snapshot("media")
-    assert health(tables, VIEW, NOW) == Health(files=0, results={}, cameras=(), left_out=0)
-
-
 @pytest.mark.parametrize(("days", "recent", "before"), [(6.99, 1, 0), (7.01, 0, 1), (34.99, 0, 1), (35.01, 0, 0)])
 def test_an_image_falls_into_one_period(tables: Tables, days: float, recent: int, before: int) -> None:
     put(tables, [file("a", taken=ago(days=days))])

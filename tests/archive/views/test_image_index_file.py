@@ -16,9 +16,9 @@ import pytest
 
 import archive.views.image_index_file as files
 from archive.annotations.assertions import append
-from archive.delta.append import add_results
 from archive.delta.compact import compact
 from archive.delta.tables import Tables
+from archive.delta.writer import add_results
 from archive.schemas import ASSERTIONS
 from archive.views.image_filter import ImageFilter
 from archive.views.image_index import ImageIndex

@@ -15,9 +15,8 @@ from hypothesis import given, settings, strategies
 
 import archive.views.search
 from archive.catalogue.row_updates import add_files
-from archive.delta.append import add_results
 from archive.delta.tables import Tables
-from archive.delta.writer import Writer
+from archive.delta.writer import Writer, add_results
 from archive.schemas import MEDIA
 from archive.views.search import MOST_MARK, Found, Wanted, cursor_of, find, place_in, place_of
 from archive.views.views import View, Views

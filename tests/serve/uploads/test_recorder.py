@@ -15,9 +15,8 @@ import pytest
 import serve.uploads.recorder
 from archive.catalogue.row_updates import add_files
 from archive.catalogue.uploads import keep
-from archive.delta.append import add_results
 from archive.delta.tables import Tables
-from archive.delta.writer import Writer
+from archive.delta.writer import Writer, add_results
 from archive.retention import other_stores
 from model_store.errors import Overloaded, StorageUnreachable, TableConflict
 from model_store.storage import Folder
