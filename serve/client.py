@@ -20,7 +20,6 @@ from serve.api.schemas import DetectResponse
 from serve.rollout.events import Event
 from serve.rollout.operations import Operation, Outcome
 
-ATTEMPTS = 2
 MAX_WAIT_S = 10.0
 GONE = (httpx2.ConnectError, httpx2.ReadError, httpx2.RemoteProtocolError, httpx2.WriteError)
 
@@ -42,14 +41,9 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def detect(
-        self, image: bytes, model: str, min_score: float | None = None, timeout_ms: int | None = None
-    ) -> DetectResponse:
-        """Detect in one encoded image; `timeout_ms` limits the wait in the replica's queue."""
-        query: dict[str, Any] = {"model": model}
-        query |= {} if min_score is None else {"min_score": min_score}
-        headers = {} if timeout_ms is None else {"x-request-timeout-ms": str(timeout_ms)}
-        answer = self._post("/v1/detect", content=image, params=query, headers=headers)
+    def detect(self, image: bytes, model: str) -> DetectResponse:
+        """Detect in one encoded image."""
+        answer = self._post("/v1/detect", content=image, params={"model": model})
         return DetectResponse.model_validate_json(answer.content)
 
     def antenna_info(self) -> dict[str, Any]:
@@ -87,17 +81,17 @@ class Client:
         self._request("POST", "/v1/models/reload")
 
     def _post(self, path: str, **request: Any) -> httpx2.Response:
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                answer = self._http.post(path, **request)
-            except httpx2.HTTPError as error:
-                if attempt == ATTEMPTS or not isinstance(error, GONE):
-                    raise self._no_answer(error) from error
-                continue
-            if answer.status_code not in (429, 502, 503) or attempt == ATTEMPTS:
+        """Send a request that may be repeated once."""
+        try:
+            answer = self._http.post(path, **request)
+            if answer.status_code not in (429, 502, 503):
                 return _checked(answer)
             time.sleep(wait_s(answer))
-        raise AssertionError("unreachable")
+        except GONE:
+            pass
+        except httpx2.HTTPError as error:
+            raise self._no_answer(error) from error
+        return self._request("POST", path, **request)
 
     def _request(self, method: str, path: str, **request: Any) -> httpx2.Response:
         try:
@@ -126,12 +120,8 @@ def _checked(answer: httpx2.Response) -> httpx2.Response:
         raise ClusterError(f"HTTP {answer.status_code}: {answer.text[:300]}") from None
     if answer.status_code == 429:
         raise Overloaded(detail, wait_s(answer))
-    raise _class_of(kind)(detail, wait_s(answer) if "retry-after" in answer.headers else None)
-
-
-def _class_of(kind: str) -> type[ResightError]:
-    """Return the class of a problem type: ModelNotFound for urn:resight:model-not-found."""
-    name = "".join(word.capitalize() for word in kind.rpartition(":")[2].split("-"))
-    value: Any = getattr(errors, name, None)
-    is_error = isinstance(value, type) and issubclass(value, ResightError)
-    return value if is_error else ClusterError
+    name = "".join(word.capitalize() for word in kind.rpartition(":")[2].split("-"))  # urn:resight:model-not-found
+    known: Any = getattr(errors, name, None)
+    is_error = isinstance(known, type) and issubclass(known, ResightError)
+    error = known if is_error else ClusterError
+    raise error(detail, wait_s(answer) if "retry-after" in answer.headers else None)

@@ -13,8 +13,7 @@ import socket
 from collections.abc import Awaitable, Callable, Collection
 from functools import cached_property
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
-from typing import cast
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 import httpx2
 
@@ -30,8 +29,7 @@ Resolve = Callable[[str, int], Awaitable[list[str]]]
 
 
 async def resolve_host(host: str, port: int) -> list[str]:
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return [str(address[4][0]) for address in found]
 
 
@@ -86,47 +84,35 @@ class ImageFetcher:
         """Return an address of a host. Raises BadRequest unless all its addresses are permitted."""
         try:
             addresses = await self._resolve(host, port)
-        except (OSError, UnicodeError) as error:
+            first = addresses[0]
+        except (OSError, UnicodeError, IndexError) as error:
             raise BadRequest(f"{host} has no address: {error}") from error
         for address in addresses:
             if not is_permitted(address, self._networks):
                 raise BadRequest(
                     f"{host} has the address {address}, which is not public: add its network to image_networks"
                 )
-        if not addresses:
-            raise BadRequest(f"{host} has no address")
-        return addresses[0]
+        return first
 
     async def _read(self, url: httpx2.URL, host: str, address: str) -> bytes:
-        request = self._http.build_request(
+        async with self._http.stream(
             "GET",
             url.copy_with(host=address),
             headers={"Host": url.netloc.decode(), "Accept-Encoding": "identity"},
             extensions={"sni_hostname": host},  # TLS verifies the name
-        )
-        answer = await self._http.send(request, stream=True)
-        try:
-            return await self._body(host, answer)
-        finally:
-            await answer.aclose()
-
-    async def _body(self, host: str, answer: httpx2.Response) -> bytes:
-        if answer.is_redirect:
-            raise BadRequest(f"{host} redirects the image elsewhere, which is not followed")
-        if answer.status_code != 200:
-            raise BadRequest(f"{host} answered {answer.status_code} in place of the image")
-        if answer.headers.get("content-encoding", "identity") != "identity":
-            raise BadRequest(f"{host} sent the image compressed, which was not requested")
-        too_large = ImageTooLarge(f"the image is over the limit of {self._max_bytes // MIB} MiB")
-        declared = answer.headers.get("content-length", "")
-        if declared.isdecimal() and int(declared[:18]) > self._max_bytes:
-            raise too_large
-        parts, size = list[bytes](), 0
-        async for part in answer.aiter_raw():
-            size += len(part)
-            if size > self._max_bytes:
-                raise too_large
-            parts.append(part)
+        ) as answer:
+            if answer.is_redirect:
+                raise BadRequest(f"{host} redirects the image elsewhere, which is not followed")
+            if answer.status_code != 200:
+                raise BadRequest(f"{host} answered {answer.status_code} in place of the image")
+            if answer.headers.get("content-encoding", "identity") != "identity":
+                raise BadRequest(f"{host} sent the image compressed, which was not requested")
+            parts, size = list[bytes](), 0
+            async for part in answer.aiter_raw():
+                size += len(part)
+                if size > self._max_bytes:
+                    raise ImageTooLarge(f"the image is over the limit of {self._max_bytes // MIB} MiB")
+                parts.append(part)
         if not size:
             raise BadRequest(f"{host} sent 0 bytes in place of the image")
         return b"".join(parts)
@@ -143,12 +129,12 @@ class ImageFetcher:
         )
 
 
-def is_permitted(address: str, networks: Collection[object]) -> bool:
+def is_permitted(address: str, networks: Collection[IPv4Network | IPv6Network]) -> bool:
     """Return whether an address is public, or lies in one of the networks."""
     ip = ip_address(address.partition("%")[0])
     if isinstance(ip, IPv6Address) and ip.ipv4_mapped:
         ip = ip.ipv4_mapped
-    if any(ip in network for network in cast("Collection[list[object]]", networks)):
+    if any(ip in network for network in networks):
         return True
     if isinstance(ip, IPv4Address):
         return ip.is_global and not ip.is_multicast

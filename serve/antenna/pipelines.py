@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from model_store.errors import ModelError, ModelNotFound
-from model_store.names import MAX_QUOTED, VersionId, parse_ref
+from model_store.names import MAX_QUOTED, parse_ref
 from model_store.store import ModelInfo, ModelStore, ModelVersion
 from serve.inference.engine import Engine
 
@@ -141,10 +141,6 @@ def find_pipeline(store: ModelStore, slug: str) -> Pipeline:
 
 def _not_found(slug: str) -> ModelNotFound:
     return ModelNotFound(f"unknown pipeline '{slug[:MAX_QUOTED]}': GET /antenna/info lists them")
-
-
-def loaded_slugs(pipelines: Iterable[Pipeline], loaded: Collection[VersionId]) -> list[str]:
-    return [p.slug for p in pipelines if all(model.id in loaded for model in p.models)]
 
 
 def _described(store: ModelStore, refs: Iterable[str]) -> Iterator[ModelVersion]:

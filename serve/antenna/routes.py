@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import structlog
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import to_json
 
 from model_store.classifier import softmax
@@ -22,8 +23,7 @@ from model_store.errors import SOON_S, BadRequest, DeadlinePassed, ResightError,
 from model_store.images.crops import Box
 from model_store.store import ModelInfo
 from serve.antenna.fetch import ImageFetcher
-from serve.antenna.pipelines import Pipeline, Pipelines, algorithm, loaded_slugs, reference
-from serve.antenna.schemas import BoundingBox, KnownDetection, PipelineRequest, SourceImage
+from serve.antenna.pipelines import Pipeline, Pipelines, algorithm, reference
 from serve.api.answers import to_response
 from serve.api.base import any_query
 from serve.api.bodies import MIB, PROBLEMS, SmallBodyRoute
@@ -36,6 +36,8 @@ from serve.inference.workers import SharedImage
 from serve.models.pool_proxy import Pools, forwarded
 from serve.models.readiness import serving_everywhere
 
+MAX_IMAGES, MAX_DETECTIONS = 64, 2000
+"""Maximum numbers in a request. Antenna sends 1 image, unless a project sets more."""
 MAX_REQUESTS, MAX_BOXES = 16, 4
 """Requests that are answered concurrently, and boxes of one image."""
 MAX_VALUES = 2_000_000
@@ -43,6 +45,50 @@ MAX_VALUES = 2_000_000
 A = TypeVar("A")
 Result = dict[str, Any]
 log = structlog.get_logger("resight.serve")
+
+
+class Received(BaseModel):
+    """Base of what Antenna sends. Unknown fields are ignored, as Antenna adds fields."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+
+class SourceImage(Received):
+    id: str = Field(max_length=200)
+    url: str = Field(max_length=8192)
+
+
+class AlgorithmReference(Received):
+    name: str = Field(max_length=1000)
+    key: str = Field(max_length=1000)
+
+
+class BoundingBox(Received):
+    """Sides in px of the upright image."""
+
+    x1: float
+    y1: float
+    x2: float
+    y2: float
+
+
+class KnownDetection(Received):
+    """A detection that Antenna has already; one without a box states that an image is empty."""
+
+    source_image: SourceImage
+    bbox: BoundingBox | None = None
+    algorithm: AlgorithmReference
+
+
+class PipelineRequest(Received):
+    """Body of POST /process."""
+
+    pipeline: str = Field(max_length=400)
+    source_images: list[SourceImage] = Field(max_length=MAX_IMAGES)
+    detections: list[KnownDetection] | None = Field(
+        default=None, max_length=MAX_DETECTIONS, description="boxes to classify again in place of the detector's"
+    )
+    config: dict[str, Any] | None = Field(default=None, description="ignored")
 
 
 class LargeBodyRoute(SmallBodyRoute):
@@ -68,7 +114,8 @@ def router(engine: Engine, fetcher: ImageFetcher, pools: Pools | None = None) ->
         """Return the slugs of the pipelines with all models loaded; 503 if no model is loaded."""
         serving = await serving_everywhere(engine.serving(), pools)
         serving.require_ready(engine.store.url)
-        return {"status": loaded_slugs(await pipelines.served(), serving.versions)}
+        served = await pipelines.served()
+        return {"status": [p.slug for p in served if all(model.id in serving.versions for model in p.models)]}
 
     @routes.get("/antenna/info")
     async def info() -> Result:
@@ -234,14 +281,13 @@ class PipelineRun:
 
     async def _classify(self, found: Result, data: bytes, classifier: ModelInfo, shared: SharedImage) -> None:
         """Add the class of a box. One that lies outside the image, such as in a detector's padding, gets none."""
-        side, ref = found["bbox"], str(classifier.id)
+        side = found["bbox"]
         box: Box = (side["x1"], side["y1"], side["x2"], side["y2"])
         try:
-            answer = await self._engine.classify(data, ref, box, None, self._request_id, shared)
+            answer = await self._engine.classify(data, str(classifier.id), box, None, self._request_id, shared)
         except BadRequest:
             return
-        label = classifier.labels[int(answer.logits.argmax())]
-        scores = softmax(answer.logits[None])[0].tolist()
+        label, scores = classifier.labels[int(answer.logits.argmax())], softmax(answer.logits[None])[0].tolist()
         seconds = answer.timings.inference_ms / 1e3
         found["classifications"].append(
             _classification(classifier, label, scores, answer.logits.tolist(), seconds, True)

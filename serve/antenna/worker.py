@@ -70,12 +70,8 @@ class AntennaQueue:
 
     def __init__(self, url: str, token: str, stop: Event, transport: httpx2.BaseTransport | None = None) -> None:
         """`url` ends with the version of the API: https://antenna.example.org/api/v2."""
-        self._http = httpx2.Client(
-            base_url=url.rstrip("/"),
-            headers={"Authorization": f"Token {token}"},
-            timeout=TIMEOUT_S,
-            transport=transport,
-        )
+        headers = {"Authorization": f"Token {token}"}
+        self._http = httpx2.Client(base_url=url.rstrip("/"), headers=headers, timeout=TIMEOUT_S, transport=transport)
         self._stop = stop
         self._about = {"hostname": socket.gethostname(), "software": "resight"}
 
@@ -86,27 +82,21 @@ class AntennaQueue:
 
     def jobs(self, slugs: Sequence[str]) -> list[tuple[int, str]]:
         """Return id and pipeline of unfinished jobs; Antenna may return one of several."""
-        query = {
-            "pipeline__slug__in": ",".join(slugs),
-            "ids_only": "1",
-            "incomplete_only": "1",
-            "dispatch_mode": "async_api",
-        }
+        query = {"pipeline__slug__in": ",".join(slugs), "ids_only": "1", "incomplete_only": "1"}
+        query["dispatch_mode"] = "async_api"
 
         def read(answer: Any) -> list[tuple[int, str]]:
-            jobs = [(int(job["id"]), str(job["pipeline_slug"])) for job in answer["results"]]
-            return [(job, slug) for job, slug in jobs if slug in slugs]
+            return [(int(job["id"]), job["pipeline_slug"]) for job in answer["results"]]
 
-        return self._request("GET", "/jobs/", read, params=query)
+        return [(job, slug) for job, slug in self._request("GET", "/jobs/", read, params=query) if slug in slugs]
 
     def tasks(self, job: int, count: int) -> list[Task]:
         """Take tasks that can be answered; none of a job that was removed."""
         body = {"batch_size": count, "client_info": self._about}
 
         def read(answer: Any) -> list[Task]:
-            fields = ("image_id", "image_url", "reply_subject")
             tasks = [task for task in answer["tasks"] if task.get("reply_subject")]
-            return [{name: str(task[name]) for name in fields} for task in tasks]
+            return [{name: str(task[name]) for name in ("image_id", "image_url", "reply_subject")} for task in tasks]
 
         return self._request("POST", f"/jobs/{job}/tasks/", read, json=body) or []
 
@@ -115,30 +105,30 @@ class AntennaQueue:
         body = {"results": results, "client_info": self._about}
         self._request("POST", f"/jobs/{job}/result/", json=body)
 
-    def _request(self, method: str, path: str, read: Callable[[Any], A] = lambda _: None, **request: Any) -> Any:
+    def _request(self, method: str, path: str, read: Callable[[Any], Any] = lambda _: None, **request: Any) -> Any:
         """Return what `read` returns of the JSON of an answer; None for a job that was removed."""
-        return repeated(lambda: self._attempt(method, path, read, request), self._stop)
 
-    def _attempt(self, method: str, path: str, read: Callable[[Any], A], request: dict[str, Any]) -> A | None:
-        try:
-            answer = self._http.request(method, path, **request)
-        except httpx2.HTTPError as error:
-            words = f"Antenna does not answer {method} {path}: {said(error)}"
-            raise ClusterError(words, FIRST_WAIT_S) from error
-        reason = f"{answer.status_code} {answer.text[:300]}"
-        if answer.status_code in LATER:
-            raise ClusterError(f"Antenna does not answer {method} {path}: {reason}", wait_s(answer))
-        if answer.status_code == 404 and path.startswith("/jobs/") and path != "/jobs/":
-            return None
-        if not answer.is_success:
-            kind = Unauthorized if answer.status_code in (401, 403) else ClusterError
-            raise kind(f"Antenna refused {method} {answer.url.path}: {reason}")
-        try:
-            return read(answer.json())
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ClusterError(
-                f"the answer of {answer.url} is not JSON or has other fields: is it the API's URL? ({error!r})"
-            ) from error
+        def attempt() -> Any:
+            try:
+                answer = self._http.request(method, path, **request)
+            except httpx2.HTTPError as error:
+                raise ClusterError(f"Antenna does not answer {method} {path}: {said(error)}", FIRST_WAIT_S) from error
+            reason = f"{answer.status_code} {answer.text[:300]}"
+            if answer.status_code in LATER:
+                raise ClusterError(f"Antenna does not answer {method} {path}: {reason}", wait_s(answer))
+            if answer.status_code == 404 and path.startswith("/jobs/") and path != "/jobs/":
+                return None
+            if not answer.is_success:
+                kind = Unauthorized if answer.status_code in (401, 403) else ClusterError
+                raise kind(f"Antenna refused {method} {answer.url.path}: {reason}")
+            try:
+                return read(answer.json())
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
+                raise ClusterError(
+                    f"the answer of {answer.url} is not JSON or has other fields: is it the API's URL? ({error!r})"
+                ) from error
+
+        return repeated(attempt, self._stop)
 
 
 def work(
@@ -184,9 +174,9 @@ def work(
             except ResightError as error:
                 failure = error
                 report(f"job {job}: some images are left to Antenna: {error}")
-        if tally.images == before and once:
-            break
         if tally.images == before:
+            if once:
+                break
             stop.wait(poll_s)
     if once and failure:
         raise failure
@@ -214,8 +204,7 @@ def processed(
             return results, next((late for _, late in parts if late), None)
         if not stays:
             return [], error
-        failures = [{"image_id": image["id"], "error": str(error)} for image in images]
-        answer = {"errors": failures}
+        answer = {"errors": [{"image_id": image["id"], "error": str(error)} for image in images]}
     return [_result(answer, slug, task, len(tasks)) for task in tasks], None
 
 
@@ -224,11 +213,10 @@ def _result(answer: Result, slug: str, task: Task, count: int) -> Result:
     image = task["image_id"]
     sources = [one for one in answer.get("source_images", ()) if one["id"] == image]
     errors = [one for one in answer.get("errors") or () if one["image_id"] == image]
-    result: Result
-    if errors or not sources:
-        missing = {"image_id": image, "error": "Resight returned no result for this image"}
-        result = errors[0] if errors else missing
-    else:
+    result: Result = {"image_id": image, "error": "Resight returned no result for this image"}
+    if errors:
+        result = errors[0]
+    elif sources:
         result = {
             "pipeline": slug,
             "total_time": round(answer["total_time"] / count, 3),

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from archive.catalogue.uploads import Kept
 from archive.views.search import Found
 from model_store.classifier import best, softmax
 from model_store.detections import Detections, RunLengths
-from model_store.images.decode import ImageFacts
-from model_store.store import ModelInfo
 from model_store.transform.thresholds import least_scores, shown
 from serve.api.schemas import (
     ClassifyResponse,
     DetectResponse,
     FoundImages,
     UploadResponse,
+    Wire,
     WireClass,
     WireDetection,
     WireFoundImage,
@@ -35,8 +33,8 @@ def to_classes(answer: ClassAnswer, top: int) -> ClassifyResponse:
     """Return the answer of a classifier with its `top` best classes, or all if there are fewer."""
     labels, scores = answer.model.labels, softmax(answer.logits[None])[0]
     return ClassifyResponse(
-        model=_model(answer.model, answer.alias),
-        image=_image(answer.image),
+        model=_copied(WireModel, answer.model, alias=answer.alias),
+        image=_copied(WireImage, answer.image, decode_note=answer.image.note),
         box_xyxy_px=answer.box_xyxy_px,
         classes=[
             WireClass(label=labels[i], class_id=i, score=float(scores[i]), logit=float(answer.logits[i]))
@@ -58,8 +56,8 @@ def to_response(answer: Answer, min_score: float | None) -> DetectResponse:
         )
     ]
     return DetectResponse(
-        model=_model(answer.model, answer.alias),
-        image=_image(answer.image),
+        model=_copied(WireModel, answer.model, alias=answer.alias),
+        image=_copied(WireImage, answer.image, decode_note=answer.image.note),
         detections=detections,
         saturated=found.saturated,
         timings_ms=_timings(answer.timings),
@@ -76,42 +74,28 @@ def to_upload(seen: DetectResponse, kept: Kept, recorded: bool) -> UploadRespons
 def to_found(found: Found) -> FoundImages:
     """Return the answer of a search."""
     view = found.view
+    images = [
+        image
+        | {name: image[name] and image[name].isoformat() for name in ("captured_at_local", "captured_at_corrected")}
+        for image in found.images
+    ]
     return FoundImages(
-        view=view and WireView(**{name: getattr(view, name) for name in WireView.model_fields}),
-        images=[_found_image(image) for image in found.images],
+        view=view and _copied(WireView, view),
+        images=[WireFoundImage.model_validate(image) for image in images],
         next=found.next,
     )
 
 
-def _found_image(image: dict[str, Any]) -> WireFoundImage:
-    moments: dict[str, datetime | None] = {name: image[name] for name in ("captured_at_local", "captured_at_corrected")}
-    texts = {name: moment and moment.isoformat() for name, moment in moments.items()}
-    return WireFoundImage.model_validate(image | texts)
+W = TypeVar("W", bound=Wire)
 
 
-def _model(model: ModelInfo, alias: str | None) -> WireModel:
-    return WireModel(
-        name=model.name,
-        version=model.version,
-        alias=alias,
-        weights_sha256=model.weights_sha256,
-        inference_key=model.inference_key,
-    )
-
-
-def _image(image: ImageFacts) -> WireImage:
-    return WireImage(
-        width_px=image.width_px, height_px=image.height_px, media_type=image.media_type, decode_note=image.note
-    )
+def _copied(kind: type[W], source: object, **more: Any) -> W:
+    """Return a message with the attributes of the same names, and some more."""
+    return kind(**{name: getattr(source, name) for name in kind.model_fields if name not in more}, **more)
 
 
 def _timings(times: Timings) -> WireTimings:
-    return WireTimings(
-        queue=round(times.queue_ms, 3),
-        preprocess=round(times.preprocess_ms, 3),
-        inference=round(times.inference_ms, 3),
-        postprocess=round(times.postprocess_ms, 3),
-    )
+    return WireTimings(**{stage: round(getattr(times, f"{stage}_ms"), 3) for stage in WireTimings.model_fields})
 
 
 def _masks(found: Detections, size: tuple[int, int]) -> Sequence[WireMask | None]:

@@ -14,7 +14,7 @@ from fastapi.middleware.cors import CORSMiddleware
 
 from serve.antenna.fetch import ImageFetcher
 from serve.antenna.routes import router as antenna_router
-from serve.api import classify, detect, images, models, ops
+from serve.api import detect, images, models, ops
 from serve.api.base import base_api, describe_scopes
 from serve.api.bodies import MIB
 from serve.api.limits import MaxRequests, PacedAnswers
@@ -50,7 +50,6 @@ def build_http_api(
     api.include_router(detect.router(engine))
     if uploads is not None:
         api.include_router(images.router(engine, uploads))
-    api.include_router(classify.router(engine))
     api.include_router(models.router(engine, rollouts, pools))
     api.include_router(v2.router(engine, pools=pools))
     api.include_router(antenna_router(engine, fetcher or ImageFetcher(engine.args), pools))

@@ -29,40 +29,27 @@ class PlainHeaders:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        name = _undecodable(scope) if scope["type"] == "http" else None
-        if name is None:
-            await self.app(scope, receive, _with_one_id(send))
-        else:
-            answer = problem(400, "BadRequest", f"the header '{name}' is not UTF-8")
-            await answer(scope, receive, send)
+        async def send_one_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = list(message.get("headers", ()))
+                ids = [header for header in headers if header[0].lower() == REQUEST_ID.encode()]
+                kept = [header for header in headers if header not in ids]
+                message = {**message, "headers": kept + ids[:1]}
+            await send(message)
+
+        for name, value in scope["headers"] if scope["type"] == "http" else ():
+            try:
+                value.decode()
+            except UnicodeDecodeError:
+                answer = problem(400, "BadRequest", f"the header '{name.decode('latin-1')}' is not UTF-8")
+                await answer(scope, receive, send)
+                return
+        await self.app(scope, receive, send_one_id)
 
 
 def middlewares() -> list[Middleware]:
     """Return the middlewares for Ray."""
     return [Middleware(Unavailable), Middleware(PlainHeaders)]
-
-
-def _with_one_id(send: Send) -> Send:
-    async def send_one_id(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            headers = list(message.get("headers", ()))
-            ids = [header for header in headers if header[0].lower() == REQUEST_ID.encode()]
-            kept = [header for header in headers if header not in ids]
-            message = {**message, "headers": kept + ids[:1]}
-        await send(message)
-
-    return send_one_id
-
-
-def _undecodable(scope: Scope) -> str | None:
-    """Return the name of the first header that is not UTF-8, or None."""
-    for name, value in scope["headers"]:
-        if not value.isascii():
-            try:
-                value.decode()
-            except UnicodeDecodeError:
-                return name.decode("latin-1")
-    return None
 
 
 REQUEST_ID, TIMEOUT = "x-request-id", "x-request-timeout-ms"

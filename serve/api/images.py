@@ -18,7 +18,7 @@ from serve.api.base import any_query
 from serve.api.bodies import FULL, IMAGE_BODY, PROBLEMS
 from serve.api.detect import DetectorRef, MinScore
 from serve.api.headers import REQUEST_ID, deadline_of, request_id_of
-from serve.api.multipart import FileResult, answer_image, each_file, is_form
+from serve.api.multipart import answer_image, each_file, is_form
 from serve.api.schemas import DetectResponse, FoundImages, UploadAnswer, UploadFormResponse, UploadResponse
 from serve.inference.engine import Engine
 from serve.uploads.uploads import Recording, Uploads, recorded, wait_for_rows
@@ -66,7 +66,8 @@ def router(engine: Engine, uploads: Uploads) -> APIRouter:
         if is_form(request):
             files = await each_file(engine, request, store)
             await wait([file.answer.recording for file in files if file.answer], wait_s)
-            status, text = 200, _form_response(files).model_dump_json()
+            results = [file._asdict() | {"answer": file.answer and file.answer.response()} for file in files]
+            status, text = 200, UploadFormResponse.model_validate({"results": results}).model_dump_json()
         else:
             stored = await answer_image(engine, request, store)
             await wait([stored.recording], wait_s)  # the place among the images is free again
@@ -104,8 +105,3 @@ class StoredImage(NamedTuple):
 
     def response(self) -> UploadResponse:
         return to_upload(self.detected, self.recording.kept, recorded(self.recording))
-
-
-def _form_response(files: Sequence[FileResult[StoredImage]]) -> UploadFormResponse:
-    results = [file._asdict() | {"answer": file.answer.response() if file.answer else None} for file in files]
-    return UploadFormResponse.model_validate({"results": results})

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from itertools import chain
 from typing import Annotated
 
@@ -89,7 +89,9 @@ class PacedAnswers:
                 return
             try:
                 with self._room(len(message.get("body", b""))):
-                    await self._send(chain(start, _pieces(message)), send)
+                    async with asyncio.timeout(self._within_s):
+                        for piece in chain(start, _pieces(message)):
+                            await send(piece)
                 start.clear()
             except Overloaded as error:
                 ended = True
@@ -99,12 +101,6 @@ class PacedAnswers:
                 log.info("answer_not_read", path=scope["path"][:200], within_s=self._within_s)
 
         await self.app(scope, receive, send_paced)
-
-    async def _send(self, messages: Iterable[Message], send: Send) -> None:
-        """Send messages. Raises TimeoutError."""
-        async with asyncio.timeout(self._within_s):
-            for message in messages:
-                await send(message)
 
     @contextlib.contextmanager
     def _room(self, size_bytes: int) -> Iterator[None]:

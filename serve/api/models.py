@@ -99,14 +99,13 @@ def _status(store: ModelStore, name: str, serving: Serving) -> WireModelStatus:
 
 def _version(store: ModelStore, version: VersionId, aliases: dict[str, str], serving: Serving) -> WireVersion:
     described = store.describe(version)
-    info = described.info
     return WireVersion(
         version=version.version,
         kind=described.config.kind,
         aliases=sorted(alias for alias, target in aliases.items() if target == version.version),
         resident=version in serving.versions,
-        weights_sha256=info.weights_sha256,
-        inference_key=info.inference_key,
+        weights_sha256=described.info.weights_sha256,
+        inference_key=described.info.inference_key,
     )
 
 

@@ -1,8 +1,5 @@
 """Answer the image of a request, or each file of its multipart/form-data as soon as it is complete, within bounds.
 
-request -> files_of -> FormFile(name, parts | error, slot), …, in the order of the form
-request, answer(bytes) -> each_file -> Done(name, status, answer or problem), …, in the order of the form
-
 A file takes a place (`admit`) when it begins. A file without a place, or over the limit, is read and discarded, so
 that memory is bounded by the number of places times file_mib. The size of the form is bounded as well.
 """
@@ -87,14 +84,11 @@ class _Form:
     """Callbacks of the parser, which collect the complete files and fill the current one."""
 
     def __init__(self, request: Request, file_mib: int, admit: Admit) -> None:
-        self._file_mib = file_mib
-        self._admit = admit
-        self._header = (b"", b"")
-        self._disposition = b""
-        self._count = 0
+        self._file_mib, self._admit = file_mib, admit
+        self._name, self._value, self._disposition = b"", b"", b""
+        self._count, self._ended = 0, False
         self._file: FormFile | None = None
         self._complete: list[FormFile] = []
-        self._ended = False
         _, options = parse_options_header(request.headers["content-type"])
         try:
             if not options.get(b"boundary"):
@@ -102,7 +96,6 @@ class _Form:
             self._parser = MultipartParser(
                 options[b"boundary"],
                 {
-                    "on_header_begin": self._header_begins,
                     "on_header_field": self._header_field,
                     "on_header_value": self._header_value,
                     "on_header_end": self._header_ends,
@@ -135,24 +128,20 @@ class _Form:
 
     def close(self) -> None:
         """Release the places of files that were not yielded."""
-        for file in (*self._complete, *([self._file] if self._file else [])):
-            file.slot.close()
-
-    def _header_begins(self) -> None:
-        self._header = (b"", b"")
+        for file in (*self._complete, self._file):
+            if file:
+                file.slot.close()
 
     def _header_field(self, data: bytes, start: int, end: int) -> None:
-        name, value = self._header
-        self._header = (name + data[start:end], value)
+        self._name += data[start:end]
 
     def _header_value(self, data: bytes, start: int, end: int) -> None:
-        name, value = self._header
-        self._header = (name, value + data[start:end])
+        self._value += data[start:end]
 
     def _header_ends(self) -> None:
-        name, value = self._header
-        if name.lower() == b"content-disposition":
-            self._disposition = value
+        if self._name.lower() == b"content-disposition":
+            self._disposition = self._value
+        self._name = self._value = b""
 
     def _file_begins(self) -> None:
         _, options = parse_options_header(self._disposition)

@@ -130,7 +130,7 @@ class Access:
             identity = Identity(LOCAL, ALL_SCOPES)
         else:
             sent = token.strip().encode("latin-1") if has_bearer else b""
-            name, _, scopes = self._credential(sent, bool(parse_session(_value(headers))))
+            name, _, scopes = self._credential(sent, bool(parse_session(session_value(headers.getlist("cookie")))))
             identity = Identity(name, scopes)
         if scope not in identity.scopes:
             raise Forbidden(
@@ -169,17 +169,15 @@ class Access:
 
     def _session(self, headers: Headers) -> tuple[Session, str, frozenset[TokenScope]] | None:
         """Return the valid session of a request with its credential and scopes, or None."""
-        value = _value(headers)
+        value = session_value(headers.getlist("cookie"))
         session = parse_session(value)
         if session is None or self._key is None or session.expires_at_s <= time():
             return None
         granted = [("", ALL_SCOPES)] if self.open else []
         if not session.is_person:
             granted = [(hash_, of) for name, hash_, of in self._stored() if name == session.name]
-        for credential, scopes in granted:
-            if session.is_signed(value, self._key, credential):
-                return session, credential, scopes
-        return None
+        valid = ((hash_, of) for hash_, of in granted if session.is_signed(value, self._key, hash_))
+        return next(((session, hash_, of) for hash_, of in valid), None)
 
     def _stored(self) -> Iterator[tuple[str, str, frozenset[TokenScope]]]:
         """Yield name, hash and scopes of every token that is accepted."""
@@ -237,14 +235,11 @@ class Access:
             if tokens is None and self._tokens is not None:
                 self._keep(f"{file.url} is missing")
             else:
-                self._adopt(tokens)
+                if tokens is not None and tokens != self._tokens:
+                    log.info("tokens_read", names=[token.name for token in tokens])
+                self._needed = self._needed or tokens is not None
+                self._tokens, self._unread, self._trouble = tokens, False, ""
         self._read_at_s = started
-
-    def _adopt(self, tokens: tuple[StoredToken, ...] | None) -> None:
-        if tokens is not None and tokens != self._tokens:
-            log.info("tokens_read", names=[token.name for token in tokens])
-        self._needed = self._needed or tokens is not None
-        self._tokens, self._unread, self._trouble = tokens, False, ""
 
     def _keep(self, trouble: str) -> None:
         if trouble != self._trouble:
@@ -268,10 +263,6 @@ def bearer_of_basic(headers: Headers) -> Headers:
     changed = headers.mutablecopy()
     changed["authorization"] = f"Bearer {token}"
     return Headers(raw=changed.raw)
-
-
-def _value(headers: Headers) -> str:
-    return session_value(headers.getlist("cookie"))
 
 
 def _read(file: TokenFile) -> tuple[tuple[StoredToken, ...] | None, bytes | None]:
@@ -313,8 +304,7 @@ class Guard:
         try:
             identity = await self._check(connection["method"], path, headers)
         except ResightError as error:
-            unknown = isinstance(error, Unauthorized)
-            login = login_redirect(connection, headers, path) if unknown else None
+            login = login_redirect(connection, headers, path) if isinstance(error, Unauthorized) else None
             await (login or of_error(error, path))(connection, receive, send)
             return
         if identity is not None:
@@ -353,8 +343,8 @@ def _with_cookie(send: Send, cookie: str) -> Send:
     async def send_cookie(message: Message) -> None:
         if message["type"] == "http.response.start":
             headers = MutableHeaders(raw=list(message.get("headers", ())))
-            kind = headers.get("content-type", "")
-            if "set-cookie" not in headers and kind.startswith(("text/html", "application/json")):
+            is_text = headers.get("content-type", "").startswith(("text/html", "application/json"))
+            if "set-cookie" not in headers and is_text:
                 headers.append("set-cookie", cookie)
                 message = {**message, "headers": headers.raw}
         await send(message)

@@ -57,11 +57,6 @@ class TokenTable(Frozen):
         return self
 
 
-def _long_enough(key: bytes | None) -> bytes:
-    """Return the key, or a new one if another process has not made one yet."""
-    return key if key and len(key) >= KEY_BYTES else secrets.token_bytes(KEY_BYTES)
-
-
 def digest(token: bytes) -> str:
     """Return the hash that is stored for a token."""
     return hashlib.sha256(token).hexdigest()
@@ -111,12 +106,13 @@ class TokenFile:
 
         Raises StorageError. A key that is too short is replaced, which ends all sessions.
         """
-        folder, _ = self._place()
+        (folder, _), new = self._place(), secrets.token_bytes(KEY_BYTES)
         for _ in range(2):
             with contextlib.suppress(FileNotFoundError):
                 if len(key := folder.read(KEY_FILE)) >= KEY_BYTES:
                     return key
-            folder.update(KEY_FILE, _long_enough, mode=0o600)
+            # unless another process has made one
+            folder.update(KEY_FILE, lambda key: key if key and len(key) >= KEY_BYTES else new, mode=0o600)
         raise StorageUnreachable(f"{folder.url}/{KEY_FILE} cannot be made")
 
     def is_unused(self) -> bool:

@@ -8,7 +8,7 @@ Times are in seconds, as is usual for Prometheus.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
@@ -36,42 +36,27 @@ class Metrics:
     """Metrics of one replica. Methods may be called from any thread."""
 
     def __init__(self) -> None:
-        registry = self.registry = CollectorRegistry()
-        self._requests = Counter(
-            "resight_requests", "Online images, by outcome", (*MODEL, "outcome"), registry=registry
-        )
-        self._stages = Histogram(
-            "resight_stage_seconds",
-            "Time of an online image in each stage; inference and postprocess are of its batch",
-            (*MODEL, "stage"),
-            buckets=SECONDS,
-            registry=registry,
-        )
-        self._batches = Histogram(
-            "resight_batch_size", "Images of a batch that have a result", MODEL, buckets=SIZES, registry=registry
-        )
-        self._bulk = Counter("resight_bulk_images", "Images of archive runs", MODEL, registry=registry)
-        self._uploads = Counter(
-            "resight_uploads",
-            "Uploaded images: kept, and whether their rows were recorded",
-            ("outcome",),
-            registry=registry,
-        )
+        self.registry = CollectorRegistry()
+
+        def counter(name: str, about: str, *labels: str) -> Counter:
+            return Counter(f"resight_{name}", about, labels, registry=self.registry)
+
+        def histogram(name: str, about: str, buckets: Sequence[float], *labels: str) -> Histogram:
+            return Histogram(f"resight_{name}", about, labels, buckets=buckets, registry=self.registry)
+
+        self._requests = counter("requests", "Online images, by outcome", *MODEL, "outcome")
+        about = "Time of an online image in each stage; inference and postprocess are of its batch"
+        self._stages = histogram("stage_seconds", about, SECONDS, *MODEL, "stage")
+        self._batches = histogram("batch_size", "Images of a batch that have a result", SIZES, *MODEL)
+        self._bulk = counter("bulk_images", "Images of archive runs", *MODEL)
+        about = "Uploaded images: kept, and whether their rows were recorded"
+        self._uploads = counter("uploads", about, "outcome")
         for outcome in ("kept", "recorded", "unrecorded"):
             self._uploads.labels(outcome)  # create the series at the start: an alert compares them
-        self._detections = Counter(
-            "resight_detections",
-            "Detections in online answers, at the model's own thresholds",
-            (*MODEL, "label"),
-            registry=registry,
-        )
-        self._scores = Histogram(
-            "resight_detection_score",
-            "Scores of all detections of online images, from the model's floor up",
-            MODEL,
-            buckets=SCORES,
-            registry=registry,
-        )
+        about = "Detections in online answers, at the model's own thresholds"
+        self._detections = counter("detections", about, *MODEL, "label")
+        about = "Scores of all detections of online images, from the model's floor up"
+        self._scores = histogram("detection_score", about, SCORES, *MODEL)
 
     def answered(self, answer: Answer | ClassAnswer | TensorAnswer) -> None:
         """Count the online images, or the rows of a raw tensor, that a model has answered."""
@@ -84,16 +69,11 @@ class Metrics:
             took_ms = getattr(answer.timings, f"{stage}_ms")
             self._stages.labels(*who, stage).observe(took_ms / 1e3)
         if isinstance(answer, Answer):
-            self._detected(who, answer)
-
-    def _detected(self, who: tuple[str, str], answer: Answer) -> None:
-        config, labels = answer.detector.config, answer.model.labels
-        scores = self._scores.labels(*who)
-        found = answer.detections
-        for score in found.scores.tolist():
-            scores.observe(score)
-        for class_id in shown(found, least_scores(config)).class_ids.tolist():
-            self._detections.labels(*who, labels[class_id]).inc()
+            scores, found = self._scores.labels(*who), answer.detections
+            for score in found.scores.tolist():
+                scores.observe(score)
+            for class_id in shown(found, least_scores(answer.detector.config)).class_ids.tolist():
+                self._detections.labels(*who, answer.model.labels[class_id]).inc()
 
     def failed(self, model: ModelInfo | None, outcome: str) -> None:
         """Count an online image that was not answered; `model` is None if the request did not resolve to one."""
@@ -121,39 +101,43 @@ class _Families(Collector):
         return self._families
 
 
+Sample = tuple[dict[str, str], float]
+
+
+def _family(name: str, about: str, kind: str, *samples: Sample) -> Metric:
+    """Return a metric; `samples` are labels and value."""
+    metric = Metric(f"resight_{name}", about, kind)
+    for labels, value in samples:
+        metric.add_sample(f"{metric.name}_total" if kind == "counter" else metric.name, labels, value)
+    return metric
+
+
 def engine_state(engine: Engine) -> Iterator[Metric]:
     """Yield the current state of an engine."""
-    depth = Metric("resight_lane_depth", "Images waiting", "gauge")
-    for lane in Lane:
-        depth.add_sample(depth.name, {"lane": lane.value}, engine.batcher.depth(lane))
-    loaded = Metric("resight_loaded_versions", "1 for a version in memory", "gauge")
-    for version in engine.models.names:
-        aliases = ",".join(engine.aliases.table.aliases_of(version))
-        labels = {"model": version.name, "version": version.version, "aliases": aliases}
-        loaded.add_sample(loaded.name, labels, 1)
-    failing = Metric("resight_failing_aliases", "Aliases that do not serve the version that is set", "gauge")
-    failing.add_sample(failing.name, {}, len(engine.aliases.failures))
-    yield from (depth, loaded, failing, *_shadows(engine))
-
-
-def _shadows(engine: Engine) -> Iterator[Metric]:
-    images = Metric("resight_shadow_images", "Images for a shadow: compared, dropped or failed", "counter")
-    boxes = Metric("resight_shadow_boxes", "Boxes of active version and shadow", "counter")
-    shift = Metric("resight_shadow_score_shift", "Sum of absolute score differences over matched boxes", "counter")
+    depths = [({"lane": lane.value}, engine.batcher.depth(lane)) for lane in Lane]
+    yield _family("lane_depth", "Images waiting", "gauge", *depths)
+    aliases_of = engine.aliases.table.aliases_of
+    loaded = [
+        ({"model": version.name, "version": version.version, "aliases": ",".join(aliases_of(version))}, 1)
+        for version in engine.models.names
+    ]
+    yield _family("loaded_versions", "1 for a version in memory", "gauge", *loaded)
+    failures = ({}, len(engine.aliases.failures))
+    yield _family("failing_aliases", "Aliases that do not serve the version that is set", "gauge", failures)
+    images, boxes, shift = list[Sample](), list[Sample](), list[Sample]()
     for (active, candidate), counts in engine.shadows.tallies.items():
-        who = {"model": active.name, "version": active.version, "shadow": candidate.version}
-        agreement = counts.agreement
-        for outcome, count in {
-            "compared": agreement.images,
-            "dropped": counts.dropped,
-            "failed": counts.failed,
-        }.items():
-            images.add_sample(f"{images.name}_total", who | {"outcome": outcome}, count)
-        for kind in ("matched", "label_flips", "only_active", "only_candidate"):
-            count = getattr(agreement, kind)
-            boxes.add_sample(f"{boxes.name}_total", who | {"kind": kind}, count)
-        shift.add_sample(f"{shift.name}_total", who, agreement.score_shift_abs)
-    yield from (images, boxes, shift)
+        who, agreement = (
+            {"model": active.name, "version": active.version, "shadow": candidate.version},
+            counts.agreement,
+        )
+        outcomes = {"compared": agreement.images, "dropped": counts.dropped, "failed": counts.failed}
+        images += [(who | {"outcome": outcome}, count) for outcome, count in outcomes.items()]
+        kinds = ("matched", "label_flips", "only_active", "only_candidate")
+        boxes += [(who | {"kind": kind}, getattr(agreement, kind)) for kind in kinds]
+        shift.append((who, agreement.score_shift_abs))
+    yield _family("shadow_images", "Images for a shadow: compared, dropped or failed", "counter", *images)
+    yield _family("shadow_boxes", "Boxes of active version and shadow", "counter", *boxes)
+    yield _family("shadow_score_shift", "Sum of absolute score differences over matched boxes", "counter", *shift)
 
 
 def exposition(metrics: Metrics, engine: Engine) -> str:
@@ -177,11 +161,11 @@ def merged(texts: Mapping[str, str], swaps: Mapping[tuple[str, str], int], refus
                 if not sample.name.endswith("_created"):
                     labels = {**sample.labels, "replica": replica}
                     target.add_sample(sample.name, labels, sample.value)
-    rollouts = Metric("resight_rollouts", "Operations, by kind and outcome", "counter")
-    for (kind, outcome), count in sorted(swaps.items()):
-        rollouts.add_sample("resight_rollouts_total", {"kind": kind, "outcome": outcome}, count)
+    counts = [({"kind": kind, "outcome": outcome}, count) for (kind, outcome), count in sorted(swaps.items())]
+    rollouts = _family("rollouts", "Operations, by kind and outcome", "counter", *counts)
+    about = "Aliases with a file that the rollout does not follow"
     registry = CollectorRegistry()
-    failing = Metric("resight_refused_aliases", "Aliases with a file that the rollout does not follow", "gauge")
-    failing.add_sample(failing.name, {}, refused)
-    registry.register(_Families([*families.values(), rollouts, failing]))
+    registry.register(
+        _Families([*families.values(), rollouts, _family("refused_aliases", about, "gauge", ({}, refused))])
+    )
     return generate_latest(registry).decode()

@@ -53,12 +53,12 @@ class Traces:
         """Record an image that has just been answered; `began_ns` is a time of time.time_ns."""
         from opentelemetry.trace import set_span_in_context
 
-        timings = answer.timings
         attributes = {key: value for key, value in answer.facts().items() if value is not None}
         span = self._span(what, began_ns, {"request": request_id, "outcome": "ok", **attributes})
         inside, at_ns = set_span_in_context(span), began_ns
-        for stage in stages(answer):
-            ends_ns = at_ns + round(getattr(timings, f"{stage}_ms") * 1e6)
+        first = ("queue", "preprocess") if answer.waited_first else ("preprocess", "queue")
+        for stage in (*first, "inference", "postprocess"):
+            ends_ns = at_ns + round(getattr(answer.timings, f"{stage}_ms") * 1e6)
             self._tracer.start_span(stage, inside, start_time=at_ns).end(ends_ns)
             at_ns = ends_ns
         span.end(max(at_ns, time.time_ns()))
@@ -67,8 +67,7 @@ class Traces:
         """Record an image that was not answered; `model` is the requested one."""
         from opentelemetry.trace import StatusCode
 
-        outcome = type(error).__name__
-        about = {"request": request_id, "outcome": outcome, "asked": model}
+        about = {"request": request_id, "outcome": type(error).__name__, "asked": model}
         span = self._span(what, began_ns, about)
         span.set_status(StatusCode.ERROR, str(error)[:300])
         span.end()
@@ -81,12 +80,6 @@ class Traces:
         from opentelemetry.trace import SpanKind
 
         return self._tracer.start_span(what, kind=SpanKind.SERVER, attributes=attributes, start_time=began_ns)
-
-
-def stages(answer: Answer | ClassAnswer) -> tuple[str, ...]:
-    """Return the stages of an image in their order."""
-    first = ("queue", "preprocess") if answer.waited_first else ("preprocess", "queue")
-    return (*first, "inference", "postprocess")
 
 
 class CallerSpans:

@@ -21,14 +21,13 @@ _NOT_LOADED = "not loaded; a request for this version loads it, with a token of 
 async def index(engine: Engine, serving: Serving, ready_only: bool) -> list[IndexEntry]:
     """Return every version in the store or in memory, by name. Raises StorageUnreachable, Overloaded."""
     stored = await engine.lookups.run(_in_store, engine.store)
-    loaded = serving.versions
     entries: list[IndexEntry] = []
-    for version in sorted(stored | loaded):
-        reason = _failure(serving.failures, version) or _NOT_LOADED
-        if version in loaded:
-            entries.append(IndexEntry(name=version.name, version=version.version, state="READY", reason=""))
-        elif not ready_only:
-            entries.append(IndexEntry(name=version.name, version=version.version, state="UNAVAILABLE", reason=reason))
+    for version in sorted(stored | serving.versions):
+        state, reason = "READY", ""
+        if version not in serving.versions:
+            state, reason = "UNAVAILABLE", _failure(serving.failures, version) or _NOT_LOADED
+        if state == "READY" or not ready_only:
+            entries.append(IndexEntry(name=version.name, version=version.version, state=state, reason=reason))
     return entries
 
 
@@ -61,8 +60,7 @@ async def load(engine: Engine, ref: str, parameters: dict[str, Any]) -> None:
 
     Raises BadRequest, ModelError.
     """
-    wanted = _named(ref, parameters)
-    versions = await engine.lookups.run(_to_load, engine.store, ref, wanted)
+    versions = await engine.lookups.run(_to_load, engine.store, ref, _named(ref, parameters))
     for version in versions:
         await engine.resolver.get(str(version))
 
@@ -72,31 +70,20 @@ async def unload(engine: Engine, ref: str, parameters: dict[str, Any]) -> None:
 
     Raises Conflict if an alias refers to one or a run holds it, ModelNotFound, BadRequest.
     """
-    wanted = _named(ref, parameters)
-    versions = [
-        version
-        for version in _loaded(engine, parse_ref(ref).name)
-        if wanted is None or version == VersionId(wanted.name, wanted.version or "")
-    ]
-    if not versions:
-        versions = [await engine.lookups.run(engine.store.resolve, wanted or parse_ref(ref))]
+    wanted, versions = _named(ref, parameters), _loaded(engine, parse_ref(ref).name)
+    if wanted is not None:
+        versions = [version for version in versions if version.version == wanted.version]
+    versions = versions or [await engine.lookups.run(engine.store.resolve, wanted or parse_ref(ref))]
     for version in versions:
-        _require_free(engine, version)
+        if aliases := engine.aliases.table.aliases_of(version):
+            raise Conflict(
+                f"{version} answers as {', '.join(aliases)}: move the alias first, with 'resight "
+                f"models promote {version.name}@OTHER --alias {aliases[0]}', or name another version"
+            )
+        if holders := engine.models.holders(version):
+            raise Conflict(f"{version} is held by {', '.join(holders)}; cancel or await them first")
     for version in versions:
         await engine.aliases.release(version)
-
-
-def _require_free(engine: Engine, version: VersionId) -> None:
-    """Raise Conflict if an alias refers to the version or a run holds it."""
-    aliases = engine.aliases.table.aliases_of(version)
-    if aliases:
-        raise Conflict(
-            f"{version} answers as {', '.join(aliases)}: move the alias first, with 'resight "
-            f"models promote {version.name}@OTHER --alias {aliases[0]}', or name another version"
-        )
-    holders = engine.models.holders(version)
-    if holders:
-        raise Conflict(f"{version} is held by {', '.join(holders)}; cancel or await them first")
 
 
 def _named(ref: str, parameters: dict[str, Any]) -> ModelRef | None:

@@ -8,7 +8,6 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
-from urllib.parse import urljoin
 
 import httpx2
 import numpy as np
@@ -22,8 +21,7 @@ from model_store.names import VersionId
 from serve.antenna import routes
 from serve.antenna.fetch import ImageFetcher
 from serve.antenna.pipelines import Pipelines
-from serve.antenna.routes import PipelineRun, max_images, together
-from serve.antenna.schemas import PipelineRequest, SourceImage
+from serve.antenna.routes import PipelineRequest, PipelineRun, SourceImage, max_images, together
 from serve.api.app import build_http_api
 from serve.auth.guard import scope_of
 from serve.auth.scopes import TokenScope
@@ -193,8 +191,7 @@ def test_an_image_that_fails_is_an_error_and_not_an_empty_image(engine: Engine) 
 
 
 @pytest.mark.parametrize(
-    "error",
-    [Overloaded("full"), ModelNotReady("it is being loaded", 2.0), StorageUnreachable("no answer"), TooSlow("slow")],
+    "error", [ModelNotReady("it is being loaded", 2.0), StorageUnreachable("no answer"), TooSlow("slow")]
 )
 def test_an_error_that_ends_by_itself_is_not_a_result_of_the_image(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, error: ResightError
@@ -226,20 +223,6 @@ def test_an_error_ends_the_other_images_of_the_request() -> None:
     with pytest.raises(Overloaded):
         asyncio.run(together([wait(1), wait(2), fail()]))
     assert set(cancelled) == {1, 2}
-
-
-def test_more_images_than_places_are_all_answered(engine: Engine) -> None:
-    async def send() -> httpx2.Response:
-        async with Station(FILES).running() as station, antenna_client(engine, station) as client:
-            slug = (await client.get("/antenna/info")).json()["pipelines"][0]["slug"]
-            images = [{"id": str(i), "url": station.url("/black.png")} for i in range(9)]
-            body = {"pipeline": slug, "source_images": images}
-            return await client.post("/antenna/process", json=body)
-
-    results = asyncio.run(send()).json()
-    assert results["errors"] is None
-    assert len(results["source_images"]) == 9
-    assert engine.admission.images.taken == 0
 
 
 def test_a_camera_is_answered_while_slow_images_of_antenna_are_fetched(engine: Engine) -> None:
@@ -358,9 +341,6 @@ def test_unknown_fields_and_repeated_images_are_tolerated(engine: Engine) -> Non
     [
         ({"pipeline": "none", "source_images": []}, 404, "unknown pipeline 'none'"),
         ({"pipeline": "a-00000000--b-00000000", "source_images": []}, 404, "unknown pipeline"),
-        ({"pipeline": "a--b--c", "source_images": []}, 404, "unknown pipeline"),
-        ({"source_images": []}, 400, "pipeline"),
-        ({"pipeline": "x", "source_images": [{"id": "1"}]}, 400, "url"),
         ({"pipeline": "x", "source_images": [{"id": "1", "url": "u"}] * 65}, 400, "64"),
         ([], 400, "valid dictionary"),
     ],
@@ -379,14 +359,6 @@ def test_one_id_with_two_urls_is_refused(engine: Engine) -> None:
 def test_a_body_over_the_bound_is_refused(engine: Engine) -> None:
     body = json.dumps({"pipeline": "x", "source_images": [], "more": "x" * (4 * 2**20)})
     assert "4096 KiB" in problem_of(ask(engine, "POST", "/antenna/process", content=body), 413)
-
-
-def test_antenna_reaches_every_route_from_its_endpoint_url(engine: Engine) -> None:
-    endpoint = "http://resight/antenna/"
-    for path, status in (("info", 200), ("readyz", 200), ("livez", 200)):
-        assert ask(engine, "GET", urljoin(endpoint, path)).status_code == status
-    answer = ask(engine, "POST", urljoin(endpoint, "/process"), json={})
-    assert "pipeline" in problem_of(answer, 400)
 
 
 def test_a_pipeline_of_another_pool_is_passed_on(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

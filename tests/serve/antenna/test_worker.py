@@ -13,10 +13,8 @@ from model_store.errors import (
     ClusterError,
     Forbidden,
     ModelNotFound,
-    ModelNotReady,
     Overloaded,
     ResightError,
-    StorageUnreachable,
     TooSlow,
     Unauthorized,
 )
@@ -93,19 +91,7 @@ def test_what_antenna_refuses_for_a_while_is_sent_again() -> None:
     assert set(antenna.results) == {"reply.a"}
 
 
-def test_a_post_that_fails_at_first_is_repeated() -> None:
-    antenna = StubAntenna({1: tasks_of("a")}, SLUG)
-
-    class Breaking(Resight):
-        def process(self, pipeline: str, images: list[dict[str, str]]) -> dict[str, Any]:
-            antenna.broken.extend([500, 503])
-            return super().process(pipeline, images)
-
-    assert worked(antenna, Breaking()) == Tally(images=1)
-    assert antenna.asked.count("POST /jobs/1/result/") == 3
-
-
-@pytest.mark.parametrize("status", [400, 413])
+@pytest.mark.parametrize("status", [413])
 def test_results_that_antenna_refuses_do_not_end_the_worker(status: int) -> None:
     antenna, stop = StubAntenna({1: tasks_of("a"), 2: tasks_of("b")}, SLUG), Waits()
     lines: list[str] = []
@@ -173,12 +159,7 @@ def test_a_pipeline_that_is_gone_is_the_error_of_each_task() -> None:
     assert antenna.results["reply.b"].result == Failure(error="unknown pipeline", image_id="b")
 
 
-LATER = [
-    ClusterError("gone", 1.0),
-    ModelNotReady("it is being loaded", 1.0),
-    Overloaded("full"),
-    StorageUnreachable("no answer", 1.0),
-]
+LATER = [ClusterError("gone", 1.0), Overloaded("full")]
 
 
 @pytest.mark.parametrize("error", LATER)

@@ -24,7 +24,7 @@ from tests.serve.idle_rollouts import IdleRollouts
 
 LOADED = "blobs"
 JSON = {"content-type": "application/json"}
-MANY = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+MANY = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 class Shelf:
@@ -118,7 +118,7 @@ def test_any_query(api: FastAPI, path: str, data: strategies.DataObject) -> None
     status(api, "GET", path.format(name=LOADED), params=query)
 
 
-@pytest.mark.parametrize("path", ["/v1/detect", "/v1/images", "/v1/classify"])
+@pytest.mark.parametrize("path", ["/v1/images", "/v1/classify"])
 @MANY
 @given(data=strategies.data(), body=strategies.binary(max_size=64))
 def test_any_query_of_an_image(api: FastAPI, path: str, data: strategies.DataObject, body: bytes) -> None:
@@ -128,30 +128,26 @@ def test_any_query_of_an_image(api: FastAPI, path: str, data: strategies.DataObj
 PATHS = [
     "/v1/models/{}",
     "/v1/models/{}/events",
-    "/v1/operations/{}",
     "/v2/models/{}",
-    "/v2/models/{}/ready",
     "/v2/models/{}/stats",
-    "/v2/models/{}/config",
     "/v2/models/blobs/versions/{}",
-    "/v2/models/blobs/versions/{}/ready",
     "/{}",
 ]
 
 
 @pytest.mark.parametrize("path", PATHS)
-@settings(MANY, max_examples=10)
+@settings(MANY, max_examples=5)
 @given(name=TEXT)
 def test_any_name_in_a_path(api: FastAPI, path: str, name: str) -> None:
     status(api, "GET", path.format(quote(name, safe="")))
 
 
-CONTROLS = ["promote", "rollback", "canary", "shadow", "pin", "unpin", "release"]
+CONTROLS = ["promote", "canary", "pin"]
 FIELDS = strategies.dictionaries(strategies.sampled_from(["alias", "version", "percent", "\ud800"]), ANY, max_size=4)
 
 
 @pytest.mark.parametrize("control", CONTROLS)
-@settings(MANY, max_examples=10)
+@settings(MANY, max_examples=5)
 @given(body=FIELDS | ANY)
 def test_any_control(api: FastAPI, control: str, body: Any) -> None:
     status(api, "POST", f"/v1/models/blobs/{control}", content=json.dumps(body), headers=JSON)
@@ -169,7 +165,7 @@ ASKED = strategies.fixed_dictionaries(
 
 
 @pytest.mark.parametrize("path", REPOSITORY)
-@settings(MANY, max_examples=10)
+@settings(MANY, max_examples=5)
 @given(body=ASKED | ANY)
 def test_any_question_about_the_repository(api: FastAPI, path: str, body: Any) -> None:
     answered = status(api, "POST", f"/v2/repository/{path}", content=json.dumps(body), headers=JSON)
@@ -207,7 +203,7 @@ INFER = strategies.fixed_dictionaries(
 )
 
 
-@settings(MANY, max_examples=100)
+@settings(MANY, max_examples=40)
 @given(body=INFER | ANY, tail=strategies.binary(max_size=64), length=strategies.none() | TEXT | NUMBERS)
 def test_any_tensor(api: FastAPI, body: Any, tail: bytes, length: Any) -> None:
     text = json.dumps(body).encode()

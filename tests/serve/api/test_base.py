@@ -60,17 +60,7 @@ async def test_every_route_refuses_an_unknown_parameter(app: FastAPI, api: httpx
             "POST /v1/images?model=motion&camra=north",
             "unknown query parameter 'camra': did you mean 'camera'? valid parameters: model, camera, min_score,",
         ),
-        (
-            "POST /v1/images?model=motion&latitude=1.5",
-            "unknown query parameter 'latitude': valid parameters: model, camera, min_score, wait_s",
-        ),
-        ("POST /v1/detect?modl=motion", "unknown query parameter 'modl': did you mean 'model'?"),
         ("POST /v1/detect?model=a&model=b", "query parameter 'model' is sent 2 times: send it once"),
-        (
-            "GET /v1/images?minscore=1",
-            "did you mean 'min_score'? valid parameters: status, camera, deployment, location, label,",
-        ),
-        ("GET /v1/images?camera=a&camera=a", "query parameter 'camera' is sent 2 times"),
         ("GET /v1/models?verbose", "unknown query parameter 'verbose': this path takes none"),
         ("GET /docs?=", "unknown query parameter ''"),
         ("POST /v1/models/blobs/pin?" + "x" * 500, f"'{'x' * 100}': this path takes none"),

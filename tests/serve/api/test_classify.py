@@ -20,15 +20,13 @@ from model_store.errors import BadRequest, ImageUnreadable, ModelNotReady
 from model_store.images.crops import crop
 from model_store.images.decode import decode
 from model_store.names import VersionId
-from serve.auth.guard import scope_of
-from serve.auth.scopes import TokenScope
 from serve.inference.chunks import Chunk, LogitsAnswer, pack_logits
 from serve.inference.engine import Engine
 from serve.inference.results import ClassResult
 from serve.settings import DetectArgs, Limits
 from tests.fixtures_local import encoded, model_info, motion_store, photo
-from tests.model_store.classifiers import LABELS, SIDE_PX, WEIGHT, colour_store
-from tests.serve.api.v2.test_inference import of_images, of_tensor
+from tests.model_store.classifiers import LABELS, WEIGHT, colour_store
+from tests.serve.api.v2.test_inference import of_images
 from tests.serve.http_client import client, problem_of
 
 CAT, MOOSE = photo("cat"), photo("moose")
@@ -93,10 +91,6 @@ async def test_both_lanes_give_the_same_logits_bit_for_bit(engine: Engine) -> No
         np.testing.assert_array_equal(row, one.logits)
 
 
-async def test_a_chunk_by_an_alias_names_the_version_that_answered(engine: Engine) -> None:
-    assert (await engine.classify_chunk(await chunk_of(engine, "colours", RED))).model.id == ONE
-
-
 async def test_a_crop_is_what_a_run_cuts_out(engine: Engine) -> None:
     box = (20.5, 31.0, 200.2, 177.9)
     classifier = (await engine.resolver.get("colours@1")).classifier
@@ -118,7 +112,7 @@ async def test_the_other_kind_is_refused_by_its_name(engine: Engine) -> None:
             await wrong
 
 
-@pytest.mark.parametrize("shape", [(2, 8, 8, 3), (1, SIDE_PX, 8, 3), (3, 8, SIDE_PX, 3)])
+@pytest.mark.parametrize("shape", [(2, 8, 8, 3)])
 async def test_crops_of_another_size_are_refused(engine: Engine, shape: tuple[int, ...]) -> None:
     chunk = Chunk.of_inputs("colours@1", np.zeros(shape, np.uint8))
     with pytest.raises(BadRequest, match="16 x 16 px at a time"):
@@ -166,13 +160,6 @@ async def test_a_lease_holds_a_classifier_as_it_holds_a_detector(own_engine: Eng
     assert await own_engine.aliases.release(two)
 
 
-async def test_an_alias_moves_between_versions_of_a_classifier(own_engine: Engine) -> None:
-    assert (await own_engine.classify(RED, "colours")).model.version == "1"
-    own_engine.store.set_alias("colours", "production", "2")
-    await own_engine.aliases.refresh()
-    assert (await own_engine.classify(RED, "colours")).model.version == "2"
-
-
 async def test_batches_are_measured_and_follow_the_deployment_file(own_engine: Engine) -> None:
     assert 1 <= own_engine.models.model(ONE).batch.max <= 8
     own_engine.store.folder.write("colours/deployment.json", b'{"*": {"batch": {"max": 3}}}')
@@ -214,8 +201,8 @@ def test_outcomes_are_packed_in_order_with_their_reasons() -> None:
     assert pack_logits(info, []).logits.shape == (0, 2)
 
 
-@pytest.mark.parametrize("count", [1, 4])
-def test_a_chunk_of_inputs_gives_them_back(count: int) -> None:
+def test_a_chunk_of_inputs_gives_them_back() -> None:
+    count = 4
     inputs = np.random.default_rng(0).integers(0, 256, (count, 8, 12, 3), np.uint8)
     items = Chunk.of_inputs("colours@1", inputs).items()
     np.testing.assert_array_equal(np.concatenate([one.pixels for one in items]), inputs)
@@ -258,16 +245,14 @@ async def test_the_answer_says_what_it_is_and_who_says_so(engine: Engine) -> Non
         assert float(np.float32(one["score"])) == one["score"]
 
 
-@pytest.mark.parametrize(("query", "count"), [({}, 4), ({"top": 1}, 1), ({"top": 1000}, 4)])
+@pytest.mark.parametrize(("query", "count"), [({"top": 1}, 1), ({"top": 1000}, 4)])
 async def test_top_is_how_many_classes_at_most(engine: Engine, query: dict[str, int], count: int) -> None:
     found = (await classify(engine, RED, **query)).json()["classes"]
     assert len(found) == count
     assert [one["score"] for one in found] == sorted((o["score"] for o in found), reverse=True)
 
 
-@pytest.mark.parametrize(
-    ("box", "label"), [("0,0,30,20", "red"), ("30,0,60,20", "blue"), ("29.5,0,600,20", "blue"), ("-5,-5,3,3", "red")]
-)
+@pytest.mark.parametrize(("box", "label"), [("29.5,0,600,20", "blue"), ("-5,-5,3,3", "red")])
 async def test_a_box_is_classified_alone(engine: Engine, box: str, label: str) -> None:
     body = (await classify(engine, half_and_half(), box=box)).json()
     assert body["classes"][0]["label"] == label
@@ -279,17 +264,11 @@ async def test_a_box_is_classified_alone(engine: Engine, box: str, label: str) -
     ("query", "status", "words"),
     [
         ({"box": "0,0,10"}, 400, "invalid box '0,0,10': use x1,y1,x2,y2"),
-        ({"box": "a,b,c,d"}, 400, "invalid box"),
         ({"box": "0,0,nan,10"}, 400, "invalid box"),
-        ({"box": "0,0,1e9,10"}, 400, "invalid box"),
         ({"box": "10,0,0,10"}, 400, "invalid box"),
-        ({"box": "0,0,0,0"}, 400, "invalid box"),
-        ({"box": ""}, 400, "invalid box"),
         ({"box": "40,0,50,10"}, 400, "does not overlap the image of 40 x 30 px"),
         ({"top": 0}, 400, "top"),
-        ({"top": 1001}, 400, "top"),
         ({"model": "blobs"}, 400, "blobs@1 is a detector: use POST /v1/detect"),
-        ({"model": "Colours"}, 400, "is not a model"),
         ({"model": "nothing"}, 404, "available: blobs, colours"),
     ],
 )
@@ -297,17 +276,6 @@ async def test_what_cannot_be_answered_is_a_problem(
     engine: Engine, query: dict[str, Any], status: int, words: str
 ) -> None:
     assert words in problem_of(await classify(engine, RED, **query), status)
-
-
-async def test_bodies_are_bounded_and_checked_as_for_detections(engine: Engine) -> None:
-    assert "empty" in problem_of(await classify(engine, b""), 400)
-    problem_of(await classify(engine, b"GIF89a" + bytes(99)), 415)
-    problem_of(await classify(engine, bytes((1 << 20) + 1)), 413)
-    async with client(engine) as api:
-        late = await api.post("/v1/classify?model=colours", content=RED, headers={"x-request-timeout-ms": "0"})
-    assert "x-request-timeout-ms" in problem_of(late, 400)
-    with engine.admission.images.place():
-        pass  # no place was kept
 
 
 async def test_each_file_of_a_form_has_its_own_result(engine: Engine) -> None:
@@ -322,22 +290,6 @@ async def test_each_file_of_a_form_has_its_own_result(engine: Engine) -> None:
     assert results[1]["problem"]["status"] == 415
 
 
-async def test_detections_of_a_classifier_are_refused(engine: Engine) -> None:
-    async with client(engine) as api:
-        refused = await api.post("/v1/detect?model=colours", content=RED)
-    assert "colours@1 is a classifier: use POST /v1/classify" in problem_of(refused, 400)
-
-
-async def test_it_needs_the_scope_of_detections(engine: Engine) -> None:
-    assert scope_of("POST", "/v1/classify") is TokenScope.detect
-    async with client(engine, "a-token") as api:
-        refused = await api.post("/v1/classify?model=colours", content=RED)
-        assert refused.status_code == 401
-        allowed = {"authorization": "Bearer a-token"}
-        answer = await api.post("/v1/classify?model=colours", content=RED, headers=allowed)
-    assert answer.status_code == 200
-
-
 async def test_lists_name_the_kind(engine: Engine) -> None:
     async with client(engine) as api:
         models = (await api.get("/v1/models")).json()["models"]
@@ -348,18 +300,10 @@ async def test_lists_name_the_kind(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "path"),
-    [
-        ("GET", "/v2/models/colours"),
-        ("GET", "/v2/models/colours/versions/1/config"),
-        ("POST", "/v2/models/colours/infer"),
-        ("POST", "/v2/models/colours/versions/2/infer"),
-    ],
+    ("method", "path"), [("GET", "/v2/models/colours/versions/1/config"), ("POST", "/v2/models/colours/infer")]
 )
-@pytest.mark.parametrize("kind", ["image", "images"])
-async def test_v2_refuses_a_classifier_in_words(engine: Engine, method: str, path: str, kind: str) -> None:
-    sent = of_images(RED) if kind == "image" else of_tensor()
-    content, headers = sent if method == "POST" else (None, {})
+async def test_v2_refuses_a_classifier_in_words(engine: Engine, method: str, path: str) -> None:
+    content, headers = of_images(RED) if method == "POST" else (None, {})
     async with client(engine) as api:
         refused = await api.request(method, path, content=content, headers=headers)
     assert refused.status_code == 400, refused.text

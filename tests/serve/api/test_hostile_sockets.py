@@ -5,6 +5,7 @@ It answers with a 4xx or hangs up; no place stays taken, and the next request is
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,27 +39,17 @@ def posted(path: str = DETECT, *headers: str, length: int | None = len(CAT)) -> 
 CHUNKED = "transfer-encoding: chunked"
 BROKEN: dict[str, bytes] = {
     "TLS": b"\x16\x03\x01\x02\x00" * 20 + b"\r\n\r\n",
-    "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "HTTP/9": b"GET / HTTP/9.9\r\n\r\n",
-    "no version": b"POST /v1/detect\r\n\r\n",
-    "no method": b" / HTTP/1.1\r\n\r\n",
     "unknown method": b"BREW /v1/detect HTTP/1.1\r\nhost: x\r\n\r\n",
-    "tunnel": b"CONNECT x:1 HTTP/1.1\r\nhost: x\r\n\r\n",
-    "star": b"OPTIONS * HTTP/1.1\r\nhost: x\r\n\r\n",
     "websocket": b"GET /v1/detect HTTP/1.1\r\nhost: x\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
     b"sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-version: 13\r\n\r\n",
     "path of bytes": b"GET /v1/models/\xff\xfe%00 HTTP/1.1\r\nhost: x\r\n\r\n",
     "long path": b"GET /v2/" + b"a" * 100_000 + b" HTTP/1.1\r\nhost: x\r\n\r\n",
-    "query of bytes": posted("/v1/detect?model=%ff%fe&min_score=%00", length=0),
     "negative length": posted(length=-5),
-    "endless length": posted(DETECT, f"content-length: {'9' * 5000}", length=None),
     "two lengths": posted(DETECT, "content-length: 5") + b"abcdef",
     "length and chunks": posted(DETECT, CHUNKED) + b"abcdef",
     "chunk of no size": posted(DETECT, CHUNKED, length=None) + b"zz\r\nabc\r\n",
-    "gzip as transfer": posted(DETECT, "transfer-encoding: gzip", length=None) + b"abc",
-    "no colon": posted(DETECT, "bad header", length=0),
     "zero in a header": posted(DETECT, "a: b\0c", length=0),
-    "line in a header": posted(DETECT, "a: b\rc: d", length=0),
 }
 
 
@@ -71,14 +62,7 @@ def test_broken_http_is_refused_or_hung_up_on(live: Live, case: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "headers",
-    [
-        [f"x-large: {'a' * (1 << 20)}"],
-        [f"x-{i}: {'a' * 200}" for i in range(5000)],
-        [f"{'x' * 100_000}: a"],
-        [f"cookie: {'a=b; ' * 50_000}"],
-    ],
-    ids=["one", "many", "name", "cookie"],
+    "headers", [[f"x-large: {'a' * (1 << 20)}"], [f"x-{i}: {'a' * 200}" for i in range(5000)]], ids=["one", "many"]
 )
 def test_huge_headers_are_refused_or_do_not_matter(live: Live, headers: list[str]) -> None:
     status = live.says(posted(DETECT, *headers), CAT)
@@ -101,15 +85,6 @@ HALVES: dict[str, bytes] = {
     + CAT[:1000],
     "a tensor": posted(INFER) + b'{"inputs": [',
 }
-
-
-@pytest.mark.parametrize("case", HALVES)
-def test_who_breaks_off_leaves_no_place_taken(live: Live, case: str) -> None:
-    with live.connect() as connection:
-        connection.sendall(HALVES[case])
-        live.becomes_free(PLACES - 1)
-    live.becomes_free(PLACES)
-    assert live.says(posted(), CAT) == 200
 
 
 @pytest.mark.parametrize("case", HALVES)
@@ -138,15 +113,16 @@ def test_slow_bodies_take_places_that_come_back_when_they_hang_up(live: Live) ->
     live.becomes_free(PLACES)
 
 
-@pytest.mark.parametrize("case", HALVES)
-def test_a_body_that_does_not_arrive_in_time_gives_up_its_place(tmp_path: Path, case: str) -> None:
+def test_a_body_that_does_not_arrive_in_time_gives_up_its_place(tmp_path: Path) -> None:
     engine = engine_in(tmp_path, body_s=1)
     try:
         for live in serving(engine):
-            with live.connect() as connection:
-                connection.sendall(HALVES[case])
-                live.becomes_free(PLACES - 1)
-                assert status_of(connection) == 408
+            with contextlib.ExitStack() as opened:
+                slow = [opened.enter_context(live.connect()) for _ in HALVES]
+                for connection, half in zip(slow, HALVES.values(), strict=True):
+                    connection.sendall(half)
+                live.becomes_free(PLACES - len(HALVES))
+                assert [status_of(connection) for connection in slow] == [408] * len(HALVES)
                 live.becomes_free(PLACES)
     finally:
         engine.stop()

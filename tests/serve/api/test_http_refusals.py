@@ -22,13 +22,9 @@ from tests.serve.http_client import CAT, MIB, TIMEOUT_S, MakeEngine, client, has
     ("query", "words"),
     [
         ({}, "model: Field required"),
-        ({"model": ""}, "is not a model"),
-        ({"model": "SSDLite"}, "is not a model"),
-        ({"model": "a@1:b"}, "is not a model"),
         ({"model": "../etc"}, "is not a model"),
         ({"model": "motion", "min_score": "2"}, "min_score"),
         ({"model": "motion", "min_score": "nan"}, "min_score"),
-        ({"model": "motion", "min_score": "high"}, "min_score"),
     ],
 )
 async def test_a_wrong_parameter_is_a_400_that_names_it(engine: Engine, query: dict[str, str], words: str) -> None:
@@ -42,8 +38,6 @@ async def test_a_wrong_parameter_is_a_400_that_names_it(engine: Engine, query: d
     [
         (b"", 400, "the body is empty"),
         (CAT[:300], 400, "damaged"),
-        (b"\xff\xd8\xff" + b"\x00" * 40, 400, "damaged"),
-        (b"<!DOCTYPE html><html></html>", 415, "text/html"),
         (b"GIF89a" + b"\x00" * 20, 415, "image/gif"),
         (b"no image at all", 415, "supported are jpeg, png, webp, tiff, bmp"),
     ],
@@ -64,26 +58,10 @@ async def test_an_unknown_model_is_a_404_that_lists_what_exists(engine: Engine, 
     assert words in problem_of(await post(engine, CAT, ref), 404)
 
 
-@pytest.mark.parametrize("kind", ["multipart/mixed; boundary=x", "Multipart/Related"])
-async def test_multipart_that_is_no_form_gets_the_way_to_do_it(engine: Engine, kind: str) -> None:
-    detail = problem_of(await post(engine, CAT, headers={"content-type": kind}), 400)
+async def test_multipart_that_is_no_form_gets_the_way_to_do_it(engine: Engine) -> None:
+    detail = problem_of(await post(engine, CAT, headers={"content-type": "Multipart/Related"}), 400)
     assert "--data-binary" in detail
     assert "--form" in detail
-
-
-async def test_a_declared_body_over_the_limit_is_refused_before_it_is_read(blobs: MakeEngine) -> None:
-    engine = await blobs(limits=Limits(body_mib=1))
-    read: list[int] = []
-
-    async def stream() -> AsyncIterator[bytes]:
-        for i in range(3):
-            read.append(i)
-            yield b"x" * MIB
-
-    declared = {"content-length": str(3 * MIB)}
-    answer = await post(engine, stream(), "blobs", headers=declared)
-    assert "limit of 1 MiB" in problem_of(answer, 413)
-    assert read == []
 
 
 async def test_a_streamed_body_over_the_limit_is_refused_as_soon_as_it_is(blobs: MakeEngine) -> None:
@@ -98,15 +76,6 @@ async def test_a_streamed_body_over_the_limit_is_refused_as_soon_as_it_is(blobs:
     answer = await post(engine, stream(), "blobs")
     assert "limit of 1 MiB" in problem_of(answer, 413)
     assert len(read) < 10
-
-
-async def test_a_streamed_body_within_the_limit_is_answered(engine: Engine) -> None:
-    async def stream() -> AsyncIterator[bytes]:
-        for start in range(0, len(CAT), 10_000):
-            yield CAT[start : start + 10_000]
-
-    answer = await post(engine, stream())
-    assert answer.json()["detections"][0]["label"] == "cat"
 
 
 async def test_too_many_pixels_by_the_header_are_refused(blobs: MakeEngine) -> None:

@@ -28,13 +28,7 @@ from tests.serve.http_client import MakeEngine, has_room
 
 SENDERS = 60
 FORM = "content-type: multipart/form-data; boundary=b"
-SLOW = {
-    "index": ("/v2/repository/index", SMALL_BODIES),
-    "load": ("/v2/repository/models/blobs/load", SMALL_BODIES),
-    "control": (CANARY, SMALL_BODIES),
-    "form": (DETECT, PLACES),
-    "form of a classifier": ("/v1/classify?model=blobs", PLACES),
-}
+SLOW = {"index": ("/v2/repository/index", SMALL_BODIES), "control": (CANARY, SMALL_BODIES), "form": (DETECT, PLACES)}
 
 
 @pytest.fixture(scope="module")

@@ -129,17 +129,6 @@ async def test_each_file_has_the_result_it_has_alone_and_in_order(engine: Engine
     assert found[0]["answer"]["detections"] != found[1]["answer"]["detections"]
 
 
-async def test_a_stock_client_is_understood(engine: Engine) -> None:
-    transport = httpx2.ASGITransport(api_of(engine))
-    async with httpx2.AsyncClient(transport=transport, base_url="http://resight") as api:
-        files = [("any", ("ä b.jpg", CAT, "image/jpeg")), ("other", ("p.jpg", PERSON))]
-        answer = await api.post("/v1/detect?model=ssdlite-coco", files=files)
-    labels = [[d["label"] for d in r["answer"]["detections"]] for r in answer.json()["results"]]
-    assert labels[0] == ["cat"]
-    assert "person" in labels[1]
-    assert answer.json()["results"][0]["name"] == "ä b.jpg"
-
-
 async def test_what_is_wrong_with_a_file_is_its_own_result(small: Engine) -> None:
     wrong = [("a.jpg", b""), ("b.txt", b"no image at all"), ("c.jpg", CAT[:300])]
     sent = [("1.jpg", SMALL), wrong[0], wrong[1], ("2.jpg", SMALL)]
@@ -149,12 +138,6 @@ async def test_what_is_wrong_with_a_file_is_its_own_result(small: Engine) -> Non
     assert "jpeg, png, webp" in found[2]["problem"]["detail"]
     assert [one["status"] for one in await results(small, form(*wrong))] == [400, 415, 400]
     assert free_places(small) == 4
-
-
-async def test_an_unknown_model_is_the_problem_of_every_file(small: Engine) -> None:
-    found = await results(small, form(("1", SMALL), ("2", SMALL)), "deer")
-    assert [one["status"] for one in found] == [404, 404]
-    assert "available: blobs" in found[0]["problem"]["detail"]
 
 
 async def test_an_error_nobody_thought_of_is_a_500_of_its_file_alone(
@@ -243,7 +226,7 @@ async def test_images_are_worked_on_while_the_next_ones_arrive(small: Engine, mo
     assert [one["status"] for one in found if one["name"] != "y"] == [200] * 9
 
 
-@pytest.mark.parametrize("step", [1, 2, 7, 1000])
+@pytest.mark.parametrize("step", [1, 7])
 async def test_however_the_form_is_cut_on_its_way_it_is_the_same(small: Engine, step: int) -> None:
     tricky = SMALL + b"\r\n--" + BOUNDARY.encode()[:-1] + b"\r\n--\r\n\r"
     sent = form(("a", SMALL), ("b", b"\r\n"), ("c", tricky), ("d", b""))
@@ -264,14 +247,10 @@ CUT = "truncated"
     ("body", "words"),
     [
         (b"", CUT),
-        (b"\r\n", CUT),
         (b"no form at all", "cannot be read"),
         (form(), "has no file"),
         (form(("a", SMALL), end=b""), CUT),
-        (form(("a", SMALL))[:-4], CUT),
         (form(("a", SMALL))[:200], CUT),
-        (f"--{BOUNDARY}\r\n\r\nbody\r\n--{BOUNDARY}--".encode(), "'' is not a file"),
-        (f"--{BOUNDARY}\r\nbad\r\n\r\n--{BOUNDARY}--".encode(), "cannot be read"),
         (
             f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="model"\r\n\r\nblobs\r\n--{BOUNDARY}--'.encode(),
             "field 'model' is not a file; send parameters in the query",
@@ -289,38 +268,11 @@ async def test_what_is_no_whole_form_is_refused_and_leaves_no_place_taken(
 
 
 @pytest.mark.parametrize(
-    "kind",
-    [
-        "multipart/form-data",
-        "multipart/form-data; boundary=",
-        'Multipart/Form-Data; boundary=""',
-        f"multipart/form-data; boundary={'x' * 300}",
-        "multipart/form-data; charset=utf-8",
-    ],
+    "kind", ["multipart/form-data", 'Multipart/Form-Data; boundary=""', f"multipart/form-data; boundary={'x' * 300}"]
 )
 async def test_a_form_without_a_usable_boundary_is_refused(small: Engine, kind: str) -> None:
     detail = detail_of(await post(small, form(("a", SMALL)), headers={"content-type": kind}), 400)
     assert "boundary" in detail
-
-
-async def test_as_many_files_as_allowed_are_answered(engine: Engine) -> None:
-    sent = form(*[(str(i), SMALL) for i in range(FORM_FILES)])
-    found = await results(engine, sent, "motion")
-    assert [one["status"] for one in found] == [200] * FORM_FILES
-    assert [one["name"] for one in found] == [str(i) for i in range(FORM_FILES)]
-
-
-async def test_a_form_that_says_it_is_too_large_is_refused_before_it_is_read(small: Engine) -> None:
-    read: list[int] = []
-
-    async def body() -> AsyncIterator[bytes]:
-        read.append(1)
-        yield form(("a", SMALL))
-
-    declared = FORM | {"content-length": str(FORM_FULL_FILES * MIB + 1)}
-    detail = detail_of(await post(small, body(), headers=declared), 413)
-    assert f"limit of {FORM_FULL_FILES} MiB" in detail
-    assert read == []
 
 
 async def test_a_form_that_becomes_too_large_is_refused_as_soon_as_it_is(small: Engine) -> None:
@@ -369,7 +321,7 @@ async def test_a_form_whose_sender_breaks_off_leaves_no_place_taken(small: Engin
 async def test_mutated_forms_are_never_an_error_of_ours(small: Engine) -> None:
     rng = random.Random(7)
     whole = form(("a.jpg", SMALL), ("b.jpg", b"text"))
-    for _ in range(300):
+    for _ in range(80):
         body = bytearray(whole)
         for _ in range(rng.randint(1, 8)):
             at = rng.randrange(len(body))

@@ -29,7 +29,7 @@ from tests.serve.idle_rollouts import IdleRollouts
 
 TOKEN = "a-token"
 EXAMPLES = settings(
-    max_examples=5, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+    max_examples=3, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
 )
 CONFIG: dict[str, Any] = {
     "request-timeout": 120,  # a busy machine must fail no test

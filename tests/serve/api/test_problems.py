@@ -69,22 +69,15 @@ def test_every_error_has_an_http_status_and_an_exit_code(kind: type[ResightError
 
 
 @pytest.mark.parametrize("kind", EVERY_ERROR)
-def test_every_error_survives_the_way_to_another_process(kind: type[ResightError]) -> None:
-    copy = pickle.loads(pickle.dumps(kind("why")))
-    assert (type(copy), str(copy)) == (kind, "why")
-
-
-def test_retry_after_survives_the_way_to_another_process() -> None:
-    assert pickle.loads(pickle.dumps(Overloaded("full", 7.5))).retry_after_s == 7.5
-
-
-@pytest.mark.parametrize("kind", EVERY_ERROR)
-def test_every_error_becomes_problem_json(kind: type[ResightError]) -> None:
-    answer = of_error(kind("why"))
+def test_every_error_survives_the_way_to_another_process_and_becomes_a_problem(kind: type[ResightError]) -> None:
+    error = pickle.loads(pickle.dumps(kind("why")))
+    assert (type(error), str(error)) == (kind, "why")
+    answer = of_error(error)
     body = json.loads(bytes(answer.body))
     assert answer.media_type == MEDIA_TYPE == "application/problem+json"
     assert set(body) == {"type", "title", "status", "detail"}
     assert (body["status"], body["detail"]) == (answer.status_code, "why")
+    assert json.loads(bytes(of_error(error, "/v2/models/deer").body)) == {"error": "why"}
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ async def answers(scope: Scope, receive: Receive, send: Send) -> None:
     await Response(b"x" * size)(scope, receive, send)
 
 
-@pytest.mark.parametrize("size", [0, 1, PIECE_BYTES, PIECE_BYTES + 1, 3 * PIECE_BYTES, 5 * MIB + 7])
+@pytest.mark.parametrize("size", [0, PIECE_BYTES, PIECE_BYTES + 1, 5 * MIB + 7])
 async def test_an_answer_arrives_whole(size: int) -> None:
     reader = Reader()
     await reader.asks(PacedAnswers(answers, LARGE, 60), f"/{size}")
@@ -112,12 +112,6 @@ async def test_answers_over_the_bound_are_refused_and_small_ones_are_not() -> No
     tasks[1].cancel()  # it hangs up
     await asyncio.wait(tasks)
     assert sending._under_way == 0
-
-
-async def test_one_answer_is_sent_whatever_its_size() -> None:
-    reader = Reader()
-    await reader.asks(PacedAnswers(answers, 1, 60))
-    assert (reader.status, reader.taken) == (200, LARGE)
 
 
 @pytest.mark.parametrize("path", ["/large", f"/{PIECE_BYTES}"])
@@ -207,10 +201,11 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> ModelStore:
     return store
 
 
-def tensor_request(outputs: str = '"parameters": {"binary_data_output": true}, ') -> bytes:
+def tensor_request() -> bytes:
     data = np.zeros((ROWS, 3, SIDE, SIDE), "<f4").tobytes()
     text = (
-        f'{{{outputs}"inputs": [{{"name": "images", "shape": [{ROWS}, 3, {SIDE}, {SIDE}], "datatype": "FP32", '
+        f'{{"parameters": {{"binary_data_output": true}}, "inputs": [{{"name": "images", '
+        f'"shape": [{ROWS}, 3, {SIDE}, {SIDE}], "datatype": "FP32", '
         f'"parameters": {{"binary_data_size": {len(data)}}}}}]}}'
     ).encode()
     head = (
@@ -250,12 +245,3 @@ def test_raw_outputs_that_nobody_reads_give_up_their_places(store: ModelStore) -
             whole = httpx2.get(f"http://127.0.0.1:{live.port}/healthz", timeout=TIMEOUT_S)
             assert whole.status_code == 200
             assert rest(connection) > 0  # and then it is closed
-
-
-def test_raw_outputs_as_json_are_refused_beyond_their_limit(store: ModelStore) -> None:
-    for live in live_over(store):
-        with unread(live.port, tensor_request("")) as connection:
-            text = connection.recv(MIB)
-        assert b"400" in text[:20]
-        assert b"request them in binary" in text
-        live.becomes_free(PLACES)

