@@ -149,4 +149,4 @@ def _rows_of(query: str, wanted: pa.Table, stored: pa.Table) -> pa.Table:
     with memory_database() as sql:
         sql.register("wanted", wanted)
         sql.register("stored", stored)
-        return sql.sql(query).to_arrow_table().cast(MEDIA)
+        return sql.sql(query).to_arrow_table().cast(wanted.schema)

@@ -9,18 +9,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import duckdb
 import pyarrow as pa
 
 from archive.annotations.classes import classifiers, read_classes
 from archive.delta.tables import Tables
 from archive.formats.file_formats import FileFormat
 from archive.formats.records import USED, Facts, ImageRecord, image_records
-from archive.views.exports import is_recorded, not_written, view_words, write_recorded
+from archive.views.exports import is_recorded, view_words, write_recorded
 from archive.views.publications import connect_runs, last_sealed
-from archive.views.query import connect, is_of_storage, out_of_memory
+from archive.views.query import connect
 from archive.views.views import View, Views
-from model_store.errors import BadRequest, StorageUnreachable
+from model_store.errors import BadRequest
 
 MEMORY_MIB = 512
 _LABELS = """
@@ -82,16 +81,7 @@ def export_file(
             key = classifier.classifier_key if classifier else ""
             of_results = tuple(label for (label,) in sql.execute(_LABELS).fetchall()) if not facts.labels else ()
             known = replace(facts, labels=facts.labels or of_results)
-            try:
-                fmt.write(counted(image_records(sql, files, floor, key)), known, part, chosen)
-            except duckdb.OutOfMemoryException as error:
-                raise out_of_memory(error) from error
-            except duckdb.Error as error:
-                if is_of_storage(error):
-                    raise StorageUnreachable(f"cannot read {tables.url} for {out}: {error}") from error
-                raise
-            except OSError as error:
-                raise not_written(out, error) from error
+            fmt.write(counted(image_records(sql, files, floor, key)), known, part, chosen)
         return count, [view.inference_key]
 
     return write_recorded(tables, fmt.name, out, write, view, name)

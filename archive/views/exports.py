@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from archive.retention import pruned_keys
 from archive.schemas import EXPORTS
 from archive.views.query import connect, is_of_storage, out_of_memory
 from archive.views.views import View, Views
-from model_store.errors import BadRequest, Conflict, ResightError, StorageError, StorageUnreachable
+from model_store.errors import BadRequest, Conflict, StorageError, StorageUnreachable
 from model_store.leftovers import remove, remove_leftovers
 from model_store.storage_errors import is_full, storage_error
 
@@ -75,8 +75,12 @@ def export(
     def write(part: Path) -> tuple[int, list[str]]:
         used = f"{relation} {where}"
         with connect(tables, view, memory_mib=memory_mib, statement=used) as sql:
-            rows = _copy(sql, relation, where, out, part)
-            return rows, _keys(sql, relation, view) if rows else []
+            rows = _EDITABLE.get(relation, relation)
+            if where:
+                rows = f"(select * from {rows} where {where})"
+            copy = f"copy {rows} to {literal(str(part))} ({_FORMATS[out.suffix.lower()]})"
+            ((count,),) = sql.execute(copy).fetchall()
+            return int(count), _keys(sql, relation, view) if count else []
 
     shown = view if relation in OF_VIEW else None
     return write_recorded(tables, relation, out, write, shown, name)
@@ -99,11 +103,9 @@ def write_recorded(
     remove_leftovers(str(out.parent), ".resight-*.part")
     part = out.with_name(f".resight-{secrets.token_hex(8)}.part")  # of this export alone
     try:
-        try:
+        with _export_errors(tables, out, part):
             out.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise not_written(out, error) from error
-        rows, keys = write(part)
+            rows, keys = write(part)
         record = {
             "exported_at": datetime.now(UTC),
             "relation": relation,
@@ -116,22 +118,31 @@ def write_recorded(
         Writer(tables, "exports").append(recorded, _not_recorded)
         try:
             _require_kept(tables, relation, keys, out)
-            _move(part, out)
-        except Exception as error:
+            with _export_errors(tables, out, part):
+                _move(part, out)
+        except Exception:
             remove_record(tables, record)
-            if isinstance(error, OSError):
-                raise not_written(out, error) from error
             raise
         return rows
     finally:
         remove(part)
 
 
-def not_written(out: Path, error: Exception) -> ResightError:
-    """Return StorageFull for a full disk, else BadRequest for a place that cannot be written to."""
-    if is_full(error):
-        return storage_error(f"write {out}", error)
-    return BadRequest(f"cannot write {out}: {error}")
+@contextlib.contextmanager
+def _export_errors(tables: Tables, out: Path, part: Path) -> Iterator[None]:
+    """Raise the error of a library as that of the tables, of a place that cannot be written to, or of memory."""
+    try:
+        yield
+    except duckdb.OutOfMemoryException as error:
+        raise out_of_memory(error) from error
+    except (duckdb.Error, OSError) as error:
+        if is_full(error):
+            raise storage_error(f"write {out}", error) from error
+        if isinstance(error, OSError) or part.name in str(error):
+            raise BadRequest(f"cannot write {out}: {error}") from error
+        if is_of_storage(error):
+            raise StorageUnreachable(f"cannot read {tables.url} for {out}: {error}") from error
+        raise
 
 
 def is_recorded(tables: Tables, out: Path) -> bool:
@@ -176,26 +187,6 @@ def remove_record(tables: Tables, record: dict[str, Any]) -> None:
         sql.execute("create table removed as from record")
         rest = f"from affected anti join due using ({', '.join(_RECORD)})"
         Writer(tables, "exports").replace(Replacement(sql, "removed", _RECORD, rest))
-
-
-def _copy(sql: duckdb.DuckDBPyConnection, relation: str, where: str, out: Path, part: Path) -> int:
-    rows = _EDITABLE.get(relation, relation)
-    if where:
-        rows = f"(select * from {rows} where {where})"
-    copy = f"copy {rows} to {literal(str(part))} ({_FORMATS[out.suffix.lower()]})"
-    try:
-        written = sql.execute(copy).fetchall()
-    except OSError as error:
-        raise not_written(out, error) from error
-    except duckdb.OutOfMemoryException as error:
-        raise out_of_memory(error) from error
-    except duckdb.Error as error:
-        if part.name in str(error):
-            raise not_written(out, error) from error
-        if is_of_storage(error):
-            raise StorageUnreachable(f"cannot read {relation} for {out}: {error}") from error
-        raise
-    return int(written[0][0])
 
 
 def _keys(sql: duckdb.DuckDBPyConnection, relation: str, view: View | None) -> list[str]:
