@@ -26,8 +26,8 @@ with lazy_imports():
     from batch.jobs.control import JobOutcome, Jobs, goes_on, jobs_of, require_startable, running_elsewhere, submit
     from batch.pipeline.stage_start import start_ahead
     from batch.planning.id_list import keep_ids
-    from batch.planning.nothing_to_do import report_of_nothing
     from batch.runs.accounting import failures, partly_decoded
+    from batch.runs.run import report_of_nothing
     from batch.runs.spec import PassSpec
     from model_store.store import ModelStore
     from serve.cluster.head import has_cluster

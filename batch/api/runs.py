@@ -17,10 +17,10 @@ from batch.jobs.cancel import close
 from batch.jobs.control import Jobs, require_startable, submit
 from batch.jobs.job_log import LogPart
 from batch.planning.dry_run import dry_run_report
-from batch.planning.nothing_to_do import report_of_nothing
 from batch.publishing.impact.report import impact_report
 from batch.publishing.publish import publish_by_policy, rollback, rollback_words
 from batch.runs.listing import RunRow, RunState, ShownState, page, require_run, rows_of, state_of
+from batch.runs.run import report_of_nothing
 from batch.runs.spec import RUN_ID, RunSpec, new_run_id
 from batch.schedule.archive_state import wanted_version
 from batch.schedule.policy import Policy, policy_of

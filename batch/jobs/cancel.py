@@ -16,7 +16,7 @@ from archive.delta.snapshot import dataset
 from archive.delta.tables import Tables
 from archive.delta.writer import Writer
 from archive.schemas import RUNS
-from archive.views.query import query
+from batch.runs.listing import find
 from model_store.errors import BadRequest, Conflict
 
 OPEN = ("running", "interrupted")
@@ -52,10 +52,8 @@ def is_interrupted(tables: Tables, run_id: str) -> bool:
 
 
 def _state(tables: Tables, run_id: str) -> str | None:
-    if tables.existing("runs") is None:
-        return None
-    states = query(tables, "select run_id, state_now from runs").to_pylist()
-    return {row["run_id"]: row["state_now"] for row in states}.get(run_id)
+    run = find(tables, run_id)
+    return run["state_now"] if run else None
 
 
 def _cancelled(snapshot: DeltaTable, rows: pa.Table) -> pa.Table:

@@ -148,23 +148,19 @@ def running_elsewhere(jobs: Jobs, settings: Settings) -> set[str]:
 def require_startable(
     spec: PassSpec, jobs: Jobs, elsewhere: Collection[str], tables: Tables, store: ModelStore, alone: bool
 ) -> None:
-    """Raise BadRequest if the run is one of those running `elsewhere`; with `alone`, raise as `require_alone`."""
-    if spec.run_id in elsewhere:
-        raise BadRequest(is_running_words(spec.run_id))
-    if alone:
-        require_alone(spec, {*elsewhere, *jobs.running()}, tables, store)
-
-
-def require_alone(spec: PassSpec, running: Collection[str], tables: Tables, store: ModelStore) -> None:
-    """Raise Conflict if one of the `running` runs is another one of the same model version.
+    """Raise BadRequest if the run is one of those running `elsewhere`. With `alone`, raise Conflict if another run of
+    the same model version is running.
 
     A run that was killed has no such job, and does not keep another from its images. Without access to the tables or
     the model, which only the cluster's nodes may have, nothing is checked.
     """
-    run, others = None, set(running) - {spec.run_id}
-    with contextlib.suppress(ModelError, StorageError):
-        model = pinned(store, spec.model)
-        run = running_run(tables, model.info.inference_key, datetime.now(UTC), others)
+    if spec.run_id in elsewhere:
+        raise BadRequest(is_running_words(spec.run_id))
+    run = None
+    if alone:
+        with contextlib.suppress(ModelError, StorageError):
+            key, others = pinned(store, spec.model).info.inference_key, {*elsewhere, *jobs.running()} - {spec.run_id}
+            run = running_run(tables, key, datetime.now(UTC), others)
     if run:
         raise Conflict(
             f"run {run} of the same model is running, and images of both runs would be processed twice: follow it with "

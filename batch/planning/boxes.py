@@ -73,12 +73,6 @@ class BoxPass(Pass):
     def is_due(self) -> str:
         return f"(status is null or again or too_large and width_px::bigint * height_px <= {self.max_pixels})"
 
-    def keep_images(self, sql: duckdb.DuckDBPyConnection) -> None:
-        sql.execute("delete from wanted where id not in (select id from boxes)")
-
-    def keep_units(self, sql: duckdb.DuckDBPyConnection) -> None:
-        sql.execute("delete from boxes where id not in (select id from wanted)")
-
     def make_todo(self, sql: duckdb.DuckDBPyConnection, due: str, whole: bool) -> None:
         sql.execute(_DUE.format(ids=self.ids, due=due))
         sql.execute(_TODO)

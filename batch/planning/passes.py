@@ -106,12 +106,6 @@ class Pass(ABC):
         """Return the SQL condition on a unit with its `done` columns, unless the scope names a status."""
         return "(status is null or again)"
 
-    def keep_images(self, sql: duckdb.DuckDBPyConnection) -> None:  # noqa: B027
-        """Remove images without a unit from the scope."""
-
-    def keep_units(self, sql: duckdb.DuckDBPyConnection) -> None:  # noqa: B027
-        """Remove units of images that are not in the scope."""
-
     @abstractmethod
     def make_todo(self, sql: duckdb.DuckDBPyConnection, due: str, whole: bool) -> None:
         """Make `due` and `todo`. `whole`: no unit has a row yet."""

@@ -57,6 +57,7 @@ _ONLY = """
     delete from {wanted} where rowid not in (
         select w.rowid from {wanted} w left join {done} using ({ids}) where {is_due})
 """
+_IN = "delete from {relation} where id not in (select id from {other})"
 _BEGAN = "create temp table began as from scoped where md5_number(media_sha256) in (select id from wanted)"
 _PLACED = """
     create temp table placed as
@@ -198,14 +199,16 @@ def plan_pass(
             _mark_done(sql, work, past.existing(work.table) if past else rows)
         if scope.status:
             sql.execute(_ONLY.format(**_relations(work), is_due=due))
-        work.keep_images(sql)
+        if work.wanted != "wanted":
+            sql.execute(_IN.format(relation="wanted", other=work.wanted))
         latest_images(sql, scope)
         population, population_todo = _count(sql, "wanted"), None
         if scope.sample:
             units = "{wanted} left join {done} using ({ids}) where".format(**_relations(work))
             population_todo = _count(sql, f"{units} {due}")
             choose_sample(sql, past or tables, scope.sample)
-        work.keep_units(sql)
+        if work.wanted != "wanted":
+            sql.execute(_IN.format(relation=work.wanted, other="wanted"))
         if past:
             place_images(sql, past, media)
     plan = _planned(work, scope, rows, scratch, due)

@@ -133,24 +133,17 @@ def state_of(tables: Tables, run: Mapping[str, Any], now: datetime | None = None
     metrics = json.loads(run["metrics"]) if run["metrics"] else None
     done = sum(counts[name] for name in COUNTS[1:]) if counts else 0
     requested = counts["requested"] if counts else 0
+    same = row.model_dump(include=RunState.model_fields.keys() & RunRow.model_fields.keys())
     return RunState(
-        run_id=run["run_id"],
-        state=run["state_now"],
-        kind=row.kind,
+        **same,
         inference_key=run["inference_key"],
-        model=row.model,
         spec=spec_of(run),
         metrics=metrics,
         message=run["message"],
-        started_at=row.started_at,
         last_event_at=moment(run["event_at"]),
-        scope=row.scope,
-        started_by=row.started_by,
-        published=row.published,
         counts=counts,
         balanced=done == requested if counts else None,
         progress=round(done / requested, 4) if requested else None,
-        images_per_s=row.images_per_s,
         eta_s=pace.eta_s,
     )
 

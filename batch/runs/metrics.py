@@ -8,11 +8,13 @@ the file is no longer written.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
+import duckdb
 from deltalake import DeltaTable
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import GaugeMetricFamily
@@ -22,8 +24,10 @@ from archive.defaults import MAX_CAMERAS
 from archive.delta.tables import Tables
 from archive.schemas import TABLES
 from archive.views.health import Camera, Health, health
+from archive.views.publications import connect_runs
+from archive.views.run_kinds import DETECTS
 from archive.views.views import PRODUCTION, View, Views
-from batch.runs.last_runs import LastRun, last_runs
+from batch.schedule.archive_state import SILENT
 from model_store.errors import ResightError, StorageUnreachable
 from model_store.store import ModelStore
 
@@ -56,6 +60,18 @@ NAMES = {
     "resight_camera_clock_fault_files": "Files of a clock that was not set, excluded from all periods",
     "resight_metrics_duration_seconds": "Time that it took to compute the metrics",
 }
+_LAST_RUNS = f"""
+    with detection_runs as (
+        select *, max(event_at) filter (state = 'sealed') over (partition by model_name) as sealed_at
+        from runs where {DETECTS})
+    select model_name as model, model_version as version,
+        if(state = 'running' and event_at < $silent_since, 'interrupted', state) as state,
+        epoch(event_at) as event_s, epoch(sealed_at) as sealed_s,
+        {{{", ".join(f"'{name}': coalesce(counts.{name}, 0)" for name in ("requested", *OUTCOMES))}}} as counts,
+        (metrics->>'partly_decoded')::bigint as partly_decoded
+    from detection_runs qualify row_number() over (partition by model order by started_at desc, run_id desc) = 1
+    order by model
+"""
 
 
 @dataclass(frozen=True)
@@ -79,7 +95,7 @@ def collect(
         _add_tables(samples, tables)
         _add_health(samples, health(tables, view, now, max_cameras), view)
         for run in last_runs(tables, now):
-            _add_run(samples, run)
+            _add_run(samples, **run)
         families.take(samples)  # all of it, or nothing
     with _store("models", families, problems):
         if not any(models.versions(name) for name in models.names()):
@@ -121,24 +137,43 @@ def _store(what: str, families: _Families, problems: list[ResightError]) -> Iter
     families.add("resight_store_up", up, what=what)
 
 
-def _add_run(families: _Families, run: LastRun) -> None:
-    labels = {"model": run.model, "version": run.version}
-    for state in dict.fromkeys((*STATES, run.state)):
-        families.add("resight_run_state", state == run.state, **labels, state=state)
-    families.add("resight_run_stalled", run.stalled, **labels)
-    families.add("resight_run_requested_images", run.counts.get("requested", 0), **labels)
+def last_runs(tables: Tables, now: datetime) -> list[dict[str, Any]]:
+    """Return the newest detection run of each model that has one, as arguments of `_add_run`. Older runs do not matter:
+    a run that failed yesterday and succeeded today is not a problem. Raises StorageUnreachable.
+    """
+    try:
+        with connect_runs(tables) as sql:
+            return sql.sql(_LAST_RUNS, params={"silent_since": now - SILENT}).to_arrow_table().to_pylist()
+    except (duckdb.Error, OSError) as error:
+        raise StorageUnreachable(f"cannot read the runs in {tables.url}: {error}") from error
+
+
+def _add_run(
+    families: _Families,
+    model: str,
+    version: str,
+    state: str,
+    event_s: float,
+    sealed_s: float | None,
+    counts: Mapping[str, int],
+    partly_decoded: int | None,
+) -> None:
+    """Add a run; `sealed_s` is when any run of the model was last sealed."""
+    labels = {"model": model, "version": version}
+    for each in dict.fromkeys((*STATES, state)):
+        families.add("resight_run_state", each == state, **labels, state=each)
+    families.add("resight_run_stalled", state == "interrupted", **labels)
+    families.add("resight_run_requested_images", counts["requested"], **labels)
     for outcome in OUTCOMES:
-        families.add("resight_run_images", run.counts.get(outcome, 0), **labels, outcome=outcome)
-    if run.partly_decoded is not None:
-        families.add("resight_run_partly_decoded_images", run.partly_decoded, **labels)
-    failed = run.counts.get("failed", 0)
-    seen = failed + run.counts.get("ok", 0) + run.counts.get("empty", 0)
+        families.add("resight_run_images", counts[outcome], **labels, outcome=outcome)
+    if partly_decoded is not None:
+        families.add("resight_run_partly_decoded_images", partly_decoded, **labels)
+    seen = counts["failed"] + counts["ok"] + counts["empty"]
     if seen:
-        families.add("resight_run_failed_ratio", failed / seen, **labels)
-    families.add("resight_run_last_event_timestamp_seconds", run.event_at.timestamp(), **labels)
-    if run.sealed_at:
-        name = "resight_run_last_sealed_timestamp_seconds"
-        families.add(name, run.sealed_at.timestamp(), model=run.model)
+        families.add("resight_run_failed_ratio", counts["failed"] / seen, **labels)
+    families.add("resight_run_last_event_timestamp_seconds", event_s, **labels)
+    if sealed_s is not None:
+        families.add("resight_run_last_sealed_timestamp_seconds", sealed_s, model=model)
 
 
 def _add_tables(families: _Families, tables: Tables) -> None:

@@ -13,14 +13,11 @@ import structlog
 
 from archive.delta.compact import compact
 from archive.delta.tables import Tables
-from archive.views.publications import last_event, last_sealed
 from archive.views.views import View, Views
 from batch.planning.plan import Plan
-from batch.runs.accounting import Counts, read_back
-from batch.runs.record import RunLog, in_words, recorded
-from batch.runs.spec import PassSpec, RunSpec
+from batch.runs.record import in_words
+from batch.runs.spec import PassSpec
 from batch.schedule.policy import policy_of
-from model_store.errors import ResightError
 from model_store.lazy_imports import lazy_imports
 from model_store.store import ModelStore
 from serve.settings import Settings
@@ -78,27 +75,6 @@ def publish_if_first(tables: Tables, store: ModelStore, run_id: str) -> dict[str
 
     view = publish_first(tables, store, run_id, check=check)
     return {"published": f"{view.name} {view.serial}: nothing was published before"} if view else {}
-
-
-def seal_what_is_there(spec: RunSpec, plan: Plan, tables: Tables, store: ModelStore, counts: Counts) -> dict[str, Any]:
-    """Seal this run, so that results without a sealed run can be published; return facts for the report.
-
-    For a plan with nothing to do and closed accounting. Does nothing if a run of the inference key is sealed;
-    otherwise an earlier run was killed after its last commit.
-    """
-    event, key = last_event(tables, spec.run_id), plan.model.info.inference_key
-    if spec.scope.sample or (event["state"] == "sealed" if event else last_sealed(tables, key)):
-        return {}
-    run_log = RunLog(tables, spec, plan.model.info)
-    try:
-        run_log.begin(counts)
-        final = read_back(tables, plan, spec.run_id)  # a prune may have run since the first count
-    except ResightError as error:
-        cause = recorded(run_log, counts, error)
-        raise cause from cause.__cause__
-    run_log.write("sealed", final, final.line())
-    published = try_steps(spec.run_id, partial(publish_if_first, tables, store, spec.run_id))
-    return {"run_id": spec.run_id, **published}
 
 
 def extrapolated(plan: Plan, tables: Tables, store: ModelStore, images_per_s: float) -> dict[str, Any]:

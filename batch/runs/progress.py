@@ -1,8 +1,7 @@
 """Log the progress of a run, one JSON line per commit interval, and report how it spent its time.
 
 The rate is over all images since the start of the pipeline: it excludes planning and loading of the model, and includes
-the start of processes. `steady_rate` excludes the first and the last tenth of the images: start-up and drain. Long
-runs keep only as many arrivals as that requires (`thinned`).
+the start of processes. `steady_rate` excludes the first and the last tenth of the images: start-up and drain.
 
 The reading threads of a run read, decode, or wait for a replica; that wait is divided into queue and inference as
 measured by the replicas. Commits run concurrently, in the driver.
@@ -11,9 +10,8 @@ measured by the replicas. Commits run concurrently, in the driver.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any
 
 import pyarrow as pa
@@ -93,8 +91,6 @@ def bottleneck(seconds: Mapping[str, float], wall_s: float) -> str | None:
 
 log = structlog.get_logger("resight.run")
 
-POINTS = 16_384
-"""Maximum number of arrivals kept: 2 MiB. A run has one per chunk, 10^9 images 10^7 and more."""
 Arrival = tuple[float, int]
 """Seconds since the start of the run, images in all."""
 
@@ -108,7 +104,9 @@ class Progress:
         self._started_s = time.monotonic()
         self._began_s = 0.0
         self._logged_s = 0.0
-        self._arrivals: list[Arrival] = []
+        self._last: Arrival = (0.0, 0)
+        self._inside: list[Arrival] = []
+        self._arrivals = 0
 
     def begin(self) -> None:
         """Start measuring the rate: the pipeline starts now."""
@@ -117,9 +115,11 @@ class Progress:
     def arrived(self, counts: Counts) -> None:
         self.counts = counts
         now_s = self.elapsed_s()
-        self._arrivals.append((now_s, counts.inferred))
-        if len(self._arrivals) > POINTS:
-            self._arrivals = thinned(self._arrivals, POINTS // 8)
+        self._last = now_s, counts.inferred
+        self._arrivals += 1
+        todo = counts.requested - counts.reused
+        if 0.1 * todo <= counts.inferred <= 0.9 * todo:
+            self._inside = [*self._inside[:1], self._last]
         if now_s - self._logged_s >= self._every_s:
             self._logged_s = now_s
             self.say()
@@ -140,7 +140,7 @@ class Progress:
 
     def rate(self) -> float:
         """Return images per second from the start of the pipeline to the last arrival; 0 before any."""
-        last_s, last = self._arrivals[-1] if self._arrivals else (0.0, 0)
+        last_s, last = self._last
         worked_s = last_s - self._began_s
         return last / worked_s if worked_s > 0 else 0.0
 
@@ -153,24 +153,7 @@ class Progress:
 
     def steady_rate(self) -> float | None:
         """Return images per second between 10 % and 90 % of the images; None if the run is too short."""
-        if len(self._arrivals) < 10:
+        if self._arrivals < 10 or len(self._inside) < 2:
             return None
-        total = self._arrivals[-1][1]
-        inside = [(s, n) for s, n in self._arrivals if 0.1 * total <= n <= 0.9 * total]
-        if len(inside) < 2 or inside[-1][0] <= inside[0][0]:
-            return None
-        return (inside[-1][1] - inside[0][1]) / (inside[-1][0] - inside[0][0])
-
-
-def thinned(arrivals: Sequence[Arrival], parts: int) -> list[Arrival]:
-    """Return at most 4 x parts + 2 arrivals, the first and the last included.
-
-    Gaps that this makes are below 1/parts of the whole time and 1/parts of all images.
-    """
-    (first_s, first), (last_s, last) = arrivals[0], arrivals[-1]
-    gap_s, gap = (last_s - first_s) / parts, (last - first) / parts
-    kept = [arrivals[0]]
-    for arrival, following in pairwise(arrivals[1:]):
-        if following[0] - kept[-1][0] > gap_s or following[1] - kept[-1][1] > gap:
-            kept.append(arrival)
-    return [*kept, arrivals[-1]]
+        (first_s, first), (last_s, last) = self._inside
+        return (last - first) / (last_s - first_s) if last_s > first_s else None

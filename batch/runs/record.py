@@ -94,8 +94,6 @@ class RunLog:
 
     def __init__(self, tables: Tables, spec: RecordedSpec, model: ModelInfo, kind: RunKind = "detect") -> None:
         self._tables, self._spec, self._model, self._kind = tables, spec, model, kind
-        written = tables.snapshot("runs").transaction_version(f"run:{spec.run_id}")
-        self._events = written or 0  # a resumed run continues the numbering
         self._lock = threading.Lock()
 
     def begin(self, counts: Counts, metrics: Mapping[str, Any] | None = None) -> None:
@@ -118,20 +116,8 @@ class RunLog:
         metrics: Mapping[str, Any] | None = None,
     ) -> None:
         """Append one event. `metrics`: further numbers of this kind of run, JSON in the table."""
-        with self._lock:
-            self._write(state, counts, message, stages, metrics)
-
-    def _write(
-        self,
-        state: State,
-        counts: Counts,
-        message: str,
-        stages: Mapping[str, Any] | None,
-        metrics: Mapping[str, Any] | None,
-    ) -> None:
         row = {
             "run_id": self._spec.run_id,
-            "event": self._events,
             "state": state,
             "event_at": datetime.now(UTC),
             "inference_key": self._model.inference_key,
@@ -147,20 +133,17 @@ class RunLog:
             "kind": self._kind,
             "metrics": json.dumps(metrics) if metrics is not None else None,
         }
-        rows = pa.Table.from_pylist([row], schema=RUNS)
-        self._writer().append(rows, self._not_yet_there)
-        self._events += 1
-
-    def _writer(self) -> Writer:
-        return Writer(self._tables, "runs", self._spec.run_id)
+        with self._lock:
+            rows = pa.Table.from_pylist([row], schema=RUNS)
+            Writer(self._tables, "runs", self._spec.run_id).append(rows, self._not_yet_there)
 
     def _not_yet_there(self, snapshot: DeltaTable, rows: pa.Table) -> pa.Table:
-        """Return no row if the event was committed, but the acknowledgement was late. Otherwise return the event,
-        numbered after those that another driver of this run has written.
+        """Return the event with the next number of this run, of any of its drivers; no row if it was committed, but the
+        acknowledgement was late.
         """
         own = (pc.field("run_id") == self._spec.run_id) & (pc.field("event_at") == rows["event_at"][0])
         if snapshot.to_pyarrow_dataset().count_rows(filter=own):
             return rows.slice(0, 0)
-        self._events = snapshot.transaction_version(self._writer().transaction) or 0
+        number = snapshot.transaction_version(f"run:{self._spec.run_id}") or 0
         column = rows.schema.get_field_index("event")
-        return rows.set_column(column, "event", pa.array([self._events], pa.int32()))
+        return rows.set_column(column, "event", pa.array([number], pa.int32()))

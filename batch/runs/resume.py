@@ -15,10 +15,8 @@ from archive.delta.tables import Tables
 from archive.views.past import PastTables, moment_of
 from archive.views.run_kinds import in_words
 from batch.runs.spec import PassSpec
-from batch.schedule.config_impact import Side, changes, numerics_of
-from model_store.errors import Conflict, ResightError
-from model_store.names import VersionId, version_id
-from model_store.store import ModelStore, ModelVersion
+from model_store.errors import Conflict
+from model_store.store import ModelVersion
 
 _LAST = """
     select model_name, model_version, inference_key, spec, coalesce(kind, 'detect') from runs
@@ -30,8 +28,6 @@ _BEGAN_ON = """
         and (metrics->'began_on') is not null
     order by event desc limit 1
 """
-MAX_CHARS = 40
-"""Characters of a value in an error: enough to distinguish digests and lists of labels."""
 
 
 def tables_of_unsealed(tables: Tables, run_id: str) -> PastTables | None:
@@ -52,11 +48,8 @@ def tables_of_run(tables: Tables, run_id: str) -> PastTables:
     return tables_of_unsealed(tables, run_id) or PastTables(tables.url, moment_of(tables))
 
 
-def require_same_run(tables: Tables, spec: PassSpec, model: ModelVersion, store: ModelStore | None = None) -> None:
-    """Compare a spec with the record of its run, if there is one. Raises Conflict that names each field that differs.
-
-    `store`: may have the version that the run began with, to list the fields in which the model differs.
-    """
+def require_same_run(tables: Tables, spec: PassSpec, model: ModelVersion) -> None:
+    """Compare a spec with the record of its run, if there is one. Raises Conflict that names what differs."""
     with open_tables(tables, "runs") as sql:
         rows = sql.execute(_LAST, {"run": spec.run_id}).fetchall()
     if not rows:
@@ -69,11 +62,8 @@ def require_same_run(tables: Tables, spec: PassSpec, model: ModelVersion, store:
         )
     differs = list(_differences(json.loads(text), json.loads(spec.model_dump_json()), spec.same))
     if key != model.info.inference_key:
-        words = f"model was {name}@{version} ({key[:12]}…), now {_named(model)}"
-        fields = ""
-        if store and was == "detect":
-            fields = _config_differences(store, version_id(name, version), key, model)
-        differs.insert(0, f"{words}{fields}")
+        now = f"{model.id} ({model.info.inference_key[:12]}…)"
+        differs.insert(0, f"model was {name}@{version} ({key[:12]}…), now {now}")
     if differs:
         raise Conflict(
             f"run {spec.run_id} cannot be resumed as another run: {'; '.join(differs)}. Use the same options, "
@@ -95,32 +85,3 @@ def _differences(was: Mapping[str, Any], now: Mapping[str, Any], same: Sequence[
         elif old != new:
             differences.append(f"{field} was {old!r}, now {new!r}")
     return differences
-
-
-def _config_differences(store: ModelStore, began_with: VersionId, key: str, model: ModelVersion) -> str:
-    """Return the fields that differ, in brackets; empty if the store no longer has that version as it was."""
-    try:
-        was, now = store.describe(began_with), model.detector_config
-        config, weights = was.detector_config, was.info.weights_sha256
-    except ResightError:
-        return ""
-    numerics = numerics_of(config, weights, key)
-    if numerics is None:
-        return ""
-    old = Side(config, weights, config.thresholds, numerics)
-    new = Side(now, model.info.weights_sha256, now.thresholds)
-    fields = "; ".join(
-        f"{change.field} was {_short(change.old)}, now {_short(change.new)}"
-        for change in changes(old, new)
-        if change.needs == "inference"
-    )
-    return f" [{fields}]" if fields else ""
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= MAX_CHARS else f"{text[:MAX_CHARS]}…"
-
-
-def _named(model: ModelVersion) -> str:
-    return f"{model.id} ({model.info.inference_key[:12]}…)"

@@ -2,11 +2,15 @@
 
 pin the inputs -> same run as before? -> record -> plan -> PassRun: make sure a replica can answer, stream and commit,
 read back -> a PassRun for snips, with --snips -> seal -> publish, if nothing is published yet
+`report_of_nothing` ends a run without anything to do in the process of the command.
 """
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -14,24 +18,28 @@ import structlog
 
 from archive.delta.tables import Tables
 from archive.retention import remember_store
+from archive.views.publications import last_event, last_sealed
 from batch.pipeline.commit import Committer
 from batch.pipeline.drain import into_table
+from batch.pipeline.here import OwnProcesses
 from batch.pipeline.stage import RunHost
 from batch.planning.id_list import keep_ids
-from batch.planning.pass_of import pass_of
+from batch.planning.pass_of import pass_of, plan_ahead
 from batch.planning.passes import Pass
 from batch.planning.plan import Plan, plan_pass
 from batch.runs.accounting import Counts, Tally, planned_counts, read_back
 from batch.runs.heartbeat import heartbeat
-from batch.runs.post_run import afterwards
+from batch.runs.post_run import afterwards, extrapolated, try_steps
 from batch.runs.progress import Progress, TimeByStage
 from batch.runs.record import RunLog, recorded
-from batch.runs.report import RunReport, rounded
 from batch.runs.resume import require_same_run, tables_of_run
 from batch.runs.spec import PassSpec, RunSpec
+from model_store.errors import ResightError
 from model_store.lazy_imports import lazy_imports
 from model_store.storage import Folder
 from model_store.store import ModelStore
+from serve.cluster.head import read_state
+from serve.settings import Settings
 
 with lazy_imports():
     from batch.crops.plan import plan_snips
@@ -39,10 +47,46 @@ with lazy_imports():
 log = structlog.get_logger("resight.run")
 
 
+@dataclass(frozen=True, slots=True)
+class RunReport:
+    """Report of a finished run of a plan, which its job logs last; `run_id` is None if nothing had to be run.
+
+    `stages` and `rates` are as in `batch/runs/progress.py`, `more` has fields that only some runs have.
+    """
+
+    run_id: str | None
+    plan: Plan
+    counts: Counts
+    seconds: float
+    rates: Mapping[str, float | None]
+    stages: Mapping[str, Any]
+    more: Mapping[str, Any]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the report as JSON values; the counts have the names of the pass."""
+        work = self.plan.work
+        return {
+            "run_id": self.run_id,
+            "accounting": self.counts.line(work.line),
+            "counts": work.counts(self.counts, self.plan),
+            **work.noted(self.counts),
+            "seconds": round(self.seconds, 2),
+            **_rounded(self.rates),
+            "bottleneck": self.stages.get("bottleneck"),
+            "stages": self.stages,
+            **work.reported(self.plan),
+            **self.more,
+        }
+
+
+def _rounded(figures: Mapping[str, float | None]) -> dict[str, float | None]:
+    return {name: value and round(value, 2) for name, value in figures.items()}
+
+
 def execute(spec: PassSpec, tables: Tables, store: ModelStore, host: RunHost) -> RunReport:
     """Execute the run on a host. Raises ResightError (recorded in `runs`) if it fails."""
     work = pass_of(spec, tables, store)
-    require_same_run(tables, spec, work.model, store)
+    require_same_run(tables, spec, work.model)
     keep_ids(tables.url, spec.scope.ids)
     run_log = RunLog(tables, spec, work.model.info, spec.run_kind)
     run = PassRun(spec, work, tables, host)
@@ -52,12 +96,14 @@ def execute(spec: PassSpec, tables: Tables, store: ModelStore, host: RunHost) ->
         remember_store(tables.url, store.url)
         with heartbeat(lambda: run_log.write("running", run.progress.counts)):
             plan = plan_pass(tables, work, spec.scope, past=past)
-            log.info("planned", run_id=spec.run_id, model=str(work.model.id), **work.facts(plan))
+            if plan.todo:
+                log.info("planned", run_id=spec.run_id, model=str(work.model.id), **work.facts(plan))
             final = run.carry_out(plan)
             stages, lines, more = run.spent(), [final.line(work.line)], dict[str, Any]()
             if isinstance(spec, RunSpec) and spec.snips:
                 snips = plan_snips(tables, plan, spec)
-                log.info("snips_planned", run_id=spec.run_id, wanted=snips.requested, todo=snips.todo)  # fmt: skip
+                if snips.todo:
+                    log.info("snips_planned", run_id=spec.run_id, wanted=snips.requested, todo=snips.todo)
                 made = PassRun(spec, snips.work, tables, host).carry_out(snips)
                 more["snips"] = snips.work.counts(made)
                 lines.append(made.line(snips.work.line))
@@ -66,10 +112,39 @@ def execute(spec: PassSpec, tables: Tables, store: ModelStore, host: RunHost) ->
         cause = recorded(run_log, run.progress.counts, error, stages)
         raise cause from cause.__cause__  # without the traceback of Ray's wrapper
     seconds, rates = run.progress.elapsed_s(), run.progress.rates()
-    metrics = work.metrics(plan) | rounded({"seconds": seconds, **rates}) | work.noted(final)
+    metrics = work.metrics(plan) | _rounded({"seconds": seconds, **rates}) | work.noted(final)
     run_log.write("sealed", final, "; ".join(lines), stages | more, metrics)
     more |= afterwards(spec, plan, tables, store, run.progress.steady_rate() or run.progress.rate())
     return RunReport(spec.run_id, plan, final, seconds, rates, stages, more)
+
+
+def report_of_nothing(spec: PassSpec, settings: Settings, tables: Tables, store: ModelStore) -> dict[str, Any] | None:
+    """Return what the job of this run would report; None if there is something to do. Raises ResightError.
+
+    Nothing is recorded, unless this run has begun and is not sealed, or no run of the key is: results without a sealed
+    run cannot be published.
+    """
+    try:
+        work = pass_of(spec, tables, store)
+        require_same_run(tables, spec, work.model)
+        plan = plan_ahead(spec, work, tables)
+    except ResightError:
+        if read_state(settings) is not None or not settings.address:
+            raise
+        return None  # only the cluster's nodes can read the tables or models
+    snips = plan_snips(tables, plan, spec, read_only=True) if isinstance(spec, RunSpec) and spec.snips else None
+    if plan.todo or (snips and snips.todo):
+        return None
+    event, sample = last_event(tables, spec.run_id), spec.scope.sample
+    if event and event["state"] != "sealed":
+        return execute(spec, tables, store, OwnProcesses(store)).as_dict()
+    counts, detects = read_back(tables, plan, spec.run_id), spec.run_kind == "detect"
+    if detects and not (event or sample or last_sealed(tables, work.key["inference_key"])):
+        return execute(spec, tables, store, OwnProcesses(store)).as_dict()
+    more: dict[str, Any] = {"snips": snips.work.counts(read_back(tables, snips, spec.run_id))} if snips else {}
+    if detects and sample and plan.requested:
+        more |= try_steps(spec.run_id, partial(extrapolated, plan, tables, store, 0.0))
+    return RunReport(None, plan, counts, 0.0, Progress("", counts, 0.0, work).rates(), {}, more).as_dict()
 
 
 class PassRun:

@@ -18,7 +18,7 @@ from batch.planning.plan import pinned
 from batch.publishing.impact.result_sets import side
 from batch.publishing.publish import publish, publish_first
 from batch.runs.accounting import Counts
-from batch.runs.last_runs import last_runs
+from batch.runs.metrics import last_runs
 from batch.runs.record import RunLog
 from batch.runs.resume import require_same_run
 from batch.runs.spec import RunSpec
@@ -103,9 +103,9 @@ def test_it_is_not_the_newest_run_of_its_model(tables: Tables, model: ModelVersi
     ran(tables, model, "filtered", "filter", 1)
     assert last_runs(tables, NOW) == []
     ran(tables, model, "old", None, 9)
-    assert [run.version for run in last_runs(tables, NOW)] == ["old"]
+    assert [run["version"] for run in last_runs(tables, NOW)] == ["old"]
     ran(tables, model, "new", "detect", 5)
-    assert [run.version for run in last_runs(tables, NOW)] == ["new"]
+    assert [run["version"] for run in last_runs(tables, NOW)] == ["new"]
 
 
 def test_a_run_is_not_resumed_as_one_of_another_kind(tables: Tables, model: ModelVersion) -> None:

@@ -19,13 +19,11 @@ from archive.views.views import View, Views
 from batch.filters.prepare import prepare
 from batch.filters.run import execute as execute_filter
 from batch.filters.run import here
-from batch.planning.plan import make_plan, pinned
-from batch.runs.accounting import Counts, read_back
-from batch.runs.post_run import seal_what_is_there
+from batch.planning.plan import pinned
+from batch.runs.accounting import Counts
 from batch.runs.record import RunLog
 from batch.runs.run import execute
 from batch.runs.spec import RunSpec
-from model_store.errors import AccountingOpen
 from model_store.store import ModelStore, ModelVersion
 from tests.fixtures_local import motion_store, put_results, result_rows, rows_of
 from tests.support.hosts import HOST
@@ -120,24 +118,3 @@ def test_snips_are_kept_for_a_run_that_begins_after_the_results_are_gone(
     prune(tables, {})
     assert rows_of_model(tables, model) == 0
     assert rows_of_model(tables, model, "snips") == 1
-
-
-def test_a_run_that_is_sealed_without_a_cluster_keeps_its_rows(
-    tables: Tables, store: ModelStore, model: ModelVersion, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    plan = make_plan(tables, model, SPEC.scope, read_only=True)
-    counts = read_back(tables, plan, SPEC.run_id)
-    before_delete(monkeypatch, lambda: seal_what_is_there(SPEC, plan, tables, store, counts))
-    assert prune(tables, {}) == []
-    assert rows_of_model(tables, model) == 3
-
-
-def test_a_run_is_not_sealed_without_a_cluster_when_its_rows_are_gone(
-    tables: Tables, store: ModelStore, model: ModelVersion
-) -> None:
-    plan = make_plan(tables, model, SPEC.scope, read_only=True)
-    counts = read_back(tables, plan, SPEC.run_id)
-    prune(tables, {})
-    with pytest.raises(AccountingOpen, match="3 images have no row"):
-        seal_what_is_there(SPEC, plan, tables, store, counts)
-    assert sorted(row["state"] for row in rows_of(tables, "runs")) == ["failed", "running"]

@@ -140,7 +140,7 @@ def test_help_loads_no_library(tmp_path: Path) -> None:
 
 def test_a_run_is_planned_without_ray() -> None:
     """Ray reads the token of the cluster when it is imported, so it must be imported after `join`."""
-    modules = "batch.planning.nothing_to_do, batch.planning.dry_run, batch.runs.post_run, batch.schedule.report"
+    modules = "batch.runs.run, batch.planning.dry_run, batch.runs.post_run, batch.schedule.report"
     code = f"import sys, {modules}; assert 'ray' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60)
 

@@ -22,8 +22,7 @@ from batch.classify.stage import cut, in_chunks
 from batch.classify.target import detection_id, target_of
 from batch.planning.plan import Plan, plan_pass
 from batch.runs.accounting import Counts
-from batch.runs.report import RunReport
-from batch.runs.run import execute
+from batch.runs.run import RunReport, execute
 from model_store.config import ClassifierConfig, OnnxRuntime, Preprocess
 from model_store.store import ModelInfo, ModelStore, ModelVersion
 from serve.inference.chunks import LogitsAnswer

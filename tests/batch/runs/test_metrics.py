@@ -128,14 +128,6 @@ def test_the_view_s_backlog_and_blank_images_are_told(tables: Tables) -> None:
     assert len(before) == 1, "nothing was seen in the 28 days before"
 
 
-def test_another_view_is_told_by_name(tables: Tables) -> None:
-    published(tables)
-    published(tables, name="trial", inference_key="other", model_version="2")
-    found = told(tables, view_name="trial")
-    assert value(found, "resight_view_images", view="trial", version="2", result="none") == 4
-    assert not [k for k in found if ("view", "production") in k[1]]
-
-
 def test_a_sealed_run_is_told_with_its_images(tables: Tables) -> None:
     counts = {"requested": 100, "ok": 50, "empty": 20, "failed": 10, "reused": 20}
     put_run(tables, "a", event(900, "running", requested=100), event(600, "sealed", **counts))
@@ -176,11 +168,6 @@ def test_the_run_that_was_started_last_stands_for_its_model(tables: Tables) -> N
     ]
     at = value(found, "resight_run_last_sealed_timestamp_seconds", model="deer")
     assert at == NOW.timestamp() - 98000, "of any run of the model"
-
-
-def test_a_state_that_is_new_here_is_told_too(tables: Tables) -> None:
-    put_run(tables, "a", event(10, "paused"))
-    assert value(told(tables), "resight_run_state", state="paused") == 1
 
 
 def test_stores_that_are_away_are_told_and_the_rest_as_well(tables: Tables, tmp_path: Path) -> None:

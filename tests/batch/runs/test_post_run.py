@@ -13,12 +13,14 @@ from archive.schemas import MEDIA
 from batch.planning.plan import Plan, make_plan
 from batch.runs import post_run
 from batch.runs.accounting import Counts
-from batch.runs.post_run import afterwards, extrapolated, seal_what_is_there
+from batch.runs.post_run import afterwards, extrapolated
 from batch.runs.record import RunLog, State
+from batch.runs.run import report_of_nothing
 from batch.runs.scope import Scope
 from batch.runs.spec import RunSpec
 from model_store.names import version_id
 from model_store.store import ModelStore
+from serve.settings import Settings
 from tests.batch.schedule.test_archive_state import publish
 from tests.fixtures_local import motion_store, publish_blobs, put_results, result_rows
 
@@ -151,10 +153,11 @@ def test_a_step_that_fails_keeps_no_other_from_being_tried(
 def test_a_gate_does_not_fail_a_run_that_is_sealed_without_a_cluster(
     tables: Tables, store: ModelStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = complete(tables, store, monkeypatch, "running")
-    facts = seal_what_is_there(SPEC, plan, tables, store, Counts())
-    assert facts["run_id"] == SPEC.run_id
-    assert "too many lost" in facts["left_undone"]
+    complete(tables, store, monkeypatch, "running")
+    report = report_of_nothing(SPEC, Settings(), tables, store)
+    assert report is not None
+    assert (report["run_id"], report["accounting"][:12]) == (SPEC.run_id, "requested 40")
+    assert "too many lost" in report["left_undone"]
 
 
 def complete(tables: Tables, store: ModelStore, monkeypatch: pytest.MonkeyPatch, state: State = "sealed") -> Plan:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterator
-from itertools import pairwise
-
 import pytest
 from structlog.testing import capture_logs
 
 from batch.planning.passes import DetectPass
 from batch.runs.accounting import Counts
-from batch.runs.progress import POINTS, Progress, thinned
+from batch.runs.progress import Progress
 
 WORK = DetectPass(None)  # type: ignore[arg-type]  # its names only
 
@@ -38,9 +34,7 @@ def run(clock: Clock, arrivals: list[tuple[float, int]], every_s: float = 1e9) -
     return progress
 
 
-@pytest.mark.parametrize(
-    ("arrivals", "rate"), [([], 0.0), ([(5, 8)], 1.6), ([(5, 8), (5, 16)], 3.2), ([(5, 8), (7, 28)], 4.0)]
-)
+@pytest.mark.parametrize(("arrivals", "rate"), [([], 0.0), ([(5, 8), (7, 28)], 4.0)])
 def test_the_rate_is_of_all_images_since_the_start(
     clock: Clock, arrivals: list[tuple[float, int]], rate: float
 ) -> None:
@@ -86,61 +80,3 @@ def test_a_line_is_written_every_interval_and_says_what_is_left(clock: Clock) ->
         run(clock, [(1, 10), (4, 40), (6, 60), (7, 70), (11, 100)], every_s=5)
     assert [line["ok"] for line in lines] == [60, 100]
     assert lines[0].items() >= {"images_per_s": 10.0, "eta_s": 4, "run_id": "r"}.items()
-
-
-def steady(n: int) -> Iterator[tuple[float, int]]:
-    """Yield (seconds since the previous arrival, images) of each arrival."""
-    return ((0.05, 16) for _ in range(n))
-
-
-def noisy(n: int) -> Iterator[tuple[float, int]]:
-    lots = random.Random(n)
-    return ((lots.expovariate(20), lots.randint(1, 64)) for _ in range(n))
-
-
-def in_bursts(n: int) -> Iterator[tuple[float, int]]:
-    return ((30.0 if i % 2000 == 0 else 0.001, 16) for i in range(n))
-
-
-def with_a_stall_at_its_tenth(n: int) -> Iterator[tuple[float, int]]:
-    return ((n * 0.05 if i == n // 10 + 3 else 0.05, 16) for i in range(n))
-
-
-def slow_at_first_and_at_last(n: int) -> Iterator[tuple[float, int]]:
-    return ((1.0 if not 0.05 * n < i < 0.95 * n else 0.05, 16) for i in range(n))
-
-
-@pytest.mark.parametrize("arrivals_n", [POINTS - 1, POINTS + 1, 3 * POINTS, 70_000])
-@pytest.mark.parametrize("shape", [steady, noisy, in_bursts, with_a_stall_at_its_tenth, slow_at_first_and_at_last])
-def test_a_long_run_keeps_few_arrivals_and_the_same_rates(
-    clock: Clock, shape: Callable[[int], Iterator[tuple[float, int]]], arrivals_n: int
-) -> None:
-    at_s, images = 9.0, 0
-    arrivals: list[tuple[float, int]] = []
-    for step_s, more in shape(arrivals_n):
-        at_s, images = at_s + step_s, images + more
-        arrivals.append((at_s, images))
-    progress = run(clock, arrivals)
-    assert len(progress._arrivals) <= POINTS
-    inside = [(s, n) for s, n in arrivals if 0.1 * images <= n <= 0.9 * images]
-    steady_rate = (inside[-1][1] - inside[0][1]) / (inside[-1][0] - inside[0][0])
-    assert progress.steady_rate() == pytest.approx(steady_rate, rel=0.01)
-    assert progress.rate() == pytest.approx(images / at_s)
-
-
-@pytest.mark.parametrize("parts", [1, 7, 100])
-def test_what_is_left_out_leaves_no_new_gap(parts: int) -> None:
-    lots = random.Random(parts)
-    arrivals = [(0.0, 0)]
-    for _ in range(3000):
-        (at_s, images), jump = arrivals[-1], lots.random() < 0.002
-        more = (lots.random() + 300 * jump, lots.randint(0, 5) + 900 * (lots.random() < 0.002))
-        arrivals.append((at_s + more[0], images + more[1]))
-    kept = thinned(arrivals, parts)
-    assert (kept[0], kept[-1]) == (arrivals[0], arrivals[-1])
-    assert set(kept) <= set(arrivals)
-    assert len(kept) <= 4 * parts + 2
-    adjacent = set(pairwise(arrivals))
-    for one, following in pairwise(kept):
-        small = following[0] - one[0] <= arrivals[-1][0] / parts and following[1] - one[1] <= arrivals[-1][1] / parts
-        assert small or (one, following) in adjacent

@@ -29,11 +29,6 @@ def events(tables: Tables) -> list[tuple[str, int, str]]:
     return sorted((row["run_id"], row["event"], row["state"]) for row in rows_of(tables, "runs"))
 
 
-def test_a_run_that_has_said_nothing_has_no_event(tables: Tables) -> None:
-    RunLog(tables, SPEC, model_info())
-    assert events(tables) == []
-
-
 def test_an_event_says_what_runs_with_which_model(tables: Tables) -> None:
     RunLog(tables, SPEC, model_info()).write("running", Counts(requested=3, reused=1), "m" * 3000)
     (row,) = rows_of(tables, "runs")
@@ -46,15 +41,6 @@ def test_an_event_says_what_runs_with_which_model(tables: Tables) -> None:
     assert json.loads(row["library_versions"])["numpy"] == np.__version__
 
 
-def test_the_last_event_is_the_state_of_the_run(tables: Tables) -> None:
-    log = RunLog(tables, SPEC, model_info())
-    log.write("running", Counts())
-    log.write("running", Counts())
-    log.write("sealed", Counts())
-    assert events(tables) == [("r", 0, "running"), ("r", 1, "running"), ("r", 2, "sealed")]
-    assert query(tables, "select state from runs").to_pylist() == [{"state": "sealed"}]
-
-
 def test_a_run_that_is_resumed_under_its_id_goes_on_counting(tables: Tables) -> None:
     killed = RunLog(tables, SPEC, model_info())
     killed.write("running", Counts())
@@ -64,15 +50,6 @@ def test_a_run_that_is_resumed_under_its_id_goes_on_counting(tables: Tables) -> 
     resumed.write("sealed", Counts())
     assert [event for _, event, _ in events(tables)] == [0, 1, 2, 3]
     assert query(tables, "select state from runs").to_pylist() == [{"state": "sealed"}]
-
-
-def test_runs_beside_each_other_keep_their_own_events(tables: Tables) -> None:
-    one = RunLog(tables, SPEC, model_info())
-    two = RunLog(tables, SPEC.model_copy(update={"run_id": "s"}), model_info())
-    one.write("running", Counts())
-    two.write("running", Counts())
-    one.write("failed", Counts())
-    assert events(tables) == [("r", 0, "running"), ("r", 1, "failed"), ("s", 0, "running")]
 
 
 def test_an_event_whose_answer_was_lost_is_there_once(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:

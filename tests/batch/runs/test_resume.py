@@ -17,11 +17,9 @@ from batch.runs.resume import require_same_run
 from batch.runs.scope import Scope
 from batch.runs.spec import RunSpec
 from batch.schedule.policy import Stop
-from model_store.adding.add import add_version
 from model_store.errors import Conflict
-from model_store.names import version_id
 from model_store.store import ModelStore, ModelVersion
-from tests.fixtures_local import MODELS, MOTION, motion_store
+from tests.fixtures_local import MODELS, motion_store
 
 SPEC = RunSpec(run_id="r", model="motion@1")
 
@@ -45,33 +43,19 @@ def refused(tables: Tables, spec: RunSpec, model: ModelVersion) -> str:
     return str(error.value)
 
 
-def test_the_first_run_of_all_is_like_no_other(tables: Tables, motion: ModelVersion) -> None:
-    require_same_run(tables, SPEC, motion)
-    assert tables.existing("runs") is None
-
-
 def test_another_id_is_another_run(tables: Tables, motion: ModelVersion) -> None:
     began(tables, SPEC, motion)
     require_same_run(tables, changed(run_id="s", scope=Scope(sample=3), megapixels=7), motion)
 
 
-@pytest.mark.parametrize("state", ["running", "failed", "cancelled", "sealed"])
+@pytest.mark.parametrize("state", ["running", "sealed"])
 def test_the_same_run_goes_on_however_it_ended(tables: Tables, motion: ModelVersion, state: str) -> None:
     began(tables, SPEC, motion, state)
     require_same_run(tables, SPEC, motion)
 
 
 @pytest.mark.parametrize(
-    "pace",
-    [
-        {"chunk": 7},
-        {"actors": 3},
-        {"threads": 5},
-        {"commit_s": 0.5},
-        {"stop": Stop(failed_frac=0.9)},
-        {"model": "motion"},
-    ],
-    ids=lambda pace: next(iter(pace)),
+    "pace", [{"chunk": 7}, {"stop": Stop(failed_frac=0.9)}, {"model": "motion"}], ids=lambda pace: next(iter(pace))
 )
 def test_its_pace_may_differ(tables: Tables, motion: ModelVersion, pace: dict[str, Any]) -> None:
     began(tables, SPEC, motion)
@@ -80,9 +64,7 @@ def test_its_pace_may_differ(tables: Tables, motion: ModelVersion, pace: dict[st
 
 SCOPES: list[tuple[Scope, Scope, str]] = [
     (Scope(), Scope(sample=9), "scope.sample was None, now 9"),
-    (Scope(sample=9), Scope(), "scope.sample was 9, now None"),
     (Scope(camera=("north",)), Scope(camera=("south",)), "scope.camera was ['north'], now ['south']"),
-    (Scope(min_score=0.25), Scope(min_score=0.5), "scope.min_score was 0.25, now 0.5"),
     (
         Scope(since=datetime(2026, 5, 1)),
         Scope(since=datetime(2026, 6, 1)),
@@ -120,20 +102,6 @@ def test_another_model_is_refused_and_both_are_named(tables: Tables, motion: Mod
     was, now = motion.info.inference_key[:12], other.info.inference_key[:12]
     words = refused(tables, changed(model="ssdlite-coco"), other)
     assert f"model was motion@1 ({was}…), now ssdlite-coco@1 ({now}…)" in words
-
-
-def test_what_is_otherwise_in_the_model_is_named_by_its_field(tables: Tables, tmp_path: Path) -> None:
-    store = motion_store(tmp_path / "models", "1")
-    other = {**MOTION, "preprocess": {"resize": "stretch", "side_px": 32}}
-    add_version(store, version_id("blobs", "2"), None, {**other, "score_floor": 0.25}, {})
-    began(tables, changed(model="blobs@1"), pinned(store, "blobs@1"))
-    asked, two = changed(model="blobs@2"), pinned(store, "blobs@2")
-    with pytest.raises(Conflict, match=r"side_px was 64, now 32") as error:
-        require_same_run(tables, asked, two, store=store)
-    assert "score_floor was" in str(error.value)
-    store.folder.remove("blobs/1")  # the version that it began with is gone: both are still named
-    with pytest.raises(Conflict, match=r"now blobs@2 \(\w+…\)\. Use the same options"):
-        require_same_run(tables, asked, two, store=store)
 
 
 def test_another_version_with_the_same_key_gives_the_same_rows(tables: Tables, tmp_path: Path) -> None:

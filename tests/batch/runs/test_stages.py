@@ -6,8 +6,6 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from batch.runs.progress import COMMIT_BOUND_FRAC, EXTRA, TimeByStage, bottleneck
 from tests.fixtures_local import result_rows
@@ -69,12 +67,6 @@ def test_the_wait_for_a_replica_is_shared_out_as_replicas_measured_it(
     assert found["inference_s"] == pytest.approx(inference_s)
 
 
-def test_failed_images_without_times_count_for_their_node_alone() -> None:
-    found = report(rows("a", waited_ms=0), rows("a", read=500))
-    assert found["read_s"] == pytest.approx(0.5)
-    assert found["images_by_node"] == {"a": 2}
-
-
 def seconds(**given: float) -> dict[str, float]:
     names = ("read_s", "decode_s", "queue_s", "inference_s", "commit_s")
     return dict.fromkeys(names, 0.0) | given
@@ -97,16 +89,3 @@ def seconds(**given: float) -> dict[str, float]:
 )
 def test_the_bottleneck(given: dict[str, float], name: str | None) -> None:
     assert bottleneck(seconds(**given), 10.0) == name
-
-
-def test_a_run_of_no_time_is_not_bound_by_its_commits() -> None:
-    assert bottleneck(seconds(commit_s=0.0), 0.0) is None
-    assert bottleneck(seconds(commit_s=1.0, decode_s=2.0), 0.0) == "decode"
-
-
-@given(*[st.floats(0, 1e6)] * 4)
-def test_the_bottleneck_of_threads_is_the_longest(read: float, decode: float, queue: float, inference: float) -> None:
-    spent = {"read": read, "decode": decode, "inference": queue + inference}
-    found = bottleneck(seconds(read_s=read, decode_s=decode, queue_s=queue, inference_s=inference), 1e9)
-    assert (found is None) == (max(spent.values()) == 0)
-    assert found is None or spent[found] == max(spent.values())
