@@ -58,11 +58,27 @@ class BoxBench(ABC):
         self, path: str, data: bytes, found: Sequence[Found], size_px: tuple[int, int] = (60, 40), key: str = ""
     ) -> str:
         """Add an image and return its digest."""
-        sha = self.catalogue(path, data)
-        more: dict[str, Any] = {"width_px": size_px[0], "height_px": size_px[1]}
-        more |= {"n_detections": len(found), "detections": self.detections(found)}
-        put_results(self.tables, result_rows([sha], key or self.key, **more))
+        (sha,) = self.add_all({path: (data, found)}, size_px, key)
         return sha
+
+    def add_all(
+        self, images: dict[str, tuple[bytes, Sequence[Found]]], size_px: tuple[int, int] = (60, 40), key: str = ""
+    ) -> list[str]:
+        """Add images by path, and return their digests."""
+        digests = self.catalogue_all({path: data for path, (data, _) in images.items()})
+        rows = [
+            result_rows(
+                [sha],
+                key or self.key,
+                width_px=size_px[0],
+                height_px=size_px[1],
+                n_detections=len(found),
+                detections=self.detections(found),
+            )
+            for sha, (_, found) in zip(digests, images.values(), strict=True)
+        ]
+        put_results(self.tables, pa.concat_tables(rows))
+        return digests
 
     @property
     def key(self) -> str:
@@ -70,13 +86,23 @@ class BoxBench(ABC):
         return KEY
 
     def catalogue(self, path: str, data: bytes) -> str:
-        write_files(self.root, {path: data})
-        sha = hashlib.sha256(data).hexdigest()
-        row = {"media_sha256": sha, "source_root": str(self.root), "path": path}
-        row |= {"size_bytes": len(data), "camera_id": path.split("/")[0]}
-        media = pa.Table.from_pylist([row], schema=MEDIA)
+        return self.catalogue_all({path: data})[0]
+
+    def catalogue_all(self, files: dict[str, bytes]) -> list[str]:
+        write_files(self.root, files)
+        rows = [
+            {
+                "media_sha256": hashlib.sha256(data).hexdigest(),
+                "source_root": str(self.root),
+                "path": path,
+                "size_bytes": len(data),
+                "camera_id": path.split("/")[0],
+            }
+            for path, data in files.items()
+        ]
+        media = pa.Table.from_pylist(rows, schema=MEDIA)
         self.tables.append("media", media, "test", lambda _, wanted: wanted)
-        return sha
+        return [row["media_sha256"] for row in rows]
 
     @classmethod
     def detections(cls, found: Sequence[Found]) -> list[dict[str, Any]]:
@@ -95,7 +121,8 @@ class BoxBench(ABC):
             "one": [(0.69, second, large), (0.6, first, BOX)],
             "none": [(0.4, first, BOX)],
         }
-        return {name: self.add(f"{name}/a.png", png(seed), found) for seed, (name, found) in enumerate(shown.items())}
+        images = {f"{name}/a.png": (png(seed), found) for seed, (name, found) in enumerate(shown.items())}
+        return dict(zip(shown, self.add_all(images), strict=True))
 
     def due(self, plan: Plan) -> dict[str, list[int]]:
         """Map digests to the ranks of the boxes to cut."""

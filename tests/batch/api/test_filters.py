@@ -70,8 +70,6 @@ def test_the_requested_run_is_started(client: TestClient, started: list[FilterSp
     ("kind", "body", "words"),
     [
         ("small-size", {"scope": {"camera": ["north", "nort"]}}, "did you mean 'north'?"),
-        ("small-size", {"scope": {"status": "failed"}}, "status: Extra inputs"),
-        ("small-size", {"scope": {"since": "noon"}}, "since: invalid time 'noon': use 2026-05-01"),
         ("small-size", {"scope": {"camera": ["north"]}, "config": {"x": 1}}, "x: Extra inputs"),
         ("small", {}, "unknown filter 'small'"),
         ("small-size", {"scopes": [{"camera": ["north"]}]}, "scopes: Extra inputs"),
@@ -134,11 +132,9 @@ def test_a_body_within_the_bound_is_read(client: TestClient) -> None:
     "body",
     [
         '{"view": "\\ud800"}',
-        '{"scope": {"camera": ["\\ud800"]}}',
         '{"scope": ' + "[" * 5000,
         '{"scope": ' + "9" * 5000 + "}",
         '{"config": {"min_area_frac": NaN}}',
-        "{",
     ],
 )
 def test_invalid_json_is_rejected(tables: Tables, started: list[FilterSpec], body: str) -> None:
@@ -148,13 +144,6 @@ def test_invalid_json_is_rejected(tables: Tables, started: list[FilterSpec], bod
         answer = asking.post("/filters/small-size", content=body, headers=headers)
     assert answer.status_code == 400
     assert started == []
-
-
-def test_a_dry_run_starts_nothing(client: TestClient, started: list[FilterSpec]) -> None:
-    asked = {"dry_run": True}
-    answer = client.post("/filters/small-size", json=asked)
-    assert (answer.status_code, started) == (202, [])
-    assert answer.json()["job"] is None
 
 
 def test_kinds_are_described_with_their_schema(client: TestClient) -> None:
@@ -196,9 +185,3 @@ async def test_slow_bodies_leave_room_for_other_requests(tables: Tables) -> None
         opened.set()
         done = await asyncio.gather(*(senders - refused))
         assert [one.status_code for one in done] == [400] * SMALL_BODIES
-
-
-def test_an_unknown_run_is_not_found(client: TestClient) -> None:
-    answer = client.get("/nothing")
-    assert answer.status_code == 404
-    assert "unknown run 'nothing'" in answer.json()["detail"]

@@ -25,13 +25,7 @@ WEIGHTS = "models/efficientnet_lite0_imagenet_224.classifier.fp16.onnx"
 
 
 @pytest.mark.parametrize(
-    ("weights", "photo", "label"),
-    [
-        ("generated", "cat", "red"),
-        ("generated", "moose", "green"),
-        ("efficientnet", "panda", "giant panda"),
-        ("efficientnet", "cat", "cat"),
-    ],
+    ("weights", "photo", "label"), [("generated", "cat", "red"), ("efficientnet", "panda", "giant panda")]
 )
 def test_the_row_has_the_class_in_the_image(weights: str, photo: str, label: str, tmp_path: Path) -> None:
     store = _store(tmp_path, weights)

@@ -10,7 +10,7 @@ import pytest
 
 from archive.schemas import CLASSIFICATIONS
 from batch.classify.crops import Crop
-from batch.classify.rows import EXTRA, classification_table, rounded_16
+from batch.classify.rows import EXTRA, classification_table
 from batch.classify.target import target_of
 from serve.inference.chunks import LogitsAnswer
 from tests.batch.box_bench import KEY
@@ -68,12 +68,6 @@ def test_rows_are_in_the_order_of_the_crops_also_where_some_failed() -> None:
     assert {r["classifier_key"] for r in rows} == {TARGET.classifier_key}
 
 
-def test_where_no_crop_could_be_cut_all_are_failed() -> None:
-    rows = table([Crop("a", i, False, error_code="access", error_detail="") for i in (0, 1)], None)
-    assert rows["status"].to_pylist() == ["failed", "failed"]
-    assert rows["logits"].null_count == 2
-
-
 def test_a_long_reason_is_cut() -> None:
     crops = [Crop("a", 0, False, PICTURE, (0, 0, 1, 1))]
     (row,) = table(crops, answer([[0.0] * 3], "model: " + "x" * 400)).to_pylist()
@@ -86,9 +80,3 @@ def test_logits_are_kept_as_numbers_of_16_bits_and_the_score_is_of_all_of_them()
     assert row["logits"] == [10.0, 10.0, -65504.0]
     assert row["label"] == "red"
     assert row["score"] == pytest.approx(1 / (1 + math.exp(9.999 - 10.001)), rel=1e-5)
-
-
-def test_rounding_is_that_of_numpy() -> None:
-    values = np.random.default_rng(1).normal(0, 10, 10_000).astype(np.float32)
-    assert np.array_equal(rounded_16(values), values.astype(np.float16).astype(np.float32))
-    assert np.abs(rounded_16(values) - values).max() <= np.abs(values).max() * 2**-11

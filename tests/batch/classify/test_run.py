@@ -80,14 +80,6 @@ def test_a_new_detection_run_keeps_classifications(bench: ClassifyBench, three: 
     assert {row["run_id"] for row in results} == {"r"}
 
 
-def test_a_lower_threshold_classifies_only_new_detections(bench: ClassifyBench, three: dict[str, str]) -> None:
-    bench.run()
-    bench.asked.clear()
-    bench.publish(threshold=0.3, person=0.7)
-    assert counts(bench.run("r2")) == (5, 2, 0, 3)
-    assert sorted(bench.asked) == sorted([f"{three['both']}-2", f"{three['none']}-0"])
-
-
 def test_a_classifier_of_another_model_or_margin_has_rows_of_its_own(
     bench: ClassifyBench, three: dict[str, str]
 ) -> None:
@@ -102,13 +94,6 @@ def test_a_classifier_of_another_model_or_margin_has_rows_of_its_own(
         only_classifier(bench.tables, KEY)
 
 
-def test_rows_of_a_bad_image_have_no_label(bench: ClassifyBench, three: dict[str, str]) -> None:
-    (bench.root / "both" / "a.png").unlink()
-    assert counts(bench.run()) == (3, 1, 2, 0)
-    row = bench.rows[three["both"], 0]
-    assert (row["label"], row["score"], row["logits"], row["crop_x1_px"]) == (None,) * 4
-
-
 def test_a_failed_crop_fails_alone_and_is_replaced_alone(bench: ClassifyBench, three: dict[str, str]) -> None:
     both = three["both"]
     bench.broken.add(f"{both}-1")
@@ -121,28 +106,6 @@ def test_a_failed_crop_fails_alone_and_is_replaced_alone(bench: ClassifyBench, t
     assert bench.asked == [f"{both}-1"]
     assert {bench.states[both, 0][2], bench.states[both, 1][2]} == {"r1", "r2"}
     assert len(rows_of(bench.tables, "classifications")) == 3
-
-
-def test_what_was_done_before_a_kill_is_not_done_again(
-    bench: ClassifyBench, three: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    inner = HOST.rows
-
-    def killed(*args: Any) -> Any:
-        yield next(inner(*args))
-        raise SystemExit(143)
-
-    monkeypatch.setattr(HOST, "rows", killed)
-    with pytest.raises(SystemExit):
-        bench.run("r1")
-    assert last_event(bench)["state"] == "cancelled"
-    done = set(bench.rows)
-    assert 0 < len(done) < 3
-    monkeypatch.setattr(HOST, "rows", inner)
-    bench.asked.clear()
-    report = bench.run("r1")
-    assert counts(report) == (3, 3, 0, 0)  # counts of this run, over both attempts
-    assert len(bench.asked) == 3 - len(done)
 
 
 @pytest.mark.parametrize("status", ["missing", "failed"])
@@ -165,20 +128,6 @@ def test_a_killed_run_of_a_status_ends_as_an_undisturbed_one(
         bench.run("r1", scope=scope)
     monkeypatch.setattr(HOST, "rows", inner)
     assert counts(bench.run("r1", scope=scope)) == (3, 3, 0, 0)
-
-
-def test_an_unknown_error_stops_the_run_and_is_recorded(
-    bench: ClassifyBench, three: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def broken(*_: Any) -> Any:
-        raise RuntimeError("a bug")
-        yield
-
-    monkeypatch.setattr(HOST, "rows", broken)
-    with pytest.raises(RuntimeError):
-        bench.run()
-    event = last_event(bench)
-    assert (event["state"], event["message"]) == ("failed", "RuntimeError: a bug")
 
 
 def test_the_record_of_a_run_has_its_kind_and_inputs(bench: ClassifyBench, three: dict[str, str]) -> None:
@@ -210,26 +159,6 @@ def test_a_run_is_not_resumed_as_another(bench: ClassifyBench, three: dict[str, 
     for other, words in others:
         with pytest.raises(Conflict, match=words):
             bench.run(**other)
-
-
-def test_two_runs_at_once_leave_one_row_a_detection(
-    bench: ClassifyBench, three: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The other run classifies part of this run's plan, in the same images."""
-    inner = HOST.rows
-    turn: list[Any] = []
-
-    def overtaken(*args: Any) -> Any:
-        monkeypatch.setattr(HOST, "rows", inner)
-        turn.append(bench.run("r2", labels=("animal",)))
-        yield from inner(*args)
-
-    monkeypatch.setattr(HOST, "rows", overtaken)
-    assert counts(bench.run("r1")) == (3, 1, 0, 2)
-    assert counts(turn[0]) == (2, 2, 0, 0)
-    runs = {which: run for which, (_, _, run) in bench.states.items()}
-    both, one = three["both"], three["one"]
-    assert runs == {(both, 0): "r2", (both, 1): "r1", (one, 1): "r2"}
 
 
 def test_tables_on_s3(bench: ClassifyBench, three: dict[str, str], s3_endpoint: str) -> None:

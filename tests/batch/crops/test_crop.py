@@ -89,27 +89,8 @@ def test_the_pixels_are_those_of_the_box() -> None:
     assert np.abs(difference).max() < 40
 
 
-def test_quality_and_margin_are_obeyed() -> None:
-    pixels = picture(1)
-    small, large = (crop(pixels, box(10, 10, 30, 30), cut(quality=q)) for q in (30, 95))
-    assert len(small.data) < len(large.data)
-    assert crop(pixels, box(10, 10, 30, 30), cut(0.5)).size_px == (40, 40)
-
-
 def test_a_snip_says_nothing_but_its_pixels() -> None:
     data = crop(picture(1), box(10, 10, 30, 30), cut()).data
     image = Image.open(io.BytesIO(data))
     assert not image.getexif()
     assert set(image.info) <= {"jfif", "jfif_version", "jfif_unit", "jfif_density"}
-
-
-def test_the_same_box_is_the_same_bytes_and_one_pixel_is_enough() -> None:
-    one, two = (crop(picture(2), box(60, 40, 60, 40), cut(0.3)) for _ in range(2))
-    assert one == two
-    assert Image.open(io.BytesIO(one.data)).size == one.size_px == (1, 1)
-
-
-def test_a_side_that_jpeg_cannot_have_is_an_error() -> None:
-    wide = np.zeros((1, 70_000, 3), np.uint8)
-    with pytest.raises(ValueError, match="(?i)image|dimension|large|size"):
-        crop(wide, box(0, 0, 70_000, 1), cut())

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import pytest
-
 from batch.crops.plan import snips_report
-from batch.planning.dry_run import dry_run_report
 from batch.schedule.policy import Snips
-from model_store.store import ModelStore
 from tests.batch.box_bench import picture
 from tests.batch.crops.bench import SnipBench, spec_of
-from tests.fixtures_local import MODELS, encoded
+from tests.fixtures_local import encoded
 
 SPEC = spec_of(snips=Snips())
 
@@ -47,11 +43,3 @@ def test_an_image_that_cannot_be_read_is_left_out_of_the_estimate(bench: SnipBen
     assert 0 < part != full
     (bench.root / "both/a.png").unlink()
     assert snips_report(SPEC, bench.detection_plan(), bench.tables)["snips_bytes_estimate"] is None
-
-
-@pytest.mark.parametrize("snips", [None, Snips()])
-def test_the_report_of_a_run_has_them_if_asked_for(bench: SnipBench, snips: Snips | None) -> None:
-    bench.catalogue("a.png", encoded(picture(1), "PNG"))
-    spec = spec_of(model="motion", snips=snips)
-    report = dry_run_report(spec, bench.tables, ModelStore(str(MODELS)))
-    assert ("snips_to_write" in report) is (snips is not None)

@@ -5,21 +5,16 @@ from __future__ import annotations
 import io
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
-import boto3
 import numpy as np
-import pyarrow as pa
 import pytest
 from PIL import Image
 
 import batch.crops.write
 import batch.pipeline.read_image
 import batch.runs.run
-from archive.delta.tables import Tables
-from archive.schemas import TABLES
-from batch.crops.plan import SnipPass
 from batch.runs.accounting import Counts
 from batch.runs.resume import require_same_run
 from batch.runs.run import execute
@@ -61,33 +56,6 @@ def test_every_detection_that_is_shown_has_a_file_and_a_row_names_it(
     assert np.abs(snip - wanted).mean() < 8
 
 
-def test_a_second_run_writes_nothing(bench: SnipBench, three: Mapping[str, str]) -> None:
-    first = bench.counts()
-    before, version = bench.files, bench.tables.snapshot("snips").version()
-    stamps = {path: path.stat().st_mtime_ns for path in Path(bench.url).rglob("*")}
-    second = bench.counts("r2")
-    assert second == Counts(requested=2, reused=2)
-    assert first.requested == second.requested
-    assert bench.files == before
-    assert {path: path.stat().st_mtime_ns for path in Path(bench.url).rglob("*")} == stamps
-    assert bench.tables.snapshot("snips").version() == version
-
-
-def test_another_order_and_other_commits_give_the_same_names_and_bytes(
-    bench: SnipBench, three: Mapping[str, str], without_ray: Callable[[], None]
-) -> None:
-    bench.counts()
-    files, rows = bench.files, bench.rows
-    for place in ("tables/snips", "snips"):
-        shutil.rmtree(bench.root.parent / place)
-    without_ray()
-    bench.counts("r2", commit_s=1e-9)
-    assert bench.files == files
-    keep = ("media_sha256", "settings_key", "inference_key", "names", "bytes", "status")
-    assert [[row[k] for k in keep] for row in bench.rows] == [[row[k] for k in keep] for row in rows]  # fmt: skip
-    assert bench.tables.snapshot("snips").version() == 2  # a commit for each of two chunks
-
-
 def test_files_whose_rows_were_lost_are_taken_as_they_are(bench: SnipBench, three: Mapping[str, str]) -> None:
     first = bench.counts()
     stamps = {path: path.stat().st_mtime_ns for path in Path(bench.url).rglob("*.jpg")}
@@ -96,66 +64,11 @@ def test_files_whose_rows_were_lost_are_taken_as_they_are(bench: SnipBench, thre
     assert {path: path.stat().st_mtime_ns for path in Path(bench.url).rglob("*.jpg")} == stamps
 
 
-def test_other_settings_have_files_and_rows_of_their_own(bench: SnipBench, three: Mapping[str, str]) -> None:
-    bench.counts()
-    before = bench.files
-    counts = bench.counts("r2", snips=Snips(margin_frac=0.5, min_score=0.65))
-    assert (counts.requested, counts.ok, counts.detections) == (2, 2, 3)
-    assert before.items() <= bench.files.items()
-    assert len(bench.files) == 6
-    assert len({row["settings_key"] for row in bench.rows}) == 2
-    assert bench.counts("r3") == Counts(requested=2, reused=2)
-
-
-def test_a_failure_is_a_row_which_a_later_run_replaces(bench: SnipBench, three: Mapping[str, str]) -> None:
-    file = bench.root / "one" / "a.png"
-    data = file.read_bytes()
-    file.unlink()
-    assert bench.counts("r1") == Counts(2, 1, failed=1, detections=2, bytes=sum(map(len, bench.files.values())))
-    assert states(bench)[three["one"]] == ("failed", "access", "r1")
-    file.write_bytes(b"another picture")
-    with pytest.raises(NothingWorked, match="all 1 images this run has tried failed.*from snips"):
-        bench.counts("r2")
-    assert states(bench)[three["one"]] == ("failed", "changed", "r2")
-    file.write_bytes(data)
-    assert bench.counts("r3").line(SnipPass.line).startswith("snips of 2 images = done 1 + failed 0 + reused 1: 1 ")
-    assert states(bench) == {three["both"]: ("ok", None, "r1"), three["one"]: ("ok", None, "r3")}
-
-
-def test_a_foreign_file_is_said_and_once_removed_made(bench: SnipBench, three: Mapping[str, str]) -> None:
-    bench.counts()
-    name = next(name for name in bench.files if three["one"] in name)
-    shutil.rmtree(f"{bench.tables.url}/snips")
-    (Path(bench.url) / name).write_bytes(b"mine")
-    assert bench.counts("r2").failed == 1
-    assert states(bench)[three["one"]][:2] == ("failed", "differs")
-    (Path(bench.url) / name).unlink()
-    assert bench.counts("r3").ok == 1
-
-
 def test_a_folder_that_cannot_be_is_an_error_and_no_failed_image(bench: SnipBench, three: Mapping[str, str]) -> None:
     Path(bench.url).write_bytes(b"a file")
     with pytest.raises(StorageUnreachable, match="cannot write"):
         bench.counts()
     assert bench.rows == []
-
-
-def test_snips_and_tables_on_s3(bench: SnipBench, three: Mapping[str, str], s3_endpoint: str) -> None:
-    here = bench.counts()
-    s3 = boto3.client("s3", endpoint_url=s3_endpoint)
-    s3.create_bucket(Bucket="crops")
-    there = SnipBench(bench.root, Tables("s3://crops/tables"), url="s3://crops/snips")
-    for name in ("media", "results"):
-        rows = pa.Table.from_pylist(rows_of(bench.tables, name), TABLES[name])
-        there.tables.append(name, rows, "test", lambda _, wanted: wanted)
-    assert there.counts() == here
-    listed = s3.list_objects_v2(Bucket="crops", Prefix="snips/")["Contents"]
-    written = {
-        item["Key"].removeprefix("snips/"): s3.get_object(Bucket="crops", Key=item["Key"])["Body"].read()
-        for item in listed
-    }
-    assert written == bench.files  # and no probe is left behind
-    assert there.counts("r2") == Counts(requested=2, reused=2)
 
 
 @pytest.fixture
@@ -182,13 +95,6 @@ def test_a_run_with_nothing_to_see_makes_snips_and_says_so_in_its_record(seen: S
     assert json.loads(last["stages"])["snips"] == report.more["snips"]
     assert json.loads(last["metrics"])["population"] == 1, "for estimates, where it is a sample"
     assert len(seen.files) == 1
-
-
-def test_a_run_without_snips_makes_none(seen: SnipBench) -> None:
-    report = execute(spec_of(model="motion"), seen.tables, ModelStore(str(MODELS)), HOST)
-    assert "snips" not in report.more
-    assert seen.files == {}
-    assert seen.tables.existing("snips") is None
 
 
 def test_a_pass_that_fails_is_a_run_that_has_failed(seen: SnipBench) -> None:

@@ -42,11 +42,6 @@ def test_so_are_the_thresholds_of_the_model_unless_a_score_is_given() -> None:
     assert {key(given, one) for one in [PLAIN, *others]} == {key()}
 
 
-def test_what_shows_the_same_has_the_same_key() -> None:
-    assert key(thresholds=Thresholds(default=0.5, per_label={"dog": 0.5})) == key()
-    assert key(Snips.model_validate({"margin_frac": 0})) == key(Snips(margin_frac=0.0))
-
-
 def test_another_encoder_is_another_key(monkeypatch: pytest.MonkeyPatch) -> None:
     before = key()
     monkeypatch.setattr(batch.crops.settings, "ENCODER", 2)

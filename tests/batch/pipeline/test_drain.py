@@ -15,7 +15,7 @@ import batch.pipeline.drain
 from batch.pipeline.drain import into_table
 from batch.runs.accounting import Counts
 from batch.schedule.policy import Stop
-from model_store.errors import RunStalled, StorageUnreachable, TableConflict, TooManyFailed
+from model_store.errors import RunStalled, StorageUnreachable, TableConflict
 
 STOP = Stop(failed_frac=0.5, failed_after=4, stall_s=3600)
 WAIT_S = 30
@@ -71,30 +71,6 @@ def test_all_that_comes_is_counted_and_committed_in_its_order() -> None:
     assert bench.commits == 3
 
 
-def test_of_nothing_nothing_is_committed() -> None:
-    bench = Bench()
-    bench.run(tables(0))
-    assert (bench.commits, bench.counted) == (0, [])
-
-
-def test_an_error_of_the_stage_is_raised_and_what_came_before_is_kept() -> None:
-    def broken() -> Iterator[pa.Table]:
-        yield from tables(2)
-        raise ZeroDivisionError
-
-    bench = Bench()
-    with pytest.raises(ZeroDivisionError):
-        bench.run(broken())
-    assert bench.committed == [0, 1]
-
-
-def test_too_many_failures_end_it_and_name_the_table() -> None:
-    bench = Bench(failed=99)
-    with pytest.raises(TooManyFailed, match="4 of the first 4 images failed.*error_code in results"):
-        bench.run(tables(9))
-    assert bench.committed == [0, 1, 2, 3]
-
-
 def test_a_commit_that_takes_long_is_no_stall(monkeypatch: pytest.MonkeyPatch) -> None:
     """Results that arrive while the driver commits wait for it, not it for them."""
     monkeypatch.setattr(batch.pipeline.drain, "TICK_S", 0.01)
@@ -114,17 +90,6 @@ def test_a_commit_that_takes_long_is_no_stall(monkeypatch: pytest.MonkeyPatch) -
     bench = Slow()
     bench.run(rows(), stop=Stop(stall_s=1.2))
     assert bench.committed == [0, 0, 1]
-
-
-def test_the_counts_of_before_are_those_it_begins_with(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Failures of an earlier attempt of a resumed pass count before anything arrives."""
-    monkeypatch.setattr(batch.pipeline.drain, "TICK_S", 0.01)
-    left = threading.Event()
-    try:
-        with pytest.raises(TooManyFailed, match="9 of the first 9"):
-            Bench().run(and_nothing_more(0, left), counts=Counts(100, failed=9))
-    finally:
-        left.set()
 
 
 def test_while_nothing_comes_it_ticks_and_in_the_end_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,22 +15,6 @@ from model_store.store import ModelVersion
 from tests.batch.lethal import die_of
 from tests.cluster.lethal import LethalStage
 from tests.fixtures_local import photo, write_files
-
-
-@pytest.mark.parametrize(("value", "words"), [("bad", "SIGSEGV"), ("exit", "exit code 3")])
-def test_the_death_of_the_process_is_an_error_that_says_how(value: str, words: str) -> None:
-    call = isolated(die_of)
-    with pytest.raises(ProcessDied, match=words):
-        call(value)
-    assert int(call("good")) != os.getpid()
-
-
-def test_a_process_serves_many_calls_and_what_the_function_raises_is_raised() -> None:
-    call = isolated(die_of)
-    first = call("good")
-    with pytest.raises(FileNotFoundError, match="error"):
-        call("error")
-    assert call("good") == first
 
 
 def test_an_error_that_cannot_be_pickled_is_raised_as_text() -> None:

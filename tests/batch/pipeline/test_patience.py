@@ -13,7 +13,6 @@ import batch.pipeline.drain
 import batch.runs.run
 from archive.delta.tables import Tables
 from archive.schemas import MEDIA
-from batch.jobs.exit_codes import exit_code
 from batch.pipeline.drain import Patience
 from batch.planning.plan import Plan
 from batch.runs.accounting import Counts
@@ -40,14 +39,10 @@ class Clock:
 @pytest.mark.parametrize(
     ("ok", "empty", "failed", "gives_up"),
     [
-        (0, 0, 0, False),
         (0, 0, 99, False),  # not before 100 images
-        (0, 0, 100, True),
         (75, 0, 25, False),  # the limit itself is allowed
         (74, 0, 26, True),
         (0, 75, 25, False),  # an empty image has not failed
-        (7500, 0, 2500, False),
-        (7500, 0, 2501, True),
     ],
 )
 def test_too_large_a_share_of_failed_images(ok: int, empty: int, failed: int, gives_up: bool) -> None:
@@ -66,11 +61,7 @@ def test_images_that_were_not_tried_do_not_count() -> None:
         patience.require(Counts(requested=100_000, reused=99_000, ok=4, failed=6), arrived=True)
 
 
-def test_a_share_of_one_never_gives_up() -> None:
-    Patience(Stop(failed_frac=1.0, failed_after=1), Clock()).require(Counts(9, failed=9), True)
-
-
-@pytest.mark.parametrize(("waited_s", "gives_up"), [(59, False), (60, False), (60.5, True)])
+@pytest.mark.parametrize(("waited_s", "gives_up"), [(60, False), (60.5, True)])
 def test_nothing_has_come_back_for_too_long(waited_s: float, gives_up: bool) -> None:
     clock = Clock()
     patience = Patience(Stop(stall_s=60), clock)
@@ -82,27 +73,6 @@ def test_nothing_has_come_back_for_too_long(waited_s: float, gives_up: bool) -> 
             patience.require(Counts(9, ok=3), arrived=False)
     else:
         patience.require(Counts(9, ok=3), arrived=False)
-
-
-def test_the_first_result_is_waited_for_as_long_as_any_other() -> None:
-    clock = Clock()
-    patience = Patience(Stop(stall_s=60), clock)
-    clock.now_s += 61
-    with pytest.raises(RunStalled, match="after 0 images"):
-        patience.require(Counts(9), arrived=False)
-
-
-def test_whoever_comes_late_but_comes_is_not_given_up() -> None:
-    clock = Clock()
-    patience = Patience(Stop(stall_s=60), clock)
-    for images in range(5):
-        clock.now_s += 3600
-        patience.require(Counts(9, ok=images), arrived=True)
-
-
-@pytest.mark.parametrize(("error", "code"), [(TooManyFailed("x"), 5), (RunStalled("x"), 5)])
-def test_a_run_that_gave_up_has_not_worked(error: ResightError, code: int) -> None:
-    assert exit_code(error) == code
 
 
 class Pipeline:
@@ -142,11 +112,7 @@ def tables(tmp_path: Path) -> Tables:
 
 @pytest.mark.parametrize(
     ("statuses", "stop", "error"),
-    [
-        ("oeo", Stop(stall_s=1e-6), RunStalled),
-        ("", Stop(stall_s=1e-6), RunStalled),
-        ("offff", Stop(failed_frac=0.5, failed_after=3), TooManyFailed),
-    ],
+    [("oeo", Stop(stall_s=1e-6), RunStalled), ("offff", Stop(failed_frac=0.5, failed_after=3), TooManyFailed)],
 )
 def test_a_run_that_gives_up_keeps_what_it_has_done_and_says_why(
     tables: Tables, monkeypatch: pytest.MonkeyPatch, statuses: str, stop: Stop, error: type[ResightError]

@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import pytest
 
 from archive.schemas import RESULTS
 from batch.pipeline.read_image import MAX_DETAIL, ReadImage
@@ -52,11 +51,6 @@ def rows(images: list[ReadImage], reply: ChunkAnswer | None) -> list[dict[str, A
     return list(table.to_pylist())
 
 
-@pytest.mark.parametrize("reply", [None, answer()])
-def test_a_chunk_without_images_is_an_empty_table(reply: ChunkAnswer | None) -> None:
-    assert rows([], reply) == []
-
-
 def test_an_image_with_detections_is_ok_and_has_them_ranked() -> None:
     (row,) = rows([good("a", "cmyk_converted")], answer(found(0.75, 0.5, saturated=True)))
     assert row["finished_at"] is not None
@@ -96,19 +90,6 @@ def test_an_image_without_detections_has_a_row() -> None:
     (row,) = rows([good("a")], answer(found()))
     assert (row["status"], row["n_detections"], row["max_score"]) == ("ok", 0, None)
     assert (row["detections"], row["saturated"], row["width_px"]) == ([], False, 40)
-
-
-def test_an_image_that_cannot_be_read_is_failed_and_was_not_inferred() -> None:
-    (row,) = rows([unreadable("a")], None)
-    assert (row["status"], row["error_code"], row["error_detail"]) == ("failed", "decode", "cut")
-    assert (row["n_detections"], row["detections"], row["saturated"]) == (0, [], False)
-    assert row["width_px"] is row["inference_ms"] is row["max_score"] is None
-
-
-def test_an_image_on_which_the_model_fails_is_failed_and_keeps_its_size() -> None:
-    (row,) = rows([good("a")], answer(ValueError("a: b")))
-    assert (row["status"], row["error_code"], row["error_detail"]) == ("failed", "model", "a: b")
-    assert (row["width_px"], row["n_detections"], row["inference_ms"]) == (40, 0, None)
 
 
 def test_an_image_of_which_the_network_says_nonsense_is_failed_with_its_words() -> None:

