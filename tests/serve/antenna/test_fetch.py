@@ -49,10 +49,6 @@ def fetched(
     return asyncio.run(fetch())
 
 
-def test_a_listed_image_arrives_byte_for_byte() -> None:
-    assert fetched(file_of(PIXELS), "/a.jpg?signature=%2Fa%20b") == PIXELS
-
-
 def test_path_query_and_name_are_sent_as_they_are_and_nothing_else() -> None:
     async def head() -> bytes:
         async with Station({"/a.jpg": file_of(PIXELS)}).running() as station:

@@ -7,7 +7,7 @@ import base64
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import httpx2
 import numpy as np
@@ -15,13 +15,11 @@ import pytest
 
 import model_store.classifier
 import serve.antenna.pipelines as pipelines_module
-from model_store.errors import ModelNotFound, ModelNotReady, Overloaded, ResightError, StorageUnreachable, TooSlow
+from model_store.errors import ModelNotFound, ModelNotReady, ResightError, StorageUnreachable, TooSlow
 from model_store.images.decode import decode
 from model_store.names import VersionId
 from serve.antenna import routes
-from serve.antenna.fetch import ImageFetcher
 from serve.antenna.pipelines import Pipelines
-from serve.antenna.routes import PipelineRequest, PipelineRun, SourceImage, max_images, together
 from serve.api.app import build_http_api
 from serve.auth.guard import scope_of
 from serve.auth.scopes import TokenScope
@@ -207,24 +205,6 @@ def test_an_error_that_ends_by_itself_is_not_a_result_of_the_image(
     assert engine.admission.images.taken == 0
 
 
-def test_an_error_ends_the_other_images_of_the_request() -> None:
-    cancelled: list[int] = []
-
-    async def wait(number: int) -> None:
-        try:
-            await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            cancelled.append(number)
-            raise
-
-    async def fail() -> None:
-        raise Overloaded("full")
-
-    with pytest.raises(Overloaded):
-        asyncio.run(together([wait(1), wait(2), fail()]))
-    assert set(cancelled) == {1, 2}
-
-
 def test_a_camera_is_answered_while_slow_images_of_antenna_are_fetched(engine: Engine) -> None:
     async def send() -> tuple[httpx2.Response, int]:
         fetching = asyncio.Event()
@@ -249,33 +229,6 @@ def test_a_camera_is_answered_while_slow_images_of_antenna_are_fetched(engine: E
     assert answer.status_code == 200
     assert asked == 1  # a share of two places
     assert engine.admission.images.taken == 0
-
-
-def test_the_turns_of_antenna_take_at_most_half_of_the_places(wide: Engine) -> None:
-    taken: list[int] = []
-
-    class Fetcher:
-        async def fetch(self, url: str) -> bytes:
-            return SQUARE
-
-    async def send(detector: Engine) -> None:
-        pipeline = (await Pipelines(detector).served())[1]
-        turns = asyncio.Semaphore(max_images(detector))
-        detect = detector.detect
-
-        async def counted(*args: Any) -> Any:
-            taken.append(detector.admission.images.taken)
-            return await detect(*args)
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(detector, "detect", counted)
-            run = PipelineRun(detector, cast(ImageFetcher, Fetcher()), pipeline, "", turns)
-            images = [SourceImage(id=str(i), url="u") for i in range(20)]
-            await run.results(PipelineRequest(pipeline="x", source_images=images))
-
-    asyncio.run(send(wide))
-    assert len(taken) == 20
-    assert max(taken) == 8
 
 
 def test_an_answer_with_too_many_values_is_refused(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -329,11 +282,6 @@ def test_a_text_that_is_no_slug_is_unknown_without_reading_the_store(
     for slug in ("none", "a--b--c", "../x-00000000", "a-0000000", "A-00000000", "-" * 400):
         with pytest.raises(ModelNotFound):
             asyncio.run(Pipelines(engine).find(slug))
-
-
-def test_unknown_fields_and_repeated_images_are_tolerated(engine: Engine) -> None:
-    results = process(engine, "black.png", "black.png", config={"request_x": 1}, future=[1])
-    assert len(results["source_images"]) == 1
 
 
 @pytest.mark.parametrize(

@@ -112,19 +112,6 @@ def test_results_that_antenna_refuses_do_not_end_the_worker(status: int) -> None
     assert set(antenna.results) == {"reply.b"}
 
 
-def test_with_once_results_that_antenna_never_accepts_are_an_error() -> None:
-    antenna = StubAntenna({1: tasks_of("a"), 2: tasks_of("b")}, SLUG)
-
-    class Breaking(Resight):
-        def process(self, pipeline: str, images: list[dict[str, str]]) -> dict[str, Any]:
-            antenna.broken.extend([503] * 6 * (images[0]["id"] == "a"))
-            return super().process(pipeline, images)
-
-    with pytest.raises(ClusterError, match="Antenna does not answer POST /jobs/1/result/: 503"):
-        worked(antenna, Breaking())
-    assert set(antenna.results) <= {"reply.b"}
-
-
 def test_an_antenna_that_is_away_ends_the_command_only_with_once() -> None:
     antenna, stop = StubAntenna({1: tasks_of("a")}, SLUG), Waits()
     antenna.broken.extend([503] * 6)
@@ -180,21 +167,6 @@ def test_a_resight_that_cannot_answer_now_leaves_the_tasks_to_antenna(error: Res
         worked(antenna, Resight(error))
 
 
-def test_an_overload_that_ends_is_waited_for() -> None:
-    antenna = StubAntenna({1: tasks_of("a")}, SLUG)
-
-    errors = [None, Overloaded("full"), Overloaded("full", 3.0)]
-
-    class Full(Resight):
-        def process(self, pipeline: str, images: list[dict[str, str]]) -> dict[str, Any]:
-            self.error = errors.pop()
-            return super().process(pipeline, images)
-
-    stop = Waits()
-    assert worked(antenna, Full(), stop) == Tally(images=1)
-    assert stop.waited_s == [3, 2]
-
-
 @pytest.mark.parametrize("error", [Unauthorized("unknown token"), Forbidden("not this scope")])
 def test_a_token_that_resight_refuses_is_an_error_at_once(error: ResightError) -> None:
     antenna = StubAntenna({1: tasks_of("a")}, SLUG)
@@ -248,15 +220,6 @@ def test_another_server_is_an_error(text: str) -> None:
     transport = httpx2.MockTransport(lambda request: httpx2.Response(200, text=text))
     with pytest.raises(ClusterError, match=r"JSON|other fields"):
         AntennaQueue("http://antenna.test", "t", stop, transport).jobs([SLUG])
-
-
-def test_a_task_without_an_address_for_its_result_is_left_out() -> None:
-    tasks = tasks_of("a", "b")
-    del tasks[0]["reply_subject"]
-    antenna, resight = StubAntenna({1: tasks}, SLUG), Resight()
-    worked(antenna, resight)
-    assert set(antenna.results) == {"reply.b"}
-    assert resight.batches == [["b"]]
 
 
 @pytest.mark.parametrize("once", [True, False])

@@ -138,14 +138,6 @@ async def test_without_any_model_that_answers_the_damaged_one_is_the_reason(blob
         assert "aliases.json is not JSON" in problem_of(await api.get("/readyz"), 503)
 
 
-async def test_the_api_is_ready_once_every_alias_is_loaded(blobs: MakeEngine) -> None:
-    async with client(await blobs()) as api:
-        ready = await api.get("/readyz")
-        alive = await api.get("/healthz")
-    assert (ready.status_code, ready.json()["loaded"]) == (200, ["blobs@1"])
-    assert (alive.status_code, alive.json()) == (200, {"status": "ok"})
-
-
 async def test_an_empty_store_is_alive_but_not_ready_and_says_what_to_do(blobs: MakeEngine, tmp_path: Path) -> None:
     engine = await blobs(models=tmp_path / "nothing")
     async with client(engine) as api:

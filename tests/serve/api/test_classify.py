@@ -148,25 +148,6 @@ class Sour:
         return {name: np.where(hit[:, None], np.nan, values) for name, values in found.items()}
 
 
-async def test_a_lease_holds_a_classifier_as_it_holds_a_detector(own_engine: Engine) -> None:
-    two = VersionId("colours", "2")
-    key = await own_engine.ensure(two)
-    assert key == own_engine.store.describe(two).info.inference_key
-    own_engine.models.lease(two, "a run", 60)
-    assert own_engine.models.holders(two) == ["a run"]
-    with pytest.raises(Exception, match="held by a run"):
-        await own_engine.aliases.release(two)
-    own_engine.models.lease(two, "a run", 0)
-    assert await own_engine.aliases.release(two)
-
-
-async def test_batches_are_measured_and_follow_the_deployment_file(own_engine: Engine) -> None:
-    assert 1 <= own_engine.models.model(ONE).batch.max <= 8
-    own_engine.store.folder.write("colours/deployment.json", b'{"*": {"batch": {"max": 3}}}')
-    await own_engine.aliases.retune()
-    assert own_engine.models.model(ONE).batch.max == 3
-
-
 async def test_what_was_answered_is_counted(own_engine: Engine) -> None:
     await own_engine.classify(RED, "colours")
     await own_engine.classify_chunk(await chunk_of(own_engine, "colours@1", RED, CAT))
@@ -199,14 +180,6 @@ def test_outcomes_are_packed_in_order_with_their_reasons() -> None:
     with pytest.raises(ModelNotReady):
         pack_logits(info, [*outcomes, ModelNotReady("released")])
     assert pack_logits(info, []).logits.shape == (0, 2)
-
-
-def test_a_chunk_of_inputs_gives_them_back() -> None:
-    count = 4
-    inputs = np.random.default_rng(0).integers(0, 256, (count, 8, 12, 3), np.uint8)
-    items = Chunk.of_inputs("colours@1", inputs).items()
-    np.testing.assert_array_equal(np.concatenate([one.pixels for one in items]), inputs)
-    assert [one.size_px for one in items] == [(12, 8)] * count
 
 
 # --- HTTP
@@ -288,15 +261,6 @@ async def test_each_file_of_a_form_has_its_own_result(engine: Engine) -> None:
     assert [one["answer"]["classes"][0]["label"] for one in results[::2]] == ["red", "blue"]
     assert results[1]["answer"] is None
     assert results[1]["problem"]["status"] == 415
-
-
-async def test_lists_name_the_kind(engine: Engine) -> None:
-    async with client(engine) as api:
-        models = (await api.get("/v1/models")).json()["models"]
-        one = (await api.get("/v1/models/colours")).json()
-    kinds = {m["name"]: {v["kind"] for v in m["versions"]} for m in models}
-    assert kinds == {"blobs": {"detector"}, "colours": {"classifier"}}
-    assert {version["kind"] for version in one["versions"]} == {"classifier"}
 
 
 @pytest.mark.parametrize(

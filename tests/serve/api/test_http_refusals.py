@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
 from collections.abc import AsyncIterator
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +12,7 @@ from model_store.errors import ModelRefused
 from serve.inference.engine import Engine
 from serve.settings import Limits
 from tests.fixtures_local import encoded
-from tests.serve.http_client import CAT, MIB, TIMEOUT_S, MakeEngine, client, has_room, post, problem_of
+from tests.serve.http_client import CAT, MIB, MakeEngine, client, post, problem_of
 
 
 @pytest.mark.parametrize(
@@ -84,32 +81,6 @@ async def test_too_many_pixels_by_the_header_are_refused(blobs: MakeEngine) -> N
     assert (await post(engine, encoded(small, "PNG"), "blobs")).status_code == 200
     answer = await post(engine, encoded(large, "PNG"), "blobs")
     assert "1000x1001 is over the limit of 1 megapixels" in problem_of(answer, 413)
-
-
-async def test_a_full_replica_says_429_and_when_to_come_again(
-    blobs: MakeEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    engine = await blobs(limits=Limits(online_queue=2))
-    inferring, gate = threading.Event(), threading.Event()
-    infer = LoadedDetector.infer
-
-    def infer_at_the_gate(self: LoadedDetector, *args: Any) -> Any:
-        inferring.set()
-        assert gate.wait(TIMEOUT_S)
-        return infer(self, *args)
-
-    monkeypatch.setattr(LoadedDetector, "infer", infer_at_the_gate)
-    admitted = [asyncio.create_task(post(engine, CAT, "blobs")) for _ in range(2)]
-    assert await asyncio.to_thread(inferring.wait, TIMEOUT_S)
-    async with asyncio.timeout(TIMEOUT_S):
-        while has_room(engine):
-            await asyncio.sleep(0)
-    refused = await post(engine, CAT, "blobs")
-    assert "the bound is 2" in problem_of(refused, 429)
-    assert int(refused.headers["retry-after"]) >= 1
-    gate.set()
-    assert [one.status_code for one in await asyncio.gather(*admitted)] == [200, 200]
-    assert (await post(engine, CAT, "blobs")).status_code == 200
 
 
 @pytest.mark.parametrize(

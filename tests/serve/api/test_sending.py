@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import httpx2
 import numpy as np
 import pytest
-import uvicorn
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -20,7 +17,6 @@ from model_store.adding.add import add_version
 from model_store.names import version_id
 from model_store.store import ModelStore
 from serve.api.limits import PIECE_BYTES, PacedAnswers
-from serve.cluster.ports import preferred_or_free
 from serve.inference.engine import Engine
 from serve.settings import DetectArgs, Limits
 from tests.graphs import constant_graph
@@ -123,29 +119,6 @@ async def test_an_answer_that_nobody_reads_is_cut_at_its_deadline(path: str) -> 
     assert sending._under_way == 0
 
 
-class Server:
-    """A real server around an app that is not `lifespan`-aware, in a thread."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.port = preferred_or_free(0)
-        config = uvicorn.Config(app, "127.0.0.1", self.port, log_config=None, lifespan="off")  # type: ignore[arg-type]
-        self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._server.run, daemon=True)
-        self._thread.start()
-        until(lambda: self._server.started)
-
-    def stop(self) -> None:
-        self._server.should_exit = True
-        self._thread.join(TIMEOUT_S)
-
-
-def until(holds: Any) -> None:
-    ends = time.monotonic() + TIMEOUT_S
-    while not holds():
-        assert time.monotonic() < ends
-        time.sleep(0.01)
-
-
 def unread(port: int, request: bytes) -> socket.socket:
     """A connection that has asked, seen the first byte of the answer, and reads no further."""
     connection = socket.socket()
@@ -163,27 +136,6 @@ def rest(connection: socket.socket) -> int:
     while part := connection.recv(MIB):
         size += len(part)
     return size
-
-
-def test_a_server_takes_only_what_fits_into_its_buffers_and_ends_the_connection() -> None:
-    sending, sent = PacedAnswers(answers, LARGE, 1), 0
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        async def counted(message: Message) -> None:
-            nonlocal sent
-            await send(message)
-            sent += len(message.get("body", b""))
-
-        await sending(scope, receive, counted)
-
-    server = Server(app)
-    try:
-        with unread(server.port, b"GET /large HTTP/1.1\r\nhost: x\r\n\r\n") as connection:
-            until(lambda: sending._under_way == 0)  # its deadline has passed
-            assert 0 < sent < LARGE / 2
-            assert rest(connection) < LARGE / 2
-    finally:
-        server.stop()
 
 
 @pytest.fixture(scope="module")

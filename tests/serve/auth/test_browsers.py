@@ -83,19 +83,6 @@ async def test_a_change_by_cookie_must_come_from_a_page_of_this_site(
             assert read.status_code == (403 if embedded and shows_pictures else 200)
 
 
-async def test_a_program_with_a_bearer_token_needs_no_origin(file: TokenFile) -> None:
-    token = file.add("station", ALL)
-    access = Access("secret", file)
-    async with guarded(access) as api:
-        for sent, name in ((token, "station"), ("secret", "operator")):
-            bearer = {"authorization": f"Bearer {sent}"}
-            answer = await api.post("/v1/models/deer/promote", headers=bearer)
-            assert (answer.status_code, answer.text) == (200, name)
-    async with guarded(Access()) as api:
-        answer = await api.post("/v1/models/deer/promote")
-        assert (answer.status_code, answer.text) == (200, "local")
-
-
 @pytest.mark.parametrize("path", ["/ui/v1/session"])
 @pytest.mark.parametrize(("headers", "passes"), FROM)
 async def test_another_site_can_neither_log_in_nor_out(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import stat
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -114,15 +113,6 @@ async def test_a_session_ends_with_its_token_in_time(file: TokenFile, clock: Clo
     assert await identity_of(access, cookie) == "Unauthorized", "another token of the same name"
 
 
-async def test_a_session_ends_when_the_secret_changes() -> None:
-    file = None
-    first, second = Access("secret", file), Access("other", file)
-    second._key = first._key
-    cookie = sent(await first.start_session("secret", False))
-    assert isinstance(await identity_of(first, cookie), Identity)
-    assert await identity_of(second, cookie) == "Unauthorized"
-
-
 async def test_a_session_ends_after_its_time_and_is_renewed_by_use(file: TokenFile, clock: Clock) -> None:
     token = file.add("anna", ALL)
     access = Access(file=file)
@@ -140,61 +130,31 @@ async def test_a_session_ends_after_its_time_and_is_renewed_by_use(file: TokenFi
     assert isinstance(await identity_of(access, sent(renewed)), Identity)
 
 
-def cut(value: str) -> str:
-    return value[:-1]
+def forged(value: str) -> list[str]:
+    """Return variants of the value of a session's cookie."""
+    kind, secure, expires, name, mac = value.split(".")
+    parts = [
+        [kind, secure, expires, name, mac.upper()],
+        [kind, secure, str(int(expires) + 1), name, mac],
+        [kind, secure, expires, "Ym9zcw", mac],
+        [kind, secure, expires, name[:-1] + chr(ord(name[-1]) + 1), mac],  # the same name, with other unused bits
+        [kind, secure, expires, "____", mac],
+        ["person", secure, expires, name, mac],
+        [kind, "1", expires, name, mac],
+    ]
+    return [value[:-1], value[:-1] + "é", *map(".".join, parts)]
 
 
-def upper(value: str) -> str:
-    head, _, mac = value.rpartition(".")
-    return f"{head}.{mac.upper()}"
-
-
-def later(value: str) -> str:
-    kind, secure, expires, *rest = value.split(".")
-    return ".".join([kind, secure, str(int(expires) + 1), *rest])
-
-
-def other_name(value: str) -> str:
-    *head, _, mac = value.split(".")
-    return ".".join([*head, "Ym9zcw", mac])
-
-
-def other_text_of_the_name(value: str) -> str:
-    """The same bytes in base64url, with other unused bits."""
-    *head, name, mac = value.split(".")
-    return ".".join([*head, name[:-1] + chr(ord(name[-1]) + 1), mac])
-
-
-def of_a_person(value: str) -> str:
-    return value.replace("token", "person", 1)
-
-
-def of_no_text(value: str) -> str:
-    *head, _, mac = value.split(".")
-    return ".".join([*head, "____", mac])
-
-
-def with_line(value: str) -> str:
-    return value + "\n"
-
-
-def not_ascii(value: str) -> str:
-    return value[:-1] + "é"
-
-
-@pytest.mark.parametrize(
-    "forge", [cut, upper, later, other_name, other_text_of_the_name, of_a_person, of_no_text, not_ascii]
-)
-async def test_a_forged_cookie_is_as_no_cookie(file: TokenFile, forge: Callable[[str], str]) -> None:
+async def test_a_forged_cookie_is_as_no_cookie(file: TokenFile) -> None:
     token = file.add("anna", ALL)
     file.add("boss", ALL)
     access = Access("secret", file)
     value = (await access.start_session(token, False)).partition(";")[0].partition("=")[2]
     assert isinstance(await identity_of(access, valued(value)), Identity)
-    assert forge(value) != value
-    assert await identity_of(access, valued(forge(value))) == "Unauthorized"
-    assert access.renewed_session(valued(forge(value))) is None
-    assert parse_session(with_line(value)) is None
+    for other in forged(value):
+        assert await identity_of(access, valued(other)) == "Unauthorized", other
+        assert access.renewed_session(valued(other)) is None
+    assert parse_session(value + "\n") is None
 
 
 async def test_a_cookie_of_another_home_is_as_no_cookie(tmp_path: Path) -> None:
@@ -243,12 +203,6 @@ async def test_a_wrong_token_starts_no_session(file: TokenFile, text: str) -> No
     file.add("anna", ALL)
     with pytest.raises(Unauthorized):
         await Access("secret", file).start_session(text, False)
-
-
-async def test_a_token_that_cannot_read_is_of_no_use_for_the_page(file: TokenFile) -> None:
-    token = file.add("station", [TokenScope.upload])
-    with pytest.raises(Forbidden, match="scope detect"):
-        await Access(file=file).start_session(token, False)
 
 
 async def test_while_tokens_cannot_be_read_a_session_is_not_taken_for_wrong(file: TokenFile) -> None:

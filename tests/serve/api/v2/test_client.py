@@ -20,10 +20,8 @@ import pytest
 import tritonclient.http as triton
 
 from model_store.config import parse_config
-from model_store.images.decode import decode
 from model_store.names import version_id
 from tests.fixtures_local import ROOT, photo
-from tests.oracles.yolov8 import detect as oracle
 from tests.serve.api.v2.server import (
     SSD_FILE,
     Server,
@@ -112,17 +110,6 @@ def test_the_index_lists_every_version_and_whether_it_is_loaded(server: Server) 
     assert found["blobs", "1"]["state"] == "READY"
 
 
-def test_a_version_is_loaded_and_unloaded_by_name(server: Server) -> None:
-    assert not server.client.is_model_ready("blobs", "2")
-    server.client.load_model("blobs@2")
-    assert server.client.is_model_ready("blobs", "2")
-    server.client.unload_model("blobs@2")
-    assert not server.client.is_model_ready("blobs", "2")
-    server.client.load_model("blobs")
-    assert server.client.is_model_ready("blobs")
-    assert not server.client.is_model_ready("blobs", "2")
-
-
 def test_what_is_in_use_or_immutable_is_refused(server: Server) -> None:
     refused(409, "resight models promote", server.client.unload_model, "blobs")
     refused(400, "immutable", server.client.load_model, "blobs", config="{}")
@@ -148,39 +135,10 @@ def test_images_are_answered_as_v1_answers_them(
     assert body["parameters"] == {"weights_sha256": info.weights_sha256, "inference_key": info.inference_key}
 
 
-def test_boxes_are_the_oracles(server: Server) -> None:
-    name = "moose"
-    config = server.store.describe(version_id("ssdlite-coco", "1")).config
-    wanted = oracle(
-        ort.InferenceSession(str(SSD_FILE), providers=["CPUExecutionProvider"]),
-        decode(photo(name)).pixels,
-        side=300,
-        geometry="stretch",
-        score_floor=0.3,
-        iou=config.nms.iou,
-        class_aware=True,
-        max_detections=config.nms.max_detections,
-    )
-    result = server.client.infer("ssdlite-coco", [images(name)], parameters={"min_score": 0.3})
-    found = rows_of(result, 0)
-    assert len(found) == len(wanted) > 0
-    for (class_id, score, box), (wanted_id, wanted_score, *corners) in zip(found, wanted, strict=True):
-        assert class_id == wanted_id
-        assert score == pytest.approx(wanted_score, abs=1e-5)
-        assert box == pytest.approx(corners, abs=0.05)
-
-
 @pytest.mark.parametrize("least", [0.05, 0.7])
 def test_min_score_is_that_of_v1(server: Server, least: float) -> None:
     result = server.client.infer("ssdlite-coco", [images("cat")], parameters={"min_score": least})
     assert [score for _, score, _ in rows_of(result, 0)] == [one["score"] for one in server.v1("cat", min_score=least)]
-
-
-def test_images_without_detections_have_no_columns(server: Server) -> None:
-    result = server.client.infer("ssdlite-coco", [images("cat")], parameters={"min_score": 1.0})
-    assert result.as_numpy("num_detections").tolist() == [[0]]
-    assert result.as_numpy("boxes").shape == (1, 0, 4)
-    assert result.as_numpy("class_ids").shape == (1, 0)
 
 
 def test_images_as_base64_in_json(server: Server) -> None:
@@ -230,19 +188,6 @@ def test_both_ways_compressed(server: Server, coding_in: str | None, coding_out:
     np.testing.assert_allclose(result.as_numpy("output0"), ssd_outputs(values), rtol=1e-4, atol=1e-4)
 
 
-def test_many_at_once_get_their_own_answers(server: Server) -> None:
-    alone = {name: rows_of(server.client.infer("ssdlite-coco", [images(name)]), 0) for name in NAMES}
-    asked = [NAMES[i % 3] for i in range(12)]
-    waiting = [
-        server.client.async_infer("ssdlite-coco", [images(name)], request_id=f"{i}-{name}")
-        for i, name in enumerate(asked)
-    ]
-    for i, (name, one) in enumerate(zip(asked, waiting, strict=True)):
-        result = one.get_result(timeout=60)
-        assert result.get_response()["id"] == f"{i}-{name}"
-        assert rows_of(result, 0) == alone[name]
-
-
 def test_statistics_count_images_requests_and_time(server: Server) -> None:
     def stats() -> dict[str, Any]:
         (found,) = server.client.get_inference_statistics("motion")["model_stats"]
@@ -272,13 +217,6 @@ def test_statistics_count_images_requests_and_time(server: Server) -> None:
 def _damaged() -> triton.InferInput:
     sent = np.array([photo("cat"), photo("cat")[:300]], np.object_)
     return triton.InferInput("image", [2], "BYTES").set_data_from_numpy(sent)
-
-
-def test_triton_parameters_of_scheduling_change_nothing(server: Server) -> None:
-    result = server.client.infer(
-        "ssdlite-coco", [images("cat")], sequence_id=3, sequence_start=True, priority=1, timeout=10_000_000
-    )
-    assert rows_of(result, 0) == rows_of(server.client.infer("ssdlite-coco", [images("cat")]), 0)
 
 
 @pytest.mark.parametrize("language", ["python", "sh"])

@@ -256,20 +256,6 @@ async def test_each_failure_is_counted_and_logged_once(
     assert refused == [outcome]
 
 
-async def test_a_model_of_one_version_needs_neither_alias_nor_version(tmp_path: Path) -> None:
-    motion_store(tmp_path, "1", alias=None)
-    engine = Engine(DetectArgs(models=str(tmp_path), workers=1))
-    body, headers = of_images(CAT)
-    try:
-        async with client(engine) as api:
-            assert "blobs@1 is not loaded" in error_of(await api.get("/v2/models/blobs/ready"), 503)
-            answer = await api.post(PATH, content=body, headers=headers)
-            assert (answer.status_code, answer.json()["model_version"]) == (200, "1")
-            assert (await api.get("/v2/models/blobs/ready")).status_code == 200
-    finally:
-        engine.stop()
-
-
 async def test_without_a_model_the_server_is_alive_but_not_ready(tmp_path: Path) -> None:
     engine = Engine(DetectArgs(models=str(tmp_path), workers=1))
     try:
