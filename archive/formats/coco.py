@@ -16,7 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
-from archive.formats.json_stream import json_array
+from archive.formats.json_arrays import json_array
 from archive.formats.records import BoxRecord, Facts, ImageRecord
 from model_store.frozen import Frozen
 

@@ -14,7 +14,7 @@ from xml.sax.saxutils import quoteattr
 
 from pydantic import Field
 
-from archive.formats.json_stream import json_array
+from archive.formats.json_arrays import json_array
 from archive.formats.records import BoxRecord, Facts, ImageRecord
 from model_store.frozen import Frozen
 

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from archive.formats.json_reader import members
+from archive.formats.json_arrays import members
 from model_store.errors import BadRequest
 from model_store.frozen import wrong_fields
 

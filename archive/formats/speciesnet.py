@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from archive.formats.json_stream import json_array
+from archive.formats.json_arrays import json_array
 from archive.formats.records import BoxRecord, Facts, ImageRecord
 from archive.formats.results_file import ANIMAL, SPECIESNET
 from model_store.frozen import Frozen

@@ -73,11 +73,10 @@ def test_history_is_that_of_a_person_or_of_an_image(tables: Tables) -> None:
     assert history(tables, media="c" * 64).batches == ()
 
 
-@pytest.mark.parametrize("limit", [1, 2, 3])
-def test_pages_have_every_batch_once(tables: Tables, limit: int) -> None:
+def test_pages_have_every_batch_once(tables: Tables) -> None:
     found, before = list[int | None](), ""
     while True:
-        page = history(tables, limit=limit, before=before)
+        page = history(tables, limit=2, before=before)
         found += ids(page.batches)
         before = page.before
         if not before:

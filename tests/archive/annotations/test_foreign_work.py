@@ -88,16 +88,6 @@ def test_an_empty_image_has_no_detection_and_a_label_of_an_image_applies_to_all_
     assert shown(filled) == [("b", "wolf", "human")] * 2
 
 
-def test_reading_a_file_again_adds_nothing(filled: Tables, file: Path) -> None:
-    make_boars(filled, file)
-    works = [Work(1, "a", "wolf", parts(FOX)), Work(2, "b", "wolf"), Work(3, "e", None)]
-    assert len(add(filled, file, *works).rows) == 4
-    again = add(filled, file, *works)
-    assert (len(again.rows), again.repeated) == (0, 4)
-    file.write_text("another content")
-    assert len(add(filled, file, *works).rows) == 4
-
-
 def test_a_label_of_an_image_is_added_once_whatever_its_detections_are_now(filled: Tables, file: Path) -> None:
     make_boars(filled, file)
     add(filled, file, Work(1, "b", "wolf"))
@@ -111,6 +101,8 @@ def test_a_label_of_an_image_is_added_once_whatever_its_detections_are_now(fille
     assert view
     Views(filled.url).publish(view.model_copy(update={"inference_key": "n" * 64}), after=1)
     assert len(add(filled, file, Work(1, "b", "wolf")).rows) == 0
+    file.write_text("another content")
+    assert len(add(filled, file, Work(1, "b", "wolf")).rows) == 2
 
 
 def test_an_image_that_is_left_out_adds_no_statement_at_all(filled: Tables, file: Path) -> None:

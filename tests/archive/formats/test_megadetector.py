@@ -113,11 +113,7 @@ def test_labels_of_people_layers_and_classifiers_are_classes(tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     ("labels", "expected"),
-    [
-        (("vehicle", "animal"), ["animal", "person", "vehicle"]),
-        (("moth", "animal"), ["animal", "person", "vehicle", "moth"]),
-        (("deer", "fox"), ["deer", "fox"]),
-    ],
+    [(("moth", "animal"), ["animal", "person", "vehicle", "moth"]), (("deer", "fox"), ["deer", "fox"])],
 )
 def test_an_animal_detector_has_the_usual_categories(
     tmp_path: Path, labels: tuple[str, ...], expected: list[str]

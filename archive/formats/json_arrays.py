@@ -1,13 +1,15 @@
-"""Read a JSON object of any size in constant memory: the items of one array, one at a time.
+"""Write and read JSON arrays of any size in constant memory: one item at a time.
 
-members(file, "images") -> ("info", {…}), ("images", item), ("images", item), …
+with json_array(file) as add: add(item), add(item), …
+members(file, "images") -> ("info", {…}), ("images", item), ("images", item), …, of an object with an array
 A single value other than that array has at most MAX_CHARS characters.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import IO, Any
 
 CHUNK_CHARS = 2**20
@@ -16,6 +18,20 @@ MAX_CHARS = 16 * 2**20
 LOOK_AHEAD = 4
 """Characters that must follow a value in the window: those of `1` may be the first ones of `1e+5`."""
 _SPACE = " \t\n\r"
+
+
+@contextmanager
+def json_array(file: IO[str]) -> Iterator[Callable[[Any], None]]:
+    """Write an array to a file, a line for each item; the function that is returned adds one."""
+    separator = "["
+
+    def add(item: Any) -> None:
+        nonlocal separator
+        file.write(f"{separator}\n{json.dumps(item, ensure_ascii=False, allow_nan=False)}")
+        separator = ","
+
+    yield add
+    file.write("\n]" if separator == "," else "[]")
 
 
 def members(file: IO[str], streamed: str) -> Iterator[tuple[str, Any]]:

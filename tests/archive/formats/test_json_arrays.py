@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import archive.formats.json_reader
-from archive.formats.json_reader import members
+import archive.formats.json_arrays
+from archive.formats.json_arrays import members
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -23,7 +23,7 @@ VALUES = st.recursive(
 def read(text: str, chunk: int = 2**20) -> dict[str, Any]:
     """Return the value that `json.loads` gives, by the reader."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(archive.formats.json_reader, "CHUNK_CHARS", chunk)
+        patch.setattr(archive.formats.json_arrays, "CHUNK_CHARS", chunk)
         found: dict[str, Any] = {}
         for name, value in members(io.StringIO(text), "items"):
             if name == "items":
@@ -64,7 +64,7 @@ def test_damage_is_named_with_its_place(text: str, message: str) -> None:
 
 
 def test_one_value_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archive.formats.json_reader, "MAX_CHARS", 100)
+    monkeypatch.setattr(archive.formats.json_arrays, "MAX_CHARS", 100)
     assert read('{"a": "' + 50 * "x" + '"}', 10)
     with pytest.raises(ValueError, match="Unterminated|too early"):
         read('{"a": "' + 5000 * "x" + '"}', 10)
