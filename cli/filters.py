@@ -146,15 +146,14 @@ def review(
     Then: resight filters run repeat-detections --set accepted=@review/review.json --show
     Example: resight filters review repeat-detections --out review
     """
-    from batch.filters.candidates import candidates
-    from batch.filters.review import write_review
+    from batch.filters.review import candidates, write_review
 
     tables = Tables(Settings().mounted_tables_url)
     shown = view_of_run(tables, run_id) if run_id else view_named(tables, view)
     layers = read_layers(tables)
     chosen = layer_named(layers, layer, shown.layers or layers)
     slots = candidates(tables, chosen, shown.inference_key)
-    written = write_review(chosen.layer_id, slots, out, chosen.config.get("accepted", ()))
+    written = write_review(chosen.layer_id, slots, out)
     note(f"{out}/index.html shows {len(slots)} slots; accept them in {out}/review.json")
     print_rows(
         [slot.model_dump() for slot in written.slots], fmt, ("id", "camera", "label", "images", "days", "accepted")

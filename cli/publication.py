@@ -19,7 +19,7 @@ with lazy_imports():
     from archive.retention import KeyUse, other_stores, plan_prune, prune
     from archive.views.views import View, Views
     from batch.publishing import publish as publishing
-    from batch.publishing.impact.facts import Impact
+    from batch.publishing.impact.measure import Impact
     from batch.publishing.impact.report import as_json, judged, require_empty, write_report
     from batch.publishing.impact.verdict import Verdict, failed, model_of
     from model_store.storage import absolute

@@ -12,7 +12,7 @@ import structlog
 import typer
 
 from archive.delta.tables import Tables
-from batch.filters.submitted import read_spec
+from batch.filters.spec import read_spec
 from batch.jobs.entry import Here, begin, run_job
 from serve.settings import Settings
 

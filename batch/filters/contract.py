@@ -1,25 +1,54 @@
 """Interface of a filter: its config, the rows it reads and the actions it returns.
 
-Rows (detections of some cameras or images, in order) --Filter.apply--> `Said`, at most one for each target
+pa.Table (schema COLUMNS) --rows_of_table--> Rows --Filter.apply--> `Said`, at most one for each target
 
 The framework (`batch/filters/run.py`) reads the rows, stores actions as rows of `assertions`, withdraws those that
 the filter no longer returns, and counts. A filter reads no table and no clock: equal rows give equal actions.
 """
 
+# pyarrow.compute makes its functions at run time:
+# pyright: reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import ConfigDict
 
 from model_store.frozen import Frozen
 
 NO_RANK = -1
+BOX_COLUMNS = ("x1_px", "y1_px", "x2_px", "y2_px")
+COLUMNS = pa.schema(
+    [
+        ("media_sha256", pa.string()),
+        ("path", pa.string()),
+        ("camera_id", pa.string()),
+        ("taken_local", pa.timestamp("us")),
+        ("taken_utc", pa.timestamp("us")),
+        ("clock_flags", pa.string()),
+        ("sequence_number", pa.int32()),
+        ("sequence_length", pa.int32()),
+        ("width_px", pa.float64()),
+        ("height_px", pa.float64()),
+        ("rank", pa.int32()),
+        ("label", pa.string()),
+        ("score", pa.float32()),
+        *((name, pa.float64()) for name in BOX_COLUMNS),
+        ("human", pa.bool_()),
+        ("group_id", pa.string()),
+        ("event_id", pa.string()),
+    ]
+)
+_FILLED = {"rank": NO_RANK, "sequence_number": 0, "sequence_length": 0}
+"""Values in place of nulls."""
 Action = Literal["suppress", "relabel", "rescore", "group"]
 Context = Literal["image", "camera"]
 Needs = Literal["logits", "lineages"] | None
@@ -28,18 +57,18 @@ Needs = Literal["logits", "lineages"] | None
 class FilterConfig(Frozen):
     """Base of all configs.
 
-    Each config has `kind: Literal[...]` and fields with a description that names the unit. Lists (taxa, reviewed
-    slots) are part of the config, and therefore of the layer's id.
+    Each config has `kind: Literal[...]` and fields with a docstring of one line, their description, that names the
+    unit. Lists (taxa, reviewed slots) are part of the config, and therefore of the layer's id.
     """
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
 
 class ClassFilterConfig(FilterConfig):
     """Base of the configs that name a classifier. A run pins its key and supplies the data named by `needs`."""
 
-    classifier: str = Field(
-        default="",
-        description="classifier to use: classifier_key, its first digits, or name@version; empty: the only one",
-    )
+    classifier: str = ""
+    """classifier to use: classifier_key, its first digits, or name@version; empty: the only one"""
 
     @property
     def needs(self) -> Needs:
@@ -84,9 +113,7 @@ class Rows:
     camera_id: NDArray[np.object_]  # None: unknown
     taken_local: NDArray[np.datetime64]  # us, the camera's clock; NaT: undated
     taken_utc: NDArray[np.datetime64]  # us; NaT where the offset is unknown
-    clock_flags: NDArray[
-        np.object_
-    ]  # doubts about the file's time: "", or before_2001, reset_default, after_now, joined by ","
+    clock_flags: NDArray[np.object_]  # doubts about the time: "" or before_2001, reset_default, after_now joined by ","
     sequence_number: NDArray[np.int32]  # "3 of 10" of the maker notes: 3; 0: unknown
     sequence_length: NDArray[np.int32]  # and 10
     width_px: NDArray[np.float64]  # of the image as displayed, more than 0; NaN: unknown
@@ -100,9 +127,7 @@ class Rows:
     event_id: NDArray[np.object_]  # event of the image, from the last layer below that groups images; None
     logits: NDArray[np.float32] | None = None  # (n, classes) of a classifier; NaN rows are not classified
     classes: tuple[str, ...] = ()  # class names of the logits
-    class_lineage: tuple[str, ...] = field(
-        default=()
-    )  # lineage of each class, finest taxon last: "mammalia;carnivora;…"; "" if unknown
+    class_lineage: tuple[str, ...] = ()  # of each class, finest taxon last: "mammalia;carnivora;…"; "" if unknown
 
     def __len__(self) -> int:
         return len(self.rank)
@@ -113,24 +138,43 @@ class Rows:
 
     def take(self, index: NDArray[np.intp] | NDArray[np.bool_] | slice) -> Rows:
         """Return the rows at `index`, in that order."""
-        columns = {name: getattr(self, name)[index] for name in _COLUMNS}
-        logits = None if self.logits is None else self.logits[index]
-        return Rows(**columns, logits=logits, classes=self.classes, class_lineage=self.class_lineage)
+        columns = {column.name: getattr(self, column.name) for column in fields(self)}
+        taken = {name: column[index] for name, column in columns.items() if isinstance(column, np.ndarray)}
+        return replace(self, **taken)
 
-    def images(self) -> Iterator[slice]:
-        """Yield the rows of each image."""
-        return _equal_slices(self.media_sha256)
+    def image_starts(self) -> NDArray[np.intp]:
+        """Return the first row of each image, (images,)."""
+        return np.flatnonzero(changes(self.media_sha256))
 
-    def cameras(self) -> Iterator[slice]:
-        """Yield the rows of each camera; those of unknown cameras come last, together."""
-        return _equal_slices(self.camera_id)
+    def image_numbers(self) -> NDArray[np.intp]:
+        """Return the number of each row's image, (n,), from 0."""
+        return np.cumsum(changes(self.media_sha256)) - 1
 
 
-_COLUMNS = (
-    *("media_sha256", "path", "camera_id", "taken_local", "taken_utc", "clock_flags"),
-    *("sequence_number", "sequence_length"),
-    *("width_px", "height_px", "rank", "label", "score", "boxes_px", "human", "group_id", "event_id"),
-)
+def changes(values: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return (n,) bool: values that differ from the one before; the first always does."""
+    changed = np.ones(len(values), bool)
+    changed[1:] = values[1:] != values[:-1]
+    return changed
+
+
+def rows_of_table(table: pa.Table, classes: tuple[str, ...] = (), lineage: tuple[str, ...] = ()) -> Rows:
+    """Return the rows of the table. The optional column `logits` has lists of one length, or nulls."""
+    columns: dict[str, Any] = {}
+    for name in COLUMNS.names:
+        column = table[name].fill_null(_FILLED[name]) if name in _FILLED else table[name]
+        columns[name] = column.to_numpy(zero_copy_only=False)
+    boxes_px = np.stack([columns.pop(name) for name in BOX_COLUMNS], axis=1)
+    logits = _logits(table["logits"], len(classes)) if "logits" in table.column_names else None
+    return Rows(**columns, boxes_px=boxes_px, logits=logits, classes=classes, class_lineage=lineage)
+
+
+def _logits(lists: pa.ChunkedArray, n: int) -> NDArray[np.float32]:
+    """Return (rows, n) float32; NaN for rows without exactly n logits."""
+    out = np.full((len(lists), n), np.nan, np.float32)
+    complete = pc.fill_null(pc.equal(pc.list_value_length(lists), n), False)
+    out[complete.to_numpy()] = pc.list_flatten(lists.filter(complete)).to_numpy().reshape(-1, n)
+    return out
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +185,7 @@ class Filter:
     `order`     position of its layer in a view, lowest first; each filter has its own
     `version`   part of the layer's id; raise it when the same config gives other actions
     `groups`    meaning of its `group_id`: None, or "event" (of images), "occurrence", "slot" (of detections)
-    `invalid`   returns the rows it cannot judge, (n,) bool; they are counted as skipped_invalid and get no action
+    `invalid`   returns the rows it cannot judge, (n,) bool; their detections are counted as skipped_invalid
     `require`   raises BadRequest if the config does not fit the classes and lineages of the classifier
     """
 
@@ -163,13 +207,3 @@ class Filter:
         """Return the first line of its module's docstring."""
         docstring = sys.modules[self.config.__module__].__doc__ or ""
         return docstring.strip().partition("\n")[0]
-
-
-def _equal_slices(values: NDArray[np.object_]) -> Iterator[slice]:
-    if not len(values):
-        return
-    ends = np.flatnonzero(values[1:] != values[:-1]) + 1
-    start = 0
-    for end in (*ends.tolist(), len(values)):
-        yield slice(start, end)
-        start = end

@@ -5,24 +5,37 @@ Assertions that already hold are not added again; those without an action are wi
 however the work is split into parts.
 """
 
-# pyarrow.compute makes its functions at run time:
-# pyright: reportAttributeAccessIssue=false
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import astuple, dataclass
 from datetime import datetime
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from archive.annotations.assertions import assertion_id
 from archive.annotations.layers import MACHINE, WITHDRAW, Layer
 from archive.schemas import ASSERTIONS
-from batch.filters.columns import COLUMNS, rows_of_table
-from batch.filters.contract import NO_RANK, Filter, FilterConfig, Rows, Said
+from batch.filters.contract import BOX_COLUMNS, COLUMNS, NO_RANK, Filter, FilterConfig, Rows, Said, rows_of_table
+
+PART = pa.schema(
+    [
+        *COLUMNS,
+        ("hidden_below", pa.bool_()),
+        ("determined_by", pa.string()),
+        ("standing_id", pa.string()),
+        ("standing_action", pa.string()),
+        ("standing_label", pa.string()),
+        ("standing_score", pa.float32()),
+        ("image_standing_id", pa.string()),
+    ]
+)
+"""Columns for the filter, and the layer's current assertion on the same target (null: none)."""
+Target = tuple[str, int]
+"""Digest and rank of a detection, or digest and NO_RANK of an image."""
+_READ = (*("media_sha256", "rank", "label", "score", "human", *PART.names[len(COLUMNS) :]), *BOX_COLUMNS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,30 +61,8 @@ class Tally:
     added: int = 0
     withdrawn: int = 0
 
-    def as_dict(self) -> dict[str, int]:
-        return asdict(self)
-
-    def plus(self, other: Tally) -> Tally:
-        ours, theirs = asdict(self), asdict(other)
-        return Tally(**{name: ours[name] + theirs[name] for name in ours})
-
-
-PART = pa.schema(
-    [
-        *COLUMNS,
-        ("hidden_below", pa.bool_()),
-        ("determined_by", pa.string()),
-        ("standing_id", pa.string()),
-        ("standing_action", pa.string()),
-        ("standing_label", pa.string()),
-        ("standing_score", pa.float32()),
-        ("image_standing_id", pa.string()),
-    ]
-)
-"""Columns for the filter, and the layer's current assertion on the same target (null: none)."""
-Target = tuple[str, int]
-_BOX_COLUMNS = ("x1_px", "y1_px", "x2_px", "y2_px")
-_DETECTION_COLUMNS = {"rank", "label", "score", "group_id", "logits", *_BOX_COLUMNS}
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(*(ours + theirs for ours, theirs in zip(astuple(self), astuple(other), strict=True)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +77,6 @@ class Question:
     classes: tuple[str, ...] = ()
     class_lineage: tuple[str, ...] = ()
 
-    @property
-    def of_images(self) -> bool:
-        return self.filter.groups == "event"
-
 
 @dataclass(frozen=True, slots=True)
 class Evaluated:
@@ -102,63 +89,60 @@ def evaluate(part: pa.Table, question: Question) -> Evaluated:
 
     Raises ValueError if the filter returns two actions for one target, or a target that is not in its rows.
     """
-    rows = rows_of_table(_visible(part), question.classes, question.class_lineage)
-    actions = _by_target(question.filter.apply(question.config, rows))
-    row_of = _rows_of_targets(part, question.of_images)
+    filter_, config = question.filter, question.config
+    of_images = filter_.groups == "event"
+    columns = {name: part[name].to_pylist() for name in _READ}
+    if of_images:
+        columns |= {"rank": [NO_RANK] * len(part), "standing_id": columns["image_standing_id"]}
+    targets: list[Target] = list(zip(columns["media_sha256"], columns["rank"], strict=True))
+    row_of = {target: row for row, target in enumerate(targets) if target[1] is not None}
+    rows = _visible(rows_of_table(part, question.classes, question.class_lineage), part["hidden_below"].to_numpy())
+    actions = _by_target(filter_.apply(config, rows))
     foreign = actions.keys() - row_of.keys()
     if foreign:
-        raise ValueError(f"{question.filter.kind} returned target {next(iter(foreign))}, which is not in its rows")
-    standing = _standing(part, row_of, question.of_images)
-    columns = {name: part[name].to_pylist() for name in _READ}
+        raise ValueError(f"{filter_.kind} returned target {next(iter(foreign))}, which is not in its rows")
+
+    def before(target: Target) -> dict[str, Any]:
+        return {name: column[row_of[target]] for name, column in columns.items()}
+
     added: list[dict[str, Any]] = []
     changed = 0
     for target, action in actions.items():
-        assertion = _assertion(action, row_of[target], columns, question)
-        if target in standing and assertion["assertion_id"] == standing[target]:
-            continue
-        added.append(assertion)
-        changed += _is_changed(action, row_of[target], columns)
-    withdrawn = standing.keys() - actions.keys()
-    for target in sorted(withdrawn):
-        added.append(_withdrawal(target, standing[target], row_of[target], columns, question))
-        changed += _is_changed(None, row_of[target], columns)
+        row = before(target)
+        assertion = _assertion(action, row, question)
+        if assertion["assertion_id"] != row["standing_id"]:
+            added.append(assertion)
+            changed += _is_changed(action, row)
+    withdrawn = sorted(t for t, row in row_of.items() if columns["standing_id"][row] is not None and t not in actions)
+    for target in withdrawn:
+        row = before(target)
+        added.append(_withdrawal(row, question))
+        changed += _is_changed(None, row)
+    detections = rows.rank != NO_RANK
     tally = Tally(
-        checked=_checked(rows, question),
+        checked=len(rows.image_starts()) if of_images else int(np.count_nonzero(detections)),
         flagged=len(actions),
         grouped=sum(action.group_id is not None for action in actions.values()),
-        changed=0 if question.of_images else changed,
-        skipped_human=sum(_is_human(target, row_of, columns) for target in actions),
-        skipped_invalid=_invalid(rows, question),
+        changed=0 if of_images else changed,
+        skipped_human=0 if of_images else sum(columns["human"][row_of[target]] for target in actions),
+        skipped_invalid=int(np.count_nonzero(filter_.invalid(config, rows) & detections)) if filter_.invalid else 0,
         added=len(added),
         withdrawn=len(withdrawn),
     )
     return Evaluated(pa.Table.from_pylist(added, schema=ASSERTIONS), tally)
 
 
-_READ = (
-    *("media_sha256", "rank", "label", "score", "human", "hidden_below", "determined_by"),
-    *_BOX_COLUMNS,
-    *("standing_id", "standing_action", "standing_label", "standing_score"),
-)
-
-
-def _visible(part: pa.Table) -> pa.Table:
+def _visible(rows: Rows, hidden: np.ndarray) -> Rows:
     """Drop detections that layers below hide; an image without others keeps one row, without a detection."""
-    names = [name for name in part.column_names if name in COLUMNS.names or name == "logits"]
-    if not len(part):
-        return part.select(names)
-    hidden = part["hidden_below"].to_numpy(zero_copy_only=False).astype(bool)
-    media = part["media_sha256"].to_numpy(zero_copy_only=False)
-    starts = np.flatnonzero(np.concatenate([[True], media[1:] != media[:-1]]))
-    emptied = np.zeros(len(part), bool)
+    starts = rows.image_starts()
+    emptied = np.zeros(len(rows), bool)
     emptied[starts[np.logical_and.reduceat(hidden, starts)]] = True
-    visible = part.select(names).filter(pa.array(~hidden | emptied))
-    empty = pa.array(emptied[~hidden | emptied])
-    for name in _DETECTION_COLUMNS & set(names):
-        column = visible[name]
-        nulls = pa.nulls(len(visible), column.type)
-        position = visible.schema.get_field_index(name)
-        visible = visible.set_column(position, name, pc.if_else(empty, nulls, column))
+    visible, empty = rows.take(~hidden | emptied), emptied[~hidden | emptied]
+    visible.rank[empty] = NO_RANK
+    visible.label[empty] = visible.group_id[empty] = None
+    visible.score[empty] = visible.boxes_px[empty] = np.nan
+    if visible.logits is not None:
+        visible.logits[empty] = np.nan
     return visible
 
 
@@ -172,23 +156,7 @@ def _by_target(actions: Iterable[Said]) -> dict[Target, Said]:
     return by_target
 
 
-def _rows_of_targets(part: pa.Table, of_images: bool) -> dict[Target, int]:
-    """Map each target to its row; an image, to its first row."""
-    media = part["media_sha256"].to_pylist()
-    if of_images:
-        return {(sha, NO_RANK): row for row, sha in reversed(list(enumerate(media)))}
-    ranks = part["rank"].to_pylist()
-    pairs = enumerate(zip(media, ranks, strict=True))
-    return {(sha, rank): row for row, (sha, rank) in pairs if rank is not None}
-
-
-def _standing(part: pa.Table, row_of: dict[Target, int], of_images: bool) -> dict[Target, str]:
-    """Map each target to the id of the layer's current assertion on it."""
-    ids = part["image_standing_id" if of_images else "standing_id"].to_pylist()
-    return {target: ids[row] for target, row in row_of.items() if ids[row] is not None}
-
-
-def _assertion(action: Said, row: int, columns: dict[str, list[Any]], question: Question) -> dict[str, Any]:
+def _assertion(action: Said, row: dict[str, Any], question: Question) -> dict[str, Any]:
     of_image = action.rank is None
     assertion: dict[str, Any] = {
         "layer_id": question.layer.layer_id,
@@ -198,69 +166,46 @@ def _assertion(action: Said, row: int, columns: dict[str, list[Any]], question: 
         "media_sha256": action.media_sha256,
         "inference_key": question.inference_key,
         "rank": None if of_image else int(action.rank or 0),
-        **{name: None if of_image else columns[name][row] for name in _BOX_COLUMNS},
+        **{name: None if of_image else row[name] for name in BOX_COLUMNS},
         "label": action.label,
-        "score": None if action.score is None else float(np.float32(action.score)),
+        "score": _stored(action.score),
         "score_semantics": action.score_semantics,
         "reason": action.reason,
-        "applied_to": "image" if of_image else columns["determined_by"][row] or "detection",
+        "applied_to": "image" if of_image else row["determined_by"] or "detection",
         "asserted_at": question.asserted_at,
         "group_id": action.group_id,
     }
     return {"assertion_id": assertion_id(assertion)} | assertion
 
 
-def _withdrawal(
-    target: Target, standing_id: str, row: int, columns: dict[str, list[Any]], question: Question
-) -> dict[str, Any]:
-    sha, rank = target
-    action = Said(sha, None if rank == NO_RANK else rank, "suppress", "no longer said")
-    assertion = _assertion(action, row, columns, question)
-    assertion |= {"action": WITHDRAW, "applied_to": standing_id}
+def _withdrawal(row: dict[str, Any], question: Question) -> dict[str, Any]:
+    """Return the row that revokes the layer's current assertion on a target."""
+    rank = None if row["rank"] == NO_RANK else row["rank"]
+    assertion = _assertion(Said(row["media_sha256"], rank, "suppress", "no longer said"), row, question)
+    assertion |= {"action": WITHDRAW, "applied_to": row["standing_id"]}
     return assertion | {"assertion_id": assertion_id(assertion)}
 
 
-def _is_changed(action: Said | None, row: int, columns: dict[str, list[Any]]) -> bool:
-    if columns["human"][row] or columns["hidden_below"][row]:
+def _is_changed(action: Said | None, row: dict[str, Any]) -> bool:
+    """Return whether a view shows the detection differently with this action than with the layer's current one."""
+    if row["human"] or row["hidden_below"]:
         return False
-    label, score = columns["label"][row], columns["score"][row]
-    before = _outcome(
-        columns["standing_action"][row], columns["standing_label"][row], columns["standing_score"][row], (label, score)
-    )
-    after = (False, label, score)
-    if action is not None:
-        stored_score = None if action.score is None else float(np.float32(action.score))
-        after = _outcome(action.action, action.label, stored_score, (label, score))
-    return before != after
+    shown = row["label"], row["score"]
+    before = _outcome(row["standing_action"], row["standing_label"], row["standing_score"], shown)
+    if action is None:
+        return before != (False, *shown)
+    return before != _outcome(action.action, action.label, _stored(action.score), shown)
 
 
 def _outcome(
     action: str | None, label: str | None, score: float | None, base: tuple[str, float]
 ) -> tuple[bool, str, float]:
     """Return whether a view hides the detection, and the label and score that it shows."""
-    match action:
-        case "suppress":
-            return True, *base
-        case "relabel":
-            return False, label or base[0], base[1] if score is None else score
-        case "rescore":
-            return False, base[0], base[1] if score is None else score
-        case _:
-            return False, *base
+    if action not in ("relabel", "rescore"):
+        return action == "suppress", *base
+    return False, label if action == "relabel" and label else base[0], base[1] if score is None else score
 
 
-def _checked(rows: Rows, question: Question) -> int:
-    if question.of_images:
-        return len(set(rows.media_sha256.tolist()))
-    return int(np.count_nonzero(rows.rank != NO_RANK))
-
-
-def _invalid(rows: Rows, question: Question) -> int:
-    if question.filter.invalid is None:
-        return 0
-    invalid = question.filter.invalid(question.config, rows)
-    return int(np.count_nonzero(invalid & (rows.rank != NO_RANK)))
-
-
-def _is_human(target: Target, row_of: dict[Target, int], columns: dict[str, list[Any]]) -> bool:
-    return target[1] != NO_RANK and bool(columns["human"][row_of[target]])
+def _stored(score: float | None) -> float | None:
+    """Return the score as the table stores it, as float32."""
+    return None if score is None else float(np.float32(score))

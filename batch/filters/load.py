@@ -1,18 +1,20 @@
 """Load the rows of a filter run, in order, and split them into parts that a filter judges one by one.
 
-(tables, view, layers below, layer, scope) --load--> Loaded: parts of whole images or cameras, as tables of schema PART.
-Rows wait in a scratch database, so the process holds one part at a time.
+(tables, spec, layers) --load--> Loaded: parts of whole images or cameras, as tables of schema PART
+
+Images are numbered in order, and their data are narrow tables by number, which are joined for one part at a time: no
+wide table is sorted, and the process holds one part. Rows wait in a scratch database.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import duckdb
 import pyarrow as pa
 
-from archive.annotations.assertions import match_annotations
+from archive.annotations.assertions import ANNOTATIONS, match_annotations
 from archive.annotations.layers import Layer, newest
 from archive.catalogue.images import images_of
 from archive.delta.snapshot import dataset, scan
@@ -20,9 +22,10 @@ from archive.delta.tables import Tables
 from archive.schemas import ASSERTIONS, CLASSIFICATIONS, RESULTS
 from archive.views.clocks import with_deployments
 from archive.views.views import View
-from batch.filters.contract import Context
-from batch.filters.parts import also_numbered, cuts, number, number_layers, part
+from batch.filters.evaluate import PART
+from batch.filters.registry import filter_of
 from batch.filters.scope import FilterScope
+from batch.filters.spec import FilterSpec
 from batch.planning.plan import latest_images, scope_images
 from batch.planning.sample import choose_sample
 
@@ -30,6 +33,7 @@ PART_ROWS = 20_000
 """Approximate rows of a part: 8 MB at 400 bytes a row."""
 CLASSES_SHARE = 10
 """Divisor of PART_ROWS for parts with logits, for about 1,000 classes."""
+LOGITS = pa.field("logits", pa.list_(pa.float32()))
 _ASSERTION_COLUMNS = "media_sha256, rank, assertion_id, action, label, score, asserted_at"
 _CONTENTS = """
     create table contents as
@@ -47,6 +51,86 @@ _WIDENED = """
     select c.media_sha256 from contents c where (unknown, place) in (
         select (unknown, place) from contents join chosen using (media_sha256))
 """
+_IMAGES = """
+    create table images as
+    select c.media_sha256, c.path, c.camera_id, c.taken_local, c.taken_utc, c.clock_flags,
+        c.sequence_number, c.sequence_length,
+        coalesce(s.width_px, c.width_px)::double as width_px, coalesce(s.height_px, c.height_px)::double as height_px,
+        {group} as part_of
+    from chosen join result_rows s using (media_sha256) join contents c using (media_sha256)
+    where s.status = 'ok'
+    order by c.unknown, c.place, c.taken_local is null, c.taken_local, c.path, c.media_sha256;
+    create table numbers as select media_sha256, rowid as n from images;
+    create or replace table boxes_n as
+    with flat as (
+        select n, unnest(detections) as d from result_rows join numbers using (media_sha256))
+    select n, d.rank, d.label, d.score, d.x1_px, d.y1_px, d.x2_px, d.y2_px from flat order by n, d.rank;
+    create view boxes as
+    select i.media_sha256, b.rank, b.label, b.score, b.x1_px, b.y1_px, b.x2_px, b.y2_px
+    from boxes_n b join images i on i.rowid = b.n;
+"""
+_NUMBERED = {
+    "annotated_n": "select n, rank, action from annotated join numbers using (media_sha256) order by n, rank",
+    "said_n": """select n, rank, assertion_id, action, label, score
+        from said_by_layer join numbers using (media_sha256) where action <> 'withdraw' order by n, rank""",
+    "classified_n": """select n, rank, logits
+        from classified join numbers using (media_sha256) order by n, rank""",
+}
+_BELOW = """
+    create table below_n (n bigint, rank integer, position integer, weight integer, groups varchar, action varchar,
+        label varchar, score float, score_semantics varchar, layer_id varchar, assertion_id varchar,
+        reason varchar, group_id varchar, asserted_at timestamptz)
+"""
+_INSERT_LAYER = """
+    insert into below_n
+    select n, rank, $position, $position + if(action = 'suppress', $layers, 0), $groups, action, label, score,
+        score_semantics, layer_id, assertion_id, reason, group_id, asserted_at
+    from assertion_rows join numbers using (media_sha256)
+    where method = 'machine' and layer_id = $layer and inference_key = $key order by n
+"""
+_LAYER_ROWS = """
+    create view layer_rows as
+    with newest as (
+        from below_n where n between getvariable('first') and getvariable('last')
+        qualify row_number() over (
+            partition by position, n, rank order by asserted_at desc, assertion_id desc) = 1)
+    select n as media_sha256, * from newest where action <> 'withdraw';
+"""
+"""Rows of a part for archive/annotations/annotations.sql, with numbers of images in place of digests."""
+_PART = """
+    with i as (
+            select rowid as n, * from images
+            where rowid between getvariable('first') and getvariable('last')),
+        b as (from boxes_n where n between getvariable('first') and getvariable('last')),
+        l as (select media_sha256 as n, * from layered),
+        g as (select media_sha256 as n, event_id from image_groups),
+        h as (from annotated_n where n between getvariable('first') and getvariable('last')),
+        t as (from said_n where n between getvariable('first') and getvariable('last')),
+        a as (from classified_n where n between getvariable('first') and getvariable('last'))
+    select i.* exclude (n, part_of), b.rank, coalesce(l.label, b.label) as label,
+        coalesce(l.score, b.score)::float as score, b.x1_px::double as x1_px, b.y1_px::double as y1_px,
+        b.x2_px::double as x2_px, b.y2_px::double as y2_px, h.action is not null as human, l.group_id, g.event_id,
+        coalesce(l.hidden, false) or coalesce(h.action = 'suppress', false) as hidden_below, l.determined_by,
+        t.assertion_id as standing_id, t.action as standing_action, t.label as standing_label,
+        t.score as standing_score, e.assertion_id as image_standing_id, a.logits
+    from i left join b using (n)
+        left join l on l.n = b.n and l.rank = b.rank
+        left join h on h.n = b.n and h.rank = b.rank
+        left join t on t.n = b.n and t.rank = b.rank
+        left join a on a.n = b.n and a.rank = b.rank
+        left join g on g.n = i.n
+        left join t e on e.n = i.n and e.rank is null
+    order by i.n, b.rank
+"""
+_CUTS = """
+    with sized as (
+        select i.rowid as n, i.part_of, greatest(1, coalesce(k, 0)) as size
+        from images i left join (select n, count(*) as k from boxes_n group by n) c on c.n = i.rowid),
+    placed as (
+        select n, part_of, lag(part_of) over (order by n) as before, sum(size) over (order by n) - size as first
+        from sized)
+    select min(n) from placed where $any or part_of is distinct from before group by first // $rows order by 1
+"""
 
 
 @dataclass(frozen=True)
@@ -62,54 +146,64 @@ class Loaded:
     cameras: int
     starts: tuple[int, ...]
     sql: duckdb.DuckDBPyConnection
-    classifier_key: str | None
+    schema: pa.Schema
 
     def parts(self) -> Iterator[pa.Table]:
         """Yield the parts in order; other statements can run in between."""
         for first, end in zip(self.starts, (*self.starts[1:], self.images), strict=True):
-            yield part(self.sql, first, end - 1, self.classifier_key is not None)
+            self.sql.execute("set variable first = $first", {"first": first})
+            self.sql.execute("set variable last = $last", {"last": end - 1})
+            yield self.sql.sql(_PART).to_arrow_table().select(self.schema.names).cast(self.schema)
 
 
 def load(
     sql: duckdb.DuckDBPyConnection,
     tables: Tables,
-    view: View,
-    view_layers: Sequence[Layer],
-    below: Sequence[Layer],
-    layer_id: str,
-    scope: FilterScope,
-    context: Context,
+    spec: FilterSpec,
+    layers: Mapping[str, Layer],
     classifier_key: str | None = None,
 ) -> Loaded:
     """Fill the scratch database `sql`. Raises BadRequest if the scope has no images, StorageUnreachable."""
-    inference_key = view.inference_key
-    choose(sql, tables, view, view_layers, scope)
-    scan(sql, "result_rows", tables.existing("results"), RESULTS, inference_key)
-    images = with_deployments(sql, tables, images_of("media"))
-    sql.execute(_CONTENTS.format(images=images))
-    if context == "camera":
+    key, by_camera = spec.view.inference_key, filter_of(spec.kind).context == "camera"
+    choose(sql, tables, spec.view, [layers[name] for name in spec.view.layers], spec.scope)
+    scan(sql, "result_rows", tables.existing("results"), RESULTS, key)
+    sql.execute(_CONTENTS.format(images=with_deployments(sql, tables, images_of("media"))))
+    if by_camera:
         sql.execute(_WIDENED)
-    number(sql, context)
-    match_annotations(sql, inference_key)
-    number_layers(sql, inference_key, below)
+    sql.execute(_IMAGES.format(group="c.unknown::text || c.place" if by_camera else "null"))
+    match_annotations(sql, key)
+    _number_layers(sql, key, [layers[name] for name in spec.input_layers])
     sql.execute(
         f"create table said_by_layer as {newest('assertion_rows', _ASSERTION_COLUMNS, of='numbers')}",
-        {"layer": layer_id, "key": inference_key},
+        {"layer": spec.layer().layer_id, "key": key},
     )
     classifications = tables.existing("classifications") if classifier_key else None
-    scan(sql, "classification_rows", classifications, CLASSIFICATIONS, inference_key)
+    scan(sql, "classification_rows", classifications, CLASSIFICATIONS, key)
     sql.execute(
         "create view classified as select media_sha256, rank, logits from classification_rows "
         f"where classifier_key = '{classifier_key or ''}' and status = 'ok'"
     )
-    also_numbered(sql)
+    for name, query in _NUMBERED.items():
+        sql.execute(f"create table {name} as {query}")
     rows = PART_ROWS // (CLASSES_SHARE if classifier_key else 1)
-    counts = sql.sql(
+    starts = sql.execute(_CUTS, {"rows": rows, "any": not by_camera}).fetchall()
+    images, total, cameras = sql.sql(
         "select count(*), count(*) + (select count(*) from boxes_n) - (select count(distinct n) from boxes_n), "
         "count(distinct part_of) from images"
     ).fetchall()[0]
-    images, total, cameras = (int(count) for count in counts)
-    return Loaded(images, total, cameras, cuts(sql, context, rows), sql, classifier_key)
+    schema = PART.append(LOGITS) if classifier_key else PART
+    return Loaded(images, total, cameras, tuple(number for (number,) in starts), sql, schema)
+
+
+def _number_layers(sql: duckdb.DuckDBPyConnection, inference_key: str, below: Sequence[Layer]) -> None:
+    """Create below_n: every assertion of these layers on the images; `layered` has the current ones of a part."""
+    sql.execute(_BELOW)
+    for position, layer in enumerate(below):
+        values = {"layer": layer.layer_id, "groups": layer.groups, "key": inference_key}
+        sql.execute(_INSERT_LAYER, values | {"position": position, "layers": len(below)})
+    sql.execute(_LAYER_ROWS)
+    for name in ("layered", "image_groups"):
+        sql.execute(ANNOTATIONS.statements[name])
 
 
 def choose(

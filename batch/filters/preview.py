@@ -12,13 +12,13 @@ import pyarrow as pa
 
 from archive.delta.tables import Tables
 from archive.views.views import View
+from batch.filters.contract import BOX_COLUMNS
 from batch.filters.evaluate import Evaluated, Question, evaluate
 from batch.filters.run import FilterReport, dry_run
 from batch.filters.spec import FilterSpec
 
 MOST = 24
-_BOX = ("x1_px", "y1_px", "x2_px", "y2_px")
-_READ = ["media_sha256", "rank", "action", "label", "reason", *_BOX]
+_READ = ["media_sha256", "rank", "action", "label", "reason", *BOX_COLUMNS]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,47 +40,49 @@ def preview(spec: FilterSpec, tables: Tables, most: int = MOST) -> tuple[FilterR
 
     Digests are random, so these are examples of all cameras. Raises as `batch.filters.run.dry_run`.
     """
-    kept: dict[str, tuple[bool, Example]] = {}
+    kept: dict[str, Example] = {}
 
-    def judge(parts: Iterable[pa.Table], question: Question, actors: int) -> Iterator[Evaluated]:
-        del actors
+    def judge(parts: Iterable[pa.Table], question: Question) -> Iterator[Evaluated]:
         for part in parts:
             evaluated = evaluate(part, question)
-            for is_below, example in _examples(part, evaluated.rows, spec.view):
-                digest = example.media_sha256
-                if digest not in kept or is_below < kept[digest][0]:
-                    kept[digest] = (is_below, example)
-            for digest in _in_order(kept)[most:]:
+            for example in _examples(part, evaluated.rows):
+                earlier = kept.setdefault(example.media_sha256, example)
+                if is_below(earlier) and not is_below(example):
+                    kept[example.media_sha256] = example
+            for digest in sorted(kept, key=order)[most:]:
                 del kept[digest]
             yield evaluated
 
+    def is_below(example: Example) -> bool:
+        return _is_below(spec.view, example)
+
+    def order(digest: str) -> tuple[bool, str]:
+        return is_below(kept[digest]), digest
+
     report = dry_run(spec, tables, judge)
-    return report, [kept[digest][1] for digest in _in_order(kept)]
+    return report, [kept[digest] for digest in sorted(kept, key=order)]
 
 
-def _in_order(kept: dict[str, tuple[bool, Example]]) -> list[str]:
-    return sorted(kept, key=lambda digest: (kept[digest][0], digest))
+def _is_below(view: View, example: Example) -> bool:
+    """Return whether the score of the detection is below what the view shows."""
+    return example.score is not None and example.score < view.label_thresholds.get(example.label or "", view.threshold)
 
 
-def _examples(part: pa.Table, rows: pa.Table, view: View) -> Iterator[tuple[bool, Example]]:
-    """Yield each row that would be added, and whether its detection is below the score that the view shows."""
+def _examples(part: pa.Table, rows: pa.Table) -> Iterator[Example]:
+    """Yield each row that would be added."""
     columns = [part[name].to_pylist() for name in ("media_sha256", "rank", "label", "score")]
     before = {(digest, rank): found for digest, rank, *found in zip(*columns, strict=True)}
     cameras = dict(zip(columns[0], part["camera_id"].to_pylist(), strict=True))
     for row in rows.select(_READ).to_pylist():
         digest, of_image = row["media_sha256"], row["rank"] is None
         label, score = (None, None) if of_image else before[digest, row["rank"]]
-        least = view.label_thresholds.get(label or "", view.threshold)
-        yield (
-            score is not None and score < least,
-            Example(
-                media_sha256=digest,
-                camera_id=cameras[digest],
-                box_px=None if of_image else tuple(row[name] for name in _BOX),
-                label=label,
-                score=score,
-                action=row["action"],
-                new_label=row["label"],
-                reason=row["reason"] or "",
-            ),
+        yield Example(
+            media_sha256=digest,
+            camera_id=cameras[digest],
+            box_px=None if of_image else tuple(row[name] for name in BOX_COLUMNS),
+            label=label,
+            score=score,
+            action=row["action"],
+            new_label=row["label"],
+            reason=row["reason"] or "",
         )

@@ -1,5 +1,6 @@
 """Write and read the review of repeat detections: a picture of each suspicious slot, and a file to accept them in.
 
+(tables, layer, inference key) --candidates--> a Candidate for each slot: camera, number of images, period, first box
 candidates --write_review--> <folder>/{samples/*.jpg, review.json, index.html}; the page is written last
 review.json, edited: "accepted": true --read_accepted--> ids, for the field `accepted` of the filter
 """
@@ -8,13 +9,19 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from pydantic import Field, ValidationError, field_validator
 
+from archive.annotations.layers import Layer, newest
+from archive.catalogue.images import images_of
+from archive.delta.snapshot import dataset, open_tables, scan
+from archive.delta.tables import Tables
+from archive.schemas import ASSERTIONS, MEDIA, RESULTS
+from archive.views.clocks import with_deployments
 from batch.filters.kinds.repeat_detections import SlotId
 from batch.publishing.impact.pictures import Pictures, draw_sample
 from batch.publishing.impact.report import require_empty, write_file
@@ -24,66 +31,29 @@ from model_store.frozen import Frozen, wrong_fields
 from model_store.storage import Folder, absolute
 from serve.pages import render
 
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A suspicious slot and one image of it. Times are by the camera's clock; None if no image is dated.
-
-    `box_px` is x1, y1, x2, y2 in the image as displayed; `score` is the detection's; `path` is relative to
-    `source_root`; `days` counts distinct calendar days.
-    """
-
-    slot_id: str
-    camera_id: str | None
-    label: str
-    images: int
-    days: int
-    first_local: datetime | None
-    last_local: datetime | None
-    box_px: tuple[float, float, float, float]
-    score: float
-    media_sha256: str
-    path: str
-    source_root: str
-
-
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """A candidate with the file name of its picture, or the reason why it has none."""
-
-    candidate: Candidate
-    picture: str = ""
-    why_not: str = ""
-
-
-def page(layer_id: str, shown: Sequence[Shown]) -> str:
-    """Return the HTML of the page; `shown` is ordered by camera."""
-    title = f"Repeat detections: {_count(len(shown), 'slot')} to review"
-    return render("batch/filters/review.html", title=title, layer_id=layer_id, shown=shown, describe=_describe)
-
-
-def _describe(slot: Candidate) -> str:
-    images, days = _count(slot.images, "image"), _count(slot.days, "day")
-    return f"{slot.label}: {images}, {days}, {_period(slot)}"
-
-
-def _period(slot: Candidate) -> str:
-    if slot.first_local is None or slot.last_local is None:
-        return "undated"
-    first = slot.first_local.isoformat(" ", "seconds")
-    last = slot.last_local.isoformat(" ", "seconds")
-    return first if first == last else f"{first} to {last}"
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
-
-
 FILE = "review.json"
+_CANDIDATES = """
+    with said as (from ({newest}) where action <> 'withdraw' and group_id is not null),
+    files as (
+        select media_sha256, source_root as root, path, camera_id as camera, captured_at_corrected::timestamp as taken,
+            len(coalesce(timestamp_flags, [])) = 0 as sure
+        from {images}),
+    boxes as (select media_sha256, unnest(detections) as d from result_rows),
+    members as (
+        select s.group_id, s.media_sha256, s.rank, s.x1_px, s.y1_px, s.x2_px, s.y2_px, b.d.label as label,
+            b.d.score as score, root, path, camera, taken, sure
+        from said s join files using (media_sha256)
+            join boxes b on b.media_sha256 = s.media_sha256 and b.d.rank = s.rank)
+    select group_id, min(camera), min(label), count(distinct media_sha256), count(distinct taken::date) filter (sure),
+        min(taken), max(taken),
+        arg_min({{'media_sha256': media_sha256, 'places': [(root, path)], 'camera_id': camera, 'score': score,
+            'box_px': (x1_px, y1_px, x2_px, y2_px)}}, coalesce(strftime(taken, '%Y-%m-%dT%H:%M:%S'), '~') || path)
+    from members group by group_id order by 1
+"""
 
 
 class ReviewedSlot(Frozen):
-    """A slot in review.json; people change only `accepted`."""
+    """A slot in review.json; people change only `accepted`. `days` counts distinct calendar days."""
 
     id: SlotId
     camera: str | None
@@ -106,71 +76,80 @@ class Review(Frozen):
         return slots
 
 
-def write_review(layer_id: str, candidates: Iterable[Candidate], out: str, accepted: Collection[str] = ()) -> Review:
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A suspicious slot and its first image. Times are by the camera's clock; None if no image is dated."""
+
+    slot: ReviewedSlot
+    first_local: datetime | None
+    last_local: datetime | None
+    sample: Sample
+
+    def __str__(self) -> str:
+        images, days = _count(self.slot.images, "image"), _count(self.slot.days, "day")
+        times = [time.isoformat(" ", "seconds") for time in (self.first_local, self.last_local) if time]
+        return f"{self.slot.label}: {images}, {days}, {' to '.join(dict.fromkeys(times)) or 'undated'}"
+
+
+def candidates(tables: Tables, layer: Layer, inference_key: str) -> list[Candidate]:
+    """Return the slots in order of id. Raises BadRequest for a layer of another kind, StorageUnreachable."""
+    if layer.kind != "repeat-detections":
+        raise BadRequest(f"layer {layer.layer_id[:12]} is {layer.kind}; only repeat-detections layers can be reviewed")
+    with open_tables(tables) as sql:
+        sql.register("assertion_rows", dataset(tables.existing("assertions"), ASSERTIONS))
+        scan(sql, "media_rows", tables.existing("media"), MEDIA)
+        scan(sql, "result_rows", tables.existing("results"), RESULTS, inference_key)
+        images = with_deployments(sql, tables, images_of("media_rows"))
+        statement = _CANDIDATES.format(newest=newest("assertion_rows"), images=images)
+        rows = sql.execute(statement, {"layer": layer.layer_id, "key": inference_key}).fetchall()
+    accepted = frozenset(layer.config.get("accepted", ()))
+    found: list[Candidate] = []
+    for slot_id, camera, label, n_images, days, first, last, image in rows:
+        box = ShownBox(rank=0, label=label, score=image.pop("score"), box_px=image.pop("box_px"), outcome="shown")
+        slot = ReviewedSlot(
+            id=slot_id, camera=camera, label=label, images=n_images, days=days, accepted=slot_id in accepted
+        )
+        found.append(Candidate(slot, first, last, Sample(kind="slot", captured_at_local=None, old=(box,), **image)))
+    return found
+
+
+def write_review(layer_id: str, candidates: Iterable[Candidate], out: str) -> Review:
     """Write a review into a new or empty folder, local or s3://, by camera (unknown last), then most images first.
 
-    `accepted` are the ids of slots accepted before. An unreadable image is replaced by the reason. Raises BadRequest if
-    the folder is not empty or cannot be written, or if a slot occurs twice.
+    An unreadable image is replaced by the reason. Raises BadRequest if the folder is not empty or cannot be written.
     """
     folder = require_empty(out)
-    ordered = sorted(candidates, key=lambda c: (c.camera_id is None, c.camera_id, -c.images, c.slot_id))
-    review = _review(layer_id, ordered, accepted)
-    shown = [_shown(folder, number, candidate) for number, candidate in enumerate(ordered, 1)]
+
+    def by_camera(each: Candidate) -> tuple[object, ...]:
+        return each.slot.camera is None, each.slot.camera, -each.slot.images, each.slot.id
+
+    ordered = sorted(candidates, key=by_camera)
+    shown: list[tuple[Candidate, str, str]] = []
+    for number, candidate in enumerate(ordered, 1):
+        drawn, name = draw_sample(candidate.sample), f"samples/{number:05d}.jpg"
+        if isinstance(drawn, Pictures):
+            write_file(folder, name, drawn.old)
+        shown.append((candidate, name, "") if isinstance(drawn, Pictures) else (candidate, "", drawn))
+    review = Review(layer_id=layer_id, slots=tuple(each.slot for each in ordered))
     write_file(folder, FILE, json.dumps(review.model_dump(mode="json"), indent=1))
-    write_file(folder, "index.html", page(layer_id, shown))
+    title = f"Repeat detections: {_count(len(shown), 'slot')} to review"
+    write_file(folder, "index.html", render("batch/filters/review.html", title=title, layer_id=layer_id, shown=shown))
     return review
 
 
-def read_review(file: str | Path) -> Review:
-    """Return the review in this file, local or s3://. Raises BadRequest that names the file and the problem."""
+def read_accepted(file: str | Path) -> tuple[str, ...]:
+    """Return the ids of accepted slots, sorted. Raises BadRequest that names the file and the problem."""
     parent, _, name = absolute(str(file)).rpartition("/")
     try:
-        return Review.model_validate_json(Folder(parent or "/").read(name))
+        review = Review.model_validate_json(Folder(parent or "/").read(name))
     except ValidationError as error:
         raise BadRequest(f"{file}: {wrong_fields(error, Review)}") from error
     except FileNotFoundError as error:
         raise BadRequest(f"{file} does not exist: name the {FILE} of a review") from error
     except (OSError, StorageUnreachable) as error:
         raise BadRequest(f"cannot read {file}: {error}") from error
+    return tuple(sorted(slot.id for slot in review.slots if slot.accepted))
 
 
-def read_accepted(file: str | Path) -> tuple[str, ...]:
-    """Return the ids of accepted slots, sorted. Raises BadRequest as `read_review`."""
-    return tuple(sorted(slot.id for slot in read_review(file).slots if slot.accepted))
-
-
-def _review(layer_id: str, candidates: Sequence[Candidate], accepted: Collection[str]) -> Review:
-    try:
-        slots = tuple(_slot(c, c.slot_id in accepted) for c in candidates)
-        return Review(layer_id=layer_id, slots=slots)
-    except ValidationError as error:
-        raise BadRequest(f"these slots cannot be reviewed: {wrong_fields(error)}") from error
-
-
-def _slot(candidate: Candidate, accepted: bool) -> ReviewedSlot:
-    return ReviewedSlot(
-        id=candidate.slot_id,
-        camera=candidate.camera_id,
-        label=candidate.label,
-        images=candidate.images,
-        days=candidate.days,
-        accepted=accepted,
-    )
-
-
-def _shown(folder: Folder, number: int, candidate: Candidate) -> Shown:
-    box = ShownBox(rank=0, label=candidate.label, score=candidate.score, box_px=candidate.box_px, outcome="shown")
-    sample = Sample(
-        kind="slot",
-        media_sha256=candidate.media_sha256,
-        camera_id=candidate.camera_id,
-        captured_at_local=None,
-        places=((candidate.source_root, candidate.path),),
-        old=(box,),
-    )
-    drawn = draw_sample(sample)
-    if not isinstance(drawn, Pictures):
-        return Shown(candidate, why_not=drawn)
-    name = f"samples/{number:05d}.jpg"
-    write_file(folder, name, drawn.old)
-    return Shown(candidate, picture=name)
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -35,7 +35,7 @@ from batch.runs.record import RunLog, recorded
 from model_store.errors import AccountingOpen, BadRequest, StorageError
 from model_store.libraries import resight_version
 
-Judge = Callable[[Iterable[pa.Table], Question, int], Iterator[Evaluated]]
+Judge = Callable[[Iterable[pa.Table], Question], Iterator[Evaluated]]
 COMMIT_ROWS, COMMIT_S = 200_000, 10.0
 log = structlog.get_logger("resight.filter")
 
@@ -55,10 +55,10 @@ class FilterReport:
 
     def metrics(self) -> dict[str, Any]:
         identity = {"layer_id": self.layer_id, "filter": self.kind, "images": self.images}
-        return identity | self.tally.as_dict() | {"standing": self.standing}
+        return identity | asdict(self.tally) | {"standing": self.standing}
 
     def line(self) -> str:
-        counts = ", ".join(f"{name} {count}" for name, count in self.tally.as_dict().items())
+        counts = ", ".join(f"{name} {count}" for name, count in asdict(self.tally).items())
         return f"{self.kind} {self.layer_id[:12]}: {counts}"
 
 
@@ -69,29 +69,35 @@ class _Progress:
     run_log: RunLog
     counts: Counts = field(default_factory=Counts)
     tally: Tally | None = None
+    stages: dict[str, float] = field(default_factory=dict)
 
     def record(self) -> None:
         self.run_log.write("running", self.counts, metrics=self.metrics())
 
     def metrics(self) -> dict[str, int] | None:
-        return self.tally.as_dict() if self.tally else None
+        return asdict(self.tally) if self.tally else None
+
+    @contextlib.contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add the seconds of the block to `stages`, also if it fails."""
+        began_s = time.monotonic()
+        try:
+            yield
+        finally:
+            self.stages[stage] = round(self.stages.get(stage, 0) + time.monotonic() - began_s, 3)
 
 
 def dry_run(spec: FilterSpec, tables: Tables, judge: Judge) -> FilterReport:
     """Return the report of a run without writing anything. Raises BadRequest, StorageUnreachable."""
     started = time.monotonic()
-    layer = spec.layer()
     with scratch("filter", LARGE_MIB) as sql:
-        loaded, question = _loaded(sql, spec, tables, layer)
-        tally = Tally()
-        for evaluated in judge(loaded.parts(), question, spec.actors):
-            tally = tally.plus(evaluated.tally)
-    return _report(spec, layer, loaded, tally, None, started)
+        loaded, question = _loaded(sql, spec, tables)
+        tally = sum((evaluated.tally for evaluated in judge(loaded.parts(), question)), Tally())
+    return _report(spec, loaded, tally, None, started)
 
 
-def here(parts: Iterable[pa.Table], question: Question, actors: int) -> Iterator[Evaluated]:
-    """Evaluate the parts one by one in this process; `actors` is ignored."""
-    del actors
+def here(parts: Iterable[pa.Table], question: Question) -> Iterator[Evaluated]:
+    """Evaluate the parts one by one in this process."""
     return (evaluate(part, question) for part in parts)
 
 
@@ -104,8 +110,7 @@ def execute_all(specs: Sequence[FilterSpec], tables: Tables, judge: Judge) -> It
             message = f"not started: run {spec.run_id} before it did not succeed"
             with contextlib.suppress(StorageError):
                 for later in specs[position + 1 :]:
-                    run_log = RunLog(tables, later, later.model, "filter")
-                    run_log.write("cancelled", Counts(), message)
+                    RunLog(tables, later, later.model, "filter").write("cancelled", Counts(), message)
             raise
         yield report
 
@@ -116,65 +121,44 @@ def execute(spec: FilterSpec, tables: Tables, judge: Judge) -> FilterReport:
     layer = spec.layer()
     run_log = RunLog(tables, spec, spec.model, "filter")
     progress = _Progress(run_log)
-    stages: dict[str, float] = {}
     try:
         run_log.begin(progress.counts)
-        with heartbeat(progress.record):
+        with heartbeat(progress.record), scratch("filter", LARGE_MIB) as sql:
             keep_layer(tables, layer, resight_version())
-            with scratch("filter", LARGE_MIB) as sql:
-                loaded, question = _loaded(sql, spec, tables, layer)
-                stages["load_s"] = time.monotonic() - started
-                progress.counts = Counts(requested=loaded.images)
-                progress.record()
-                log.info(
-                    "planned", run_id=spec.run_id, images=loaded.images, rows=loaded.rows, parts=len(loaded.starts)
-                )
-                tally = _judge_and_commit(spec, tables, layer, loaded, question, judge, progress, stages)
-                recount_began_s = time.monotonic()
+            with progress.timed("load_s"):
+                loaded, question = _loaded(sql, spec, tables)
+            progress.counts = Counts(requested=loaded.images)
+            progress.record()
+            parts = len(loaded.starts)
+            log.info("planned", run_id=spec.run_id, images=loaded.images, rows=loaded.rows, parts=parts)
+            tally = _judge_and_commit(spec, tables, loaded, question, judge, progress)
+            with progress.timed("recount_s"):
                 standing = _recount(sql, tables, layer, spec.view.inference_key)
-                stages["recount_s"] = time.monotonic() - recount_began_s
         if standing != tally.flagged:
             raise AccountingOpen(
                 f"accounting mismatch in run {spec.run_id}: the filter produced {tally.flagged} assertions, layer "
                 f"{layer.layer_id[:12]} holds {standing}; another run of the layer may be active: run it again"
             )
     except BaseException as error:
-        cause = recorded(run_log, progress.counts, error, _rounded(stages), progress.metrics())
+        cause = recorded(run_log, progress.counts, error, progress.stages, progress.metrics())
         raise cause from cause.__cause__
-    report = _report(spec, layer, loaded, tally, standing, started)
+    report = _report(spec, loaded, tally, standing, started)
     counts = Counts(requested=loaded.images, reused=loaded.images)
-    run_log.write("sealed", counts, report.line(), _rounded(stages), report.metrics())
+    run_log.write("sealed", counts, report.line(), progress.stages, report.metrics())
     return report
 
 
-def _rounded(stages: Mapping[str, float]) -> dict[str, float]:
-    return {name: round(seconds, 3) for name, seconds in stages.items()}
-
-
-def _loaded(sql: duckdb.DuckDBPyConnection, spec: FilterSpec, tables: Tables, layer: Layer) -> tuple[Loaded, Question]:
+def _loaded(sql: duckdb.DuckDBPyConnection, spec: FilterSpec, tables: Tables) -> tuple[Loaded, Question]:
     filter_, config = filter_of(spec.kind), config_of(spec.kind, spec.config)
     layers = read_layers(tables)
     missing = [name for name in (*spec.input_layers, *spec.view.layers) if name not in layers]
     if missing:
         raise BadRequest(f"layer {missing[0]} is not in {tables.url}/layers")
-    classifier_key = ""
-    if isinstance(config, ClassFilterConfig) and config.needs == "logits":
-        classifier_key = config.classifier
-    loaded = load(
-        sql,
-        tables,
-        spec.view,
-        [layers[name] for name in spec.view.layers],
-        [layers[name] for name in spec.input_layers],
-        layer.layer_id,
-        spec.scope,
-        filter_.context,
-        classifier_key or None,
-    )
-    names, lineage = classes_of(tables, spec.view.inference_key, config)
-    asserted_at = _assertion_time(sql)
-    question = Question(filter_, config, layer, spec.view.inference_key, asserted_at, names, lineage)
-    return loaded, question
+    logits_of = config.classifier if isinstance(config, ClassFilterConfig) and config.needs == "logits" else None
+    loaded = load(sql, tables, spec, layers, logits_of)
+    key = spec.view.inference_key
+    names, lineage = classes_of(tables, key, config)
+    return loaded, Question(filter_, config, spec.layer(), key, _assertion_time(sql), names, lineage)
 
 
 def _assertion_time(sql: duckdb.DuckDBPyConnection) -> datetime:
@@ -185,48 +169,27 @@ def _assertion_time(sql: duckdb.DuckDBPyConnection) -> datetime:
 
 
 def _judge_and_commit(
-    spec: FilterSpec,
-    tables: Tables,
-    layer: Layer,
-    loaded: Loaded,
-    question: Question,
-    judge: Judge,
-    progress: _Progress,
-    stages: dict[str, float],
+    spec: FilterSpec, tables: Tables, loaded: Loaded, question: Question, judge: Judge, progress: _Progress
 ) -> Tally:
-    """Judge all parts and store their assertions; add `judge_s` and `commit_s` to `stages`."""
-    began_s = committed_s = time.monotonic()
-    tally, commit_s, pending = Tally(), 0.0, list[pa.Table]()
-    try:
-        for parts, evaluated in enumerate(judge(loaded.parts(), question, spec.actors), 1):
-            tally = tally.plus(evaluated.tally)
+    """Judge all parts and store their assertions; return the counts of all."""
+    tally, pending, committed_s = Tally(), list[pa.Table](), time.monotonic()
+    judged = enumerate(judge(loaded.parts(), question), 1)
+    while True:
+        with progress.timed("judge_s"):
+            parts, evaluated = next(judged, (len(loaded.starts), None))
+        if evaluated is not None:
+            tally += evaluated.tally
             pending.append(evaluated.rows)
-            now_s = time.monotonic()
-            if sum(map(len, pending)) >= COMMIT_ROWS or now_s - committed_s > COMMIT_S:
-                commit_s += _commit(tables, layer, spec, pending)
-                progress.tally = tally
-                pending, committed_s = [], now_s
-                _log_progress(spec, loaded, tally, parts)
-        commit_s += _commit(tables, layer, spec, pending)
-        progress.tally = tally
-    finally:
-        stages |= {"judge_s": time.monotonic() - began_s - commit_s, "commit_s": commit_s}
-    _log_progress(spec, loaded, tally, len(loaded.starts))
-    return tally
-
-
-def _log_progress(spec: FilterSpec, loaded: Loaded, tally: Tally, parts: int) -> None:
-    of = len(loaded.starts)
-    log.info("filter_progress", run_id=spec.run_id, parts=parts, of=of, **tally.as_dict())
-
-
-def _commit(tables: Tables, layer: Layer, spec: FilterSpec, pending: list[pa.Table]) -> float:
-    """Store the rows; return the seconds it took."""
-    began_s = time.monotonic()
-    filled = [table for table in pending if len(table)]
-    if filled:
-        append_said(tables, layer, spec.view.inference_key, pa.concat_tables(filled))
-    return time.monotonic() - began_s
+            if sum(map(len, pending)) < COMMIT_ROWS and time.monotonic() - committed_s <= COMMIT_S:
+                continue
+        with progress.timed("commit_s"):
+            filled = [table for table in pending if len(table)]
+            if filled:
+                append_said(tables, question.layer, question.inference_key, pa.concat_tables(filled))
+        progress.tally, pending, committed_s = tally, [], time.monotonic()
+        log.info("filter_progress", run_id=spec.run_id, parts=parts, of=len(loaded.starts), **asdict(tally))
+        if evaluated is None:
+            return tally
 
 
 def _recount(sql: duckdb.DuckDBPyConnection, tables: Tables, layer: Layer, inference_key: str) -> int:
@@ -245,16 +208,6 @@ def _recount(sql: duckdb.DuckDBPyConnection, tables: Tables, layer: Layer, infer
     return int(rows.fetchall()[0][0])
 
 
-def _report(
-    spec: FilterSpec, layer: Layer, loaded: Loaded, tally: Tally, standing: int | None, started: float
-) -> FilterReport:
-    return FilterReport(
-        spec.run_id,
-        layer.layer_id,
-        spec.kind,
-        loaded.images,
-        loaded.cameras,
-        tally,
-        standing,
-        time.monotonic() - started,
-    )
+def _report(spec: FilterSpec, loaded: Loaded, tally: Tally, standing: int | None, started: float) -> FilterReport:
+    seconds, layer = time.monotonic() - started, spec.layer().layer_id
+    return FilterReport(spec.run_id, layer, spec.kind, loaded.images, loaded.cameras, tally, standing, seconds)

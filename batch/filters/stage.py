@@ -6,6 +6,7 @@ parts (pa.Table) -> object store, WINDOW at a time -> JudgeStage actors -> Evalu
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from itertools import islice
 from typing import Any
 
@@ -37,11 +38,11 @@ class JudgeStage:
 
     def _judged(self, number: int) -> dict[str, Any]:
         evaluated = evaluate(ray.get(self._parts[number]), self._question)
-        return {"rows": as_stream(evaluated.rows), **evaluated.tally.as_dict()}
+        return {"rows": as_stream(evaluated.rows), **asdict(evaluated.tally)}
 
 
-def on_cluster(parts: Iterable[pa.Table], question: Question, actors: int) -> Iterator[Evaluated]:
-    """Evaluate the parts in `actors` processes (0: the number of cores). Raises any error of the filter."""
+def on_cluster(parts: Iterable[pa.Table], question: Question) -> Iterator[Evaluated]:
+    """Evaluate the parts in as many processes as there are cores. Raises any error of the filter."""
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_options.preserve_order = False
@@ -54,7 +55,7 @@ def on_cluster(parts: Iterable[pa.Table], question: Question, actors: int) -> It
             batch_size=None,
             batch_format="pyarrow",
             num_cpus=JUDGE_CPUS,
-            compute=ActorPoolStrategy(size=min(len(window), actors or usable_cores())),
+            compute=ActorPoolStrategy(size=min(len(window), usable_cores())),
         )
         tables: Iterable[Any] = judged.iter_batches(batch_size=None, batch_format="pyarrow")
         for table in tables:

@@ -129,7 +129,7 @@ def submit_filters(specs: Sequence[FilterSpec], jobs: Jobs, settings: Settings, 
 
     Their specs are files of the tables' folder, because lists in them can be long.
     """
-    from batch.filters.submitted import MODULE, keep_specs
+    from batch.filters.spec import MODULE, keep_specs
 
     keep_specs(settings.tables_url, specs)
     words = [word for spec in specs for word in ("--run-id", spec.run_id)]

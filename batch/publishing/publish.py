@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from archive.annotations.layers import Layer, read_layers
@@ -64,11 +65,7 @@ def publish_by_policy(
     override: str | None = None,
 ) -> View:
     """Publish a run or name@version if the gates of the policy pass. Raises what `publish` raises."""
-    gates = policy_of(settings).gates
-
-    def check(old: View | None, new: View) -> list[str]:
-        return failed_gates(tables, old, new, gates)
-
+    check = partial(failed_gates, tables, gates=policy_of(settings).gates)
     return publish(tables, store, what, name, reason=reason, override=override, check=check)
 
 
@@ -86,7 +83,11 @@ def publish_view(
         return after
     closed = check(after, view)
     if closed and override is None:
-        raise GateClosed(_refusal(view, closed))
+        what = view.run_id or f"{view.model_name}@{view.model_version}"
+        raise GateClosed(
+            f"{what} is not published as {view.name}: {'; '.join(closed)}. See what would change: resight runs diff "
+            f'{view.name} {what}; the gates are in the policy file, and --override "why" publishes it anyway'
+        )
     why = f"gates overridden: {override} ({'; '.join(closed)})" if closed else override
     words = "; ".join(word for word in (view.reason, why) if word)
     new = view.model_copy(update={"reason": words})
@@ -102,7 +103,9 @@ def publish_first(
     A run over a sample, or of another kind than `detect`, is not published either. Raises what `publish` raises.
     """
     run = last_event(tables, run_id)
-    if Views(tables.url).current(name) or (run and (run["kind"] != "detect" or _is_sample(run))):
+    if Views(tables.url).current(name) or (run and run["kind"] != "detect"):
+        return None
+    if run and json.loads(run["spec"] or "{}").get("scope", {}).get("sample") is not None:
         return None
     view = view_to_publish(tables, store, run_id)
     view = view.model_copy(update={"name": name, "reason": "the first"})
@@ -199,13 +202,12 @@ def _newest_of_model(tables: Tables, store: ModelStore, what: str, complete: boo
     run_id = last_sealed(tables, described.info.inference_key)
     run = last_event(tables, run_id) if run_id else None
     if run is None and complete:
-        run = {"run_id": None, "state": "sealed", "kind": "detect"}
-        run["inference_key"] = described.info.inference_key
-        run["weights_sha256"] = described.info.weights_sha256
+        info = described.info
+        identity = {"inference_key": info.inference_key, "weights_sha256": info.weights_sha256}
+        run = {"run_id": None, "state": "sealed", "kind": "detect"} | identity
     if run is None:
         raise BadRequest(f"no run of {described.id} is sealed; make one: resight reprocess --model {described.id}")
-    identity = {"model_name": described.id.name, "model_version": described.id.version}
-    return run | identity
+    return run | {"model_name": described.id.name, "model_version": described.id.version}
 
 
 def _require_rows(tables: Tables, inference_key: str, what: str) -> None:
@@ -224,33 +226,16 @@ def _held(tables: Tables, view: View, former: View | None) -> View:
     block_concurrent_prune(tables)
     if view.inference_key in partition_keys(tables.existing("results")):
         return view
-    after = "nothing was shown before" if former is None else _back(tables, view, former)
+    after = "nothing was shown before"
+    if former is not None:
+        again = former.model_copy(update={"reason": f"the results of number {view.serial} were pruned"})
+        to = former.rolled_back_to or former.serial
+        try:
+            shown = Views(tables.url).publish(again, after=view.serial, rolled_back_to=to)
+            after = f"what was shown before is shown again (number {shown.serial})"
+        except Conflict:
+            after = "another publication came in between"
     raise Conflict(
         f"the results of view {view.name} number {view.serial} were pruned concurrently, and {after}: "
         "run it again with resight reprocess"
-    )
-
-
-def _back(tables: Tables, view: View, former: View) -> str:
-    """Publish `former` again in place of a view without results; describe the outcome."""
-    again = former.model_copy(update={"reason": f"the results of number {view.serial} were pruned"})
-    to = former.rolled_back_to or former.serial
-    try:
-        shown = Views(tables.url).publish(again, after=view.serial, rolled_back_to=to)
-    except Conflict:
-        return "another publication came in between"
-    return f"what was shown before is shown again (number {shown.serial})"
-
-
-def _is_sample(run: dict[str, Any]) -> bool:
-    scope = json.loads(run["spec"] or "{}").get("scope", {})
-    return scope.get("sample") is not None
-
-
-def _refusal(view: View, closed: list[str]) -> str:
-    what = view.run_id or f"{view.model_name}@{view.model_version}"
-    return (
-        f"{what} is not published as {view.name}: {'; '.join(closed)}. See what would change: resight runs "
-        f'diff {view.name} {what}; the gates are in the policy file, and --override "why" publishes it '
-        "anyway"
     )

@@ -7,6 +7,7 @@ Counts take one pass over the digests of `media` and the results of one key.
 from __future__ import annotations
 
 from collections.abc import Collection
+from contextlib import closing
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -57,12 +58,14 @@ def wanted_version(store: ModelStore, view: View | None, ref: str = "") -> Model
 
 def gather(tables: Tables, model: ModelVersion, now: datetime) -> Facts:
     """Return the facts. `now` has a time zone. Raises StorageUnreachable."""
-    history, key = Views(tables.url).history(), model.info.inference_key
-    view, shown = history[-1] if history else None, model.detector_config.thresholds
+    history, info, config = Views(tables.url).history(), model.info, model.detector_config
+    view, key, shown = history[-1] if history else None, info.inference_key, config.thresholds
     return Facts(
-        wanted=_wanted(model),
+        wanted=Wanted(
+            name=info.name, version=info.version, inference_key=key, numerics=NUMERICS_VERSION, thresholds=shown
+        ),
         published=view,
-        published_numerics=_published_numerics(model, view),
+        published_numerics=numerics_of(config, info.weights_sha256, view.inference_key) if view else None,
         taken_back=was_rolled_back(history, key, shown.default, shown.per_label),
         running=running_run(tables, key, now) or started_run(tables, key, now),
         **_counts(tables, key),
@@ -97,40 +100,16 @@ def running_run(tables: Tables, key: str, now: datetime, among: Collection[str] 
     return next((run for run in running if among is None or run in among), None)
 
 
-def _wanted(model: ModelVersion) -> Wanted:
-    return Wanted(
-        name=model.info.name,
-        version=model.info.version,
-        inference_key=model.info.inference_key,
-        numerics=NUMERICS_VERSION,
-        thresholds=model.detector_config.thresholds,
-    )
-
-
-def _published_numerics(model: ModelVersion, view: View | None) -> int | None:
-    if view is None:
-        return None
-    return numerics_of(model.detector_config, model.info.weights_sha256, view.inference_key)
-
-
 def _counts(tables: Tables, key: str) -> dict[str, Any]:
-    scratch = Scratch("facts", LARGE_MIB, in_order=False)
-    try:
+    with closing(Scratch("facts", LARGE_MIB, in_order=False)) as scratch:
         scan(scratch.sql, "media", tables.existing("media"), MEDIA)
         scan(scratch.sql, "results", tables.existing("results"), RESULTS, key)
         rows = scratch.sql.execute(_COUNTS, {"tried_again": list(TRIED_AGAIN)}).fetchall()
-    finally:
-        scratch.close()
-    images, new, ok, failed, retryable, since = rows[0]
+    images, new, ok, failed, retryable, since_us = rows[0]
     return {
         "images": images,
         "new_images": new,
         "results": {"ok": ok, "failed": failed},
         "retryable": retryable,
-        "retry_since": _local(since),
+        "retry_since": None if since_us is None else datetime.fromtimestamp(since_us / 1e6),
     }
-
-
-def _local(epoch_us: int | None) -> datetime | None:
-    """Return the local time of this machine, without a zone."""
-    return None if epoch_us is None else datetime.fromtimestamp(epoch_us / 1e6)

@@ -1,7 +1,7 @@
 """Compare the published model and thresholds with the wanted ones: what differs, what it needs, and why.
 
-(published Side, wanted Side) -> Change(field, old, new, needs, why), one per field; FIELD_NEEDS lists them by the
-dotted name of a leaf of ModelConfig ("preprocess.tiling.tile_px").
+(published Side, wanted Side) -> Change(field, old, new, needs, why), one per leaf of ModelConfig, by its dotted name
+("preprocess.tiling.tile_px").
 The most expensive change decides what is needed: nothing, the view published again, its layers computed again, or a
 run. The inference key differs exactly if a change needs inference (tests/batch/schedule/test_config_impact.py).
 """
@@ -19,53 +19,17 @@ Need = Literal["nothing", "view", "postprocess", "inference"]
 NEEDS: tuple[Need, ...] = ("nothing", "view", "postprocess", "inference")
 """Cheapest first."""
 
-_PIXELS = "the network gets different pixels"
-_BOXES = "different boxes of the network's output are kept, and only those are stored"
-_TILES = "the image is cut into different tiles"
-_MERGED = "boxes of different tiles are merged differently before they are stored"
-_BLOBS = "a motion detector has these settings in place of weights"
-_IMPORTED = "another tool made the results, and this says which ones"
-_WORDS = "text for people: no row depends on it"
-_PACE = "it decides how images are batched: rows are the same"
-
 FIELD_NEEDS: dict[str, tuple[Need, str]] = {
+    "": ("inference", "the inference key contains it"),
     "kind": ("inference", "a classifier has no boxes, and a detector's rows are not its results"),
+    "runtime": ("inference", "these settings are in place of weights, or name the tool that made the results"),
     "runtime.kind": ("nothing", "the key has the digest of the weights, not the runtime that reads them"),
     "runtime.weights": ("nothing", "a file name: the digest of the file decides"),
-    "runtime.min_contrast": ("inference", _BLOBS),
-    "runtime.min_area_frac": ("inference", _BLOBS),
-    "runtime.background_sigma_px": ("inference", _BLOBS),
-    "runtime.max_blobs": ("inference", _BLOBS),
-    "runtime.tool": ("inference", _IMPORTED),
-    "runtime.detector": ("inference", _IMPORTED),
-    "runtime.metadata": ("inference", _IMPORTED),
-    "runtime.file_sha256": ("inference", _IMPORTED),
-    "runtime.min_class_score": ("inference", _IMPORTED),
     "decoder": ("inference", "the network's output is decoded into different boxes"),
-    "preprocess.resize": ("inference", _PIXELS),
-    "preprocess.side_px": ("inference", _PIXELS),
-    "preprocess.height_px": ("inference", _PIXELS),
-    "preprocess.stride_px": ("inference", f"{_PIXELS} if resize is rect"),
-    "preprocess.interpolation": ("inference", _PIXELS),
-    "preprocess.pad_value": ("inference", _PIXELS),
-    "preprocess.channel_order": ("inference", _PIXELS),
-    "preprocess.divide_by": ("inference", _PIXELS),
-    "preprocess.mean": ("inference", _PIXELS),
-    "preprocess.std": ("inference", _PIXELS),
-    "preprocess.jpeg_shrink": ("inference", "JPEGs are decoded at a different size"),
+    "preprocess": ("inference", "the network gets different pixels"),
     "preprocess.damaged": ("inference", "damaged JPEGs get detections instead of failing, or the reverse"),
-    "preprocess.tiling": ("inference", "objects are detected in tiles, or no longer"),
-    "preprocess.tiling.tile_px": ("inference", _TILES),
-    "preprocess.tiling.overlap_frac": ("inference", _TILES),
-    "preprocess.tiling.whole": ("inference", "the whole image is searched in addition to its tiles, or no longer"),
-    "preprocess.tiling.merge.kind": ("inference", _MERGED),
-    "preprocess.tiling.merge.measure": ("inference", _MERGED),
-    "preprocess.tiling.merge.over": ("inference", _MERGED),
-    "nms.kind": ("inference", _BOXES),
-    "nms.iou": ("inference", _BOXES),
-    "nms.class_aware": ("inference", _BOXES),
-    "nms.inclusive_px": ("inference", _BOXES),
-    "nms.max_detections": ("inference", _BOXES),
+    "preprocess.tiling": ("inference", "the image is cut into different tiles, or their boxes are merged differently"),
+    "nms": ("inference", "different boxes of the network's output are kept, and only those are stored"),
     "labels": (
         "inference",
         "rows contain the label, and the key the list: a renamed label would have two names in one result "
@@ -75,17 +39,11 @@ FIELD_NEEDS: dict[str, tuple[Need, str]] = {
         "inference",
         "it decides what is stored; to show less or more of what is stored, change a threshold",
     ),
-    "thresholds.default": ("view", "all scores down to score_floor are stored: publish again"),
-    "thresholds.per_label": ("view", "all scores down to score_floor are stored: publish again"),
-    "batch.max": ("nothing", _PACE),
-    "batch.wait_ms": ("nothing", _PACE),
-    "licence": ("nothing", _WORDS),
-    "source": ("nothing", _WORDS),
-    "description": ("nothing", _WORDS),
+    "thresholds": ("view", "all scores down to score_floor are stored: publish again"),
+    "batch": ("nothing", "it decides how images are batched: rows are the same"),
+    **dict.fromkeys(("licence", "source", "description"), ("nothing", "text for people: no row depends on it")),
 }
-"""`preprocess.tiling` itself is a change between no tiling and some."""
-
-
+"""Needs and reasons by dotted name; a field that is not listed has those of its nearest parent."""
 NUMERICS_AHEAD = 20
 """Newer numerics versions that are recognised, for results made before a release was rolled back."""
 
@@ -124,12 +82,8 @@ def changes(old: Side, new: Side) -> list[Change]:
 
     A field that only one kind of runtime has is compared only if both sides are of that kind.
     """
-    changed = [*_config(old.config, new.config), *_weights(old, new)]
-    changed += [
-        *_numerics(old, new),
-        *_layers(old.layers, new.layers),
-        *threshold_changes(old.shown, new.shown, new.config.score_floor),
-    ]
+    changed = [*_config(old.config, new.config), *_identity(old, new), *_layers(old.layers, new.layers)]
+    changed += threshold_changes(old.shown, new.shown, new.config.score_floor)
     return dearest_first(changed)
 
 
@@ -163,7 +117,7 @@ def _config(old: ModelConfig, new: ModelConfig) -> Iterator[Change]:
     """Yield changed fields of the config, without thresholds: `changes` compares the shown ones."""
     before, after = (side.model_dump(mode="json", exclude={"thresholds"}) for side in (old, new))
     for name, old_value, new_value in _differences("", before, after):
-        yield Change(name, old_value, new_value, *FIELD_NEEDS[name])
+        yield Change(name, old_value, new_value, *_needs(name))
 
 
 def _differences(path: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
@@ -175,15 +129,19 @@ def _differences(path: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]
         yield path, old, new
 
 
-def _weights(old: Side, new: Side) -> Iterator[Change]:
+def _needs(name: str) -> tuple[Need, str]:
+    while name not in FIELD_NEEDS:
+        name = name.rpartition(".")[0]
+    return FIELD_NEEDS[name]
+
+
+def _identity(old: Side, new: Side) -> Iterator[Change]:
+    """Yield changed weights, and a changed numerics version."""
     kinds = {old.config.runtime.kind, new.config.runtime.kind}
     of_fields = kinds in ({"motion"}, {EXTERNAL})  # the digest is that of the fields
     if old.weights_sha256 != new.weights_sha256 and not of_fields:
         why = "different weights: every score and box may differ"
         yield Change("weights_sha256", old.weights_sha256, new.weights_sha256, "inference", why)
-
-
-def _numerics(old: Side, new: Side) -> Iterator[Change]:
     if old.numerics != new.numerics:
         why = "the code computes the same model differently (model_store/inference_key.py lists how)"
         yield Change("numerics_version", old.numerics, new.numerics, "inference", why)
@@ -191,16 +149,14 @@ def _numerics(old: Side, new: Side) -> Iterator[Change]:
 
 def _layers(old: tuple[str, ...], new: tuple[str, ...]) -> Iterator[Change]:
     """Yield the change of layers. A layer is computed from those below it, so those above it can be removed."""
-    if old == new:
-        return
-    if old[: len(new)] == new:
+    if old[: len(new)] != new:
+        yield Change("layers", old, new, "postprocess", "layers are computed from the stored rows")
+    elif old != new:
         yield Change("layers", old, new, "view", "the topmost layers are removed: those below stay")
-        return
-    yield Change("layers", old, new, "postprocess", "layers are computed from the stored rows")
 
 
 def _threshold(name: str, old: float, new: float, score_floor: float) -> Change:
-    needs, why = FIELD_NEEDS[f"thresholds.{name.partition('.')[0]}"]
+    needs, why = FIELD_NEEDS["thresholds"]
     if new < score_floor:
         why += f"; no score below score_floor {score_floor:g} is stored, so none below it is shown"
     return Change(f"thresholds.{name}", old, new, needs, why)

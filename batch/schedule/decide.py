@@ -107,8 +107,10 @@ def decide(facts: Facts, policy: Policy, now: datetime) -> Decision:
     findings += _failures(facts, weekly, now)
     due = [finding for finding in findings if finding.at_once or opened]
     waiting = [finding for finding in findings if not finding.at_once and not opened]
-    reasons = [finding.why + _when(finding, weekly) for finding in due]
-    reasons += [f"{finding.why}: waits for {_window(weekly)}" for finding in waiting]
+    window = _window(weekly)
+    in_window = f": in {window}" if weekly else ': due.weekly = "off", so it is due at once'
+    reasons = [finding.why + ("" if finding.at_once else in_window) for finding in due]
+    reasons += [f"{finding.why}: waits for {window}" for finding in waiting]
     idle: Action = "wait" if waiting else "nothing"
     return Decision(
         action=_BY_SIZE[max((_BY_SIZE.index(finding.action) for finding in due), default=_BY_SIZE.index(idle))],
@@ -156,20 +158,15 @@ def _publication(facts: Facts, due: Due) -> Iterator[_Finding]:
         )
         yield _Finding(todo, due.new_model, why, publish=True)
     else:
-        yield from _thresholds(shown_by(view), wanted.thresholds, due)
-
-
-def _thresholds(shown: Thresholds, wanted: Thresholds, due: Due) -> Iterator[_Finding]:
-    delta, label = threshold_delta(shown, wanted)
-    if not delta:
-        return
-    subject = "default threshold" if label is None else f"threshold of '{label}'"
-    more = delta > due.threshold_delta
-    why = (
-        f"the {subject} moved by {delta:g}, {'more' if more else 'not more'} than "
-        f"due.threshold_delta = {due.threshold_delta:g}; publishing again needs no inference"
-    )
-    yield _Finding("view", more, why, publish=True)
+        delta, label = threshold_delta(shown_by(view), wanted.thresholds)
+        subject = "default threshold" if label is None else f"threshold of '{label}'"
+        more = delta > due.threshold_delta
+        why = (
+            f"the {subject} moved by {delta:g}, {'more' if more else 'not more'} than "
+            f"due.threshold_delta = {due.threshold_delta:g}; publishing again needs no inference"
+        )
+        if delta:
+            yield _Finding("view", more, why, publish=True)
 
 
 def _images(facts: Facts, due: Due) -> Iterator[_Finding]:
@@ -204,15 +201,11 @@ def _failures(facts: Facts, weekly: Weekly | None, now: datetime) -> Iterator[_F
 def _nothing(facts: Facts) -> str:
     if facts.taken_back and facts.published:
         now = facts.published
-        if not facts.other_key:
-            return (
-                f"the thresholds of {facts.wanted} were rolled back and are not published automatically again: "
-                "publish by hand"
-            )
-        return (
-            f"{facts.wanted} was rolled back and is not published automatically again: move the alias back to "
-            f"{now.model_name}@{now.model_version}, or publish by hand"
-        )
+        way = f"move the alias back to {now.model_name}@{now.model_version}, or publish by hand"
+        if facts.other_key:
+            return f"{facts.wanted} was rolled back and is not published automatically again: {way}"
+        what = f"the thresholds of {facts.wanted} were rolled back"
+        return f"{what} and are not published automatically again: publish by hand"
     return f"nothing is due: {_coverage(facts)}, and it is published"
 
 
@@ -222,14 +215,9 @@ def _coverage(facts: Facts) -> str:
     return f"all {facts.images:,} images have their result"
 
 
-def _when(finding: _Finding, weekly: Weekly | None) -> str:
-    if finding.at_once:
-        return ""
-    return f": in {_window(weekly)}" if weekly else ': due.weekly = "off", so it is due at once'
-
-
 def _window(weekly: Weekly | None) -> str:
-    assert weekly is not None
+    if weekly is None:
+        return ""
     return f"the weekly window (due.weekly: {weekly.day} {weekly.start:%H:%M}, {weekly.hours:g} h)"
 
 

@@ -1,6 +1,6 @@
 """Record decisions in table `decisions`: one row per check whether a reprocess is due.
 
-(facts, decision) --keep_decision--> its id, or the run of an earlier claim if the decision starts a run.
+(facts, decision) --keep_decision--> one row; if the decision starts a run that another one has claimed, no row.
 If several processes would start a run of one inference key at once, one does. Its row is the claim: the table accepts
 only one of two rows that were written on the same snapshot.
 """
@@ -8,7 +8,6 @@ only one of two rows that were written on the same snapshot.
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import pyarrow as pa
@@ -25,14 +24,6 @@ STARTING = timedelta(minutes=5)
 """A decided run without an event for this long was never started: its claim is void."""
 
 
-@dataclass(frozen=True)
-class Kept:
-    """Id of the decision. `claimed_by`: the run of an earlier decision; if set, nothing was recorded."""
-
-    decision_id: str
-    claimed_by: str | None = None
-
-
 def keep_decision(
     tables: Tables,
     facts: Facts,
@@ -41,10 +32,11 @@ def keep_decision(
     acted: bool,
     run_id: str = "",
     decision_id: str = "",
-) -> Kept:
+) -> str | None:
     """Append one row, by default with a new id. With the `run_id` of a run that it starts, the row is a claim.
 
-    `now` has a time zone. Raises StorageUnreachable or TableConflict.
+    Return the run of an earlier claim, if there is one: nothing was recorded then. `now` has a time zone. Raises
+    StorageUnreachable or TableConflict.
     """
     decision_id = decision_id or new_decision_id(now)
     new = _row(facts, decision, now, acted, run_id) | {"decision_id": decision_id}
@@ -60,7 +52,7 @@ def keep_decision(
 
     rows = pa.Table.from_pylist([new], schema=DECISIONS)
     Writer(tables, "decisions", key).append(rows, missing)
-    return Kept(decision_id, others[-1])
+    return others[-1]
 
 
 def new_decision_id(now: datetime) -> str:

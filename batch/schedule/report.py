@@ -15,18 +15,15 @@ from batch.filters.layers import silent
 from batch.planning.plan import Plan, make_plan
 from batch.runs.scope import Scope
 from batch.schedule.archive_state import gather, published_side, wanted_side
-from batch.schedule.config_impact import Change, Need, changes, dearest_first, overall, threshold_changes
+from batch.schedule.config_impact import NEEDS, Change, Need, changes, dearest_first, overall, threshold_changes
 from batch.schedule.decide import Decision, Facts, decide, shown_by
 from batch.schedule.policy import Policy
 from batch.schedule.run_if_due import local_time
 from model_store.store import ModelStore, ModelVersion
 
-NEED_WORDS: dict[Need, str] = {
-    "nothing": "no-op",
-    "view": "view only",
-    "postprocess": "post-process only",
-    "inference": "full inference",
-}
+NEED_WORDS: dict[Need, str] = dict(
+    zip(NEEDS, ("no-op", "view only", "post-process only", "full inference"), strict=True)
+)
 
 
 @dataclass(frozen=True)

@@ -54,23 +54,21 @@ def if_needed(
     now = now or datetime.now(UTC)
     version = wanted_version(store, Views(tables.url).current(), model)
     facts = gather(tables, version, now)
-    decision = decide(facts, policy, local_time(now))
+    decision, decision_id = decide(facts, policy, local_time(now)), new_decision_id(now)
     if decision.scope is not None:
         run_id = new_run_id()
-        kept = keep_decision(tables, facts, decision, now, acted=True, run_id=run_id)
-        if kept.claimed_by is None:
+        claimed_by = keep_decision(tables, facts, decision, now, True, run_id, decision_id)
+        if claimed_by is None:
             shown = run_id if publish and decision.publish else None
-            return Needed(version, facts, decision, kept.decision_id, decision.scope, run_id, shown)
-        facts = facts.model_copy(update={"running": kept.claimed_by})
+            return Needed(version, facts, decision, decision_id, decision.scope, run_id, shown)
+        facts = facts.model_copy(update={"running": claimed_by})
         decision = decide(facts, policy, local_time(now))
-    publishes = publish and decision.action == "view"
-    if decision.action == "view" and not publish:
+    if decision.action == "view" and publish:  # `recorded_publication` keeps the decision
+        return Needed(version, facts, decision, decision_id, publish=str(version.id))
+    if decision.action == "view":
         decision = replace(decision, reasons=(*decision.reasons, "not done: --publish is not given"))
-    if publishes:  # `recorded_publication` keeps the decision
-        shown = str(version.id)
-        return Needed(version, facts, decision, new_decision_id(now), publish=shown)
-    kept = keep_decision(tables, facts, decision, now, acted=False)
-    return Needed(version, facts, decision, kept.decision_id)
+    keep_decision(tables, facts, decision, now, False, decision_id=decision_id)
+    return Needed(version, facts, decision, decision_id)
 
 
 @contextlib.contextmanager
@@ -79,15 +77,14 @@ def recorded_publication(tables: Tables, due: Needed) -> Generator[None]:
 
     The decision to start a run is already recorded, as the claim of that run.
     """
-    now = datetime.now(UTC)
     if due.run_id is not None:
         yield
         return
+    now = datetime.now(UTC)
     try:
         yield
     except ResightError as error:
-        reasons = (*due.decision.reasons, f"not done: {error}")
-        failed = replace(due.decision, reasons=reasons)
+        failed = replace(due.decision, reasons=(*due.decision.reasons, f"not done: {error}"))
         keep_decision(tables, due.facts, failed, now, False, decision_id=due.decision_id)
         raise
     keep_decision(tables, due.facts, due.decision, now, True, decision_id=due.decision_id)

@@ -9,38 +9,29 @@ result is the classifier's best class.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import model_validator
 
-from batch.filters.contract import NO_RANK, ClassFilterConfig, Filter, Rows, Said
-from batch.filters.support.logits import IGNORED, blocks, classified, kept_classes, labelled, names
-
-Names = Annotated[tuple[str, ...], AfterValidator(names)]
+from batch.filters.contract import ClassFilterConfig, Filter, Rows, Said
+from batch.filters.support.logits import IGNORED, blocks, classified, kept_classes, unclassified
+from batch.filters.support.names import Names, labelled
 
 
 class ClassMaskConfig(ClassFilterConfig):
     kind: Literal["class-mask"] = "class-mask"
-    keep: Names = Field(
-        default=(), description="names of the allowed classes, in any order; empty: all classes of the classifier"
-    )
-    reweight: bool = Field(
-        default=True,
-        description="true: the score is the share among the kept classes (renormalised), 0 to 1; false: the share "
-        "among all classes (absolute)",
-    )
-    emit: Literal["all", "changed"] = Field(
-        default="all",
-        description="all: relabel every classified detection; changed: only those with a best class that is not kept",
-    )
-    labels: Names = Field(
-        default=(), description="labels, before this filter, of the detections to relabel; empty: any label"
-    )
-    ignored_labels: Names = Field(
-        default=IGNORED, description="labels, before this filter, of the detections that stay unchanged"
-    )
+    keep: Names = ()
+    """names of the allowed classes, in any order; empty: all classes of the classifier"""
+    reweight: bool = True
+    """true: the score is the share among the kept classes (renormalised); false: among all classes (absolute)"""
+    emit: Literal["all", "changed"] = "all"
+    """all: relabel every classified detection; changed: only those with a best class that is not kept"""
+    labels: Names = ()
+    """labels, before this filter, of the detections to relabel; empty: any label"""
+    ignored_labels: Names = IGNORED
+    """labels, before this filter, of the detections that stay unchanged"""
 
     @model_validator(mode="after")
     def _labels_are_not_ignored(self) -> Self:
@@ -53,12 +44,6 @@ class ClassMaskConfig(ClassFilterConfig):
 def require(config: ClassMaskConfig, classes: tuple[str, ...]) -> NDArray[np.intp]:
     """Return the indices of the kept classes, ascending. Raises BadRequest for names that are not classes."""
     return kept_classes(config.keep, classes)
-
-
-def invalid(config: ClassMaskConfig, rows: Rows) -> NDArray[np.bool_]:
-    """Return (n,) bool: detections to relabel without finite logits."""
-    selected = labelled(rows, config.labels, config.ignored_labels)
-    return selected & (rows.rank != NO_RANK) & ~classified(rows)
 
 
 def say(config: ClassMaskConfig, rows: Rows) -> Iterator[Said]:
@@ -103,6 +88,6 @@ FILTER = Filter(
     apply=say,
     context="image",
     order=50,
-    invalid=invalid,
+    invalid=lambda config, rows: unclassified(rows, config.labels, config.ignored_labels),
     require=lambda config, classes, _: require(config, classes),
 )

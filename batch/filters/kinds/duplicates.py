@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from batch.filters.contract import NO_RANK, Filter, FilterConfig, Rows, Said
+from batch.filters.contract import Filter, FilterConfig, Rows, Said
 from batch.filters.support.boxes import Floats, measurable
-from batch.filters.support.numbering import numbered
+from batch.filters.support.names import numbered
 from batch.filters.support.reasons import compared
 from model_store.transform.nms import containment, iou
 
@@ -26,35 +26,17 @@ KEPT = -1
 
 class DuplicatesConfig(FilterConfig):
     kind: Literal["duplicates"] = "duplicates"
-    iou: float = Field(
-        default=0.5,
-        ge=0,
-        le=1,
-        description="intersection over union, 0 to 1: a box is a duplicate of a kept box of better rank if it is more "
-        "than this (strict)",
-    )
-    containment: float | None = Field(
-        default=None,
-        ge=0,
-        le=1,
-        description="intersection over the smaller area, 0 to 1: a box is also a duplicate if it is more than this "
-        "(strict), for boxes within boxes; 0.9 is a good value; none: not used",
-    )
-    class_aware: bool = Field(
-        default=True,
-        description="compare only boxes of the same label; false: a duplicate can have another label, and the reason "
-        "names the label of the kept box as the alternative",
-    )
-
-
-def invalid(config: DuplicatesConfig, rows: Rows) -> NDArray[np.bool_]:
-    """Return (n,) bool: boxes that cannot be measured; they neither suppress nor are suppressed."""
-    return (rows.rank != NO_RANK) & ~measurable(rows.boxes_px)
+    iou: float = Field(0.5, ge=0, le=1)
+    """intersection over union, 0 to 1: more than this (strict) with a kept box of better rank is a duplicate"""
+    containment: float | None = Field(None, ge=0, le=1)
+    """intersection over the smaller area, 0 to 1: more than this (strict) is a duplicate; none: not used"""
+    class_aware: bool = True
+    """compare only boxes of the same label; false: the reason names the label of the kept box as the alternative"""
 
 
 def say(config: DuplicatesConfig, rows: Rows) -> Iterator[Said]:
     """Yield `suppress` for each duplicate. Reason: "iou 0.83 > 0.5 with rank 0"."""
-    rows = rows.take(measurable(rows.boxes_px) & (rows.rank != NO_RANK))
+    rows = rows.take(measurable(rows.boxes_px))
     keeper = _keepers(config, rows)
     duplicate = np.flatnonzero(keeper != KEPT)
     kept = keeper[duplicate]
@@ -74,8 +56,7 @@ def say(config: DuplicatesConfig, rows: Rows) -> Iterator[Said]:
 def _keepers(config: DuplicatesConfig, rows: Rows) -> NDArray[np.intp]:
     """Return the row that suppresses each row, (n,), or KEPT."""
     n = len(rows)
-    starts = np.fromiter((part.start for part in rows.images()), np.intp)
-    start = np.repeat(starts, np.diff(starts, append=n))
+    start = rows.image_starts()[rows.image_numbers()]
     position = np.arange(n) - start
     label = numbered(rows.label)[0] if config.class_aware else np.zeros(n, np.intp)
     keeper = np.full(n, KEPT, np.intp)
@@ -102,4 +83,10 @@ def _duplicate(config: DuplicatesConfig, a_px: Floats, b_px: Floats) -> NDArray[
     return duplicate
 
 
-FILTER = Filter(config=DuplicatesConfig, apply=say, context="image", order=10, invalid=invalid)
+FILTER = Filter(
+    config=DuplicatesConfig,
+    apply=say,
+    context="image",
+    order=10,
+    invalid=lambda _, rows: ~measurable(rows.boxes_px),  # such boxes neither suppress nor are suppressed
+)

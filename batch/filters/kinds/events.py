@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from batch.filters.contract import Filter, FilterConfig, Rows, Said
-from batch.filters.support.camera_views import places
-from batch.filters.support.group_id import group_id
+from batch.filters.support.boxes import places
+from batch.filters.support.names import group_id
 
 US = 1_000_000
 WEEK_S = 604_800.0
@@ -30,22 +30,12 @@ SEQUENCE_GAP_S = 600.0
 
 class EventsConfig(FilterConfig):
     kind: Literal["events"] = "events"
-    gap_s: float = Field(
-        default=60.0,
-        ge=0,
-        le=WEEK_S,
-        description="seconds: an image starts a new event if it is more than this (strict) after the previous image",
-    )
-    max_event_s: float | None = Field(
-        default=None,
-        gt=0,
-        description="seconds: an image more than this (strict) after its event's first starts a new event; none: no "
-        "limit",
-    )
-    sequences: bool = Field(
-        default=True,
-        description="whether an image with a sequence number starts an event at '1 of n' instead of after a gap",
-    )
+    gap_s: float = Field(60.0, ge=0, le=WEEK_S)
+    """seconds: an image starts a new event if it is more than this (strict) after the previous image"""
+    max_event_s: float | None = Field(None, gt=0)
+    """seconds: an image more than this (strict) after its event's first starts a new event; none: no limit"""
+    sequences: bool = True
+    """whether an image with a sequence number starts an event at '1 of n' instead of after a gap"""
 
 
 def say(config: EventsConfig, rows: Rows) -> Iterator[Said]:
@@ -54,7 +44,7 @@ def say(config: EventsConfig, rows: Rows) -> Iterator[Said]:
     """
     if not len(rows):
         return
-    images = rows.take(np.fromiter((part.start for part in rows.images()), np.intp))
+    images = rows.take(rows.image_starts())
     place, names = places(images)
     order = _order(images, place)
     gap = _gaps(images.taken_local[order], images.taken_utc[order])

@@ -16,47 +16,37 @@ from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
-from batch.filters.contract import NO_RANK, ClassFilterConfig, Filter, Rows, Said
-from batch.filters.support.logits import IGNORED, blocks, classified, kept_classes, labelled, names, softmax
+from batch.filters.contract import ClassFilterConfig, Filter, Rows, Said
+from batch.filters.support.logits import IGNORED, blocks, classified, kept_classes, softmax, unclassified
+from batch.filters.support.names import Names, labelled
 from batch.filters.support.reasons import compared
 from model_store.errors import BadRequest
 
 MISSING = -1
 Taxon = tuple[str, ...]
-Names = Annotated[tuple[str, ...], AfterValidator(names)]
 Sum = Annotated[float, Field(ge=0, le=1)]
 
 
 class RankRollupConfig(ClassFilterConfig):
     kind: Literal["rank-rollup"] = "rank-rollup"
     ranks: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
-        default=("class", "order", "family", "genus", "species"),
-        min_length=1,
-        description="names of the positions of a lineage, coarse to fine",
+        ("class", "order", "family", "genus", "species"), min_length=1
     )
+    """names of the positions of a lineage, coarse to fine"""
     thresholds: dict[str, Sum] = Field(
-        default={"species": 0.8, "genus": 0.6, "family": 0.4},
-        min_length=1,
-        validate_default=True,
-        description="minimum summed score, 0 to 1, by rank; ranks without one are not used",
+        {"species": 0.8, "genus": 0.6, "family": 0.4}, min_length=1, validate_default=True
     )
-    strict: bool = Field(
-        default=False, description="true: the sum must be more than the threshold; false: it can equal it"
-    )
-    lineage: Literal["constrained", "global"] = Field(
-        default="constrained",
-        description="constrained: only ancestors of the current class (the label, if it is a class, else the best "
-        "class); global: the best taxon of each rank",
-    )
-    keep: Names = Field(
-        default=(),
-        description="names of the classes to sum, in any order; empty: all. Use the same list as a class-mask below",
-    )
-    ignored_labels: Names = Field(
-        default=IGNORED, description="labels, before this filter, of the detections that stay unchanged"
-    )
+    """minimum summed score, 0 to 1, by rank; ranks without one are not used"""
+    strict: bool = False
+    """true: the sum must be more than the threshold; false: it can equal it"""
+    lineage: Literal["constrained", "global"] = "constrained"
+    """constrained: only ancestors of the current class (the label, or the best class); global: any taxon of a rank"""
+    keep: Names = ()
+    """names of the classes to sum, in any order; empty: all. Use the same list as a class-mask below"""
+    ignored_labels: Names = IGNORED
+    """labels, before this filter, of the detections that stay unchanged"""
 
     @field_validator("ranks")
     @classmethod
@@ -102,12 +92,6 @@ def require(config: RankRollupConfig, classes: tuple[str, ...], lineage: tuple[s
                 f"({', '.join(config.ranks)}): name a rank for each"
             )
     return [taxa[i] for i in kept]
-
-
-def invalid(config: RankRollupConfig, rows: Rows) -> NDArray[np.bool_]:
-    """Return (n,) bool: detections to relabel without finite logits."""
-    selected = labelled(rows, (), config.ignored_labels)
-    return selected & (rows.rank != NO_RANK) & ~classified(rows)
 
 
 def say(config: RankRollupConfig, rows: Rows) -> Iterator[Said]:
@@ -207,4 +191,11 @@ def _reached(config: RankRollupConfig, level: _Level, label: str, total: float) 
     return compared(f"{level.rank} {label}:", value, operator, level.threshold)
 
 
-FILTER = Filter(config=RankRollupConfig, apply=say, context="image", order=60, invalid=invalid, require=require)
+FILTER = Filter(
+    config=RankRollupConfig,
+    apply=say,
+    context="image",
+    order=60,
+    invalid=lambda config, rows: unclassified(rows, (), config.ignored_labels),
+    require=require,
+)

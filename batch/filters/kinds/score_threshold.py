@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import AfterValidator, Field
 
-from batch.filters.contract import NO_RANK, Filter, FilterConfig, Rows, Said
+from batch.filters.contract import Filter, FilterConfig, Rows, Said
 from batch.filters.support.reasons import compared
 
 ALMOST = "almost"
@@ -28,38 +28,24 @@ def _sorted(per_label: dict[str, float]) -> dict[str, float]:
 
 class ScoreThresholdConfig(FilterConfig):
     kind: Literal["score-threshold"] = "score-threshold"
-    min_score: Share = Field(
-        default=0.25,
-        description="score, 0 to 1: minimum for a detection to be shown (inclusive), unless per_label has its label",
-    )
-    per_label: Annotated[dict[str, Share], AfterValidator(_sorted)] = Field(
-        default={}, description="score, 0 to 1, by label: replaces min_score for this label"
-    )
-    almost: Share = Field(
-        default=0.05,
-        description="score, 0 to 1: width of the band below the threshold (inclusive). Detections in it are also "
-        f"suppressed, with the group '{ALMOST}', so that people can review them; 0: no band",
-    )
-
-
-def invalid(config: ScoreThresholdConfig, rows: Rows) -> NDArray[np.bool_]:
-    """Return (n,) bool: detections without a score."""
-    return (rows.rank != NO_RANK) & np.isnan(rows.score)
+    min_score: Share = 0.25
+    """score, 0 to 1: minimum for a detection to be shown (inclusive), unless per_label has its label"""
+    per_label: Annotated[dict[str, Share], AfterValidator(_sorted)] = {}
+    """score, 0 to 1, by label: replaces min_score for this label"""
+    almost: Share = 0.05
+    """score, 0 to 1: width of the band below the threshold, suppressed with the group 'almost'; 0: no band"""
 
 
 def say(config: ScoreThresholdConfig, rows: Rows) -> Iterator[Said]:
     """Yield `suppress` for each detection below. Reason: "score 0.31 < 0.4", or "almost: score 0.38 < 0.4"."""
     threshold = _thresholds(config, rows.label)
     band = (threshold - config.almost).astype(np.float32)
-    below = (rows.rank != NO_RANK) & (rows.score < threshold.astype(np.float32))
+    below = rows.score < threshold.astype(np.float32)
     almost = rows.score >= band
     for i in np.flatnonzero(below).tolist():
         reason = compared("score", float(rows.score[i]), "<", float(threshold[i]))
-        action = (*rows.target(i), "suppress")
-        if almost[i]:
-            yield Said(*action, f"almost: {reason}", group_id=ALMOST)
-        else:
-            yield Said(*action, reason)
+        group = ALMOST if almost[i] else None
+        yield Said(*rows.target(i), "suppress", f"{ALMOST}: {reason}" if group else reason, group_id=group)
 
 
 def _thresholds(config: ScoreThresholdConfig, labels: NDArray[np.object_]) -> NDArray[np.float64]:
@@ -68,4 +54,6 @@ def _thresholds(config: ScoreThresholdConfig, labels: NDArray[np.object_]) -> ND
     return np.fromiter((per_label.get(label, default) for label in labels), np.float64, len(labels))
 
 
-FILTER = Filter(config=ScoreThresholdConfig, apply=say, context="image", order=30, invalid=invalid)
+FILTER = Filter(
+    config=ScoreThresholdConfig, apply=say, context="image", order=30, invalid=lambda _, rows: np.isnan(rows.score)
+)

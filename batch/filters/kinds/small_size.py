@@ -15,26 +15,22 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import AfterValidator, Field
 
-from batch.filters.contract import NO_RANK, Filter, FilterConfig, Rows, Said
+from batch.filters.contract import Filter, FilterConfig, Rows, Said
 from batch.filters.support.boxes import Floats, area_px2, clipped, usable
 from batch.filters.support.reasons import compared
-from model_store.frozen import Frozen
 
 NOT_IDENTIFIABLE = "not identifiable"
 
 
-class CameraSize(Frozen):
+class CameraSize(FilterConfig):
     """Limits of one camera; a missing value means the general limit."""
 
-    min_area_frac: float | None = Field(
-        default=None, ge=0, lt=1, description="share of the image's area, 0 to 1: minimum; 0: no limit"
-    )
-    min_side_px: float | None = Field(
-        default=None, ge=0, description="px of the image: minimum shorter side; 0: no limit"
-    )
-    max_area_frac: float | None = Field(
-        default=None, gt=0, le=1, description="share of the image's area, 0 to 1: maximum; 1: no limit"
-    )
+    min_area_frac: float | None = Field(None, ge=0, lt=1)
+    """share of the image's area, 0 to 1: minimum; 0: no limit"""
+    min_side_px: float | None = Field(None, ge=0)
+    """px of the image: minimum shorter side; 0: no limit"""
+    max_area_frac: float | None = Field(None, gt=0, le=1)
+    """share of the image's area, 0 to 1: maximum; 1: no limit"""
 
 
 def _sorted(per_camera: dict[str, CameraSize]) -> dict[str, CameraSize]:
@@ -43,46 +39,22 @@ def _sorted(per_camera: dict[str, CameraSize]) -> dict[str, CameraSize]:
 
 class SmallSizeConfig(FilterConfig):
     kind: Literal["small-size"] = "small-size"
-    min_area_frac: float = Field(
-        default=0.0008,
-        gt=0,
-        lt=1,
-        description="share of the image's area, 0 to 1: a box is too small if its part within the image has less "
-        "(strict)",
-    )
-    min_side_px: float | None = Field(
-        default=None,
-        gt=0,
-        description="px of the image: a box is too small if the shorter side of its part within the image is less "
-        "(strict); none: no limit",
-    )
-    max_area_frac: float | None = Field(
-        default=None,
-        gt=0,
-        le=1,
-        description="share of the image's area, 0 to 1: a box is too large if its part within the image has more "
-        "(strict); none: no limit",
-    )
-    per_camera: Annotated[dict[str, CameraSize], AfterValidator(_sorted)] = Field(
-        default={},
-        description="min_area_frac, min_side_px and max_area_frac by camera_id; missing values are those above",
-    )
-    action: Literal["suppress", "relabel"] = Field(
-        default="suppress",
-        description=f"suppress: hide such boxes; relabel: label them '{NOT_IDENTIFIABLE}' and keep the detector's "
-        "score",
-    )
-
-
-def invalid(config: SmallSizeConfig, rows: Rows) -> NDArray[np.bool_]:
-    """Return (n,) bool: detections with an unmeasurable box, or in an image of unknown size."""
-    return (rows.rank != NO_RANK) & ~usable(rows)
+    min_area_frac: float = Field(0.0008, gt=0, lt=1)
+    """share of the image's area, 0 to 1: a box is too small if its part within the image has less (strict)"""
+    min_side_px: float | None = Field(None, gt=0)
+    """px of the image: a box is too small if its part within the image has a shorter side (strict); none: no limit"""
+    max_area_frac: float | None = Field(None, gt=0, le=1)
+    """share of the image, 0 to 1: a box is too large if its part within the image has more (strict); none: no limit"""
+    per_camera: Annotated[dict[str, CameraSize], AfterValidator(_sorted)] = {}
+    """min_area_frac, min_side_px and max_area_frac by camera_id; missing values are those above"""
+    action: Literal["suppress", "relabel"] = "suppress"
+    """suppress: hide such boxes; relabel: label them 'not identifiable' and keep the detector's score"""
 
 
 def say(config: SmallSizeConfig, rows: Rows) -> Iterator[Said]:
     """Yield an action for each box outside a limit. Reasons such as "area_frac 0.00061 < 0.0008" are joined by "; "."""
     rows = rows.take(usable(rows))
-    inside_px = clipped(rows.boxes_px, rows.width_px, rows.height_px)
+    inside_px = clipped(rows)
     area_frac = area_px2(inside_px) / (rows.width_px * rows.height_px)
     side_px = np.min(inside_px[:, 2:] - inside_px[:, :2], axis=1)
     min_frac, min_px, max_frac = _limits(config, rows.camera_id).T
@@ -114,4 +86,4 @@ def _limits(config: SmallSizeConfig, camera_id: NDArray[np.object_]) -> Floats:
     return np.array(table, np.float64)[index]
 
 
-FILTER = Filter(config=SmallSizeConfig, apply=say, context="image", order=20, invalid=invalid)
+FILTER = Filter(config=SmallSizeConfig, apply=say, context="image", order=20, invalid=lambda _, rows: ~usable(rows))

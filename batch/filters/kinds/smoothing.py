@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from batch.filters.contract import NO_RANK, ClassFilterConfig, Filter, Needs, Rows, Said
-from batch.filters.support.numbering import numbered
+from batch.filters.support.names import numbered
 
 OTHER = ("other", "unknown", "no cv result", "animal", "blank", "mammal")
 IGNORED = ("person", "human", "vehicle", "not identifiable")
@@ -25,36 +25,24 @@ IGNORED = ("person", "human", "vehicle", "not identifiable")
 
 class SmoothingConfig(ClassFilterConfig):
     kind: Literal["smoothing"] = "smoothing"
-    classifier: str = Field(
-        default="",
-        description="classifier with the lineages for flip_rare: classifier_key, its first digits, or name@version; "
-        "empty: the only one, if any",
-    )
-    min_score: float = Field(
-        default=0.5,
-        ge=0,
-        le=1,
-        description="score, 0 to 1: minimum for detections to be counted and changed (inclusive)",
-    )
-    other_labels: tuple[str, ...] = Field(
-        default=OTHER, description="labels, in any case, that are less precise than a species; never dominant"
-    )
-    ignored_labels: tuple[str, ...] = Field(
-        default=IGNORED, description="labels, in any case, that are neither counted nor changed"
-    )
-    others_to_dominant: bool = Field(default=True, description="replace other_labels with the dominant label")
-    min_dominant_others: int = Field(
-        default=2, ge=1, description="detections: minimum number with the dominant label for others_to_dominant"
-    )
-    flip_rare: bool = Field(
-        default=False, description="replace rare labels with the dominant label: one deer among 900 cows becomes a cow"
-    )
-    min_dominant_rare: int = Field(
-        default=4, ge=2, description="detections: minimum number with the dominant label for flip_rare"
-    )
-    max_rare: int = Field(
-        default=1, ge=1, description="detections: maximum number with a label that flip_rare considers rare"
-    )
+    classifier: str = ""
+    """classifier with the lineages for flip_rare: key, its first digits, or name@version; empty: the only one"""
+    min_score: float = Field(0.5, ge=0, le=1)
+    """score, 0 to 1: minimum for detections to be counted and changed (inclusive)"""
+    other_labels: tuple[str, ...] = OTHER
+    """labels, in any case, that are less precise than a species; never dominant"""
+    ignored_labels: tuple[str, ...] = IGNORED
+    """labels, in any case, that are neither counted nor changed"""
+    others_to_dominant: bool = True
+    """replace other_labels with the dominant label"""
+    min_dominant_others: int = Field(2, ge=1)
+    """detections: minimum number with the dominant label for others_to_dominant"""
+    flip_rare: bool = False
+    """replace rare labels with the dominant label: one deer among 900 cows becomes a cow"""
+    min_dominant_rare: int = Field(4, ge=2)
+    """detections: minimum number with the dominant label for flip_rare"""
+    max_rare: int = Field(1, ge=1)
+    """detections: maximum number with a label that flip_rare considers rare"""
 
     @property
     def needs(self) -> Needs:
@@ -92,12 +80,10 @@ def say(config: SmoothingConfig, rows: Rows) -> Iterator[Said]:
     event, numbers = numbered(rows.event_id[index])
     in_event = everywhere[event != numbers.get(None, -1)]
     _smooth(config, "event", event[in_event], in_event, labels)
-    media = rows.media_sha256.tolist()
     for i in np.flatnonzero(labels.of_row != before).tolist():
         row = int(index[i])
         yield Said(
-            media[row],
-            int(rows.rank[row]),
+            *rows.target(row),
             "relabel",
             "; ".join(labels.reasons[i]),
             label=labels.names[labels.of_row[i]],

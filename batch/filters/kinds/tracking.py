@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from batch.filters.contract import NO_RANK, Filter, FilterConfig, Rows, Said
+from batch.filters.contract import Filter, FilterConfig, Rows, Said, changes
 from batch.filters.support.boxes import area_px2, usable
-from batch.filters.support.group_id import group_id
+from batch.filters.support.names import group_id, numbered
 from model_store.transform.nms import iou
 
 MAX_COST = 1.25
@@ -28,21 +28,16 @@ PAIRS_AT_ONCE = 250_000
 
 class TrackingConfig(FilterConfig):
     kind: Literal["tracking"] = "tracking"
-    max_cost: float = Field(
-        default=MAX_COST,
-        gt=0,
-        le=3,
-        description="cost, 0 (the same box) to 3: a pair of boxes is linked only below this (strict)",
-    )
-    min_score: float = Field(
-        default=0.15, ge=0, le=1, description="score, 0 to 1: minimum for a box to be in an occurrence (inclusive)"
-    )
-    same_label: bool = Field(default=True, description="link only boxes of the same label")
-    plus_one: bool = Field(
-        default=False,
-        description="treat a box from x1 to x2 as x2 - x1 + 1 px wide, for tools that count both corner pixels",
-    )
-    singletons: bool = Field(default=True, description="make an occurrence for each box without links")
+    max_cost: float = Field(MAX_COST, gt=0, le=3)
+    """cost, 0 (the same box) to 3: a pair of boxes is linked only below this (strict)"""
+    min_score: float = Field(0.15, ge=0, le=1)
+    """score, 0 to 1: minimum for a box to be in an occurrence (inclusive)"""
+    same_label: bool = True
+    """link only boxes of the same label"""
+    plus_one: bool = False
+    """treat a box from x1 to x2 as x2 - x1 + 1 px wide, for tools that count both corner pixels"""
+    singletons: bool = True
+    """make an occurrence for each box without links"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +47,6 @@ class _Frames:
     start: NDArray[np.intp]  # first row of each frame
     boxes: NDArray[np.intp]  # number of its rows
     adjacent: NDArray[np.bool_]  # the previous frame here is the previous image of the event
-
-
-def invalid(config: TrackingConfig, rows: Rows) -> NDArray[np.bool_]:
-    """Return (n,) bool: boxes that cannot be measured, or in an image of unknown size."""
-    return (rows.rank != NO_RANK) & ~usable(rows)
 
 
 def say(config: TrackingConfig, rows: Rows) -> Iterator[Said]:
@@ -84,18 +74,15 @@ def say(config: TrackingConfig, rows: Rows) -> Iterator[Said]:
 
 def _in_order(config: TrackingConfig, rows: Rows) -> tuple[Rows, _Frames]:
     """Return the boxes to link, by event, frame and rank. An event's frames are in order of UTC if all have it."""
-    image = np.cumsum(_changes(rows.media_sha256)) - 1
-    starts = np.flatnonzero(_changes(rows.media_sha256))
-    numbers: dict[str | None, int] = {}
-    events = (numbers.setdefault(event, len(numbers)) for event in rows.event_id[starts])
-    event = np.fromiter(events, np.int64, len(starts))
+    image, starts = rows.image_numbers(), rows.image_starts()
+    event, numbers = numbered(rows.event_id[starts])
     position = _position_in_event(event, rows.taken_utc[starts])
     taken = usable(rows) & (rows.score >= config.min_score) & ~rows.human
     index = np.flatnonzero(taken & (event != numbers.get(None, -1))[image])
     order = np.lexsort((rows.rank[index], position[image[index]], event[image[index]]))
     index = index[order]
     image = image[index]
-    start = np.flatnonzero(_changes(image))
+    start = np.flatnonzero(changes(image))
     frame_event, frame_position = event[image[start]], position[image[start]]
     adjacent = np.diff(frame_event, prepend=-1) == 0
     adjacent &= np.diff(frame_position, prepend=-1) == 1
@@ -107,7 +94,7 @@ def _position_in_event(event: NDArray[np.int64], utc: NDArray[np.datetime64]) ->
     by_utc = (np.bincount(event, weights=np.isnat(utc)) == 0)[event]
     time = np.where(by_utc, utc.astype(np.int64), 0)
     order = np.lexsort((time, event))
-    begins = _changes(event[order])
+    begins = changes(event[order])
     count = np.arange(len(order))
     position = np.empty(len(order), np.int64)
     position[order] = count - np.maximum.accumulate(np.where(begins, count, 0))
@@ -177,11 +164,11 @@ def _cheapest_first(a: NDArray[np.intp], b: NDArray[np.intp], n: int) -> Iterato
         remaining = remaining[~taken_a[a[remaining]] & ~taken_b[b[remaining]]]
 
 
-def _changes(values: NDArray[np.object_] | NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Return (n,) bool: values that differ from the previous one; the first always does."""
-    changes = np.ones(len(values), bool)
-    changes[1:] = values[1:] != values[:-1]
-    return changes
-
-
-FILTER = Filter(config=TrackingConfig, apply=say, context="camera", order=85, groups="occurrence", invalid=invalid)
+FILTER = Filter(
+    config=TrackingConfig,
+    apply=say,
+    context="camera",
+    order=85,
+    groups="occurrence",
+    invalid=lambda _, rows: ~usable(rows),
+)

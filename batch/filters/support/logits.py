@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batch.filters.contract import NO_RANK, Rows
+from batch.filters.support.names import labelled
 from model_store.errors import BadRequest
 
 BLOCK_VALUES = 2**21
@@ -19,11 +20,6 @@ NAMED = 5
 """Maximum number of unknown names in an error message."""
 IGNORED = ("human", "not identifiable", "person", "vehicle")
 """Labels that a classifier of animals does not cover and must not replace."""
-
-
-def names(given: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the names sorted, without duplicates, so that their order does not change the layer's id."""
-    return tuple(sorted(set(given)))
 
 
 def classified(rows: Rows) -> NDArray[np.bool_]:
@@ -36,11 +32,9 @@ def classified(rows: Rows) -> NDArray[np.bool_]:
     return out
 
 
-def labelled(rows: Rows, labels: tuple[str, ...], ignored: tuple[str, ...]) -> NDArray[np.bool_]:
-    """Return (n,) bool: rows with one of `labels` (empty: any), and with none of `ignored`."""
-    included, excluded = frozenset(labels), frozenset(ignored)
-    wanted = (label not in excluded and (not included or label in included) for label in rows.label)
-    return np.fromiter(wanted, np.bool_, len(rows))
+def unclassified(rows: Rows, labels: tuple[str, ...], ignored: tuple[str, ...]) -> NDArray[np.bool_]:
+    """Return (n,) bool: detections with one of `labels` (empty: any) and none of `ignored`, without finite logits."""
+    return labelled(rows, labels, ignored) & ~classified(rows)
 
 
 def blocks(index: NDArray[np.intp], classes: int) -> Iterator[NDArray[np.intp]]:

@@ -22,13 +22,12 @@ from model_store.frozen import Frozen
 Z_95 = 1.959964
 """Standard deviations around the mean that contain 95 % of a normal distribution."""
 _COUNTS = """
-    select count(*) filter (changed), count(*) filter (emptied), count(*) filter (filled),
-        count(*) filter (lost > 0), sum(lost), sum(lost * lost),
-        count(*) filter (new > 0), sum(new), sum(new * new),
-        count(*) filter (relabelled > 0), sum(relabelled), sum(relabelled * relabelled),
-        (select count(*) from images where compared)
+    select (select count(*) from images where compared) as compared_images, count(*) filter (changed) as changed_images,
+        count(*) filter (emptied) as emptied_images, count(*) filter (filled) as filled_images,
+        {box_counts}
     from tallies
 """
+_BOX_COUNTS = "[count(*) filter ({name} > 0), coalesce(sum({name}), 0), coalesce(sum({name} * {name}), 0)] as {name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +65,10 @@ class Extrapolation(Frozen):
 
 def sample_counts(sql: duckdb.DuckDBPyConnection) -> dict[str, SampleCount]:
     """Return the figures of an Extrapolation, by name, from the relations of a comparison (`compare.compared`)."""
-    *row, compared = (int(n or 0) for n in sql.sql(_COUNTS).fetchall()[0])
-    images = {"compared_images": compared}
-    images |= zip(("changed_images", "emptied_images", "filled_images"), row[:3], strict=True)
-    boxes = zip(("lost", "new", "relabelled"), (row[3:6], row[6:9], row[9:12]), strict=True)
-    return {name: SampleCount(n, n, n) for name, n in images.items()} | {
-        name: SampleCount(*numbers) for name, numbers in boxes
-    }
+    kinds = ", ".join(_BOX_COUNTS.format(name=name) for name in ("lost", "new", "relabelled"))
+    relation = sql.sql(_COUNTS.format(box_counts=kinds))
+    counts = dict(zip(relation.columns, relation.fetchall()[0], strict=True))
+    return {name: SampleCount(*map(int, n if isinstance(n, list) else [n] * 3)) for name, n in counts.items()}
 
 
 def wilson(found: float, of: float) -> tuple[float, float]:

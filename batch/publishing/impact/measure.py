@@ -1,32 +1,23 @@
 """Count the relations of a comparison: images, boxes by label and by camera, human assertions.
 
+The counts are frozen classes, written to `impact.json`; docs/reference/impact.md explains each number.
 outcomes, images, cameras, verdicts --measure--> Impact. An image counts for one camera, that of
 `archive/catalogue/images.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import duckdb
 
 from archive.catalogue.images import images_of
-from batch.publishing.impact.facts import (
-    Boxes,
-    CameraBoxes,
-    Images,
-    Impact,
-    LabelBoxes,
-    LostAssertion,
-    Relabelled,
-    Shift,
-    Verified,
-)
-from batch.publishing.impact.load import SHIFT_STEP
 from batch.publishing.impact.result_sets import Side
+from model_store.frozen import Frozen
 from serve.models.shadow import MATCH_IOU
 
+SHIFT_STEP = 1e-4
+"""Step of score shifts; sums and quantiles of whole steps do not depend on the order of rows."""
 MAX_LOST_ASSERTIONS = 1000
 """Maximum number of lost assertions that are listed; all are counted."""
 _TALLIES = """
@@ -39,18 +30,17 @@ _TALLIES = """
     from outcomes group by id
 """
 _IMAGES = """
-    select count(old_failed), count(new_failed), count(*) filter (
-            old_failed is not null and new_failed is not null),
-        count(*) filter (old_failed), count(*) filter (new_failed),
-        count(*) filter (new_failed and not old_failed), count(*) filter (compared),
-        (select struct_pack(changed := count(*) filter (changed), emptied := count(*) filter (emptied),
-            filled := count(*) filter (filled), with_lost := count(*) filter (lost > 0),
-            with_new := count(*) filter (new > 0), with_relabelled := count(*) filter (relabelled > 0))
-         from tallies),
-        (select count(*) from everywhere where not there and new_failed is null)
-    from images
+    from (
+        select count(i.old_failed) as old, count(i.new_failed) as new,
+            count(*) filter (i.old_failed is not null and i.new_failed is not null) as both,
+            count(*) filter (i.old_failed) as old_failed, count(*) filter (i.new_failed) as new_failed,
+            count(*) filter (i.new_failed and not i.old_failed) as newly_failed,
+            count(*) filter (compared) as compared from images i),
+        (select count(*) filter (changed) as changed, count(*) filter (emptied) as emptied,
+            count(*) filter (filled) as filled, count(*) filter (lost > 0) as with_lost,
+            count(*) filter (new > 0) as with_new, count(*) filter (relabelled > 0) as with_relabelled from tallies),
+        (select count(*) as gone from everywhere where not there and new_failed is null)
 """
-_IMAGE_NAMES = ("old", "new", "both", "old_failed", "new_failed", "newly_failed", "compared")
 _KINDS = """
     matched, lost, new, relabelled_from, relabelled_to,
     matched + lost + relabelled_from as shown_old, matched + new + relabelled_to as shown_new
@@ -92,12 +82,12 @@ _RELABELLED = """
     group by all order by boxes desc, old_label, new_label
 """
 _VERIFIED = """
-    select count(*), count(*) filter (new = 'right'), count(*) filter (contradicted),
-        count(*) filter (new = 'unseen'), count(*) filter (old = 'right'), count(*) filter (lost),
-        count(*) filter (old <> 'right' and new = 'right')
-    from verdicts
+    select count(*) as said, count(*) filter (v.new = 'right') as confirmed,
+        count(*) filter (v.contradicted) as contradicted, count(*) filter (v.new = 'unseen') as unseen,
+        count(*) filter (v.old = 'right') as old_confirmed, count(*) filter (v.lost) as lost,
+        count(*) filter (v.old <> 'right' and v.new = 'right') as gained
+    from verdicts v
 """
-_VERIFIED_NAMES = ("said", "confirmed", "contradicted", "unseen", "old_confirmed", "lost", "gained")
 _LOST = """
     with lost as (from verdicts where lost order by media_sha256, assertion_id limit {limit}),
     places as (select media_sha256, path from {images} where media_sha256 in (select media_sha256 from lost))
@@ -107,60 +97,144 @@ _LOST = """
 """
 
 
+class Images(Frozen):
+    """Counts of images by unique content, of those with a present file; `gone` counts those without one."""
+
+    old: int
+    new: int
+    both: int
+    old_failed: int
+    new_failed: int
+    newly_failed: int
+    compared: int
+    changed: int
+    emptied: int
+    filled: int
+    with_lost: int
+    with_new: int
+    with_relabelled: int
+    gone: int
+
+    @property
+    def only_old(self) -> int:
+        return self.old - self.both
+
+    @property
+    def only_new(self) -> int:
+        return self.new - self.both
+
+
+class Shift(Frozen):
+    """Distribution of new score minus old score over matched boxes, in steps of 0.0001."""
+
+    mean: float
+    median: float
+    p5: float
+    p95: float
+
+
+class Boxes(Frozen):
+    """Counts of boxes: shown_old = matched + lost + relabelled_from; shown_new = matched + new + relabelled_to."""
+
+    shown_old: int
+    shown_new: int
+    matched: int
+    lost: int
+    new: int
+    relabelled_from: int
+    relabelled_to: int
+    shift: Shift | None
+
+
+class LabelBoxes(Boxes):
+    label: str
+
+
+class CameraBoxes(Boxes):
+    """Counts of boxes and images of one camera; `camera_id` is None for images of unknown cameras."""
+
+    camera_id: str | None
+    compared: int
+    changed: int
+    emptied: int
+    filled: int
+
+
+class Relabelled(Frozen):
+    old_label: str
+    new_label: str
+    boxes: int
+
+
+class Verified(Frozen):
+    """Counts of human assertions on these images: `said` = confirmed + contradicted + unseen.
+
+    `lost` are right on the old side and not on the new one, `gained` the reverse.
+    """
+
+    said: int
+    confirmed: int
+    contradicted: int
+    unseen: int
+    old_confirmed: int
+    lost: int
+    gained: int
+
+
+class LostAssertion(Frozen):
+    assertion_id: str
+    media_sha256: str
+    path: str
+    action: str
+    label: str | None
+    box_px: tuple[float, float, float, float] | None
+    new: str
+
+
+class Impact(Frozen):
+    old: Side
+    new: Side
+    match_iou: float
+    images: Images
+    boxes: Boxes
+    labels: tuple[LabelBoxes, ...]
+    relabelled: tuple[Relabelled, ...]
+    cameras: tuple[CameraBoxes, ...]
+    verified: Verified
+    lost_assertions: tuple[LostAssertion, ...]
+
+
 def measure(sql: duckdb.DuckDBPyConnection, old: Side, new: Side) -> Impact:
     sql.execute(_TALLIES)
-    shifts = {name: _shifts(sql, name) for name in ("all", "label", "camera")}
+    (images,), (boxes,) = _dicts(sql, _IMAGES), _dicts(sql, f"select {_KINDS} from ({_ALL})")
+    labels = _dicts(sql, f"select label, {_KINDS} from ({_LABELS}) order by label")
+    columns = f"camera_id, compared, changed, emptied, filled, {_KINDS}"
+    cameras = _dicts(sql, f"select {columns} from ({_CAMERAS}) order by camera_id nulls last")
+    by_label, by_camera = _shifts(sql, "old_label"), _shifts(sql, "camera_id", "join cameras using (id)")
+    lost = _LOST.format(limit=MAX_LOST_ASSERTIONS, images=images_of("media"))
     return Impact(
         old=old,
         new=new,
         match_iou=MATCH_IOU,
-        images=_images(sql),
-        boxes=Boxes(**_total(sql), shift=shifts["all"].get(None)),
-        labels=tuple(
-            LabelBoxes(**row, shift=shifts["label"].get(row["label"]))
-            for row in _dicts(sql, f"select label, {_KINDS} from ({_LABELS}) order by label")
-        ),
+        images=Images(**images),
+        boxes=Boxes(**boxes, shift=_shifts(sql, "null").get(None)),
+        labels=tuple(LabelBoxes(**row, shift=by_label.get(row["label"])) for row in labels),
         relabelled=tuple(Relabelled(**row) for row in _dicts(sql, _RELABELLED)),
-        cameras=tuple(
-            CameraBoxes(**row, shift=shifts["camera"].get(row["camera_id"]))
-            for row in _dicts(
-                sql,
-                f"select camera_id, compared, changed, emptied, filled, {_KINDS} "
-                f"from ({_CAMERAS}) order by camera_id nulls last",
-            )
-        ),
-        verified=Verified(**dict(zip(_VERIFIED_NAMES, sql.sql(_VERIFIED).fetchall()[0], strict=True))),
-        lost_assertions=tuple(
-            LostAssertion(**row)
-            for row in _dicts(sql, _LOST.format(limit=MAX_LOST_ASSERTIONS, images=images_of("media")))
-        ),
+        cameras=tuple(CameraBoxes(**row, shift=by_camera.get(row["camera_id"])) for row in cameras),
+        verified=Verified(**_dicts(sql, _VERIFIED)[0]),
+        lost_assertions=tuple(LostAssertion(**row) for row in _dicts(sql, lost)),
     )
 
 
-def _images(sql: duckdb.DuckDBPyConnection) -> Images:
-    *counts, changes, gone = sql.sql(_IMAGES).fetchall()[0]
-    return Images(**dict(zip(_IMAGE_NAMES, counts, strict=True)), **changes, gone=gone)
-
-
-def _total(sql: duckdb.DuckDBPyConnection) -> dict[str, Any]:
-    return _dicts(sql, f"select {_KINDS} from ({_ALL})")[0]
-
-
-def _shifts(sql: duckdb.DuckDBPyConnection, by: str) -> dict[str | None, Shift]:
+def _shifts(sql: duckdb.DuckDBPyConnection, key: str, join: str = "") -> dict[str | None, Shift]:
     """Return the shifts of all boxes, by key. Quantile q is the lowest shift with at least q of all at or below it."""
-    key, join = {"all": ("null", ""), "label": ("old_label", ""), "camera": ("camera_id", "join cameras using (id)")}[
-        by
-    ]
     quantiles = ", ".join(f"min(shift) filter (upto >= {q} * of_all) as {name}" for name, q in _QUANTILES.items())
     rows = _dicts(sql, _SHIFTS.format(key=key, join=join, quantiles=quantiles))
-    return {row.pop("key"): _shift(row) for row in rows}
-
-
-def _shift(steps: dict[str, float]) -> Shift:
-    return Shift(**{name: round(value * SHIFT_STEP, 6) for name, value in steps.items()})
+    return {
+        row.pop("key"): Shift(**{name: round(steps * SHIFT_STEP, 6) for name, steps in row.items()}) for row in rows
+    }
 
 
 def _dicts(sql: duckdb.DuckDBPyConnection, query: str) -> list[dict[str, Any]]:
     relation = sql.sql(query)
-    names: Sequence[str] = relation.columns
-    return [dict(zip(names, row, strict=True)) for row in relation.fetchall()]
+    return [dict(zip(relation.columns, row, strict=True)) for row in relation.fetchall()]

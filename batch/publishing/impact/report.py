@@ -6,24 +6,37 @@ Comparison, verdict --write_report--> <folder>/{samples/*.jpg, impact.json, inde
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 from archive.delta.tables import Tables
 from batch.publishing.impact.compare import Comparison, compared
-from batch.publishing.impact.facts import Impact
-from batch.publishing.impact.html import Shown, page
-from batch.publishing.impact.pictures import Pictures, draw_sample
+from batch.publishing.impact.measure import Impact
+from batch.publishing.impact.pictures import COLOURS_RGB, Pictures, draw_sample
 from batch.publishing.impact.result_sets import side
 from batch.publishing.impact.samples import Sample, choose
-from batch.publishing.impact.verdict import Verdict, judge, verdict
+from batch.publishing.impact.verdict import Verdict, judge, model_of, verdict
 from batch.schedule.policy import policy_of
 from model_store.errors import BadRequest, StorageError
 from model_store.storage import Folder, absolute
 from model_store.store import ModelStore
+from serve.pages import render
 from serve.settings import Settings
+
+MAX_ROWS = 500
+"""Maximum rows of a table on the page; `impact.json` has all."""
+MAX_BOXES = 30
+"""Maximum boxes listed under a picture; all boxes are drawn."""
+_KINDS = {
+    "verified": "Lost: confirmed by people, not shown by the new side",
+    "lost": "Lost: shown only by the old side",
+    "new": "New: shown only by the new side",
+    "relabelled": "Relabelled: the same box, another label",
+    "emptied": "Emptied: no detections on the new side",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +48,17 @@ class ImpactReport:
     samples: list[Sample]
 
     def as_json(self) -> dict[str, Any]:
-        facts = as_json(self.impact, self.verdict)
-        return facts | {"samples": [_sample_json(sample) for sample in self.samples]}
+        return as_json(self.impact, self.verdict) | {"samples": [_sample_json(sample) for sample in self.samples]}
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A sample with the names of its two picture files, or the reason why it has none."""
+
+    sample: Sample
+    old: str = ""
+    new: str = ""
+    why_not: str = ""
 
 
 @contextmanager
@@ -75,6 +97,21 @@ def write_report(comparison: Comparison, verdict: Verdict, out: str, per_kind: i
     return samples
 
 
+def page(impact: Impact, verdict: Verdict, samples: Sequence[Shown]) -> str:
+    """Return the HTML of the page; `samples` are in the order of their kinds."""
+    return render(
+        "batch/publishing/impact/report.html",
+        title=f"Impact: {impact.old.name} → {impact.new.name}",
+        verdict=verdict,
+        impact=impact,
+        model_of=model_of,
+        colours=COLOURS_RGB,
+        max_rows=MAX_ROWS,
+        max_boxes=MAX_BOXES,
+        samples=[(_KINDS[kind], list(shown)) for kind, shown in groupby(samples, lambda shown: shown.sample.kind)],
+    )
+
+
 def require_empty(out: str) -> Folder:
     """Return the folder of a report. Raises BadRequest if it is not empty, before any work is done."""
     folder = Folder(absolute(out))
@@ -98,8 +135,7 @@ def _shown(folder: Folder, number: int, sample: Sample) -> Shown:
 
 
 def _sample_json(sample: Sample) -> dict[str, Any]:
-    paths = [path for _, path in sample.places]
-    return sample.model_dump(mode="json", exclude={"places"}) | {"paths": paths}
+    return sample.model_dump(mode="json", exclude={"places"}) | {"paths": [path for _, path in sample.places]}
 
 
 def _shown_json(shown: Shown) -> dict[str, Any]:

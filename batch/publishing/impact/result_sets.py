@@ -46,9 +46,16 @@ def side(tables: Tables, models: ModelStore, name: str) -> Side:
 
     Raises BadRequest with the names of views, ModelNotFound, ModelRefused, StorageUnreachable.
     """
-    run = None if name == PUBLISHED else _of_run(tables, models, name)
+    run = None if name == PUBLISHED else last_event(tables, name)
     if run is not None:
-        return run
+        if run["kind"] != "detect":
+            raise BadRequest(f"run {name} is {in_words(run['kind'])}: it has no results that could be compared")
+        version = VersionId(run["model_name"], run["model_version"])
+        try:
+            config = models.describe(version).detector_config
+        except ModelError as error:
+            raise type(error)(f"cannot read the thresholds of {version} for run {name}: {error}") from error
+        return _of_model(name, run["inference_key"], version, config)  # of all results of the key, from any run
     if "@" in name or ":" in name:
         described = models.describe(models.resolve(parse_ref(name)))
         return _of_model(name, described.info.inference_key, described.id, described.detector_config)
@@ -70,28 +77,8 @@ def side(tables: Tables, models: ModelStore, name: str) -> Side:
 def side_of_view(view: View, name: str | None = None) -> Side:
     """Return the results of a view's model above the view's thresholds, without its layers."""
     return Side(
-        name=name or view.name,
-        inference_key=view.inference_key,
-        model_name=view.model_name,
-        model_version=view.model_version,
-        threshold=view.threshold,
-        label_thresholds=view.label_thresholds,
+        name=name or view.name, **{field: getattr(view, field) for field in Side.model_fields if field != "name"}
     )
-
-
-def _of_run(tables: Tables, models: ModelStore, run_id: str) -> Side | None:
-    """Return all results of a run's inference key, also those of earlier runs; None if the run is unknown."""
-    run = last_event(tables, run_id)
-    if run is None:
-        return None
-    if run["kind"] != "detect":
-        raise BadRequest(f"run {run_id} is {in_words(run['kind'])}: it has no results that could be compared")
-    exact = VersionId(run["model_name"], run["model_version"])
-    try:
-        config = models.describe(exact).detector_config
-    except ModelError as error:
-        raise type(error)(f"cannot read the thresholds of {exact} for run {run_id}: {error}") from error
-    return _of_model(run_id, run["inference_key"], exact, config)
 
 
 def _of_model(name: str, key: str, version: VersionId, config: ModelConfig) -> Side:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from operator import attrgetter
 
 import pyarrow as pa
 
@@ -17,7 +18,7 @@ from archive.views.publications import last_event, last_sealed
 from archive.views.views import View, Views
 from batch.publishing.impact.compare import Comparison, compare
 from batch.publishing.impact.extrapolate import Expected, Extrapolation, extrapolate, sample_counts
-from batch.publishing.impact.facts import Impact
+from batch.publishing.impact.measure import Impact
 from batch.publishing.impact.result_sets import NOTHING, PUBLISHED, Side, side_of_view
 from batch.schedule.policy import Gates
 from model_store.frozen import Frozen
@@ -55,11 +56,12 @@ def failed_gates(
 
 
 def _gate(name: str, impact: Impact, limit: float) -> Gate:
-    part, whole, words = _RULES[name](impact)
-    if whole is None:
-        found, text = float(part), f"{part} {words}; at most {limit:g} ({name})"
-        return Gate(name=name, passed=found <= limit, found=found, limit=limit, words=text)
-    is_minimum = name.startswith("min_")
+    part_of, whole_of, words = _RULES[name]
+    part = int(attrgetter(part_of)(impact))
+    if not whole_of:
+        text = f"{part} {words}; at most {limit:g} ({name})"
+        return Gate(name=name, passed=part <= limit, found=float(part), limit=limit, words=text)
+    whole, is_minimum = int(attrgetter(whole_of)(impact)), name.startswith("min_")
     found = part / whole if whole else float(is_minimum)
     bound = "at least" if is_minimum else "at most"
     text = f"{part} of {whole} ({_percent(found)}) {words}; {bound} {_percent(limit)} ({name})"
@@ -71,31 +73,18 @@ def _percent(fraction: float) -> str:
     return f"{fraction * 100:.4g} %"
 
 
-Rule = Callable[[Impact], tuple[int, int | None, str]]
-_RULES: dict[str, Rule] = {
-    "max_lost_verified": lambda impact: (
-        impact.verified.lost,
-        None,
-        "human assertions are right on the old side and not on the new one",
-    ),
-    "max_lost_frac": lambda impact: (
-        impact.boxes.lost,
-        impact.boxes.shown_old,
-        "detections of the old side have no match in the new one",
-    ),
-    "max_emptied_frac": lambda impact: (
-        impact.images.emptied,
-        impact.images.compared,
+_RULES = {
+    "max_lost_verified": ("verified.lost", "", "human assertions are right on the old side and not on the new one"),
+    "max_lost_frac": ("boxes.lost", "boxes.shown_old", "detections of the old side have no match in the new one"),
+    "max_emptied_frac": (
+        "images.emptied",
+        "images.compared",
         "images with detections on the old side have none on the new one",
     ),
-    "max_failed_frac": lambda impact: (impact.images.new_failed, impact.images.new, "images of the new side failed"),
-    "min_coverage_frac": lambda impact: (
-        impact.images.both,
-        impact.images.old,
-        "images of the old side have a result in the new one",
-    ),
+    "max_failed_frac": ("images.new_failed", "images.new", "images of the new side failed"),
+    "min_coverage_frac": ("images.both", "images.old", "images of the old side have a result in the new one"),
 }
-"""Map each gate of the policy to part, whole (None if the part is compared as a count) and explanation."""
+"""Map each gate of the policy to part, whole ("" if the part is compared as a count) and explanation."""
 
 
 class Verdict(Frozen):

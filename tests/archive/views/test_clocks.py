@@ -9,7 +9,6 @@ from typing import Any
 import duckdb
 import pytest
 
-from archive.annotations.layers import Layer
 from archive.catalogue.deployments import Deployment, correct_clock, record, remove, revert
 from archive.catalogue.images import images_of
 from archive.delta.snapshot import scan
@@ -24,6 +23,7 @@ from archive.views.search import Wanted, find
 from archive.views.views import Views
 from batch.filters.load import load
 from batch.filters.scope import FilterScope
+from batch.filters.spec import FilterSpec
 from batch.planning.plan import scope_images
 from batch.runs.scope import MediaScope
 from model_store.errors import BadRequest
@@ -164,8 +164,8 @@ def test_a_filter_sees_corrected_times(tables: Tables) -> None:
     assert view
     with duckdb.connect() as sql:
         sql.execute("set timezone = 'UTC'; create macro md5_number(t) as t")
-        layer = Layer("l", "events", 1, {}, (), "event")
-        loaded = load(sql, tables, view, [], [layer], "l", FilterScope(), "camera")
+        spec = FilterSpec(run_id="r", kind="events", config={}, scope=FilterScope(), view=view)
+        loaded = load(sql, tables, spec, {})
         (part,) = loaded.parts()
     taken = dict(zip(numbers(part["media_sha256"].to_pylist()), part["taken_local"].to_pylist(), strict=True))
     assert taken == CORRECTED

@@ -17,8 +17,7 @@ from archive.delta.tables import Tables
 from batch.api.app import MAX_REQUESTS, build_runs_api
 from batch.app import RunsArgs, build
 from batch.filters.run import execute, here
-from batch.filters.spec import FilterSpec
-from batch.filters.submitted import MODULE, read_spec
+from batch.filters.spec import MODULE, FilterSpec, read_spec
 from serve.auth.guard import Access
 from serve.inference.admission import SMALL_BODIES
 from serve.settings import Settings

@@ -6,8 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from batch.filters.columns import COLUMNS, rows_of_table
-from batch.filters.contract import Rows
+from batch.filters.contract import COLUMNS, NO_RANK, Filter, FilterConfig, Rows, rows_of_table
 
 PLAIN: dict[str, Any] = {
     "media_sha256": "a" * 64,
@@ -63,3 +62,9 @@ def rows(*detections: dict[str, Any], **more: Any) -> Rows:
     schema = COLUMNS if not extra else COLUMNS.append(pa.field("logits", pa.list_(pa.float32())))
     ordered = sorted(detections, key=order)
     return rows_of_table(pa.Table.from_pylist(ordered, schema=schema), **more)
+
+
+def invalid(filter_: Filter, config: FilterConfig, table: Rows) -> list[bool]:
+    """Return whether each row is a detection that counts as skipped_invalid."""
+    assert filter_.invalid is not None
+    return (filter_.invalid(config, table) & (table.rank != NO_RANK)).tolist()

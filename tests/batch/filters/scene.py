@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -33,6 +34,11 @@ def tables_at(place: Path) -> Tables:
     tables = Tables(str(place / "tables"))
     tables.snapshot("media")
     return tables
+
+
+def copied(template: Tables, place: Path) -> Tables:
+    """Return a copy of tables that several tests begin with."""
+    return Tables(str(shutil.copytree(template.url, place / "tables")))
 
 
 def put(

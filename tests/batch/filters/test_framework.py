@@ -15,9 +15,8 @@ import pytest
 from deltalake import write_deltalake
 from typer.testing import CliRunner
 
-from archive.annotations.assertions import append, human_assertions, make_standing
+from archive.annotations.assertions import human_assertions, make_standing
 from archive.annotations.classes import write_classes
-from archive.annotations.layers import newest
 from archive.delta.tables import Tables
 from archive.retention import plan_prune
 from archive.schemas import ASSERTIONS, CLASSIFICATIONS
@@ -25,28 +24,31 @@ from archive.views.exports import export
 from archive.views.query import query
 from archive.views.views import Views
 from batch.filters import load
-from batch.filters.columns import COLUMNS, rows_of_table
+from batch.filters.contract import COLUMNS, rows_of_table
 from batch.filters.layers import of_silent, silent, switch, unfounded
 from batch.filters.prepare import prepare, prepare_again
 from batch.filters.run import FilterReport, dry_run, execute, execute_all, here
 from batch.filters.scope import FilterScope
-from batch.planning.select import select_scope
-from batch.runs.scope import Scope
 from cli import filters
 from model_store.errors import BadRequest, StorageUnreachable
-from tests.batch.filters.scene import KEY, box, publish, put, sha, shown, tables_at
+from tests.batch.filters.scene import KEY, box, copied, publish, put, sha, shown, tables_at
 from tests.fixtures_local import put_results, result_rows, rows_of
 
 SMALL, LARGE = 20.0, 200.0
 
 
-@pytest.fixture
-def tables(tmp_path: Path) -> Tables:
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Tables:
     """Six images, each with a large box, a duplicate of it, and a small box."""
-    tables = tables_at(tmp_path)
+    tables = tables_at(tmp_path_factory.mktemp("template"))
     put(tables, {n: ("north", 60.0 * n, _found()) for n in range(6)})
     publish(tables)
     return tables
+
+
+@pytest.fixture
+def tables(template: Tables, tmp_path: Path) -> Tables:
+    return copied(template, tmp_path)
 
 
 def _found() -> list[dict[str, Any]]:
@@ -121,27 +123,6 @@ def test_a_withdrawal_above_does_not_change_what_is_hidden_below(tables: Tables)
     assert (after.flagged, after.withdrawn, after.changed) == (0, 6, 0)
 
 
-def test_a_layer_is_computed_again_over_new_layers_below(tables: Tables) -> None:
-    show(tables, "duplicates")
-    small = show(tables, "small-size", min_area_frac=0.001)
-    events = show(tables, "events")
-    other = run(tables, "duplicates", iou=0.7).layer_id
-    switch(tables, on=[other])
-    specs = prepare_again(tables)
-    made = [spec.layer() for spec in specs]
-    assert [one.kind for one in made] == ["duplicates", "small-size", "events"]
-    assert made[0].layer_id == other
-    assert not {small, events} & {one.layer_id for one in made}
-    for spec in specs:
-        execute(spec, tables, here)
-    view = switch(tables, on=[one.layer_id for one in made])
-    assert view.layers == tuple(one.layer_id for one in made)
-    assert unfounded(tables, view) == []
-    again = prepare_again(tables)
-    assert [spec.layer() for spec in again] == made
-    assert [execute(spec, tables, here).tally.added for spec in again] == [0, 0, 0]
-
-
 def test_layers_not_run_over_another_model_are_listed_until_they_are(tables: Tables) -> None:
     """A run without actions counts as a run over these results."""
     layer = show(tables, "small-size")
@@ -159,28 +140,6 @@ def test_layers_not_run_over_another_model_are_listed_until_they_are(tables: Tab
     assert silent(tables, mine) == []
     assert run(tables, "small-size").tally.flagged == 0
     assert silent(tables, view) == []
-
-
-def test_a_scope_by_label_uses_resolved_labels(tables: Tables) -> None:
-    def images(label: str) -> int:
-        with duckdb.connect() as sql:
-            sql.register("present", tables.snapshot("media").to_pyarrow_table())
-            try:
-                select_scope(sql, tables, Scope(label=label))
-            except BadRequest:
-                return 0
-            return len(sql.sql("select path from scoped").fetchall())
-
-    assert (images("deer"), images("fox"), images("elk")) == (6, 6, 0)
-    show(tables, "small-size")
-    assert (images("deer"), images("fox"), images("elk")) == (6, 0, 0)
-    row = {"assertion_id": "", "layer_id": "human", "method": "human", "actor": "kim"}
-    row |= {"action": "relabel", "label": "elk", "media_sha256": sha(1)}
-    corners = {"x1_px": 10.0, "y1_px": 10.0, "x2_px": 210.0, "y2_px": 210.0}
-    when = datetime(2026, 1, 1, tzinfo=UTC)
-    said = pa.Table.from_pylist([row | corners | {"asserted_at": when}], schema=ASSERTIONS)
-    assert append(tables, said) == 1
-    assert (images("fox"), images("elk")) == (0, 1)
 
 
 def test_a_rerun_without_layers_is_rejected(tables: Tables) -> None:
@@ -213,12 +172,9 @@ def test_rerun_shows_new_layers_with_show(tables: Tables, monkeypatch: pytest.Mo
     assert Views(tables.url).current() == now, "nothing has become another layer"
 
 
-@pytest.mark.parametrize("option", ["--dry-run", "--no-follow"])
-def test_show_is_rejected_without_following_the_run(
-    tables: Tables, monkeypatch: pytest.MonkeyPatch, option: str
-) -> None:
+def test_show_is_rejected_without_following_the_run(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RESIGHT_TABLES", tables.url)
-    words = ["run", "small-size", "--show", option]
+    words = ["run", "small-size", "--show", "--no-follow"]
     refused = CliRunner().invoke(filters.app, words)
     assert isinstance(refused.exception, BadRequest)
     assert "--show waits" in str(refused.exception)
@@ -258,17 +214,10 @@ def test_runs_after_a_failed_one_are_recorded(tables: Tables) -> None:
     assert specs[1].run_id in runs[specs[3].run_id]["message"]
 
 
-def test_a_config_of_another_kind_is_refused(tables: Tables) -> None:
-    with pytest.raises(BadRequest, match="kind"):
-        prepare(tables, "small-size", {"kind": "events"})
-
-
-@pytest.mark.parametrize("relation", ["hidden", "events", "occurrences"])
-def test_an_export_of_layers_keeps_its_inference_key(tables: Tables, relation: str, tmp_path: Path) -> None:
-    for kind in ("small-size", "events", "tracking"):
-        show(tables, kind)
+def test_an_export_of_layers_keeps_its_inference_key(tables: Tables, tmp_path: Path) -> None:
+    show(tables, "small-size")
     serial = Views(tables.url).current().serial  # type: ignore[union-attr]
-    assert export(tables, relation, tmp_path / "out.parquet") > 0
+    assert export(tables, "hidden", tmp_path / "out.parquet") > 0
     (row,) = rows_of(tables, "exports")
     assert (row["inference_keys"], row["view"]) == ([KEY], f"production {serial}")
     (use,) = plan_prune(tables, {})
@@ -292,19 +241,6 @@ def test_concurrent_runs_of_one_layer_store_each_assertion_once(tables: Tables) 
     assert wrong == []
     assert len(rows_of(tables, "assertions")) == 6
     assert len(rows_of(tables, "layers")) == 1
-
-
-def test_assertions_of_some_images_are_found_without_the_others() -> None:
-    moment = datetime(2026, 1, 1, tzinfo=UTC)
-    common = {"method": "machine", "layer_id": "l", "inference_key": "k", "asserted_at": moment}
-    rows = [common | {"assertion_id": f"{n}", "media_sha256": sha(n), "rank": 0} for n in range(4)]
-    with duckdb.connect() as sql:
-        sql.register("there", pa.Table.from_pylist(rows, schema=ASSERTIONS))
-        sql.register("few", pa.table({"media_sha256": [sha(2), sha(3), sha(9)]}))
-        asked = {"layer": "l", "key": "k"}
-        of = newest("there", "assertion_id", of="few")
-        assert sorted(sql.execute(of, asked).fetchall()) == [("2",), ("3",)]
-        assert len(sql.execute(newest("there", "assertion_id"), asked).fetchall()) == 4
 
 
 def _classify(tables: Tables, logits: dict[tuple[int, int], list[float] | None]) -> None:
@@ -335,7 +271,7 @@ def test_logits_stay_with_their_detections_across_parts(tables: Tables, monkeypa
     monkeypatch.setattr(load, "PART_ROWS", 40)  # two images a part
     found: dict[tuple[str, int], list[float]] = {}
 
-    def look(parts: Any, _question: Any, _actors: int) -> Any:
+    def look(parts: Any, _question: Any) -> Any:
         for part in parts:
             rows = rows_of_table(part.select([*COLUMNS.names, "logits"]), ("cat", "deer", "fox"))
             assert len(rows) <= 6

@@ -16,10 +16,9 @@ from archive.annotations.layers import Layer, read_layers
 from archive.delta.tables import Tables
 from archive.schemas import ASSERTIONS, MEDIA
 from archive.views.query import query
-from batch.filters.candidates import candidates
 from batch.filters.layers import switch
 from batch.filters.prepare import prepare
-from batch.filters.review import Candidate, read_accepted, write_review
+from batch.filters.review import Candidate, ReviewedSlot, candidates, read_accepted, write_review
 from batch.filters.run import execute, here
 from model_store.errors import BadRequest
 from tests.batch.filters.scene import KEY, box, publish, put, shown, tables_at
@@ -97,22 +96,13 @@ def branches(tables: Tables) -> list[str]:
 def test_a_candidate_describes_a_slot(tables: Tables, tmp_path: Path) -> None:
     layer = ran(tables)
     (slot,) = {row["group_id"] for row in rows_of(tables, "assertions")}
-    assert candidates(tables, layer, KEY) == [
-        Candidate(
-            slot_id=slot,
-            camera_id="north",
-            label="deer",
-            images=5,
-            days=3,
-            first_local=START,
-            last_local=START + timedelta(days=3),
-            box_px=(100.0, 100.0, 160.0, 160.0),
-            score=pytest.approx(0.9),
-            media_sha256=sha(0),
-            path="north/0.png",
-            source_root=str(tmp_path / "archive"),
-        )
-    ]
+    (found,) = candidates(tables, layer, KEY)
+    assert found.slot == ReviewedSlot(id=slot, camera="north", label="deer", images=5, days=3, accepted=False)
+    assert (found.first_local, found.last_local) == (START, START + timedelta(days=3))
+    sample = found.sample
+    assert (sample.media_sha256, sample.places) == (sha(0), ((str(tmp_path / "archive"), "north/0.png"),))
+    (box,) = sample.old
+    assert (box.label, box.box_px, box.score) == ("deer", (100.0, 100.0, 160.0, 160.0), pytest.approx(0.9))
     assert candidates(tables, layer, OTHER) == [], "of another model's results"
 
 
@@ -142,10 +132,8 @@ def test_accepted_slots_are_hidden_and_can_be_shown_again(tables: Tables, tmp_pa
     assert sorted(row["media_sha256"] for row in hidden) == sorted(sha(n) for n in range(5))
     assert {row["slot_id"] for row in hidden} == {review["slots"][0]["id"]}
 
-    again = candidates(tables, accepted, KEY)
-    assert again == candidates(tables, layer, KEY), "accepted ones can be looked at again"
-    written = write_review(accepted.layer_id, again, str(tmp_path / "again"), accepted.config["accepted"])
-    assert [slot.accepted for slot in written.slots] == [True]
+    again = write_review(accepted.layer_id, candidates(tables, accepted, KEY), str(tmp_path / "again"))
+    assert [slot.accepted for slot in again.slots] == [True], "accepted ones can be looked at again"
 
     switch(tables, off=["repeat-detections"])
     assert shown(tables) == before
@@ -167,20 +155,23 @@ def test_a_withdrawn_slot_is_not_a_candidate(tables: Tables) -> None:
         return candidates(tables, layer, KEY)
 
     (left,) = take_back(sha(0))
-    assert (left.images, left.days, left.media_sha256) == (4, 3, sha(1))
-    assert left.box_px == (101.0, 100.0, 161.0, 160.0)
+    assert (left.slot.images, left.slot.days, left.sample.media_sha256) == (4, 3, sha(1))
+    assert left.sample.old[0].box_px == (101.0, 100.0, 161.0, 160.0)
     assert left.first_local == START + timedelta(hours=1)
     (undated,) = take_back(sha(1), sha(2), sha(3))
-    assert (undated.images, undated.days, undated.first_local) == (1, 0, None)
+    assert (undated.slot.images, undated.slot.days, undated.first_local) == (1, 0, None)
     assert take_back(sha(4)) == []
 
 
 def test_slots_of_several_cameras_are_candidates_each(tables: Tables) -> None:
     layer = ran(tables, min_images=2, min_days=2)
     found = candidates(tables, layer, KEY)
-    assert sorted((one.camera_id, one.images, one.days) for one in found) == [("north", 5, 3), ("south", 2, 2)]
-    south = next(one for one in found if one.camera_id == "south")
-    accepted = ran(tables, min_images=2, min_days=2, accepted=[south.slot_id])
+    assert sorted((one.slot.camera, one.slot.images, one.slot.days) for one in found) == [
+        ("north", 5, 3),
+        ("south", 2, 2),
+    ]
+    south = next(one.slot for one in found if one.slot.camera == "south")
+    accepted = ran(tables, min_images=2, min_days=2, accepted=[south.id])
     switch(tables, on=[accepted.layer_id])
     hidden = query(tables, "select media_sha256 from hidden").to_pylist()
     assert sorted(row["media_sha256"] for row in hidden) == sorted((sha(6), sha(7)))

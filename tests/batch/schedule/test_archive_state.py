@@ -150,12 +150,10 @@ def test_the_published_side_is_shown_as_it_was_published(
 @pytest.mark.parametrize(
     ("events", "running"),
     [
-        ([("r", "running", 0)], "r"),
         ([("r", "running", -299)], "r"),
         ([("r", "running", -301)], None),
         ([("r", "running", -60), ("r", "sealed", -30)], None),
         ([("r", "running", -60), ("r", "failed", -30), ("s", "running", -10)], "s"),
-        ([("r", "sealed", -60), ("r", "running", -30)], "r"),
     ],
 )
 def test_a_run_is_under_way_while_it_writes_and_has_not_ended(
@@ -190,15 +188,6 @@ def test_a_model_that_was_rolled_back_is_known_until_it_is_published_again(table
     assert taken_back()
     publish(tables, model)
     assert not taken_back()
-
-
-def test_only_what_was_rolled_back_counts(tables: Tables, model: ModelVersion) -> None:
-    views = Views(tables.url)
-    publish(tables, model)
-    publish(tables, model, "old")
-    publish(tables, model, "bad")
-    views.rollback(views.history())
-    assert not gather(tables, model, NOW).taken_back
 
 
 def test_a_threshold_that_was_rolled_back_counts_with_its_value(tables: Tables, model: ModelVersion) -> None:

@@ -10,7 +10,7 @@ from typing import Any, get_args
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from batch.schedule.decide import Action
 from batch.schedule.policy import DAYS, OFF, WEEK, Due, Gates, Policy, Weekly, read_policy
@@ -64,16 +64,9 @@ def test_off_is_how_toml_says_none(tmp_path: Path) -> None:
         ("[dew]\n", r"dew: unknown field, did you mean due\?"),
         ("[due.weekly]\nx = 1", r"due\.weekly\.x: unknown field; available: day, start, hours"),
         ("[due]\nthreshold_delta = -1", r"due\.threshold_delta"),
-        ("[due]\nimport_over = 1.5", r"due\.import_over"),
-        ("[due.weekly]\nday = 'sunday'", r"due\.weekly\.day"),
-        ("[due.weekly]\nhours = 169", r"due\.weekly\.hours"),
         ("[due.weekly]\nstart = 2", r"due\.weekly\.start.*02:00:00"),
         ("[due.weekly]\nstart = '02:00:00Z'", r"due\.weekly\.start.*leave out the time zone"),
-        ("[due]\nweekly = 'of'", r"due\.weekly"),
         ("[due]\nweekly = 'off'\nnew_model = false", r"new_model = false waits.*--model NAME"),
-        ("[due]\nweekly = 'off'\nnumerics = false", r"numerics = false waits"),
-        ("[gates]\nmax_lost_frac = 2", r"gates\.max_lost_frac"),
-        ("[stop]\nfailed_frac = 0", r"stop\.failed_frac"),
         ("[due", r"policy\.toml: "),
     ],
 )
@@ -142,24 +135,6 @@ def test_a_window_opens_once_a_week_on_its_day(window: Weekly, now: datetime) ->
     assert window.is_open(after)
 
 
-@given(MOMENTS)
-def test_a_window_of_a_whole_week_is_always_open(now: datetime) -> None:
-    assert Weekly(hours=168).is_open(now)
-
-
-def test_hours_that_clocks_skip_or_repeat_are_hours_of_the_wall() -> None:
-    skipped = datetime(2026, 3, 29, 2, 30)  # does not exist in Berlin
-    assert Weekly(start=time(2, 30)).is_open(skipped)
-    assert Weekly(start=time(2, 30)).is_open(datetime(2026, 3, 29, 3, 0))
-    repeated = datetime(2026, 10, 25, 2, 30)
-    assert Weekly().is_open(repeated) is Weekly().is_open(repeated.replace(fold=1)) is True
-
-
-def test_a_policy_is_frozen() -> None:
-    with pytest.raises(ValidationError):
-        Policy().due.new_model = False  # type: ignore[misc]
-
-
 def fields(model: type[BaseModel], section: str) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     for name, field in model.model_fields.items():
@@ -171,20 +146,19 @@ def fields(model: type[BaseModel], section: str) -> list[tuple[str, str]]:
     return found
 
 
-@pytest.mark.parametrize(("section", "name"), fields(Policy, ""))
-def test_every_field_is_on_the_page_with_its_default(section: str, name: str) -> None:
+def test_every_field_is_on_the_page_with_its_default() -> None:
     page = (ROOT / "docs/reference" / "policy.md").read_text()
-    part = page.partition(f"`[{section}]`")[2].partition("\n`[")[0]
-    (row,) = [line for line in part.splitlines() if line.startswith(f"| `{name}` |")]
-    value: Any = Policy()
-    for word in (*section.split("."), name):
-        value = getattr(value, word)
-    shown = row.split("|")[2].strip().strip("`")
-    if isinstance(value, Weekly):
-        assert shown == "a table"
-    else:
-        written = tomllib.loads(f"x = {shown}")["x"]
-        assert written == (OFF if value is None else value)
+    for section, name in fields(Policy, ""):
+        part = page.partition(f"`[{section}]`")[2].partition("\n`[")[0]
+        (row,) = [line for line in part.splitlines() if line.startswith(f"| `{name}` |")]
+        value: Any = Policy()
+        for word in (*section.split("."), name):
+            value = getattr(value, word)
+        shown = row.split("|")[2].strip().strip("`")
+        if isinstance(value, Weekly):
+            assert shown == "a table"
+        else:
+            assert tomllib.loads(f"x = {shown}")["x"] == (OFF if value is None else value)
 
 
 def test_every_action_is_on_the_page() -> None:

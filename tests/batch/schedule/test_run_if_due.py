@@ -154,14 +154,6 @@ def test_a_run_that_is_under_way_is_left_to_do_it(tables: Tables, store: ModelSt
     assert later.scope == Scope()
 
 
-def test_the_second_finds_the_first_before_its_run_has_said_anything(tables: Tables, store: ModelStore) -> None:
-    first = ask(tables, store, model="blobs")
-    second = ask(tables, store, model="blobs", now=MONDAY + timedelta(seconds=20))
-    assert second.scope is None
-    assert str(first.run_id) in second.decision.reasons[0]
-    assert decisions(tables) == [("full", True, first.run_id), ("nothing", False, None)]
-
-
 def test_of_two_at_the_same_moment_one_starts_a_run(
     tables: Tables, store: ModelStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -184,11 +176,6 @@ def test_of_two_at_the_same_moment_one_starts_a_run(
     assert str(started.run_id) in other.decision.reasons[0]
     kept = sorted(decisions(tables))
     assert kept == [("full", True, started.run_id), ("nothing", False, None)]
-
-
-def test_an_archive_without_an_image_is_nothing_to_do(tmp_path: Path, store: ModelStore) -> None:
-    needed = ask(Tables(str(tmp_path / "none")), store, model="blobs")
-    assert (needed.decision.action, needed.scope) == ("nothing", None)
 
 
 def test_the_weekly_window_is_by_the_clock_of_this_machine() -> None:

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from batch.filters.contract import Said
 from batch.filters.kinds.fixed_slots import FILTER, SlotsConfig
-from tests.batch.filters.make import NOTHING, detection, image, rows
+from tests.batch.filters.make import NOTHING, detection, image, invalid, rows
 
 START = datetime(2026, 5, 1, 12, 0, 0)
 HOLES = [(100.0 + 100 * (n % 4), 100.0 + 100 * (n // 4)) for n in range(8)]
@@ -157,7 +157,7 @@ BOX = st.tuples(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(-12, 12), st.integers(-12, 12), st.lists(BOX, max_size=6)), max_size=14),
     st.sampled_from([(0.5, 0.2), (0.25, 0.25), (0.8, 0.5)]),
@@ -203,11 +203,6 @@ def test_it_matches_loops_over_lists(
 # By example
 
 
-@pytest.mark.parametrize("given", [[], [nothing(0)]], ids=["no rows", "no detections"])
-def test_no_rows_give_no_actions(given: list[Row]) -> None:
-    assert say(*given) == []
-
-
 def where(slot: list[tuple[int, int | None]], given: list[Row]) -> set[tuple[float, float]]:
     corners = {(int(row["media_sha256"], 16), row["rank"]): (row["x1_px"], row["y1_px"]) for row in given}
     return {corners[member] for member in slot}
@@ -250,55 +245,12 @@ def test_one_bee_does_not_move_the_camera() -> None:
     assert [len(slot) for slot in slots(*given, min_iou=0.9)] == [6] * 8
 
 
-@pytest.mark.parametrize(("sightings", "slot"), [(2, False), (3, True)])
-def test_three_sightings_make_a_slot_and_then_all_are_in_it(sightings: int, slot: bool) -> None:
-    given = [hole(frame, 0, 100, 100) for frame in range(sightings)]
-    wanted = [[(frame, 0) for frame in range(sightings)]] if slot else []
-    assert slots(*given) == wanted
-
-
-def test_three_boxes_in_one_image_are_one_sighting() -> None:
-    given = [hole(frame, rank, 100, 100) for frame in range(2) for rank in range(3)]
-    assert say(*given) == []
-
-
-@pytest.mark.parametrize(("missing", "slot"), [(5, True), (6, False)])
-def test_a_place_that_is_not_yet_a_slot_is_dropped(missing: int, slot: bool) -> None:
-    """Images without detections count as images."""
-    seen = [0, 1, missing + 2]
-    frames = range(missing + 3)
-    given = [hole(n, 0, 100, 100) if n in seen else nothing(n) for n in frames]
-    wanted = [[(n, 0) for n in seen]] if slot else []
-    assert slots(*given, forget_after_images=5) == wanted
-
-
 @pytest.mark.parametrize(("moved", "same"), [(20.0, True), (20.5, False)])
 def test_an_iou_of_exactly_the_limit_is_a_match(moved: float, same: bool) -> None:
     """Boxes of 60 by 40 px, 20 px apart: 40 / 80."""
     given = [hole(n, 0, 100, 100, x2_px=160.0) for n in range(3)]
     given += [hole(3, 0, 100 + moved, 100, x2_px=160.0 + moved)]
     assert [len(slot) for slot in slots(*given)] == [4 if same else 3]
-
-
-def test_a_slot_has_precedence_over_a_new_place() -> None:
-    """Otherwise a second box in a hole would eventually take the hole's boxes."""
-    given = [hole(n, 0, 100, 100) for n in range(4)]
-    given += [hole(4, 0, 100, 100), hole(4, 1, 108, 100)]
-    given += [hole(5, 0, 107, 100)]
-    assert slots(*given) == [[(n, 0) for n in range(6)]]
-
-
-def test_of_equal_pairs_the_older_place_and_the_lower_rank_come_first() -> None:
-    """Two boxes at the same distance from the slot, on either side."""
-    given = [hole(n, 0, 100, 100) for n in range(3)]
-    given += [hole(3, 0, 90, 100), hole(3, 1, 110, 100)]
-    assert slots(*given) == [[(n, 0) for n in range(4)]]
-
-
-def test_a_hole_keeps_its_slot_over_labels_when_asked_to() -> None:
-    given = [hole(n, 0, 100, 100, label="open" if n < 5 else "sealed") for n in range(10)]
-    assert [len(slot) for slot in slots(*given)] == [5, 5]
-    assert [len(slot) for slot in slots(*given, by_label=False)] == [10]
 
 
 @pytest.mark.parametrize(
@@ -308,11 +260,7 @@ def test_a_hole_keeps_its_slot_over_labels_when_asked_to() -> None:
         ({"score": 0.0999}, {}, False),
         ({"score": 0.7}, {"min_score": 0.7}, True),
         ({}, {"exclude_labels": ["hole"]}, False),
-        ({}, {"exclude_labels": ["bee"]}, True),
-        ({"x1_px": float("nan")}, {}, False),
-        ({"x1_px": 140.0}, {}, False),
         ({"x1_px": 1000.0, "x2_px": 1040.0}, {}, False),
-        ({"width_px": None}, {}, False),
     ],
 )
 def test_minimum_score_and_excluded_labels(more: Row, config: dict[str, Any], used: bool) -> None:
@@ -323,8 +271,7 @@ def test_unmeasurable_boxes_are_counted_and_skipped() -> None:
     given = [hole(n, 0, 100, 100) for n in range(3)]
     given += [hole(3, 0, 100, 100, y1_px=math.nan), nothing(4)]
     assert len(say(*given)) == 3
-    assert FILTER.invalid is not None
-    assert FILTER.invalid(SlotsConfig(), rows(*given)).tolist() == [False] * 3 + [True, False]
+    assert invalid(FILTER, SlotsConfig(), rows(*given)) == [False] * 3 + [True, False]
 
 
 def test_cameras_and_folders_are_apart() -> None:
@@ -359,13 +306,7 @@ def test_actions_stay_when_images_are_added() -> None:
 
 
 @pytest.mark.parametrize(
-    ("config", "words"),
-    [
-        ({"shift_iou": 0.6}, "shift_iou 0.6 is above min_iou 0.5"),
-        ({"min_iou": 0.0}, "min_iou"),
-        ({"min_sightings": 0}, "min_sightings"),
-        ({"unknown": 1}, "unknown"),
-    ],
+    ("config", "words"), [({"shift_iou": 0.6}, "shift_iou 0.6 is above min_iou 0.5"), ({"min_iou": 0.0}, "min_iou")]
 )
 def test_an_invalid_config_is_rejected(config: dict[str, Any], words: str) -> None:
     with pytest.raises(ValidationError, match=words):

@@ -15,7 +15,7 @@ from batch.filters.contract import Rows, Said
 from batch.filters.kinds.rank_rollup import FILTER, RankRollupConfig, require
 from batch.filters.support import logits as blocks_of
 from model_store.errors import BadRequest
-from tests.batch.filters.make import NOTHING, detection, image, rows
+from tests.batch.filters.make import NOTHING, detection, image, invalid, rows
 
 LINEAGE = {
     "cat": "mammalia;carnivora;felidae;felis;felis catus",
@@ -124,11 +124,13 @@ def given_table(given_rows: list[Any]) -> list[dict[str, Any]]:
     return [row(number, logits, label=label, human=human) for number, (logits, label, human) in enumerate(given_rows)]
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=60)
 @given(given_rows=listed, config=configs)
 def test_it_matches_loops_over_decimals(given_rows: list[Any], config: dict[str, Any]) -> None:
     table = given_table(given_rows)
-    found = said(table_of(*table), **config)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(blocks_of, "BLOCK_VALUES", 3 * len(CLASSES))
+        found = said(table_of(*table), **config)
     for one in table:
         wanted = slow(one, config)
         told = found.pop(one["media_sha256"], None)
@@ -136,19 +138,6 @@ def test_it_matches_loops_over_decimals(given_rows: list[Any], config: dict[str,
         if told is not None and wanted is not None:
             assert told.score == pytest.approx(wanted[1], rel=1e-6)
     assert not found
-
-
-@settings(deadline=None, max_examples=100)
-@given(given_rows=listed, config=configs, data=st.data())
-def test_neither_the_order_of_rows_nor_where_blocks_end_changes_a_bit(
-    given_rows: list[Any], config: dict[str, Any], data: st.DataObject
-) -> None:
-    table = table_of(*given_table(given_rows))
-    whole = said(table, **config)
-    order = data.draw(st.permutations(range(len(table))))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(blocks_of, "BLOCK_VALUES", data.draw(st.integers(1, 40)))
-        assert said(table.take([*order]), **config) == whole  # type: ignore[arg-type]
 
 
 def test_the_finest_rank_at_its_threshold_wins() -> None:
@@ -165,15 +154,6 @@ def test_reasons_have_the_sum_and_the_previous_class() -> None:
     assert one.score == pytest.approx(0.65)
 
 
-def test_exactly_the_threshold_is_enough_unless_strict() -> None:
-    half = shares(cat=1, lynx=1)
-    three_quarters = shares(cat=1, wild_cat=1, lynx=1, stag=1)
-    assert label_of(half, thresholds={"species": 0.5}) == "cat"
-    assert label_of(half, thresholds={"species": 0.5}, strict=True) is None
-    assert label_of(three_quarters, thresholds={"family": 0.75}) == "felidae"
-    assert label_of(three_quarters, thresholds={"family": 0.75}, strict=True) is None
-
-
 def test_a_sum_is_a_float32_as_its_threshold_is() -> None:
     fifths = shares(cat=1, wild_cat=1, lynx=1, fox=1, stag=1)
     found = said(table_of(row(1, fifths)), thresholds={"order": 0.8})
@@ -188,45 +168,10 @@ def test_constrained_stays_in_the_lineage_and_global_may_leave_it() -> None:
     assert label_of(split, thresholds=thresholds, lineage="global") == "felidae"
 
 
-def test_the_first_class_wins_between_equal_taxa() -> None:
-    even = shares(lynx=1, fox=1)
-    assert label_of(even, thresholds={"genus": 0.4}, lineage="global") == "lynx"
-
-
-def test_a_rank_that_a_lineage_lacks_is_passed_over() -> None:
-    thresholds = {"species": 0.9, "family": 0.0, "order": 0.5}
-    assert label_of(shares(shrew=0.6, fox=0.4), thresholds=thresholds) == "eulipotyphla"
-    assert label_of(shares(leaf=0.9, fox=0.1)) is None
-
-
-def test_classes_of_one_species_are_that_species() -> None:
-    assert label_of(shares(stag=0.5, hind=0.5)) == "cervus elaphus"
-
-
-def test_a_taxon_is_labelled_with_its_class() -> None:
-    both = shares(fox=0.5, dog_family=0.5)
-    assert label_of(both) == "dog family"
-    assert label_of(both, label="dog family") is None
-
-
 def test_equal_names_of_two_genera_are_two_species() -> None:
     lineage = ("m;c;d;cuon;alpinus", "m;c;d;capra;alpinus", "m;c;d;x;y")
     table = rows(detection(label="a", logits=[0.1, 0.0, -300.0]), classes=("a", "b", "c"), lineage=lineage)
     assert said(table, thresholds={"species": 0.9}) == {}
-
-
-def test_the_current_class_is_the_label_if_it_is_one() -> None:
-    logits = shares(lynx=0.7, cat=0.2, wild_cat=0.1)
-    thresholds = {"genus": 0.6, "family": 0.9}
-    assert label_of(logits, thresholds=thresholds) == "lynx"
-    assert label_of(logits, label="cat", thresholds=thresholds) == "felidae"
-
-
-def test_classes_that_are_not_kept_add_nothing() -> None:
-    logits = shares(lynx=0.7, cat=0.2, fox=0.1)
-    thresholds = {"species": 0.6}
-    assert label_of(logits, thresholds=thresholds) == "lynx"
-    assert label_of(logits, thresholds=thresholds, keep=["cat", "fox"]) == "cat"
 
 
 def test_equal_and_ignored_labels_stay() -> None:
@@ -242,15 +187,7 @@ def test_rows_without_logits_are_counted_and_skipped() -> None:
         row(1, shares(cat=1)), row(2, None), row(3, None, label="person"), row(4, None, **NOTHING), row(5, None)
     )
     assert set(said(table)) == {image(1)}
-    assert FILTER.invalid is not None
-    counted = FILTER.invalid(RankRollupConfig(), table)
-    assert counted.tolist() == [False, True, False, False, True]
-
-
-def test_no_rows_give_no_actions() -> None:
-    assert said(table_of()) == {}
-    assert said(rows(detection())) == {}
-    assert said(table_of(detection(**NOTHING))) == {}
+    assert invalid(FILTER, RankRollupConfig(), table) == [False, True, False, False, True]
 
 
 def test_lineages_must_be_there_and_fit_the_ranks() -> None:
@@ -270,16 +207,7 @@ def test_thresholds_are_sorted_finest_first() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong",
-    [
-        {"thresholds": {"tribe": 0.5}},
-        {"thresholds": {}},
-        {"thresholds": {"genus": 1.5}},
-        {"ranks": ["order", "class"]},
-        {"ranks": ["genus", "genus"]},
-        {"ranks": []},
-        {"lineage": "free"},
-    ],
+    "wrong", [{"thresholds": {"tribe": 0.5}}, {"ranks": ["order", "class"]}, {"ranks": ["genus", "genus"]}]
 )
 def test_wrong_fields_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from batch.filters.contract import Rows, Said
 from batch.filters.kinds.small_size import FILTER, NOT_IDENTIFIABLE, SmallSizeConfig
-from tests.batch.filters.make import NOTHING, detection, image, rows
+from tests.batch.filters.make import detection, image, invalid, rows
 
 SIDES = ("x1_px", "y1_px", "x2_px", "y2_px")
 
@@ -100,7 +100,7 @@ configs = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=60)
 @given(given_rows=detections, config=configs, action=st.sampled_from(["suppress", "relabel"]))
 def test_it_matches_loops_over_fractions(given_rows: list[dict[str, Any]], config: dict[str, Any], action: str) -> None:
     listed = [
@@ -110,25 +110,9 @@ def test_it_matches_loops_over_fractions(given_rows: list[dict[str, Any]], confi
     by_digest = {row["media_sha256"]: row for row in listed}
     wanted = {digest for digest, row in by_digest.items() if is_valid(row) and is_flagged(row, config)}
     assert set(said(table, action=action, **config)) == wanted
-    assert FILTER.invalid is not None
-    counted = FILTER.invalid(SmallSizeConfig(**config), table)
-    assert counted.tolist() == [not is_valid(by_digest[digest]) for digest in table.media_sha256]
-
-
-@settings(deadline=None, max_examples=50)
-@given(given_rows=detections, config=configs, data=st.data())
-def test_the_order_of_the_rows_changes_nothing(
-    given_rows: list[dict[str, Any]], config: dict[str, Any], data: st.DataObject
-) -> None:
-    table = rows(
-        *(
-            detection(media_sha256=image(number), path=f"{number:04}.jpg", **row)
-            for number, row in enumerate(given_rows)
-        )
-    )
-    order = data.draw(st.permutations(range(len(table))))
-    turned = said(table.take([*order]), **config)  # type: ignore[arg-type]
-    assert turned == said(table, **config)
+    assert invalid(FILTER, SmallSizeConfig(**config), table) == [
+        not is_valid(by_digest[digest]) for digest in table.media_sha256
+    ]
 
 
 def test_exactly_the_share_is_large_enough() -> None:
@@ -143,17 +127,6 @@ def test_only_what_lies_in_the_image_counts() -> None:
     assert flagged(boxed(1, -1000, 0, 1, 1000), min_area_frac=0.0011)
     assert not flagged(boxed(1, -1000, 0, 1, 1000), min_area_frac=0.001)
     assert said(rows(boxed(1, 1100, 0, 1300, 500))) == {image(1): "area_frac 0 < 0.0008"}
-
-
-def test_exactly_the_side_is_long_enough() -> None:
-    assert not flagged(boxed(1, 0, 0, 12, 500), min_side_px=12)
-    assert flagged(boxed(1, 0, 0, 11.9, 500), min_side_px=12)
-    assert flagged(boxed(1, 0, -5, 500, 7), min_side_px=12), "clipped, it has 7 px"
-
-
-def test_exactly_the_maximum_is_not_too_large() -> None:
-    assert not flagged(boxed(1, 0, 0, 900, 1000), max_area_frac=0.9)
-    assert flagged(boxed(1, 0, 0, 901, 1000), max_area_frac=0.9)
 
 
 def test_a_camera_has_its_own_limits_and_the_general_ones_for_the_rest() -> None:
@@ -176,26 +149,12 @@ def test_a_camera_has_its_own_limits_and_the_general_ones_for_the_rest() -> None
     assert image(1) not in said(table, **config)
 
 
-def test_the_last_row_can_be_unmeasurable() -> None:
-    table = rows(boxed(1, 0, 0, 10, 10), boxed(2, 0, 0, 10, 10), boxed(3, 10, 10, 0, 0))
-    assert set(said(table)) == {image(1), image(2)}
-    assert FILTER.invalid is not None
-    assert FILTER.invalid(SmallSizeConfig(), table).tolist() == [False, False, True]
-
-
 def test_suppressed_or_called_not_identifiable() -> None:
     table = rows(boxed(1, 0, 0, 10, 10, rank=7, human=True))
     (hidden,) = FILTER.apply(SmallSizeConfig(), table)
     (called,) = FILTER.apply(SmallSizeConfig(action="relabel"), table)
     assert hidden == Said(image(1), 7, "suppress", "area_frac 0.0001 < 0.0008")
     assert called == Said(image(1), 7, "relabel", "area_frac 0.0001 < 0.0008", label=NOT_IDENTIFIABLE)
-
-
-def test_no_rows_give_no_actions() -> None:
-    empty = detection(**NOTHING)
-    assert said(rows()) == said(rows(empty)) == {}
-    assert FILTER.invalid is not None
-    assert FILTER.invalid(SmallSizeConfig(), rows(empty)).tolist() == [False]
 
 
 def test_the_order_of_cameras_makes_no_other_config() -> None:
@@ -205,15 +164,7 @@ def test_the_order_of_cameras_makes_no_other_config() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong",
-    [
-        {"min_area_frac": 0},
-        {"min_area_frac": 1},
-        {"min_side_px": 0},
-        {"max_area_frac": 1.1},
-        {"per_camera": {"north": {"min_side": 3}}},
-        {"action": "group"},
-    ],
+    "wrong", [{"min_area_frac": 0}, {"per_camera": {"north": {"min_side": 3}}}, {"action": "group"}]
 )
 def test_wrong_fields_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):

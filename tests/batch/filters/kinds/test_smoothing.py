@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from batch.filters.contract import Said
 from batch.filters.kinds.smoothing import FILTER, SmoothingConfig
-from tests.batch.filters.make import NOTHING, detection, image, rows
+from tests.batch.filters.make import detection, image, rows
 
 LINEAGE = {
     "deer": "mammalia;cetartiodactyla;cervidae",
@@ -46,11 +46,6 @@ def flips(*given: Any, **more: Any) -> list[tuple[int, int | None, str | None]]:
     return sorted((int(one.media_sha256, 16), one.rank, one.label) for one in found)
 
 
-def test_no_rows_give_no_actions() -> None:
-    assert said([]) == []
-    assert said([detection(**NOTHING)]) == []
-
-
 def test_others_of_an_image_become_its_dominant_label() -> None:
     (one,) = said(table("deer deer animal", event=None))
     assert (one.rank, one.label) == (2, "deer")
@@ -59,42 +54,15 @@ def test_others_of_an_image_become_its_dominant_label() -> None:
     assert one.score_semantics == "inherited"
 
 
-def test_one_dominant_detection_is_too_few_and_two_are_enough() -> None:
-    assert flips(table("deer", "unknown")) == []
-    assert flips(table("deer", "deer", "unknown")) == [(2, 0, "deer")]
-    assert flips(table("deer", "deer", "unknown"), min_dominant_others=3) == []
-
-
 def test_others_of_an_event_become_its_dominant_label() -> None:
     (one,) = said(table("deer", "deer", "deer", "Animal", "deer", "deer"))
     assert (int(one.media_sha256, 16), one.label) == (3, "deer")
     assert one.reason == "event: 5 deer of 6; was Animal"
 
 
-def test_images_without_event_are_not_counted_together() -> None:
-    assert flips(table("deer", "deer", "animal", event=None)) == []
-
-
-def test_other_events_do_not_count() -> None:
-    assert flips([*table("deer", "deer", event="e"), *_later("animal", event="f")]) == []
-    assert flips([*table("deer", "deer", event="e"), *_later("animal", event="e")]) != []
-
-
-def _later(*frames: str, **more: Any) -> list[dict[str, Any]]:
-    return [row | {"media_sha256": image(99), "path": "north/9.jpg"} for row in table(*frames, **more)]
-
-
 def test_a_tie_of_two_labels_changes_nothing() -> None:
     assert flips(table("deer deer fox fox animal")) == []
     assert flips(table("deer deer fox fox fox animal")) == [(0, 5, "fox")]
-
-
-def test_a_tie_with_an_other_label_goes_to_the_real_one() -> None:
-    assert flips(table("deer deer animal animal")) == [(0, 2, "deer"), (0, 3, "deer")]
-
-
-def test_more_of_an_other_label_than_of_any_real_one_changes_nothing() -> None:
-    assert flips(table("deer deer animal animal animal")) == []
 
 
 def test_the_image_goes_first_and_the_event_counts_again() -> None:
@@ -111,32 +79,11 @@ def test_the_reason_of_two_flips_is_a_chain() -> None:
     assert chain[0].reason == "image: 4 fox of 5; was deer; event: 6 cow of 11; was fox"
 
 
-def test_a_label_that_ends_unchanged_gets_no_action() -> None:
-    given = table("fox fox fox fox deer", "deer", "deer", "deer", "deer", "deer", "deer")
-    found = said(given, flip_rare=True, max_rare=5)
-    assert sorted({one.rank for one in found if int(one.media_sha256, 16) == 0}) == [0, 1, 2, 3]
-
-
 def test_the_one_deer_among_cows_stays_without_flip_rare() -> None:
     given = table("cow", "cow", "cow", "cow", "deer")
     assert flips(given) == []
     (one,) = said(given, flip_rare=True)
     assert (one.label, one.reason) == ("cow", "event: 4 cow of 5; was deer")
-
-
-def test_three_cows_flip_no_deer_and_two_deer_are_not_flipped() -> None:
-    assert flips(table("cow", "cow", "cow", "deer"), flip_rare=True) == []
-    assert flips(table("cow", "cow", "cow", "cow", "deer", "deer"), flip_rare=True) == []
-
-
-def test_others_that_became_dominant_count_for_the_rare() -> None:
-    given = table("cow", "cow", "cow", "animal", "deer")
-    assert flips(given, flip_rare=True) == [(3, 0, "cow"), (4, 0, "cow")]
-
-
-def test_rare_other_labels_stay_other() -> None:
-    given = table("cow", "cow", "cow", "cow", "animal")
-    assert flips(given, flip_rare=True, others_to_dominant=False) == []
 
 
 @pytest.mark.parametrize("coarse", ["deer", "cervidae"])
@@ -155,7 +102,6 @@ def test_a_score_at_the_minimum_counts_and_below_it_does_not() -> None:
     low = table("deer", "deer", "animal", score=0.5)
     assert flips(low) == [(2, 0, "deer")]
     assert flips(low, min_score=0.51) == []
-    assert flips([*table("deer", "deer"), *_later("animal", score=0.49)]) == []
 
 
 @pytest.mark.parametrize("name", ["Person", "vehicle", "not identifiable"])
@@ -164,10 +110,6 @@ def test_ignored_labels_are_neither_counted_nor_changed(name: str) -> None:
     named = [row | {"rank": rank, "label": name} for row in given for rank in (1, 2)]
     assert flips([*given, *named]) == [(2, 0, "deer")]
     assert "2 deer of 3;" in said([*given, *named])[0].reason
-
-
-def test_annotated_rows_count_and_change_like_others() -> None:
-    assert flips(table("deer", "deer", "animal", human=True)) == [(2, 0, "deer")]
 
 
 @pytest.mark.parametrize("wrong", [{"min_score": 1.5}, {"max_rare": 0}, {"taxonomy": True}])
@@ -227,7 +169,7 @@ def counted(given: list[dict[str, Any]], rare: bool) -> dict[tuple[int, int], tu
     }
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=60)
 @given(detections(), st.booleans())
 def test_it_matches_counts_in_dictionaries(given: list[dict[str, Any]], rare: bool) -> None:
     found = said(given, lineage=LINEAGE, flip_rare=rare)

@@ -119,7 +119,7 @@ class World:
             }[table]()
             sql.register(name, rows)
 
-        patch.setattr("batch.publishing.impact.load.scan", scan)
+        patch.setattr("batch.publishing.impact.compare.scan", scan)
         patch.setattr("archive.annotations.assertions.scan", scan)
         patch.setattr("batch.publishing.impact.compare.Scratch", InMemoryScratch)
         return InMemory()

@@ -47,10 +47,6 @@ def test_without_change_there_is_nothing_to_look_at(monkeypatch: pytest.MonkeyPa
     assert chosen(World().image("a", [DEER], [DEER]).image("b"), 5, monkeypatch) == []
 
 
-def test_none_are_chosen_when_none_are_wanted(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert chosen(world, 0, monkeypatch) == []
-
-
 def test_so_many_of_each_kind_verified_first_and_no_image_twice(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     found = chosen(world, 4, monkeypatch)
     assert [one.kind for one in found] == ["verified"] * 4 + ["lost"] * 4 + ["new"] * 4 + ["relabelled"] * 4

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from batch.publishing.impact.compare import compare
-from batch.publishing.impact.facts import Verified
+from batch.publishing.impact.compare import compare, compared
+from batch.publishing.impact.measure import Verified
 from tests.batch.publishing.impact.scene import Seen, World, new_side, old_side
 
 BOX = (0.0, 0.0, 40.0, 40.0)
@@ -24,45 +24,50 @@ def verdict(verified: Verified) -> str:
     return " ".join([new, *(name for name in ("lost", "gained") if getattr(verified, name))])
 
 
-@pytest.mark.parametrize(
-    ("said", "old", "new", "want"),
-    [
-        (("keep", "deer", BOX), [DEER], [DEER], "confirmed"),
-        (("keep", "deer", HALF), [DEER], [DEER], "confirmed"),
-        (("keep", "deer", BOX), [DEER], [], "contradicted lost"),
-        (("keep", "deer", BOX), [DEER], [FOX], "contradicted lost"),
-        (("keep", "deer", BOX), [DEER], [("deer", 0.75, AWAY)], "contradicted lost"),
-        (("keep", "deer", BOX), [DEER], [("deer", 0.25, BOX)], "contradicted lost"),
-        (("keep", "deer", BOX), [DEER], None, "unseen lost"),
-        (("keep", "deer", BOX), None, [], "contradicted"),
-        (("relabel", "fox", BOX), [DEER], [DEER], "contradicted"),
-        (("relabel", "fox", BOX), [DEER], [FOX], "confirmed gained"),
-        (("relabel", "fox", BOX), [DEER], [DEER, FOX], "confirmed gained"),
-        (("suppress", None, BOX), [DEER], [DEER], "contradicted"),
-        (("suppress", None, BOX), [DEER], [FOX], "contradicted"),
-        (("suppress", None, BOX), [], [FOX], "contradicted lost"),
-        (("suppress", None, BOX), [DEER], [("deer", 0.75, AWAY)], "confirmed gained"),
-        (("suppress", None, BOX), [], None, "unseen"),
-        (("suppress", None, None), [], [DEER], "contradicted lost"),
-        (("suppress", None, None), [], [], "confirmed"),
-        (("suppress", None, None), [DEER], [("deer", 0.25, BOX)], "confirmed gained"),
-    ],
-)
-def test_one_assertion(
-    said: tuple[str, str | None, Any],
-    old: list[Seen] | None,
-    new: list[Seen] | None,
-    want: str,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Shown from 0.5; a box that people confirm lies elsewhere."""
-    action, label, box = said
-    world = World().image("a", old, new).say(action, "a", label, box)
-    impact = compare(world.in_memory(monkeypatch), old_side(0.5), new_side(0.5))
-    assert verdict(impact.verified) == want
-    assert len(impact.lost_assertions) == impact.verified.lost
-    for one in impact.lost_assertions:
-        assert (one.action, one.label, one.box_px, one.path) == (action, label, box, "c1/0/a.jpg")
+CASES: list[tuple[tuple[str, str | None, Any], list[Seen] | None, list[Seen] | None, str]] = [
+    (("keep", "deer", BOX), [DEER], [DEER], "confirmed"),
+    (("keep", "deer", HALF), [DEER], [DEER], "confirmed"),
+    (("keep", "deer", BOX), [DEER], [], "contradicted lost"),
+    (("keep", "deer", BOX), [DEER], [FOX], "contradicted lost"),
+    (("keep", "deer", BOX), [DEER], [("deer", 0.75, AWAY)], "contradicted lost"),
+    (("keep", "deer", BOX), [DEER], [("deer", 0.25, BOX)], "contradicted lost"),
+    (("keep", "deer", BOX), [DEER], None, "unseen lost"),
+    (("keep", "deer", BOX), None, [], "contradicted"),
+    (("relabel", "fox", BOX), [DEER], [DEER], "contradicted"),
+    (("relabel", "fox", BOX), [DEER], [FOX], "confirmed gained"),
+    (("relabel", "fox", BOX), [DEER], [DEER, FOX], "confirmed gained"),
+    (("suppress", None, BOX), [DEER], [DEER], "contradicted"),
+    (("suppress", None, BOX), [DEER], [FOX], "contradicted"),
+    (("suppress", None, BOX), [], [FOX], "contradicted lost"),
+    (("suppress", None, BOX), [DEER], [("deer", 0.75, AWAY)], "confirmed gained"),
+    (("suppress", None, BOX), [], None, "unseen"),
+    (("suppress", None, None), [], [DEER], "contradicted lost"),
+    (("suppress", None, None), [], [], "confirmed"),
+    (("suppress", None, None), [DEER], [("deer", 0.25, BOX)], "confirmed gained"),
+]
+
+
+def test_one_assertion(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is about an image of its own. Shown from 0.5; a box that people confirm lies elsewhere."""
+    world = World()
+    for number, ((action, label, box), old, new, _) in enumerate(CASES):
+        world.image(f"{number:03d}", old, new).say(action, f"{number:03d}", label, box)
+    with compared(world.in_memory(monkeypatch), old_side(0.5), new_side(0.5)) as comparison:
+        found = comparison.sql.sql(
+            "select concat_ws(' ', case new when 'right' then 'confirmed' when 'wrong' then 'contradicted' "
+            "else new end, "
+            "if(lost, 'lost', null), if(old <> 'right' and new = 'right', 'gained', null)) "
+            "from verdicts order by assertion_id"
+        ).fetchall()
+    assert [words for (words,) in found] == [want for *_, want in CASES]
+    wanted = {
+        (action, label, box, f"c1/0/{number:03d}.jpg")
+        for number, ((action, label, box), _, _, want) in enumerate(CASES)
+        if "lost" in want
+    }
+    lost = comparison.impact.lost_assertions
+    assert {(one.action, one.label, one.box_px, one.path) for one in lost} == wanted
+    assert len(lost) == comparison.impact.verified.lost == len(wanted)
 
 
 def test_an_image_that_the_new_side_lacks_is_unseen(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from batch.filters.kinds.events import EventsConfig, say
-from batch.filters.support.camera_views import Place, place_of, places, views
+from batch.filters.support.boxes import Place, place_of, places, views
 from tests.batch.filters.make import detection, image, rows
 
 WHERE: list[tuple[str | None, str]] = [
