@@ -14,8 +14,8 @@ from typing import Any
 from archive.annotations.classes import write_classes
 from archive.delta.tables import Tables
 from archive.views.views import View, Views
+from batch.classify.rows import Target, target_of
 from batch.classify.spec import ClassifySpec
-from batch.classify.target import Target, target_of
 from batch.planning.boxes import BoxPass
 from batch.planning.plan import Plan
 from batch.runs.accounting import Counts

@@ -1,11 +1,13 @@
-"""Convert classified crops to an Arrow table, with exactly one row for each detection.
+"""Convert classified crops to an Arrow table, with exactly one row for each detection, and the keys of these rows.
 
+(view's inference key, classifier, margin, classes) --target_of--> Target, with the classifier key
 (Crop ..., LogitsAnswer for the crops with an input) -> pa.Table: columns of `classifications`, and EXTRA
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,12 +15,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from archive.annotations.classes import classes_digest
 from archive.schemas import CLASSIFICATIONS
 from batch.classify.crops import Crop
-from batch.classify.target import Target, detection_id
 from batch.pipeline.read_image import MAX_DETAIL
 from model_store.classifier import softmax
-from model_store.store import ModelInfo
+from model_store.inference_key import canonical_json, sha256_hex
+from model_store.store import ModelInfo, ModelVersion
 from serve.inference.chunks import LogitsAnswer
 
 EXTRA = pa.schema(
@@ -32,6 +35,52 @@ EXTRA = pa.schema(
 """Columns that the stage sends to the driver and that are not stored (`batch/runs/progress.py`)."""
 MOST_16 = float(np.finfo(np.float16).max)
 _CORNERS = ("crop_x1_px", "crop_y1_px", "crop_x2_px", "crop_y2_px")
+
+CROPPING = 1
+"""Version of cropping; raise it if the same box and margin give other pixels."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Keys of a classify run. `inference_key` is the detector's; equal classifier keys give equal rows."""
+
+    inference_key: str
+    classifier_key: str
+    margin_frac: float
+    names: tuple[str, ...]
+    lineage: tuple[str, ...]
+
+    @property
+    def labels_digest(self) -> str:
+        return classes_digest(self.names, self.lineage)
+
+    @property
+    def key(self) -> dict[str, str]:
+        """Return the key columns that all rows of a run share."""
+        return {"inference_key": self.inference_key, "classifier_key": self.classifier_key}
+
+
+def target_of(inference_key: str, model: ModelVersion, margin_frac: float) -> Target:
+    """Return the target of a run.
+
+    The classifier key is a digest of the model's inference key, the margin, and the classes with their lineages, so
+    that each logit has one meaning for a key.
+    """
+    names = model.info.labels
+    lineage = model.classifier_config.lineage or ("",) * len(names)
+    parts = {
+        "inference_key": model.info.inference_key,
+        "margin_frac": float(margin_frac),
+        "cropping": CROPPING,
+        "labels": classes_digest(names, lineage),
+    }
+    key = sha256_hex(canonical_json(parts))
+    return Target(inference_key, key, float(margin_frac), names, lineage)
+
+
+def detection_id(media_sha256: str, rank: int) -> str:
+    """Return the id of a detection within an inference key, as in the names of snips."""
+    return f"{media_sha256}-{rank}"
 
 
 def rounded_16(logits: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -12,9 +12,8 @@ import numpy as np
 import pyarrow as pa
 
 from batch.classify.crops import Crop, crops_of
-from batch.classify.rows import classification_table
+from batch.classify.rows import Target, classification_table
 from batch.classify.spec import ClassifySpec
-from batch.classify.target import Target
 from batch.pipeline.stage import ReplicaStage, StageProcess
 from batch.runs.spec import CHUNK_BYTES
 from model_store.store import ModelVersion

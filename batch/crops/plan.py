@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from archive.delta.tables import Tables
-from batch.crops.settings import Cut, cut_of
-from batch.crops.write import crop
+from batch.crops.write import Cut, SnipStage, crop, cut_of
 from batch.pipeline.read_image import image_bytes
 from batch.planning.boxes import EVERY, BoxPass
 from batch.planning.plan import Plan, plan_more
@@ -63,8 +62,6 @@ class SnipPass(BoxPass):
         require_create(self.url)
 
     def stage(self, spec: RunSpec) -> tuple[type, tuple[Any, ...], int]:
-        from batch.crops.stage import SnipStage
-
         return SnipStage, (spec, self.model, self.cut, self.url), CHUNK
 
     def counts(self, counts: Counts, plan: Plan | None = None) -> dict[str, int]:

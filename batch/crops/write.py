@@ -1,5 +1,6 @@
-"""Write the snips of one image: a row of a plan in, a row of `snips` out; independent of Ray.
+"""Write the snips of one image: a row of a plan in, a row of `snips` out.
 
+(Snips of the policy, ModelConfig) --cut_of--> Cut, the settings that determine the snips, their names and their bytes
 row --read, check digest, decode upright--> pixels --crop and create each--> names and bytes, or an error code
 box (x1, y1, x2, y2) px --corners_px--> whole pixels inside the image --crop--> Snip(JPEG without any metadata)
 
@@ -9,7 +10,7 @@ An existing file is the same snip, written by a run that ended before it committ
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,17 +20,53 @@ import simplejpeg
 import tenacity
 
 from archive.schemas import SNIPS
-from batch.crops.settings import Cut, snip_name
 from batch.pipeline.read_image import MAX_DETAIL, READ_ATTEMPTS, boxed_pixels, coded_error, image_bytes
+from batch.pipeline.stage import Stage, StageProcess
+from batch.runs.spec import RunSpec
+from batch.schedule.policy import Snips
+from model_store.config import ModelConfig
 from model_store.errors import ImageError, StorageUnreachable
 from model_store.images.crops import corners_px
 from model_store.images.decode import Pixels
 from model_store.images.header import read_header
+from model_store.inference_key import canonical_json, sha256_hex
 from model_store.storage import Folder
 from model_store.store import ModelVersion
+from model_store.transform.thresholds import least_scores
 
 SAMPLING = "444"
 """Chroma subsampling: none, as it would be visible in small images."""
+
+ENCODER = 1
+"""Increase it if equal settings give other bytes: rounding of corners, colour sampling, encoder."""
+KEY_CHARS = 16
+"""Characters of a key in names of folders: 64 bits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Settings of crops: margin as a fraction of the longer side of a box; `least` are minimum scores by class id."""
+
+    margin_frac: float
+    quality: int
+    least: tuple[float, ...]
+
+    @property
+    def key(self) -> str:
+        """The settings key, 64 hex digits."""
+        return sha256_hex(canonical_json({**asdict(self), "encoder": ENCODER}))
+
+
+def cut_of(snips: Snips, config: ModelConfig) -> Cut:
+    """Return the settings for a model, including its thresholds, as they determine which snips exist."""
+    least = tuple(least_scores(config, snips.min_score).tolist())
+    return Cut(snips.margin_frac, snips.quality, least)
+
+
+def snip_name(settings_key: str, inference_key: str, media_sha256: str, rank: int) -> str:
+    """Return the path below the folder of all snips; `rank` is that of the detection in its row of `results`."""
+    folder = f"{settings_key[:KEY_CHARS]}/{inference_key[:KEY_CHARS]}/{media_sha256[:2]}"
+    return f"{folder}/{media_sha256}-{rank}.jpg"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,21 +93,22 @@ def crop(pixels: Pixels, box: Mapping[str, Any], cut: Cut) -> Snip:
 Row = Mapping[str, Any]
 
 
-class SnipWriter:
-    """Write snips of one model and one cut into the folder at `url`. Thread-safe."""
+class SnipStage(Stage):
+    """The stage of the pass over snips, which needs no replica; they are written into the folder at `url`."""
 
-    def __init__(self, model: ModelVersion, cut: Cut, url: str, max_pixels: int) -> None:
-        self._cut, self._folder, self._max_pixels = cut, Folder(url), max_pixels
+    def __init__(self, process: StageProcess, spec: RunSpec, model: ModelVersion, cut: Cut, url: str) -> None:
+        super().__init__(process)
+        self._run_id, self._max_pixels = spec.run_id, spec.megapixels * 1_000_000
+        self._cut, self._folder = cut, Folder(url)
         self._tolerant = model.config.preprocess.damaged == "tolerate"
         self._keys = {"inference_key": model.info.inference_key, "settings_key": cut.key}
 
-    def table(self, planned: pa.Table, run_id: str) -> pa.Table:
-        """Return a row of `snips` with `replaces` for each row of a plan, see `row`."""
-        done = [self.row(row, run_id) for row in planned.to_pylist()]
+    def rows(self, planned: pa.Table) -> pa.Table:
+        done = [self.row(row) for row in planned.to_pylist()]
         replaces = planned["replaces"].combine_chunks()
         return pa.Table.from_pylist(done, schema=SNIPS).append_column("replaces", replaces)
 
-    def row(self, planned: Row, run_id: str) -> dict[str, Any]:
+    def row(self, planned: Row) -> dict[str, Any]:
         """Write the snips of an image and return its row of `snips`, also for an unreadable image.
 
         Raises StorageUnreachable if the archive or the folder of snips is unavailable. Raises StorageUnsafe.
@@ -82,7 +120,7 @@ class SnipWriter:
             detail = str(error)[:MAX_DETAIL]
             outcome = {"status": "failed", "error_code": error.code, "error_detail": detail}
             outcome |= {"names": [], "bytes": 0}
-        row = {"media_sha256": planned["media_sha256"], "run_id": run_id}
+        row = {"media_sha256": planned["media_sha256"], "run_id": self._run_id}
         return self._keys | row | outcome | {"finished_at": datetime.now(UTC)}
 
     def _written(self, planned: Row) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import cli.follow
 from archive.delta.tables import Tables
 from archive.schemas import CLASSIFICATIONS
 from archive.views.views import View, Views
-from batch.classify.target import detection_id, target_of
+from batch.classify.rows import detection_id, target_of
 from batch.jobs.cluster_jobs import is_job_of
 from batch.jobs.control import JobOutcome
 from cli.follow import Followed

@@ -11,7 +11,7 @@ import pytest
 import cli.follow
 from archive.delta.tables import Tables
 from archive.schemas import SNIPS
-from batch.crops.settings import cut_of
+from batch.crops.write import cut_of
 from batch.schedule.policy import Snips
 from model_store.store import ModelStore, ModelVersion
 from tests.batch.schedule.test_archive_state import publish

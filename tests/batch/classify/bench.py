@@ -16,10 +16,9 @@ from archive.delta.tables import Tables
 from archive.schemas import CLASSIFICATIONS
 from archive.views.views import View, Views
 from batch.classify.plan import ClassifyPass, classify_pass
-from batch.classify.rows import classification_table
+from batch.classify.rows import classification_table, detection_id, target_of
 from batch.classify.spec import ClassifySpec
 from batch.classify.stage import cut, in_chunks
-from batch.classify.target import detection_id, target_of
 from batch.planning.plan import Plan, plan_pass
 from batch.runs.accounting import Counts
 from batch.runs.run import RunReport, execute

@@ -13,8 +13,8 @@ import pytest
 from archive.delta.tables import Tables
 from archive.schemas import SNIPS
 from batch.crops.plan import SnipPass, plan_snips
-from batch.crops.settings import cut_of
-from batch.crops.write import SnipWriter
+from batch.crops.write import SnipStage, cut_of
+from batch.pipeline.stage import StageProcess
 from batch.planning.plan import Plan, make_plan
 from batch.runs.accounting import Counts
 from batch.runs.run import PassRun
@@ -77,8 +77,7 @@ class SnipBench(BoxBench):
     def chunks(self, plan: Plan, spec: Any, window: pa.Table) -> Iterator[pa.Table]:
         work = plan.work
         assert isinstance(work, SnipPass)
-        writer = SnipWriter(plan.model, work.cut, work.url, work.max_pixels)
-        yield writer.table(window, spec.run_id)
+        yield SnipStage(StageProcess("node", False, None), spec, plan.model, work.cut, work.url).rows(window)
 
     @property
     def rows(self) -> list[dict[str, Any]]:

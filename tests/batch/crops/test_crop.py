@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from batch.crops.settings import Cut
-from batch.crops.write import crop
+from batch.crops.write import Cut, crop
 from model_store.images.crops import corners_px
 from tests.batch.box_bench import picture
 
