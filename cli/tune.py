@@ -20,11 +20,21 @@ with lazy_imports():
     from model_store.store import ModelStore
     from serve.settings import Settings
     from serve.tune import plan as limits
-    from serve.tune.apply import apply_best, undo
+    from serve.tune.bench import run
     from serve.tune.plan import SearchSpace, TuningPlan, pool_of, prepare
-    from serve.tune.report import advice, busy, doubts, read_report, reserved_folder, rows, verdict, write_report
+    from serve.tune.report import (
+        advice,
+        apply_best,
+        busy,
+        doubts,
+        read_report,
+        reserved_folder,
+        rows,
+        undo,
+        verdict,
+        write_report,
+    )
     from serve.tune.results import MeasuredPoint, TuningResult
-    from serve.tune.sweep import run
 
 app = typer.Typer()
 N = TypeVar("N", int, float)

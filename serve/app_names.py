@@ -9,5 +9,4 @@ DEPLOYMENT = "Detector"
 
 
 def deployment_of(pool: str) -> str:
-    """Return the name of a pool's deployment."""
     return DEPLOYMENT if pool == DEFAULT_POOL else f"{DEPLOYMENT}-{pool}"

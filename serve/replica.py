@@ -71,11 +71,9 @@ class DetectorReplica(Replica):
         return await request.send_to(self._inner)
 
     async def exposition(self) -> tuple[str, str]:
-        """Return this replica's name and metrics."""
         return ray_serve.get_replica_context().replica_id.unique_id, self.engine.exposition()
 
     async def arguments(self) -> DetectArgs:
-        """Return the arguments with which this replica was deployed."""
         return self.engine.args
 
     def __del__(self) -> None:

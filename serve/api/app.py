@@ -23,14 +23,14 @@ from serve.auth.guard import Access, Guard
 from serve.inference.engine import Engine
 from serve.models.pool_proxy import PoolProxy, Pools
 from serve.observability.traces import CallerSpans
-from serve.rollout.client import RolloutControls
+from serve.rollout.client import RolloutClient
 from serve.uploads.uploads import Uploads
 
 
 def build_http_api(
     engine: Engine,
     access: Access | None = None,
-    rollouts: RolloutControls | None = None,
+    rollouts: RolloutClient | None = None,
     gather: ops.Gather | None = None,
     cors_origins: Sequence[str] = (),
     pools: Pools | None = None,

@@ -18,7 +18,7 @@ from serve.api.bodies import PROBLEMS, SmallBodyRoute
 from serve.api.schemas import ModelsResponse, Wire, WireModelStatus, WireVersion
 from serve.inference.engine import Engine
 from serve.models.readiness import OtherPools, Serving, serving_everywhere
-from serve.rollout.client import RolloutControls
+from serve.rollout.client import RolloutClient
 from serve.rollout.events import Event, events
 from serve.rollout.operations import Kind, Operation, Outcome
 from serve.rollout.state import AliasState, read_state
@@ -132,7 +132,7 @@ class ShareStep(Step):
     percent: float = Field(ge=0, le=100, description="share of the alias's requests; 0 ends it")
 
 
-def router(engine: Engine, rollouts: RolloutControls | None, pools: OtherPools | None = None) -> APIRouter:
+def router(engine: Engine, rollouts: RolloutClient | None, pools: OtherPools | None = None) -> APIRouter:
     """Return the routes; of those that move aliases only `reload` without a rollout (an engine without a cluster)."""
     routes = APIRouter()
     reads = APIRouter(tags=["models"])
@@ -185,7 +185,7 @@ def router(engine: Engine, rollouts: RolloutControls | None, pools: OtherPools |
     return routes
 
 
-def _add_operations(controls: APIRouter, rollouts: RolloutControls) -> None:
+def _add_operations(controls: APIRouter, rollouts: RolloutClient) -> None:
     async def apply(response: Response, kind: Kind, name: str, step: Step) -> Outcome:
         try:
             operation = Operation.model_validate({"kind": kind, "name": name, **step.model_dump()})

@@ -18,14 +18,14 @@ from serve.api.bodies import PROBLEMS
 from serve.inference.engine import Engine
 from serve.models.readiness import OtherPools, serving_everywhere
 from serve.observability.metrics import merged
-from serve.rollout.client import RolloutControls
+from serve.rollout.client import RolloutClient
 
 Gather = Callable[[], Awaitable[Mapping[str, str]]]
 """Returns the exposition of each replica, by replica name."""
 
 
 def router(
-    engine: Engine, rollouts: RolloutControls | None, gather: Gather | None, pools: OtherPools | None = None
+    engine: Engine, rollouts: RolloutClient | None, gather: Gather | None, pools: OtherPools | None = None
 ) -> APIRouter:
     routes = APIRouter()
 
@@ -49,8 +49,7 @@ def router(
     async def metrics() -> Response:
         """Return the Prometheus text format; each sample has the label `replica`."""
         texts = (await gather() if gather else {}) or {"": engine.exposition()}
-        swaps = await rollouts.counts() if rollouts else {}
-        refused = await rollouts.refused() if rollouts else 0
+        swaps, refused = await rollouts.counts() if rollouts else ({}, 0)
         return Response(merged(texts, swaps, refused), media_type=CONTENT_TYPE_LATEST)
 
     return routes

@@ -10,7 +10,7 @@ import os
 import time
 from importlib import resources
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import httpx2
 import tenacity
@@ -39,7 +39,9 @@ def serve_config(settings: Settings, host: str, port: int) -> dict[str, Any]:
     try:
         config: dict[str, Any] = yaml.safe_load(source.read_text(encoding="utf-8"))
         config["http_options"].update(host=host, port=port)
-        for application in _applications(config):
+        if not isinstance(config["applications"], list):
+            raise TypeError("'applications' is not a list")
+        for application in config["applications"]:
             args = {"require_token": False} | (application.get("args") or {})
             args["require_token"] = args["require_token"] or host not in LOOPBACK
             application["args"] = args | {"models": settings.models_url}
@@ -62,14 +64,6 @@ def detect_args(settings: Settings, host: str = LOOPBACK[0]) -> DetectArgs:
     except ValidationError as error:
         wrong = wrong_fields(error, DetectArgs, "args")
         raise ClusterError(f"invalid args of the application '{APP}': {wrong}") from error
-
-
-def _applications(config: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the applications of a config. Raises KeyError, TypeError."""
-    applications = config["applications"]
-    if not isinstance(applications, list):
-        raise TypeError("'applications' is not a list")
-    return cast(list[dict[str, Any]], applications)
 
 
 def deploy(settings: Settings, state: ClusterState) -> None:

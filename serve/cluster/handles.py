@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-import ray
 import structlog
 from ray import serve as ray_serve
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError
@@ -32,13 +31,11 @@ ACTIVATE_TIMEOUT_S = 30.0
 LOOK_TIMEOUT_S = 5.0
 ALIVE_S = 5.0
 """Seconds after an answer during which a pool is assumed to be alive."""
-SERVE_NAMESPACE = "serve"
 GONE = (ActorDiedError, ActorUnavailableError, DeploymentUnavailableError)
 """Errors of a replica that has ended. The others are called again; its successor reads the state file itself."""
 
 
 def deployed_pools() -> list[str]:
-    """Return the pools of the deployed application."""
     names = ray_serve.status().applications[APP].deployments
     prefix = deployment_of("")
     return [DEFAULT_POOL, *(n.removeprefix(prefix) for n in names if n.startswith(prefix))]
@@ -102,8 +99,7 @@ class RayReplicas:
 
         Raises the error of a replica if it is a ResightError, else ModelNotReady.
         """
-        deadline = time.monotonic() + timeout_s
-        words = " ".join(str(word) for word in (method, *arguments[:1]))
+        deadline, words = time.monotonic() + timeout_s, " ".join(map(str, (method, *arguments[:1])))
         replicas, died = self._handle(pool), 0
         while True:
             left_s = max(0.1, deadline - time.monotonic())
@@ -140,15 +136,6 @@ def _running(pool: str) -> int:
         log.warning("replicas_not_counted", pool=pool, error=repr(error)[:300])
         return 0
     return int(states.get("RUNNING", 0))
-
-
-def is_alive(replica: str) -> bool:
-    """Return whether the actor of a replica, given by its name, is alive."""
-    try:
-        ray.get_actor(replica, namespace=SERVE_NAMESPACE)
-        return True
-    except ValueError:
-        return False
 
 
 class RayPools:
@@ -193,8 +180,8 @@ class RayPools:
         total = Serving()
         for pool, handle in self._handles.items():
             try:
-                total = total.plus(await asyncio.wait_for(handle.serving.remote(), LOOK_TIMEOUT_S))
+                serving: Serving = await asyncio.wait_for(handle.serving.remote(), LOOK_TIMEOUT_S)
             except Exception as error:  # any error means that the pool does not serve
-                why = f"the pool does not answer: {type(error).__name__}"
-                total = total.plus(Serving(failures={f"{POOL}{pool}": why}))
+                serving = Serving(failures={f"{POOL}{pool}": f"the pool does not answer: {type(error).__name__}"})
+            total = total.plus(serving)
         return total

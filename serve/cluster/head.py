@@ -75,7 +75,7 @@ def head_command(gcs: int, dashboard: int, inner: InnerPorts, folder: Path, obje
         "--dashboard-host=127.0.0.1",
         "--include-log-monitor=false",  # it copies worker logs to drivers, which Resight does not use
         f"--dashboard-port={dashboard}",
-        f"--dashboard-agent-listen-port={inner.dashboard_agent}",
+        f"--dashboard-agent-listen-port={inner.base}",
         f"--ray-client-server-port={inner.ray_client}",
         f"--num-cpus={max(LOGICAL_CPUS, usable_cores())}",
         f"--object-store-memory={object_store_mib * 1024 * 1024}",
@@ -176,12 +176,10 @@ class ClusterState:
 
 def read_state(settings: Settings) -> ClusterState | None:
     """Return the running cluster of this home, or None. Raises StorageUnreachable if its state cannot be read."""
-    state_file = _state_file(settings)
     try:
-        state = ClusterState(**json.loads(state_file.read_text()))
+        state = ClusterState(**json.loads(_state_file(settings).read_text()))
         # compare the command line: the creation time changes if the system's clock is set
-        process = psutil.Process(state.pid)
-        return state if _has(process, state.temp_dir) and _is_ray(process, state.temp_dir) else None
+        return state if _is_ray(psutil.Process(state.pid), state.temp_dir) else None
     except (FileNotFoundError, ValueError, TypeError, psutil.NoSuchProcess):
         return None
     except OSError as error:
@@ -230,9 +228,9 @@ def start(settings: Settings, ports: Ports, host: str, object_store_mib: int) ->
             dashboard_url=f"http://127.0.0.1:{dashboard}",
             temp_dir=str(temp_dir),
         )
-        file, data = _state_file(settings), json.dumps(asdict(state), indent=1).encode()
         try:
-            Folder(str(file.parent)).write(file.name, data)
+            file = _state_file(settings)
+            Folder(str(file.parent)).write(file.name, json.dumps(asdict(state), indent=1).encode())
             _wait_until_up(process, state, settings, log_path)
         except BaseException:
             stop(settings)
@@ -248,9 +246,8 @@ def stop(settings: Settings) -> bool:
     """
     state = read_state(settings)
     roots = [psutil.Process(state.pid)] if state else _orphans(settings)
-    descendants = [child for root in roots for child in root.children(recursive=True)]
-    _end(filter(_is_driver, descendants), psutil.Process.terminate, RUN_STOP_S)
-    family = [*{child for root in roots for child in root.children(recursive=True)}, *roots]
+    _end(filter(_is_driver, _descendants(roots)), psutil.Process.terminate, RUN_STOP_S)
+    family = [*_descendants(roots), *roots]
     _end(roots, psutil.Process.terminate, 0)
     _, alive = psutil.wait_procs(family, timeout=GRACE_S)
     _end(alive, psutil.Process.kill, 10)
@@ -259,35 +256,36 @@ def stop(settings: Settings) -> bool:
     return bool(roots)
 
 
+def _descendants(roots: Iterable[psutil.Process]) -> set[psutil.Process]:
+    return {child for root in roots for child in root.children(recursive=True)}
+
+
 def _orphans(settings: Settings) -> list[psutil.Process]:
     """Return processes of this home's Ray that remain without a parent, found by its temporary folder.
 
     Another command line may contain the folder too, such as a pager on one of its logs, so the program is checked.
     """
     temp_dir = str(folder_of(settings))
-    return [p for p in psutil.process_iter() if _has(p, temp_dir) and _is_ray(p, temp_dir)]
+    return [process for process in psutil.process_iter() if _is_ray(process, temp_dir)]
 
 
 def _is_ray(process: psutil.Process, temp_dir: str) -> bool:
-    try:
-        program = [part for part in process.cmdline()[:3] if temp_dir not in part]
-    except psutil.Error:
-        return False
-    return any("ray" in part for part in program)
+    """Return whether another process is a program of Ray with the folder in its command line."""
+    words = _command(process)
+    program = [word for word in words[:3] if temp_dir not in word]
+    in_folder = any(temp_dir in word for word in words) and process.pid != os.getpid()
+    return in_folder and any("ray" in word for word in program)
 
 
 def _is_driver(process: psutil.Process) -> bool:
-    try:
-        return DRIVERS in " ".join(process.cmdline())
-    except psutil.Error:
-        return False
+    return DRIVERS in " ".join(_command(process))
 
 
-def _has(process: psutil.Process, text: str) -> bool:
+def _command(process: psutil.Process) -> list[str]:
     try:
-        return any(text in part for part in process.cmdline()) and process.pid != os.getpid()
+        return process.cmdline()
     except psutil.Error:
-        return False
+        return []
 
 
 def _end(processes: Iterable[psutil.Process], signal: Callable[[psutil.Process], None], timeout_s: float) -> None:
@@ -336,8 +334,7 @@ def _wait_until_up(process: subprocess.Popen[bytes], state: ClusterState, settin
         if process.poll() is not None:
             raise ClusterError(f"Ray ended during its start:\n{_tail(log_path)}")
         with contextlib.suppress(httpx2.HTTPError):
-            url = f"{state.dashboard_url}/api/version"
-            if httpx2.get(url, headers=headers, timeout=2).status_code == 200:
+            if httpx2.get(f"{state.dashboard_url}/api/version", headers=headers, timeout=2).status_code == 200:
                 return
         time.sleep(0.3)
     raise ClusterError(f"Ray did not start within {START_TIMEOUT_S} s:\n{_tail(log_path)}")
@@ -374,8 +371,7 @@ def _unusable(settings: Settings, error: OSError) -> StorageUnreachable:
 
 def folder_of(settings: Settings) -> Path:
     """Return the path of the private folder of this home's cluster, which might not exist."""
-    digest = hashlib.sha256(str(settings.home_path).encode()).hexdigest()[:6]
-    return private_path() / digest
+    return private_path() / hashlib.sha256(str(settings.home_path).encode()).hexdigest()[:6]
 
 
 def _make_temp_dir(settings: Settings) -> Path:

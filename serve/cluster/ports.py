@@ -38,14 +38,9 @@ class Ports:
 
 @dataclass(frozen=True, slots=True)
 class InnerPorts:
-    """A block of ports that starts at `base`."""
+    """A block of ports that starts at `base`, which Ray's dashboard agent binds as long as the cluster runs."""
 
     base: int
-
-    @property
-    def dashboard_agent(self) -> int:
-        """Port that Ray binds as long as the cluster runs."""
-        return self.base
 
     @property
     def ray_client(self) -> int:

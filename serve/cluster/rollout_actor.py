@@ -15,12 +15,11 @@ from model_store.errors import ModelNotReady, ModelRefused, ResightError
 from model_store.names import VersionId
 from model_store.store import ModelStore
 from serve.app_names import APP, DEPLOYMENT
-from serve.cluster.handles import RayReplicas, is_alive
+from serve.cluster.handles import RayReplicas
 from serve.inference.os_priority import lower_process_priority
 from serve.log_config import configure_logs
 from serve.rollout.operator import RolloutOperator
-from serve.rollout.proof import Proof, prove
-from serve.rollout.sandbox import SandboxPool
+from serve.rollout.sandbox import Proof, Sandbox, prove
 from serve.settings import DetectArgs, Pool
 
 NAME, NAMESPACE = "resight-rollout", "resight"
@@ -53,18 +52,22 @@ class RayHost:
     """Implements `serve.rollout.operator.RolloutHost` on a cluster."""
 
     def __init__(self) -> None:
-        self._sandboxes = SandboxPool()
+        self._sandbox = Sandbox()
 
     def replicas(self, store: ModelStore, args: DetectArgs) -> RayReplicas:
         return RayReplicas(lambda name: read_pool(store, name), args.pools, args.load_timeout_s)
 
     def is_alive(self, holder: str) -> bool:
-        return is_alive(holder)
+        try:
+            ray.get_actor(holder, namespace="serve")
+            return True
+        except ValueError:
+            return False
 
     def prove(self, url: str, version: VersionId, pool: Pool, limit_s: float, digest: str) -> Proof:
         """Prove on a node with the pool's `resources`, else on this node. Raises ModelError."""
         if not pool.resources:
-            return self._sandboxes.prove(url, version, pool.threads, limit_s, digest)
+            return self._sandbox.prove(url, version, pool.threads, limit_s, digest)
         task = _prove.options(resources=pool.resources)  # GPUs belong to the replicas
         pending: Any = task.remote(url, version, pool.threads, digest)
         try:
@@ -88,7 +91,6 @@ def _prove(url: str, version: VersionId, threads: int, digest: str) -> Proof:
 
 
 def start_rollout(args: DetectArgs) -> Any:
-    """Return the actor of the cluster; create it if there is none."""
     actor: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(RolloutActor)
     options = {"name": NAME, "namespace": NAMESPACE, "lifetime": "detached", "get_if_exists": True}
     return actor.options(**options).remote(args)

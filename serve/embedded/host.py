@@ -25,11 +25,10 @@ from serve.models.replica import Replica
 from serve.observability.traces import Traces
 from serve.rollout.client import RolloutClient
 from serve.rollout.operator import RolloutOperator
-from serve.rollout.proof import Proof
-from serve.rollout.sandbox import SandboxPool
+from serve.rollout.sandbox import Proof, Sandbox
 from serve.rollout.state import ModelState
 from serve.settings import DetectArgs, Pool, Settings
-from serve.uploads.own_tables import OwnTables
+from serve.uploads.recorder import OwnTables
 from serve.uploads.uploads import Uploads
 
 ACTIVATE_TIMEOUT_S = 30.0
@@ -42,7 +41,7 @@ class EmbeddedHost:
     def __init__(self, settings: Settings, args: DetectArgs) -> None:
         self._settings, self._loop = settings, asyncio.get_running_loop()
         self._holder = f"process {os.getpid()} of {time.time_ns()}"
-        self._sandboxes = SandboxPool()
+        self._sandbox = Sandbox()
         self.replica = Replica()
         self._operator = RolloutOperator(args, self)
         self.rollouts = RolloutClient(lambda method, *words: getattr(self._operator, method)(*words), self._holder)
@@ -55,10 +54,8 @@ class EmbeddedHost:
         await self._operator.work()
 
     def application(self) -> FastAPI:
-        """Return the HTTP API, as a replica of a cluster has it."""
         args, settings = self.engine.args, self._settings
-        counted = self.engine.metrics.uploaded
-        uploads = Uploads(settings.uploads_url, self._tables, counted, args.limits.free_mib)
+        uploads = Uploads(settings.uploads_url, self._tables, self.engine.metrics.uploaded, args.limits.free_mib)
         access = Access.of(settings, args.require_token)
         return build_http_api(self.engine, access, self.rollouts, cors_origins=args.cors_origins, uploads=uploads)
 
@@ -72,7 +69,7 @@ class EmbeddedHost:
         await self._tables.close()
         self._operator.stop()
         self.engine.stop()
-        await asyncio.to_thread(self._sandboxes.stop)
+        await asyncio.to_thread(self._sandbox.stop)
 
     def replicas(self, store: ModelStore, args: DetectArgs) -> OwnReplica:
         return OwnReplica(self.replica, self._loop, store, args.load_timeout_s)
@@ -82,7 +79,7 @@ class EmbeddedHost:
         return holder == self._holder
 
     def prove(self, url: str, version: VersionId, pool: Pool, limit_s: float, digest: str) -> Proof:
-        return self._sandboxes.prove(url, version, pool.threads, limit_s, digest)
+        return self._sandbox.prove(url, version, pool.threads, limit_s, digest)
 
 
 class OwnReplica:
@@ -102,8 +99,7 @@ class OwnReplica:
         self._result(self._replica.ensure(str(version), digest), self._load_timeout_s)
 
     def activate(self, name: str, state: ModelState) -> None:
-        pool = read_pool(self._store, name)
-        self._result(self._replica.activate(name, state.model_dump(mode="json"), pool))
+        self._result(self._replica.activate(name, state.model_dump(mode="json"), read_pool(self._store, name)))
 
     def release(self, version: VersionId) -> None:
         self._result(self._replica.release(str(version)))

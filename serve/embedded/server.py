@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import gc
 import signal
-from collections.abc import Awaitable, Callable, Generator, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Generator, Mapping, MutableMapping, Sequence
 from typing import Any
 
 import structlog
@@ -55,16 +55,18 @@ async def serve(
         host = EmbeddedHost(settings, args)
         try:
             await host.start()
-            others = _Others(mounted)
-            server = _Server(_config(cancelled_with_client(_together(host.application(), others)), address))
+            others = asyncio.ensure_future(asyncio.to_thread(_make, mounted))
+            server = _Server(
+                _config(cancelled_with_client(_together(host.application(), tuple(mounted), others)), address)
+            )
             for received in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(received, setattr, server, "should_exit", True)
             ready(host)
             reloading = loop.create_task(reload_when(reload_wanted, host))
-            others.made.add_done_callback(lambda made: _end_if_failed(made, server))
+            others.add_done_callback(lambda made: _end_if_failed(made, server))
             await server.serve()
             reloading.cancel()
-            await others.made
+            await others
         finally:
             await host.close()
 
@@ -161,18 +163,10 @@ def cancelled_with_client(app: Asgi) -> Asgi:
     return application
 
 
-class _Others:
-    """Applications next to the detectors. `made` has them by prefix, once the thread that makes them has ended."""
-
-    def __init__(self, makers: Mapping[str, Callable[[], Asgi]]) -> None:
-        self.prefixes = tuple(makers)
-        self.made = asyncio.ensure_future(asyncio.to_thread(self._make, dict(makers)))
-
-    @staticmethod
-    def _make(makers: Mapping[str, Callable[[], Asgi]]) -> dict[str, Asgi]:
-        made = {prefix: make() for prefix, make in makers.items()}
-        gc.freeze()  # as a replica of a cluster does
-        return made
+def _make(makers: Mapping[str, Callable[[], Asgi]]) -> dict[str, Asgi]:
+    made = {prefix: make() for prefix, make in makers.items()}
+    gc.freeze()  # as a replica of a cluster does
+    return made
 
 
 def _end_if_failed(made: asyncio.Future[dict[str, Asgi]], server: uvicorn.Server) -> None:
@@ -181,16 +175,16 @@ def _end_if_failed(made: asyncio.Future[dict[str, Asgi]], server: uvicorn.Server
         server.should_exit = True
 
 
-def _together(detect: Asgi, others: _Others) -> Asgi:
+def _together(detect: Asgi, prefixes: Sequence[str], others: asyncio.Future[dict[str, Asgi]]) -> Asgi:
     async def application(
         scope: MutableMapping[str, Any], receive: Callable[..., Any], send: Callable[..., Any]
     ) -> None:
         path = scope["path"] if scope["type"] == "http" else ""
-        prefix = next((at for at in others.prefixes if f"{path}/".startswith(f"{at}/")), None)
+        prefix = next((at for at in prefixes if f"{path}/".startswith(f"{at}/")), None)
         if prefix is None:
             await detect(scope, receive, send)
         else:
-            application = (await asyncio.shield(others.made))[prefix]
+            application = (await asyncio.shield(others))[prefix]
             await application({**scope, "root_path": prefix}, receive, send)
 
     return application

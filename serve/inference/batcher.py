@@ -73,7 +73,6 @@ class FairQueue(Generic[K, T, R]):
         self.size_bytes = 0
 
     def push(self, key: K, ticket: Ticket[T, R]) -> None:
-        """Append a ticket to those of its key."""
         if key not in self._by_key:
             self._by_key[key] = deque()
             self._charged_s[key] = max(self._charged_s.get(key, 0.0), self._level_s)
@@ -114,11 +113,9 @@ class FairQueue(Generic[K, T, R]):
         return taken
 
     def waiting(self, key: K) -> int:
-        """Return the number of waiting tickets of a key."""
         return len(self._by_key.get(key, ()))
 
     def latest_item(self, key: K) -> T:
-        """Return the newest item of a key."""
         return self._by_key[key][-1].item
 
     def oldest_s(self, key: K) -> float:
@@ -130,9 +127,6 @@ class FairQueue(Generic[K, T, R]):
         return [ticket for key in list(self._by_key) for ticket in self.take(key, self.size)]
 
 
-K = TypeVar("K", bound=Hashable)
-T = TypeVar("T")
-R = TypeVar("R")
 SHUTTING_DOWN = "this replica is shutting down; send the request again"
 
 
@@ -212,7 +206,6 @@ class Batcher(Generic[K, T, R]):
         return [ticket.future for ticket in tickets]
 
     def depth(self, lane: Lane) -> int:
-        """Return the number of waiting items."""
         return self._queues[lane].size
 
     def wait_s(self, lane: Lane) -> float:

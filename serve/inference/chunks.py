@@ -85,8 +85,7 @@ class ChunkAnswer:
         ends = np.cumsum(self.counts)
         parts: list[Detections] = []
         for start, end, saturated in zip(ends - self.counts, ends, self.saturated, strict=True):
-            part = self.all_detections.select(np.arange(start, end))
-            parts.append(replace(part, saturated=bool(saturated)))
+            parts.append(replace(self.all_detections.select(np.arange(start, end)), saturated=bool(saturated)))
         return parts
 
 
@@ -105,11 +104,9 @@ class LogitsAnswer:
 def pack_answers(model: ModelInfo, outcomes: Sequence[tuple[ImageResult, float] | BaseException]) -> ChunkAnswer:
     """Pack the outcomes of a detector, in order. Raises errors of the whole replica instead of packing them."""
     _raise_replica_error(outcomes)
-    detections = [Detections.empty() if isinstance(o, BaseException) else o[0].detections for o in outcomes]
-    times = [
-        (0.0, 0.0, 0.0) if isinstance(o, BaseException) else (o[1], o[0].inference_ms, o[0].postprocess_ms)
-        for o in outcomes
-    ]
+    results = [None if isinstance(o, BaseException) else o for o in outcomes]
+    detections = [r[0].detections if r else Detections.empty() for r in results]
+    times = [(r[1], r[0].inference_ms, r[0].postprocess_ms) if r else (0.0, 0.0, 0.0) for r in results]
     return ChunkAnswer(
         model=model,
         counts=np.array([len(d) for d in detections], np.int64),
@@ -130,8 +127,7 @@ def pack_logits(model: ModelInfo, outcomes: Sequence[tuple[ClassResult, float] |
             result, queue_ms = outcome
             logits[i] = result.logits
             times_ms[:, i] = queue_ms, result.inference_ms
-    errors = tuple(_reason(o) for o in outcomes)
-    return LogitsAnswer(model, logits, model.labels, times_ms[0], times_ms[1], errors)
+    return LogitsAnswer(model, logits, model.labels, times_ms[0], times_ms[1], tuple(_reason(o) for o in outcomes))
 
 
 def _raise_replica_error(outcomes: Sequence[object]) -> None:

@@ -34,8 +34,7 @@ from serve.inference.results import Answer, ClassAnswer, ClassResult, ImageResul
 from serve.inference.threads import Threads
 from serve.inference.workers import PendingImage, SharedImage, Workers
 from serve.models.alias_poller import AliasPoller
-from serve.models.loaded_models import LoadedModels, NoProver, Prover
-from serve.models.loader import Loader
+from serve.models.loaded_models import LoadedModels, Loader, NoProver, Prover
 from serve.models.pools import Placement
 from serve.models.readiness import Serving
 from serve.models.resolver import ModelResolver, ResolvedModel
@@ -95,7 +94,6 @@ class Engine:
         await self.aliases.start()
 
     def serving(self) -> Serving:
-        """Return the loaded versions and failures of this replica."""
         return Serving(tuple(map(str, self.models.names)), dict(self.aliases.failures))
 
     async def ensure(self, version: VersionId, digest: str | None = None) -> str:
@@ -108,7 +106,6 @@ class Engine:
         return exposition(self.metrics, self)
 
     def stop(self) -> None:
-        """Stop all background work and the threads."""
         self.aliases.stop()
         self.shadows.stop()
         self.workers.stop()
@@ -149,9 +146,19 @@ class Engine:
         name = ref if isinstance(ref, str) else ""
         with self.observer.request(DETECT, name, request_id, bytes=len(body)) as request:
             sample = sample_of(body)
-            model = await self.resolver.get(ref, sample) if isinstance(ref, str) else ref
-            request.model = model
-            request.answer = answer = await self._detect(body, model, sample, deadline_s)
+            request.model = model = await self.resolver.get(ref, sample) if isinstance(ref, str) else ref
+            detector = model.detector
+            image = self._pending(body, detector, deadline_s)
+            result, queue_ms = await self.workers.image(Lane.ONLINE, detector, image)
+            assert isinstance(result, ImageResult)
+            # 1 - sample: images answered by the canary are not comparisons with the active version
+            candidate = self.resolver.shadow(detector.info.name, model.alias, 1 - sample)
+            if candidate is not None:
+                self.shadows.start(body, detector, result.detections, candidate)
+            times = Timings(queue_ms, image.preprocess_ms, result.inference_ms, result.postprocess_ms)
+            request.answer = answer = Answer(
+                detector.info, model.alias, detector, image.facts, result.detections, times, image.waited_first
+            )
         return answer
 
     async def classify(
@@ -171,57 +178,22 @@ class Engine:
         """
         with self.observer.request(CLASSIFY, ref, request_id, bytes=len(body)) as request:
             request.model = model = await self.resolver.get(ref, sample_of(body))
-            request.answer = answer = await self._classify(body, model, box_xyxy_px, deadline_s, shared)
+            classifier, max_px = model.classifier, self._max_pixels
+
+            def read() -> tuple[ImageFacts, Prepared]:
+                if shared is None:
+                    return classifier.read(body, box_xyxy_px, max_px)
+                whole = shared.decoded(lambda: classifier.decode(body, max_px))
+                return classifier.read_box(whole, box_xyxy_px)
+
+            image = PendingImage(read, len(body), deadline_s)
+            result, queue_ms = await self.workers.image(Lane.ONLINE, classifier, image)
+            assert isinstance(result, ClassResult)
+            times = Timings(queue_ms, image.preprocess_ms, result.inference_ms, 0.0)
+            request.answer = answer = ClassAnswer(
+                classifier.info, model.alias, image.facts, box_xyxy_px, result.logits, times, image.waited_first
+            )
         return answer
-
-    async def _detect(self, body: bytes, resolved: ResolvedModel, sample: float, deadline_s: float | None) -> Answer:
-        detector = resolved.detector
-        image = self._pending(body, detector, deadline_s)
-        result, queue_ms = await self.workers.image(Lane.ONLINE, detector, image)
-        assert isinstance(result, ImageResult)
-        # 1 - sample: images answered by the canary are not comparisons with the active version
-        candidate = self.resolver.shadow(detector.info.name, resolved.alias, 1 - sample)
-        if candidate is not None:
-            self.shadows.start(body, detector, result.detections, candidate)
-        times_ms = (image.preprocess_ms, result.inference_ms, result.postprocess_ms)
-        return Answer(
-            detector.info,
-            resolved.alias,
-            detector,
-            image.facts,
-            result.detections,
-            Timings(queue_ms, *times_ms),
-            image.waited_first,
-        )
-
-    async def _classify(
-        self,
-        body: bytes,
-        resolved: ResolvedModel,
-        box_xyxy_px: Box | None,
-        deadline_s: float | None,
-        shared: SharedImage | None,
-    ) -> ClassAnswer:
-        classifier, max_px = resolved.classifier, self._max_pixels
-
-        def read() -> tuple[ImageFacts, Prepared]:
-            if shared is None:
-                return classifier.read(body, box_xyxy_px, max_px)
-            image = shared.decoded(lambda: classifier.decode(body, max_px))
-            return classifier.read_box(image, box_xyxy_px)
-
-        image = PendingImage(read, len(body), deadline_s)
-        result, queue_ms = await self.workers.image(Lane.ONLINE, classifier, image)
-        assert isinstance(result, ClassResult)
-        return ClassAnswer(
-            classifier.info,
-            resolved.alias,
-            image.facts,
-            box_xyxy_px,
-            result.logits,
-            Timings(queue_ms, image.preprocess_ms, result.inference_ms, 0.0),
-            image.waited_first,
-        )
 
     async def infer_tensor(
         self,
@@ -238,19 +210,13 @@ class Engine:
         """
         with self.observer.request(INFER, "", request_id, rows=len(tensor)) as request:
             request.model = resolved
-            request.answer = answer = await self._infer_tensor(tensor, resolved, deadline_s)
+            rows, queue_ms = await self.workers.rows(resolved.detector, tensor, deadline_s)
+            outputs = {name: joined([row[name][np.newaxis] for row in rows]) for name in rows[0]}
+            request.answer = answer = TensorAnswer(resolved.detector.info, resolved.alias, outputs, queue_ms)
         return answer
 
-    async def _infer_tensor(
-        self, tensor: NDArray[np.float32], resolved: ResolvedModel, deadline_s: float | None
-    ) -> TensorAnswer:
-        rows, queue_ms = await self.workers.rows(resolved.detector, tensor, deadline_s)
-        outputs = {name: joined([row[name][np.newaxis] for row in rows]) for name in rows[0]}
-        return TensorAnswer(resolved.detector.info, resolved.alias, outputs, queue_ms)
-
     async def _detect_in_bulk(self, body: bytes, detector: LoadedDetector) -> Detections:
-        image = self._pending(body, detector)
-        result, _ = await self.workers.image(Lane.BULK, detector, image)
+        result, _ = await self.workers.image(Lane.BULK, detector, self._pending(body, detector))
         assert isinstance(result, ImageResult)
         return result.detections
 

@@ -40,20 +40,17 @@ def lower_process_priority(share: float = BULK_SHARE) -> None:
                 _make_nicer(int(thread), share)
 
 
-def set_batch_scheduling(pid: int) -> None:
-    """Set SCHED_BATCH for all threads of a process, so that they interrupt no other thread when they wake.
-
-    Threads and processes that they start inherit it. Does nothing if that is not supported or the process has ended.
-    """
-    _schedule(pid, "SCHED_BATCH")
-
-
 def set_normal_scheduling() -> None:
     """Set the normal policy for all threads of this process, in place of one inherited from its parent."""
-    _schedule(os.getpid(), "SCHED_OTHER")
+    set_scheduling(os.getpid(), "SCHED_OTHER")
 
 
-def _schedule(pid: int, policy: str) -> None:
+def set_scheduling(pid: int, policy: str) -> None:
+    """Set the policy of all threads of a process, which threads and processes that they start inherit.
+
+    Threads with SCHED_BATCH interrupt no other thread when they wake. Does nothing if that is not supported or the
+    process has ended.
+    """
     if sys.platform != "linux":
         return
     with contextlib.suppress(OSError):
@@ -63,8 +60,7 @@ def _schedule(pid: int, policy: str) -> None:
 
 
 def _make_nicer(thread: int, share: float) -> None:
-    now = os.getpriority(os.PRIO_PROCESS, thread)
-    os.setpriority(os.PRIO_PROCESS, thread, min(19, now + niceness(share)))
+    os.setpriority(os.PRIO_PROCESS, thread, min(19, os.getpriority(os.PRIO_PROCESS, thread) + niceness(share)))
 
 
 _REQUEST_PATH = ("ServeReplica:", "ProxyActor", "HAProxyManager", "haproxy")
@@ -79,4 +75,4 @@ def deprioritise_ray_processes(head_pid: int) -> None:
             with contextlib.suppress(psutil.Error):
                 command = " ".join(process.cmdline())
                 if not any(name in command for name in _REQUEST_PATH):
-                    set_batch_scheduling(process.pid)
+                    set_scheduling(process.pid, "SCHED_BATCH")

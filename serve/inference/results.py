@@ -56,9 +56,7 @@ class Answer:
     """True if the image waited in the lane before it was decoded, not after."""
 
     def facts(self) -> dict[str, Any]:
-        """Return the fields of its log event."""
-        counts = {"detections": len(self.detections)}
-        return _model_facts(self.model, self.alias) | counts | _times(self.timings)
+        return _model_facts(self.model, self.alias) | {"detections": len(self.detections)} | _times(self.timings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +73,6 @@ class ClassAnswer:
     """See `Answer.waited_first`."""
 
     def facts(self) -> dict[str, Any]:
-        """Return the fields of its log event."""
         best = self.model.labels[int(self.logits.argmax())]
         return _model_facts(self.model, self.alias) | {"label": best, **_times(self.timings)}
 
@@ -94,13 +91,11 @@ class TensorAnswer:
         return len(next(iter(self.outputs.values())))
 
     def facts(self) -> dict[str, Any]:
-        """Return the fields of its log event."""
         return _model_facts(self.model, self.alias) | {"queue_ms": round(self.queue_ms, 2)}
 
 
 def _model_facts(model: ModelInfo, alias: str | None) -> dict[str, Any]:
-    digest = model.weights_sha256[:12]
-    return {"version": str(model.id), "weights_sha256": digest, "alias": alias}
+    return {"version": str(model.id), "weights_sha256": model.weights_sha256[:12], "alias": alias}
 
 
 def _times(timings: Timings) -> dict[str, float]:

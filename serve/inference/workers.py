@@ -24,7 +24,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_store.classifier import Classifier
-from model_store.config import Batch
 from model_store.detector import LoadedDetector
 from model_store.errors import DeadlinePassed
 from model_store.images.decode import DecodedImage, ImageFacts
@@ -38,6 +37,9 @@ from serve.inference.threads import Threads
 from serve.settings import DetectArgs
 
 R = TypeVar("R")
+Rows = dict[str, NDArray[np.float32]]
+Result = ImageResult | ClassResult | Rows
+MIB = 1 << 20
 
 
 async def gather_futures(futures: Sequence[Future[R]]) -> list[R | BaseException]:
@@ -124,9 +126,6 @@ class PendingImage:
         return now_s
 
 
-Rows = dict[str, NDArray[np.float32]]
-
-
 @dataclass(frozen=True, slots=True)
 class BatchKey:
     """Key of items that may share a batch: images, or raw tensors (`raw`), of one version."""
@@ -173,33 +172,19 @@ def make_items(
     return BatchKey(model.info.id, raw), [Item(model, input_) for input_ in data]
 
 
-def batch_of(_: BatchKey, newest: Item) -> Batch:
-    """Return the batch limits of the newest item's model."""
-    return newest.model.lane_batch
-
-
-def infer(key: BatchKey, items: Sequence[Item]) -> Sequence[ImageResult | ClassResult | Rows]:
+def infer(key: BatchKey, items: Sequence[Item]) -> Sequence[Result]:
     """Run a batch and return one result per item. Raises the errors of decoding and of the model."""
     model = items[-1].model
     data = [d.prepared() if isinstance(d := item.data, PendingImage) else d for item in items]
-    if isinstance(model, Classifier):
-        return _classify(model, data)  # type: ignore[arg-type]
+    if isinstance(model, Classifier):  # all inputs have the size of its network
+        started = time.perf_counter()
+        logits = model.infer(np.concatenate([image.pixels for image in data]))  # type: ignore[union-attr]
+        took_ms = (time.perf_counter() - started) * 1e3
+        return [ClassResult(row, took_ms) for row in logits]
     if key.raw:
         return model.run_rows(data)  # type: ignore[arg-type]
     done = model.infer(data)  # type: ignore[arg-type]
     return [ImageResult(d, done.inference_ms, done.postprocess_ms) for d in done.detections]
-
-
-def _classify(model: Classifier, images: Sequence[Prepared]) -> list[ClassResult]:
-    """Run a classifier. All inputs have the same size, that of its network."""
-    started = time.perf_counter()
-    logits = model.infer(np.concatenate([image.pixels for image in images]))
-    took_ms = (time.perf_counter() - started) * 1e3
-    return [ClassResult(row, took_ms) for row in logits]
-
-
-MIB = 1 << 20
-Result = ImageResult | ClassResult | Rows
 
 
 class Workers:
@@ -209,11 +194,10 @@ class Workers:
         count, limits = args.worker_count(), args.limits
         all_cores_infer = args.threads == 1 and count * args.replicas >= usable_cores()
         self._decode_too = not args.num_gpus and all_cores_infer
-        max_calls = limits.online_queue + limits.bulk_queue
-        self._decoders = Threads(count, "decode calls", max_calls)
+        self._decoders = Threads(count, "decode calls", limits.online_queue + limits.bulk_queue)
         self.batcher: Batcher[BatchKey, Item, Result] = Batcher(
             run=infer,
-            batch_of=batch_of,
+            batch_of=lambda _, newest: newest.model.lane_batch,
             workers=count,
             bulk_share=args.bulk_share,
             bounds={

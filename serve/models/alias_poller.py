@@ -1,5 +1,6 @@
-"""Keep the alias table of a replica current.
+"""The alias table of a replica, and how it is kept current.
 
+(ModelRef, sample, loaded versions) --AliasTable.resolve--> (version, alias), or None if no state has the alias
 state files --refresh--> prove, load off the event loop, verify, probe --> switch in one assignment
 the rollout  --activate--> the same, rejected unless everything is loaded
 
@@ -11,17 +12,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import structlog
 
 from model_store.errors import Conflict, ModelError, ResightError, StorageError, StorageUnreachable
 from model_store.load import Loaded
-from model_store.names import DEFAULT_ALIAS, VersionId
+from model_store.names import DEFAULT_ALIAS, ModelRef, VersionId
 from model_store.store import ModelStore
 from serve.inference.threads import Threads
-from serve.models.alias_table import AliasTable
 from serve.models.loaded_models import LoadedModels
 from serve.models.pools import Placement
 from serve.models.readiness import PENDING
@@ -36,14 +37,77 @@ They continue after that, and a later `refresh` uses the loaded version.
 """
 
 
+INITIAL = ModelState()
+
+
 @dataclass(frozen=True, slots=True)
-class StoreReading:
+class AliasTable:
+    """The state of each model in this replica, and the only version of each model without the alias `production`."""
+
+    states: Mapping[str, ModelState] = field(default_factory=dict[str, ModelState])
+    only_versions: Mapping[str, VersionId] = field(default_factory=dict[str, VersionId])
+
+    def resolve(
+        self, ref: ModelRef, sample: float, loaded: Container[VersionId]
+    ) -> tuple[VersionId, str | None] | None:
+        """Return the version that answers and its alias, which is None for the only version of a model.
+
+        `sample`, 0 to 1, decides whether a canary answers; it must be loaded.
+        """
+        state = self.aliases(ref.name).get(ref.alias or "")
+        if state is None:
+            only = self.only_version(ref)
+            return (only, None) if only else None
+        if state.canary and sample * 100 < state.canary.percent:
+            canary = VersionId(ref.name, state.canary.version)
+            if canary in loaded:
+                return canary, ref.alias
+        return VersionId(ref.name, state.active), ref.alias
+
+    def shadow(self, name: str, alias: str | None, sample: float) -> VersionId | None:
+        """Return the version that also gets this image, or None; `sample`, 0 to 1, is compared with its share."""
+        state = self.aliases(name).get(alias or "")
+        if state is None or state.shadow is None or sample * 100 >= state.shadow.percent:
+            return None
+        return VersionId(name, state.shadow.version)
+
+    def only_version(self, ref: ModelRef) -> VersionId | None:
+        """Return the only version of a model without the alias `production`, for a reference by its bare name."""
+        unset = DEFAULT_ALIAS not in self.aliases(ref.name)
+        return self.only_versions.get(ref.name) if unset and ref.alias == DEFAULT_ALIAS else None
+
+    def aliases(self, name: str) -> Mapping[str, AliasState]:
+        return self.state(name).aliases
+
+    def aliases_of(self, version: VersionId) -> list[str]:
+        """Return the aliases for which a version is active, sorted."""
+        return sorted(a for a, state in self.aliases(version.name).items() if state.active == version.version)
+
+    def state(self, name: str) -> ModelState:
+        """Return the state of a model; the initial one if it has none here."""
+        return self.states.get(name, INITIAL)
+
+    def digest(self, version: VersionId) -> str | None:
+        """Return the digest with which a version was rolled out, or None."""
+        return self.state(version.name).digests.get(version.version)
+
+    def needs(self, version: VersionId) -> bool:
+        return version in self.state(version.name).versions(version.name)
+
+    def with_state(self, name: str, state: ModelState) -> AliasTable:
+        return replace(self, states={**self.states, name: state})
+
+    def without(self, name: str) -> AliasTable:
+        return replace(self, states={n: s for n, s in self.states.items() if n != name})
+
+
+class StoreReading(NamedTuple):
     """The state and the only version, if any, of each readable model of this pool, and the errors of others."""
 
     names: list[str]
-    states: dict[str, ModelState] = field(default_factory=dict[str, ModelState])
-    only_versions: dict[str, VersionId | None] = field(default_factory=dict[str, VersionId | None])
-    failures: dict[str, str] = field(default_factory=dict[str, str])
+    states: dict[str, ModelState]
+    only_versions: dict[str, VersionId | None]
+    failures: dict[str, str]
 
 
 class AliasPoller:
@@ -83,8 +147,7 @@ class AliasPoller:
         Raises StorageUnreachable: a replica that cannot read the store must not receive traffic.
         """
         if not await self.refresh():
-            url = self._store.url
-            raise StorageUnreachable(f"the model store {url} cannot be read; see the log")
+            raise StorageUnreachable(f"the model store {self._store.url} cannot be read; see the log")
         self._follows_rollout = self._has_rollout
         self._polling = asyncio.create_task(self._poll())
 
@@ -134,18 +197,18 @@ class AliasPoller:
         """Release the versions that no alias or run needs, except those kept for a rollback."""
         now = time.monotonic()
         self._left_s = {v: s for v, s in self._left_s.items() if now - s < self._retain_s}
-        await self._models.release_idle(self.table.needed(), set(self._left_s))
+        needed = {v for name, state in self.table.states.items() for v in state.versions(name)}
+        await self._models.release_idle(needed, set(self._left_s))
 
     async def retune(self) -> None:
         """Apply the current deployment.json to the loaded versions."""
         for version in self._models.names:
-            if version not in self._models:
-                continue  # released since the list was made
-            current = self._models.model(version)
-            tuned = await self._files.run(self._tune, current)
-            if tuned.batch != current.batch:
-                self._models.exchange(version, tuned)
-                log.info("retuned", version=str(version), **tuned.batch.model_dump())
+            if version in self._models:  # not released since the list was made
+                current = self._models.model(version)
+                tuned = await self._files.run(self._tune, current)
+                if tuned.batch != current.batch:
+                    self._models.exchange(version, tuned)
+                    log.info("retuned", version=str(version), **tuned.batch.model_dump())
 
     async def _poll(self) -> None:
         while True:
@@ -168,14 +231,15 @@ class AliasPoller:
             aliased = (n for n, s in reading.states.items() if s.aliases or n in self.table.states)
             await asyncio.gather(*(self._follow(name, reading.states[name]) for name in aliased))
             for name in set(self.table.states) - set(reading.states):
-                if self._placement.pool_of(name) != self._placement.own:
-                    self._forget(name)
+                if self._placement.pool_of(name) != self._placement.own:  # its versions become idle here
+                    self.table = self.table.without(name)
+                    self.failures = {k: why for k, why in self.failures.items() if k.partition(":")[0] != name}
             await self.release_idle()
             return True
 
     def _read(self) -> StoreReading:
         """Read the states of all models. A damaged file is a failure of its model only."""
-        reading = StoreReading(self._store.names())
+        reading = StoreReading(self._store.names(), {}, {}, {})
         for name in reading.names:
             try:
                 self._placement.read(name)
@@ -201,14 +265,8 @@ class AliasPoller:
             if label in reading.states or (removed and reading.names):
                 del self.failures[label]
         self.failures |= reading.failures
-        only_versions = {**self.table.only_versions, **reading.only_versions}
-        self.table = replace(self.table, only_versions={n: only for n, only in only_versions.items() if only})
-
-    def _forget(self, name: str) -> None:
-        """Drop a model that has moved to another pool: its versions become idle here."""
-        self.table = self.table.without(name)
-        for label in [key for key in self.failures if key.partition(":")[0] == name]:
-            del self.failures[label]
+        only = {**self.table.only_versions, **reading.only_versions}
+        self.table = replace(self.table, only_versions={name: version for name, version in only.items() if version})
 
     async def _follow(self, name: str, state: ModelState) -> None:
         """Load the versions of a state and switch to it; an alias with a version that fails to load is unchanged."""
@@ -231,10 +289,10 @@ class AliasPoller:
         if target.since is None and self._follows_rollout:
             return False
         label, reason = f"{name}:{alias}", await self._load(name, target, digests)
+        before = self.failures.pop(label, None)
         if reason is None:
-            self.failures.pop(label, None)
             return True
-        if self.failures.get(label) != reason:
+        if before != reason:
             log.error("model_not_loaded", alias=label, error=reason)
         self.failures[label] = reason
         return False
@@ -245,10 +303,9 @@ class AliasPoller:
             failed_s, reason = self._failed.get(version, (float("-inf"), ""))
             if time.monotonic() - failed_s < self._retry_s:
                 return reason
-            patience_s = PATIENCE_S if self._follows_rollout else START_PATIENCE_S
             try:
                 loading = self.ensure(version, digests.get(version.version))
-                await asyncio.wait_for(loading, patience_s)
+                await asyncio.wait_for(loading, PATIENCE_S if self._follows_rollout else START_PATIENCE_S)
                 self._failed.pop(version, None)
             except TimeoutError:
                 return f"{version}: {PENDING}"
@@ -267,7 +324,6 @@ class AliasPoller:
         self._left_s |= dict.fromkeys(left, time.monotonic())
         for alias, now in state.aliases.items():
             before = current.aliases.get(alias)
-            previous = before.active if before else None
+            previous = before and before.active
             if previous != now.active:
-                label = f"{name}:{alias}"
-                log.info("alias_switched", alias=label, version=now.active, previous=previous)
+                log.info("alias_switched", alias=f"{name}:{alias}", version=now.active, previous=previous)

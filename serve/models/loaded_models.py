@@ -7,29 +7,28 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
-import functools
 import gc
 import time
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, nullcontext
-from typing import ParamSpec, Protocol, TypeVar
+from dataclasses import replace
+from typing import Protocol
 
 import structlog
 
-from model_store.errors import SOON_S, Conflict, ModelNotReady
-from model_store.load import Loaded
+from model_store.deployment import read_deployment
+from model_store.errors import SOON_S, Conflict, ModelNotReady, ResightError
+from model_store.load import Loaded, load_model, warm_up, with_measured_batch
 from model_store.machine import free_memory_bytes
 from model_store.names import VersionId
 from model_store.store import ModelStore, digest_of
 from serve.inference.os_priority import lower_thread_priority
-from serve.rollout.proof import Proof
+from serve.rollout.sandbox import Proof
 from serve.rollout.state import require_same_files
 
 MEMORY_SHARE = 0.8
 """Share of the free memory that a new version may use."""
-P = ParamSpec("P")
-R = TypeVar("R")
 log = structlog.get_logger("resight.serve")
 
 
@@ -52,8 +51,7 @@ class NoProver:
         self._store = store
 
     async def prove(self, version: VersionId) -> Proof:
-        digests = await asyncio.to_thread(self._store.digests, version)
-        return Proof(0, 0.0, digest_of(digests))
+        return Proof(0, 0.0, digest_of(await asyncio.to_thread(self._store.digests, version)))
 
     def loading(self, version: VersionId) -> AbstractAsyncContextManager[None]:
         return nullcontext()
@@ -118,7 +116,8 @@ class LoadedModels:
         key = version, digest
         if key not in self._loads:
             task = self._loads[key] = asyncio.create_task(self._prove_and_load(version, digest))
-            task.add_done_callback(functools.partial(self._ended, key))
+            task.add_done_callback(lambda _: self._loads.pop(key))
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())  # all callers may be cancelled
         await asyncio.shield(self._loads[key])
 
     async def _prove_and_load(self, version: VersionId, digest: str | None) -> None:
@@ -128,14 +127,10 @@ class LoadedModels:
             if not self.holds(version, proof.digest):
                 require_memory(version, proof.rss_bytes)
                 async with self._prover.loading(version):
-                    loaded = await self._in_loader(self._load, version, proof.digest)
+                    loop = asyncio.get_running_loop()
+                    loaded = await loop.run_in_executor(self._loader, self._load, version, proof.digest)
                 self._loaded[version], self._digests[version] = loaded, proof.digest
         self._used_s[version] = time.monotonic()
-
-    def _ended(self, key: tuple[VersionId, str | None], task: asyncio.Task[None]) -> None:
-        del self._loads[key]
-        if not task.cancelled():
-            task.exception()  # retrieved here, as all callers may have been cancelled
 
     def exchange(self, version: VersionId, model: Loaded) -> None:
         """Replace a loaded version by one with other settings. Waiting requests keep the old one."""
@@ -165,12 +160,9 @@ class LoadedModels:
         del self._loaded[version], self._digests[version]
         self._used_s.pop(version, None)
         self._leases.pop(version, None)
-        await self._in_loader(_return_memory)
+        await asyncio.get_running_loop().run_in_executor(self._loader, _return_memory)
         log.info("model_released", version=str(version))
         return True
-
-    async def _in_loader(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        return await asyncio.get_running_loop().run_in_executor(self._loader, functools.partial(work, *args, **kwargs))
 
     async def release_idle(self, active: Collection[VersionId], warm: Collection[VersionId]) -> None:
         """Release idle versions: neither `active` nor leased.
@@ -209,3 +201,56 @@ def _return_memory() -> None:
         ctypes.CDLL("libc.so.6").malloc_trim(0)
     except (OSError, AttributeError):
         return  # not glibc
+
+
+class Loader:
+    """Loads versions, and caches the measured batch size of each set of weights."""
+
+    def __init__(self, store: ModelStore, threads: int) -> None:
+        self._store, self._threads = store, threads
+        self._measured: dict[tuple[object, ...], int] = {}
+
+    def load(self, version: VersionId, digest: str = "") -> Loaded:
+        """Load a version, from files of this digest if one is given. Raises ModelError."""
+        started = time.perf_counter()
+        model = self.tuned(self._sized(load_model(self._store, version, self._threads, digest)))
+        log.info(
+            "model_loaded",
+            version=str(version),
+            device=model.session.device,
+            batch=model.batch.max,
+            s=round(time.perf_counter() - started, 3),
+        )
+        return model
+
+    def tuned(self, model: Loaded) -> Loaded:
+        """Return the model with the batch of deployment.json, or else with the measured one.
+
+        If the file is damaged, the model is returned unchanged.
+        """
+        try:
+            batch = read_deployment(self._store, model.info.id).batch
+        except ResightError as error:
+            log.warning("deployment_ignored", version=str(model.info.id), error=str(error))
+            return model
+        if batch is None:
+            size = self._measured[_measurement_key(model)]
+            batch = model.config.batch.model_copy(update={"max": size})
+        return replace(model, batch=batch)
+
+    def _sized(self, model: Loaded) -> Loaded:
+        """Warm up a model, and measure its batch size on this machine, once for the same weights."""
+        key = _measurement_key(model)
+        if key in self._measured:
+            model = replace(model, batch=model.config.batch.model_copy(update={"max": self._measured[key]}))
+            warm_up(model)
+        else:
+            model = with_measured_batch(model)
+            self._measured[key] = model.batch.max
+        return model
+
+
+def _measurement_key(model: Loaded) -> tuple[object, ...]:
+    """Return the properties that determine the best batch size on one machine."""
+    config = model.config
+    return model.info.weights_sha256, config.preprocess.input_px, config.batch.max

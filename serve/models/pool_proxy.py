@@ -11,7 +11,7 @@ import math
 import re
 import time
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 from urllib.parse import parse_qs
 
 from fastapi import Request
@@ -110,8 +110,7 @@ class PoolProxy:
             await self.app(scope, receive, send)
             return
         try:
-            pool = placement.pool_of(name)
-            require_pool(name, pool, placement.pools)
+            require_pool(name, pool := placement.pool_of(name), placement.pools)
             answer = await self._answer(Request(scope, receive), pool)
         except ResightError as error:
             await of_error(error, scope["path"])(scope, receive, send)
@@ -128,8 +127,7 @@ class PoolProxy:
         declared_mib = declared_bytes(request) / MIB or max_mib  # chunked bodies may be any size
         # limited apart from local images, so that a slow pool cannot use up this replica's places
         admission = self._engine.admission
-        is_upload = request.url.path == UPLOADS
-        room = admission.forwarded_uploads if is_upload else admission.forwarded
+        room = admission.forwarded_uploads if request.url.path == UPLOADS else admission.forwarded
         with room.place(math.ceil(min(declared_mib, max_mib) / limits.body_mib)):
             body = await read_whole(request, max_mib, limits.body_s)
             return await self._pools.answer(pool, forwarded(request, body, deadline_s))
@@ -137,7 +135,7 @@ class PoolProxy:
 
 def model_of(scope: Scope) -> str | None:
     """Return the model of a request that must be answered by a replica of its pool, else None."""
-    path: str = scope["path"].removeprefix(scope.get("root_path", ""))
+    path = path_of(scope)
     if path in IN_QUERY:
         (*_, ref) = parse_qs(scope["query_string"].decode("latin-1")).get("model", [""])
         name = NAME.match(ref)
@@ -155,6 +153,9 @@ def forwarded(request: Request, body: bytes, deadline_s: float | None) -> Forwar
         if left_ms < 1:
             raise DeadlinePassed("the deadline passed before the body was read")
         headers.append((TIMEOUT.encode(), str(left_ms).encode()))
-    scope: dict[str, Any] = dict(request.scope)
-    path = scope["path"].removeprefix(scope.get("root_path", ""))
-    return ForwardedRequest(scope["method"], path, scope["query_string"], headers, body, MAY_LOAD.get())
+    query: bytes = request.scope["query_string"]
+    return ForwardedRequest(request.method, path_of(request.scope), query, headers, body, MAY_LOAD.get())
+
+
+def path_of(scope: Scope) -> str:
+    return str(scope["path"]).removeprefix(scope.get("root_path", ""))

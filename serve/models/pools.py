@@ -47,7 +47,6 @@ class Placement:
             log.warning("deployment_ignored", model=name, error=str(error))
 
     def set(self, name: str, pool: str) -> None:
-        """Set the pool of a model."""
         if self._pools.get(name) == self.own != pool:
             self._left_s[name] = time.monotonic()
         self._pools[name] = pool
@@ -64,7 +63,4 @@ class Placement:
         pool = self.pool_of(name)
         if self.own == DEFAULT_POOL:
             require_pool(name, pool, self.pools)
-        if pool == self.own:
-            return True
-        left_s = self._left_s.get(name)
-        return left_s is not None and time.monotonic() - left_s < KEEP_S
+        return pool == self.own or time.monotonic() - self._left_s.get(name, -KEEP_S) < KEEP_S

@@ -27,7 +27,6 @@ class Serving:
     failures: dict[str, str] = field(default_factory=dict[str, str])
 
     def plus(self, other: Serving) -> Serving:
-        """Return the union of both."""
         return Serving(self.loaded + other.loaded, self.failures | other.failures)
 
     def require_ready(self, store: str) -> None:

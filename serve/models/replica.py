@@ -17,15 +17,12 @@ class Replica:
     engine: Engine
 
     async def serving(self) -> Serving:
-        """Return the loaded versions and failures of this replica."""
         return self.engine.serving()
 
     async def detect_chunk(self, chunk: Chunk) -> ChunkAnswer:
-        """Detect in the images of a chunk. Raises as `Engine.detect_chunk`."""
         return await self.engine.detect_chunk(chunk)
 
     async def classify_chunk(self, chunk: Chunk) -> LogitsAnswer:
-        """Classify the crops of a chunk. Raises as `Engine.classify_chunk`."""
         return await self.engine.classify_chunk(chunk)
 
     async def holds(self, version: str, digest: str) -> bool:

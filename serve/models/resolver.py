@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
@@ -34,7 +34,7 @@ MAY_LOAD: ContextVar[bool] = ContextVar("may_load", default=True)
 """True if the current request may load an exact version that no alias and no run needs here (`serve/auth/guard.py`)."""
 
 
-@contextmanager
+@contextlib.contextmanager
 def loads_if(allowed: bool) -> Generator[None]:
     """Allow the block to load exact versions, if `allowed` and if that was allowed before."""
     token = MAY_LOAD.set(MAY_LOAD.get() and allowed)
@@ -87,9 +87,7 @@ class ModelResolver:
     def shadow(self, name: str, alias: str | None, sample: float) -> LoadedDetector | None:
         """Return the shadow that also gets this image, or None if there is none or it is not loaded."""
         version = self._aliases.table.shadow(name, alias, sample)
-        if version is None or version not in self._models:
-            return None
-        return require_detector(self._models.model(version))
+        return require_detector(self._models.model(version)) if version and version in self._models else None
 
     def _resolve(self, ref: ModelRef, sample: float) -> tuple[VersionId, str | None] | None:
         return self._aliases.table.resolve(ref, sample, self._models)
@@ -129,9 +127,7 @@ class ModelResolver:
             self._young_until = now + YOUNG_S
         if now > self._young_until:
             return
-        try:
+        with contextlib.suppress(ResightError):  # keep serving while the store is unavailable
             state = await asyncio.to_thread(read_state, self._store, name)
-        except ResightError:
-            return  # keep serving while the store is unavailable
-        if state.generation > self._aliases.table.state(name).generation:
-            await self._aliases.refresh()
+            if state.generation > self._aliases.table.state(name).generation:
+                await self._aliases.refresh()

@@ -23,6 +23,9 @@ from model_store.transform.nms import iou
 from model_store.transform.thresholds import least_scores, shown
 
 MATCH_IOU = 0.5
+MAX_WAITING = 8
+"""Maximum number of images that wait for shadows in a replica."""
+log = structlog.get_logger("resight.serve")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +41,6 @@ class Agreement:
     score_shift_abs: float = 0.0
 
     def plus(self, other: Agreement) -> Agreement:
-        """Return the sum of both."""
         return Agreement(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
 
@@ -81,11 +83,6 @@ def _pairs(active: Detections, candidate: Detections) -> list[tuple[int, int]]:
     return pairs
 
 
-MAX_WAITING = 8
-"""Maximum number of images that wait for shadows in a replica."""
-log = structlog.get_logger("resight.serve")
-
-
 @dataclass
 class ShadowCounts:
     """Counts for one pair of versions in this replica."""
@@ -126,11 +123,5 @@ class Shadows:
             counts.failed += 1
             log.warning("shadow_failed", version=str(candidate.info.id), error=str(error)[:300])
             return
-        counts.agreement = counts.agreement.plus(
-            compare(_shown(seen, active), _shown(found, candidate), active.info.labels, candidate.info.labels)
-        )
-
-
-def _shown(found: Detections, detector: LoadedDetector) -> Detections:
-    """Return the detections above the display thresholds of a version."""
-    return shown(found, least_scores(detector.config))
+        both = shown(seen, least_scores(active.config)), shown(found, least_scores(candidate.config))
+        counts.agreement = counts.agreement.plus(compare(*both, active.info.labels, candidate.info.labels))

@@ -8,6 +8,5 @@ RolloutOperator  accepts operations, runs their steps, follows aliases.json, kee
 RolloutHost      what the operator needs of its host: replicas, and processes for proofs; implemented by `RayHost` of a
                  cluster and `EmbeddedHost` of one process
 RolloutActor     the operator of a cluster, as a Ray actor (`serve/cluster/rollout_actor.py`)
-RolloutControls  what the routes of /v1/models call: the interface of RolloutClient for them (`client.py`)
 RolloutClient    calls the operator of its host, from the routes and the loads of a replica (`client.py`)
 """

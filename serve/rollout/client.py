@@ -6,36 +6,18 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from model_store.errors import SOON_S, ModelNotReady, ResightError, StorageError
 from model_store.names import VersionId
 from model_store.store import ModelStore
 from serve.rollout.events import record
 from serve.rollout.operations import Operation, Outcome, new_outcome
-from serve.rollout.proof import Proof, prove
+from serve.rollout.sandbox import Proof, prove
 from serve.rollout.state import ModelState, read_state
 from serve.rollout.steps import Rollout
 
 T = TypeVar("T")
-
-
-class RolloutControls(Protocol):
-    """Interface that the routes of /v1/models require."""
-
-    async def apply(self, operation: Operation, wait_s: float) -> Outcome:
-        """Begin an operation; return its outcome when it has ended, or its state after `wait_s`."""
-        ...
-
-    async def outcome(self, outcome_id: str) -> Outcome | None: ...
-
-    async def about(self, name: str) -> dict[str, Any]: ...
-
-    async def sync(self) -> list[Outcome]: ...
-
-    async def counts(self) -> dict[tuple[str, str], int]: ...
-
-    async def refused(self) -> int: ...
 
 
 class RolloutClient:
@@ -46,7 +28,10 @@ class RolloutClient:
         self._loads: set[asyncio.Future[Any]] = set()
 
     async def apply(self, operation: Operation, wait_s: float) -> Outcome:
-        """Begin an operation; return its outcome or state. Raises Overloaded, StorageUnreachable."""
+        """Begin an operation; return its outcome when it has ended, or its state after `wait_s`.
+
+        Raises Overloaded, StorageUnreachable.
+        """
         new = new_outcome(operation)  # the id is created here, since Ray may repeat the call
         accepted = _raise_or_return(await self._call("ask", new))
         ended: Outcome | None = await self._call("wait", new.id, wait_s)
@@ -61,11 +46,8 @@ class RolloutClient:
     async def sync(self) -> list[Outcome]:
         return await self._call("sync")
 
-    async def counts(self) -> dict[tuple[str, str], int]:
+    async def counts(self) -> tuple[dict[tuple[str, str], int], int]:
         return await self._call("counts")
-
-    async def refused(self) -> int:
-        return await self._call("refused")
 
     async def prove(self, version: VersionId) -> Proof:
         """Return the proof of a version; make it if there is none. Raises ModelError, Overloaded."""

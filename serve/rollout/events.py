@@ -51,28 +51,14 @@ def record(store: ModelStore, outcome: Outcome, before: AliasState | None, after
         store.folder.require_present()
         return
     event = Event(at=datetime.now(UTC), outcome=outcome, before=before, after=after)
-    stamp = f"{event.at:%Y%m%dT%H%M%S%f}-{outcome.id}"
-    path = f"{name}/{EVENTS}/{stamp}.json"
-    store.folder.write(path, event.model_dump_json(indent=1).encode())
+    file = f"{name}/{EVENTS}/{event.at:%Y%m%dT%H%M%S%f}-{outcome.id}.json"
+    store.folder.write(file, event.model_dump_json(indent=1).encode())
 
 
 def events(store: ModelStore, name: str, max_events: int = 20) -> list[Event]:
     """Return up to `max_events` events, newest first; skip damaged ones."""
     files = sorted(store.folder.names(f"{name}/{EVENTS}"), reverse=True)[:max_events]
     return [event for file in files if (event := _read(store, f"{name}/{EVENTS}/{file}", Event))]
-
-
-def event_of(store: ModelStore, name: str, outcome_id: str) -> Event | None:
-    """Return the event that ended an operation, or None."""
-    files = store.folder.names(f"{name}/{EVENTS}")
-    matching = [file for file in files if file.endswith(f"-{outcome_id}.json")]
-    return _read(store, f"{name}/{EVENTS}/{matching[-1]}", Event) if matching else None
-
-
-def recorded_ids(store: ModelStore, name: str) -> set[str]:
-    """Return the ids of a model's operations with a recorded end. Raises StorageUnreachable."""
-    files = store.folder.names(f"{name}/{EVENTS}")
-    return {file.partition("-")[2].removesuffix(".json") for file in files}
 
 
 def save_operation(store: ModelStore, accepted: Accepted) -> Accepted:
@@ -98,12 +84,19 @@ def remove_operation(store: ModelStore, outcome: Outcome) -> None:
 
 
 def open_operations(store: ModelStore) -> Iterator[Accepted]:
-    """Yield the operations of all models, oldest first for each; skip damaged files. Raises StorageUnreachable."""
+    """Yield the operations of all models, oldest first for each; skip damaged files. Raises StorageUnreachable.
+
+    Those with a recorded end, whose file was left, are removed.
+    """
     for name in store.names():
         files = store.folder.names(f"{name}/{OPERATIONS}")
-        paths = [f"{name}/{OPERATIONS}/{file}" for file in files]
-        records = [record for path in paths if (record := _read(store, path, Accepted))]
-        yield from sorted(records, key=lambda record: record.outcome.asked_at)
+        records = [record for file in files if (record := _read(store, f"{name}/{OPERATIONS}/{file}", Accepted))]
+        ended = {file.partition("-")[2] for file in store.folder.names(f"{name}/{EVENTS}")} if records else set()
+        for record in sorted(records, key=lambda record: record.outcome.asked_at):
+            if f"{record.outcome.id}.json" in ended:
+                remove_operation(store, record.outcome)
+            else:
+                yield record
 
 
 def outcome_of(store: ModelStore, outcome_id: str) -> Outcome | None:
@@ -114,10 +107,10 @@ def outcome_of(store: ModelStore, outcome_id: str) -> Outcome | None:
     name, _, number = outcome_id.rpartition("-")
     if not (NAME.fullmatch(name) and re.fullmatch("[0-9a-f]+", number)):
         return None
-    accepted = _read(store, f"{name}/{OPERATIONS}/{outcome_id}.json", Accepted)
-    if event := event_of(store, name, outcome_id):
-        return event.outcome
-    return accepted and accepted.outcome
+    accepted = _read(store, f"{name}/{OPERATIONS}/{outcome_id}.json", Accepted)  # before the events: it moves to them
+    ended = [file for file in store.folder.names(f"{name}/{EVENTS}") if file.endswith(f"-{outcome_id}.json")]
+    found = (_read(store, f"{name}/{EVENTS}/{ended[-1]}", Event) if ended else None) or accepted
+    return found and found.outcome
 
 
 def _path(outcome: Outcome) -> str:

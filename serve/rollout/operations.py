@@ -63,5 +63,4 @@ class Outcome(Frozen):
 
 def new_outcome(operation: Operation) -> Outcome:
     """Return a new outcome. Its id contains the model's name, which leads to its file in the store."""
-    number = f"{operation.name}-{secrets.token_hex(6)}"
-    return Outcome(id=number, operation=operation, asked_at=datetime.now(UTC))
+    return Outcome(id=f"{operation.name}-{secrets.token_hex(6)}", operation=operation, asked_at=datetime.now(UTC))

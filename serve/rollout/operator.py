@@ -14,29 +14,20 @@ from collections import Counter, OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
-from itertools import groupby
 from typing import Any, Protocol
 
 import structlog
 
 from model_store.deployment import read_pool
-from model_store.errors import ModelNotReady, Overloaded, ResightError
+from model_store.errors import ModelNotReady, Overloaded, ResightError, StorageUnreachable
+from model_store.inference_key import sha256_hex
 from model_store.names import VersionId
 from model_store.storage import Folder
-from model_store.store import ModelStore
-from serve.rollout.alias_watcher import AliasWatcher
-from serve.rollout.events import (
-    Accepted,
-    open_operations,
-    outcome_of,
-    record,
-    recorded_ids,
-    remove_operation,
-    save_operation,
-)
+from model_store.store import READY, ModelStore
+from serve.rollout.events import Accepted, open_operations, outcome_of, record, remove_operation, save_operation
 from serve.rollout.operations import Operation, Outcome, new_outcome
-from serve.rollout.proof import Proof
 from serve.rollout.proofs import Proofs
+from serve.rollout.sandbox import Proof
 from serve.rollout.state import AliasState, read_state
 from serve.rollout.steps import PreparedOperation, Replicas, Rollout
 from serve.settings import DetectArgs, Pool, Settings
@@ -46,6 +37,8 @@ MAX_OPERATIONS = 32
 """Maximum concurrent operations, one thread each: none waits for the proof of another."""
 RESUME_S = 600.0
 """Maximum age of an operation that a restarted actor completes."""
+RETRY_S = 60.0
+"""Time after which a refused operation is due again, unless the version's files or the alias change before."""
 log = structlog.get_logger("resight.rollout")
 
 
@@ -106,6 +99,7 @@ class RolloutOperator:
             return error
 
     async def loaded(self, version: VersionId, holder: str) -> None:
+        """Record the end of a load."""
         with contextlib.suppress(ResightError):  # at worst, it is proved again when the holder ends
             await self._proofs.loaded(version, holder)
 
@@ -121,7 +115,7 @@ class RolloutOperator:
         self._rollout = Rollout(store, self._host.replicas(store, args), self._proved)
         self._watcher = AliasWatcher(store)
         home = Folder(str(Settings().home_path / "proofs"))
-        self._proofs = Proofs(store, home, self._prove_isolated, self._hardware, self._host.is_alive)
+        self._proofs = Proofs(store, home, self._prove_isolated, self._pool, self._host.is_alive)
 
     async def ask(self, outcome: Outcome) -> Outcome | ResightError:
         """Begin an operation, once for each id. It is in the store before this returns.
@@ -137,11 +131,11 @@ class RolloutOperator:
         except ResightError:  # `apply` fails with the same error
             prepared = PreparedOperation(operation=outcome.operation)
         accepted = Accepted(outcome=outcome, prepared=prepared)
-        try:
-            if outcome.operation.kind != "follow":  # a lost one is created again from aliases.json
+        if outcome.operation.kind != "follow":  # a lost one is created again from aliases.json
+            try:
                 accepted = await asyncio.to_thread(save_operation, self._store, accepted)
-        except ResightError as error:
-            return error
+            except ResightError as error:
+                return error
         return self._start_operation(accepted)
 
     async def wait(self, outcome_id: str, timeout_s: float) -> Outcome | None:
@@ -158,8 +152,7 @@ class RolloutOperator:
         """Follow the alias files now; return the outcomes of the operations, which have ended."""
         await self._follow()
         ids = [o.id for o in self._open() if o.operation.kind == "follow"]
-        outcomes = [await self.wait(id_, self._args.load_timeout_s) for id_ in ids]
-        return [outcome for outcome in outcomes if outcome is not None]
+        return list(filter(None, [await self.wait(id_, self._args.load_timeout_s) for id_ in ids]))
 
     async def about(self, name: str) -> dict[str, Any]:
         """Return the running operations of a model, and why aliases do not follow their file."""
@@ -168,13 +161,9 @@ class RolloutOperator:
             "failures": self._watcher.failures(name),
         }
 
-    async def counts(self) -> dict[tuple[str, str], int]:
-        """Return the number of operations by (kind, outcome) since the start."""
-        return dict(self._counts)
-
-    async def refused(self) -> int:
-        """Return the number of aliases that could not be moved to the version in aliases.json."""
-        return self._watcher.refused
+    async def counts(self) -> tuple[dict[tuple[str, str], int], int]:
+        """Return the operations by (kind, outcome) since the start, and the aliases that do not follow their file."""
+        return dict(self._counts), self._watcher.refused
 
     def _open(self) -> list[Outcome]:
         return [self._outcomes[id_] for id_ in self._tasks if id_ in self._outcomes]
@@ -200,10 +189,9 @@ class RolloutOperator:
     def _drop_task(self, outcome_id: str, task: asyncio.Task[None]) -> None:
         """Drop a task that has ended; also its outcome if it ended with an error: the store has the operation."""
         del self._tasks[outcome_id]
-        error = None if task.cancelled() else task.exception()
-        if error or task.cancelled():
+        if error := "cancelled" if task.cancelled() else task.exception():
             self._outcomes.pop(outcome_id, None)
-            log.error("operation_failed", id=outcome_id, error=repr(error) if error else "cancelled")
+            log.error("operation_failed", id=outcome_id, error=repr(error))
 
     async def _do(self, outcome: Outcome, prepared: PreparedOperation) -> None:
         started, operation = time.perf_counter(), outcome.operation
@@ -220,37 +208,37 @@ class RolloutOperator:
         await self._end(outcome.model_copy(update=change), before)
 
     async def _end(self, done: Outcome, before: AliasState | None) -> None:
-        """Count, log and record an operation that has ended."""
-        operation = done.operation
-        self._counts[operation.kind, done.state] += 1
-        after = await asyncio.to_thread(self._alias, operation)
+        """Count, log and record an operation that has ended; if the store is unavailable, record it later."""
+        self._counts[done.operation.kind, done.state] += 1
+        after = await asyncio.to_thread(self._alias, done.operation)
         is_new = await asyncio.to_thread(self._watcher.note, done)
         log.info("rollout", **done.model_dump(mode="json"))
-        if is_new and not await self._recorded(done, before, after):
-            self._start(self._record_later(done, before, after))
+
+        async def recorded() -> bool:
+            try:
+                await asyncio.to_thread(record, self._store, done, before, after)
+                await asyncio.to_thread(remove_operation, self._store, done)
+                return True
+            except Exception as error:
+                log.error("event_not_recorded", error=str(error), outcome=done.id)
+                return False
+
+        async def record_later() -> None:
+            deadline = time.monotonic() + RESUME_S
+            while time.monotonic() < deadline:
+                await asyncio.sleep(self._args.poll_s)
+                if await recorded():
+                    return
+
+        if is_new and not await recorded():
+            self._start(record_later())
         self._outcomes[done.id] = done
-
-    async def _recorded(self, done: Outcome, before: AliasState | None, after: AliasState | None) -> bool:
-        try:
-            await asyncio.to_thread(record, self._store, done, before, after)
-            await asyncio.to_thread(remove_operation, self._store, done)
-            return True
-        except Exception as error:
-            log.error("event_not_recorded", error=str(error), outcome=done.id)
-            return False
-
-    async def _record_later(self, done: Outcome, before: AliasState | None, after: AliasState | None) -> None:
-        deadline = time.monotonic() + RESUME_S
-        while time.monotonic() < deadline:
-            await asyncio.sleep(self._args.poll_s)
-            if await self._recorded(done, before, after):
-                return
 
     async def _resume(self) -> None:
         """Complete the operations that a predecessor accepted; record those that are too old as refused."""
         while True:
             try:
-                left_open = await asyncio.to_thread(self._left_open)
+                left_open = await asyncio.to_thread(lambda: list(open_operations(self._store)))
                 break
             except Exception as error:  # the store is unavailable, for example
                 log.warning("operations_unreadable", store=self._store.url, error=str(error))
@@ -258,25 +246,12 @@ class RolloutOperator:
         for accepted in left_open:
             outcome = accepted.outcome
             age_s = (datetime.now(UTC) - outcome.asked_at).total_seconds()
-            if outcome.id in self._outcomes:
-                continue
             if age_s < RESUME_S:
                 self._start_operation(accepted)
-                continue
-            detail = f"the cluster ended before this was done; it was requested {age_s:.0f} s ago: repeat it"
-            change = {"state": "refused", "detail": detail, "error": ModelNotReady.__name__}
-            await self._end(outcome.model_copy(update=change), accepted.prepared.before)
-
-    def _left_open(self) -> list[Accepted]:
-        left: list[Accepted] = []
-        for name, of_model in groupby(open_operations(self._store), lambda a: a.outcome.operation.name):
-            recorded = recorded_ids(self._store, name)
-            for accepted in of_model:
-                if accepted.outcome.id in recorded:
-                    remove_operation(self._store, accepted.outcome)
-                else:
-                    left.append(accepted)
-        return left
+            elif outcome.id not in self._outcomes:
+                detail = f"the cluster ended before this was done; it was requested {age_s:.0f} s ago: repeat it"
+                change = {"state": "refused", "detail": detail, "error": ModelNotReady.__name__}
+                await self._end(outcome.model_copy(update=change), accepted.prepared.before)
 
     def _alias(self, operation: Operation) -> AliasState | None:
         try:
@@ -286,15 +261,10 @@ class RolloutOperator:
 
     def _proved(self, version: VersionId) -> Proof:
         """Prove a version, from the thread of an operation; also if it was refused recently."""
-        proof = self._proofs.of(version, again=True)
-        return asyncio.run_coroutine_threadsafe(proof, self._loop).result()
+        return asyncio.run_coroutine_threadsafe(self._proofs.of(version, again=True), self._loop).result()
 
     def _pool(self, name: str) -> Pool:
         return self._args.pools.get(read_pool(self._store, name), self._args)
-
-    def _hardware(self, name: str) -> dict[str, object]:
-        pool = self._pool(name)
-        return {"resources": pool.resources, "gpus": pool.num_gpus, "threads": pool.threads}
 
     def _prove_isolated(self, version: VersionId, digest: str) -> Proof:
         pool, limit_s = self._pool(version.name), self._args.load_timeout_s
@@ -315,3 +285,70 @@ class RolloutOperator:
                 await self._follow()
             except Exception as error:  # the store is unavailable, for example; serving continues
                 log.warning("store_unreadable", store=self._store.url, error=str(error))
+
+
+class AliasWatcher:
+    """Finds due operations, and records refusals by (model, alias).
+
+    `due` and `note` read the store: call them in threads.
+    """
+
+    def __init__(self, store: ModelStore) -> None:
+        self._store = store
+        self._refused: dict[tuple[str, str], tuple[str, float, str]] = {}
+
+    def due(self) -> list[Operation]:
+        """Return the due operations of all models. Raises StorageUnreachable if the models cannot be listed."""
+        operations: list[Operation] = []
+        for name in self._store.names():
+            with contextlib.suppress(ResightError):  # replicas report files that cannot be read
+                operations += self._due(name)
+        return operations
+
+    def note(self, outcome: Outcome) -> bool:
+        """Record an outcome; return False if the last attempt to follow had the same version, files and refusal."""
+        operation = outcome.operation
+        place = (operation.name, operation.alias)
+        if outcome.state != "refused":
+            self._refused.pop(place, None)
+            return True
+        if operation.kind != "follow":
+            return True
+        mark = self._mark(operation.name, str(operation.version))
+        last_mark, _, last = self._refused.get(place, ("", 0.0, ""))
+        self._refused[place] = (mark, time.monotonic(), outcome.detail)
+        return (last_mark, last) != (mark, outcome.detail)
+
+    @property
+    def refused(self) -> int:
+        return len(self._refused)
+
+    def failures(self, name: str) -> dict[str, str]:
+        """Return alias to the reason why it does not follow aliases.json."""
+        refused = sorted(self._refused.items())  # a copy: `due` may remove some now
+        return {alias: detail for (model, alias), (_, _, detail) in refused if model == name}
+
+    def _due(self, name: str) -> list[Operation]:
+        """Return the due operations of a model. Raises ModelRefused if a file is damaged, StorageUnreachable."""
+        wanted = self._store.aliases(name)
+        serving = read_state(self._store, name).aliases
+        operations: list[Operation] = []
+        for alias, version in wanted.items():
+            state = serving.get(alias)
+            if state is None:  # the alias was removed between the two reads
+                continue
+            if state.since is not None and state.active == version:
+                self._refused.pop((name, alias), None)
+                continue
+            mark, at_s, _ = self._refused.get((name, alias), ("", 0.0, ""))
+            if mark != self._mark(name, version) or time.monotonic() - at_s >= RETRY_S:
+                operations.append(Operation(kind="follow", name=name, alias=alias, version=version))
+        return operations
+
+    def _mark(self, name: str, version: str) -> str:
+        """Return a text that changes with the version, and with its files as READY lists them. Never raises."""
+        try:
+            ready = self._store.folder.read(f"{name}/{version}/{READY}")
+        except (FileNotFoundError, StorageUnreachable):
+            ready = b"not READY"
+        return f"{version} {sha256_hex(ready)}"

@@ -14,7 +14,7 @@ import functools
 import platform
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -29,7 +29,8 @@ from model_store.machine import cpu_name
 from model_store.names import VersionId
 from model_store.storage import Folder
 from model_store.store import ModelStore
-from serve.rollout.proof import Proof
+from serve.rollout.sandbox import Proof
+from serve.settings import Pool
 
 MAX_PROOFS = 16
 """Maximum proofs, running or waiting; one runs per model, so that a version that hangs delays only its own model."""
@@ -54,7 +55,7 @@ class ProofRecord(Frozen):
 class Proofs:
     """All proofs of a cluster; use it on one event loop.
 
-    `run(version, digest)` proves in a separate process, `hardware(name)` returns what a model runs on,
+    `run(version, digest)` proves in a separate process, `pool_of(name)` returns the hardware of a model, and
     `is_alive(holder)` is False once a process that loads has ended.
     """
 
@@ -63,11 +64,11 @@ class Proofs:
         store: ModelStore,
         folder: Folder,
         run: Callable[[VersionId, str], Proof],
-        hardware: Callable[[str], Mapping[str, object]],
+        pool_of: Callable[[str], Pool],
         is_alive: Callable[[str], bool],
     ) -> None:
         self._store, self._folder = store, folder
-        self._run, self._hardware, self._is_alive = run, hardware, is_alive
+        self._run, self._pool_of, self._is_alive = run, pool_of, is_alive
         self._records: dict[str, ProofRecord] = {}
         self._refused: dict[str, tuple[float, ModelError]] = {}
         self._running: dict[str, asyncio.Task[Proof]] = {}
@@ -93,7 +94,8 @@ class Proofs:
                 raise Overloaded(f"{MAX_PROOFS} versions are being proved", REFUSED_S)
             task = asyncio.create_task(self._prove(key, digest, version))
             self._running[key] = task
-            task.add_done_callback(functools.partial(self._ended, key))
+            task.add_done_callback(lambda _: self._running.pop(key))
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())  # all callers may be cancelled
         return await asyncio.shield(self._running[key])
 
     async def loading(self, version: VersionId, holder: str) -> None:
@@ -135,11 +137,6 @@ class Proofs:
         await self._keep(key, proof=proof)
         return proof
 
-    def _ended(self, key: str, task: asyncio.Task[Proof]) -> None:
-        self._running.pop(key, None)
-        if not task.cancelled():
-            task.exception()  # all callers may have been cancelled
-
     async def _current_key(self, version: VersionId) -> tuple[str, str]:
         """Return the key in `_records` of the files in the store on this hardware, and their digest.
 
@@ -149,10 +146,10 @@ class Proofs:
         if key not in self._records:
             record = await asyncio.to_thread(self._read, key)
             self._records.setdefault(key, record or ProofRecord(version=str(version)))
+        dead = {h for h in self._records[key].loading if not await asyncio.to_thread(self._is_alive, h)}
         loading = self._records[key].loading
-        dead = {h for h in loading if not await asyncio.to_thread(self._is_alive, h)}
-        if dead & set(self._records[key].loading):
-            left = tuple(h for h in self._records[key].loading if h not in dead)
+        if dead & set(loading):
+            left = tuple(h for h in loading if h not in dead)
             deaths = self._records[key].deaths + 1
             until = time.time() + DEADLY_S if deaths >= MAX_DEATHS else 0.0
             log.error("process_ended_while_loading", version=str(version), deaths=deaths)
@@ -160,7 +157,8 @@ class Proofs:
         return key, digest
 
     def _key(self, version: VersionId) -> tuple[str, str]:
-        digest, hardware = self._store.describe(version).digest, self._hardware(version.name)
+        digest, pool = self._store.describe(version).digest, self._pool_of(version.name)
+        hardware = {"resources": pool.resources, "gpus": pool.num_gpus, "threads": pool.threads}
         about = {"version": str(version), "digest": digest, "hardware": hardware, **software()}
         return sha256_hex(canonical_json(about))[:32], digest
 

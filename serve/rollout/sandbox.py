@@ -1,57 +1,86 @@
-"""Prove versions in throw-away processes, so that a model that crashes, hangs or exhausts memory harms nothing else.
+"""Prove a version before any replica loads it: verify, load, probe and warm it up in a throw-away process.
 
-Sandbox.prove(url, version) --a line--> `fork_server.py` --fork--> prove -> Proof, or a ResightError
+A model that crashes, hangs or exhausts memory harms nothing else.
+
+Sandbox.prove(url, version) --a socket--> `fork_server.py` --fork--> prove -> Proof, or a ResightError
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import os
-import select
-import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from model_store import errors
 from model_store.errors import SOON_S, ModelNotReady, ModelRefused, ResightError
+from model_store.load import load_model, warm_up
 from model_store.names import VersionId
-from serve.rollout.proof import Proof
+from model_store.store import ModelStore
 
 ROOT = Path(__file__).resolve().parents[2]
-LANES, OVERTAKE_S = 3, 2.0
+MAX_RUNNING = 3
+"""Maximum concurrent proofs: a version that hangs does not delay the others."""
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 """Environment that keeps libraries from starting threads before the fork."""
 
 
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """Memory and time that a version took to load, and the digest of its files (`ModelVersion.digest`)."""
+
+    rss_bytes: int
+    seconds: float
+    digest: str = ""
+
+
+def prove(url: str, version: VersionId, threads: int, digest: str = "") -> Proof:
+    """Load and warm up a version in this process, from files of this digest if one is given.
+
+    Raises ModelError, and any error of the runtime.
+    """
+    started = time.perf_counter()
+    process = psutil.Process()
+    before = process.memory_info().rss
+    model = load_model(ModelStore(url), version, threads, digest)
+    warm_up(model)
+    after = process.memory_info().rss
+    return Proof(max(0, after - before), time.perf_counter() - started, digest)
+
+
 class Sandbox:
-    """Runs one proof at a time; the fork server is started for the first one, and again if it has ended."""
+    """Proofs in children of one fork server, which is started for the first one, and again if it has ended."""
 
     command = (sys.executable, "-m", "serve.rollout.fork_server")
 
     def __init__(self) -> None:
+        self._running = threading.BoundedSemaphore(MAX_RUNNING)
+        self._lock, self._stopped = threading.Lock(), False  # of all that follows
         self._fork_server: subprocess.Popen[bytes] | None = None
-        self._starting, self._stopped = threading.Lock(), False
-        self.turn = threading.RLock()
+        self._requests: socket.socket | None = None
+        self._open: set[socket.socket] = set()
 
     def prove(self, url: str, version: VersionId, threads: int, limit_s: float, digest: str = "") -> Proof:
-        """Prove a version.
+        """Prove a version; `limit_s` counts from the start of the proof.
 
         Raises the ResightError of `prove`; ModelRefused if the process ended or raised any other error; ModelNotReady
         after `limit_s`, and after `stop`.
         """
         request = {"url": url, "version": str(version), "threads": threads, "digest": digest}
-        with self.turn:
-            try:
-                answer = self._send(json.dumps(request).encode() + b"\n", limit_s)
-            except TimeoutError:
-                self._close()
-                raise ModelNotReady(f"{version} did not load and probe within {limit_s:g} s") from None
+        try:
+            with self._running:
+                answer = self._ask(json.dumps(request).encode() + b"\n", limit_s)
+        except TimeoutError:
+            raise ModelNotReady(f"{version} did not load and probe within {limit_s:g} s") from None
         if "proof" in answer:
             return Proof(**answer["proof"])
         if self._stopped:
@@ -65,81 +94,55 @@ class Sandbox:
         raise ModelRefused(f"{version} cannot be loaded: {name}: {message}"[:1000])
 
     def stop(self) -> None:
-        """End the process, also during a proof; later proofs fail at once."""
-        with self._starting:
+        """End the fork server and the proofs that run; later ones fail at once."""
+        with self._lock:
             self._stopped = True
-            self._kill()
-        with self.turn:  # free as soon as the proof has noticed
-            self._close()
+            for ours in self._open:
+                with contextlib.suppress(OSError):  # its proof has just ended
+                    ours.shutdown(socket.SHUT_RDWR)
+            if self._requests is not None:
+                self._requests.close()
+        if self._fork_server is not None:
+            self._fork_server.wait()
 
-    def _send(self, line: bytes, limit_s: float) -> dict[str, Any]:
-        """Send a request to the fork server; return its answer. Raises TimeoutError."""
-        server = self._running()
-        if server is None:
-            return {"ended": "the server ends"}
-        assert server.stdin is not None
-        assert server.stdout is not None
-        with contextlib.suppress(BrokenPipeError):  # it has ended, and so has its output
-            server.stdin.write(line)
-            server.stdin.flush()
-        deadline, answer = time.monotonic() + limit_s, b""
-        while not answer.endswith(b"\n"):
-            left_s = deadline - time.monotonic()
-            if left_s <= 0 or not select.select([server.stdout], [], [], left_s)[0]:
-                raise TimeoutError
-            part = os.read(server.stdout.fileno(), 65536)
-            if not part:
-                self._close()
-                return {"ended": "the fork server has ended"}
-            answer += part
-        return dict(json.loads(answer))
+    def _ask(self, request: bytes, limit_s: float) -> dict[str, Any]:
+        """Return the answer to a request. The process ends if the socket is closed before. Raises TimeoutError."""
+        ours, theirs = socket.socketpair()
+        with ours:
+            with theirs:
+                self._hand_over(ours, theirs)
+            try:
+                ours.settimeout(limit_s)
+                with ours.makefile("rwb") as stream:
+                    with contextlib.suppress(OSError):  # it was not taken: its end is read below
+                        stream.write(request)
+                        stream.flush()
+                    return dict(json.loads(stream.read() or b'{"ended": "the process that forks it has ended"}'))
+            except ConnectionError:
+                return {"ended": "its socket was closed"}
+            finally:
+                with self._lock:
+                    self._open.discard(ours)
 
-    def _running(self) -> subprocess.Popen[bytes] | None:
-        """Return the fork server, started unless it runs; None after `stop`."""
-        with self._starting:
+    def _hand_over(self, ours: socket.socket, theirs: socket.socket) -> None:
+        """Send the fork server one end of a proof's socket. Does nothing after `stop`."""
+        with self._lock:
             if self._stopped:
-                return None
+                return
             if self._fork_server is None or self._fork_server.poll() is not None:
-                self._fork_server = subprocess.Popen(
-                    self.command,
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    cwd=ROOT,
-                    env=os.environ | ONE_THREAD,
-                    process_group=0,  # ends with its children; the session, and so the CPU share, stays the same
-                )
-            return self._fork_server
-
-    def _kill(self) -> None:
-        if server := self._fork_server:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(server.pid, signal.SIGKILL)
-
-    def _close(self) -> None:
-        """End the fork server and wait for it; needs `turn`."""
-        self._kill()
-        server, self._fork_server = self._fork_server, None
-        if server is not None:
-            with contextlib.suppress(BrokenPipeError), server:
-                pass  # closes the pipes and waits
-
-
-class SandboxPool:
-    """LANES proving grounds; a proof that waits longer than OVERTAKE_S for one tries the next."""
-
-    def __init__(self) -> None:
-        self._sandboxes = [Sandbox() for _ in range(LANES)]
-
-    def prove(self, url: str, version: VersionId, threads: int, limit_s: float, digest: str = "") -> Proof:
-        """Prove as `Sandbox.prove` does; `limit_s` counts from the start of the proof."""
-        for sandbox in itertools.cycle(self._sandboxes):
-            if sandbox.turn.acquire(timeout=OVERTAKE_S):
-                try:
-                    return sandbox.prove(url, version, threads, limit_s, digest)
-                finally:
-                    sandbox.turn.release()
-        raise AssertionError("unreachable")
-
-    def stop(self) -> None:
-        for sandbox in self._sandboxes:
-            sandbox.stop()
+                if self._requests is not None:
+                    self._requests.close()
+                self._requests, requests = socket.socketpair()
+                with requests:
+                    self._fork_server = subprocess.Popen(
+                        self.command,
+                        stdin=requests.fileno(),
+                        stdout=sys.__stderr__.fileno() if sys.__stderr__ else subprocess.DEVNULL,
+                        cwd=ROOT,
+                        env=os.environ | ONE_THREAD,
+                        process_group=0,  # Ctrl-C is for its parent; the session, and so the CPU share, stays the same
+                    )
+            assert self._requests is not None
+            with contextlib.suppress(OSError):  # it has just ended, so `theirs` is closed without an answer
+                socket.send_fds(self._requests, [b"."], [theirs.fileno()])
+            self._open.add(ours)

@@ -63,20 +63,17 @@ class ModelState(Frozen):
 
         Digests of versions that no alias names are dropped.
         """
-        aliases = {name: other for name, other in self.aliases.items() if name != alias}
-        if state is not None:
-            aliases[alias] = state
+        others = {name: other for name, other in self.aliases.items() if name != alias}
+        aliases = others if state is None else others | {alias: state}
         named = {version for other in aliases.values() for version in other.named()}
         kept = {v: d for v, d in (self.digests | dict(digests or {})).items() if v in named}
-        return ModelState(generation=self.next_generation(), aliases=aliases, digests=kept)
+        # the clock in ms, so that it grows even if the file was lost
+        generation = max(self.generation + 1, time.time_ns() // 1_000_000)
+        return ModelState(generation=generation, aliases=aliases, digests=kept)
 
     def require_unchanged(self, version: VersionId, digest: str) -> None:
         """Raise ModelRefused if the version was rolled out with other files."""
         require_same_files(version, self.digests.get(version.version, digest), digest)
-
-    def next_generation(self) -> int:
-        """Return the larger of the clock in ms and this generation + 1: it grows even if the file was lost."""
-        return max(self.generation + 1, time.time_ns() // 1_000_000)
 
     def versions(self, name: str) -> set[VersionId]:
         return {VersionId(name, v) for state in self.aliases.values() for v in state.versions()}

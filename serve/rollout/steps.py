@@ -67,7 +67,7 @@ class Rollout:
     _turns: defaultdict[str, threading.Lock] = field(default_factory=lambda: defaultdict(threading.Lock))
 
     def prepare(self, operation: Operation) -> PreparedOperation:
-        """Return the operation in a form that can be repeated: a rollback names its version.
+        """Return the operation in a form that can be repeated: a rollback names the newest previous version, if any.
 
         Raises ModelRefused for damaged files, StorageUnreachable.
         """
@@ -75,14 +75,11 @@ class Rollout:
             return PreparedOperation(operation=operation)
         before = read_state(self.store, operation.name).aliases.get(operation.alias)
         if operation.kind == "rollback" and operation.version is None and before:
-            operation = operation.model_copy(update={"version": self._target(operation, before)})
+            stored = {version.version for version in self.store.versions(operation.name)}
+            target = next((v for v in reversed(before.previous) if v in stored and v != before.active), None)
+            operation = operation.model_copy(update={"version": target})
         wanted = self.store.aliases(operation.name).get(operation.alias)
         return PreparedOperation(operation=operation, before=before, wanted=wanted)
-
-    def _target(self, operation: Operation, now: AliasState) -> str | None:
-        """Return the newest previous version that is in the store; None if there is none."""
-        stored = {version.version for version in self.store.versions(operation.name)}
-        return next((v for v in reversed(now.previous) if v in stored and v != now.active), None)
 
     def apply(self, prepared: PreparedOperation) -> str:
         """Apply an operation; return a text of what was done.
@@ -121,12 +118,11 @@ class Rollout:
                 f"{place} has no version before {now.active} to go back to: rolled-back versions do not count; "
                 f"see: resight models history {operation.name}"
             )
-        if kind in ("promote", "follow"):
-            _require_not_moved(prepared, now, place)
-            return _promoted(place, now, str(operation.version), at)
-        if now is None:
+        if now is None and kind not in ("promote", "follow"):
             raise BadRequest(self._no_version(operation, place))
         _require_not_moved(prepared, now, place)
+        if now is None or kind in ("promote", "follow"):
+            return _promoted(place, now, str(operation.version), at)
         if kind == "rollback":
             return _rolled_back(place, now, str(operation.version), at)
         if kind in ("pin", "unpin"):
@@ -137,8 +133,11 @@ class Rollout:
             share = Share(version=str(operation.version), percent=operation.percent)
             if share.version == now.active:
                 raise Conflict(f"{share.version} already answers for {place}")
-            if kind == "shadow":
-                self._require_detector(version_id(operation.name, share.version))
+            version = version_id(operation.name, share.version)
+            if kind == "shadow" and self.store.describe(version).config.kind != "detector":
+                raise BadRequest(
+                    f"{version} is a classifier, and shadows are compared by their boxes: use a canary instead"
+                )
         return now.model_copy(update={kind: share})
 
     def _no_version(self, operation: Operation, place: str) -> str:
@@ -156,13 +155,6 @@ class Rollout:
             f"of another model, add its file under that name: resight models add FILE --name {(*others, 'NAME')[0]}"
         )
 
-    def _require_detector(self, version: VersionId) -> None:
-        """Raise BadRequest for a classifier: shadows are compared by boxes (serve/models/shadow.py)."""
-        if self.store.describe(version).config.kind != "detector":
-            raise BadRequest(
-                f"{version} is a classifier, and shadows are compared by their boxes: use a canary instead"
-            )
-
     def _bring(self, operation: Operation, now: ModelState) -> dict[str, str]:
         """Prove and load the version of the operation, unless replicas hold it; return version to digest.
 
@@ -178,13 +170,11 @@ class Rollout:
         return {wanted.id.version: wanted.digest}
 
     def _switch(self, prepared: PreparedOperation, decide: Callable[[ModelState], ModelState]) -> str:
-        operation, name, alias = (prepared.operation, prepared.operation.name, prepared.operation.alias)
+        operation, name, alias = prepared.operation, prepared.operation.name, prepared.operation.alias
         before, wanted = read_state(self.store, name), self.store.aliases(name).get(alias)
         new = decide(before)  # raises before anything is written
         if operation.kind in MOVES:
-            among = {operation.version}
-            if operation.kind != "follow":
-                among.add(prepared.wanted)
+            among = {operation.version} | (set() if operation.kind == "follow" else {prepared.wanted})
             self.store.set_alias(name, alias, operation.version, among=among)
         try:
             new = update_state(self.store, name, decide)
@@ -223,7 +213,7 @@ class Rollout:
 
         aliases.json comes first, because the state follows it as soon as the store is writable.
         """
-        operation, name, alias = (prepared.operation, prepared.operation.name, prepared.operation.alias)
+        operation, name, alias = prepared.operation, prepared.operation.name, prepared.operation.alias
 
         def restored(now: ModelState) -> ModelState:
             current, previous = now.aliases.get(alias), before.aliases.get(alias)
@@ -255,8 +245,7 @@ def _promoted(place: str, now: AliasState | None, version: str, at: datetime) ->
     if now.active == version:
         return now if now.since else now.model_copy(update={"since": at})
     _require_unpinned(now, place)
-    previous = (*now.previous, now.active)[-MAX_PREVIOUS:]
-    return AliasState(active=version, previous=previous, since=at)
+    return AliasState(active=version, previous=(*now.previous, now.active)[-MAX_PREVIOUS:], since=at)
 
 
 def _rolled_back(place: str, now: AliasState, version: str, at: datetime) -> AliasState:

@@ -1,5 +1,10 @@
-"""Measure points with the replica's own engine under load, in child processes without Ray and HTTP.
+"""Run a sweep: which points are measured, in which order, and which of them is best.
 
+current settings -> batch x threads x workers -> wait -> replicas -> scaled decoding -> the best points again.
+The current settings are measured again between two kinds of processes, which shows whether the machine is steady.
+The best points are confirmed in turn with them, because the best of many noisy figures is partly luck.
+
+Points are measured with the replica's own engine under load, in child processes without Ray and HTTP.
 The processes of the current settings stay for the whole sweep; those of other hardware end before the next start.
 After an error the processes of a point end, so that a late answer is not taken for that of another point.
 """
@@ -13,9 +18,12 @@ import itertools
 import multiprocessing
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import closing
 from dataclasses import replace
+from itertools import product
 from multiprocessing.connection import Connection
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -26,8 +34,8 @@ from model_store.errors import BadRequest, ModelNotReady, Overloaded, ResightErr
 from serve.inference.engine import Engine
 from serve.log_config import configure_logs
 from serve.settings import DetectArgs
-from serve.tune.plan import TuningPlan
-from serve.tune.results import Hardware, Point, Round
+from serve.tune.plan import CONFIRM_ROUNDS, TuningPlan, first_points
+from serve.tune.results import Hardware, MeasuredPoint, Point, Round, TuningResult, choose
 
 CLOSED_SHARE = 1 / 3  # of a round's seconds, for throughput; a percentile needs more requests.
 WARM_SHARE = 0.2  # of a closed loop, not counted.
@@ -36,6 +44,113 @@ SETTLE_S = 0.05  # between two loops, in which cancelled requests end.
 SLACK_S = 60.0  # for a round to end.
 
 Detect = Callable[[], Awaitable[None]]
+
+
+MARGIN, MAX_MARGIN = 0.03, 0.15
+"""Shares by which equal throughputs differ at most: on a quiet machine, and on any."""
+CONFIRM_ATTEMPTS = 2
+
+Report = Callable[[MeasuredPoint], None]
+
+
+def run(plan: TuningPlan, report: Report) -> TuningResult:
+    """Measure the plan in replica processes; `report` gets each figure.
+
+    Raises ModelError if the version does not load or cannot be measured with its current settings.
+    """
+    with closing(Bench(plan)) as bench:
+        batch, device = bench.current()
+        return Sweep(plan, plan.current(batch.max, batch.wait_ms), bench.measure, report).run(device)
+
+
+class Sweep:
+    """One sweep; pure, except for `measure` and `report`."""
+
+    def __init__(self, plan: TuningPlan, current: Point, measure: Callable[[Point], Round], report: Report) -> None:
+        self._plan, self._current = plan, current
+        self._measure, self._report = measure, report
+        self._measured: dict[Point, MeasuredPoint] = {}
+
+    def run(self, device: str) -> TuningResult:
+        """Measure all stages and choose. Raises ResightError if the current settings cannot be measured."""
+        space, cores = self._plan.space, self._plan.setup.machine.cores
+        self._round(self._current)
+        self._stage(first_points(self._current, cores, space))
+        waits = product(self._leaders(min_batch=2), space.waits_ms)
+        self._stage(point.replace(wait_ms=wait_ms) for point, wait_ms in waits)
+        best = self._leaders()[0]
+        workers = best.workers * best.replicas
+        counts = sorted(space.replicas)
+        self._stage(best.replace(replicas=n, workers=workers // n) for n in counts if workers % n == 0)
+        shrunk = [self._leaders()[0].replace(jpeg_shrink=self._plan.shrink)] if self._plan.shrink else []
+        self._stage(shrunk)
+        return self._result(self._confirm(shrunk), device)
+
+    def _stage(self, points: Iterable[Point]) -> None:
+        """Measure the points that are new."""
+        for point in points:
+            if point not in self._measured:
+                if point.hardware != next(reversed(self._measured)).hardware:
+                    self._round(self._current)
+                self._round(point)
+
+    def _confirm(self, shrunk: Sequence[Point]) -> list[MeasuredPoint]:
+        """Measure the best points again, in turn with the current settings, and return those.
+
+        If they turn out to be worse than another one, that one is confirmed too.
+        """
+        confirmed = [self._current]
+        for attempt in range(CONFIRM_ATTEMPTS):
+            leaders = [point for point in self._leaders() if point not in confirmed]
+            if attempt and not leaders:
+                break
+            for point in CONFIRM_ROUNDS * [self._current, *leaders, *shrunk]:
+                self._round(point)
+            confirmed += leaders
+        return [self._measured[point] for point in confirmed]
+
+    def _round(self, point: Point) -> None:
+        """Measure a point once more, unless it has failed. Raises ResightError for the current settings only."""
+        measured = self._measured.get(point, MeasuredPoint(point=point))
+        if measured.failed:
+            return
+        try:
+            measured = MeasuredPoint(point=point, rounds=(*measured.rounds, self._measure(point)))
+        except ResightError as error:
+            if point == self._current:
+                raise
+            measured = MeasuredPoint(point=point, failed=f"{type(error).__name__}: {error}")
+        self._measured[point] = measured
+        self._report(measured)
+
+    def _leaders(self, min_batch: int = 1) -> list[Point]:
+        """Return the best point with the current inference key, and the best applicable one."""
+        every = [m for m in self._measured.values() if m.rounds and m.point.batch >= min_batch]
+        own = [m for m in every if m.point.same_key(self._current)]
+        applicable = [m for m in own if m.point.applicable(self._current)]
+        leaders: list[Point] = []
+        for pool in filter(None, (own, applicable)):
+            nearest = min(pool, key=lambda measured: measured.p99_ms)
+            leaders.append(self._choose(pool) or nearest.point)
+        return list(dict.fromkeys(leaders))
+
+    def _choose(self, points: Iterable[MeasuredPoint], margin: float = MARGIN) -> Point | None:
+        return choose(points, self._plan.setup.objective_p99_ms, self._current, margin)
+
+    def _result(self, final: Sequence[MeasuredPoint], device: str) -> TuningResult:
+        rates = [r.images_per_s for r in self._measured[self._current].rounds]
+        unsteady = (max(rates) - min(rates)) / median(rates)
+        margin = min(MAX_MARGIN, max(MARGIN, unsteady / 2))
+        return TuningResult(
+            **dict(self._plan.setup),
+            device=device,
+            current=self._current,
+            points=tuple(self._measured.values()),
+            margin=round(margin, 4),
+            unsteady=round(unsteady, 4),
+            best=self._choose(final, margin),
+            applies=self._choose((m for m in final if m.point.applicable(self._current)), margin),
+        )
 
 
 class Bench:
@@ -51,10 +166,10 @@ class Bench:
         Raises what loading raises, and ModelNotReady if the pool has GPUs and the runtime finds none.
         """
         batch, device = self._replicas(self._kept)[0].loaded
-        pool, gpus = self._plan.setup.pool, self._plan.args.num_gpus
-        if gpus and device == "cpu":
+        pool = self._plan.args
+        if pool.num_gpus and device == "cpu":
             raise ModelNotReady(
-                f"the pool '{pool}' has num_gpus {gpus:g}, but the runtime finds no GPU here: tune there"
+                f"the pool '{pool.pool}' has num_gpus {pool.num_gpus:g}, but the runtime finds no GPU here: tune there"
             )
         return batch, device
 
@@ -70,9 +185,9 @@ class Bench:
             self._stop(point.hardware)
             raise
         images, windows_s, cpus_s, latencies_ms, unanswered = zip(*samples, strict=True)
-        closed_s, rate = max(windows_s), sum(i / s for i, s in zip(images, windows_s, strict=True))
+        rate = sum(i / s for i, s in zip(images, windows_s, strict=True))
         return Round(
-            closed_s=round(closed_s, 4),
+            closed_s=round(max(windows_s), 4),
             closed_images=sum(images),
             cpu_s=round(sum(cpus_s), 4),
             offered_per_s=round(self._plan.setup.load_share * rate, 3),
@@ -88,9 +203,8 @@ class Bench:
         if hardware not in self._running:
             for other in set(self._running) - {self._kept}:
                 self._stop(other)
-            started = self._running[hardware] = []
-            for index in range(hardware.replicas):
-                started.append(Replica(self._plan, hardware, index))
+            started = self._running[hardware] = list[Replica]()
+            started += (Replica(self._plan, hardware, index) for index in range(hardware.replicas))
             for replica in started:
                 replica.loaded = replica.receive(self._plan.args.load_timeout_s)
         return self._running[hardware]
@@ -110,8 +224,7 @@ class Replica:
         args = plan.args.model_copy(update=hardware._asdict())
         try:
             self._pipe, theirs = context.Pipe()
-            work = (theirs, plan, args, index)
-            self._process = context.Process(target=_main, args=work, daemon=True)
+            self._process = context.Process(target=_main, args=(theirs, plan, args, index), daemon=True)
             with theirs:
                 self._process.start()
         except OSError as error:
@@ -122,7 +235,7 @@ class Replica:
             self._pipe.send(point)
 
     def receive(self, limit_s: float) -> Any:
-        """Return `loaded` first, then what measure_round returns for each point.
+        """Return `loaded` first, then the results of both loops for each point.
 
         Raises the error of the process, or ModelNotReady if it is late or has ended.
         """
@@ -132,8 +245,7 @@ class Replica:
             answer = self._pipe.recv()
         except (EOFError, ConnectionError) as error:
             self._process.join(10)
-            code = self._process.exitcode
-            raise ModelNotReady(f"the process of {self._model} ended with code {code}") from error
+            raise ModelNotReady(f"the process of {self._model} ended with code {self._process.exitcode}") from error
         if isinstance(answer, ResightError):
             raise answer
         return answer
@@ -156,7 +268,7 @@ def _main(pipe: Connection, plan: TuningPlan, args: DetectArgs, index: int) -> N
 async def _serve(pipe: Connection, plan: TuningPlan, args: DetectArgs, index: int) -> None:
     """Measure points until the parent closes the pipe, or until the first error, which is sent."""
     engine, version, random = Engine(args), plan.version.id, np.random.default_rng(index)
-    seconds, share = plan.setup.seconds, plan.setup.load_share
+    seconds, share = plan.setup.seconds, plan.setup.load_share  # the second loop has this share of the throughput
     photos = itertools.cycle(plan.photos)
 
     async def detect() -> None:
@@ -170,8 +282,12 @@ async def _serve(pipe: Connection, plan: TuningPlan, args: DetectArgs, index: in
         while True:
             point: Point = await asyncio.to_thread(pipe.recv)
             engine.models.exchange(version, set_point(loaded, point))
-            clients = clients_for(point, args.limits.online_queue)
-            pipe.send(await measure_round(detect, clients, seconds, share, random))
+            clients, closed_s = clients_for(point, args.limits.online_queue), CLOSED_SHARE * seconds
+            images, window_s, cpu_s = await closed_loop(detect, clients, closed_s)
+            await asyncio.sleep(SETTLE_S)
+            opened = await open_loop(detect, share * images / window_s, seconds - closed_s, random)
+            await asyncio.sleep(SETTLE_S)
+            pipe.send((images, window_s, cpu_s, *opened))
     except* EOFError:  # the parent has closed the pipe
         pass
     except* Exception as errors:
@@ -193,25 +309,11 @@ def clients_for(point: Point, online_queue: int) -> int:
     return min(online_queue, 2 * point.batch * point.workers + point.workers)
 
 
-async def measure_round(
-    detect: Detect, clients: int, seconds: float, share: float, random: np.random.Generator
-) -> tuple[int, float, float, list[float], int]:
-    """Run a closed loop, then an open loop at `share` of its throughput; return the results of both.
-
-    Raises what `detect` raises in an ExceptionGroup, and BadRequest if no image is answered.
-    """
-    closed_s = CLOSED_SHARE * seconds
-    images, window_s, cpu_s = await closed_loop(detect, clients, closed_s)
-    await asyncio.sleep(SETTLE_S)
-    opened = await open_loop(detect, share * images / window_s, seconds - closed_s, random)
-    await asyncio.sleep(SETTLE_S)
-    return images, window_s, cpu_s, *opened
-
-
 async def closed_loop(detect: Detect, clients: int, seconds: float) -> tuple[int, float, float]:
     """Let clients send the next picture as soon as one is answered; a slow model gets more time.
 
-    Return the images, seconds and CPU seconds after the warm-up.
+    Return the images, seconds and CPU seconds after the warm-up. Raises what `detect` raises in an ExceptionGroup, and
+    BadRequest if no image is answered.
     """
     answered = 0
 

@@ -64,16 +64,14 @@ class TuningPlan:
 
     def current(self, batch: int = 1, wait_ms: float = 0.0) -> Point:
         """Return the point of the pool and the version with this batch and wait."""
-        shape = Hardware.of(self.args)._asdict()
         shrink = self.version.detector_config.preprocess.jpeg_shrink
-        return Point(batch=batch, wait_ms=wait_ms, jpeg_shrink=shrink, **shape)
+        return Point(batch=batch, wait_ms=wait_ms, jpeg_shrink=shrink, **Hardware.of(self.args)._asdict())
 
     def estimate(self) -> tuple[int, float]:
         """Return about the number of rounds, and their duration in s if the model loads fast."""
         first = first_points(self.current(), self.setup.machine.cores, self.space)
         kinds = len({point.hardware for point in first}) + len(self.space.replicas)
-        waits = 2 * len(self.space.waits_ms)
-        rounds = len(first) + waits + 2 * kinds + 4 * CONFIRM_ROUNDS
+        rounds = len(first) + 2 * len(self.space.waits_ms) + 2 * kinds + 4 * CONFIRM_ROUNDS
         return rounds, rounds * self.setup.seconds + kinds * self.args.replicas * START_S
 
 
@@ -89,8 +87,7 @@ def first_points(current: Point, cores: int, space: SearchSpace) -> list[Point]:
     hardware = [current.hardware, *(Hardware(t, w, current.replicas) for t, w in pairs)]
     points = [current]
     for shape, batch in product(hardware, sorted(space.batches)):
-        wait_ms = current.wait_ms if batch > 1 else 0.0
-        points.append(current.replace(batch=batch, wait_ms=wait_ms, **shape._asdict()))
+        points.append(current.replace(batch=batch, wait_ms=current.wait_ms if batch > 1 else 0.0, **shape._asdict()))
     return list(dict.fromkeys(points))
 
 
@@ -110,12 +107,11 @@ def prepare(
     store = ModelStore(settings.models_url)
     version = store.describe(store.resolve(parse_ref(model)))
     preprocess = version.detector_config.preprocess
-    args = pool_of(settings, store, version.id.name)
+    args = pool_of(settings, store, version.id.name).model_copy(update={"models": settings.models_url})
     read_deployment(store, version.id)  # an invalid file is rejected now, not after the sweep
     facts, photos = read_photos(store, version, folder, args.limits.megapixels * 1_000_000)
     if not space.batches:
-        batches = GPU_BATCHES if args.num_gpus else BATCHES
-        space = space.model_copy(update={"batches": batches})
+        space = space.model_copy(update={"batches": GPU_BATCHES if args.num_gpus else BATCHES})
     setup = TuningSetup(
         model=str(version.id),
         inference_key=version.info.inference_key,
@@ -128,9 +124,8 @@ def prepare(
         photos=facts,
         entry=own_entry(store, version.id),
     )
-    args = args.model_copy(update={"models": settings.models_url})
-    shrink = useful_shrink(preprocess, photos.values())
-    return TuningPlan(setup, version, args, tuple(photos.values()), space, shrink)
+    pictures = tuple(photos.values())
+    return TuningPlan(setup, version, args, pictures, space, useful_shrink(preprocess, pictures))
 
 
 def pool_of(settings: Settings, store: ModelStore, name: str) -> DetectArgs:
@@ -153,8 +148,7 @@ def read_photos(
     """
     if folder is None:
         source = f"the golden probe of {version.id}"
-        probes = [name for name in version.digests if name.startswith("probe/")]
-        names = [name for name in probes if name.lower().endswith(EXTENSIONS)]
+        names = [n for n in version.digests if n.startswith("probe/") and n.lower().endswith(EXTENSIONS)]
         photos = {name: store.read_file(version, name) for name in names}
     else:
         source = folder.name or str(folder)
@@ -184,8 +178,7 @@ def choose_photos(folder: Path) -> list[str]:
     """Return up to MAX_PHOTOS paths, chosen by a hash of their names: at random, but the same in each sweep."""
     if not folder.is_dir():
         raise BadRequest(f"--photos {folder} is not a folder")
-    parts = (part.files["path"].to_pylist() for part in list_files(Folder(absolute(str(folder)))))
-    paths = chain.from_iterable(parts)
+    paths = chain.from_iterable(part.files["path"].to_pylist() for part in list_files(Folder(absolute(str(folder)))))
     return sorted(heapq.nsmallest(MAX_PHOTOS, paths, key=lambda p: hashlib.sha256(p.encode()).digest()))
 
 

@@ -1,6 +1,9 @@
-"""The report of a sweep: rows and sentences, the page with its plot, and the folder that keeps them.
+"""The report of a sweep: rows and sentences, the page with its plot, the folder that keeps them, and what it applies.
 
 with reserved_folder(out) as folder, before the sweep: write_report(result, …); later read_report(out) -> TuningResult
+
+apply_best and undo write the version's own entry of deployment.json. A report has the entry from before and the
+settings to write, so nothing else is recorded.
 """
 
 from __future__ import annotations
@@ -16,23 +19,27 @@ from typing import Any
 from pydantic import ValidationError
 
 from archive.catalogue.listing import EXTENSIONS
-from model_store.errors import BadRequest
+from model_store.deployment import own_entry, write_entry
+from model_store.errors import BadRequest, Conflict, ObjectiveMissed
 from model_store.frozen import wrong_fields
+from model_store.names import parse_version
 from model_store.storage import Folder, absolute, is_local
-from model_store.store import ModelVersion
+from model_store.store import ModelStore, ModelVersion
 from serve.pages import render
-from serve.tune.results import Point, TuningResult, TuningSetup, frontier
+from serve.settings import DetectArgs
+from serve.tune.results import Hardware, Point, TuningResult, TuningSetup, frontier
 
 FACTS, SHRUNK_CONFIG, RESERVED = "tune.json", "config-jpeg_shrink-{}.json", ".measuring"
 MAX_BUSY, MAX_UNSTEADY, MIN_REQUESTS = 0.1, 0.1, 100
 """Limits beyond which figures are doubtful; p99 of fewer requests is nearly the slowest of them."""
+MAX_CHANCE = 0.3
+"""Variation of the current settings beyond which the best point may be chance."""
 
 
 def rows(result: TuningResult) -> list[dict[str, Any]]:
     """Return a row per point, in the order of measuring."""
     own = [measured for measured in result.points if measured.point.same_key(result.current)]
-    best = frontier(own)
-    table: list[dict[str, Any]] = []
+    best, table = frontier(own), list[dict[str, Any]]()
     for measured in result.points:
         point = measured.point
         marks = {
@@ -45,19 +52,15 @@ def rows(result: TuningResult) -> list[dict[str, Any]]:
         }
         figures = {
             "images_per_s": round(measured.images_per_s, 1),
-            "p50_ms": _finite(measured.latency_ms(50)),
-            "p99_ms": _finite(measured.p99_ms),
+            "p50_ms": round(p50, 1) if (p50 := measured.latency_ms(50)) < math.inf else None,
+            "p99_ms": round(p99, 1) if (p99 := measured.p99_ms) < math.inf else None,
             "cpu_ms": round(measured.cpu_ms, 1),
             "requests": measured.requests,
-            "meets": measured.p99_ms <= result.objective_p99_ms,
+            "meets": p99 <= result.objective_p99_ms,
             "what": ", ".join(name for name, holds in marks.items() if holds),
         }
         table.append(point.model_dump() | figures)
     return table
-
-
-def _finite(ms: float) -> float | None:
-    return round(ms, 1) if ms < math.inf else None
 
 
 def verdict(result: TuningResult) -> str:
@@ -80,8 +83,8 @@ def advice(result: TuningResult, version: ModelVersion, store: str, out: str) ->
     lines: dict[str, str] = {}
     pool, current, best = result.pool, result.current, result.best
     if result.applies and result.applies != current:
-        gain, command = _gain(result, result.applies), f"resight tune {result.model} --from {out}"
-        lines["apply"] = f"with the pool as it is: {gain}\n  {command} --apply"
+        command = f"resight tune {result.model} --from {out} --apply"
+        lines["apply"] = f"with the pool as it is: {_gain(result, result.applies)}\n  {command}"
     if best and best.hardware != current.hardware:
         new, old = best.hardware._asdict(), current.hardware._asdict()
         changes = ", ".join(f"{name}: {new[name]}" for name in new if new[name] != old[name])
@@ -139,9 +142,7 @@ def busy(setup: TuningSetup) -> list[str]:
 
 
 def page(result: TuningResult, advice: Iterable[str]) -> str:
-    """Return the report as HTML."""
     table = rows(result)
-    setup = result.model_dump(include={*TuningSetup.model_fields, "device"})
     return render(
         "serve/tune/report.html",
         title=f"Tuning of {result.model}",
@@ -150,7 +151,7 @@ def page(result: TuningResult, advice: Iterable[str]) -> str:
         plot=plot(table, result.objective_p99_ms),
         advice=list(advice),
         points=table,
-        setup=json.dumps(setup, indent=1),
+        setup=result.model_dump_json(include={*TuningSetup.model_fields, "device"}, indent=1),
     )
 
 
@@ -219,3 +220,54 @@ def read_report(out: str) -> TuningResult:
     except ValidationError as error:
         wrong = wrong_fields(error, TuningResult)
         raise BadRequest(f"{out}/{FACTS} is not a valid report: {wrong}") from error
+
+
+def apply_best(store: ModelStore, result: TuningResult, pool: DetectArgs) -> dict[str, Any] | None:
+    """Write the best applicable settings; return the new entry, or None if the current ones are the best.
+
+    `pool` is the model's. Raises ObjectiveMissed if no batch meets the objective with the pool as it is, BadRequest if
+    the version is not the measured one, Conflict if the machine was unsteady, or pool or entry have changed.
+    """
+    version = parse_version(result.model)
+    if result.applies is None:
+        raise ObjectiveMissed(f"nothing was written: no batch is fast enough in this pool; {verdict(result)}")
+    if store.describe(version).info.inference_key != result.inference_key:
+        raise BadRequest(f"{version} of {store.url} is not the measured version: tune again")
+    was = {"pool": result.pool, **result.current.hardware._asdict(), "own entry": result.entry}
+    entry = own_entry(store, version)
+    now = {"pool": pool.pool, **Hardware.of(pool)._asdict(), "own entry": entry}
+    changes = [f"{name} was {was[name]}, now {now[name]}" for name in was if was[name] != now[name]]
+    if changes and entry == _applied(result) != result.entry:
+        raise Conflict(f"{version} has these settings already: undo them first, or tune again")
+    if changes:
+        raise Conflict(
+            f"nothing was written: {version} was measured with other settings ({'; '.join(changes)}): tune again"
+        )
+    if result.applies == result.current:
+        return None
+    if result.unsteady > MAX_CHANCE:
+        varied = f"throughput of the current settings varied by {result.unsteady:.0%}"
+        raise Conflict(f"nothing was written: {varied}, so the best may be chance: use a quiet machine")
+    write_entry(store, version, _applied(result), expected=result.entry)
+    return _applied(result)
+
+
+def undo(store: ModelStore, result: TuningResult) -> None:
+    """Restore the entry from before --apply.
+
+    Raises BadRequest if the version has that entry, Conflict if it has another than --apply wrote.
+    """
+    version = parse_version(result.model)
+    entry = own_entry(store, version)
+    if entry == result.entry:
+        raise BadRequest(f"{version} has the settings it was measured with: there is nothing to undo")
+    if result.applies is None or entry != _applied(result):
+        raise Conflict(
+            f"{version} has other settings now ({entry}): edit its deployment.json by hand; it had {result.entry}"
+        )
+    write_entry(store, version, result.entry, expected=entry)
+
+
+def _applied(result: TuningResult) -> dict[str, Any]:
+    best = result.applies or result.current
+    return (result.entry or {}) | {"batch": {"max": best.batch, "wait_ms": best.wait_ms}}

@@ -1,8 +1,7 @@
 """Actors that access the tables for the detectors: a recorder and a finder, detached and restarted by Ray.
 
-Each is created on first use. The recorder returns once rows are committed. If it dies, Ray repeats its open calls, and
-rows that it had committed before are not written twice. The finder runs searches; a search that ends its process is
-not repeated and affects no rows.
+Each is created on first use. If the recorder dies, Ray repeats its open calls, and rows that it had committed before
+are not written twice. A search that ends the finder's process is not repeated and affects no rows.
 """
 
 from __future__ import annotations
@@ -18,15 +17,15 @@ from model_store.errors import ResightError, StorageUnreachable
 from serve.inference.os_priority import lower_process_priority
 from serve.log_config import configure_logs
 from serve.settings import Settings
-from serve.uploads.own_tables import OwnTables
+from serve.uploads.recorder import OwnTables
 from serve.uploads.uploads import MAX_WAITING, Upload
 
 NAMESPACE = "resight"
 ANSWER_S = 40.0
 
 
-class RecorderActor:
-    """Actor around `OwnTables.record`."""
+class TablesActor:
+    """Actor around `OwnTables`. Ray names the process of an actor after its class."""
 
     def __init__(self, tables_url: str) -> None:
         configure_logs()
@@ -37,21 +36,20 @@ class RecorderActor:
         """Wait until the rows of `Upload.packed()` are in the tables. Raises as `Recorder.record`."""
         await self._tables.record(Upload.unpacked(packed))
 
-
-class FinderActor:
-    """Actor around `OwnTables.find`."""
-
-    def __init__(self, tables_url: str) -> None:
-        configure_logs()
-        lower_process_priority()
-        self._tables = OwnTables(tables_url, Settings().models_url)
-
     async def find(self, wanted: Wanted) -> Found | ResightError:
         """Search images. Returns a ResightError instead of raising it, as Ray would wrap it."""
         try:
             return await self._tables.find(wanted)
         except ResightError as error:
             return error
+
+
+class RecorderActor(TablesActor):
+    """Records uploads."""
+
+
+class FinderActor(TablesActor):
+    """Runs searches."""
 
 
 class RayTables:
@@ -93,7 +91,7 @@ class RayTables:
 
 def _get_or_create(kind: str) -> Any:
     """Return the cluster's actor of this kind, created if there is none."""
-    actor_class = {"recorder": RecorderActor, "finder": FinderActor}[kind]
+    actor_class = RecorderActor if kind == "recorder" else FinderActor
     actor: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(actor_class)
     options = {"name": f"resight-{kind}", "namespace": NAMESPACE, "lifetime": "detached"}
     options |= {"get_if_exists": True, "max_concurrency": 2 * MAX_WAITING}

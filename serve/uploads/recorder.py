@@ -1,4 +1,6 @@
-"""Write the rows of uploads to the tables: collect them for a few seconds, then commit them together. No Ray.
+"""Access to the tables for the detectors, from this process: in the actors of a cluster, and in `resight serve`.
+
+Rows of uploads are collected for a few seconds, then committed together. No Ray.
 
 record(Upload) -> returns once its rows are in the tables, also if another writer has added them
 
@@ -9,6 +11,7 @@ image is on disk, so an ingest of the folder and the next run add them.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Iterable, Sequence
 
@@ -19,7 +22,10 @@ from archive.catalogue.row_updates import add_files
 from archive.delta.compact import compact
 from archive.delta.tables import Tables
 from archive.delta.writer import Writer, add_results
+from archive.retention import remember_store
+from archive.views.search import Found, Wanted, find
 from model_store.errors import Overloaded, StorageError, StorageUnreachable
+from serve.inference.admission import Room
 from serve.uploads.uploads import MAX_BYTES, MAX_WAITING, Upload
 
 FLUSH_S, MAX_WAIT_S, PATIENCE = 5.0, 60.0, 2
@@ -90,10 +96,10 @@ class Recorder:
             if half := len(taken) // 2:
                 await self._flush(taken[:half])
                 await self._flush(taken[half:])
-                return
-            self._end(taken, RuntimeError(f"the rows cannot be written: {error!r}"[:500]))
-            return
-        self._end(taken, None)
+            else:
+                self._end(taken, RuntimeError(f"the rows cannot be written: {error!r}"[:500]))
+        else:
+            self._end(taken, None)
 
     def _end(self, taken: list[tuple[Upload, asyncio.Future[None]]], error: Exception | None) -> None:
         del self._waiting[: len(taken)]
@@ -144,7 +150,6 @@ def _joined(rows: Sequence[pa.Table]) -> pa.Table:
 
 
 def _parts(rows: pa.Table, column: str) -> Iterable[tuple[str, pa.Table]]:
-    """Yield each value of a column with its rows."""
     values = rows[column].to_pylist()
     for value in dict.fromkeys(values):
         yield value, rows.take([i for i, other in enumerate(values) if other == value])
@@ -156,3 +161,34 @@ def _unique(rows: pa.Table, column: str) -> pa.Table:
     for number, value in enumerate(rows[column].to_pylist()):
         first.setdefault(value, number)
     return rows.take(list(first.values()))
+
+
+MAX_SEARCHES, FIND_S = 4, 20.0
+
+
+class OwnTables:
+    """Implements `serve.uploads.uploads.ArchiveTables`. Use it on one event loop."""
+
+    def __init__(self, tables_url: str, models_url: str) -> None:
+        self._places = tables_url, models_url
+        self._tables = Tables(tables_url)
+        self._room = Room(MAX_SEARCHES, "searches are running")
+        self._recorder: Recorder | None = None
+
+    async def record(self, upload: Upload) -> None:
+        """Wait until the rows are in the tables. Raises as `Recorder.record`."""
+        if self._recorder is None:
+            self._recorder = Recorder(self._tables)
+            with contextlib.suppress(StorageError):  # `record` raises it
+                await asyncio.to_thread(remember_store, *self._places)
+        await self._recorder.record(upload)
+
+    async def find(self, wanted: Wanted) -> Found:
+        """Search images. Raises BadRequest, DeadlinePassed, Overloaded, StorageUnreachable."""
+        with self._room.place():
+            return await asyncio.to_thread(find, self._tables, wanted, FIND_S)
+
+    async def close(self) -> None:
+        """Commit the rows that wait, once."""
+        if self._recorder is not None:
+            await self._recorder.close()

@@ -28,6 +28,9 @@ RUN_ID = "upload"
 """Value of `results.run_id` for uploads, as no run has processed the image."""
 MAX_WAITING, MAX_BYTES = 5_000, 256 * 2**20
 """Maximum number and bytes of uploads with pending rows, in the recorder and in a replica."""
+WRITERS = 8
+T = TypeVar("T")
+log = structlog.get_logger("resight.uploads")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +45,11 @@ class Upload:
         return self.media.nbytes + self.result.nbytes
 
     def packed(self) -> tuple[bytes, bytes]:
-        """Return both rows as bytes."""
         return as_stream(self.media), as_stream(self.result)
 
     @staticmethod
     def unpacked(packed: tuple[bytes, bytes]) -> Upload:
-        """Return the rows of `packed()`."""
-        media, result = map(from_stream, packed)
-        return Upload(media, result)
+        return Upload(*map(from_stream, packed))
 
     @staticmethod
     def of(media_row: dict[str, Any], answer: Answer) -> Upload:
@@ -73,11 +73,6 @@ class Upload:
             "finished_at": datetime.now(UTC),
         }
         return Upload(pa.Table.from_pylist([media_row], schema=MEDIA), pa.Table.from_pylist([result], schema=RESULTS))
-
-
-WRITERS = 8
-T = TypeVar("T")
-log = structlog.get_logger("resight.uploads")
 
 
 class ArchiveTables(Protocol):
@@ -130,9 +125,8 @@ class Uploads:
             kept = keep(self._root, camera, body)
             return kept, Upload.of(kept.row, answer)
 
-        loop = asyncio.get_running_loop()
         try:
-            kept, upload = await loop.run_in_executor(self._writers, write)
+            kept, upload = await asyncio.get_running_loop().run_in_executor(self._writers, write)
         finally:
             self._keeping_bytes -= len(body)
         self._counted("kept")
@@ -140,7 +134,8 @@ class Uploads:
 
     async def _record(self, path: str, upload: Upload) -> bool:
         try:
-            self._require_room(upload)
+            if self._waiting >= MAX_WAITING or self._waiting_bytes + upload.nbytes > MAX_BYTES:
+                raise Overloaded(f"the rows of {self._waiting} uploads wait to be recorded")
             self._waiting += 1
             self._waiting_bytes += upload.nbytes
             try:
@@ -154,11 +149,6 @@ class Uploads:
             return False
         self._counted("recorded")
         return True
-
-    def _require_room(self, upload: Upload) -> None:
-        """Raise Overloaded if too many rows wait."""
-        if self._waiting >= MAX_WAITING or self._waiting_bytes + upload.nbytes > MAX_BYTES:
-            raise Overloaded(f"the rows of {self._waiting} uploads wait to be recorded")
 
     def _start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Start a task that does not end if its request is cancelled. Its error is raised where it is awaited."""
@@ -176,5 +166,4 @@ async def wait_for_rows(recordings: Collection[Recording], wait_s: float) -> Non
 
 
 def recorded(recording: Recording) -> bool:
-    """Return whether the rows have been recorded so far."""
     return recording.rows.done() and recording.rows.result()

@@ -249,9 +249,10 @@ def test_what_was_accepted_is_done_though_the_rollout_s_process_ends(host: Host,
 
 
 def proofs(host: Host) -> list[psutil.Process]:
-    """Children of the process that forks one for each proof."""
-    servers = host.processes("serve.rollout.fork_server")
-    return [p for p in servers if p.ppid() in {server.pid for server in servers}]
+    """Processes that load a model: each is the child of a child of the process that forks them."""
+    servers = {p.pid: p for p in host.processes("serve.rollout.fork_server")}
+    parents = {p.ppid() for p in servers.values()}
+    return [p for p in servers.values() if p.ppid() in servers and p.pid not in parents]
 
 
 def test_an_alias_file_changed_by_hand_is_followed(host: Host, store: ModelStore, photo: Any) -> None:

@@ -20,8 +20,5 @@ class IdleRollouts:
     async def sync(self) -> list[Outcome]:
         return []
 
-    async def counts(self) -> dict[tuple[str, str], int]:
-        return {}
-
-    async def refused(self) -> int:
-        return 0
+    async def counts(self) -> tuple[dict[tuple[str, str], int], int]:
+        return {}, 0

@@ -81,7 +81,16 @@ def server(settings: Settings) -> Iterator[Server]:
     server.process.communicate()
 
 
-def test_sigterm_ends_it_with_every_upload_recorded(server: Server, settings: Settings) -> None:
+def test_runs_are_beside_it_its_port_is_taken_and_sigterm_ends_it_with_every_upload_recorded(
+    server: Server, settings: Settings
+) -> None:
+    kinds = httpx2.get(f"{server.url}/runs/filters", timeout=60).json()
+    assert "small-size" in {kind["kind"] for kind in kinds}
+    assert httpx2.get(f"{server.url}/runs/unknown", timeout=60).status_code == 404
+    words = [sys.executable, "-m", "resight", "serve", "--port", str(server.port)]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=120, env=dict(os.environ))
+    assert done.returncode == 8
+    assert "choose another port with 'resight serve --port'" in done.stderr
     for shade in (40, 80):
         kept = httpx2.post(
             f"{server.url}/v1/images",
@@ -179,16 +188,3 @@ def test_beside_a_cluster_it_does_not_start(settings: Settings, monkeypatch: pyt
     with pytest.raises(ClusterError, match="resight down"), sole_host(settings, "mine"):
         pass
     assert served_at(settings) == ""
-
-
-def test_runs_of_filters_are_at_runs(server: Server) -> None:
-    kinds = httpx2.get(f"{server.url}/runs/filters", timeout=60).json()
-    assert "small-size" in {kind["kind"] for kind in kinds}
-    assert httpx2.get(f"{server.url}/runs/unknown", timeout=60).status_code == 404
-
-
-def test_a_port_in_use_is_refused(settings: Settings, server: Server) -> None:
-    words = [sys.executable, "-m", "resight", "serve", "--port", str(server.port)]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=120, env=dict(os.environ))
-    assert done.returncode == 8
-    assert "choose another port with 'resight serve --port'" in done.stderr

@@ -58,8 +58,8 @@ def test_a_head_that_has_ended_is_no_error() -> None:
 def test_a_replica_interrupts_at_once_whoever_has_started_it() -> None:
     program = (
         "import os, threading\n"
-        "from serve.inference.os_priority import set_normal_scheduling, set_batch_scheduling\n"
-        "set_batch_scheduling(os.getpid())\n"
+        "from serve.inference.os_priority import set_normal_scheduling, set_scheduling\n"
+        "set_scheduling(os.getpid(), 'SCHED_BATCH')\n"
         "before = os.sched_getscheduler(0)\n"
         "set_normal_scheduling()\n"
         "then = []\n"

@@ -28,7 +28,6 @@ from serve.models.resolver import loads_if
 from serve.settings import DetectArgs, Limits, Pool
 from serve.uploads.uploads import Upload, Uploads
 from tests.fixtures_local import motion_store, photo
-from tests.model_store.classifiers import colour_store
 from tests.serve.api.v2.test_inference import of_images
 
 CAT = photo("cat")
@@ -111,11 +110,6 @@ def detections(answer: httpx2.Response) -> Any:
     return answer.json()["detections"], answer.json()["model"]
 
 
-def test_each_pool_holds_its_own_models(two: Two) -> None:
-    assert two.here.models.names == []
-    assert [str(version) for version in two.there.models.names] == ["blobs@1"]
-
-
 def test_an_image_is_answered_where_its_model_lives(two: Two) -> None:
     there = build_http_api(two.there)
     directly = two.send_to("POST", DETECT, there, content=CAT, headers={"origin": "http://localhost"})
@@ -175,17 +169,6 @@ def test_who_waits_for_rows_holds_up_no_detection(tmp_path: Path) -> None:
         assert (kept.status_code, seen.status_code) == (201, 200)
     finally:
         two.stop()
-
-
-def test_a_classifier_too_is_asked_where_it_lives(two: Two) -> None:
-    colour_store(two.place).set_alias("colours", "production", "1")
-    (two.place / "colours" / "deployment.json").write_text(json.dumps({"*": {"pool": "gpu"}}))
-    two.look()
-    answer = two.send_to("POST", "/v1/classify?model=colours&top=1", content=CAT)
-    assert answer.status_code == 200, answer.text
-    assert answer.json()["model"]["name"] == "colours"
-    assert [request.path for request in two.pool.passed] == ["/v1/classify"]
-    assert "colours" not in map(str, two.here.models.names)
 
 
 def test_neither_tokens_nor_origins_travel_and_the_id_does(two: Two) -> None:
@@ -261,6 +244,12 @@ def test_a_pool_that_there_is_not_is_named(tmp_path: Path) -> None:
         assert "requires the pool 'tpu'" in two.send_to("GET", "/readyz").json()["detail"]
     finally:
         two.stop()
+
+
+def test_a_damaged_deployment_file_moves_nothing(two: Two) -> None:
+    (two.place / "blobs" / "deployment.json").write_text("{")
+    two.look()
+    assert [engine.placement.pool_of("blobs") for engine in (two.here, two.there)] == ["gpu", "gpu"]
 
 
 class Alive:

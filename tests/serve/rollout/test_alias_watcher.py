@@ -7,13 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from model_store.errors import StorageUnreachable
 from model_store.store import ModelStore
-from serve.rollout import alias_watcher
-from serve.rollout.alias_watcher import AliasWatcher
+from serve.rollout import operator
 from serve.rollout.events import events, record
 from serve.rollout.operations import Operation, Outcome, new_outcome
-from serve.rollout.state import AliasState, read_state, update_state
+from serve.rollout.operator import AliasWatcher
+from serve.rollout.state import AliasState, update_state
 from tests.fixtures_local import motion_store
 
 
@@ -32,10 +31,6 @@ def refused(operation: Operation, why: str = "it does not load") -> Outcome:
 
 def refuse(follower: AliasWatcher, operation: Operation) -> None:
     follower.note(refused(operation))
-
-
-def test_nothing_is_due_when_the_file_says_what_serves(store: ModelStore) -> None:
-    assert AliasWatcher(store).due() == []
 
 
 def test_an_edited_alias_is_due(store: ModelStore) -> None:
@@ -59,53 +54,17 @@ def test_what_was_refused_waits_until_something_changes(store: ModelStore, monke
     store.folder.write("blobs/2/READY", ready + b"\n")  # its files were copied again
     assert len(follower.due()) == 1
     refuse(follower, operation)
-    monkeypatch.setattr(alias_watcher, "RETRY_S", -1.0)
+    monkeypatch.setattr(operator, "RETRY_S", -1.0)
     assert len(follower.due()) == 1
     store.set_alias("blobs", "production", "1")
     assert follower.due() == []
     assert follower.failures("blobs") == {}
 
 
-def test_a_version_is_due_again_when_it_becomes_ready(store: ModelStore) -> None:
-    store.folder.write("blobs/aliases.json", b'{"production": "3"}')
-    follower = AliasWatcher(store)
-    (operation,) = follower.due()
-    refuse(follower, operation)
-    assert follower.due() == []
-    store.folder.write("blobs/3/READY", b"{}")
-    assert [one.version for one in follower.due()] == ["3"]
-
-
 def test_a_damaged_model_does_not_keep_others_from_being_followed(store: ModelStore) -> None:
     store.folder.write("aaa/aliases.json", b"not JSON")
     store.set_alias("blobs", "production", "2")
     assert [one.name for one in AliasWatcher(store).due()] == ["blobs"]
-
-
-@pytest.mark.parametrize("place", ["aaa/aliases.json", "aaa/.rollout/state.json"])
-def test_nor_does_one_whose_files_cannot_be_read(store: ModelStore, tmp_path: Path, place: str) -> None:
-    store.folder.write("aaa/aliases.json", b'{"production": "1"}')
-    (tmp_path / place).unlink(missing_ok=True)
-    (tmp_path / place).mkdir(parents=True)
-    with pytest.raises(StorageUnreachable):
-        read_state(store, "aaa")
-    store.set_alias("blobs", "production", "2")
-    assert [one.name for one in AliasWatcher(store).due()] == ["blobs"]
-
-
-def test_nor_does_a_stray_file(store: ModelStore) -> None:
-    store.folder.write("aaa.txt", b"do not forget")
-    store.set_alias("blobs", "production", "2")
-    assert [one.name for one in AliasWatcher(store).due()] == ["blobs"]
-
-
-def test_a_refusal_is_news_once(store: ModelStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(alias_watcher, "RETRY_S", -1.0)
-    store.set_alias("blobs", "production", "2")
-    follower = AliasWatcher(store)
-    for is_new in (True, False, False):
-        (operation,) = follower.due()
-        assert follower.note(refused(operation)) is is_new
 
 
 def test_a_refusal_is_news_again_when_anything_about_it_has_changed(store: ModelStore) -> None:

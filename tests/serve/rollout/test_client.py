@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from model_store.errors import DigestMismatch, ModelNotFound, ModelNotReady, StorageUnreachable
+from model_store.errors import DigestMismatch, ModelNotReady, StorageUnreachable
 from model_store.names import VersionId
 from model_store.storage import Folder
 from model_store.store import ModelStore
@@ -41,12 +41,6 @@ def test_a_refusal_is_recorded_too(store: ModelStore) -> None:
     (event,) = events(store, "blobs")
     assert (event.outcome.state, event.outcome.error) == ("refused", "DigestMismatch")
     assert store.aliases("blobs") == {"production": "1"}
-
-
-def test_an_unknown_model_is_reported_as_such(store: ModelStore) -> None:
-    with pytest.raises(ModelNotFound, match="deer@1"):
-        apply_offline(store, Operation(kind="promote", name="deer", version="1"))
-    assert store.names() == ["blobs"]
 
 
 def test_the_reason_of_a_refusal_survives_a_log_that_cannot_be_written(

@@ -17,7 +17,7 @@ from model_store.names import VersionId
 from model_store.storage import Folder
 from model_store.store import READY, ModelStore
 from serve.rollout.operations import Operation
-from serve.rollout.proof import Proof
+from serve.rollout.sandbox import Proof
 from serve.rollout.state import AliasState, ModelState, read_state
 from serve.rollout.steps import PreparedOperation, Rollout
 from tests.fixtures_local import motion_store
@@ -79,9 +79,7 @@ def test_a_pin_during_a_proof_is_kept(store: ModelStore, here: Cluster, there: C
     assert store.aliases(NAME) == {"production": "1"}
 
 
-@pytest.mark.parametrize(
-    ("kind", "fields"), [("promote", {}), ("canary", {"percent": 10}), ("shadow", {"percent": 10})]
-)
+@pytest.mark.parametrize(("kind", "fields"), [("promote", {}), ("canary", {"percent": 10})])
 def test_a_promotion_during_a_proof_is_kept(
     store: ModelStore, here: Cluster, there: Cluster, kind: str, fields: dict[str, Any]
 ) -> None:
@@ -101,14 +99,6 @@ def test_another_alias_may_be_moved_during_a_proof(store: ModelStore, here: Clus
     assert serving(store, "staging").previous == ("1",)
 
 
-def test_a_shadow_that_begins_during_the_proof_of_a_canary_is_kept(
-    store: ModelStore, here: Cluster, there: Cluster
-) -> None:
-    here.meanwhile = lambda: there("shadow", version="3", percent=50)
-    here("canary", version="2", percent=10)
-    assert serving(store).versions() == {"1", "2", "3"}
-
-
 def test_an_alias_edited_by_hand_during_a_promotion_is_a_conflict(store: ModelStore, here: Cluster) -> None:
     here("promote", version="1")
     before = read_state(store, NAME)
@@ -117,38 +107,6 @@ def test_an_alias_edited_by_hand_during_a_promotion_is_a_conflict(store: ModelSt
         here("promote", version="2")
     assert store.aliases(NAME) == {"production": "3"}
     assert read_state(store, NAME) == before
-
-
-def test_an_alias_edited_by_hand_during_a_canary_s_proof_stays_edited(store: ModelStore, here: Cluster) -> None:
-    here("promote", version="1")
-    here.meanwhile = lambda: edit(store, production="3", staging="1")
-    here("canary", version="2", percent=10)
-    assert store.aliases(NAME) == {"production": "3", "staging": "1"}
-    assert serving(store).canary is not None
-
-
-def test_an_alias_edited_before_a_roll_back_was_asked_for_is_rolled_back(store: ModelStore, here: Cluster) -> None:
-    here("promote", version="2")
-    edit(store, production="3")
-    here("rollback")
-    assert (serving(store).active, store.aliases(NAME)) == ("1", {"production": "1"})
-
-
-def test_what_is_followed_is_what_the_file_says_at_the_end(store: ModelStore, here: Cluster) -> None:
-    here("promote", version="1")
-    edit(store, production="2")
-    here.meanwhile = lambda: edit(store, production="3")
-    with pytest.raises(Conflict, match="production is 3"):
-        here("follow", version="2")
-    assert (serving(store).active, store.aliases(NAME)) == ("1", {"production": "3"})
-    here("follow", version="3")
-    assert serving(store).active == "3"
-
-
-def test_the_same_promotion_twice_at_once_is_done_once(store: ModelStore, here: Cluster, there: Cluster) -> None:
-    here.meanwhile = lambda: there("promote", version="2")
-    assert "is unchanged" in here("promote", version="2")
-    assert serving(store).previous == ("1",)
 
 
 def test_a_roll_back_that_is_repeated_does_not_go_forth_again(store: ModelStore, here: Cluster) -> None:
@@ -211,15 +169,6 @@ def test_a_refusal_puts_back_its_own_alias_alone(store: ModelStore, here: Cluste
         here("promote", version="2")
     assert store.aliases(NAME) == {"production": "1", "staging": "3"}
     assert (serving(store).active, serving(store, "staging").active) == ("1", "3")
-
-
-def test_a_new_alias_that_was_not_acknowledged_leaves_nothing(store: ModelStore, here: Cluster) -> None:
-    here.replicas.refuses["activate"] = ModelNotReady("no word from it")
-    with pytest.raises(ModelNotReady):
-        here("promote", alias="staging", version="2")
-    assert store.aliases(NAME) == {"production": "1"}
-    edit(store, production="1", staging="3")
-    assert serving(store, "staging") == AliasState(active="3")
 
 
 def test_a_store_that_goes_away_before_it_is_put_back_is_reported(

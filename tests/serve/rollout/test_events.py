@@ -19,7 +19,7 @@ from serve.rollout import operator
 from serve.rollout.events import Accepted, events, open_operations, outcome_of, record, remove_operation, save_operation
 from serve.rollout.operations import Operation, Outcome, new_outcome
 from serve.rollout.operator import RolloutOperator
-from serve.rollout.proof import Proof
+from serve.rollout.sandbox import Proof
 from serve.rollout.state import AliasState, read_state
 from serve.rollout.steps import PreparedOperation
 from serve.settings import DetectArgs, Pool
@@ -67,21 +67,6 @@ def test_what_is_kept_is_found_by_its_id_until_it_ended_and_then_by_its_event(st
 def test_an_id_that_was_never_given_is_of_no_operation(store: ModelStore, text: str) -> None:
     save_operation(store, accepted(version="2"))
     assert outcome_of(store, text) is None
-
-
-def test_a_model_that_is_not_there_gets_no_folder(store: ModelStore) -> None:
-    one = accepted(version="2")
-    elsewhere = one.outcome.operation.model_copy(update={"name": "other"})
-    save_operation(store, one.model_copy(update={"outcome": new_outcome(elsewhere)}))
-    assert store.names() == [NAME]
-
-
-def test_a_damaged_file_is_left_out(store: ModelStore) -> None:
-    one = accepted(version="2")
-    save_operation(store, one)
-    store.folder.write(f"{NAME}/.rollout/operations/{NAME}-00.json", b"{")
-    assert list(open_operations(store)) == [one]
-    assert outcome_of(store, f"{NAME}-00") is None
 
 
 class Process:
@@ -153,22 +138,6 @@ async def test_a_successor_does_what_was_accepted_and_answers_for_it(
     assert await third.operator.wait(left.outcome.id, 0) == done
 
 
-async def test_a_roll_back_that_was_done_but_not_recorded_is_not_done_again(
-    store: ModelStore, process: Callable[[], Process]
-) -> None:
-    one = process()
-    await one.ended((await one.ask(new_outcome(operation(version="2")))).id)
-    prepared = one.operator._rollout.prepare(operation("rollback"))
-    outcome = new_outcome(operation("rollback"))
-    save_operation(store, Accepted(outcome=outcome, prepared=prepared))
-    one.operator._rollout.apply(prepared)  # and then the process ends
-    two = process()
-    await two.operator.work()
-    done = await two.ended(outcome.id)
-    assert (done.state, store.aliases(NAME)) == ("done", {"production": "1"})
-    assert "is unchanged" in done.detail
-
-
 async def test_what_was_recorded_already_is_not_done_again(store: ModelStore, process: Callable[[], Process]) -> None:
     left = accepted(version="2")
     save_operation(store, left)
@@ -179,21 +148,6 @@ async def test_what_was_recorded_already_is_not_done_again(store: ModelStore, pr
         await asyncio.sleep(0.02)
     await asyncio.gather(*successor.operator._tasks.values())
     assert store.aliases(NAME) == {"production": "1"}
-
-
-async def test_what_contradicts_what_happened_since_is_refused_by_the_successor(
-    store: ModelStore, process: Callable[[], Process]
-) -> None:
-    one = process()
-    prepared = one.operator._rollout.prepare(operation(version="2"))
-    outcome = new_outcome(operation(version="2"))
-    save_operation(store, Accepted(outcome=outcome, prepared=prepared))
-    await one.ended((await one.ask(new_outcome(operation(version="3")))).id)
-    two = process()
-    await two.operator.work()
-    done = await two.ended(outcome.id)
-    assert (done.state, done.error) == ("refused", "Conflict")
-    assert store.aliases(NAME) == {"production": "3"}
 
 
 async def test_what_is_too_old_is_recorded_as_not_done(store: ModelStore, process: Callable[[], Process]) -> None:
@@ -230,18 +184,6 @@ async def test_the_store_is_never_read_on_the_event_loop(
     assert on_the_loop == []
 
 
-async def test_a_call_that_is_repeated_begins_one_operation(store: ModelStore, process: Callable[[], Process]) -> None:
-    one, outcome = process(), new_outcome(operation("rollback", alias="production"))
-    await one.ended((await one.ask(new_outcome(operation(version="2")))).id)
-    await one.ask(outcome)
-    await one.ask(outcome)
-    await one.ended(outcome.id)
-    two = process()
-    await two.ask(new_outcome(operation("pin")))
-    assert len([e for e in events(store, NAME) if e.outcome.id == outcome.id]) == 1
-    assert store.aliases(NAME) == {"production": "1"}
-
-
 async def test_calls_that_are_repeated_while_it_is_written_begin_one_operation(
     store: ModelStore, process: Callable[[], Process]
 ) -> None:
@@ -253,24 +195,6 @@ async def test_calls_that_are_repeated_while_it_is_written_begin_one_operation(
     await asyncio.gather(*one.operator._background, *one.operator._tasks.values())
     assert len([e for e in events(store, NAME) if e.outcome.id == outcome.id]) == 1
     assert store.aliases(NAME) == {"production": "1"}
-
-
-async def test_an_operation_is_done_where_the_store_loses_its_acknowledgement(
-    store: ModelStore, process: Callable[[], Process], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    create = Folder.create
-
-    def written_twice(folder: Folder, relative: str, data: bytes) -> None:
-        create(folder, relative, data)
-        create(folder, relative, data)
-
-    one = process()
-    monkeypatch.setattr(Folder, "create", written_twice)
-    outcome = await one.ask(new_outcome(operation(version="2")))
-    done = await one.operator.wait(outcome.id, 60)
-    assert done is not None
-    assert done.state == "done"
-    assert store.aliases(NAME) == {"production": "2"}
 
 
 async def test_what_cannot_be_written_is_not_accepted(
@@ -303,19 +227,6 @@ async def test_an_event_that_cannot_be_written_at_once_is_written_later(
     assert done in [event.outcome for event in events(store, NAME)]
 
 
-async def test_a_refusal_of_an_unknown_model_is_not_recorded(process: Callable[[], Process]) -> None:
-    one, unknown = process(), Operation(kind="promote", name="other", version="1")
-    refused = await one.ended((await one.ask(new_outcome(unknown))).id)
-    assert (refused.state, refused.error) == ("refused", "ModelNotFound")
-    assert not one.operator._background, "there is nothing to record later"
-
-
-def test_an_event_of_a_store_that_is_not_mounted_is_not_dropped(store: ModelStore, tmp_path: Path) -> None:
-    (tmp_path / "models").rename(tmp_path / "elsewhere")
-    with pytest.raises(StorageUnreachable, match="is it mounted"):
-        record(store, accepted(version="2").outcome, None, None)
-
-
 async def test_a_store_that_lets_nothing_be_removed_gets_one_event_for_each_operation(
     store: ModelStore, process: Callable[[], Process], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -326,26 +237,8 @@ async def test_a_store_that_lets_nothing_be_removed_gets_one_event_for_each_oper
     one = process()
     done = await one.ended((await one.ask(new_outcome(operation(version="2")))).id)
     assert not one.operator._background
-    assert process().operator._left_open() == []
+    assert list(open_operations(store)) == []
     assert [event.outcome for event in events(store, NAME)] == [done]
-
-
-async def test_the_events_of_a_model_are_listed_once_for_all_its_operations(
-    store: ModelStore, process: Callable[[], Process], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    kept = [save_operation(store, accepted(version="2", age_s=3 - n)) for n in range(3)]
-    record(store, kept[0].outcome, None, None)
-    list_names, listed = Folder.names, list[str]()
-
-    def names(folder: Folder, relative: str = "") -> list[str]:
-        listed.append(relative)
-        return list_names(folder, relative)
-
-    one = process()
-    monkeypatch.setattr(Folder, "names", names)
-    assert one.operator._left_open() == kept[1:]
-    assert listed.count(f"{NAME}/.rollout/events") == 1
-    assert list(open_operations(store)) == kept[1:]
 
 
 @pytest.mark.parametrize("how", ["fails", "is cancelled"])
@@ -397,22 +290,6 @@ async def test_operations_under_way_are_bounded(store: ModelStore, process: Call
     assert isinstance(refused, ResightError)
     one.gate.set()
     assert {(await one.ended(outcome.id)).state for outcome in outcomes} == {"done"}
-
-
-async def test_an_alias_file_that_names_a_version_that_hangs_is_asked_for_once(
-    store: ModelStore, process: Callable[[], Process]
-) -> None:
-    one = process()
-    one.gate.clear()
-    store.set_alias(NAME, "staging", "2")
-    store.set_alias(NAME, "nightly", "3")
-    for _ in range(3):
-        await one.operator._follow()
-    open_ = [(o.operation.kind, o.operation.alias) for o in one.operator._open()]
-    assert sorted(open_).count(("follow", "staging")) == 1
-    one.gate.set()
-    done = await one.operator.sync()
-    assert {outcome.state for outcome in done} == {"done"}
 
 
 async def test_alias_files_that_name_versions_that_hang_leave_room_for_requests(

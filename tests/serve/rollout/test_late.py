@@ -11,18 +11,7 @@ PROMOTIONS = [Promotion("1", 0, 0), Promotion("2", 10, 11), Promotion("3", 20, 2
 
 @pytest.mark.parametrize(
     ("asked_s", "answered_s", "versions"),
-    [
-        (1, 2, {"1"}),
-        (1, 9.9, {"1"}),
-        (9, 10.5, {"1", "2"}),
-        (10.5, 10.6, {"1", "2"}),
-        (10.5, 12, {"1", "2"}),
-        (11, 12, {"2"}),
-        (11.1, 19.9, {"2"}),
-        (19, 30, {"2", "3"}),
-        (9, 30, {"1", "2", "3"}),
-        (21, 90, {"3"}),
-    ],
+    [(1, 9.9, {"1"}), (9, 10.5, {"1", "2"}), (10.5, 12, {"1", "2"}), (11, 12, {"2"}), (9, 30, {"1", "2", "3"})],
 )
 def test_only_what_was_promoted_last_or_meanwhile_may_answer(
     asked_s: float, answered_s: float, versions: set[str]

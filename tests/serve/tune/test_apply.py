@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import uuid
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 
 from model_store.config import Batch
@@ -16,34 +14,14 @@ from model_store.errors import BadRequest, Conflict, ModelRefused, ObjectiveMiss
 from model_store.names import version_id
 from model_store.store import ModelStore
 from serve.settings import DetectArgs
-from serve.tune.apply import apply_best, undo
+from serve.tune.report import apply_best, undo
 from serve.tune.results import TuningResult
-from tests.fixtures_local import motion_store, publish_blobs
+from tests.fixtures_local import motion_store
 from tests.serve.tune.performance import NOW, at, measured, result
 
 OTHERS = {"*": {"pool": "default", "batch": {"max": 3}}, "2": {"batch": {"max": 16, "wait_ms": 7}}}
 ONE = version_id("blobs", "1")
 POOL = DetectArgs(threads=1, workers=2)
-
-
-@pytest.fixture(params=["local", "s3"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Return the URL of an empty store."""
-    if request.param == "local":
-        return str(tmp_path / "models")
-    endpoint = request.getfixturevalue("s3_endpoint")
-    bucket = f"tune-{uuid.uuid4().hex[:12]}"
-    boto3.client("s3", endpoint_url=endpoint).create_bucket(Bucket=bucket)
-    return f"s3://{bucket}/models"
-
-
-def store_of(url: str) -> ModelStore:
-    if "://" not in url:
-        return motion_store(Path(url), "1", "2")
-    store = ModelStore(url)
-    for version in ("1", "2"):
-        publish_blobs(store, version)
-    return store
 
 
 def tuned(store: ModelStore, **fields: object) -> TuningResult:
@@ -69,8 +47,8 @@ def everything_else(store: ModelStore) -> dict[str, bytes]:
     return {n: store.folder.read(n) for n in names if not n.endswith("deployment.json")}
 
 
-def test_only_the_version_s_entry_changes_and_is_restored(place: str, tmp_path: Path) -> None:
-    store = store_of(place)
+def test_only_the_version_s_entry_changes_and_is_restored(tmp_path: Path) -> None:
+    store = motion_store(tmp_path / "m", "1", "2")
     store.folder.write("blobs/deployment.json", json.dumps(OTHERS).encode())
     before, key = everything_else(store), store.describe(ONE).info.inference_key
     facts = tuned(store)
@@ -83,26 +61,6 @@ def test_only_the_version_s_entry_changes_and_is_restored(place: str, tmp_path: 
     undo(store, facts)
     assert entries(store) == OTHERS
     assert everything_else(store) == before
-
-
-def test_a_file_that_did_not_exist_is_removed_by_undo(tmp_path: Path) -> None:
-    store = motion_store(tmp_path / "m", "1")
-    facts = tuned(store)
-    apply_best(store, facts, POOL)
-    assert entries(store) == {"1": {"batch": {"max": 4, "wait_ms": 2.0}}}
-    undo(store, facts)
-    assert not store.folder.exists("blobs/deployment.json")
-
-
-def test_the_former_entry_is_restored(tmp_path: Path) -> None:
-    store = motion_store(tmp_path / "m", "1")
-    mine = {"1": {"batch": {"max": 2}}}
-    store.folder.write("blobs/deployment.json", json.dumps(mine).encode())
-    facts = tuned(store)
-    apply_best(store, facts, POOL)
-    assert entries(store)["1"]["batch"]["max"] == 4
-    undo(store, facts)
-    assert entries(store) == mine
 
 
 def test_a_report_is_applied_once_and_again_after_undo(tmp_path: Path) -> None:
@@ -128,17 +86,10 @@ def test_later_changes_are_not_undone(tmp_path: Path) -> None:
     assert entries(store) == theirs
 
 
-def test_nothing_is_written_if_the_current_settings_are_best(tmp_path: Path) -> None:
-    store = motion_store(tmp_path / "m", "1")
-    assert apply_best(store, tuned(store, applies=NOW, best=NOW), POOL) is None
-    assert not store.folder.exists("blobs/deployment.json")
-
-
-@pytest.mark.parametrize("best", [None, at(threads=2)])
-def test_nothing_is_written_if_no_batch_meets_the_objective(tmp_path: Path, best: object) -> None:
+def test_nothing_is_written_if_no_batch_meets_the_objective(tmp_path: Path) -> None:
     store = motion_store(tmp_path / "m", "1")
     with pytest.raises(ObjectiveMissed, match="no batch is fast enough"):
-        apply_best(store, tuned(store, applies=None, best=best), POOL)
+        apply_best(store, tuned(store, applies=None, best=at(threads=2)), POOL)
     assert not store.folder.exists("blobs/deployment.json")
 
 
@@ -150,12 +101,6 @@ def test_the_choice_of_an_unsteady_machine_is_not_written(tmp_path: Path) -> Non
     assert apply_best(store, tuned(store, unsteady=0.29), POOL) is not None
 
 
-def test_another_model_of_the_same_name_is_rejected(tmp_path: Path) -> None:
-    store = motion_store(tmp_path / "m", "1")
-    with pytest.raises(BadRequest, match="not the measured version"):
-        apply_best(store, tuned(store).model_copy(update={"inference_key": "1" * 64}), POOL)
-
-
 def test_an_invalid_deployment_json_is_not_changed(tmp_path: Path) -> None:
     store = motion_store(tmp_path / "m", "1")
     before = tuned(store)
@@ -165,28 +110,23 @@ def test_an_invalid_deployment_json_is_not_changed(tmp_path: Path) -> None:
     assert store.folder.read("blobs/deployment.json") == b"{"
 
 
-@pytest.mark.parametrize(
-    ("pool", "said"),
-    [
-        ({"threads": 2}, "threads was 1, now 2"),
-        ({"workers": 1}, "workers was 2, now 1"),
-        ({"replicas": 2}, "replicas was 1, now 2"),
-    ],
-)
-def test_a_report_of_another_pool_is_not_applied(tmp_path: Path, pool: dict[str, int], said: str) -> None:
+def test_a_report_of_another_pool_or_version_is_not_applied(tmp_path: Path) -> None:
     store = motion_store(tmp_path / "m", "1")
-    with pytest.raises(Conflict, match=said):
-        apply_best(store, tuned(store), POOL.model_copy(update=pool))
+    with pytest.raises(BadRequest, match="not the measured version"):
+        apply_best(store, tuned(store).model_copy(update={"inference_key": "1" * 64}), POOL)
+    with pytest.raises(Conflict, match="threads was 1, now 2; replicas was 1, now 3"):
+        apply_best(store, tuned(store), POOL.model_copy(update={"threads": 2, "replicas": 3}))
     with pytest.raises(Conflict, match="pool was small, now default"):
         apply_best(store, tuned(store, pool="small"), POOL)
     assert not store.folder.exists("blobs/deployment.json")
 
 
-@pytest.mark.parametrize("fields", [{}, {"applies": NOW}])
-def test_a_report_of_former_settings_is_not_applied(tmp_path: Path, fields: dict[str, object]) -> None:
-    """Even if the best settings were the current ones."""
+def test_a_report_of_former_settings_is_not_applied(tmp_path: Path) -> None:
+    """Even if the best settings were the current ones, which are not written."""
     store = motion_store(tmp_path / "m", "1")
-    stale, theirs = tuned(store, **fields), {"1": {"batch": {"max": 9}}}
+    stale, theirs = tuned(store, applies=NOW, best=NOW), {"1": {"batch": {"max": 9}}}
+    assert apply_best(store, stale, POOL) is None
+    assert not store.folder.exists("blobs/deployment.json")
     store.folder.write("blobs/deployment.json", json.dumps(theirs).encode())
     with pytest.raises(Conflict, match="own entry was None, now .*9"):
         apply_best(store, stale, POOL)
@@ -208,7 +148,7 @@ def test_a_concurrent_change_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     store = motion_store(tmp_path / "m", "1")
     facts = tuned(store)
     with monkeypatch.context() as patch:
-        patch.setattr("serve.tune.apply.write_entry", changed(store, {"max": 9}))
+        patch.setattr("serve.tune.report.write_entry", changed(store, {"max": 9}))
         with pytest.raises(Conflict, match="have changed"):
             apply_best(store, facts, POOL)
     assert entries(store) == {"1": {"batch": {"max": 9}}}
@@ -216,34 +156,18 @@ def test_a_concurrent_change_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         undo(store, facts)
 
 
-@pytest.mark.parametrize("written", [False, True])
-def test_after_a_failed_write_undo_restores_what_was_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: bool
-) -> None:
+def test_after_a_failed_write_undo_restores_what_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The entry may have been written if the acknowledgement was lost."""
     store = motion_store(tmp_path / "m", "1")
     facts = tuned(store)
 
     def fails(*given: Any, **known: Any) -> None:
-        if written:
-            write_entry(*given, **known)
+        write_entry(*given, **known)
         raise StorageUnreachable("timed out")
 
     with monkeypatch.context() as patch:
-        patch.setattr("serve.tune.apply.write_entry", fails)
+        patch.setattr("serve.tune.report.write_entry", fails)
         with pytest.raises(StorageUnreachable, match="timed out"):
             apply_best(store, facts, POOL)
-    if written:
-        undo(store, facts)
+    undo(store, facts)
     assert not store.folder.exists("blobs/deployment.json")
-
-
-def test_a_change_during_undo_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = motion_store(tmp_path / "m", "1")
-    facts = tuned(store)
-    apply_best(store, facts, POOL)
-    with monkeypatch.context() as patch:
-        patch.setattr("serve.tune.apply.write_entry", changed(store, {"max": 9}))
-        with pytest.raises(Conflict, match="have changed"):
-            undo(store, facts)
-    assert entries(store) == {"1": {"batch": {"max": 9}}}

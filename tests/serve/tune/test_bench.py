@@ -16,24 +16,15 @@ import psutil
 import pytest
 
 from model_store.config import Batch
-from model_store.errors import (
-    BadRequest,
-    ImageError,
-    ImageUnreadable,
-    ModelNotFound,
-    ModelNotReady,
-    Overloaded,
-    ResightError,
-)
+from model_store.errors import BadRequest, ImageError, ImageUnreadable, ModelNotReady, Overloaded, ResightError
 from model_store.load import load_detector
 from model_store.names import version_id
 from model_store.store import ModelStore
 from serve.settings import DetectArgs
 from serve.tune import bench as benches
 from serve.tune.bench import Bench, Replica, clients_for, closed_loop, open_loop, set_point
-from serve.tune.plan import SearchSpace, TuningPlan
+from serve.tune.plan import TuningPlan
 from serve.tune.results import Hardware, Point, Round
-from serve.tune.sweep import Sweep
 from tests.fixtures_local import MODELS, motion_store, photo
 from tests.serve.tune.performance import NOW, at, plan
 
@@ -109,15 +100,15 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> type[FakeReplica]:
     return FakeReplica
 
 
-@pytest.mark.parametrize("point", [NOW, at(batch=4), at(workers=1)])
-def test_after_an_error_a_point_has_a_new_process(fakes: type[FakeReplica], point: Point) -> None:
+def test_after_an_error_a_point_has_new_processes(fakes: type[FakeReplica]) -> None:
+    point = at(replicas=2, workers=1)
     with closing(Bench(plan())) as bench:
         fakes.script.append(ModelNotReady("did not answer within 65 s"))
         with pytest.raises(ModelNotReady, match="65 s"):
             bench.measure(point)
-        assert "stop 0" in fakes.events, "its answer may still come"
-        assert bench.measure(point).closed_images == 10
-        assert fakes.events[-1] == "send 1"
+        assert {"stop 0", "stop 1"} <= set(fakes.events), "their answers may still come"
+        assert bench.measure(point).closed_images == 20
+        assert fakes.events[-2:] == ["send 2", "send 3"]
 
 
 def test_rounds_of_several_replicas_are_added(fakes: type[FakeReplica]) -> None:
@@ -127,40 +118,6 @@ def test_rounds_of_several_replicas_are_added(fakes: type[FakeReplica]) -> None:
     assert found == Round(
         closed_s=2.0, closed_images=30, cpu_s=4.0, offered_per_s=14.0, latencies_ms=(*[5.0] * 10, 7.0), unanswered=4
     )
-
-
-def test_if_one_of_several_fails_all_of_them_end(fakes: type[FakeReplica]) -> None:
-    with closing(Bench(plan())) as bench:
-        fakes.script[:] = [ModelNotReady("it ended"), SAMPLE]
-        with pytest.raises(ModelNotReady, match="it ended"):
-            bench.measure(at(replicas=2, workers=1))
-        assert {"stop 0", "stop 1"} <= set(fakes.events)
-
-
-def test_the_sweep_continues_after_a_point_that_fails(fakes: type[FakeReplica]) -> None:
-    space = SearchSpace(batches=(1, 2, 4))
-    with closing(Bench(plan(space))) as bench:
-
-        def measure(point: Point) -> Round:
-            if point.batch == 4:
-                fakes.script.append(ModelNotReady("out of memory"))
-            return bench.measure(point)
-
-        result = Sweep(plan(space), NOW, measure, print).run("cpu")
-    assert {one.point.batch for one in result.points if one.failed} == {4}
-    assert all(one.images_per_s == 10 * one.point.replicas for one in result.points if one.rounds)
-    started = {e.split()[1] for e in fakes.events if e.startswith("start")}
-    assert started == {e.split()[1] for e in fakes.events if e.startswith("stop")}
-
-
-def test_the_current_settings_are_all_replicas_of_the_pool(fakes: type[FakeReplica]) -> None:
-    args = DetectArgs(threads=1, workers=2, replicas=3)
-    with closing(Bench(plan(args=args))) as bench:
-        bench.current()
-        assert fakes.events == ["start 0", "start 1", "start 2"]
-        bench.measure(at(replicas=3))
-        bench.measure(at(workers=1))
-        assert not [e for e in fakes.events if e.startswith("stop")], "they stay"
 
 
 def test_a_process_that_cannot_start_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,16 +141,8 @@ def test_a_pool_with_gpus_needs_one(tmp_path: Path) -> None:
 
 
 def test_errors_of_the_process_are_raised_here(tmp_path: Path) -> None:
-    with closing(Bench(blobs(tmp_path, b"no picture"))) as bench:
-        for _ in range(2):
-            with pytest.raises(ImageError):
-                bench.measure(NOW)
-
-
-def test_errors_of_loading_are_raised_here(tmp_path: Path) -> None:
-    empty = DetectArgs(models=str(tmp_path / "empty"))
-    with closing(Bench(replace(blobs(tmp_path), args=empty))) as bench, pytest.raises(ModelNotFound, match="blobs"):
-        bench.current()
+    with closing(Bench(blobs(tmp_path, b"no picture"))) as bench, pytest.raises(ImageError):
+        bench.measure(NOW)
 
 
 def test_a_killed_process_is_an_error_with_its_signal(tmp_path: Path) -> None:
@@ -210,15 +159,7 @@ def test_a_killed_process_is_an_error_with_its_signal(tmp_path: Path) -> None:
         replica.stop()
 
 
-def test_a_late_process_is_an_error(tmp_path: Path) -> None:
-    own = blobs(tmp_path)
-    replica = Replica(own, Hardware.of(own.args), 0)
-    with pytest.raises(ModelNotReady, match="did not answer within 0 s"):
-        replica.receive(0.0)
-    replica.stop()
-
-
-@pytest.mark.parametrize(("point", "clients"), [(NOW, 6), (at(batch=4), 18), (at(batch=16), 64), (at(workers=1), 3)])
+@pytest.mark.parametrize(("point", "clients"), [(at(batch=4), 18), (at(batch=16), 64)])
 def test_clients_fill_the_next_batch_within_the_queue_s_bound(point: Point, clients: int) -> None:
     assert clients_for(point, 64) == clients
 
@@ -235,42 +176,6 @@ def test_a_point_changes_how_a_model_runs_and_not_its_rows() -> None:
 
 def random(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
-
-
-async def test_clients_work_at_the_same_time_and_warming_up_does_not_count() -> None:
-    running = most = answered = 0
-
-    async def detect() -> None:
-        nonlocal running, most, answered
-        running += 1
-        most = max(most, running)
-        await asyncio.sleep(0.001)
-        running -= 1
-        answered += 1
-
-    images, seconds, _ = await closed_loop(detect, 4, 0.5)
-    assert most == 4
-    assert 0 < images < answered
-    assert 0.35 < seconds < 5
-
-
-async def test_no_request_is_left_running() -> None:
-    async def detect() -> None:
-        await asyncio.sleep(0.01)
-
-    before = len(asyncio.all_tasks())
-    await closed_loop(detect, 8, 0.1)
-    await open_loop(detect, 50, 0.1, random())
-    assert len(asyncio.all_tasks()) == before
-
-
-async def test_a_slow_model_has_a_longer_window() -> None:
-    async def detect() -> None:
-        await asyncio.sleep(0.2)
-
-    images, seconds, _ = await closed_loop(detect, 2, 0.02)
-    assert images
-    assert seconds > 0.1
 
 
 async def test_a_window_without_an_answer_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -305,15 +210,6 @@ async def test_arrivals_do_not_wait_for_answers_and_a_stall_counts() -> None:
     assert max(latencies_ms) > 200
     assert max(latencies_ms) - min(latencies_ms) > 100, "arrivals spread over 300 ms"
     assert unanswered == 0
-
-
-async def test_arrivals_have_the_rate_and_repeat_with_the_seed() -> None:
-    async def detect() -> None:
-        pass
-
-    counts = [len((await open_loop(detect, 300, 0.2, random(seed)))[0]) for seed in (1, 1, 2)]
-    assert counts[0] == counts[1]
-    assert all(30 < count < 95 for count in counts)
 
 
 async def test_rejected_and_late_requests_are_unanswered(monkeypatch: pytest.MonkeyPatch) -> None:

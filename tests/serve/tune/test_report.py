@@ -8,16 +8,12 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from model_store import storage
 from model_store.adding.add import recognised
-from model_store.errors import BadRequest, StorageFull, StorageUnreachable
+from model_store.errors import BadRequest
 from model_store.storage import Folder
 from serve.tune.report import (
     RESERVED,
-    _round_up,
     advice,
     doubts,
     page,
@@ -109,25 +105,6 @@ def test_each_point_is_drawn_at_its_place() -> None:
     assert corners == [now, four, best], "no point of another key"
 
 
-def test_the_objective_is_a_line_if_it_is_near() -> None:
-    near, far = result(CLOUD, objective=100), result([measured(NOW, 5, 4)], objective=10_000)
-    lines = [[p.attrib["class"] for p in drawn(facts).iter(f"{SVG}path")] for facts in (near, far)]
-    assert ["objective" in classes for classes in lines] == [True, False]
-
-
-@pytest.mark.parametrize("points", [(), (MeasuredPoint(point=at(batch=2), failed="x"),)])
-def test_a_plot_of_few_points_is_valid(points: tuple[MeasuredPoint, ...]) -> None:
-    drawn(result([measured(NOW, 0.5, 0.5), *points]))
-    drawn(result([MeasuredPoint(point=NOW, failed="y")]))
-
-
-@given(st.floats(1e-3, 1e6))
-def test_axes_end_at_a_round_number(value: float) -> None:
-    end = _round_up(value)
-    assert value <= end <= 2.5001 * value
-    assert f"{end:.0e}"[0] in "125"
-
-
 def test_the_advice_is_a_command_and_the_lines_to_write() -> None:
     lines = todo(result(CLOUD))
     assert "resight tune deer@3 --from /out --apply" in lines["apply"]
@@ -141,12 +118,6 @@ def test_the_advice_is_a_command_and_the_lines_to_write() -> None:
         )
     )
     assert "under args, pools, small: workers: 1, replicas: 2;" in small["pool"]
-
-
-def test_the_best_settings_need_no_advice() -> None:
-    facts = result(CLOUD[:1])
-    assert todo(facts) == {}
-    assert "current settings are the best" in verdict(facts)
 
 
 def test_a_missed_objective_names_the_nearest_point() -> None:
@@ -207,37 +178,6 @@ def test_the_folder_is_reserved_for_one_sweep(tmp_path: Path) -> None:
     assert not out.exists(), "nothing was measured"
 
 
-def test_of_two_sweeps_that_find_it_empty_one_gets_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with reserved_folder(str(tmp_path / "out")):
-        monkeypatch.setattr(Folder, "names", lambda *_: [])
-        with pytest.raises(BadRequest, match="another sweep"), reserved_folder(str(tmp_path / "out")):
-            pass
-
-
-def test_an_existing_empty_folder_stays(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), reserved_folder(str(tmp_path)):
-        raise KeyboardInterrupt
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_an_unwritable_place_is_rejected_before_the_sweep(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("x")
-    with pytest.raises(StorageUnreachable, match="cannot write"), reserved_folder(str(tmp_path / "file" / "out")):
-        pytest.fail("it would be measured")
-    with pytest.raises(BadRequest, match="not empty"), reserved_folder(str(tmp_path / "file")):
-        pytest.fail("it would be measured")
-
-
-def test_a_full_disk_at_the_end_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object, **__: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    with reserved_folder(str(tmp_path / "out")) as folder:
-        monkeypatch.setattr(storage, "_write_local", full)
-        with pytest.raises(StorageFull, match=r"tune\.json: .*No space left"):
-            write_report(result(CLOUD[:1]), shipped(), [], folder)
-
-
 def test_a_folder_without_a_valid_report_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(BadRequest, match=r"has no tune.json"):
         read_report(str(tmp_path))
@@ -261,9 +201,3 @@ def test_scaled_decoding_is_a_new_version_with_the_same_config(tmp_path: Path) -
     assert "--config /out/config-jpeg_shrink-2.json" in words
     assert "--probe /models/ssdlite-coco/1/probe/cat.jpg" in words
     assert "never applied" in words
-
-
-def test_scaled_decoding_that_failed_is_reported() -> None:
-    failed = MeasuredPoint(point=at(jpeg_shrink=2), failed="reason")
-    assert todo(result([CLOUD[0], failed])) == {"version": "jpeg_shrink 2 could not be measured: reason"}
-    assert "version" not in todo(result(CLOUD[:2]))

@@ -7,9 +7,8 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve.settings import DetectArgs
-from serve.tune.results import Hardware, MeasuredPoint, Round, TuningResult, choose, frontier
-from tests.serve.tune.performance import NOW, at, measured, result, round_of
+from serve.tune.results import MeasuredPoint, Round, choose, frontier
+from tests.serve.tune.performance import NOW, at, measured, round_of
 
 CLOUDS = st.lists(st.tuples(st.integers(1, 30), st.integers(1, 30)), min_size=1, max_size=30).map(
     lambda pairs: [measured(at(batch=i + 1), *pair) for i, pair in enumerate(pairs)]
@@ -56,16 +55,6 @@ def test_rounds_without_requests_do_not_count_for_latency() -> None:
     quiet = MeasuredPoint(point=NOW, rounds=(of(), of(8.0), of(4.0)))
     assert (quiet.p99_ms, quiet.requests, quiet.images_per_s) == (6.0, 2, 25.0)
     assert MeasuredPoint(point=NOW, rounds=(of(), of())).p99_ms == math.inf
-
-
-def test_a_failed_point_has_no_figures() -> None:
-    empty = MeasuredPoint(point=NOW, failed="it ended")
-    assert (empty.images_per_s, empty.cpu_ms, empty.p99_ms, empty.requests) == (0, 0, math.inf, 0)
-
-
-def test_results_survive_json() -> None:
-    facts = result([measured(NOW, 50, 20)])
-    assert TuningResult.model_validate_json(facts.model_dump_json()) == facts
 
 
 def beats(one: MeasuredPoint, other: MeasuredPoint) -> bool:
@@ -119,15 +108,3 @@ def test_points_without_p99_are_never_chosen() -> None:
     for one in (lost, MeasuredPoint(point=at(batch=4), failed="reason")):
         assert choose([one], 1e9, NOW, 0.03) is None
         assert frontier([one]) == []
-
-
-def test_only_batch_and_wait_can_be_applied() -> None:
-    applicable = [NOW, at(batch=2), at(batch=2, wait_ms=2.0)]
-    pool = [at(threads=2), at(workers=1), at(replicas=2)]
-    for point in (*applicable, *pool, at(jpeg_shrink=2)):
-        assert point.applicable(NOW) == (point in applicable)
-        assert point.same_key(NOW) == (point.jpeg_shrink == 1)
-
-
-def test_hardware_is_that_of_the_pool() -> None:
-    assert Hardware.of(DetectArgs(threads=2, workers=1, replicas=3)) == (2, 1, 3)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from serve.uploads.actors import ANSWER_S
-from serve.uploads.own_tables import FIND_S, MAX_SEARCHES
+from serve.uploads.recorder import FIND_S, MAX_SEARCHES
 
 
 def test_the_manual_has_the_limits_of_a_page_of_images() -> None:
