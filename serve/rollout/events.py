@@ -86,7 +86,7 @@ def remove_operation(store: ModelStore, outcome: Outcome) -> None:
 def open_operations(store: ModelStore) -> Iterator[Accepted]:
     """Yield the operations of all models, oldest first for each; skip damaged files. Raises StorageUnreachable.
 
-    Those with a recorded end, whose file was left, are removed.
+    Files of operations with a recorded end are removed.
     """
     for name in store.names():
         files = store.folder.names(f"{name}/{OPERATIONS}")

@@ -9,7 +9,6 @@ import pytest
 from ray.exceptions import RayTaskError
 
 from model_store.errors import Conflict, ModelNotReady
-from model_store.names import VersionId
 from serve.app_names import APP, deployment_of
 from serve.cluster import handles as handle
 from serve.cluster.handles import RayReplicas
@@ -59,12 +58,6 @@ def test_a_replica_that_was_left_out_is_asked_again(replicas: Any) -> None:
 def test_a_replica_that_cannot_be_reached_is_no_acknowledgement(replicas: Any) -> None:
     with pytest.raises(ModelNotReady, match="only 1 of 2 replicas could activate deer"):
         replicas(Deployment(1, running=2)).activate("deer", ModelState())
-
-
-def test_replicas_that_start_or_end_are_not_waited_for(replicas: Any) -> None:
-    deployment = Deployment(2, running=2)
-    assert replicas(deployment).holds(VersionId("deer", "1"), "digest")
-    assert deployment.calls == 1
 
 
 def test_where_serve_cannot_count_those_that_were_reached_are_all(

@@ -66,7 +66,7 @@ def test_another_user_can_neither_look_into_it_nor_replace_it(temporary: Path) -
 
 
 @as_root
-@pytest.mark.parametrize("command", ['mkdir -m 700 "$0"', 'mkdir -m 777 "$0"', 'ln -s / "$0"', 'touch "$0"'])
+@pytest.mark.parametrize("command", ['mkdir -m 700 "$0"', 'ln -s / "$0"'])
 def test_what_another_user_put_there_first_is_refused(temporary: Path, command: str) -> None:
     done = by_nobody(command, temporary / f"resight-{os.geteuid()}")
     assert done.returncode == 0, done.stderr
@@ -74,19 +74,6 @@ def test_what_another_user_put_there_first_is_refused(temporary: Path, command: 
         start(Settings(), Ports(0, 0, 0), "127.0.0.1", 64)
     with pytest.raises(ClusterError, match="must be a folder"), start_lock():
         pass
-
-
-def test_a_link_of_our_own_and_a_looser_mode_are_refused(temporary: Path, tmp_path: Path) -> None:
-    folder = temporary / f"resight-{os.geteuid()}"
-    (tmp_path / "elsewhere").mkdir(mode=0o700)
-    folder.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(ClusterError, match="it is lrwx"):
-        private_folder()
-    folder.unlink()
-    folder.mkdir()
-    folder.chmod(0o770)
-    with pytest.raises(ClusterError, match="it is drwxrwx---"):
-        private_folder()
 
 
 @pytest.mark.parametrize("which", ["itself", "above"])
@@ -119,7 +106,7 @@ def test_a_folder_of_this_user_that_its_group_may_write_to_gets_the_sticky_bit(t
     assert done.returncode != 0
 
 
-@pytest.mark.parametrize("mode", [0o755, 0o1777, 0o1775, 0o700])
+@pytest.mark.parametrize("mode", [0o755, 0o1777])
 def test_a_folder_in_which_nobody_else_can_rename_stays_as_it_is(temporary: Path, mode: int) -> None:
     """The modes of /var/tmp, of folders for each user on macOS, and of /."""
     temporary.chmod(mode)

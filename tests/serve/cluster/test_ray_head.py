@@ -35,7 +35,7 @@ def test_a_plain_name_stays(room: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert not list(room.iterdir())
 
 
-@pytest.mark.parametrize("name", ["wild life", "jörg #1", "it's", "$HOME", "a;b", 'say "deer"'])
+@pytest.mark.parametrize("name", ["wild life/jörg #1", 'it\'s $HOME "a;b"'])
 def test_the_folder_of_another_name_is_linked_and_python_finds_its_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:

@@ -27,7 +27,7 @@ def result(count: int, saturated: bool = False) -> tuple[ImageResult, float]:
     return ImageResult(detections(count, saturated), 3.0, 0.5), 7.0
 
 
-@pytest.mark.parametrize("counts", [[], [0], [2], [0, 0], [1, 0, 3], [0, 2, 0]])
+@pytest.mark.parametrize("counts", [[], [0], [1, 0, 3]])
 def test_detections_come_back_image_by_image(counts: list[int]) -> None:
     answer = pack_answers(MODEL, [result(count) for count in counts])
     found = answer.detections()
@@ -49,11 +49,6 @@ def test_an_image_that_fails_is_empty_and_has_its_reason() -> None:
     assert answer.timings_ms[1].tolist() == [0.0, 0.0, 0.0]
 
 
-def test_a_chunk_of_nothing_but_failures_is_packed() -> None:
-    answer = pack_answers(MODEL, [ValueError("odd")])
-    assert [len(one) for one in answer.detections()] == [0]
-
-
 def test_saturation_is_kept_for_each_image() -> None:
     answer = pack_answers(MODEL, [result(2, saturated=True), result(2)])
     assert [one.saturated for one in answer.detections()] == [True, False]
@@ -73,10 +68,9 @@ SPECS = [
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=["square", "rect", "tiled"])
-@pytest.mark.parametrize("count", [1, 3])
-def test_a_chunk_gives_back_its_images_and_fits(spec: Preprocess, count: int) -> None:
-    rng = np.random.default_rng(count)
-    sizes = [(30 + 7 * i, 40 + 30 * i) for i in range(count)]
+def test_a_chunk_gives_back_its_images_and_fits(spec: Preprocess) -> None:
+    rng = np.random.default_rng(3)
+    sizes = [(30 + 7 * i, 40 + 30 * i) for i in range(3)]
     images = [prepare(rng.integers(0, 256, (*s, 3), np.uint8), spec) for s in sizes]
     items = Chunk.of("blobs@1", images).items()
     assert [(i.fits, i.size_px) for i in items] == [(i.fits, i.size_px) for i in images]

