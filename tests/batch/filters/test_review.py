@@ -118,14 +118,6 @@ def test_the_file_matches_the_page_and_accepts_nothing(archive: Path, tmp_path: 
     assert read_accepted(file) == ()
 
 
-def test_accepted_ids_are_read_back_sorted(archive: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    written(out, *(candidate(archive, n, images=n) for n in (3, 1, 2)))
-    file = edit(out, s3=True, s1=True)
-    assert read_accepted(file) == (slot_id(1), slot_id(3))
-    assert read_accepted(str(file)) == (slot_id(1), slot_id(3))
-
-
 def test_slots_come_by_camera_and_the_most_frequent_first(archive: Path, tmp_path: Path) -> None:
     given = [
         candidate(archive, 1, camera=None, images=99),
@@ -189,11 +181,6 @@ def test_missing_dates_and_singular_nouns(archive: Path, tmp_path: Path) -> None
     assert "deer: 1 image, 1 day, 2026-05-01 06:30:00\n" in text
 
 
-def test_a_review_of_nothing_is_a_page_and_a_file(tmp_path: Path) -> None:
-    assert "0 slots" in written(tmp_path / "out").text
-    assert read_accepted(tmp_path / "out" / "review.json") == ()
-
-
 def test_a_review_never_takes_the_place_of_another(archive: Path, tmp_path: Path) -> None:
     """A review can contain a day of work."""
     out = tmp_path / "out"
@@ -213,13 +200,9 @@ def slot(**more: Any) -> dict[str, Any]:
     ("review", "words"),
     [
         ({"layer_id": LAYER, "slots": [slot(accepted="yes")]}, "slots.0.accepted"),
-        ({"layer_id": LAYER, "slots": [slot(accepted=1)]}, "slots.0.accepted"),
-        ({"layer_id": LAYER, "slots": [slot(accepted=None)]}, "slots.0.accepted"),
         ({"layer_id": LAYER, "slots": [slot(note="a branch")]}, "slots.0.note"),
         ({"layer_id": LAYER, "slots": [slot(id="1")]}, "slots.0.id"),
         ({"layer_id": LAYER, "slots": [slot(), slot(accepted=False)]}, "more than once"),
-        ({"layer_id": LAYER, "slots": [{"id": slot_id(1)}]}, "slots.0.accepted"),
-        ({"slots": []}, "layer_id"),
         ([], "object"),
     ],
 )

@@ -21,7 +21,7 @@ from batch.filters.prepare import prepare
 from batch.filters.review import Candidate, ReviewedSlot, candidates, read_accepted, write_review
 from batch.filters.run import execute, here
 from model_store.errors import BadRequest
-from tests.batch.filters.scene import KEY, box, publish, put, shown, tables_at
+from tests.batch.filters.scene import KEY, box, publish, shown, tables_at
 from tests.fixtures_local import encoded, put_results, result_rows, rows_of, write_files
 
 FEW = {"min_images": 3, "min_span_days": 2.0, "min_days": 3}
@@ -163,30 +163,9 @@ def test_a_withdrawn_slot_is_not_a_candidate(tables: Tables) -> None:
     assert take_back(sha(4)) == []
 
 
-def test_slots_of_several_cameras_are_candidates_each(tables: Tables) -> None:
-    layer = ran(tables, min_images=2, min_days=2)
-    found = candidates(tables, layer, KEY)
-    assert sorted((one.slot.camera, one.slot.images, one.slot.days) for one in found) == [
-        ("north", 5, 3),
-        ("south", 2, 2),
-    ]
-    south = next(one.slot for one in found if one.slot.camera == "south")
-    accepted = ran(tables, min_images=2, min_days=2, accepted=[south.id])
-    switch(tables, on=[accepted.layer_id])
-    hidden = query(tables, "select media_sha256 from hidden").to_pylist()
-    assert sorted(row["media_sha256"] for row in hidden) == sorted((sha(6), sha(7)))
-
-
 def test_only_repeat_detections_are_reviewed(tables: Tables) -> None:
     spec = prepare(tables, "fixed-slots", {})
     execute(spec, tables, here)
     (other,) = read_layers(tables).values()
     with pytest.raises(BadRequest, match="is fixed-slots; only repeat-detections"):
         candidates(tables, other, KEY)
-
-
-def test_an_archive_without_slots_has_no_candidates(tmp_path: Path) -> None:
-    tables = tables_at(tmp_path)
-    put(tables, {1: ("north", 0.0, [box(0, 1, 1, 9.0)])})
-    publish(tables)
-    assert candidates(tables, ran(tables), KEY) == []
