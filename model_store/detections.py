@@ -11,7 +11,7 @@ masks      None            without masks in the model; else one per detection, s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -97,10 +97,6 @@ class Detections:
             self.saturated,
             None if self.masks is None else self.masks.select(index),
         )
-
-    def with_boxes(self, boxes_xyxy: FloatArray) -> Detections:
-        """Return these detections with other boxes."""
-        return replace(self, boxes_xyxy=boxes_xyxy)
 
     def ranked(self) -> Detections:
         """Sort by descending score, then class id, x1, y1, x2, y2: the total order of a result."""

@@ -117,7 +117,7 @@ class LoadedDetector:
 
     def _finish(self, candidates: Detections, tile: _Tile) -> Detections:
         kept = suppress(candidates, self.config.nms, tile.fit.scale_x)
-        placed = kept.with_boxes(tile.fit.to_image(kept.boxes_xyxy))
+        placed = replace(kept, boxes_xyxy=tile.fit.to_image(kept.boxes_xyxy))
         if isinstance(placed.masks, PrototypeMasks):
             masks = run_lengths(placed.masks, placed.boxes_xyxy, tile.fit, tile.image_px)
             placed = replace(placed, masks=masks)

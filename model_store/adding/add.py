@@ -18,7 +18,7 @@ from model_store.adding.recognise import Recognised, recognise
 from model_store.config import AnyConfig, OnnxRuntime, TorchRuntime, parse_config
 from model_store.errors import ModelError, ModelExists, ModelRefused
 from model_store.inference_key import inference_key, sha256_hex, weights_digest
-from model_store.load import Loaded, opened
+from model_store.load import opened
 from model_store.names import VersionId, next_version, number_of
 from model_store.probe import first_difference, record_probe
 from model_store.ready import READY
@@ -95,18 +95,13 @@ def _with_probe(
         if name.startswith("probe/") and not name.endswith(".json")
     }
     files.update(record_probe(model, probes or {"synthetic.png": synthetic_scene()}))
-    _require_reproducible(model, files)
-    return files | mark_ties(model, files)
-
-
-def _require_reproducible(model: Loaded, files: Mapping[str, bytes]) -> None:
-    """Raise ModelRefused if the model does not reproduce its own probe: the version could never be loaded."""
     difference = first_difference(model, files)
-    if difference:
+    if difference:  # the version could never be loaded
         raise ModelRefused(
             f"{model.info.id} gives different results for the same image, {difference}: the graph is "
             "random or keeps state between calls; export it for inference"
         )
+    return files | mark_ties(model, files)
 
 
 def _files(known: Recognised, weights: bytes | None, extra: Mapping[str, bytes]) -> dict[str, bytes]:

@@ -20,7 +20,6 @@ from model_store.images.decode import Pixels
 Box = tuple[float, float, float, float]
 Corners = tuple[int, int, int, int]
 Colour = tuple[int, int, int]
-Area = tuple[int, int, int, int]
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 MIN_FONT_SCALE = 0.4
 """About 9 px: smaller text is illegible."""
@@ -70,13 +69,13 @@ def draw_marks(canvas: Any, marks: Sequence[Mark]) -> None:
         x1, y1, x2, y2 = (round(corner) for corner in mark.box_xyxy)
         cv2.rectangle(canvas, (x1, y1), (x2, y2), mark.colour, thick)
     size = max(MIN_FONT_SCALE, 0.9 * scale)
-    taken: list[Area] = []
+    taken: list[Corners] = []
     for mark in marks:
         if mark.words:
             _label(canvas, mark, size, taken)
 
 
-def _label(canvas: Any, mark: Mark, size: float, taken: list[Area]) -> None:
+def _label(canvas: Any, mark: Mark, size: float, taken: list[Corners]) -> None:
     thick, pad = max(1, round(1.5 * size)), max(2, round(6 * size))
     (text_width, text_height), below = cv2.getTextSize(mark.words, FONT, size, thick)
     width, height = text_width + 2 * pad, text_height + below + pad
@@ -98,5 +97,5 @@ def _places(box_xyxy: Sequence[float], width: int, height: int, shape: Sequence[
             yield (max(0, min(x, shape[1] - width)), max(0, min(y, shape[0] - height)))
 
 
-def _overlap(a: Area, b: Area) -> bool:
+def _overlap(a: Corners, b: Corners) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]

@@ -38,7 +38,6 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 SUPPORTED = ("image/jpeg", "image/png", "image/webp", "image/tiff", "image/bmp")
 ORIENTATION_TAG = 0x0112  # EXIF 2.32, table 4
 BIG_TIFF = "image/tiff; BigTIFF"
-_WAYS_OUT = {BIG_TIFF: ", which is not read: save it as a classic TIFF or a PNG"}
 
 _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"\xff\xd8\xff", "image/jpeg"),
@@ -101,7 +100,8 @@ def read_header(data: bytes) -> ImageHeader:
     kind = media_type(data[:512])
     if kind not in SUPPORTED:
         supported = ", ".join(name.removeprefix("image/") for name in SUPPORTED)
-        what = "the file is empty" if not data else f"this is {kind}{_WAYS_OUT.get(kind, '')}"
+        way_out = ", which is not read: save it as a classic TIFF or a PNG" if kind == BIG_TIFF else ""
+        what = f"this is {kind}{way_out}" if data else "the file is empty"
         raise ImageUnsupported(f"{what}; supported are {supported}")
     if kind == "image/jpeg":
         require_bounded_jpeg(data)

@@ -75,7 +75,7 @@ def merge(parts: Sequence[Detections], spec: Tiling, nms: Nms) -> Detections:
     saturated = found.saturated or len(kept) > nms.max_detections
     kept = kept[: nms.max_detections]
     if spec.merge.kind == "union":
-        found = found.with_boxes(_hulls(found.boxes_xyxy, kept, clashes))
+        found = replace(found, boxes_xyxy=_hulls(found.boxes_xyxy, kept, clashes))
     return replace(found.select(kept), saturated=saturated).ranked()
 
 

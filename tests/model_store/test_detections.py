@@ -51,4 +51,3 @@ def test_select_takes_positions_or_a_mask_and_keeps_saturated() -> None:
     assert rows_of(full.select(np.array([False, True, False]))) == [rows_of(three)[1]]
     assert full.select(np.array([1])).saturated
     assert full.ranked().saturated
-    assert full.with_boxes(three.boxes_xyxy + 1).saturated

@@ -135,12 +135,6 @@ def test_overrides_win_field_by_field() -> None:
     assert config.labels == ("elk",)
 
 
-def test_outputs_that_fit_no_decoder_are_refused_with_the_line_to_write() -> None:
-    said = refusal(averaging(metadata={"names": "['deer', 'fox']"}))
-    assert '{"decoder": "yolov8"}' in said
-    assert "output0" in said
-
-
 @pytest.mark.parametrize("shape", [[1, 5], [], None], ids=["two dimensions", "none", "unknown"])
 def test_an_input_that_is_no_image_is_refused(shape: list[int] | None) -> None:
     assert "an image of rank 4" in refusal(passing_on(shape, {"names": "['deer']"}))

@@ -213,11 +213,6 @@ def test_the_hint_lists_what_has_as_many_outputs(count: int) -> None:
     assert set(LINES.findall(said)) == fitting != set()
 
 
-@pytest.mark.parametrize("task", ["classify", "pose", "obb"])
-def test_other_tasks_are_named(task: str) -> None:
-    assert f"'task': {task}" in refusal(export("yolov8", 3, task=task))
-
-
 @pytest.mark.parametrize(("decoder", "task"), [("yolov8", "segment"), ("yolov8_seg", "detect")])
 def test_a_task_that_contradicts_the_outputs_is_refused(decoder: str, task: str) -> None:
     said = refusal(export(decoder, 3, task=task))
@@ -250,9 +245,3 @@ def test_a_graph_that_takes_whole_numbers_is_given_them(decoder: str) -> None:
     model.graph.node.insert(0, floats)
     spec = recognised(model.SerializeToString(), {}).preprocess
     assert (spec.divide_by, *spec.mean, *spec.std) == (1, 0, 0, 0, 1, 1, 1)
-
-
-def test_a_fixed_input_need_not_be_square() -> None:
-    config = recognised(pooling(4 + 1, {"names": "['deer']"}, size=(96, 160)), {})
-    assert config.preprocess.input_px == (160, 96)
-    assert config.preprocess.resize == "letterbox"

@@ -20,7 +20,6 @@ from model_store.errors import ModelRefused
 from model_store.runtimes.onnx import OnnxSession
 from model_store.runtimes.onnx_division import guard_division
 from tests.graphs import constant_graph, pooling
-from tests.shared_data import shared
 
 KINDS = {"int8": TensorProto.INT8, "int16": TensorProto.INT16, "int32": TensorProto.INT32, "int64": TensorProto.INT64}
 LEAST = {name: np.iinfo(name).min for name in KINDS}
@@ -145,20 +144,6 @@ def test_a_graph_without_such_a_division_is_run_as_it_is() -> None:
     tables = constant_graph({"output0": np.ones((3, 84, 5), np.float32)}, 32)  # Mod by a constant
     for weights in (floats, by_two, tables, pooling(5)):
         assert guard_division(weights) is weights
-
-
-@pytest.mark.parametrize(
-    "file",
-    [
-        "models/ssdlite_coco_300.ssd-layout.fp16.onnx",
-        "models/trailcam_yolox_tiny_640.yolox-raw.fp16.onnx",
-        "models/efficientnet_lite0_imagenet_224.classifier.fp16.onnx",
-    ],
-)
-def test_real_weights_are_run_as_they_are(file: str) -> None:
-    twin = "test_a_graph_without_such_a_division_is_run_as_it_is"
-    weights = shared(file, twin).read_bytes()
-    assert guard_division(weights) is weights
 
 
 def test_a_division_of_unknown_type_is_refused_by_its_name() -> None:
