@@ -192,9 +192,9 @@ def test_an_animal_that_was_added_is_renamed_and_taken_back(tables: Tables) -> N
     moment = {"actor": "kim", "asserted_at": "2026-05-14T12:00:00Z"}
     hare = {"action": "add", "media_sha256": A, "label": "hare", **ADDED, **moment}
     assert add(tables, written(tables, [hare])) == 1
+    table = exported(tables)
     for label, action, now in (("dog", "add", ["dog!"]), ("", "withdraw", [])):
-        rows = [row | {"label": label} if not row["rank"] else row for row in exported(tables)]
-        file = written(tables, rows)
+        file = written(tables, [row | {"label": label} if not row["rank"] else row for row in table])
         read = read_assertions(tables, file, "Ana")
         assert counts(read) == (3, 0, [action])
         assert (append(tables, read.rows), add(tables, file)) == (1, 0)

@@ -118,11 +118,11 @@ def test_a_layer_that_is_switched_off_and_on_gives_every_row_back(world: World, 
             return [rows.to_arrow_table().to_pylist() for rows in found]
 
     seen: dict[tuple[str, ...], list[Any]] = {}
-    for serial, layers in enumerate([(), (A,), (A, B), ()]):
+    for serial, layers in enumerate([(), (A, B), ()]):
         views.publish(view_of(world, layers=layers), after=serial)
         rows = all_rows()
         assert seen.setdefault(layers, rows) == rows
-    assert len({str(rows) for rows in seen.values()}) == 3
+    assert len({str(rows) for rows in seen.values()}) == 2
     views.rollback(views.history())
     assert all_rows() == seen[A, B]
     assert len(rows_of(tables, "assertions")) == 3, "nothing was taken from the table"
