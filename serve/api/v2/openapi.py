@@ -10,26 +10,20 @@ from fastapi import APIRouter
 
 from model_store.names import NAME, REF
 from model_store.names import VERSION as VERSION_NAME
+from serve.api.bodies import PROBLEMS
 from serve.api.v2.schemas import ErrorBody, RequestObject
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 # schemas, not `model`: FastAPI would build a validator for each status of each route, which is most of its start
 _ERROR: dict[str, Any] = {"application/json": {"schema": ErrorBody.model_json_schema()}}
+_TEXTS = {status: answer["description"] for status, answer in PROBLEMS.items() if status != 415} | {
+    400: "the request cannot be understood, or an image in it is damaged",
+    404: "unknown model; the error lists what exists",
+    413: "too many bytes",
+}
 ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"description": text, "content": _ERROR}
-    for status, text in {
-        400: "the request cannot be understood, or an image in it is damaged",
-        401: "a bearer token is required",
-        403: "the token lacks the required scope",
-        404: "unknown model; the error lists what exists",
-        408: "the body did not arrive in time",
-        409: "the request conflicts with what serves now",
-        413: "too many bytes",
-        429: "the queue is full, see Retry-After",
-        503: "a model, a store or the token file is unavailable; with Retry-After, send it again",
-        504: "the deadline passed while the request was queued",
-    }.items()
+    status: {"description": text, "content": _ERROR} for status, text in _TEXTS.items()
 }
 BINARY: dict[str, Any] = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 TENSOR_ANSWER: dict[int | str, dict[str, Any]] = {
