@@ -24,7 +24,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from model_store.errors import StorageUnreachable, StorageUnsafe
+from model_store.errors import BadRequest, StorageUnreachable, StorageUnsafe
 from model_store.storage import Folder, is_local
 
 EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".png", ".webp", ".tif", ".tiff", ".bmp")
@@ -76,8 +76,10 @@ def list_files(root: Folder) -> Iterator[Found]:
     """Yield every file below `root` once, in parts.
 
     Raises StorageUnreachable if the folder does not exist or cannot be read, and on S3 if any part of the listing
-    fails. Unreadable folders on a disk are gaps: their files might exist.
+    fails. Unreadable folders on a disk are gaps: their files might exist. Raises BadRequest for other file systems.
     """
+    if not is_local(root.url) and not root.url.startswith("s3://"):
+        raise BadRequest(f"invalid archive '{root.url}': use a folder of a local disk, or s3://bucket/prefix")
     try:
         if not root.fs.exists(root.root):
             raise StorageUnreachable(f"{root.url} does not exist; is it mounted, is the name right?")

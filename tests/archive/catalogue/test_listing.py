@@ -1,4 +1,4 @@
-"""Listings of archives on a disk, on S3 and in other file systems."""
+"""Listings of archives on a disk and on S3; others are rejected."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import boto3
 import pytest
 
 from archive.catalogue.listing import ArchiveFile, list_files
-from model_store.errors import StorageUnreachable
+from model_store.errors import BadRequest, StorageUnreachable
 from model_store.storage import Folder
 from tests.fixtures_local import write_files
 
@@ -216,3 +216,8 @@ def test_an_s3_prefix_without_keys_is_unreachable(s3_endpoint: str) -> None:
     boto3.client("s3", endpoint_url=s3_endpoint).create_bucket(Bucket="nothing")
     with pytest.raises(StorageUnreachable, match="does not exist"):
         listed("s3://nothing/here")
+
+
+def test_other_file_systems_are_rejected() -> None:
+    with pytest.raises(BadRequest, match="invalid archive 'memory://archive': use a folder of a local disk, or s3://"):
+        listed("memory://archive")
