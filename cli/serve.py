@@ -12,7 +12,7 @@ from model_store.lazy_imports import lazy_imports
 from serve.cluster.ports import MAX_PORT
 
 with lazy_imports():
-    import asyncio
+    import uvloop
 
     from archive.delta.arrow_alone import import_arrow_alone
     from archive.delta.tables import Tables
@@ -67,4 +67,4 @@ def serve(
         for label, why in serving.failures.items():
             note(f"not {label}: {why}")
 
-    asyncio.run(serve_until_signal(settings, args, (host, port), others, ready))
+    uvloop.run(serve_until_signal(settings, args, (host, port), others, ready))

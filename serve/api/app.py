@@ -54,6 +54,7 @@ def build_http_api(
     api.include_router(v2.router(engine, pools=pools))
     api.include_router(antenna_router(engine, fetcher or ImageFetcher(engine.args), pools))
     api.include_router(ops.router(engine, rollouts, gather, pools))
+    api.add_middleware(detect.DetectShortcut, engine=engine)
     if pools is not None:
         api.add_middleware(PoolProxy, engine=engine, pools=pools)
     if engine.traces is not None:

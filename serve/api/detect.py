@@ -1,6 +1,7 @@
 """POST /v1/detect and /v1/classify: encoded images to detections, or to their best classes.
 
-The body is one image, or a form of several.
+The body is one image, or a form of several. `DetectShortcut` answers the usual request, one image and a plain query,
+without the framework's routing and validation, which would take a third of the event loop's time (docs/decisions/0032).
 """
 
 from __future__ import annotations
@@ -8,17 +9,21 @@ from __future__ import annotations
 import math
 import re
 from typing import Annotated
+from urllib.parse import unquote
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from model_store.errors import BadRequest
+from model_store.errors import BadRequest, ResightError
 from model_store.images.crops import Box
 from model_store.names import REF
 from serve.api.answers import to_classes, to_response
 from serve.api.bodies import IMAGE_BODY, PROBLEMS
 from serve.api.headers import REQUEST_ID, deadline_of, request_id_of
-from serve.api.multipart import answer_images
+from serve.api.multipart import answer_images, is_form
+from serve.api.problems import CLIENT_CLOSED_REQUEST, of_error
 from serve.api.schemas import (
     ClassifyAnswer,
     ClassifyFormResponse,
@@ -30,6 +35,8 @@ from serve.api.schemas import (
 from serve.inference.engine import Engine
 
 MAX_CLASSES = 1000
+DETECT_PATH = "/v1/detect"
+_PLAIN = re.compile(rb"model=((?:[\w.:@-]|%40|%3[Aa]){1,200})(?:&min_score=(0|1|0?\.[0-9]{1,9}))?")
 _NUMBER = r"[+-]?[0-9]{1,9}(\.[0-9]{1,9})?"
 BOX = rf"^{_NUMBER}(,{_NUMBER}){{3}}$"
 PATTERN = {"pattern": f"^{REF}$"}  # for OpenAPI; parse_ref validates
@@ -53,16 +60,10 @@ CropBox = Annotated[
 def router(engine: Engine) -> APIRouter:
     routes = APIRouter()
 
-    @routes.post("/v1/detect", response_model=DetectAnswer, responses=PROBLEMS, openapi_extra=IMAGE_BODY)
+    @routes.post(DETECT_PATH, response_model=DetectAnswer, responses=PROBLEMS, openapi_extra=IMAGE_BODY)
     async def detect(request: Request, model: DetectorRef, min_score: MinScore = None) -> Response:
         """Detect in one image, sent as the raw body, or in each file of a form."""
-        deadline_s, request_id = deadline_of(request), request_id_of(request)
-
-        async def answer(body: bytes) -> DetectResponse:
-            return to_response(await engine.detect(body, model, deadline_s, request_id), min_score)
-
-        text = (await answer_images(engine, request, answer, FormResponse)).model_dump_json()
-        return Response(text, headers={REQUEST_ID: request_id}, media_type="application/json")
+        return await answer_detect(engine, request, model, min_score)
 
     @routes.post("/v1/classify", response_model=ClassifyAnswer, responses=PROBLEMS, openapi_extra=IMAGE_BODY)
     async def classify(request: Request, model: ClassifierRef, top: Top = 5, box: CropBox = None) -> Response:
@@ -77,6 +78,43 @@ def router(engine: Engine) -> APIRouter:
         return Response(text, headers={REQUEST_ID: request_id}, media_type="application/json")
 
     return routes
+
+
+async def answer_detect(engine: Engine, request: Request, model: str, min_score: float | None) -> Response:
+    """Return the response of the image that is the body, or of each file of a form. Raises as `answer_images`."""
+    deadline_s, request_id = deadline_of(request), request_id_of(request)
+
+    async def answer(body: bytes) -> DetectResponse:
+        return to_response(await engine.detect(body, model, deadline_s, request_id), min_score)
+
+    text = (await answer_images(engine, request, answer, FormResponse)).model_dump_json()
+    return Response(text, headers={REQUEST_ID: request_id}, media_type="application/json")
+
+
+class DetectShortcut:
+    """Middleware that answers POST /v1/detect with one image and a plain query; the routes answer all else.
+
+    A query is plain if no framework is needed to see that it is valid. The response is that of the route.
+    """
+
+    def __init__(self, app: ASGIApp, engine: Engine) -> None:
+        self.app, self._engine = app, engine
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        is_detect = scope["type"] == "http" and scope["path"] == DETECT_PATH and scope["method"] == "POST"
+        query = _PLAIN.fullmatch(scope["query_string"]) if is_detect else None
+        request = Request(scope, receive) if query else None
+        if query is None or request is None or is_form(request):
+            await self.app(scope, receive, send)
+            return
+        model, score = unquote(query[1].decode()), query[2]
+        try:
+            response = await answer_detect(self._engine, request, model, None if score is None else float(score))
+        except ResightError as error:
+            response = of_error(error, DETECT_PATH)
+        except ClientDisconnect:
+            response = Response(status_code=CLIENT_CLOSED_REQUEST)
+        await response(scope, receive, send)
 
 
 def box_of(text: str | None) -> Box | None:

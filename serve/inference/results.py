@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,9 @@ from model_store.detector import LoadedDetector
 from model_store.images.crops import Box
 from model_store.images.decode import ImageFacts
 from model_store.store import ModelInfo
+
+STAGES = ("queue", "preprocess", "inference", "postprocess")
+"""Stages of an image with a time, in the order of the HTTP API."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,4 +102,4 @@ def _model_facts(model: ModelInfo, alias: str | None) -> dict[str, Any]:
 
 
 def _times(timings: Timings) -> dict[str, float]:
-    return {name: round(value, 2) for name, value in asdict(timings).items()}
+    return {f"{stage}_ms": round(getattr(timings, f"{stage}_ms"), 2) for stage in STAGES}

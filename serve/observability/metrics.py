@@ -20,12 +20,11 @@ from model_store.names import VersionId
 from model_store.store import ModelInfo
 from model_store.transform.thresholds import least_scores, shown
 from serve.inference.batcher import Lane
-from serve.inference.results import Answer, ClassAnswer, TensorAnswer
+from serve.inference.results import STAGES, Answer, ClassAnswer, TensorAnswer
 
 if TYPE_CHECKING:
     from serve.inference.engine import Engine
 
-STAGES = ("queue", "preprocess", "inference", "postprocess")
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 SCORES = tuple(i / 10 for i in range(1, 11))
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
