@@ -1,7 +1,7 @@
 """POST /v1/detect and /v1/classify: encoded images to detections, or to their best classes.
 
-The body is one image, or a form of several. `DetectShortcut` answers the usual request, one image and a plain query,
-without the framework's routing and validation, which would take a third of the event loop's time (docs/decisions/0032).
+The body is one image, or a form of several. `DetectShortcut` answers one image with a plain query without the
+framework's routing and validation, which take a fifth of the event loop's time (docs/decisions/0032).
 """
 
 from __future__ import annotations
