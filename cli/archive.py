@@ -60,7 +60,8 @@ def ingest_command(
         bool | None,
         typer.Option(
             help="read maker notes of camera traps with ExifTool, which must be installed: serial number, sequence, "
-            "trigger, temperature, moon; stored with the archive; default: as at its last ingest, at first not"
+            "trigger, temperature, moon; stored with the archive, and a change reads every file again; default: as at "
+            "its last ingest, at first not"
         ),
     ] = None,
     retire: Annotated[

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from cli.cluster import require_token_beyond_loopback
+from cli.models import next_step
 from cli.output import note
 from model_store.lazy_imports import lazy_imports
 from serve.cluster.ports import MAX_PORT
@@ -66,5 +67,7 @@ def serve(
         note(f"page    http://{host}:{port}/ui/")
         for label, why in serving.failures.items():
             note(f"not {label}: {why}")
+        if not serving.loaded:
+            note(f"next: {next_step(served.engine.store)}")
 
     uvloop.run(serve_until_signal(settings, args, (host, port), others, ready))

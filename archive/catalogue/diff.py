@@ -60,7 +60,8 @@ _ROWS_DUE = """
     create table todo as
     select path, size_bytes, listed.content_tag as content_tag, known.path is not null as known,
         case when not known.missing and known.content_tag = listed.content_tag then known.quick_digest end
-            as quick_digest
+            as quick_digest,
+        known.camera
     from listed left join known using (path)
     where $verify or known.path is null or known.missing or known.doubted
         or known.content_tag is distinct from listed.content_tag
@@ -96,11 +97,12 @@ class Todo:
 
 
 class Due(NamedTuple):
-    """A file to read. `quick_digest` is that of its row, if that has the same content tag and is not missing."""
+    """A file to read, and the camera of its row. `quick_digest` is that of a row with this content tag, if not missing."""
 
     file: ArchiveFile
     has_row: bool
     quick_digest: int | None
+    camera: str | None = None
 
 
 @contextlib.contextmanager
@@ -155,8 +157,8 @@ class Difference:
         """Yield new files first, then those with a row, each in the order of their paths."""
         for window in windows(self.sql, "todo", WINDOW_ROWS):
             columns = [column.to_pylist() for column in window.columns]
-            for path, size_bytes, tag, has_row, digest in zip(*columns, strict=True):
-                yield Due(ArchiveFile(path, size_bytes, tag), has_row, digest)
+            for path, size_bytes, tag, has_row, digest, camera in zip(*columns, strict=True):
+                yield Due(ArchiveFile(path, size_bytes, tag), has_row, digest, camera)
 
     def renamed_rows(self, media: DeltaTable, template: re.Pattern[str]) -> Iterator[pa.Table]:
         """Yield rows of unchanged files for which the template gives another camera, with that camera."""

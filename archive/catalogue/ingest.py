@@ -76,12 +76,12 @@ class _Outcome(NamedTuple):
 
     @property
     def kind(self) -> str:
-        """Return `new`, `changed`, or `same` for a file that was read again and matches its row."""
+        """Return `new`, `changed`, or `same` for a file that was read again and has the bytes and camera of its row."""
         if not self.due.has_row:
             return "new"
-        digest = self.due.quick_digest
-        is_same = isinstance(self.row, dict) and digest == self.row["quick_digest"]
-        return "same" if digest is not None and is_same else "changed"
+        known = (self.due.quick_digest, self.due.camera)
+        is_same = isinstance(self.row, dict) and known == (self.row["quick_digest"], self.row["camera_id"])
+        return "same" if self.due.quick_digest is not None and is_same else "changed"
 
 
 def ingest(
@@ -98,12 +98,13 @@ def ingest(
 
     `template` defaults to the last one given for this archive. `verify` reads and hashes every file again. A file
     larger than `max_mib` counts as unreadable. With `believe`, any number of files may be marked as missing.
-    `exiftool` adds maker notes to the rows of files that are read, by default if it did at the last ingest.
+    `exiftool` adds maker notes to the rows, by default if it did at the last ingest; a change reads every file again.
     Raises BadRequest (template, overlapping archives, no ExifTool), StorageUnreachable, TableConflict.
     """
     root = Folder(absolute(url))
     pattern = compile_template(template or kept_template(tables.url, root.url))
-    has_notes = kept_exiftool(tables.url, root.url) if exiftool is None else exiftool
+    had_notes = kept_exiftool(tables.url, root.url)
+    has_notes = had_notes if exiftool is None else exiftool
     with difference(root.url) as diff, contextlib.ExitStack() as stack:
         tool = stack.enter_context(ExifTool()) if has_notes else None
         base = tables.snapshot("media")  # first, so that uploads during the listing are not gone
@@ -119,7 +120,7 @@ def ingest(
         catalogued = diff.know(base, mismatches(tables))
         _require_files(root.url, listed, catalogued)
         keep(tables.url, root.url, template, exiftool)
-        todo = diff.plan(verify)
+        todo = diff.plan(verify or has_notes != had_notes)
         unreadable = dict(listed.unnamed)
         total = todo.files + len(unreadable)
         outcomes = _read_all(root, diff.todo(), pattern, max_mib << 20, HEAD_BYTES if tool else 0)

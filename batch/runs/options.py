@@ -36,6 +36,7 @@ Command = Callable[..., R]
 _TEXT: Any = str | None
 _TYPES: dict[str, Any] = {
     **dict.fromkeys(("camera", "deployment", "location"), list[str] | None),
+    "folder": _TEXT,
     "since": _TEXT,
     "until": _TEXT,
     "run_id": str,
