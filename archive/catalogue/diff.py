@@ -97,7 +97,7 @@ class Todo:
 
 
 class Due(NamedTuple):
-    """A file to read, and the camera of its row. `quick_digest` is that of a row with this content tag, if not missing."""
+    """A file to read, and the camera of its row. `quick_digest` is that of a row with the same tag, if not missing."""
 
     file: ArchiveFile
     has_row: bool
