@@ -61,6 +61,10 @@ HeldUntilSent = Annotated[contextlib.ExitStack, Depends(held)]
 """Stack of contexts that are exited once the answer has been sent, or sending has ended with an error."""
 
 
+class _Ended(Exception):
+    """The answer was refused or cut off, so the application need not continue it."""
+
+
 class PacedAnswers:
     """Middleware that limits answers over PIECE_BYTES to `max_bytes` in total; a single one may be larger.
 
@@ -78,12 +82,8 @@ class PacedAnswers:
             await self.app(scope, receive, send)
             return
         start: list[Message] = []
-        ended = False
 
         async def send_paced(message: Message) -> None:
-            nonlocal ended
-            if ended:
-                return
             if message["type"] == "http.response.start":
                 start.append(message)  # sent with the body, which may be replaced by 429
                 return
@@ -94,13 +94,15 @@ class PacedAnswers:
                             await send(piece)
                 start.clear()
             except Overloaded as error:
-                ended = True
-                await of_error(error, scope["path"])(scope, receive, send)
+                if start:
+                    await of_error(error, scope["path"])(scope, receive, send)
+                raise _Ended from None
             except TimeoutError:
-                ended = True
                 log.info("answer_not_read", path=scope["path"][:200], within_s=self._within_s)
+                raise _Ended from None
 
-        await self.app(scope, receive, send_paced)
+        with contextlib.suppress(_Ended):
+            await self.app(scope, receive, send_paced)
 
     @contextlib.contextmanager
     def _room(self, size_bytes: int) -> Iterator[None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import threading
 import time
@@ -102,14 +103,40 @@ def status_of(connection: socket.socket) -> int | None:
     return int(received[9:12])
 
 
-def serving(engine: Engine) -> Iterator[Live]:
-    """For a fixture: up until it is asked for a second one."""
+def unread(port: int, request: bytes) -> socket.socket:
+    """A connection that has asked, seen the first byte of the answer, and reads no further."""
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.settimeout(TIMEOUT_S)
+    connection.connect(("127.0.0.1", port))
+    connection.sendall(request)
+    assert connection.recv(1) == b"H"
+    return connection
+
+
+def rest(connection: socket.socket) -> int:
+    """How many bytes come until the server closes the connection."""
+    size = 0
+    while part := connection.recv(1 << 20):
+        size += len(part)
+    return size
+
+
+@contextlib.contextmanager
+def listening(api: FastAPI, root_path: str = "") -> Iterator[int]:
+    """A real server in a thread, at the port."""
     port = preferred_or_free(0)
-    server = uvicorn.Server(uvicorn.Config(api_of(engine), "127.0.0.1", port, log_config=None))
+    server = uvicorn.Server(uvicorn.Config(api, "127.0.0.1", port, log_config=None, root_path=root_path))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:
         time.sleep(0.01)
-    yield Live(port, engine)
+    yield port
     server.should_exit = True
     thread.join(TIMEOUT_S)
+
+
+def serving(engine: Engine) -> Iterator[Live]:
+    """For a fixture: up until it is asked for a second one."""
+    with listening(api_of(engine)) as port:
+        yield Live(port, engine)

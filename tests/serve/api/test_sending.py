@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,7 +20,7 @@ from serve.inference.engine import Engine
 from serve.settings import DetectArgs, Limits
 from tests.graphs import constant_graph
 from tests.serve.api.v2.server import labelled
-from tests.serve.hostile import PLACES, TIMEOUT_S, Live, serving
+from tests.serve.hostile import PLACES, TIMEOUT_S, Live, rest, serving, unread
 
 MIB = 1 << 20
 LARGE = 64 * MIB
@@ -119,23 +118,23 @@ async def test_an_answer_that_nobody_reads_is_cut_at_its_deadline(path: str) -> 
     assert sending._under_way == 0
 
 
-def unread(port: int, request: bytes) -> socket.socket:
-    """A connection that has asked, seen the first byte of the answer, and reads no further."""
-    connection = socket.socket()
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    connection.settimeout(TIMEOUT_S)
-    connection.connect(("127.0.0.1", port))
-    connection.sendall(request)
-    assert connection.recv(1) == b"H"
-    return connection
+@pytest.mark.parametrize("others", [0, LARGE])
+async def test_an_answer_in_pieces_ends_where_one_is_not_read_or_has_no_room(others: int) -> None:
+    """Its application, which may have more of them, does not continue."""
+    made = 0
 
+    async def pieces(scope: Scope, receive: Receive, send: Send) -> None:
+        nonlocal made
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        while True:
+            made += 1
+            await send({"type": "http.response.body", "body": b"x" * made * PIECE_BYTES, "more_body": True})
 
-def rest(connection: socket.socket) -> int:
-    """How many bytes come until the server closes the connection."""
-    size = 0
-    while part := connection.recv(MIB):
-        size += len(part)
-    return size
+    sending, reader = PacedAnswers(pieces, LARGE, 0.05), Reader(stops=LARGE if others else PIECE_BYTES)
+    sending._under_way = others
+    await reader.asks(sending)
+    assert (reader.status, reader.ended, made) == (200, False, 2)
+    assert sending._under_way == others
 
 
 @pytest.fixture(scope="module")
