@@ -15,7 +15,7 @@ from ray.serve import Application
 from model_store.frozen import Frozen
 from serve.auth.guard import Access
 from serve.log_config import configure_logs
-from serve.settings import Settings
+from serve.settings import Limits, Settings
 
 ON_HEAD = {"num_cpus": 0.1, "resources": {"node:__internal_head__": 0.001}}
 """Options of a replica that uses RESIGHT_HOME, a folder of the head node: Ray gives only that node this resource."""
@@ -31,6 +31,9 @@ class RunsArgs(Frozen):
         default=True, description="require a token even if none exists; 'resight up' sets it beyond loopback"
     )
     cors_origins: list[str] = []
+    limits: Limits = Field(
+        default=Limits(), description="answer_s and answers_mib bound the answers of this application"
+    )
 
 
 class RunsReplica:
@@ -50,7 +53,7 @@ class RunsReplica:
         access = Access.of(settings, self._args.require_token)
         own = OwnJobs(settings, "this machine")
         jobs = ClusterJobs(settings)
-        return build_runs_api(settings, jobs, access, self._args.cors_origins, others=[own])
+        return build_runs_api(settings, jobs, access, self._args.cors_origins, [own], self._args.limits)
 
 
 def build(args: RunsArgs) -> Application:

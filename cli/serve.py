@@ -57,8 +57,8 @@ def serve(
     access = Access.of(settings, args.require_token)
     jobs = jobs_of(settings, here=True)
     others = {
-        "/runs": lambda: build_runs_api(settings, jobs, access, args.cors_origins),
-        "/ui": lambda: build_pages_app(Context.of(settings, lambda: jobs), access, args.cors_origins),
+        "/runs": lambda: build_runs_api(settings, jobs, access, args.cors_origins, limits=args.limits),
+        "/ui": lambda: build_pages_app(Context.of(settings, lambda: jobs), access, args.cors_origins, args.limits),
     }
 
     def ready(served: EmbeddedHost) -> None:

@@ -40,7 +40,7 @@ class PagesReplica:
         context = Context.of(settings, lambda: ClusterJobs(settings), [own])
         context.follower.used()  # builds the index of a new node before the first request
         access = Access.of(settings, self._args.require_token)
-        return build_pages_app(context, access, self._args.cors_origins)
+        return build_pages_app(context, access, self._args.cors_origins, self._args.limits)
 
 
 def build(args: RunsArgs) -> Application:

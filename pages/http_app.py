@@ -35,10 +35,10 @@ from pages.routes import (
     stream,
     upload,
 )
-from serve.api.base import base_api, describe_scopes
-from serve.api.limits import MaxRequests
-from serve.auth.guard import Access, Guard
+from serve.api.base import base_api, describe_scopes, protect
+from serve.auth.guard import Access
 from serve.inference.admission import Room
+from serve.settings import Limits
 
 MAX_REQUESTS = 200
 """Maximum concurrent requests; a browser requests up to 60 thumbnails at once."""
@@ -51,10 +51,13 @@ HEADERS = {
 """Sent with every answer: the browser loads only files of this site, and no other site can frame it."""
 
 
-def build_pages_app(context: Context, access: Access | None = None, cors_origins: Sequence[str] = ()) -> FastAPI:
+def build_pages_app(
+    context: Context, access: Access | None = None, cors_origins: Sequence[str] = (), limits: Limits | None = None
+) -> FastAPI:
     """Return the application. `access` decides who may use it (None: everyone).
 
-    `cors_origins` are other names under which browsers may reach it while no token is needed.
+    `cors_origins` are other names under which browsers may reach it while no token is needed. `limits` bound
+    the answers.
     """
     access = access or Access()
     api = base_api("Resight page", "Images, detections, statements and runs, for people and scripts")
@@ -77,8 +80,7 @@ def build_pages_app(context: Context, access: Access | None = None, cors_origins
         api.include_router(router)
     _answer_pages_with_pages(api)
     describe_scopes(api, "/ui")
-    api.add_middleware(Guard, access=access, origins=cors_origins, prefix="/ui")
-    api.add_middleware(MaxRequests, room=Room(MAX_REQUESTS, "requests are being answered"))
+    protect(api, access, cors_origins, Room(MAX_REQUESTS, "requests are being answered"), limits, "/ui")
     api.add_middleware(PageHeaders)
     return api
 

@@ -14,11 +14,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from archive.delta.tables import Tables
 from batch.api import filters, runs
 from batch.jobs.control import Jobs
-from serve.api.base import base_api
-from serve.api.limits import MaxRequests
-from serve.auth.guard import Access, Guard
+from serve.api.base import base_api, protect
+from serve.auth.guard import Access
 from serve.inference.admission import SMALL_BODIES, Room
-from serve.settings import Settings
+from serve.settings import Limits, Settings
 
 MAX_REQUESTS = 2 * SMALL_BODIES
 """Maximum concurrent requests: twice the concurrent bodies, so that slow bodies leave room for other requests."""
@@ -30,17 +29,17 @@ def build_runs_api(
     access: Access | None = None,
     cors_origins: Sequence[str] = (),
     others: Sequence[Jobs] = (),
+    limits: Limits | None = None,
 ) -> FastAPI:
     """Return the application. `access` decides who may use it (None: everyone); the runs are jobs of `jobs`.
 
-    `others` are the jobs of other hosts: their runs are shown and cancelled too.
+    `others` are the jobs of other hosts: their runs are shown and cancelled too. `limits` bound the answers.
     """
     api = base_api("Resight runs", "Runs over the archive")
     tables = Tables(settings.tables_url)
     api.include_router(filters.router(settings, tables, jobs))
     api.include_router(runs.router(settings, tables, (jobs, *others)))
-    api.add_middleware(Guard, access=access or Access(), origins=cors_origins)
-    api.add_middleware(MaxRequests, room=Room(MAX_REQUESTS, "requests are being answered"))
+    protect(api, access, cors_origins, Room(MAX_REQUESTS, "requests are being answered"), limits)
     if cors_origins:
         api.add_middleware(
             CORSMiddleware, allow_origins=cors_origins, allow_methods=["GET", "POST"], allow_headers=["*"]

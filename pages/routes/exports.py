@@ -30,11 +30,11 @@ from pages.context import Context
 from pages.html import identity_of, page
 from pages.routes.images import FormFilter, filter_of
 from serve.api.bodies import SmallBodyRoute
+from serve.api.limits import PIECE_BYTES
 from serve.inference.admission import Room
 
 MAX_EXPORTS, MEMORY_MIB = 2, 1024
 """Exports that are written concurrently, and the memory of each; more data spills to TMPDIR, where the file is too."""
-CHUNK_BYTES = 1024 * 1024
 TYPES = {"csv": "text/csv; charset=utf-8", "parquet": "application/vnd.apache.parquet"}
 
 
@@ -54,7 +54,7 @@ class Download(StreamingResponse):
         self._file, self._cancelled, self._is_sent = file, cancelled, False
 
     def _chunks(self) -> Iterator[bytes]:
-        while chunk := self._file.read(CHUNK_BYTES):
+        while chunk := self._file.read(PIECE_BYTES):
             yield chunk
         self._is_sent = True
 

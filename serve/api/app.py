@@ -15,11 +15,9 @@ from fastapi.middleware.cors import CORSMiddleware
 from serve.antenna.fetch import ImageFetcher
 from serve.antenna.routes import router as antenna_router
 from serve.api import detect, images, models, ops
-from serve.api.base import base_api, describe_scopes
-from serve.api.bodies import MIB
-from serve.api.limits import MaxRequests, PacedAnswers
+from serve.api.base import base_api, describe_scopes, protect
 from serve.api.v2 import routes as v2
-from serve.auth.guard import Access, Guard
+from serve.auth.guard import Access
 from serve.inference.engine import Engine
 from serve.models.pool_proxy import PoolProxy, Pools
 from serve.observability.traces import CallerSpans
@@ -59,10 +57,7 @@ def build_http_api(
         api.add_middleware(PoolProxy, engine=engine, pools=pools)
     if engine.traces is not None:
         api.add_middleware(CallerSpans)
-    api.add_middleware(Guard, access=access or Access(), origins=cors_origins)
-    limits = engine.args.limits
-    api.add_middleware(PacedAnswers, max_bytes=limits.answers_mib * MIB, within_s=limits.answer_s)
-    api.add_middleware(MaxRequests, room=engine.admission.requests)
+    protect(api, access, cors_origins, engine.admission.requests, engine.args.limits)
     if cors_origins:  # in front of the guard: a browser's preflight request has no token
         api.add_middleware(
             CORSMiddleware,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import difflib
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -20,11 +20,14 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from model_store.errors import BadRequest
 from model_store.names import MAX_QUOTED
 from serve.api import problems
-from serve.api.bodies import PROBLEMS
+from serve.api.bodies import MIB, PROBLEMS
+from serve.api.limits import MaxRequests, PacedAnswers
 from serve.api.schemas import Problem
-from serve.auth.guard import scope_of
+from serve.auth.guard import Access, Guard, scope_of
 from serve.auth.sessions import COOKIE
+from serve.inference.admission import Room
 from serve.pages import render
+from serve.settings import Limits
 
 
 def base_api(title: str, summary: str) -> FastAPI:
@@ -39,6 +42,20 @@ def base_api(title: str, summary: str) -> FastAPI:
     problems.install(api)
     _add_docs(api)
     return api
+
+
+def protect(
+    api: FastAPI, access: Access | None, origins: Sequence[str], room: Room, limits: Limits | None, prefix: str = ""
+) -> None:
+    """Add the guard, and around it the bounds of answers and of concurrent requests. Every application calls this once.
+
+    `access`, `origins` and `prefix` are those of the guard (None: everyone); `room` has the places of requests.
+    `limits` are the defaults if None.
+    """
+    limits = limits or Limits()
+    api.add_middleware(Guard, access=access or Access(), origins=origins, prefix=prefix)
+    api.add_middleware(PacedAnswers, max_bytes=limits.answers_mib * MIB, within_s=limits.answer_s)
+    api.add_middleware(MaxRequests, room=room)
 
 
 E = TypeVar("E", bound=Callable[..., Any])

@@ -101,7 +101,7 @@ async def test_a_cancelled_download_leaves_nothing(
     """The file has two chunks; after both, the client has it."""
     forgotten = list[str]()
     (tmp_path / "file").write_bytes(b"12")
-    monkeypatch.setattr(exports, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(exports, "PIECE_BYTES", 1)
     with (tmp_path / "file").open("rb") as file:
         answer = exports.Download(file, lambda: forgotten.append("record"))
         sent = list[bytes]()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import io
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote
 
+import httpx2
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -25,10 +27,11 @@ from pages.context import Context
 from pages.http_app import build_pages_app
 from serve.auth.guard import Access
 from serve.auth.scopes import Identity, TokenScope
-from serve.settings import Settings
+from serve.settings import Limits, Settings
 from tests.archive.resolve_worlds import person
 from tests.fixtures_local import encoded, put_results, result_rows, write_files
 from tests.pages.test_pictures import media_row, put
+from tests.serve.hostile import listening, rest, unread
 
 BOX = (200.0, 100.0, 360.0, 300.0)
 KEY = "k" * 64
@@ -378,3 +381,20 @@ def test_an_invalid_policy_shows_nothing(guarded: TestClient, settings: Settings
 def test_while_no_token_is_needed_everyone_may_review(client: TestClient, settings: Settings) -> None:
     policy(settings, hide_labels='["person"]', mode='"hide"')
     assert client.get(THUMBNAIL).status_code == 200
+
+
+def test_originals_that_nobody_reads_are_bounded(context: Context, tables: Tables, tmp_path: Path) -> None:
+    """On a real server, which by itself would keep any number of them in memory until they are read."""
+    data = DATA + bytes(4 << 20)
+    put(tables, media_row(write_files(tmp_path / "archive", {"1.jpg": data}), "1.jpg", data))
+    path = f"/v1/images/{hashlib.sha256(data).hexdigest()}/original"
+    api = build_pages_app(context, ByName(), limits=Limits(answers_mib=1, answer_s=2))
+    request = f"GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nx-name: reviewer\r\n\r\n".encode()
+    with listening(api, "/ui") as port:
+        url = f"http://127.0.0.1:{port}{path}"
+        with unread(port, request) as connection:
+            assert httpx2.get(url, headers=sent_by("reviewer")).status_code == 429
+            while httpx2.get(url, headers=sent_by("reviewer")).status_code == 429:
+                time.sleep(0.05)  # until the first one is cut off
+            assert rest(connection) < len(data)
+        assert httpx2.get(url, headers=sent_by("reviewer")).content == data

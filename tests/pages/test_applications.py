@@ -1,0 +1,71 @@
+"""What the three applications have in common: /v1 and /v2, /runs and /ui."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fastapi import FastAPI
+
+import batch.app
+import pages.app
+import pages.http_app
+import serve.app
+from archive.delta.tables import Tables
+from batch.api.app import build_runs_api
+from batch.jobs.control import jobs_of
+from pages.context import Context
+from pages.http_app import build_pages_app
+from serve.api.app import build_http_api
+from serve.api.limits import MaxRequests, PacedAnswers
+from serve.auth.guard import Guard
+from serve.settings import DetectArgs, Limits, Settings
+from tests.fixtures_local import write_files
+from tests.pages.routes.test_pictures import DATA, publish
+from tests.pages.test_pictures import media_row, put
+from tests.serve.hostile import engine_in
+
+LIMITS = {"answers_mib": 7, "answer_s": 8}
+ODD = [
+    *("", "0", "-1", "nan", "1e999", "9" * 5000, "\0", "%", "'; drop table media; --", "..", "x" * 9000),
+    *("0001-01-01", "9999-12-31T23:59:59.9999999", "253402300800", "2026-05-01T00:00:00+25:00"),
+    *("W10=", "W1tbW10=", "production", "a@1", "\u0663", '{"a":', "null", "a:b"),
+]
+
+
+VALUES = 4
+"""For each parameter, so that all of them take seconds; routes share most parameters, and each gets other values."""
+
+
+@pytest.fixture
+def applications(context: Context, tables: Tables, settings: Settings, tmp_path: Path) -> Iterator[dict[str, FastAPI]]:
+    """The applications by the paths of their mounts, over an archive with one published image."""
+    put(tables, media_row(write_files(tmp_path / "archive", {"north/1.jpg": DATA}), "north/1.jpg", DATA))
+    publish(tables, [("person", 0.9, (200.0, 100.0, 360.0, 300.0))])
+    engine = engine_in(tmp_path / "models", **LIMITS)
+    limits = Limits.model_validate(LIMITS)
+    yield {
+        "": build_http_api(engine),
+        "/runs": build_runs_api(settings, jobs_of(settings, here=True), limits=limits),
+        "/ui": build_pages_app(context, limits=limits),
+    }
+    engine.stop()
+
+
+def test_requests_are_counted_before_the_guard_and_answers_paced_around_it(applications: dict[str, FastAPI]) -> None:
+    for api in applications.values():
+        layers = [layer for layer in api.user_middleware if layer.cls in (MaxRequests, PacedAnswers, Guard)]
+        assert [layer.cls for layer in layers] == [MaxRequests, PacedAnswers, Guard]
+        assert layers[1].kwargs == {"max_bytes": 7 << 20, "within_s": 8}
+
+
+def test_rays_bounds_are_above_those_of_the_applications(applications: dict[str, FastAPI]) -> None:
+    rays = {
+        "": serve.app.build(DetectArgs(workers=1)),
+        "/runs": batch.app.build(batch.app.RunsArgs()),
+        "/ui": pages.app.build(batch.app.RunsArgs()),
+    }
+    for mount, api in applications.items():
+        room = next(layer.kwargs["room"] for layer in api.user_middleware if layer.cls is MaxRequests)
+        assert rays[mount]._bound_deployment.max_ongoing_requests > room._places  # type: ignore[attr-defined]
