@@ -9,7 +9,7 @@ count.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -20,6 +20,7 @@ from model_store.errors import BadRequest
 from model_store.frozen import Frozen
 
 FILTERED = ("detections", "results")
+ViewName = Annotated[str, Field(pattern=f"^{NAME.pattern}$")]
 _CONDITIONS = {
     "camera": ("images", "camera_id = {}"),
     "since": ("images", "captured_at_corrected >= {}::timestamp"),
@@ -75,7 +76,7 @@ class ImageFilter(Conditions):
     )
     path: str | None = Field(default=None, description="start of the path below its root")
     event_id: str | None = None
-    view: str = Field(default=PRODUCTION, pattern=f"^{NAME.pattern}$")
+    view: ViewName = PRODUCTION
 
 
 def statement(relation: str, wanted: Conditions) -> str:

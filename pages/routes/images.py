@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from archive.catalogue.local_time import LocalTime
 from archive.views.image_detail import ImageDetail, image_details
 from archive.views.image_events import Event, EventPage, disagreeing, events
-from archive.views.image_filter import ImageFilter
+from archive.views.image_filter import ImageFilter, ViewName
 from archive.views.image_index import By, ImagePage, IndexState
 from archive.views.publications import view_of_run
 from archive.views.search import view_shown
@@ -152,7 +152,7 @@ def router(context: Context) -> APIRouter:
         return Neighbours(previous=previous, next=following)
 
     @routes.get("/v1/images/{media_sha256}")
-    async def detail(media_sha256: str, view: str = PRODUCTION, run: RunId = None) -> ImageDetail:
+    async def detail(media_sha256: str, view: ViewName = PRODUCTION, run: RunId = None) -> ImageDetail:
         return await detail_of(media_sha256, view, run)
 
     @routes.get("/v1/events")
@@ -163,7 +163,7 @@ def router(context: Context) -> APIRouter:
         return found
 
     @routes.get("/v1/events/{event_id}")
-    def one_event(event_id: str, view: str = PRODUCTION) -> Event:
+    def one_event(event_id: str, view: ViewName = PRODUCTION) -> Event:
         found = events(index, ImageFilter(event_id=event_id, view=view), 1).events
         if not found:
             raise ModelNotFound(f"no image of view {view} is in an event {event_id[:80]}")

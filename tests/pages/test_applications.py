@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
+import httpx2
 import pytest
 from fastapi import FastAPI
 
@@ -22,7 +25,7 @@ from serve.api.limits import MaxRequests, PacedAnswers
 from serve.auth.guard import Guard
 from serve.settings import DetectArgs, Limits, Settings
 from tests.fixtures_local import write_files
-from tests.pages.routes.test_pictures import DATA, publish
+from tests.pages.routes.test_pictures import DATA, SHA, publish
 from tests.pages.test_pictures import media_row, put
 from tests.serve.hostile import engine_in
 
@@ -69,3 +72,27 @@ def test_rays_bounds_are_above_those_of_the_applications(applications: dict[str,
     for mount, api in applications.items():
         room = next(layer.kwargs["room"] for layer in api.user_middleware if layer.cls is MaxRequests)
         assert rays[mount]._bound_deployment.max_ongoing_requests > room._places  # type: ignore[attr-defined]
+
+
+async def test_no_value_in_a_get_is_an_error_of_the_server(applications: dict[str, FastAPI]) -> None:
+    for mount, api in applications.items():
+        transport = httpx2.ASGITransport(api, raise_app_exceptions=False, root_path=mount)
+        async with httpx2.AsyncClient(transport=transport, base_url=f"http://127.0.0.1{mount}") as client:
+            for url, query in urls(api):
+                answer = await client.get(url, params=query)
+                assert answer.status_code < 500, f"{mount}{url[:80]} {str(query)[:80]}: {answer.text}"
+
+
+def urls(api: FastAPI) -> Iterator[tuple[str, dict[str, str]]]:
+    """Every GET of an application that ends, with the next odd values in each parameter, and sound paths otherwise."""
+    values = itertools.cycle(ODD)
+    for path, methods in api.openapi()["paths"].items():
+        parameters = methods.get("get", {}).get("parameters", [])
+        for parameter in parameters if path != "/v1/stream" else ():
+            name = parameter["name"]
+            for odd in itertools.islice(values, VALUES):
+                given = {other["name"]: SHA for other in parameters if other["in"] == "path"}
+                if parameter["in"] == "path":
+                    yield path.format(**given | {name: quote(odd[:500], safe="")}), {}
+                elif parameter["in"] == "query":
+                    yield path.format(**given), {name: odd}
