@@ -53,7 +53,7 @@ def serve(
     host = "127.0.0.1" if host == "localhost" else host
     args = detect_args(settings, host).model_copy(update={"pools": {}})
     configure_logs()
-    token_path(settings)  # as 'resight up' does: a home without it may lack its disk, and so its list of tokens
+    token_path(settings)  # as 'resight up' does: `Access.of` requires a token in a home without it
     access = Access.of(settings, args.require_token)
     jobs = jobs_of(settings, here=True)
     others = {

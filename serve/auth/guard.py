@@ -103,8 +103,8 @@ class Access:
     def of(cls, settings: Settings, required: bool = False) -> Access:
         """Return the access of RESIGHT_TOKEN and RESIGHT_TOKENS; a file named there must exist.
 
-        A token is also required if the home lacks Ray's token. Such a home was never used by 'resight up': its disk
-        may be missing, and the token file with it.
+        A token is also required if the home lacks Ray's token. Such a home was never used by 'resight up' or 'resight
+        serve': its disk may be missing, and the token file with it.
         """
         required = required or bool(settings.tokens) or not settings.ray_token_path.exists()
         return cls(settings.token, TokenFile.of(settings), required)
