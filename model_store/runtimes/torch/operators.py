@@ -185,11 +185,37 @@ def _is_signed_integer(number: Any) -> bool:
     return not number.is_floating_point() and not number.is_complex() and number.dtype.is_signed
 
 
+def _require_fractions(pool: Callable[..., Any]) -> Callable[..., Any]:
+    """Require floats: a sum of integers may be the lowest one, and the given divisor -1, a trap of the CPU."""
+
+    def call(images: Any, *given: Any, **named: Any) -> Any:
+        if not images.is_floating_point():
+            refuse("it calls avg_pool with integers")
+        return pool(images, *given, **named)
+
+    return call
+
+
+def _require_short_range(arange: Callable[..., Any]) -> Callable[..., Any]:
+    """Require bounds below MAX_BOUND, so that no difference is the lowest integer, which a step of -1 divides."""
+
+    def call(*given: Any, **named: Any) -> Any:
+        numbers = (*given, *(named[key] for key in named.keys() & {"start", "end", "step"}))
+        if not all(abs(float(number)) < MAX_BOUND for number in numbers):
+            refuse(f"it calls arange with {numbers}")
+        return arange(*given, **named)
+
+    return call
+
+
+MAX_BOUND = 1 << 62
 GUARDS: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
     "empty": _zero_filled,
     "empty_like": _zero_filled,
     "new_empty": _zero_filled,
     "scaled_dot_product_attention": _require_equal_keys_and_values,
+    "arange": _require_short_range,
+    **dict.fromkeys(("avg_pool1d", "avg_pool2d"), _require_fractions),
     **dict.fromkeys(("div", "div_", "divide", "divide_"), _guarded_division),
 }
 

@@ -74,6 +74,7 @@ def test_what_reaches_beyond_its_tensors_is_refused(target: str) -> None:
 
 DIVIDE = """
 import torch
+from model_store.errors import ModelRefused
 from model_store.runtimes.torch.operators import operator_of
 
 for dtype in (torch.int8, torch.int16, torch.int32, torch.int64):
@@ -86,6 +87,21 @@ for dtype in (torch.int8, torch.int16, torch.int32, torch.int64):
                 quotient = call(given, other, rounding_mode=mode)
                 assert quotient.dtype == dtype and (quotient == least).all(), (name, overload, dtype)
                 assert (given is quotient) == name.endswith("_")
+least = -(2**63)
+sums = torch.zeros((1, 1, 2, 2), dtype=torch.int64)
+sums[0, 0, 0, 0] = least
+for name, given, named in (
+    ("avg_pool2d.default", (sums, [2, 2], [2, 2], [0, 0], False, True, -1), {}),
+    ("arange.start_step", (0, least, -1), {}),
+    ("arange.start_step", (0, torch.tensor(least)), {"step": -1}),
+    ("arange.start_step", (), {"start": 0, "end": least, "step": -1}),
+    ("arange.start_step", (2**62 - 1, -(2**62) - 1, -1), {}),
+):
+    try:
+        operator_of(f"torch.ops.aten.{name}", {}).call(*given, **named)
+    except ModelRefused:
+        continue
+    raise AssertionError(name)
 print("whole")
 """
 
