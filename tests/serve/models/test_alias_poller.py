@@ -481,6 +481,18 @@ async def test_a_version_whose_files_were_replaced_is_not_loaded_for_its_alias(t
         await restarted.aliases.activate("deer", read_state(shelf.store, "deer"))
 
 
+async def test_a_version_to_go_back_to_is_not_loaded_by_its_name_after_its_files_were_replaced(shelf: Shelf) -> None:
+    rolled_out = (await shelf.prover.prove(VersionId("deer", "1"))).digest
+    earlier = state(1, "2", previous=("1",)).model_copy(update={"digests": {"1": rolled_out}})
+    write_state(shelf.store, "deer", earlier)
+    shelf.alias("deer", production="2")
+    await shelf.aliases.refresh()
+    write_json(shelf.place / "deer" / "1" / "READY", {"files": {"model.onnx": "0" * 64}})
+    with pytest.raises(ModelRefused, match="the files of deer@1 were replaced"):
+        await shelf.answers("deer@1")
+    assert shelf.loads == ["deer@2"]
+
+
 async def test_an_idle_version_whose_files_were_replaced_is_loaded_again_where_it_is_rolled_out(shelf: Shelf) -> None:
     await shelf.answers("deer@2")
     write_json(shelf.place / "deer" / "2" / "READY", {"files": {"model.onnx": "0" * 64}})
