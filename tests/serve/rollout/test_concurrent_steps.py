@@ -109,6 +109,13 @@ def test_an_alias_edited_by_hand_during_a_promotion_is_a_conflict(store: ModelSt
     assert read_state(store, NAME) == before
 
 
+def test_an_alias_edited_by_hand_during_a_canary_is_left(store: ModelStore, here: Cluster) -> None:
+    here("promote", version="1")
+    here.meanwhile = lambda: edit(store, production="3")
+    here("canary", version="2", percent=10)
+    assert store.aliases(NAME) == {"production": "3"}
+
+
 def test_a_roll_back_that_is_repeated_does_not_go_forth_again(store: ModelStore, here: Cluster) -> None:
     here("promote", version="2")
     prepared = here.prepare("rollback")
@@ -169,6 +176,14 @@ def test_a_refusal_puts_back_its_own_alias_alone(store: ModelStore, here: Cluste
         here("promote", version="2")
     assert store.aliases(NAME) == {"production": "1", "staging": "3"}
     assert (serving(store).active, serving(store, "staging").active) == ("1", "3")
+
+
+def test_a_refusal_removes_an_alias_that_was_new(store: ModelStore, here: Cluster) -> None:
+    here.replicas.refuses["activate"] = ModelNotReady("no word from it")
+    with pytest.raises(ModelNotReady, match="no word"):
+        here("promote", alias="staging", version="1")
+    assert store.aliases(NAME) == {"production": "1"}
+    assert "staging" not in read_state(store, NAME).aliases
 
 
 def test_a_store_that_goes_away_before_it_is_put_back_is_reported(
