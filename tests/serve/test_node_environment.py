@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from serve.node_environment import node_environment
+from serve.node_environment import LOGS, node_environment
 
 ROOT = Path(__file__).resolve().parents[2]
 SET = 'node=$("$0" -m serve.node_environment) && eval "$node" && env -0'
@@ -46,6 +46,13 @@ def test_a_shell_gets_the_variables_as_they_are(temporary: Path) -> None:
     expected = node_environment(folder)
     assert "\n" in expected["RAY_SERVE_HAPROXY_BALANCE_ALGORITHM"]
     assert {name: found[name] for name in expected} == expected
+
+
+def test_the_logs_of_a_node_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    size, number = LOGS
+    monkeypatch.setenv(size, "1000")
+    monkeypatch.delenv(number, raising=False)
+    assert {size: "1000", number: LOGS[number]}.items() <= node_environment(tmp_path).items()
 
 
 def test_a_node_whose_folder_is_not_private_does_not_start(temporary: Path) -> None:
