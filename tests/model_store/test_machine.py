@@ -99,6 +99,18 @@ def test_version_1(tmp_path: Path, large_host: None, at: str) -> None:
     assert machine.free_memory_bytes(root) == 7 * GIB
 
 
+def test_version_1_without_limits(tmp_path: Path, large_host: None) -> None:
+    files = {
+        "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us": "-1",
+        "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us": "100000",
+        "sys/fs/cgroup/memory/memory.limit_in_bytes": str(2**63 - 4096),
+    }
+    root = system(tmp_path, "9:cpu,cpuacct:/\n8:memory:/", files)
+    assert machine.usable_cores(root) == 64
+    assert machine.usable_memory_bytes(root) == 256 * GIB
+    assert machine.free_memory_bytes(root) == 250 * GIB
+
+
 def test_the_processor_has_its_model_name_or_any_other(tmp_path: Path) -> None:
     cpuinfo = tmp_path / "proc" / "cpuinfo"
     assert machine.cpu_name(tmp_path)
