@@ -71,6 +71,21 @@ def in_branches(node: onnx.NodeProto, kind: int = TensorProto.INT64) -> list[onn
     ]
 
 
+def in_loop(node: onnx.NodeProto, kind: int = TensorProto.INT64) -> list[onnx.NodeProto]:
+    """Return the division in the body of a Loop, which runs once: it divides its state `x`, at first `red`."""
+    info = helper.make_tensor_value_info
+    inputs = [info("i", TensorProto.INT64, []), info("on", TensorProto.BOOL, []), info("x", kind, None)]
+    same = helper.make_node("Identity", ["on"], ["still_on"])
+    outputs = [info("still_on", TensorProto.BOOL, []), info(node.output[0], kind, None)]
+    body = helper.make_graph([same, node], "body", inputs, outputs)
+    once, true = (numpy_helper.from_array(np.array(value)) for value in (1, True))
+    return [
+        helper.make_node("Constant", [], ["once"], value=once),
+        helper.make_node("Constant", [], ["always"], value=true),
+        helper.make_node("Loop", ["once", "always", "red"], ["quotient"], body=body),
+    ]
+
+
 def in_function() -> bytes:
     opset = [helper.make_opsetid("", 17)]
     node = division("Div", "x", "y", "z")
@@ -90,6 +105,7 @@ GRAPHS = {
         "int64",
     ),
     "branches": (graph_of(in_branches(division("Div", "red", "green", "q"))), "int64"),
+    "loop": (graph_of(in_loop(division("Div", "x", "green", "q"))), "int64"),
     "function": (in_function(), "int64"),
 }
 RUN = """
