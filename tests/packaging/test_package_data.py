@@ -1,4 +1,4 @@
-"""Files beside the modules that a wheel must contain."""
+"""Files beside the modules that a wheel must contain, and its licence."""
 
 from __future__ import annotations
 
@@ -21,3 +21,9 @@ def test_each_file_beside_the_modules_is_package_data() -> None:
         }
     assert packaged == present
     assert ROOT / "archive" / "views" / "views.sql" in packaged
+
+
+def test_both_distributions_state_the_licence_of_the_repository() -> None:
+    assert (ROOT / "LICENSE").read_text().split()[:4] == ["Apache", "License", "Version", "2.0,"]
+    for folder in (ROOT, ROOT / "client"):
+        assert tomllib.loads((folder / "pyproject.toml").read_text())["project"]["license"] == "Apache-2.0"
