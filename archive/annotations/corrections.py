@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, cast
 
 import pyarrow as pa
 from pydantic import ConfigDict, Field, StringConstraints, ValidationError, model_validator
@@ -40,7 +40,7 @@ Target = tuple[object, ...]
 
 
 class _Row(Frozen):
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", coerce_numbers_to_str=True)
 
     media_sha256: str = Field(pattern=DIGEST)
     inference_key: str | None = Field(default=None, pattern=DIGEST)
@@ -102,6 +102,9 @@ def corrections(tables: Tables, rows: Sequence[object], common: Mapping[str, Any
             given = given_fields(values, {})
             if not given:
                 continue  # an empty row of a spreadsheet
+            lacking = [name for name in COLUMNS if name not in cast("Mapping[str, object]", values)]
+            if lacking:  # without the field, nobody has cleared the label
+                raise ValueError(f'{", ".join(lacking)}: missing; use null or "" for an empty field')
             row = _Row.model_validate(given)
             other = first.setdefault(row.target, number)
             if other != number and edited[other].label != row.label:

@@ -201,6 +201,20 @@ def test_an_animal_that_was_added_is_renamed_and_taken_back(tables: Tables) -> N
         assert shown(tables) == ["fox", "boar", *now, "fox"]
 
 
+def test_a_row_without_the_field_label_is_refused_and_an_empty_one_hides(tables: Tables, table: list[Row]) -> None:
+    """No JSON row can hide a detection by leaving something out."""
+    file = Path(tables.url).parent / "edited.jsonl"
+    first, second, third = labelled(table, "5", "", "fox")
+    for lacking in ("label", "rank", "inference_key"):
+        rows = [first, {name: value for name, value in second.items() if name != lacking}, third]
+        file.write_text("\n".join(map(json.dumps, rows)))
+        with pytest.raises(BadRequest, match=rf"nothing was added\nrow 2: {lacking}: missing; use null"):
+            add(tables, file)
+    file.write_text("\n".join(map(json.dumps, [first | {"label": 5}, second | {"label": None}, third])))
+    assert add(tables, file) == 2
+    assert shown(tables) == ["5!", "fox"]
+
+
 def test_new_labels_are_listed_with_those_they_are_like(tables: Tables, table: list[Row]) -> None:
     file = written(tables, labelled(table, "fix", "wombat", "fix"))
     assert remarks(tables, read_assertions(tables, file, "Ana").rows) == [
