@@ -8,6 +8,7 @@ adds nothing.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +19,7 @@ import pyarrow as pa
 import pydantic.dataclasses
 
 from archive.annotations.annotation_file import BOX, read_statements
-from archive.annotations.import_file import Image, Read, located_rows, reason_of, recorded_images, refuse
+from archive.annotations.import_file import Image, Read, located_rows, reason_of, recorded_rows, refuse
 from archive.delta.snapshot import scan
 from archive.delta.tables import Tables
 from archive.schemas import ASSERTIONS, MEDIA
@@ -76,7 +77,8 @@ def read_work(
     left_out |= _contradictions(said)
     usable = [work for work in said if work.path in images and work.path not in left_out]
     reason = reason_of(file)
-    recorded = recorded_images(tables, reason)
+    # an image is added once: what its label applied to may have changed since, by a publication or by people
+    recorded = Counter(recorded_rows(tables, reason, ["media_sha256"])["media_sha256"].to_pylist())
     new = [work for work in usable if images[work.path].media_sha256 not in recorded]
     shown = _shown(tables, [images[work.path] for work in new if work.label and not work.box])
     found: list[tuple[Work, Row]] = []

@@ -41,7 +41,7 @@ NAMING = ("keep", "relabel", "add")
 _BY_SERVER = ("assertion_id", "asserted_at", "batch_id", "withdraws")
 """Columns that a statement of a file does not set, or not always."""
 OUTSIDE_PX = 1.0
-"""Tolerance for a box that exceeds its image, because other programs round. Others often ignore EXIF orientation."""
+"""Tolerance for a box that exceeds its image, because other programs round."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +122,9 @@ def _corrected(
     common = {"actor": by, "asserted_at": at or datetime.now(UTC).isoformat(), "reason": reason_of(file)}
     found = corrections(tables, rows, common)
     assertions = _assertions(tables, file, found.statements, found.wrong, corrected.HELP)
-    recorded = recorded_images(tables, common["reason"])
-    new = assertions.filter(~pc.field("media_sha256").isin(pa.array(recorded, pa.string())))
+    names = [name for name in ASSERTIONS.names if name not in _BY_SERVER]
+    recorded = set(_tuples(recorded_rows(tables, common["reason"], names)))
+    new = assertions.filter(pa.array([row not in recorded for row in _tuples(assertions.select(names))], pa.bool_()))
     return Read(new, found.unchanged, found.repeated + len(assertions) - len(new))
 
 
@@ -132,14 +133,10 @@ def reason_of(file: Path) -> str:
     return f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()[:12]}"
 
 
-def recorded_images(tables: Tables, reason: str) -> Counter[str]:
-    """Return the number of recorded statements of a file by image, also of those that others replaced since.
-
-    A file adds to an image once: what it applied to may have changed since, by a publication or by people.
-    """
+def recorded_rows(tables: Tables, reason: str, columns: list[str]) -> pa.Table:
+    """Return columns of the recorded statements of a file, also of those that others replaced since."""
     of_file = pc.field("reason") == reason
-    rows = dataset(tables.existing("assertions"), ASSERTIONS).to_table(columns=["media_sha256"], filter=of_file)
-    return Counter(rows["media_sha256"].to_pylist())
+    return dataset(tables.existing("assertions"), ASSERTIONS).to_table(columns=columns, filter=of_file)
 
 
 def _tuples(rows: pa.Table) -> Iterator[tuple[Any, ...]]:
@@ -183,7 +180,7 @@ def located_rows(
 
 
 def remarks(tables: Tables, rows: pa.Table) -> list[str]:
-    """Return warnings to show before `rows` are added: new labels, with similar ones."""
+    """Return warnings to show before `rows` are added: unpublished models, and new labels with similar ones."""
     counts = Counter(row["label"] for row in rows.to_pylist() if row["action"] in NAMING)
     warnings: list[str] = []
     published = Views(tables.url).current()
@@ -193,6 +190,11 @@ def remarks(tables: Tables, rows: pa.Table) -> list[str]:
         near = difflib.get_close_matches(label, labels)
         more = f"; did you mean {' or '.join(near)}?" if near else ""
         warnings.append(f"new label '{label}' (rows: {counts[label]}){more}")
+    for key in sorted(keys - ({published.inference_key} if published else set())):
+        warnings.append(
+            f"inference key {key[:12]}… is not published: statements about its detections apply to detections of "
+            "other models that cover the same boxes"
+        )
     return warnings
 
 
@@ -277,6 +279,7 @@ def _row(statement: Statement, images: list[Image], detection: Mapping[str, Any]
     width, height = images[0].width_px, images[0].height_px
     if statement.box and width is not None and height is not None:
         x1, y1, x2, y2 = statement.box.values()
+        # a box of a program that ignores EXIF orientation often exceeds it
         if min(x1, y1) < -OUTSIDE_PX or x2 > width + OUTSIDE_PX or y2 > height + OUTSIDE_PX:
             raise ValueError(
                 f"the box lies outside the image, which is {width} x {height} px as displayed, after EXIF orientation"

@@ -181,6 +181,23 @@ def test_rows_that_were_not_edited_leave_what_others_said_meanwhile(tables: Tabl
     assert shown(tables)[0] == "badger!"
 
 
+def test_a_row_that_another_person_had_made_right_is_added_once_that_is_withdrawn(
+    tables: Tables, table: list[Row]
+) -> None:
+    moment = {"actor": "ben", "asserted_at": "2026-05-14T12:00:00Z"}
+    words = [{"media_sha256": A, "inference_key": KEY, "rank": 1, **moment} for _ in range(2)]
+    of_ben = [word | {"action": action} for word, action in zip(words, ("relabel", "withdraw"), strict=True)]
+    assert add(tables, written(tables, [of_ben[0] | {"label": "fox"}], "ben.csv")) == 1
+    file = written(tables, labelled(table, "badger", "fox", "fox"))
+    assert counts(read_assertions(tables, file, "Ana")) == (1, 1, ["relabel"])
+    assert add(tables, file) == 1
+    later = of_ben[1] | {"asserted_at": "2026-05-15T12:00:00Z"}
+    assert add(tables, written(tables, [later], "withdrawn.csv")) == 1
+    assert counts(read_assertions(tables, file, "Ana")) == (1, 1, ["relabel"])
+    assert add(tables, file) == 1
+    assert shown(tables) == ["badger!", "fox!", "fox"]
+
+
 def test_corrections_of_what_another_model_saw_hold_for_what_covers_its_boxes(tables: Tables, table: list[Row]) -> None:
     file = written(tables, labelled(table, "badger", "boar", ""))
     show(tables, NEXT)
@@ -213,6 +230,14 @@ def test_a_row_without_the_field_label_is_refused_and_an_empty_one_hides(tables:
     file.write_text("\n".join(map(json.dumps, [first | {"label": 5}, second | {"label": None}, third])))
     assert add(tables, file) == 2
     assert shown(tables) == ["5!", "fox"]
+
+
+def test_an_inference_key_that_is_not_published_is_a_remark(tables: Tables, table: list[Row]) -> None:
+    rows = read_assertions(tables, written(tables, labelled(table, "boar", "boar", "fox")), "Ana").rows
+    assert remarks(tables, rows) == []
+    show(tables, NEXT)
+    (said,) = remarks(tables, rows)
+    assert said.startswith(f"inference key {KEY[:12]}… is not published: statements about its detections apply to")
 
 
 def test_new_labels_are_listed_with_those_they_are_like(tables: Tables, table: list[Row]) -> None:
