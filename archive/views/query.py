@@ -234,7 +234,7 @@ def bounded(
         raise late from None
     except duckdb.OutOfMemoryException as error:
         reason = str(error).splitlines()[0]
-        raise BadRequest(f"{name} needs more memory, or more room in TMPDIR: {reason}") from error
+        raise BadRequest(f"{name} needs more memory, or more room in TMPDIR ({reason}): {hint}") from error
     finally:
         timer.cancel()
 

@@ -252,5 +252,5 @@ def test_where_there_are_no_tables_it_says_so(tmp_path: Path) -> None:
 
 def test_what_takes_too_much_memory_is_ended(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archive.views.search, "MEMORY_MIB", 1)
-    with pytest.raises(BadRequest, match="the search needs more memory, or more room in TMPDIR: Out of Memory"):
+    with pytest.raises(BadRequest, match=r"the search needs more memory, .*: narrow it, or use resight sql"):
         find(tables, Wanted(min_score=0.1), 60)
