@@ -83,24 +83,25 @@ def connect(
     opened = _opened(tables, names)
     annotated = opened.get("assertions") is not None or (view and view.layers)
     with scratch("sql", memory_mib or half_of_memory_mib()) as sql:
-        for name, table in opened.items():
-            if scans:
-                scan(sql, f"{name}_table", table, TABLES[name])
-            else:
-                sql.register(f"{name}_table", _rows(name, table, TABLES[name], view, images))
-        if "views_table" in names:
-            sql.register("views_table", Publications(Views(tables.url)))
-        limits = view.label_thresholds if view else {}
-        columns = {"label": list(limits), "score": list(limits.values())}
-        sql.register("label_thresholds", pa.table(columns, schema=_THRESHOLDS))
-        if "view_layers" in names:
-            sql.register("view_layers", layer_table(layers_of(tables, view)))
-        sql.execute("set variable inference_key = $key", {"key": view and view.inference_key})
-        sql.execute("set variable threshold = $min", {"min": view.threshold if view else 0.0})
-        sql.begin()  # one write to the disk for all relations
-        deployed = opened.get("deployments") is not None
-        _relations(bool(annotated), deployed).create(sql, *_used_by(statement))
-        sql.commit()
+        with storage_errors(tables):
+            for name, table in opened.items():
+                if scans:
+                    scan(sql, f"{name}_table", table, TABLES[name])
+                else:
+                    sql.register(f"{name}_table", _rows(name, table, TABLES[name], view, images))
+            if "views_table" in names:
+                sql.register("views_table", Publications(Views(tables.url)))
+            limits = view.label_thresholds if view else {}
+            columns = {"label": list(limits), "score": list(limits.values())}
+            sql.register("label_thresholds", pa.table(columns, schema=_THRESHOLDS))
+            if "view_layers" in names:
+                sql.register("view_layers", layer_table(layers_of(tables, view)))
+            sql.execute("set variable inference_key = $key", {"key": view and view.inference_key})
+            sql.execute("set variable threshold = $min", {"min": view.threshold if view else 0.0})
+            sql.begin()  # one write to the disk for all relations
+            deployed = opened.get("deployments") is not None
+            _relations(bool(annotated), deployed).create(sql, *_used_by(statement))
+            sql.commit()
         yield sql
 
 

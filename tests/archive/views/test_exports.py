@@ -20,7 +20,9 @@ import archive.views.exports
 from archive.annotations.corrections import EXPORTED_LABEL
 from archive.delta.compact import compact
 from archive.delta.tables import Tables
-from archive.schemas import MEDIA, SNIPS
+from archive.formats.export_file import export_file
+from archive.formats.file_formats import FORMATS
+from archive.schemas import LAYERS, MEDIA, SNIPS
 from archive.views.exports import export
 from archive.views.query import query
 from archive.views.views import View, Views
@@ -178,6 +180,19 @@ def test_results_that_cannot_be_read_leave_the_old_file_and_are_told_of(filled: 
         export(filled, "results", out)
     assert out.read_text() == "old"
     assert filled.existing("exports") is None
+
+
+def test_a_lost_file_of_the_layers_is_no_place_that_cannot_be_written_to(filled: Tables, tmp_path: Path) -> None:
+    """The layers are read before anything is written, even if the tables lie beside the export."""
+    layer = {"layer_id": "l" * 64, "kind": "small-size", "filter_version": 1, "config": "{}", "input_layers": []}
+    filled.append("layers", pa.Table.from_pylist([layer], schema=LAYERS), "w", lambda _, rows: rows)
+    for file in Path(filled.url, "layers").glob("*.parquet"):
+        file.unlink()
+    shown = of_key("k", layers=(layer["layer_id"],))
+    with pytest.raises(StorageUnreachable, match="cannot read from .*tables"):
+        export(filled, "detections", tmp_path / "out.csv", shown)
+    with pytest.raises(StorageUnreachable, match="cannot read from .*tables"):
+        export_file(filled, FORMATS["csv"], tmp_path / "out", shown)
 
 
 @pytest.mark.parametrize(("relation", "table", "keys"), [("all_results", "results", "k"), ("snips", "snips", "s")])
