@@ -76,6 +76,13 @@ def test_corners_hold_the_box_and_its_margin_and_nothing_else(
         assert set(got) <= most or len(got) == 1
 
 
+def test_quality_and_margin_are_obeyed() -> None:
+    pixels = picture(1)
+    small, large = (crop(pixels, box(10, 10, 30, 30), cut(quality=q)) for q in (30, 95))
+    assert len(small.data) < len(large.data)
+    assert crop(pixels, box(10, 10, 30, 30), cut(0.5)).size_px == (40, 40)
+
+
 def test_the_pixels_are_those_of_the_box() -> None:
     pixels = picture(1)
     snip = crop(pixels, box(10, 20, 40, 40), cut())
