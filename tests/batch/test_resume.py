@@ -19,6 +19,8 @@ from archive.delta.tables import Tables
 from archive.schemas import MEDIA
 from archive.views.past import PastTables, moment_of
 from batch.planning.plan import Plan, make_plan
+from batch.runs.accounting import Counts
+from batch.runs.resume import tables_of_unsealed
 from batch.runs.run import report_of_nothing
 from batch.runs.scope import Scope
 from batch.runs.spec import RunSpec
@@ -129,6 +131,13 @@ def test_the_command_line_ends_it_as_the_run_would_have(tables: Tables, monkeypa
     last = max(rows_of(tables, "runs"), key=lambda row: row["event"])
     assert last["state"] == "failed"
     assert "all 8 images" in last["message"]
+
+
+def test_a_run_that_is_sealed_and_started_again_is_about_the_images_of_now(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run(tables, monkeypatch, Scope(), "oeoeoeoe") == Counts(8, 4, 4).line()
+    assert tables_of_unsealed(tables, "r") is None
 
 
 def test_images_are_read_where_they_are_now_and_those_that_are_gone_where_they_were(
