@@ -36,8 +36,13 @@ Step = Callable[[], Mapping[str, Any]]
 log = structlog.get_logger("resight.run")
 
 
-def afterwards(spec: PassSpec, plan: Plan, tables: Tables, store: ModelStore, images_per_s: float) -> dict[str, Any]:
-    """Return `published`, `extrapolated` and `left_undone` for the report, each if it applies."""
+def afterwards(
+    spec: PassSpec, plan: Plan, tables: Tables, store: ModelStore, images_per_s: float, compacting: bool = True
+) -> dict[str, Any]:
+    """Return `published`, `extrapolated` and `left_undone` for the report, each if it applies.
+
+    `compacting`: merge small files, which takes 10 s per million rows.
+    """
     steps: list[Step] = []
     if spec.run_kind == "detect" and spec.scope.sample:
         steps.append(partial(extrapolated, plan, tables, store, images_per_s))
@@ -45,7 +50,8 @@ def afterwards(spec: PassSpec, plan: Plan, tables: Tables, store: ModelStore, im
         steps.append(partial(publish_if_first, tables, store, spec.run_id))
     key = plan.work.key["inference_key"]
     partitions = {**dict.fromkeys(plan.work.compacted, key), "runs": None}
-    steps += [partial(_compacted, tables, *partition) for partition in partitions.items()]
+    if compacting:
+        steps += [partial(_compacted, tables, *partition) for partition in partitions.items()]
     return try_steps(spec.run_id, *steps)
 
 

@@ -83,8 +83,8 @@ def _rounded(figures: Mapping[str, float | None]) -> dict[str, float | None]:
     return {name: value and round(value, 2) for name, value in figures.items()}
 
 
-def execute(spec: PassSpec, tables: Tables, store: ModelStore, host: RunHost) -> RunReport:
-    """Execute the run on a host. Raises ResightError (recorded in `runs`) if it fails."""
+def execute(spec: PassSpec, tables: Tables, store: ModelStore, host: RunHost, compacting: bool = True) -> RunReport:
+    """Execute the run on a host, `compacting` as in `afterwards`. Raises ResightError (recorded in `runs`)."""
     work = pass_of(spec, tables, store)
     require_same_run(tables, spec, work.model)
     keep_ids(tables.url, spec.scope.ids)
@@ -112,9 +112,11 @@ def execute(spec: PassSpec, tables: Tables, store: ModelStore, host: RunHost) ->
         cause = recorded(run_log, run.progress.counts, error, stages)
         raise cause from cause.__cause__  # without the traceback of Ray's wrapper
     seconds, rates = run.progress.elapsed_s(), run.progress.rates()
-    metrics = work.metrics(plan) | _rounded({"seconds": seconds, **rates}) | work.noted(final)
+    measured = {"seconds": seconds, **(rates if plan.todo else {})}
+    metrics = work.metrics(plan) | _rounded(measured) | work.noted(final)
     run_log.write("sealed", final, "; ".join(lines), stages | more, metrics)
-    more |= afterwards(spec, plan, tables, store, run.progress.steady_rate() or run.progress.rate())
+    rate = run.progress.steady_rate() or run.progress.rate()
+    more |= afterwards(spec, plan, tables, store, rate, compacting)
     return RunReport(spec.run_id, plan, final, seconds, rates, stages, more)
 
 
@@ -122,7 +124,7 @@ def report_of_nothing(spec: PassSpec, settings: Settings, tables: Tables, store:
     """Return what the job of this run would report; None if there is something to do. Raises ResightError.
 
     Nothing is recorded, unless this run has begun and is not sealed, or no run of the key is: results without a sealed
-    run cannot be published.
+    run cannot be published. Nothing is compacted, because a command or request waits for this.
     """
     try:
         work = pass_of(spec, tables, store)
@@ -132,15 +134,16 @@ def report_of_nothing(spec: PassSpec, settings: Settings, tables: Tables, store:
         if read_state(settings) is not None or not settings.address:
             raise
         return None  # only the cluster's nodes can read the tables or models
-    snips = plan_snips(tables, plan, spec, read_only=True) if isinstance(spec, RunSpec) and spec.snips else None
-    if plan.todo or (snips and snips.todo):
+    if plan.todo:
         return None
-    event, sample = last_event(tables, spec.run_id), spec.scope.sample
-    if event and event["state"] != "sealed":
-        return execute(spec, tables, store, OwnProcesses(store)).as_dict()
-    counts, detects = read_back(tables, plan, spec.run_id), spec.run_kind == "detect"
-    if detects and not (event or sample or last_sealed(tables, work.key["inference_key"])):
-        return execute(spec, tables, store, OwnProcesses(store)).as_dict()
+    snips = plan_snips(tables, plan, spec, read_only=True) if isinstance(spec, RunSpec) and spec.snips else None
+    if snips and snips.todo:
+        return None
+    event, detects, sample = last_event(tables, spec.run_id), spec.run_kind == "detect", spec.scope.sample
+    is_first = detects and not (event or sample or last_sealed(tables, work.key["inference_key"]))
+    if is_first or (event and event["state"] != "sealed"):
+        return execute(spec, tables, store, OwnProcesses(store), compacting=False).as_dict()
+    counts = read_back(tables, plan, spec.run_id)
     more: dict[str, Any] = {"snips": snips.work.counts(read_back(tables, snips, spec.run_id))} if snips else {}
     if detects and sample and plan.requested:
         more |= try_steps(spec.run_id, partial(extrapolated, plan, tables, store, 0.0))

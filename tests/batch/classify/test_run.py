@@ -17,10 +17,13 @@ from archive.annotations.classes import only_classifier, read_classes
 from archive.delta.tables import Tables
 from archive.schemas import TABLES
 from batch.runs.accounting import Counts
+from batch.runs.record import RunLog
+from batch.runs.run import report_of_nothing
 from batch.runs.scope import Scope
 from model_store.errors import BadRequest, Conflict
+from serve.settings import Settings
 from tests.batch.box_bench import BOX, KEY, picture, png
-from tests.batch.classify.bench import COLOURS, ClassifyBench, classifier
+from tests.batch.classify.bench import COLOURS, ClassifyBench, classifier, spec_of
 from tests.fixtures_local import rows_of
 from tests.support.hosts import HOST
 
@@ -128,6 +131,21 @@ def test_a_killed_run_of_a_status_ends_as_an_undisturbed_one(
         bench.run("r1", scope=scope)
     monkeypatch.setattr(HOST, "rows", inner)
     assert counts(bench.run("r1", scope=scope)) == (3, 3, 0, 0)
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_a_run_without_anything_to_do_is_sealed_if_it_had_begun(
+    bench: ClassifyBench, three: dict[str, str], begun: bool
+) -> None:
+    bench.run("r0")
+    if begun:
+        RunLog(bench.tables, spec_of(), bench.model.info, "classify").write("running", Counts())
+    report = report_of_nothing(spec_of(), Settings(), bench.tables, bench.store)
+    assert report is not None
+    assert report["run_id"] == ("r1" if begun else None)
+    assert report["counts"]["reused"] == 3
+    sealed = sorted(row["run_id"] for row in rows_of(bench.tables, "runs") if row["state"] == "sealed")
+    assert sealed == ["r0", "r1"][: 1 + begun]
 
 
 def test_the_record_of_a_run_has_its_kind_and_inputs(bench: ClassifyBench, three: dict[str, str]) -> None:

@@ -9,24 +9,28 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 
 import batch.crops.write
 import batch.pipeline.read_image
 import batch.runs.run
+from archive.schemas import MEDIA
 from batch.runs.accounting import Counts
 from batch.runs.resume import require_same_run
-from batch.runs.run import execute
+from batch.runs.run import execute, report_of_nothing
 from batch.runs.scope import Scope
 from batch.schedule.policy import Snips
 from model_store.errors import Conflict, NothingWorked, StorageUnreachable
 from model_store.store import ModelStore, ModelVersion
+from serve.settings import Settings
 from tests.batch.box_bench import BOX, picture
 from tests.batch.crops.bench import SnipBench, spec_of
 from tests.fixtures_local import MODELS, encoded, rows_of
 from tests.support.hosts import HOST
 
+STORE = ModelStore(str(MODELS))
 pytestmark = pytest.mark.usefixtures("without_ray")
 
 
@@ -83,7 +87,7 @@ def seen(bench: SnipBench, motion: ModelVersion, monkeypatch: pytest.MonkeyPatch
 
 def test_a_run_with_nothing_to_see_makes_snips_and_says_so_in_its_record(seen: SnipBench) -> None:
     spec = spec_of(model="motion", snips=Snips(), scope=Scope(camera=("1",)))
-    report = execute(spec, seen.tables, ModelStore(str(MODELS)), HOST)
+    report = execute(spec, seen.tables, STORE, HOST)
     snips = {"wanted": 1, "done": 1, "failed": 0, "reused": 0, "files": 1}
     assert snips.items() <= report.more["snips"].items()
     assert (report.counts.reused, report.counts.inferred) == (1, 0)
@@ -97,11 +101,31 @@ def test_a_run_with_nothing_to_see_makes_snips_and_says_so_in_its_record(seen: S
     assert len(seen.files) == 1
 
 
+def test_a_run_has_nothing_to_do_once_its_snips_are_there(seen: SnipBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Snips are not planned where images wait anyway."""
+    spec, where = spec_of(model="motion", snips=Snips()), (Settings(), seen.tables, STORE)
+    assert report_of_nothing(spec, *where) is None
+    execute(spec, seen.tables, STORE, HOST)
+    report = report_of_nothing(spec, *where)
+    assert report is not None
+    assert {"wanted": 2, "done": 2, "files": 2}.items() <= report["snips"].items()
+    monkeypatch.setattr(batch.runs.run, "plan_snips", None)
+    add_media(seen)
+    assert report_of_nothing(spec_of(run_id="r2", model="motion", snips=Snips()), *where) is None
+
+
+def add_media(bench: SnipBench) -> None:
+    """Catalogue an image without a result."""
+    rows = [{"media_sha256": "new", "source_root": str(bench.root), "path": "new.png", "size_bytes": 1}]
+    table = pa.Table.from_pylist(rows, schema=MEDIA)
+    bench.tables.append("media", table, "test", lambda _, wanted: wanted)
+
+
 def test_a_pass_that_fails_is_a_run_that_has_failed(seen: SnipBench) -> None:
     for seed in (1, 2):
         (seen.root / f"{seed}/a.png").unlink()
     with pytest.raises(NothingWorked):
-        execute(spec_of(model="motion", snips=Snips()), seen.tables, ModelStore(str(MODELS)), HOST)
+        execute(spec_of(model="motion", snips=Snips()), seen.tables, STORE, HOST)
     last = max(rows_of(seen.tables, "runs"), key=lambda row: row["event"])
     assert last["state"] == "failed"
     assert last["message"].startswith("all 2 images this run has tried failed")
@@ -109,7 +133,7 @@ def test_a_pass_that_fails_is_a_run_that_has_failed(seen: SnipBench) -> None:
 
 def test_a_run_is_not_resumed_with_other_snips(seen: SnipBench) -> None:
     spec = spec_of(model="motion", snips=Snips())
-    execute(spec, seen.tables, ModelStore(str(MODELS)), HOST)
+    execute(spec, seen.tables, STORE, HOST)
     require_same_run(seen.tables, spec, seen.model)
     other = spec_of(model="motion", snips=Snips(quality=80))
     with pytest.raises(Conflict, match="snips.quality was 90, now 80"):

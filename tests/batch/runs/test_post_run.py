@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from model_store.names import version_id
 from model_store.store import ModelStore
 from serve.settings import Settings
 from tests.batch.schedule.test_archive_state import publish
-from tests.fixtures_local import motion_store, publish_blobs, put_results, result_rows
+from tests.fixtures_local import motion_store, publish_blobs, put_results, result_rows, rows_of
 
 SPEC = RunSpec(run_id="r", model="blobs@1")
 IMAGES = [f"{i:02}" for i in range(40)]
@@ -158,6 +159,34 @@ def test_a_gate_does_not_fail_a_run_that_is_sealed_without_a_cluster(
     assert report is not None
     assert (report["run_id"], report["accounting"][:12]) == (SPEC.run_id, "requested 40")
     assert "too many lost" in report["left_undone"]
+
+
+def test_results_without_a_run_are_recorded_and_published_and_nothing_is_compacted(
+    tables: Tables, store: ModelStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Uploads made the results. A request waits for the report, and nothing was measured."""
+    monkeypatch.setattr(post_run, "COMPACTED_FROM", 2)
+    see(tables, store, "1", IMAGES[:20])
+    see(tables, store, "1", IMAGES[20:])
+    report = report_of_nothing(SPEC, Settings(), tables, store)
+    assert report is not None
+    assert report["run_id"] == SPEC.run_id
+    assert report["published"].startswith("production 1")
+    assert len(tables.snapshot("results").file_uris()) == 2
+    sealed = max(rows_of(tables, "runs"), key=lambda row: row["event"])
+    assert (sealed["state"], json.loads(sealed["metrics"]).keys() & {"images_per_s"}) == ("sealed", set())
+    again = report_of_nothing(SPEC.model_copy(update={"run_id": "r2"}), Settings(), tables, store)
+    assert again is not None
+    assert again["run_id"] is None
+
+
+def test_a_sample_with_nothing_to_do_is_extrapolated_and_not_recorded(tables: Tables, store: ModelStore) -> None:
+    see(tables, store, "1", IMAGES)
+    sample = RunSpec(run_id="r", model="blobs@1", scope=Scope(sample=10))
+    report = report_of_nothing(sample, Settings(), tables, store)
+    assert report is not None
+    assert (report["run_id"], report["extrapolated"]["population"]) == (None, 40)
+    assert tables.existing("runs") is None
 
 
 def complete(tables: Tables, store: ModelStore, monkeypatch: pytest.MonkeyPatch, state: State = "sealed") -> Plan:
