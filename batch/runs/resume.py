@@ -6,8 +6,9 @@ mix two runs under one id. The pace (chunks, actors, threads, commits) may diffe
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from archive.delta.snapshot import open_tables
@@ -15,8 +16,10 @@ from archive.delta.tables import Tables
 from archive.views.past import PastTables, moment_of
 from archive.views.run_kinds import in_words
 from batch.runs.spec import PassSpec
-from model_store.errors import Conflict
-from model_store.store import ModelVersion
+from batch.schedule.config_impact import Side, changes, numerics_of
+from model_store.errors import Conflict, ResightError
+from model_store.names import VersionId, version_id
+from model_store.store import ModelStore, ModelVersion
 
 _LAST = """
     select model_name, model_version, inference_key, spec, coalesce(kind, 'detect') from runs
@@ -28,6 +31,8 @@ _BEGAN_ON = """
         and (metrics->'began_on') is not null
     order by event desc limit 1
 """
+MAX_CHARS = 40
+"""Characters of a value in an error: enough to distinguish digests and lists of labels."""
 
 
 def tables_of_unsealed(tables: Tables, run_id: str) -> PastTables | None:
@@ -48,8 +53,11 @@ def tables_of_run(tables: Tables, run_id: str) -> PastTables:
     return tables_of_unsealed(tables, run_id) or PastTables(tables.url, moment_of(tables))
 
 
-def require_same_run(tables: Tables, spec: PassSpec, model: ModelVersion) -> None:
-    """Compare a spec with the record of its run, if there is one. Raises Conflict that names what differs."""
+def require_same_run(tables: Tables, spec: PassSpec, model: ModelVersion, store: ModelStore) -> None:
+    """Compare a spec with the record of its run, if there is one. Raises Conflict that names each field that differs.
+
+    `store`: may have the version that the run began with, to list the fields in which the model differs.
+    """
     with open_tables(tables, "runs") as sql:
         rows = sql.execute(_LAST, {"run": spec.run_id}).fetchall()
     if not rows:
@@ -63,7 +71,8 @@ def require_same_run(tables: Tables, spec: PassSpec, model: ModelVersion) -> Non
     differs = list(_differences(json.loads(text), json.loads(spec.model_dump_json()), spec.same))
     if key != model.info.inference_key:
         now = f"{model.id} ({model.info.inference_key[:12]}…)"
-        differs.insert(0, f"model was {name}@{version} ({key[:12]}…), now {now}")
+        fields = "; ".join(_config_differences(store, version_id(name, version), key, model))
+        differs.insert(0, f"model was {name}@{version} ({key[:12]}…), now {now}{fields and f' [{fields}]'}")
     if differs:
         raise Conflict(
             f"run {spec.run_id} cannot be resumed as another run: {'; '.join(differs)}. Use the same options, "
@@ -85,3 +94,15 @@ def _differences(was: Mapping[str, Any], now: Mapping[str, Any], same: Sequence[
         elif old != new:
             differences.append(f"{field} was {old!r}, now {new!r}")
     return differences
+
+
+def _config_differences(store: ModelStore, began_with: VersionId, key: str, model: ModelVersion) -> Iterator[str]:
+    """Yield fields of detectors that differ; none if the store no longer has that version as it was."""
+    with contextlib.suppress(ResightError):
+        was = store.describe(began_with)
+        config, weights, now = was.detector_config, was.info.weights_sha256, model.detector_config
+        if numerics := numerics_of(config, weights, key):
+            old = Side(config, weights, config.thresholds, numerics)
+            for change in changes(old, Side(now, model.info.weights_sha256, now.thresholds)):
+                if change.needs == "inference":
+                    yield f"{change.field} was {change.old!r:.{MAX_CHARS}}, now {change.new!r:.{MAX_CHARS}}"

@@ -86,7 +86,7 @@ def _rounded(figures: Mapping[str, float | None]) -> dict[str, float | None]:
 def execute(spec: PassSpec, tables: Tables, store: ModelStore, host: RunHost, compacting: bool = True) -> RunReport:
     """Execute the run on a host, `compacting` as in `afterwards`. Raises ResightError (recorded in `runs`)."""
     work = pass_of(spec, tables, store)
-    require_same_run(tables, spec, work.model)
+    require_same_run(tables, spec, work.model, store)
     keep_ids(tables.url, spec.scope.ids)
     run_log = RunLog(tables, spec, work.model.info, spec.run_kind)
     run = PassRun(spec, work, tables, host)
@@ -128,7 +128,7 @@ def report_of_nothing(spec: PassSpec, settings: Settings, tables: Tables, store:
     """
     try:
         work = pass_of(spec, tables, store)
-        require_same_run(tables, spec, work.model)
+        require_same_run(tables, spec, work.model, store)
         plan = plan_ahead(spec, work, tables)
     except ResightError:
         if read_state(settings) is not None or not settings.address:

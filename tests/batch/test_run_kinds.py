@@ -108,10 +108,10 @@ def test_it_is_not_the_newest_run_of_its_model(tables: Tables, model: ModelVersi
     assert [run["version"] for run in last_runs(tables, NOW)] == ["new"]
 
 
-def test_a_run_is_not_resumed_as_one_of_another_kind(tables: Tables, model: ModelVersion) -> None:
+def test_a_run_is_not_resumed_as_one_of_another_kind(tables: Tables, store: ModelStore, model: ModelVersion) -> None:
     spec = ClassifySpec(run_id="r", model="blobs@1")
     RunLog(tables, spec, model.info, kind="classify").write("running", Counts())
-    require_same_run(tables, spec, model)
+    require_same_run(tables, spec, model, store)
     with pytest.raises(Conflict, match="run r is a classify run and cannot be resumed as a detection run"):
-        require_same_run(tables, SPEC, model)
+        require_same_run(tables, SPEC, model, store)
     assert (last_event(tables, "r") or {})["kind"] == "classify"

@@ -134,9 +134,9 @@ def test_a_pass_that_fails_is_a_run_that_has_failed(seen: SnipBench) -> None:
 def test_a_run_is_not_resumed_with_other_snips(seen: SnipBench) -> None:
     spec = spec_of(model="motion", snips=Snips())
     execute(spec, seen.tables, STORE, HOST)
-    require_same_run(seen.tables, spec, seen.model)
+    require_same_run(seen.tables, spec, seen.model, STORE)
     other = spec_of(model="motion", snips=Snips(quality=80))
     with pytest.raises(Conflict, match="snips.quality was 90, now 80"):
-        require_same_run(seen.tables, other, seen.model)
+        require_same_run(seen.tables, other, seen.model, STORE)
     with pytest.raises(Conflict, match="snips was .*now None"):
-        require_same_run(seen.tables, spec_of(model="motion"), seen.model)
+        require_same_run(seen.tables, spec_of(model="motion"), seen.model, STORE)

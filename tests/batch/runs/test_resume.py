@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,10 @@ from batch.runs.spec import RunSpec
 from batch.schedule.policy import Stop
 from model_store.errors import Conflict
 from model_store.store import ModelStore, ModelVersion
-from tests.fixtures_local import MODELS, motion_store
+from tests.fixtures_local import MODELS, motion_store, publish_blobs
 
 SPEC = RunSpec(run_id="r", model="motion@1")
+STORE = ModelStore(str(MODELS))
 
 
 @pytest.fixture
@@ -37,21 +39,21 @@ def began(tables: Tables, spec: RunSpec, model: ModelVersion, state: Any = "runn
     RunLog(tables, spec, model.info).write(state, Counts())
 
 
-def refused(tables: Tables, spec: RunSpec, model: ModelVersion) -> str:
+def refused(tables: Tables, spec: RunSpec, model: ModelVersion, store: ModelStore = STORE) -> str:
     with pytest.raises(Conflict) as error:
-        require_same_run(tables, spec, model)
+        require_same_run(tables, spec, model, store)
     return str(error.value)
 
 
 def test_another_id_is_another_run(tables: Tables, motion: ModelVersion) -> None:
     began(tables, SPEC, motion)
-    require_same_run(tables, changed(run_id="s", scope=Scope(sample=3), megapixels=7), motion)
+    require_same_run(tables, changed(run_id="s", scope=Scope(sample=3), megapixels=7), motion, STORE)
 
 
 @pytest.mark.parametrize("state", ["running", "sealed"])
 def test_the_same_run_goes_on_however_it_ended(tables: Tables, motion: ModelVersion, state: str) -> None:
     began(tables, SPEC, motion, state)
-    require_same_run(tables, SPEC, motion)
+    require_same_run(tables, SPEC, motion, STORE)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +61,7 @@ def test_the_same_run_goes_on_however_it_ended(tables: Tables, motion: ModelVers
 )
 def test_its_pace_may_differ(tables: Tables, motion: ModelVersion, pace: dict[str, Any]) -> None:
     began(tables, SPEC, motion)
-    require_same_run(tables, changed(**pace), motion)
+    require_same_run(tables, changed(**pace), motion, STORE)
 
 
 SCOPES: list[tuple[Scope, Scope, str]] = [
@@ -78,7 +80,7 @@ def test_another_scope_is_refused_by_the_field_that_differs(
     tables: Tables, motion: ModelVersion, was: Scope, now: Scope, said: str
 ) -> None:
     began(tables, changed(scope=was), motion)
-    require_same_run(tables, changed(scope=was), motion)
+    require_same_run(tables, changed(scope=was), motion, STORE)
     words = refused(tables, changed(scope=now), motion)
     assert words.startswith(f"run r cannot be resumed as another run: {said}. Use the same options")
     assert "--run-id" in words
@@ -104,19 +106,31 @@ def test_another_model_is_refused_and_both_are_named(tables: Tables, motion: Mod
     assert f"model was motion@1 ({was}…), now ssdlite-coco@1 ({now}…)" in words
 
 
+def test_what_is_otherwise_in_the_model_is_named_by_its_field(tables: Tables, tmp_path: Path) -> None:
+    store = motion_store(tmp_path / "models", "1")
+    publish_blobs(store, "2", preprocess={"resize": "stretch", "side_px": 32}, description="it changes no row")
+    began(tables, changed(model="blobs@1"), pinned(store, "blobs@1"))
+    two = pinned(store, "blobs@2")
+    words = refused(tables, changed(model="blobs@2"), two, store)
+    assert "side_px was 64, now 32" in words
+    assert "description" not in words
+    store.folder.remove("blobs/1")  # the version that it began with is gone: both are still named
+    assert re.search(r"now blobs@2 \(\w+…\)\. Use the same", refused(tables, changed(model="blobs@2"), two, store))
+
+
 def test_another_version_with_the_same_key_gives_the_same_rows(tables: Tables, tmp_path: Path) -> None:
     store = motion_store(tmp_path / "models", "1", "2")
     one, two = pinned(store, "blobs@1"), pinned(store, "blobs@2")
     assert one.info.inference_key == two.info.inference_key
     began(tables, changed(model="blobs@1"), one)
-    require_same_run(tables, changed(model="blobs@2"), two)
+    require_same_run(tables, changed(model="blobs@2"), two, STORE)
 
 
 def test_it_is_the_last_event_of_that_run_that_counts(tables: Tables, motion: ModelVersion) -> None:
     for sample in (1, 2):
         began(tables, changed(scope=Scope(sample=sample)), motion)
     began(tables, changed(run_id="another", scope=Scope(sample=3)), motion)
-    require_same_run(tables, changed(scope=Scope(sample=2)), motion)
+    require_same_run(tables, changed(scope=Scope(sample=2)), motion, STORE)
     assert "was 2, now 1" in refused(tables, changed(scope=Scope(sample=1)), motion)
 
 
@@ -128,6 +142,6 @@ def test_a_run_of_an_older_release_knows_fewer_fields(
     monkeypatch.setattr(RunSpec, "model_dump_json", lambda _: json.dumps(older))
     began(tables, SPEC, motion)
     monkeypatch.undo()
-    require_same_run(tables, SPEC, motion)
+    require_same_run(tables, SPEC, motion, STORE)
     words = refused(tables, changed(scope=Scope(sample=4)), motion)
     assert "scope.sample was None, now 4" in words
