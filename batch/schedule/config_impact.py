@@ -12,23 +12,33 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from model_store.config import EXTERNAL, ModelConfig, Thresholds
+from model_store.config import EXTERNAL, ModelConfig, MotionRuntime, Thresholds
 from model_store.inference_key import NUMERICS_VERSION, canonical_json, inference_key
 
 Need = Literal["nothing", "view", "postprocess", "inference"]
 NEEDS: tuple[Need, ...] = ("nothing", "view", "postprocess", "inference")
 """Cheapest first."""
 
+_MOTION = "a motion detector has these settings in place of weights"
+_TILES = "the image is cut into different tiles"
+_MERGED = "boxes of different tiles are merged differently before they are stored"
 FIELD_NEEDS: dict[str, tuple[Need, str]] = {
     "": ("inference", "the inference key contains it"),
     "kind": ("inference", "a classifier has no boxes, and a detector's rows are not its results"),
-    "runtime": ("inference", "these settings are in place of weights, or name the tool that made the results"),
+    "runtime": ("inference", "another tool made the results, and this names which ones"),
+    **{f"runtime.{name}": ("inference", _MOTION) for name in MotionRuntime.model_fields},
     "runtime.kind": ("nothing", "the key has the digest of the weights, not the runtime that reads them"),
     "runtime.weights": ("nothing", "a file name: the digest of the file decides"),
     "decoder": ("inference", "the network's output is decoded into different boxes"),
     "preprocess": ("inference", "the network gets different pixels"),
+    "preprocess.stride_px": ("inference", "the network gets different pixels if resize is rect"),
+    "preprocess.jpeg_shrink": ("inference", "JPEGs are decoded at a different size"),
     "preprocess.damaged": ("inference", "damaged JPEGs get detections instead of failing, or the reverse"),
-    "preprocess.tiling": ("inference", "the image is cut into different tiles, or their boxes are merged differently"),
+    "preprocess.tiling": ("inference", "objects are detected in tiles, or no longer"),
+    "preprocess.tiling.tile_px": ("inference", _TILES),
+    "preprocess.tiling.overlap_frac": ("inference", _TILES),
+    "preprocess.tiling.whole": ("inference", "the whole image is searched in addition to its tiles, or no longer"),
+    "preprocess.tiling.merge": ("inference", _MERGED),
     "nms": ("inference", "different boxes of the network's output are kept, and only those are stored"),
     "labels": (
         "inference",

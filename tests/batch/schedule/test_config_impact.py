@@ -130,6 +130,26 @@ def test_one_changed_field_is_named_alone_with_both_values() -> None:
         assert (found.needs == "inference") == (old.inference_key != new.inference_key)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "base", "why"),
+    [
+        ("preprocess__tiling", None, BASE, "objects are detected in tiles, or no longer"),
+        ("preprocess__tiling__overlap_frac", 0.1, BASE, "the image is cut into different tiles"),
+        ("preprocess__tiling__whole", False, BASE, "the whole image is searched in addition to its tiles"),
+        ("preprocess__tiling__merge__over", 0.4, BASE, "boxes of different tiles are merged differently"),
+        ("preprocess__jpeg_shrink", 2, MOTION, "JPEGs are decoded at a different size"),
+        ("preprocess__stride_px", 64, BASE, "the network gets different pixels if resize is rect"),
+        ("preprocess__mean", [0.5, 0.0, 0.0], BASE, "the network gets different pixels"),
+        ("runtime__min_contrast", 25.0, MOTION, "a motion detector has these settings in place of weights"),
+        ("runtime__tool", "speciesnet", IMPORTED, "another tool made the results"),
+        ("runtime__weights", "renamed.onnx", BASE, "a file name"),
+    ],
+)
+def test_a_reason_is_about_the_field(name: str, value: Any, base: dict[str, Any], why: str) -> None:
+    (found,) = changes(side(config(base)), side(config(base, **{name: value})))
+    assert found.why.startswith(why)
+
+
 def test_the_table_above_has_every_field() -> None:
     elsewhere = {"kind", "runtime.kind", "thresholds.per_label"}  # kind: always `detector` here
     assert {name.replace("__", ".") for name, *_ in ONE_CHANGE} == set(leaves(ModelConfig)) - elsewhere
