@@ -29,9 +29,9 @@ class DuplicatesConfig(FilterConfig):
     iou: float = Field(0.5, ge=0, le=1)
     """intersection over union, 0 to 1: more than this (strict) with a kept box of better rank is a duplicate"""
     containment: float | None = Field(None, ge=0, le=1)
-    """intersection over the smaller area, 0 to 1: more than this (strict) is a duplicate; none: not used"""
+    """intersection over the smaller area, for boxes in boxes (try 0.9): more (strict) is a duplicate; none: not used"""
     class_aware: bool = True
-    """compare only boxes of the same label; false: the reason names the label of the kept box as the alternative"""
+    """only boxes of the same label are duplicates; false: of any label, and the reason names that of the kept box"""
 
 
 def say(config: DuplicatesConfig, rows: Rows) -> Iterator[Said]:

@@ -47,7 +47,7 @@ class SlotsConfig(FilterConfig):
     min_sightings: int = Field(3, ge=1)
     """images: minimum number in which a place is seen for it to be a slot"""
     forget_after_images: int = Field(100, ge=1)
-    """images: a place that is not yet a slot is dropped if it is missing in more consecutive images (strict)"""
+    """images: a place that is not yet a slot is dropped if it is missing in more than this in a row (strict)"""
     by_label: bool = True
     """true: a slot has one label; false: boxes of any label share it, such as a hole that is open, then sealed"""
     min_score: float = Field(0.1, ge=0, le=1)

@@ -42,7 +42,7 @@ class RankRollupConfig(ClassFilterConfig):
     strict: bool = False
     """true: the sum must be more than the threshold; false: it can equal it"""
     lineage: Literal["constrained", "global"] = "constrained"
-    """constrained: only ancestors of the current class (the label, or the best class); global: any taxon of a rank"""
+    """constrained: only ancestors of the current class (the label, or the best class); global: the best of each rank"""
     keep: Names = ()
     """names of the classes to sum, in any order; empty: all. Use the same list as a class-mask below"""
     ignored_labels: Names = IGNORED

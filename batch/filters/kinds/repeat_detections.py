@@ -42,9 +42,9 @@ class RepeatsConfig(FilterConfig):
     min_images: int = Field(20, ge=2)
     """images: minimum number of distinct images with boxes in a suspicious slot"""
     min_span_days: float = Field(2.0, ge=0)
-    """days of 24 hours: minimum time from the first to the last image of a suspicious slot; 0: no limit"""
+    """days of 24 hours by the camera's clock: minimum from first to last image of a suspicious slot; 0: no limit"""
     min_days: int = Field(3, ge=0)
-    """calendar days: minimum number of distinct days with images of a suspicious slot; 0: no limit"""
+    """calendar days by the camera's clock: minimum number with images of a suspicious slot; 0: no limit"""
     min_score: float = Field(0.1, ge=0, le=1)
     """score, 0 to 1: minimum for boxes to be used (inclusive)"""
     max_score: float = Field(1.0, ge=0, le=1)
@@ -139,6 +139,7 @@ def match(boxes: Floats, labels: NDArray[np.intp], min_iou: float) -> tuple[NDAr
 
     A box belongs to the exemplar of its label with the highest IoU >= `min_iou`, the oldest if several are equal.
     Without one, it is an exemplar itself, with IoU 1. Boxes must have an area; `min_iou` must be at least LEAST_IOU.
+    An exemplar is listed in every cell of a grid that can contain a matching box, so that a box searches one cell only.
     """
     grid: dict[_Cell, list[_Exemplar]] = {}
     exemplars = np.empty(len(boxes), np.intp)
