@@ -39,6 +39,7 @@ _COPIED = {
     "deploymentComments": "notes",
 }
 _AFTER_LAST_IMAGE = timedelta(seconds=1)
+"""Added to `deploymentEnd`, which is usually the time of the last image."""
 HELP = (
     f"columns: {', '.join(Deployment.model_fields)}\n"
     "example: camera_id,location,latitude,longitude,from_local,until_local,time_zone,clock_offset_s,notes\n"
