@@ -20,7 +20,7 @@ from model_store.storage import Folder, absolute
 
 def contains(outer: str, inner: str) -> bool:
     """Return whether `inner` is `outer`, or a folder that a listing of `outer` enters; both are absolute."""
-    outer, inner = (place.replace("s3a://", "s3://", 1).rstrip("/") for place in (outer, inner))
+    outer, inner = (place.rstrip("/") for place in (outer, inner))
     return inner == outer or (inner.startswith(f"{outer}/") and not HIDDEN.search(inner[len(outer) + 1 :]))
 
 

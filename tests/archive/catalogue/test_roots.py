@@ -18,7 +18,7 @@ from model_store.errors import BadRequest
         ("/data/deer", "/data/deer2", False),
         ("/data", "/data/.cache/deer", False),  # hidden folders are not listed
         ("s3://b", "s3://b/a", True),
-        ("s3://b/a", "s3a://b/a/c", True),
+        ("s3://b/a", "s3://b/a/c", True),
         ("s3://b/a", "s3://b/ab", False),
         ("s3://b/a", "/b/a/c", False),
     ],
