@@ -80,6 +80,13 @@ def test_offset_and_sub_seconds_are_those_of_the_time_that_is_taken() -> None:
     assert (exif.captured_at_local, exif.utc_offset_min) == ("2026-05-14T12:00:00.500000", -60)
 
 
+def test_texts_of_an_image_are_cleaned_before_they_are_kept() -> None:
+    make, model, serial = (f"={name}\x1b[2J" + "7" * 1000 for name in ("make", "model", "serial"))
+    exif = read_exif(jpeg({MAKE: make, MODEL: model}, {SERIAL: serial}))
+    texts = (exif.camera_make, exif.camera_model, exif.camera_serial)
+    assert texts == tuple(f"{name}[2J".ljust(MAX_CHARS, "7") for name in ("make", "model", "serial"))
+
+
 @pytest.mark.parametrize(
     ("subsec", "tail"),
     [
