@@ -186,6 +186,13 @@ def test_a_file_in_its_place_that_is_another_is_not_taken_for_it(root: Folder) -
         keep(root, "north", photo("cat"))
 
 
+def test_a_file_of_the_same_size_in_its_place_is_not_taken_for_it(root: Folder) -> None:
+    data = photo("cat")
+    (Path(root.url) / keep(root, "north", data).row["path"]).write_bytes(bytes(len(data)))
+    with pytest.raises(StorageUnsafe, match="does not match the digest"):
+        keep(root, "north", data)
+
+
 def test_a_folder_in_its_place_is_not_taken_for_it_on_s3(s3_endpoint: str) -> None:
     """Objects below the name of an image make it a folder, but do not block the image."""
     bucket = f"uploads-{uuid4().hex}"
