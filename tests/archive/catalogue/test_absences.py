@@ -6,6 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
+import boto3
 import pytest
 
 from archive.catalogue.absences import GONE_FILES, GONE_FRAC
@@ -57,6 +58,35 @@ def test_files_of_a_disk_that_is_away_keep_their_rows_and_are_not_hashed_again(
     shutil.rmtree(two_disks / "south", ignore_errors=True)
     shutil.move(tmp_path / "disk", two_disks / "south")
     assert nothing_is_read(two_disks, tables).withheld == {}
+
+
+def test_a_linked_folder_whose_disk_is_away_keeps_its_rows(tmp_path: Path, tables: Tables) -> None:
+    disk = write_files(tmp_path / "disk", camera("a", 12))
+    root = write_files(tmp_path / "archive", camera("north", 120))
+    (root / "north/card").symlink_to(disk)
+    ingest(tables, str(root))
+    shutil.move(disk, tmp_path / "unplugged")
+    assert sum(ingest(tables, str(root)).withheld.values()) == 12
+    assert marked(tables) == set()
+    shutil.move(tmp_path / "unplugged", disk)
+    assert nothing_is_read(root, tables).withheld == {}
+
+
+def test_on_s3_a_prefix_that_lists_nothing_keeps_its_rows(tables: Tables, s3_endpoint: str) -> None:
+    """Repeat the ingest while it is away: the report is the same, and nothing is committed."""
+    client = boto3.client("s3", endpoint_url=s3_endpoint)
+    client.create_bucket(Bucket="half-away")
+    for path, data in (camera("north", 12) | camera("south", 15)).items():
+        client.put_object(Bucket="half-away", Key=f"field/{path}", Body=data)
+    ingest(tables, "s3://half-away/field")
+    for path in camera("south", 15):
+        client.delete_object(Bucket="half-away", Key=f"field/{path}")
+    version = tables.snapshot("media").version()
+    for _ in range(2):
+        report = ingest(tables, "s3://half-away/field")
+        assert (report.withheld, report.missing) == ({"south/": 15}, 0)
+    assert tables.snapshot("media").version() == version
+    assert ingest(tables, "s3://half-away/field", believe=True).missing == 15
 
 
 def test_a_folder_that_was_renamed_is_not_a_disk_that_is_away(two_disks: Path, tables: Tables) -> None:

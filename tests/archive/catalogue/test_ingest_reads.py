@@ -59,6 +59,15 @@ def test_what_a_run_found_changed_is_read_again_once(root: Path, tables: Tables)
     assert (report.unchanged, report.bytes_read) == (3, 0)
 
 
+def test_verify_counts_what_has_changed_and_not_what_it_read(root: Path, tables: Tables) -> None:
+    ingest(tables, str(root))
+    flip(root / "north/1.jpg")
+    assert ingest(tables, str(root)).bytes_read == 0
+    report = ingest(tables, str(root), verify=True)
+    assert (report.changed, report.unchanged) == (1, 2)
+    assert report.bytes_read == sum(file.stat().st_size for file in (root / "north").iterdir())
+
+
 @pytest.mark.parametrize("table", ["snips", "classifications"])
 def test_every_kind_of_run_may_find_it(root: Path, tables: Tables, table: str) -> None:
     ingest(tables, str(root))
