@@ -103,7 +103,7 @@ def corrections(tables: Tables, rows: Sequence[object], common: Mapping[str, Any
             if not given:
                 continue  # an empty row of a spreadsheet
             lacking = [name for name in COLUMNS if name not in cast("Mapping[str, object]", values)]
-            if lacking:  # without the field, nobody has cleared the label
+            if lacking:  # a missing field is not a cleared one
                 raise ValueError(f'{", ".join(lacking)}: missing; use null or "" for an empty field')
             row = _Row.model_validate(given)
             other = first.setdefault(row.target, number)
