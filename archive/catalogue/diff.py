@@ -24,6 +24,7 @@ from deltalake import DeltaTable
 from pyarrow.dataset import Scanner
 
 from archive.catalogue.absences import WITHHELD, withhold
+from archive.catalogue.exif import clean_text
 from archive.catalogue.listing import ArchiveFile, Gap
 from archive.delta.replace import Replacement
 from archive.delta.scratch_db import scratch, windows
@@ -67,10 +68,12 @@ _ROWS_DUE = """
         or known.content_tag is distinct from listed.content_tag
     order by 4, 1
 """
+_NAMES = "select distinct regexp_extract(path, $pattern, 1) from known where by_path"
 _RENAMED = """
     create or replace table renamed as
-    select path, nullif(regexp_extract(path, $pattern, 1), '') as new_camera
+    select path, new_camera
     from known semi join listed using (path) anti join todo using (path)
+        join cameras on regexp_extract(path, $pattern, 1) = name
     where by_path and camera is distinct from new_camera order by path
 """
 _GONE = """
@@ -162,7 +165,11 @@ class Difference:
 
     def renamed_rows(self, media: DeltaTable, template: re.Pattern[str]) -> Iterator[pa.Table]:
         """Yield rows of unchanged files for which the template gives another camera, with that camera."""
-        self.sql.execute(_RENAMED, {"pattern": f"^(?:{template.pattern})$"})
+        pattern = {"pattern": f"^(?:{template.pattern})$"}
+        names = [name for (name,) in self.sql.execute(_NAMES, pattern).fetchall()]
+        cameras = pa.array(map(clean_text, names), pa.string())
+        self.sql.register("cameras", pa.table({"name": pa.array(names, pa.string()), "new_camera": cameras}))
+        self.sql.execute(_RENAMED, pattern)
         for window in windows(self.sql, "renamed", WINDOW_ROWS):
             rows = _rows(media, self._root, MEDIA.names, _among(window["path"])).to_table()
             cameras = window["new_camera"].take(pc.index_in(rows["path"], window["path"]))

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from archive.catalogue.exif import Exif, read_exif
+from archive.catalogue.exif import Exif, clean_text, read_exif
 from archive.catalogue.exiftool import MakerNotes
 from archive.catalogue.listing import ArchiveFile
 from archive.catalogue.quick_digest import quick_digest
@@ -87,8 +87,9 @@ def compile_template(template: str) -> re.Pattern[str]:
 
 
 def camera_of(path: str, template: re.Pattern[str]) -> str | None:
+    """Return the camera that a path gives, cleaned like EXIF texts, because anybody can name a folder of a card."""
     match = template.fullmatch(path)
-    return match["camera"] if match else None
+    return clean_text(match["camera"]) if match else None
 
 
 def _damaged(why: str) -> dict[str, Any]:

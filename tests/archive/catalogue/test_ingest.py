@@ -231,6 +231,23 @@ def test_another_template_names_the_cameras_anew_without_reading_and_is_kept(
     assert set(cameras.values()) == {(None, None)}
 
 
+def test_names_of_folders_are_cleaned_for_the_camera_and_kept_in_the_path(
+    tmp_path: Path, tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rows of an older release, with the names as they are, get the clean ones without reading."""
+    folders = {"=cmd|'x'!A0": "cmd|'x'!A0", "north\x1b[2J\x07": "north[2J", "south": "south"}
+    root = str(write_files(tmp_path / "card", {f"{name}/1.jpg": jpeg(shade=9) for name in folders}))
+    with monkeypatch.context() as older:
+        older.setattr("archive.catalogue.media.clean_text", str)
+        ingest(tables, root)
+    assert {row["camera_id"] for row in media(tables).values()} == set(folders)
+    report = ingest(tables, root)
+    assert (*counts(report), report.bytes_read) == (0, 2, 1, 0, 0)
+    assert {path.partition("/")[0]: row["camera_id"] for path, row in media(tables).items()} == folders
+    assert counts(ingest(tables, root)) == (0, 0, 3, 0)
+    assert counts(ingest(tables, root, verify=True)) == (0, 0, 3, 0)
+
+
 def test_a_retired_archive_is_left_out_and_comes_back_when_it_is_ingested_again(small: Path, tables: Tables) -> None:
     ingest(tables, str(small))
     assert retire(tables, str(small)) == 3
