@@ -25,7 +25,7 @@ from tests.fixtures_local import rows_of
 from tests.support.hosts import HOST
 
 WAIT_S = 60
-SPEC = RunSpec(run_id="r", model="motion@1")
+SPEC = RunSpec(run_id="r", model="motion@1", commit_s=1e-6)
 
 
 @pytest.fixture(autouse=True)
@@ -84,7 +84,7 @@ def wait_for_beats(tables: Tables) -> None:
     raise AssertionError("no heartbeat")
 
 
-@pytest.mark.parametrize("phase", ["planning", "loading"])
+@pytest.mark.parametrize("phase", ["planning", "loading", "compaction", "reading back"])
 def test_a_run_beats_in_every_phase(tables: Tables, monkeypatch: pytest.MonkeyPatch, phase: str) -> None:
     def busy(*_: object, **__: object) -> Any:
         wait_for_beats(tables)
@@ -98,7 +98,13 @@ def test_a_run_beats_in_every_phase(tables: Tables, monkeypatch: pytest.MonkeyPa
     pipeline = Pipeline("oooooooo")
     pipeline.left.set()
     monkeypatch.setattr(HOST, "rows", pipeline)
-    owner, name, slow = {"planning": (batch.runs.run, "plan_pass", busy), "loading": (HOST, "leased", loading)}[phase]
+    monkeypatch.setattr(batch.pipeline.drain, "COMPACT_EVERY", 0)
+    owner, name, slow = {
+        "planning": (batch.runs.run, "plan_pass", busy),
+        "loading": (HOST, "leased", loading),
+        "compaction": (batch.pipeline.drain, "compact", busy),
+        "reading back": (batch.runs.run, "read_back", busy),
+    }[phase]
     monkeypatch.setattr(owner, name, slow)
     with pytest.raises(BadRequest, match=phase):
         batch.runs.run.execute(SPEC, tables, ModelStore(str(MODELS)), HOST)
