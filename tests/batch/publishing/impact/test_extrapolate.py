@@ -126,7 +126,7 @@ def require_honest(made: list[tuple[Numbers, Numbers]], images: int, lot: np.ran
 
 
 @pytest.mark.parametrize("shares", SHARES)
-@pytest.mark.parametrize("cameras", [20, 100, 1000])
+@pytest.mark.parametrize("cameras", [20, 100, 200, 300, 1000])
 def test_intervals_of_a_sample_hold_the_truth_and_its_mean_is_it(cameras: int, shares: str) -> None:
     lot = np.random.default_rng([cameras, *shares.encode()])
     made = [archive(cameras, shares, lot) for _ in range(ARCHIVES)]
