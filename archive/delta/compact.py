@@ -24,7 +24,7 @@ from deltalake.transaction import AddAction, RemoveAction
 from archive.defaults import MIN_FILES
 from archive.delta.rewrite import rewrite
 from archive.delta.tables import Tables
-from model_store.errors import StorageUnreachable, TableConflict
+from model_store.errors import StorageUnreachable
 from model_store.storage import require_create
 from model_store.storage_errors import storage_error
 
@@ -33,6 +33,7 @@ TARGET_ROWS = 1_000_000
 GROUP_LARGE_FILES = 4
 """Maximum number of files that one commit writes, and therefore loses if it is rejected."""
 REFUSALS = 3
+"""Rejected commits of a group, and rejected groups, after which the rest is left to a later compaction."""
 
 
 @dataclass(frozen=True)
@@ -168,19 +169,17 @@ def _compact_group(tables: Tables, name: str, table: DeltaTable, group: Sequence
     _require_same_rows(table, group, adds)
     now_ms, values = int(time.time() * 1000), dict(adds[0].partition_values)
     removes = [RemoveAction(f.path, False, now_ms, f.bytes, values) for f in group]
-    refused = False
+    refused, attempts = False, 0
 
     def actions(latest: DeltaTable) -> Sequence[AddAction | RemoveAction]:
-        nonlocal refused
+        nonlocal refused, attempts
         current = {file.path for file in data_files(latest, partition)}
         is_committed = all(add.path in current for add in adds)  # and the acknowledgement was lost
-        refused = not is_committed and not paths <= current
+        refused = not is_committed and (attempts == REFUSALS or not paths <= current)
+        attempts += 1
         return [] if is_committed or refused else [*removes, *adds]
 
-    try:
-        tables.swap(name, actions)
-    except TableConflict:
-        return False
+    tables.swap(name, actions)
     return not refused
 
 

@@ -165,13 +165,16 @@ def test_files_that_are_older_than_a_column_have_null_there(tables: Tables, monk
 
 def test_a_table_that_refuses_is_left_as_it_is(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
     put_each(tables, *"abc")
+    commits: list[object] = []
 
-    def refuse(*_: object, **__: object) -> None:
+    def refuse(table: object, *_: object, **__: object) -> None:
+        commits.append(table)
         raise CommitFailedError("always another")
 
     monkeypatch.setattr(DeltaTable, "create_write_transaction", refuse)
     assert outcome(compact(tables, "results", min_files=2)) == (3, 3, 0, archive.delta.compact.REFUSALS)
     assert images(tables) == list("abc")
+    assert len(commits) == archive.delta.compact.REFUSALS**2
 
 
 def test_a_lost_file_is_an_error_and_nothing_changes(tables: Tables) -> None:
