@@ -68,7 +68,8 @@ def export_file(
             nonlocal count
             root = None
             for image in images:
-                if fmt.has_one_root and (root := root or image.source_root) != image.source_root:
+                root = root or image.source_root
+                if fmt.has_one_root and image.source_root != root:
                     raise BadRequest(
                         f"images of several archives ({root}, {image.source_root}), but paths are relative to one: "
                         "name it with --folder"

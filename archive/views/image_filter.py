@@ -98,6 +98,11 @@ def parameterised(wanted: Conditions) -> tuple[str, dict[str, Any]]:
 
 
 def _condition(relation: str, wanted: Conditions, written: Callable[[str], str]) -> str:
+    """Return the condition on the rows of `relation`; `written` gives the SQL of a value, by its name.
+
+    Conditions on one other relation are joined, so that a single row of it meets all of them.
+    """
+    # `results` also has rows of files that are gone: only those of `images` count, with or without conditions
     of_rows: dict[str, list[str]] = {"images": []} if relation == "results" else {}
     more: list[str] = []
     for name, value in _given(wanted).items():

@@ -189,8 +189,9 @@ def import_results(
         if todo or not run_id:
             _make_rows(sql, facts, config)
             _add_version(store, info.id, config)
+            run_id = new_run_id()
             spec = ImportSpec(
-                run_id=(run_id := new_run_id()),
+                run_id=run_id,
                 model=str(info.id),
                 tool=tool,
                 file=str(file.resolve()),
