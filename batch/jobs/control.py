@@ -158,8 +158,9 @@ def require_startable(
         raise BadRequest(is_running_words(spec.run_id))
     run = None
     if alone:
+        others = {*elsewhere, *jobs.running()} - {spec.run_id}
         with contextlib.suppress(ModelError, StorageError):
-            key, others = pinned(store, spec.model).info.inference_key, {*elsewhere, *jobs.running()} - {spec.run_id}
+            key = pinned(store, spec.model).info.inference_key
             run = running_run(tables, key, datetime.now(UTC), others)
     if run:
         raise Conflict(
