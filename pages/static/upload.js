@@ -6,8 +6,11 @@ const AT_ONCE = 3, WAIT_S = 2, MAX_WAITS = 60, HEAD_BYTES = 256 * 1024, RETRIED 
 const at = (id) => document.getElementById(id);
 const settings = at("for"), form = at("send"), list = document.querySelector("#sent tbody");
 const WORDS = { chosen: t("being looked at"), ready: t("not sent yet"), pending: t("waiting"), processing: t("processing"), completed: t("completed"), failed: t("failed") };
-let items = []; // {file, camera, model, state, row, media, answer, why}; media is what the catalogue has, or will have
+let items = []; // {file, camera, model, state, isChecked, row, media, answer, why}; media is what the catalogue has, or will have
 let busy = 0, waiting = null, drawing = null;
+
+/** Return whether the person has not sent the file yet. */
+const isUnsent = ({ state }) => ["chosen", "ready"].includes(state);
 
 /** Return the labels of an answer with their numbers: "2 deer, 1 fox". */
 export function counted(detections) {
@@ -45,13 +48,13 @@ function show(item, state, words = "") {
 function summarise() {
   drawing = null;
   const of = (state) => items.filter((item) => item.state === state);
-  const failed = of("failed"), done = items.filter((item) => item.answer), ready = of("ready");
-  form.querySelector(".main").disabled = !ready.length || of("chosen").length > 0;
-  at("clear").disabled = !ready.length;
+  const failed = of("failed"), done = items.filter((item) => item.answer), unsent = items.filter(isUnsent);
+  form.querySelector(".main").disabled = !unsent.length || unsent.some(({ media }) => !media); // a second check leaves it: its cause may be the click
+  at("clear").disabled = !unsent.length;
   at("sent").hidden = !items.length;
   at("progress").max = items.length;
   at("progress").value = done.length + failed.length;
-  at("summary").textContent = ready.length ? t("{n} files are not sent yet: check their camera and time.", { n: ready.length }) : t("{n} of {all} files: {done} completed, {busy} processing, {failed} failed", {
+  at("summary").textContent = unsent.length ? t("{n} files are not sent yet: check their camera and time.", { n: unsent.length }) : t("{n} of {all} files: {done} completed, {busy} processing, {failed} failed", {
     n: done.length + failed.length, all: items.length, done: of("completed").length, busy: of("processing").length, failed: failed.length });
   at("failed").hidden = !failed.length;
   at("failures").replaceChildren(...failed.map((item) => {
@@ -79,7 +82,7 @@ function work() {
   for (let item; busy < AT_ONCE && (item = items.find(({ state, isBusy }) => !isBusy && ["chosen", "pending"].includes(state))); ) {
     busy++;
     item.isBusy = true;
-    (item.state === "chosen" ? check : send)(item).finally(() => {
+    (item.isChecked ? send : check)(item).finally(() => {
       busy--;
       item.isBusy = false;
       work();
@@ -89,9 +92,11 @@ function work() {
 
 /** Read what the catalogue will have of a file, from its beginning. */
 async function check(item) {
+  const { camera } = item;
   try {
-    item.media = await json(`/v1/uploads/check?${new URLSearchParams({ camera: item.camera })}`, { method: "POST", body: item.file.slice(0, HEAD_BYTES) });
-    if (item.state === "chosen") show(item, "ready");
+    item.media = await json(`/v1/uploads/check?${new URLSearchParams({ camera })}`, { method: "POST", body: item.file.slice(0, HEAD_BYTES) });
+    item.isChecked = camera === item.camera; // else it is checked again
+    if (item.isChecked && item.state === "chosen") show(item, "ready");
   } catch (error) {
     show(item, "failed", (item.why = error.message));
   }
@@ -141,16 +146,16 @@ form?.addEventListener("change", () => {
 });
 form?.addEventListener("submit", (event) => {
   event.preventDefault();
-  for (const item of items) if (item.state === "ready") show(item, "pending");
+  for (const item of items) if (isUnsent(item)) show(item, "pending");
   work();
 });
 at("clear")?.addEventListener("click", () => {
-  for (const item of items) if (item.state === "ready") item.row.remove();
-  items = items.filter(({ state }) => state !== "ready");
+  for (const item of items) if (isUnsent(item)) item.row.remove();
+  items = items.filter((item) => !isUnsent(item));
   summarise();
 });
 settings?.addEventListener("change", () => {
-  for (const item of items) if (item.state === "ready") show(Object.assign(item, Object.fromEntries(new FormData(settings))), "chosen");
+  for (const item of items) if (isUnsent(item)) show(Object.assign(item, Object.fromEntries(new FormData(settings)), { isChecked: false }), "chosen");
   work();
 });
 form?.addEventListener("dragover", (event) => event.preventDefault());

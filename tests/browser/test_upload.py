@@ -6,7 +6,7 @@ import csv
 import re
 from pathlib import Path
 
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
 from model_store.errors import ImageError
 from model_store.images.decode import decode
@@ -59,6 +59,21 @@ def test_each_file_has_its_result_and_failures_keep_the_words_of_the_server(
     expect(page.locator("#sent tbody tr").last).to_contain_text("known already", timeout=30_000)
     page.locator("#sent tbody a").first.click()
     expect(page).to_have_url(re.compile("/ui/images/[0-9a-f]{64}"))
+
+
+def test_one_click_sends_while_a_changed_field_has_the_focus(visit: Visit, served: Served) -> None:
+    page, held = visit("/upload"), list[Route]()
+    page.get_by_label("Files: choose them").set_input_files(pictures_of(served)[6])
+    expect(page.locator("#sent tbody")).to_contain_text("not sent yet")
+    page.route("**/uploads/check?*", lambda route: held.append(route))
+    page.get_by_label("Camera", exact=True).fill("browser-3")
+    page.get_by_role("button", name="Upload").hover()
+    page.mouse.down()  # the field reports its change, and its files are checked again
+    page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    page.mouse.up()
+    expect(page.locator("#sent tbody")).to_contain_text("waiting")
+    held[0].continue_()
+    expect(page.locator("#summary")).to_contain_text("1 completed", timeout=60_000)
 
 
 def test_a_busy_server_is_asked_again_when_it_says(visit: Visit, served: Served) -> None:
