@@ -2,7 +2,7 @@
 
 import { json, Refused, root, t } from "./page.js";
 
-const AT_ONCE = 3, WAIT_S = 2, MAX_WAITS = 60, HEAD_BYTES = 256 * 1024, RETRIED = [429, 503];
+const AT_ONCE = 3, WAIT_S = 2, ROWS_S = 7, MAX_WAITS = 60, HEAD_BYTES = 256 * 1024, RETRIED = [429, 503];
 const at = (id) => document.getElementById(id);
 const settings = at("for"), form = at("send"), list = document.querySelector("#sent tbody");
 const WORDS = { chosen: t("being looked at"), ready: t("not sent yet"), pending: t("waiting"), processing: t("processing"), completed: t("completed"), failed: t("failed") };
@@ -54,7 +54,7 @@ function summarise() {
   at("sent").hidden = !items.length;
   at("progress").max = items.length;
   at("progress").value = done.length + failed.length;
-  at("summary").textContent = unsent.length ? t("{n} files are not sent yet: check their camera and time.", { n: unsent.length }) : t("{n} of {all} files: {done} completed, {busy} processing, {failed} failed", {
+  at("summary").textContent = unsent.length ? t("Not sent yet: {n}. Check camera and time.", { n: unsent.length }) : t("{n} of {all} files: {done} completed, {busy} processing, {failed} failed", {
     n: done.length + failed.length, all: items.length, done: of("completed").length, busy: of("processing").length, failed: failed.length });
   at("failed").hidden = !failed.length;
   at("failures").replaceChildren(...failed.map((item) => {
@@ -63,7 +63,7 @@ function summarise() {
     return line;
   }));
   const doubtful = items.filter(({ media }) => media && !(media.captured_at_local && media.camera_id)).length;
-  at("doubts").textContent = doubtful ? t("{n} images lack a time or a camera. They are stored, but are in no day or place.", { n: doubtful }) : "";
+  at("doubts").textContent = doubtful ? t("Without a time or a camera: {n}. Such images belong to no day or place.", { n: doubtful }) : "";
 }
 
 function add(files) {
@@ -108,7 +108,7 @@ async function send(item) {
   for (;;) {
     try {
       const answer = await json(`//v1/images?${query}`, { method: "POST", body: item.file });
-      Object.assign(item, { answer, media: { ...item.media, ...answer.media } });
+      Object.assign(item, { answer, rowsAt: Date.now() + ROWS_S * 1000, media: { ...item.media, ...answer.media } });
       show(item, answer.recorded ? "completed" : "processing");
       waiting ??= rowsOfAll().finally(() => (waiting = null));
       return;
@@ -126,12 +126,13 @@ async function rowsOfAll() {
   for (let waits = 0; waits < MAX_WAITS; waits++) {
     const item = items.find(({ state, answer }) => state === "processing" && answer);
     if (!item) return;
+    await new Promise((done) => setTimeout(done, item.rowsAt - Date.now()));
     try {
       await json(`/v1/images/${item.answer.media.media_sha256}`);
       show(item, "completed");
       waits = 0;
     } catch {
-      await new Promise((done) => setTimeout(done, WAIT_S * 1000)); // no row yet, or no answer
+      item.rowsAt = Date.now() + WAIT_S * 1000; // no row yet, or no answer
     }
   }
 }

@@ -38,7 +38,7 @@ def test_each_file_has_its_result_and_failures_keep_the_words_of_the_server(
     page = visit("/upload")
     page.get_by_label("Camera", exact=True).fill("browser-1")
     page.get_by_label("Files: choose them").set_input_files([*pictures, damaged])
-    expect(page.locator("#summary")).to_contain_text("5 files are not sent yet", timeout=30_000)
+    expect(page.locator("#summary")).to_contain_text("Not sent yet: 5", timeout=30_000)
     first = page.locator("#sent tbody tr").first
     expect(first).to_contain_text("not sent yet")
     expect(page.locator("#sent tbody tr").last).to_contain_text("no time in the file")
