@@ -6,7 +6,7 @@ import { Picture } from "./picture.js";
 import { bind } from "./keys.js";
 import { KEYS } from "./key_list.js";
 
-const AHEAD = 3, FREQUENT = 9, WIDTH = 1600;
+const AHEAD = 3, FREQUENT = 9, WIDTH = 1600, DIGITS = "resight.digits";
 const viewer = document.getElementById("viewer"), isReview = viewer.dataset.review === "1";
 const filter = new URLSearchParams([...new URLSearchParams(location.search)].filter(([, value]) => value));
 const shown = filter.get("shown"), other = filter.get("run"); // runs: of the boxes, and of a second set that is compared
@@ -14,7 +14,7 @@ const order = isReview && filter.get("order");
 for (const name of ["shown", "run", "order", "crops", "at"]) filter.delete(name);
 if (isReview && !filter.has("reviewed")) filter.set("reviewed", "false");
 const picture = new Picture(document.getElementById("stage"), (index) => choose(index), (box) => ask((label) => say([place(box, "add", label)])));
-let image = null, selected = -1, burst = [], labels = [], repeatable = null, queue = [], turns = 0, busy = false, left = null, counting = null, bursting = null;
+let image = null, selected = -1, burst = [], labels = [], repeatable = null, queue = [], turns = 0, busy = false, left = null, counting = null, bursting = null, naming = null;
 const details = new Map(), neighbours = new Map(), ahead = new Map(); // pictures that are kept, so that they stay decoded
 
 const view = filter.has("view") ? { view: filter.get("view") } : {};
@@ -58,7 +58,7 @@ async function show(digest) {
   await draw();
   await picture.visible(); // until then, keys would decide about pixels that are not shown
   bursting = drawBurst(digest).catch(fail); // a decision about the burst waits for it
-  drawLabels(image.camera_id).catch(fail);
+  naming ??= readLabels().catch((error) => ((naming = null), fail(error)));
   lookAhead(digest).catch(() => {}); // the next key tries again, and shows what is wrong
 }
 
@@ -142,14 +142,16 @@ async function drawBurst(digest) {
   }));
 }
 
-// labels: those of this camera first
+// labels: the first have digits, which keep their meaning in a tab
 
-async function drawLabels(camera) {
-  if (labels.camera === camera) return;
-  const of = async (more) => (await json(`/v1/images/histogram?${new URLSearchParams({ by: "label", ...more })}`)).sort((a, b) => b.images - a.images).map((bar) => bar.value);
-  const [here, all] = [camera ? await of({ camera }) : [], await of({})];
-  labels = [...new Set([...here, ...all])].filter(Boolean);
-  labels.camera = camera;
+async function readLabels() {
+  const bars = await json("/v1/images/histogram?by=label"), kept = JSON.parse(sessionStorage.getItem(DIGITS) ?? "[]");
+  labels = [...new Set([...kept, ...bars.map((bar) => bar.value), ...labels])].filter(Boolean);
+  drawLabels();
+}
+
+function drawLabels() {
+  sessionStorage.setItem(DIGITS, JSON.stringify(labels.slice(0, FREQUENT)));
   document.getElementById("labels").replaceChildren(...labels.map((label) => Object.assign(document.createElement("option"), { value: label })));
   const names = [["Enter", t("Confirm")], ["0", t("Empty")], ["X", t("Reject")], ["L", t("Label …")], ["B", t("Draw")], ["U", t("Undo")],
     ...labels.slice(0, FREQUENT).map((label, i) => [String(i + 1), label])];

@@ -47,7 +47,7 @@ def test_a_picture_is_opened_decided_by_keys_and_undone_after_a_reload(served: S
     expect(page.locator("#boxes")).not_to_contain_text("rejected")
     assert {row["action"] for row in statements(served)} == {"keep"}
     page.keyboard.press("u")
-    expect(page.locator("#notice")).to_have_text("Taken back.")
+    assert_taken_back(page)
     assert statements(served) == []
 
 
@@ -70,12 +70,17 @@ def test_two_people_on_one_picture_both_have_their_word(served: Served, visit: V
     expect(ben.locator("#place")).not_to_contain_text("unsaved")
     expect(ben.locator("#notice")).to_contain_text("Somebody else changed this image")
     ana.keyboard.press("u")
-    expect(ana.locator("#notice")).to_contain_text("Taken back.")
+    assert_taken_back(ana)
     said = [(row["actor"], row["label"]) for row in statements(served)]
     assert said == [("Ben", "wolf")], "the undo of one person leaves the word of the other"
     ben.keyboard.press("u")
-    expect(ben.locator("#notice")).to_contain_text("Taken back.")
+    assert_taken_back(ben)
     assert statements(served) == []
+
+
+def assert_taken_back(page: Page) -> None:
+    expect(page.locator("#notice")).to_have_text("Taken back.")
+    expect(page.locator("#place")).not_to_contain_text("unsaved")
 
 
 def signed_in(visit: Visit, name: str) -> Page:
@@ -97,8 +102,30 @@ def test_decisions_survive_a_server_that_is_killed(served: Served, visit: Visit)
     expect(page.locator("#place")).not_to_contain_text("unsaved", timeout=30_000)
     assert len({row["media_sha256"] for row in statements(served)}) == 1
     page.keyboard.press("u")
-    expect(page.locator("#notice")).to_contain_text("Taken back.")
+    assert_taken_back(page)
     assert statements(served) == []
+
+
+def test_digits_keep_their_labels_across_decisions_cameras_and_reloads(served: Served, visit: Visit) -> None:
+    page = visit("/review?status=ok&camera=deer-north")
+    buttons = page.locator("#buttons")
+    first, digits = picture(page), buttons.inner_text()
+    page.keyboard.press("8")  # the rarest label of the sample
+    expect(page.locator("#stage img")).not_to_have_attribute("src", first)
+    expect(page.locator("#place")).not_to_contain_text("unsaved")
+    for camera in ("deer-north", "bee-hotel"):
+        page.goto(f"{served.url}/review?status=ok&camera={camera}")
+        expect(buttons).to_have_text(digits, use_inner_text=True)
+    page.keyboard.press("u")
+    assert_taken_back(page)
+    assert statements(served) == []
+
+
+def picture(page: Page) -> str:
+    """Return the address of the picture that is shown, once its boxes and the keys are."""
+    expect(page.locator("#boxes li")).not_to_have_count(0)
+    expect(page.locator("#buttons button")).not_to_have_count(0)
+    return str(page.locator("#stage img").get_attribute("src"))
 
 
 def count(page: Page) -> int:
