@@ -213,7 +213,7 @@ async function bulk(action) {
     ? { filter: Object.fromEntries(filter), excluded: [...selection.digests], index_version: counted.index_version }
     : { digests: [...selection.digests], ...(filter.has("view") ? { view: filter.get("view") } : {}) };
   const decision = { ...chosen, count, action, label, replaces };
-  if (!eventId && !(await isConfirmed(decision))) return;
+  if ((!eventId || action === "relabel") && !(await isConfirmed(decision))) return;
   const typed = count > TYPED ? prompt(t("Type the number of images, {n}, to go on:", { n: count })) : null;
   if (count > TYPED && Number(typed) !== count) return;
   decide({ selection: { ...decision, ...(count > TYPED ? { confirmed_count: count } : {}) } }, []);

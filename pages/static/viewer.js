@@ -162,16 +162,31 @@ function drawLabels() {
   }));
 }
 
+const dialog = document.getElementById("label"), input = document.getElementById("label-input"), question = document.getElementById("label-new");
+
 function ask(then) {
-  const dialog = document.getElementById("label"), input = document.getElementById("label-input");
-  input.value = "";
-  dialog.returnValue = "";
+  input.value = question.textContent = question.dataset.label = dialog.returnValue = "";
   dialog.addEventListener("close", () => {
-    if (dialog.returnValue && input.value.trim()) then(input.value.trim());
+    const label = dialog.returnValue && input.value.trim();
+    if (label && !labels.includes(label)) {
+      labels.push(label);
+      drawLabels();
+    }
+    if (label) then(label);
     document.getElementById("stage").focus();
   }, { once: true });
   dialog.showModal();
 }
+
+// a label that no image has may be half a word: sending it again adds it
+dialog.addEventListener("submit", (event) => {
+  const label = input.value.trim();
+  if (!event.submitter.value || labels.includes(label) || label === question.dataset.label) return;
+  event.preventDefault();
+  const similar = labels.filter((each) => each.toLowerCase().includes(label.toLowerCase())).slice(0, 5).join(", ");
+  question.textContent = [t("“{label}” is a new label: Enter again adds it.", { label }), similar && t("Known: {labels}", { labels: similar })].join(" ");
+  question.dataset.label = label;
+});
 
 // statements
 

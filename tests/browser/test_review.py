@@ -67,6 +67,8 @@ def test_two_people_on_one_picture_both_have_their_word(served: Served, visit: V
     ben.keyboard.press("l")
     ben.locator("#label-input").fill("wolf")
     ben.keyboard.press("Enter")
+    expect(ben.locator("#label-new")).to_contain_text("“wolf” is a new label")
+    ben.keyboard.press("Enter")
     expect(ben.locator("#place")).not_to_contain_text("unsaved")
     expect(ben.locator("#notice")).to_contain_text("Somebody else changed this image")
     ana.keyboard.press("u")
@@ -104,6 +106,24 @@ def test_decisions_survive_a_server_that_is_killed(served: Served, visit: Visit)
     page.keyboard.press("u")
     assert_taken_back(page)
     assert statements(served) == []
+
+
+def test_half_a_label_is_not_stored_without_a_question(served: Served, visit: Visit) -> None:
+    page = visit("/review?status=ok")
+    known = page.locator("#buttons button").last.inner_text().split(maxsplit=1)[1]
+    first, asked = picture(page), page.locator("#label-new")
+    page.keyboard.press("l")
+    page.keyboard.type(known[:-1])
+    page.keyboard.press("Enter")
+    expect(asked).to_contain_text(f"“{known[:-1]}” is a new label: Enter again adds it. Known:")
+    expect(asked).to_contain_text(known)
+    page.keyboard.type(known[-1])
+    page.keyboard.press("Enter")
+    expect(page.locator("#stage img")).not_to_have_attribute("src", first)
+    expect(page.locator("#place")).not_to_contain_text("unsaved")
+    assert {row["label"] for row in statements(served)} == {known}
+    page.keyboard.press("u")
+    assert_taken_back(page)
 
 
 def test_digits_keep_their_labels_across_decisions_cameras_and_reloads(served: Served, visit: Visit) -> None:
