@@ -21,18 +21,19 @@ export function onSaved(changed) {
   listener = changed;
 }
 
-/** Queue one decision: {statements} or a {selection}; `media` are the digests it concerns. */
-export function decide(said, media) {
+/** Queue one decision: {statements} or a {selection}; return its id. `media` are its digests, `taken` of them lacked a decision. */
+export function decide(said, media, taken = 0) {
   const batch_id = batchId();
   enqueue("", { batch_id, ...said }, media);
-  write(DONE, [...read(DONE), { batch_id, media }].slice(-KEPT));
+  write(DONE, [...read(DONE), { batch_id, media, taken }].slice(-KEPT));
   write(UNDONE, []);
+  return batch_id;
 }
 
-/** Queue the withdrawal of the last decision that was not withdrawn; return its images, or null without one. */
+/** Queue the withdrawal of the last decision that was not withdrawn; return {batch_id, media, taken}, or null without one. */
 export const undo = () => again("/undo", DONE, UNDONE);
 
-/** Queue the last withdrawn decision again; return its images, or null without one. */
+/** Queue the last withdrawn decision again; return it, or null without one. */
 export const redo = () => again("/redo", UNDONE, DONE);
 
 function again(path, from, to) {
@@ -41,7 +42,7 @@ function again(path, from, to) {
   write(from, left);
   write(to, [...read(to), path === "/undo" ? last : { ...last, batch_id }]);
   enqueue(path, { batch_id, of: last.batch_id }, last.media);
-  return last.media;
+  return last;
 }
 
 /** Queue a request. It names who decided, because another person may have signed in when it is sent. */

@@ -6,7 +6,7 @@ import { Picture } from "./picture.js";
 import { bind } from "./keys.js";
 import { KEYS } from "./key_list.js";
 
-const AHEAD = 3, FREQUENT = 9, WIDTH = 1600, DIGITS = "resight.digits";
+const AHEAD = 3, FREQUENT = 9, WIDTH = 1600, UNDOS = 50, DIGITS = "resight.digits";
 const viewer = document.getElementById("viewer"), isReview = viewer.dataset.review === "1";
 const filter = new URLSearchParams([...new URLSearchParams(location.search)].filter(([, value]) => value));
 const shown = filter.get("shown"), other = filter.get("run"); // runs: of the boxes, and of a second set that is compared
@@ -16,6 +16,7 @@ if (isReview && !filter.has("reviewed")) filter.set("reviewed", "false");
 const picture = new Picture(document.getElementById("stage"), (index) => choose(index), (box) => ask((label) => say([place(box, "add", label)])));
 let image = null, selected = -1, burst = [], labels = [], repeatable = null, queue = [], turns = 0, busy = false, left = null, counting = null, bursting = null, naming = null;
 const details = new Map(), neighbours = new Map(), ahead = new Map(); // pictures that are kept, so that they stay decoded
+const before = new Map(); // by decision: the image as it was, which an undo shows at once
 
 const view = filter.has("view") ? { view: filter.get("view") } : {};
 const query = (more = {}) => new URLSearchParams({ ...Object.fromEntries(filter), ...more }).toString();
@@ -203,8 +204,7 @@ function place(box, action, label) {
 
 function say(statements) {
   if (!statements.length) return;
-  decide({ statements }, [image.media_sha256]);
-  afterwards([image.media_sha256]);
+  conclude({ statements }, [image.media_sha256]);
 }
 
 /** Count how many of the filter still lack a decision, until the list has all that was decided. */
@@ -217,10 +217,13 @@ async function countLeft() {
   if (image) drawAside();
 }
 
-/** Mark images as decided at once; the server's answer replaces this. */
-function afterwards(media) {
+/** Queue a decision and mark its images as decided at once; the server's answer replaces this. */
+function conclude(said, media) {
+  const taken = media.length > 1 ? burst.undecided : image.reviewed ? 0 : 1;
+  before.set(decide(said, media, taken), image);
+  if (before.size > UNDOS) before.delete(before.keys().next().value);
   for (const digest of media) details.delete(digest);
-  if (left !== null) left = Math.max(0, left - (media.length > 1 ? burst.undecided : image.reviewed ? 0 : 1));
+  if (left !== null) left = Math.max(0, left - taken);
   image = { ...image, reviewed: true };
   drawAside();
 }
@@ -237,8 +240,7 @@ async function settle(action, alone) {
   const media = alone || burst.length < 2 ? [image.media_sha256] : burst;
   repeatable = () => settle(action, alone);
   if (media.length > 1) {
-    decide({ selection: { ...view, digests: media, count: media.length, action } }, media);
-    afterwards(media);
+    conclude({ selection: { ...view, digests: media, count: media.length, action } }, media);
   } else {
     const boxes = shownBoxes();
     if (action === "keep" && !boxes.length && image.status !== "empty" && image.status !== "ok") return notice(t("There is nothing to confirm: 0 marks the image as empty."));
@@ -266,7 +268,7 @@ async function stepEvent(name) {
 
 /** Flag the image for colleagues: this decides nothing, so the image stays in the review. */
 async function flag() {
-  decide({ statements: [{ action: "flag", media_sha256: image.media_sha256 }] }, [image.media_sha256]);
+  before.set(decide({ statements: [{ action: "flag", media_sha256: image.media_sha256 }] }, [image.media_sha256]), image);
   details.delete(image.media_sha256);
   await onward([image.media_sha256]);
 }
@@ -309,17 +311,22 @@ async function refresh() {
   await draw();
 }
 
-async function back(media) {
-  if (!media) return notice(t("Nothing to take back."));
-  await save();
+/** Show the images of an undo or a redo. The image as it was needs no answer; `onSaved` reads it again. */
+async function back(entry, words, by) {
+  if (!entry) return notice(t("Nothing to take back."));
+  const { media, batch_id, taken = 0 } = entry, was = before.get(batch_id);
+  if (left !== null) left = Math.max(0, left + by * taken);
+  if (!was) await save();
   for (const digest of media) details.delete(digest);
+  if (was) details.set(was.media_sha256, Promise.resolve(was));
   document.getElementById("stage").hidden = false;
-  await show(media[0] ?? image?.media_sha256); // a selection of the grid has no image here
-  notice(t("Taken back."), 2000);
+  await show(was?.media_sha256 ?? media[0] ?? image?.media_sha256); // a selection of the grid has no image here
+  notice(words, 2000);
 }
 
-onSaved((entry, answer) => {
+onSaved((entry) => {
   if (image) drawAside();
+  for (const digest of entry?.media ?? []) details.delete(digest);
   if (entry) countLeft().catch(fail);
   if (entry?.media.includes(image?.media_sha256)) refresh().catch(fail);
 });
@@ -353,9 +360,9 @@ const keys = {
   x: decision(reject),
   l: decision(() => ask((label) => decision(() => relabel(label))())),
   r: decision(() => repeatable?.()),
-  u: run(() => back(undo())),
-  "Ctrl+z": run(() => back(undo())),
-  U: run(() => back(redo())),
+  u: run(() => back(undo(), t("Taken back."), 1)),
+  "Ctrl+z": run(() => back(undo(), t("Taken back."), 1)),
+  U: run(() => back(redo(), t("Done."), -1)),
   b: needsImage(() => (picture.startDrawing(), picture.draw(image.boxes, selected))),
   Escape: needsImage(() => (picture.finishDrawing(false), picture.draw(image.boxes, selected))),
   ArrowLeft: arrow(-1, 0, () => step("previous")),

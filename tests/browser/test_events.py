@@ -85,6 +85,7 @@ def test_a_burst_leaves_what_a_colleague_decided(served: Served, visit: Visit) -
     for person in (ana, ben):
         person.keyboard.press("u")
         expect(person.locator("#notice")).to_contain_text("Taken back.")
+        expect(person.locator("#place")).not_to_contain_text("unsaved")
     assert statements(served) == []
 
 

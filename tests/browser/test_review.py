@@ -6,7 +6,7 @@ import json
 import re
 import signal
 
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.browser.conftest import Served, Visit
 
@@ -124,6 +124,24 @@ def test_half_a_label_is_not_stored_without_a_question(served: Served, visit: Vi
     assert {row["label"] for row in statements(served)} == {known}
     page.keyboard.press("u")
     assert_taken_back(page)
+
+
+def test_an_undo_is_shown_before_it_is_saved(served: Served, visit: Visit) -> None:
+    page, held = visit("/review?status=ok"), list[Route]()
+    expect(page.locator("#place")).to_contain_text(f"{count(page)} left")
+    first, n = picture(page), count(page)
+    page.keyboard.press("Shift+Enter")
+    expect(page.locator("#place")).to_contain_text(f"{n - 1} left")
+    expect(page.locator("#stage img")).not_to_have_attribute("src", first)
+    page.route("**/assertions/undo", lambda route: held.append(route))
+    with page.expect_request("**/assertions/undo"):
+        page.keyboard.press("u")
+    expect(page.locator("#stage img")).to_have_attribute("src", first)
+    expect(page.locator("#notice")).to_have_text("Taken back.")
+    expect(page.locator("#place")).to_contain_text(f"{n} left")
+    held[0].continue_()
+    expect(page.locator("#place")).not_to_contain_text("unsaved")
+    assert statements(served) == []
 
 
 def test_digits_keep_their_labels_across_decisions_cameras_and_reloads(served: Served, visit: Visit) -> None:
