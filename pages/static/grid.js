@@ -5,7 +5,7 @@ import { json, notice, root, STATUS, t } from "./page.js";
 import { batchId, decide, leftOut, onSaved, save, undo } from "./decisions.js";
 import { bind } from "./keys.js";
 
-const WINDOW = 600, TYPED = 10_000, LATE_S = 10;
+const WINDOW = 600, TYPED = 10_000, LATE_S = 10, UNDATED = "0001-01-01";
 const grid = document.getElementById("grid"), end = document.getElementById("end");
 const eventId = grid.dataset.event; // of the page of one event, which has its images in the order of their times
 const PAGE = eventId ? 500 : 100;
@@ -114,7 +114,7 @@ async function once(work) {
   loading = work().catch(fail);
   await loading;
   loading = null;
-  end.textContent = pages.length && !pages.at(-1).next ? t("End of the list") : "";
+  end.textContent = held() && !pages.at(-1).next ? t("End of the list") : "";
   if (nearEnd() && pages.at(-1)?.next) extend();
 }
 
@@ -149,7 +149,8 @@ const extendUp = () => once(async () => {
 
 /** Replace the window by the page that starts at a date, or by the newest. */
 const show = (at) => once(async () => {
-  const page = await fetchPage(at ? { at } : {});
+  let page = await fetchPage(at ? { at } : {});
+  if (at === UNDATED) page = await fetchPage({ after: page.next }); // after the oldest with a time
   number(page, at ? null : 1);
   pages = [page];
   grid.replaceChildren(...page.cells);
@@ -286,21 +287,23 @@ bind({ "Ctrl+z": () => undo() ?? notice(t("Nothing to take back.")), ...(eventId
 // days: months that open to days, drawn from the histogram
 
 async function drawDays() {
-  const bars = (await json(`/v1/images/histogram?${query({ by: "day" })}`)).filter((bar) => bar.value);
-  const months = new Map();
+  const bars = await json(`/v1/images/histogram?${query({ by: "day" })}`);
+  const undated = bars[0]?.value ? null : bars.shift(), months = new Map();
   for (const bar of bars.reverse()) months.set(bar.value.slice(0, 7), [...(months.get(bar.value.slice(0, 7)) ?? []), bar]);
   const place = document.getElementById("days");
+  const button = (words, images, at) => {
+    const made = text("button", "day", `${words} · ${images.toLocaleString()}`);
+    made.addEventListener("click", () => show(at));
+    return made;
+  };
   for (const [month, days] of months) {
     const box = document.createElement("details");
     const n = days.reduce((sum, day) => sum + day.images, 0);
     box.append(text("summary", "", `${month} · ${n.toLocaleString()}`));
-    for (const day of days) {
-      const button = text("button", "day", `${day.value} · ${day.images.toLocaleString()}`);
-      button.addEventListener("click", () => show(`${day.value}T23:59:59.999999`));
-      box.append(button);
-    }
+    box.append(...days.map((day) => button(day.value, day.images, `${day.value}T23:59:59.999999`)));
     place.append(box);
   }
+  if (undated) place.append(button(t("without a time"), undated.images, UNDATED));
   if (months.size === 1) place.firstChild.open = true;
 }
 
@@ -308,7 +311,8 @@ async function drawCount() {
   counted = await json(`/v1/images/count?${query()}`);
   grid.setAttribute("aria-rowcount", counted.count);
   const late = counted.behind_s > LATE_S ? t("the list is {n} s behind", { n: Math.round(counted.behind_s) }) : "";
-  document.getElementById("count").textContent = [t("{n} images", { n: counted.count.toLocaleString() }), late].filter(Boolean).join(" — ");
+  document.getElementById("all").hidden = !counted.count;
+  document.getElementById("count").textContent = [counted.count === 1 ? t("1 image") : t("{n} images", { n: counted.count.toLocaleString() }), late].filter(Boolean).join(" — ");
 }
 
 document.getElementById("review").href += `?${query()}`;

@@ -35,6 +35,11 @@ def test_a_day_is_shown_at_once_and_is_part_of_the_url(visit: Visit) -> None:
     expect(page.locator(".cell .when").first).to_contain_text(wanted)
     page.reload()
     expect(page.locator(".cell .when").first).to_contain_text(wanted)
+    undated = page.get_by_role("button", name="without a time")
+    n = int(undated.inner_text().split("· ")[1])
+    undated.click()
+    expect(page.locator(".cell .when", has_text="20")).to_have_count(0)
+    expect(page.locator(".cell")).to_have_count(n)
 
 
 def test_everything_that_matches_is_confirmed_after_the_number_and_taken_back(served: Served, visit: Visit) -> None:
