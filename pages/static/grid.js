@@ -272,6 +272,11 @@ grid.addEventListener("keydown", (event) => {
     if (!to) return;
     event.preventDefault();
     focus(to, true);
+    if (!event.shiftKey) return;
+    const isBack = isSelected(cell.dataset.digest) && isSelected(to.dataset.digest);
+    anchor = cell;
+    select(to, true, !isBack);
+    if (isBack) select(to, false, true);
   } else if (event.key === " ") {
     event.preventDefault();
     select(cell, event.shiftKey, !isSelected(cell.dataset.digest));
@@ -281,7 +286,7 @@ grid.addEventListener("keydown", (event) => {
 const whole = (action) => () => (selectAll(), bulk(action).catch(fail));
 bind({ "Ctrl+z": () => undo() ?? notice(t("Nothing to take back.")), ...(eventId ? { Enter: whole("keep"), "0": whole("suppress"), l: whole("relabel") } : {}) }, {
   "← → ↑ ↓": t("another picture"), Enter: eventId ? t("open the picture; outside of the grid, confirm the whole event") : t("open the picture"),
-  Space: t("select; with Shift up to here"), "Ctrl+Z": t("undo"), ...(eventId ? { "0": t("the whole event is empty"), L: t("one label for the whole event") } : {}),
+  Space: t("select; with Shift up to here"), "Shift ← →": t("extend the selection"), "Ctrl+Z": t("undo"), ...(eventId ? { "0": t("the whole event is empty"), L: t("one label for the whole event") } : {}),
 });
 
 // days: months that open to days, drawn from the histogram

@@ -42,6 +42,14 @@ def test_a_day_is_shown_at_once_and_is_part_of_the_url(visit: Visit) -> None:
     expect(page.locator(".cell")).to_have_count(n)
 
 
+def test_shift_with_arrows_extends_and_shrinks_the_selection(visit: Visit) -> None:
+    page = visit("/images")
+    page.locator("#grid a").first.focus()
+    for keys, n in (("Shift+ArrowRight", 2), ("Shift+ArrowRight", 3), ("Shift+ArrowLeft", 2)):
+        page.keyboard.press(keys)
+        expect(page.locator("#selected")).to_have_text(f"{n} selected")
+
+
 def test_everything_that_matches_is_confirmed_after_the_number_and_taken_back(served: Served, visit: Visit) -> None:
     page = visit("/images?status=ok")
     expect(page.locator("#count")).not_to_be_empty()
