@@ -132,6 +132,10 @@ document.addEventListener("submit", (event) => {
   send(event.target, event.submitter);
 });
 
+document.addEventListener("formdata", ({ target, formData }) => {
+  if (target.getAttribute("method") === "get") for (const [name, value] of [...formData]) if (!value) formData.delete(name); // short addresses
+});
+
 document.addEventListener("input", (event) => {
   const form = event.target.closest("[data-estimate]");
   if (form) form.querySelector("[data-needs-estimate]").disabled = true; // the estimate was of other fields
