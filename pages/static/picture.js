@@ -68,9 +68,11 @@ export class Picture {
   /** Return label and score of a box as a text above a line `y`. */
   #words(box, start, y) {
     const size = Math.max(this.width, this.height) / 55 / Math.sqrt(this.zoom);
-    const words = element("text", { x: box.x1_px, y: Math.max(y - size * 0.35, size), "font-size": size });
-    words.textContent = `${start}${box.label ?? "?"}${box.score === null ? "" : " " + box.score.toFixed(2)}`;
-    return words;
+    const words = `${start}${box.label ?? "?"}${box.score === null ? "" : " " + box.score.toFixed(2)}`;
+    const x = Math.max(0, Math.min(box.x1_px, this.width - words.length * size * 0.62)); // within the picture
+    const text = element("text", { x, y: Math.max(y - size * 0.35, size), "font-size": size });
+    text.textContent = words;
+    return text;
   }
 
   #corners(className, { x1_px, y1_px, x2_px, y2_px }) {
