@@ -70,4 +70,4 @@ def test_the_overview_links_to_what_needs_attention(client: TestClient, tables: 
     assert '<a href="/ui/cameras/south">south</a> since 2026-05-01' in text
     assert '<a href="/ui/cameras/a%26b">a&amp;b</a> images: 1' in text
     assert '<a href="/ui/images?status=failed&amp;camera=south">south</a> 100%' in text
-    assert "trap nights in 1 deployments" in text
+    assert "trap nights; deployments: 1" in text
