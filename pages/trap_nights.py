@@ -28,10 +28,6 @@ class Day:
     def level(self) -> int:
         return sum(self.images >= least for least in LEVELS)
 
-    @property
-    def next(self) -> date:
-        return self.day + timedelta(days=1)
-
 
 @dataclass(frozen=True, slots=True)
 class Calendar:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from archive.catalogue.local_time import LocalTime
+from archive.catalogue.local_time import LocalEnd, LocalTime
 from archive.delta.sql_literal import literal
 from archive.views.views import NAME, PRODUCTION
 from model_store.errors import BadRequest
@@ -49,7 +49,8 @@ _OF_INDEX = {
 class Conditions(Frozen):
     """Conditions on images; all must hold. `status` is that of relation `results`, or `missing` without a row.
 
-    `since` and `until` (exclusive) are local camera times after corrections of clocks, without an offset.
+    `since` and `until` (exclusive; a day without a time is included) are local camera times after corrections of
+    clocks, without an offset.
     """
 
     camera: str | None = None
@@ -60,8 +61,9 @@ class Conditions(Frozen):
     label: str | None = Field(default=None, description="label of a shown detection")
     min_score: float | None = Field(default=None, ge=0, le=1, description="minimum score of that detection")
     since: LocalTime | None = Field(default=None, description="earliest time taken, by the camera's corrected clock")
-    until: LocalTime | None = Field(
-        default=None, description="end of the times taken (exclusive), by the camera's corrected clock"
+    until: LocalEnd | None = Field(
+        default=None,
+        description="end of the times taken, by the camera's corrected clock: a day (inclusive) or a time (exclusive)",
     )
     deployment: str | None = Field(default=None, description="id of the image's deployment")
     location: str | None = Field(default=None, description="location of that deployment")

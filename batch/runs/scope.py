@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from archive.catalogue.local_time import LocalTime
+from archive.catalogue.local_time import LocalEnd, LocalTime, end_in_words
 from model_store.frozen import Frozen
 
 MIDNIGHT = "T00:00:00"
@@ -46,8 +47,10 @@ class MediaScope(Frozen):
         description="only images taken at this time or later, by the camera's corrected clock: 2026-05-01 or "
         "2026-05-01T12:00",
     )
-    until: LocalTime | None = Field(
-        default=None, description="only images taken before this time, by the camera's corrected clock"
+    until: LocalEnd | None = Field(
+        default=None,
+        description="only images taken before this time, or up to the end of this day, by the camera's corrected "
+        "clock: 2026-05-31 or 2026-05-31T12:00",
     )
     folder: Annotated[str, AfterValidator(_absolute)] | None = Field(
         default=None,
@@ -89,7 +92,7 @@ class MediaScope(Frozen):
     @model_validator(mode="after")
     def _limits_are_in_order(self) -> MediaScope:
         if self.since and self.until and self.since >= self.until:
-            raise ValueError(f"since {self.since} is not before until {self.until}")
+            raise ValueError(f"since {self.since} is not before until {end_in_words(self.until)}")
         if None not in (self.min_score, self.max_score) and self.min_score >= self.max_score:  # type: ignore[operator]
             raise ValueError(f"min_score {self.min_score} is not below max_score {self.max_score}")
         return self
@@ -121,8 +124,10 @@ def _in_words(name: str, value: Any) -> str:
     words = name.replace("_", " ")
     if value is True:
         return words
-    if name in ("since", "until"):
+    if name == "since":
         value = str(value).removesuffix(MIDNIGHT)
+    elif name == "until":
+        value = end_in_words(datetime.fromisoformat(value))
     elif name == "ids":
         value = str(value)[:DIGITS]
     return f"{words} {' or '.join(value) if isinstance(value, list) else value}"

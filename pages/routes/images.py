@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import date, timedelta
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -66,6 +67,10 @@ class FormFilter(ImageFilter):
     run: str = ""
     order: Literal["", "uncertain", "disagreement"] = ""
     crops: bool = False
+
+    @property
+    def last_day(self) -> date | None:
+        return self.until and (self.until - timedelta.resolution).date()
 
     @model_validator(mode="before")
     @classmethod

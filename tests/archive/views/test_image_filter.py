@@ -44,6 +44,8 @@ def sql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[duckdb.DuckDBPyCon
         ({"path": "%"}, [], []),
         ({"status": "empty"}, [], [2]),
         ({"until": "2026-05-14T12:00:05"}, [0, 1], [1]),
+        ({"since": "2026-05-14", "until": "2026-05-14"}, [0, 1], [1, 2]),
+        ({"until": "2026-05-13"}, [], []),
         ({"reviewed": True}, [], [2]),
         ({"event_id": "x' or true"}, [], []),
     ],

@@ -175,6 +175,7 @@ def requested(tables: Tables, motion: ModelVersion, scope: Scope) -> set[str] | 
         ({"camera": ["o'south", "west"]}, "adefj"),
         ({"since": "2026-05-14T06:00:00.1"}, "bcef"),
         ({"until": "2026-06-01T00:00:00.000001"}, "abcehi"),
+        ({"since": "2026-05-14", "until": "2026-05-14"}, "ab"),
         ({"since": "2026-05-14T06:00", "until": "2026-05-14T06:00:00.25"}, "a"),
         ({"folder": "/a/north/../o'south/"}, "def"),
         ({"folder": "/a/nor"}, None),

@@ -25,6 +25,7 @@ NOON = datetime(2026, 5, 14, 12)
             {"sample": 3, "camera": ["a b", "c"], "since": "2026-05-01", "until": "2026-06-01T07:30"},
             "camera a b or c, since 2026-05-01, until 2026-06-01T07:30:00, sample 3",
         ),
+        ({"since": "2026-05-31", "until": "2026-05-31"}, "since 2026-05-31, until 2026-05-31"),
         ({"label": "fox", "min_score": 0, "max_score": 1}, "label fox, min score 0.0, max score 1.0"),
         ({"latest_per_camera": True, "status": "failed"}, "latest per camera, status failed"),
         ({"path": "*", "ids": "ab" * 32}, "path *, ids abababababab"),

@@ -118,7 +118,7 @@ def test_the_calendar_has_pictures_none_and_days_without_a_camera(client: TestCl
     (month,) = [row for row in rows_of_page(text) if row[0] == "2026-05"]
     assert month[1:9] == ["0", "3", "0", "0", "·", "·", "1", "·"]
     assert "4 days deployed, 3 without pictures" in text
-    assert 'href="/ui/images?camera=north&amp;since=2026-05-02&amp;until=2026-05-03"' in text
+    assert 'href="/ui/images?camera=north&amp;since=2026-05-02&amp;until=2026-05-02"' in text
 
 
 @pytest.fixture

@@ -146,11 +146,12 @@ def test_more_exports_than_places_are_refused(
 
 
 def test_the_page_links_files_of_its_filter_and_shows_their_sql(client: TestClient, archive: Tables) -> None:
-    text = client.get("/ui/exports", params={"camera": HOSTILE, "label": "", "since": ""}).text
+    text = client.get("/ui/exports", params={"camera": HOSTILE, "label": "", "since": "", "until": "2026-05-31"}).text
     assert "<script>alert" not in text
     assert "1 images match" in text
     page = Page(text)
     assert [field["value"] for field in page.named("filter.camera")] == [HOSTILE] * 2
+    assert [field["value"] for field in page.named("until")] == ["2026-05-31"]
     assert [field["value"] for field in page.named("relation")] == ["detections", "results"]
     assert {field["value"] for field in page.named("format")} == {"csv", "parquet"}
     commands = ["".join(texts) for tag, _, texts in page.elements if tag == "pre"]
