@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from math import ceil
 from typing import Any
 from urllib.parse import urlencode
 
@@ -53,6 +54,7 @@ def router(context: Context, cameras: CameraViews) -> APIRouter:
         if context.tables.existing("media") is None:
             return page(request, "start.html")
         t, index = translator_of(request), context.index
+        behind_s = ceil(index.state().behind_s)
         context.follower.used()
         counted = [
             (t("images"), {}, ""),
@@ -79,6 +81,7 @@ def router(context: Context, cameras: CameraViews) -> APIRouter:
             "overview.html",
             view=Views(context.tables.url).current(),
             numbers=numbers,
+            behind_s=behind_s,
             running=running,
             attention=attention(cameras.activity(), failed, deployments, today),
             newest=index.page(everything, NEWEST).rows,

@@ -5,10 +5,13 @@ from __future__ import annotations
 from datetime import date, datetime
 from typing import Any
 
+import pytest
 from starlette.testclient import TestClient
 
 from archive.delta.tables import Tables
 from archive.views.views import View, Views
+from pages.context import Context
+from pages.index_follower import IndexFollower
 from pages.routes.overview import Attention, attention
 from tests.fixtures_local import put_results, result_rows
 from tests.pages.routes.test_cameras import deployed, put, put_images
@@ -71,3 +74,15 @@ def test_the_overview_links_to_what_needs_attention(client: TestClient, tables: 
     assert '<a href="/ui/cameras/a%26b">a&amp;b</a> images: 1' in text
     assert '<a href="/ui/images?status=failed&amp;camera=south">south</a> 100%' in text
     assert "trap nights; deployments: 1" in text
+
+
+def test_numbers_that_lack_changes_say_so(
+    client: TestClient, context: Context, tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(IndexFollower, "used", lambda *_: None)
+    put_images(tables, ("north", "2026-05-01T00:00:00"))
+    assert "s behind" not in client.get("/ui/").text
+    put_images(tables, ("south", "2026-05-02T00:00:00"))
+    assert "These numbers are" in client.get("/ui/").text
+    context.index.refresh()
+    assert "s behind" not in client.get("/ui/").text
