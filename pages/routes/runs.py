@@ -12,7 +12,7 @@ from starlette.concurrency import run_in_threadpool
 
 from archive.delta.tables import Tables
 from archive.views.run_kinds import RunKind
-from archive.views.views import Views
+from archive.views.views import Views, not_rolled_back
 from batch.publishing.impact.result_sets import PREVIOUS, PUBLISHED
 from batch.publishing.publish import next_rollback
 from batch.runs.accounting import failed_images
@@ -21,7 +21,7 @@ from pages import html
 from pages.context import Context
 from pages.impact import Change, Impacts
 
-MAX_FAILED = 20
+MAX_FAILED, MAX_PUBLICATIONS = 20, 50
 
 
 def router(context: Context, impacts: Impacts) -> APIRouter:
@@ -36,9 +36,11 @@ def router(context: Context, impacts: Impacts) -> APIRouter:
         kind: RunKind | None = None,
         model: str = "",
         limit: Annotated[int, Query(ge=1, le=200)] = 50,
+        done: bool = False,
     ) -> HTMLResponse:
         found = page(tables, limit + 1, before, state, kind)
         rows = rows_of(tables, found[:limit])
+        history = Views(tables.url).history()
         models = [name for name in store.names() if store.versions(name)]
         return html.page(
             request,
@@ -47,6 +49,9 @@ def router(context: Context, impacts: Impacts) -> APIRouter:
             next=rows[-1].run_id if len(found) > limit else None,
             chosen={"state": state, "kind": kind},
             wanted=model,
+            done=done,
+            publications=history[: -MAX_PUBLICATIONS - 1 : -1],
+            has_earlier=len(not_rolled_back(history)) > 1,
             models=models,
             versions=[str(version) for name in models for version in store.versions(name)],
         )
@@ -76,9 +81,9 @@ def _change(t: Callable[..., str], tables: Tables, old: str, new: str) -> Change
     if new == PREVIOUS:
         words = next_rollback(tables, history) if history else ""
         title = t("Roll back")
-        return Change(title, title, "//runs/rollback", "/runs", words, reason=True, back=True)
+        return Change(title, title, "//runs/rollback", "/runs?done=true", words, reason=True, back=True)
     if old != PUBLISHED:
         return None
     title, post = t("Publish {new}", new=new), f"//runs/{quote(new, safe='')}/publish"
-    then = "/runs/compare?done=true" if history else "/runs"
+    then = "/runs/compare?done=true" if history else "/runs?done=true"
     return Change(title, t("Publish"), post, then, reason=True)

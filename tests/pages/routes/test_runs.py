@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 from archive.delta.tables import Tables
 from archive.schemas import MEDIA
 from batch.jobs.control import Jobs
-from batch.publishing.publish import publish
+from batch.publishing.publish import publish, rollback
 from batch.runs.accounting import Counts
 from batch.runs.record import RunLog
 from batch.runs.spec import RunSpec
@@ -24,6 +24,7 @@ from pages.context import Context
 from pages.http_app import build_pages_app
 from tests.cli.ran import START, key, ran
 from tests.fixtures_local import publish_blobs, put_results, result_rows
+from tests.pages.routes.test_cameras import rows_of_page
 from tests.support.jobs import FakeJobs
 
 HOSTILE = "<script>alert(1)</script>"
@@ -122,10 +123,41 @@ def test_the_impact_is_shown_before_publishing(
     assert "data-post" not in other, "only what is published can be replaced"
 
 
-def test_a_roll_back_shows_what_it_would_undo(client: TestClient, tables: Tables, store: ModelStore) -> None:
+def test_a_roll_back_shows_what_it_would_undo(
+    client: TestClient, tables: Tables, store: ModelStore, context: Context
+) -> None:
     publish(tables, store, "old")
     assert client.get("/ui/runs/compare").status_code == 400, "nothing is left to undo"
+    assert "Roll back" not in client.get("/ui/runs").text
     publish(tables, store, "new")
+    (Path(context.settings.home_path) / "policy.toml").write_text(
+        "[gates]\nmax_failed_frac = 0\nmin_coverage_frac = 1\n"
+    )
     text = client.get("/ui/runs/compare").text
+    assert "Gates of the policy" not in text, "they do not hinder a roll-back"
+    assert 'data-then="/runs?done=true"' in text
+    assert '<a href="/ui/runs/compare?old=published&amp;new=previous">' in client.get("/ui/runs").text
     assert "would undo: number 2 (blobs@2 in place of blobs@1)" in text
     assert 'data-post="//runs/rollback"' in text
+
+
+def test_after_a_roll_back_the_list_says_what_is_published_and_has_all_publications(
+    client: TestClient, tables: Tables, store: ModelStore
+) -> None:
+    assert "Publications" not in client.get("/ui/runs").text
+    for run in ("old", "new"):
+        publish(tables, store, run)
+    rollback(tables, reason=HOSTILE)
+    text = client.get("/ui/runs", params={"done": "true"}).text
+    assert '<p class="good" role="status">Published: blobs@1, since' in text
+    assert "Roll back" not in text, "nothing is earlier"
+    rows = rows_of_page(text)
+    assert [(row[0], row[2], row[3], row[5]) for row in rows if row[0].isdigit()] == [
+        ("3", "blobs@1", "old", HOSTILE),
+        ("2", "blobs@2", "new", ""),
+        ("1", "blobs@1", "old", ""),
+    ]
+    assert [row[:3] for row in rows if row[0] in ("old", "new")] == [
+        ["new", "finished", ""],
+        ["old", "finished", "production"],
+    ]
