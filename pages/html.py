@@ -4,6 +4,7 @@ page(request, "images.html", camera="north") -> HTML response
 In templates:
     t("English text with {n}", n=3)  translates
     url("/images")                   adds the prefix /ui
+    number(1234.5, ",.1f")           formats a number
     static("page.css")               names a file by the digest of its folder, so that browsers keep it for ever
 """
 
@@ -12,8 +13,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
+from string import Formatter
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -28,6 +30,7 @@ _FOLDER = Path(__file__).parent
 STATIC = _FOLDER / "static"
 LANGUAGES = ("en", "de")
 LANGUAGE_COOKIE, THEME_COOKIE = "resight_language", "resight_theme"
+_SIGNS = {"en": str.maketrans({",": "\u202f"}), "de": str.maketrans({",": "\u202f", ".": ",", "%": "\u202f%"})}
 THEMES = ("auto", "light", "dark")
 _TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 _TEMPLATES = Environment(
@@ -50,6 +53,7 @@ def page(request: Request, template: str, status: int = 200, **values: Any) -> H
         static=lambda name: f"{prefix(request)}/static/{static_digest()}/{name}",
         language=language,
         messages=messages(language),
+        number=partial(number, language),
         theme=theme if theme in THEMES else "auto",
         identity=identity_of(request),
         **values,
@@ -79,12 +83,30 @@ def translator_of(request: Request) -> Callable[..., str]:
 
     A text without a translation stays English.
     """
-    translated = messages(_language_of(request))
+    language = _language_of(request)
+    translated, texts = messages(language), _Texts(language)
 
     def t(text: str, **values: object) -> str:
-        return translated.get(text, text).format(**values)
+        return texts.vformat(translated.get(text, text), (), values)
 
     return t
+
+
+def number(language: str, value: float | None, spec: str = ",") -> str:
+    """Return a number in the signs of the language: 1 234.5 %, in German 1 234,5 %; None is –."""
+    return "\u2013" if value is None else format(value, spec).translate(_SIGNS[language])
+
+
+class _Texts(Formatter):
+    """Format numbers with a specification, such as {share:.1f}, in the signs of a language."""
+
+    def __init__(self, language: str) -> None:
+        self._language = language
+
+    def format_field(self, value: Any, format_spec: str) -> str:
+        if format_spec and isinstance(value, (int, float)):
+            return number(self._language, value, format_spec)
+        return str(super().format_field(value, format_spec))
 
 
 @cache

@@ -51,7 +51,14 @@ class Impacts:
         context = self._context
         with self._room.place():
             report = await run_in_threadpool(
-                impact_report, context.settings, context.tables, context.store, old, new, MAX_SAMPLES
+                impact_report,
+                context.settings,
+                context.tables,
+                context.store,
+                old,
+                new,
+                MAX_SAMPLES,
+                html.translator_of(request),
             )
         impact, names = report.impact, ("labels", "relabelled", "cameras")
         values |= {name: getattr(impact, name)[:MAX_ROWS] for name in names}

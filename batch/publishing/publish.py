@@ -17,7 +17,7 @@ from archive.retention import block_concurrent_prune
 from archive.views.publications import last_event, last_sealed
 from archive.views.run_kinds import in_words
 from archive.views.views import PRODUCTION, View, Views, not_rolled_back, rollback_target
-from batch.publishing.impact.verdict import failed_gates
+from batch.publishing.impact.verdict import Translator, failed_gates
 from batch.schedule.policy import policy_of
 from model_store.errors import BadRequest, Conflict, GateClosed, ModelError
 from model_store.names import parse_ref, version_id
@@ -135,32 +135,34 @@ def rollback(tables: Tables, name: str = PRODUCTION, reason: str = "") -> View:
 def rollback_words(tables: Tables, now: View) -> list[str]:
     """Describe a roll-back that was just published: what it undid, and what the next one would undo."""
     past = [view for view in Views(tables.url).history(now.name) if view.serial <= now.serial]
-    undone = _change(read_layers(tables), *not_rolled_back(past[:-1])[-2:])
+    undone = _change(read_layers(tables), not_rolled_back(past[:-1])[-2:])
     return [f"undone: {undone}", next_rollback(tables, past)]
 
 
-def next_rollback(tables: Tables, past: Sequence[View]) -> str:
+def next_rollback(tables: Tables, past: Sequence[View], t: Translator = str.format) -> str:
     """Describe what a roll-back would undo, given the history of a view."""
     left = not_rolled_back(past)
     if len(left) < 2:
-        return "nothing is left to undo"
-    return f"the next roll-back would undo: {_change(read_layers(tables), *left[-2:])}"
+        return t("nothing is left to undo")
+    return t("the next roll-back would undo: {change}", change=_change(read_layers(tables), left[-2:], t))
 
 
-def _change(layers: Mapping[str, Layer], old: View, new: View) -> str:
-    """Describe what one publication changed."""
+def _change(layers: Mapping[str, Layer], views: Sequence[View], t: Translator = str.format) -> str:
+    """Describe what a publication changed, given the view before it and its own."""
+    old, new = views
     models = [f"{view.model_name}@{view.model_version}" for view in (old, new)]
     words = []
     if old.inference_key != new.inference_key or models[0] != models[1]:
-        words.append(f"{models[1]} in place of {models[0]}")
+        words.append(t("{new} in place of {old}", new=models[1], old=models[0]))
     if (old.threshold, old.label_thresholds) != (new.threshold, new.label_thresholds):
-        words.append("other thresholds")
-    for state, these, others in (("on", new, old), ("off", old, new)):
+        words.append(t("other thresholds"))
+    for state, these, others in ((t("on"), new, old), (t("off"), old, new)):
         changed = [layer for layer in these.layers if layer not in others.layers]
         words += [
-            f"layer {layers[layer].kind if layer in layers else 'unknown'} {layer[:12]} {state}" for layer in changed
+            f"{t('layer')} {layers[layer].kind if layer in layers else t('unknown')} {layer[:12]} {state}"
+            for layer in changed
         ]
-    return f"number {new.serial} ({', '.join(words) or 'the same view again'})"
+    return f"{t('number {n}', n=new.serial)} ({', '.join(words) or t('the same view again')})"
 
 
 def view_to_publish(tables: Tables, store: ModelStore, what: str, complete: bool = False) -> View:

@@ -79,7 +79,7 @@ def _change(t: Callable[..., str], tables: Tables, old: str, new: str) -> Change
     """Return the form of a comparison with what is published: publish, or roll back. None for another comparison."""
     history = Views(tables.url).history()
     if new == PREVIOUS:
-        words = next_rollback(tables, history) if history else ""
+        words = next_rollback(tables, history, t) if history else ""
         title = t("Roll back")
         return Change(title, title, "//runs/rollback", "/runs?done=true", words, reason=True, back=True)
     if old != PUBLISHED:

@@ -115,7 +115,7 @@ async function send(form, button) {
     output.textContent = answer?.plan ? inWords(answer.plan) : (answer?.detail ?? t("Done."));
     if (!form.dispatchEvent(new CustomEvent("answered", { detail: answer, cancelable: true }))) return; // shown by the page's own script
     if (answer?.plan) form.querySelector("[data-needs-estimate]").disabled = false;
-    else if (answer?.report) output.textContent = t("Nothing to do: {accounts}", { accounts: answer.report.accounting });
+    else if (answer?.report) output.textContent = t("Nothing to do: each image has a result.");
     else if (then) location.assign(then.startsWith("//") ? then.slice(1) : root + then.replace(/\{(\w+)\}/g, (_, name) => encodeURIComponent(answer[name])));
     else if (answer) location.reload();
   } catch (problem) {

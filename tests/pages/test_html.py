@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -10,25 +11,27 @@ from starlette.testclient import TestClient
 
 import pages
 from batch.filters.registry import FILTERS
+from batch.publishing.impact.verdict import RULES
 from pages.forms import fields_of
-from pages.html import LANGUAGES, STATIC, messages, static_digest
+from pages.html import LANGUAGES, STATIC, messages, number, static_digest
 
 FOLDER = Path(pages.__file__).parent
-CALL = re.compile(r"""\bt\(\s*("(?:[^"\\]|\\.)*"|'[^']*')""")
+CALL = re.compile(r"""\bt\(\s*((?:"(?:[^"\\]|\\.)*"\s*)+|'[^']*')""")
 
 
 def texts() -> set[str]:
     """Return the English texts of all calls t("…") in modules, templates and scripts."""
     files = [file for suffix in ("py", "html", "js") for file in FOLDER.rglob(f"*.{suffix}")]
+    files += (FOLDER.parent / "batch/publishing").rglob("*.py")
     found = [text for file in files for text in CALL.findall(file.read_text(encoding="utf-8"))]
-    of_code = {text[1:-1].replace('\\"', '"') for text in found} - {"…", "English text with {n}"}
+    of_code = {ast.literal_eval(f"({text})") for text in found} - {"…", "English text with {n}"}
     return of_code | described()
 
 
 def described() -> set[str]:
     """Return the texts of filters and of their fields, which their pages show."""
     helps = {field.help for entry in FILTERS.values() for field in fields_of(entry.config)}
-    return helps | {entry.what for entry in FILTERS.values()}
+    return helps | {entry.what for entry in FILTERS.values()} | {words for _, _, words in RULES.values()}
 
 
 @pytest.mark.parametrize("language", LANGUAGES[1:])
@@ -37,7 +40,7 @@ def test_each_text_is_translated_with_the_same_values(language: str) -> None:
     assert sorted(texts() - set(translated)) == [], "without a translation"
     assert sorted(set(translated) - texts()) == [], "of no text"
     for text, other in translated.items():
-        assert sorted(re.findall(r"\{\w+\}", text)) == sorted(re.findall(r"\{\w+\}", other)), text
+        assert sorted(re.findall(r"\{\w+[^}]*\}", text)) == sorted(re.findall(r"\{\w+[^}]*\}", other)), text
 
 
 def test_the_language_is_chosen_by_the_browser_and_then_by_the_visitor(client: TestClient) -> None:
@@ -46,6 +49,12 @@ def test_the_language_is_chosen_by_the_browser_and_then_by_the_visitor(client: T
     assert "Overview" in client.get("/ui/").text
     client.cookies.set("resight_language", "en")
     assert "Overview" in client.get("/ui/", headers=german).text
+
+
+def test_numbers_have_the_signs_of_the_language() -> None:
+    assert [number("en", value) for value in (None, 0, 1234567)] == ["\u2013", "0", "1\u202f234\u202f567"]
+    assert [number("de", value, ",.1f") for value in (1234.56, 0.25)] == ["1\u202f234,6", "0,2"]
+    assert (number("en", 0.25, ".0%"), number("de", 0.25, ".0%")) == ("25%", "25\u202f%")
 
 
 def test_no_template_has_a_script_or_a_style_of_its_own() -> None:
@@ -75,4 +84,8 @@ def test_pages_have_a_policy_and_an_error_is_a_page(client: TestClient) -> None:
     assert missing.status_code == 404
     assert "unknown path /ui/no-such-page" in missing.text
     assert missing.headers["content-type"].startswith("text/html")
+    assert "in English" not in missing.text
+    german = client.get("/ui/no-such-page", headers={"accept-language": "de"}).text
+    assert "Meldung des Servers, auf Englisch:" in german
+    assert 'lang="en">unknown path' in german
     assert client.get("/ui/v1/none").headers["content-type"] == "application/problem+json"

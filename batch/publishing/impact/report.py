@@ -18,7 +18,7 @@ from batch.publishing.impact.measure import Impact
 from batch.publishing.impact.pictures import COLOURS_RGB, Pictures, draw_sample
 from batch.publishing.impact.result_sets import side
 from batch.publishing.impact.samples import Sample, choose
-from batch.publishing.impact.verdict import Verdict, judge, model_of, verdict
+from batch.publishing.impact.verdict import Translator, Verdict, judge, model_of, verdict
 from batch.schedule.policy import policy_of
 from model_store.errors import BadRequest, StorageError
 from model_store.storage import Folder, absolute
@@ -63,7 +63,7 @@ class Shown:
 
 @contextmanager
 def judged(
-    settings: Settings, tables: Tables, store: ModelStore, old: str, new: str
+    settings: Settings, tables: Tables, store: ModelStore, old: str, new: str, t: Translator = str.format
 ) -> Iterator[tuple[Comparison, Verdict]]:
     """Yield the comparison of two sides by their names, and its verdict by the gates of the policy.
 
@@ -72,14 +72,14 @@ def judged(
     gates = policy_of(settings).gates
     sides = side(tables, store, old), side(tables, store, new)
     with compared(tables, *sides) as comparison:
-        yield comparison, verdict(tables, comparison, judge(comparison.impact, gates))
+        yield comparison, verdict(tables, comparison, judge(comparison.impact, gates, t), t)
 
 
 def impact_report(
-    settings: Settings, tables: Tables, store: ModelStore, old: str, new: str, per_kind: int
+    settings: Settings, tables: Tables, store: ModelStore, old: str, new: str, per_kind: int, t: Translator = str.format
 ) -> ImpactReport:
     """Compare two sides, with up to `per_kind` images of each kind of change. Raises what `judged` raises."""
-    with judged(settings, tables, store, old, new) as (comparison, found):
+    with judged(settings, tables, store, old, new, t) as (comparison, found):
         return ImpactReport(comparison.impact, found, choose(comparison.sql, per_kind))
 
 

@@ -2,13 +2,14 @@
 
 Impact, Gates --judge--> a Gate for each limit that is set. `judge` is pure; `failed_gates` compares first.
 Comparison, judged gates --verdict--> Verdict: the first lines of `runs diff` and of its report
+`t(text, **values)` makes the texts: English, or those of a visitor of the page (pages/html.py).
 """
 
 from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from operator import attrgetter
 
 import pyarrow as pa
@@ -23,6 +24,8 @@ from batch.publishing.impact.result_sets import NOTHING, PUBLISHED, Side, side_o
 from batch.schedule.policy import Gates
 from model_store.frozen import Frozen
 
+Translator = Callable[..., str]
+
 
 class Gate(Frozen):
     """The result of a gate: `name` is the field of the policy; `found` and `limit` are fractions or counts."""
@@ -34,9 +37,9 @@ class Gate(Frozen):
     words: str
 
 
-def judge(impact: Impact, gates: Gates) -> list[Gate]:
+def judge(impact: Impact, gates: Gates, t: Translator = str.format) -> list[Gate]:
     """Return the result of each gate that is set. A loss of 0 in 0 is 0, a coverage of 0 in 0 is 1."""
-    return [_gate(name, impact, float(limit)) for name in _RULES if (limit := getattr(gates, name)) is not None]
+    return [_gate(name, impact, float(limit), t) for name in RULES if (limit := getattr(gates, name)) is not None]
 
 
 def failed(judged: Sequence[Gate]) -> list[str]:
@@ -55,25 +58,23 @@ def failed_gates(
     return failed(judge(compare(tables, old, side_of_view(new_view), media), gates))
 
 
-def _gate(name: str, impact: Impact, limit: float) -> Gate:
-    part_of, whole_of, words = _RULES[name]
+def _gate(name: str, impact: Impact, limit: float, t: Translator) -> Gate:
+    part_of, whole_of, words = RULES[name]
     part = int(attrgetter(part_of)(impact))
     if not whole_of:
-        text = f"{part} {words}; at most {limit:g} ({name})"
+        text = f"{part} {t(words)}; {t('at most {limit:g}', limit=limit)} ({name})"
         return Gate(name=name, passed=part <= limit, found=float(part), limit=limit, words=text)
     whole, is_minimum = int(attrgetter(whole_of)(impact)), name.startswith("min_")
     found = part / whole if whole else float(is_minimum)
-    bound = "at least" if is_minimum else "at most"
-    text = f"{part} of {whole} ({_percent(found)}) {words}; {bound} {_percent(limit)} ({name})"
+    percent = 100 * limit
+    bound = t("at least {n:.4g} %", n=percent) if is_minimum else t("at most {n:.4g} %", n=percent)
+    share = t("{part} of {whole} ({percent:.4g} %)", part=part, whole=whole, percent=100 * found)
+    text = f"{share} {t(words)}; {bound} ({name})"
     passed = found >= limit if is_minimum else found <= limit
     return Gate(name=name, passed=passed, found=found, limit=limit, words=text)
 
 
-def _percent(fraction: float) -> str:
-    return f"{fraction * 100:.4g} %"
-
-
-_RULES = {
+RULES = {
     "max_lost_verified": ("verified.lost", "", "human assertions are right on the old side and not on the new one"),
     "max_lost_frac": ("boxes.lost", "boxes.shown_old", "detections of the old side have no match in the new one"),
     "max_emptied_frac": (
@@ -100,19 +101,22 @@ class Verdict(Frozen):
     gates: tuple[Gate, ...]
 
 
-def verdict(tables: Tables, comparison: Comparison, gates: list[Gate]) -> Verdict:
+def verdict(tables: Tables, comparison: Comparison, gates: list[Gate], t: Translator = str.format) -> Verdict:
     """Return the summary of a comparison and its gates. Raises StorageUnreachable."""
     impact, expected = comparison.impact, estimate(tables, comparison)
     step, command = _next(Views(tables.url), impact, gates, expected is not None)
-    failed = sum(not gate.passed for gate in gates)
-    grade = f"fails {failed} of" if failed else "passes all"
-    grades = f"{grade} {len(gates)} gates" if gates else "is not checked: no gates are set"
+    failed, about = sum(not gate.passed for gate in gates), {"model": model_of(impact.new), "n": len(gates)}
+    headline = t("{model} passes all {n} gates", **about)
+    if failed:
+        headline = t("{model} fails {failed} of {n} gates", failed=failed, **about)
+    elif not gates:
+        headline = t("{model} is not checked: no gates are set", **about)
     return Verdict(
         passed=not failed,
-        headline=f"{model_of(impact.new)} {grades}",
-        compared=_compared(impact, expected),
-        changes=_changes(impact),
-        estimate=_estimated(expected) if expected else "",
+        headline=headline,
+        compared=_compared(impact, expected, t),
+        changes=_changes(impact, t),
+        estimate=_estimated(expected, t) if expected else "",
         next=step,
         command=command,
         gates=tuple(gates),
@@ -168,17 +172,27 @@ def _shows_the_same(a: Side, b: Side) -> bool:
     return all(getattr(a, field) == getattr(b, field) for field in same)
 
 
-def _compared(impact: Impact, expected: Extrapolation | None) -> str:
-    images, sides = impact.images, f"{_side(impact.old)} with {_side(impact.new)}"
+def _compared(impact: Impact, expected: Extrapolation | None, t: Translator) -> str:
+    images, sides = impact.images, {"old": _side(impact.old), "new": _side(impact.new)}
     if expected is not None:
-        of = f"a random sample of {expected.sampled} of {expected.population} images"
+        text = t(
+            "{old} with {new}, over a random sample of {n} of {all} images",
+            n=expected.sampled,
+            all=expected.population,
+            **sides,
+        )
     elif images.only_old or images.only_new:
-        of = f"{images.both} images; {images.only_old} more have a result only in OLD, {images.only_new} only in NEW"
+        text = t(
+            "{old} with {new}, over {n} images; {only_old} more have a result only in OLD, {only_new} only in NEW",
+            n=images.both,
+            only_old=images.only_old,
+            only_new=images.only_new,
+            **sides,
+        )
     else:
-        of = f"all {images.both} images that have results"
+        text = t("{old} with {new}, over all {n} images that have results", n=images.both, **sides)
     left_out = images.both - images.compared
-    failed = f"; {left_out} of them failed on one side and cannot be compared" if left_out else ""
-    return f"{sides}, over {of}{failed}"
+    return text + (t("; {n} of them failed on one side and cannot be compared", n=left_out) if left_out else "")
 
 
 def _side(side: Side) -> str:
@@ -186,25 +200,39 @@ def _side(side: Side) -> str:
     return side.name if side.name in (model, NOTHING.name) else f"{model} ({side.name})"
 
 
-def _changes(impact: Impact) -> str:
+def _changes(impact: Impact, t: Translator) -> str:
     images, boxes = impact.images, impact.boxes
     if not images.compared:
-        return "no image has results on both sides"
-    share = 100 * images.changed / images.compared
-    return (
-        f"{images.changed} of {images.compared} images ({share:.3g} %): in {images.emptied} all detections are gone, "
-        f"in {images.filled} the first ones appear; detections {boxes.shown_old} → {boxes.shown_new}: "
-        f"{boxes.lost} lost, {boxes.new} new, {boxes.relabelled_from} with another label"
+        return t("no image has results on both sides")
+    return t(
+        "{changed} of {compared} images ({share:.3g} %): in {emptied} all detections are gone, in {filled} the first "
+        "ones appear; detections {before} → {after}: {lost} lost, {new} new, {relabelled} with another label",
+        changed=images.changed,
+        compared=images.compared,
+        share=100 * images.changed / images.compared,
+        emptied=images.emptied,
+        filled=images.filled,
+        before=boxes.shown_old,
+        after=boxes.shown_new,
+        lost=boxes.lost,
+        new=boxes.new,
+        relabelled=boxes.relabelled_from,
     )
 
 
-def _estimated(expected: Extrapolation) -> str:
-    def words(number: Expected, interval: str = "") -> str:
-        return f"{number.expected:.0f} ({interval}{number.low:.0f} to {number.high:.0f})"
+def _estimated(expected: Extrapolation, t: Translator) -> str:
+    def words(number: Expected, of: str = "") -> str:
+        n, low, high = (round(each) for each in (number.expected, number.low, number.high))
+        return f"{n} ({of and t('95 % interval: ')}{t('{low} to {high}', low=low, high=high)})"
 
-    return (
-        f"of all {expected.population} images {words(expected.changed_images, '95 % interval: ')} change; in "
-        f"{words(expected.emptied_images)} all detections are gone, in {words(expected.filled_images)} the first "
-        f"ones appear; detections {words(expected.lost)} lost, {words(expected.new)} new, "
-        f"{words(expected.relabelled)} with another label"
+    return t(
+        "of all {all} images {changed} change; in {emptied} all detections are gone, in {filled} the "
+        "first ones appear; detections {lost} lost, {new} new, {relabelled} with another label",
+        all=expected.population,
+        changed=words(expected.changed_images, "95 % interval: "),
+        emptied=words(expected.emptied_images),
+        filled=words(expected.filled_images),
+        lost=words(expected.lost),
+        new=words(expected.new),
+        relabelled=words(expected.relabelled),
     )

@@ -20,6 +20,7 @@ from serve.rollout.operations import Operation, new_outcome
 from serve.rollout.state import AliasState, Share, update_state
 from tests.cli.ran import ran
 from tests.fixtures_local import SMALL, publish_blobs
+from tests.pages.routes.test_cameras import rows_of_page
 
 NOON = datetime(2026, 5, 1, 12, 0, tzinfo=UTC)
 
@@ -53,9 +54,13 @@ def test_a_model_has_its_versions_history_and_forms(client: TestClient, context:
     context.store.set_alias("blobs", "production", "1")
     operation = Operation(kind="promote", name="blobs", version="2")
     events.record(context.store, new_outcome(operation), AliasState(active="1"), AliasState(active="2"))
+    operation = Operation(kind="shadow", name="blobs", version="2", percent=12.5)
+    events.record(context.store, new_outcome(operation), AliasState(active="2"), AliasState(active="2"))
     assert 'href="/ui/models/blobs"' in client.get("/ui/models").text
     text = client.get("/ui/models/blobs").text
     assert "What served when" in text
+    assert [row[5] for row in rows_of_page(text) if row[3:4] == ["done"]] == ["12.5 %", "1 → 2"]
+    assert "<td>12,5 %</td>" in client.get("/ui/models/blobs", headers={"accept-language": "de"}).text
     for kind in ("shadow", "pin"):
         assert f'data-post="//v1/models/blobs/{kind}"' in text
     for kind in ("promote", "canary"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -68,6 +69,7 @@ def test_a_sealed_run_leads_to_its_impact(client: TestClient) -> None:
     assert "The counts balance" in text
     assert 'href="/ui/runs/compare?old=published&amp;new=new"' in text
     assert "Cancel the run" not in text
+    assert "says [sealed]" not in text, "the table has the counts"
     assert client.get("/ui/runs/none").status_code == 404
 
 
@@ -119,6 +121,13 @@ def test_the_impact_is_shown_before_publishing(
     assert 'name="override"' in text, "a gate fails, so a reason is needed"
     assert 'data-post="//runs/new/publish"' in text
     assert "/ui/v1/images/a/crop?x1=1.0&amp;y1=1.0&amp;x2=9.0&amp;y2=9.0&amp;w=224" in text
+    german = client.get(
+        "/ui/runs/compare", params={"new": "new", "old": "published"}, headers={"accept-language": "de"}
+    )
+    assert re.findall("<h2>(blobs.*)</h2>", german.text) == ["blobs@2 verletzt 1 von 4 Schwellen"]
+    assert "höchstens 0 % (max_emptied_frac)" in german.text
+    assert "blobs@1 (published) mit blobs@2 (new), über alle 2 Bilder mit Ergebnissen" in german.text
+    assert "In 2 sind alle Erkennungen fort" in german.text
     other = client.get("/ui/runs/compare", params={"new": "new", "old": "old"}).text
     assert "data-post" not in other, "only what is published can be replaced"
 
@@ -139,6 +148,8 @@ def test_a_roll_back_shows_what_it_would_undo(
     assert '<a href="/ui/runs/compare?old=published&amp;new=previous">' in client.get("/ui/runs").text
     assert "would undo: number 2 (blobs@2 in place of blobs@1)" in text
     assert 'data-post="//runs/rollback"' in text
+    german = client.get("/ui/runs/compare", headers={"accept-language": "de"}).text
+    assert "macht rückgängig: Nummer 2 (blobs@2 anstelle von blobs@1)" in german
 
 
 def test_after_a_roll_back_the_list_says_what_is_published_and_has_all_publications(
