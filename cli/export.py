@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +13,7 @@ from batch.runs.options import takes_scope
 from batch.runs.scope import MediaScope
 from cli.archive import OF_VIEW, MemoryOption, RunOption, ViewOption, chosen_view, note_unpublished
 from cli.output import Format, FormatOption, note, print_facts
-from model_store.errors import BadRequest, ModelError, StorageError
+from model_store.errors import BadRequest
 from model_store.lazy_imports import lazy_imports
 
 with lazy_imports():
@@ -27,7 +26,7 @@ with lazy_imports():
     from archive.views.views import View, Views
     from batch.planning.plan import latest_images, scope_images
     from batch.planning.sample import choose_sample
-    from model_store.names import version_id
+    from batch.publishing.publish import labels_of
     from model_store.store import ModelStore
     from serve.settings import Settings
 
@@ -101,7 +100,7 @@ def export_command(
         chosen,
         files=_files(tables, scope, chosen) if scope != MediaScope() else None,
         floor=floor,
-        labels=_labels(chosen) if chosen else (),
+        labels=labels_of(ModelStore(Settings().models_url), chosen) if chosen else (),
         options=dict(map(_setting, settings or ())),
         memory_mib=memory_mib,
     )
@@ -118,15 +117,6 @@ def _files(tables: Tables, scope: MediaScope, view: View | None) -> pa.Table:
         if scope.sample:
             choose_sample(sql, tables, scope.sample)
         return sql.sql(_CHOSEN).to_arrow_table()
-
-
-def _labels(view: View) -> Sequence[str]:
-    """Return the labels of the view's model in its order, () if this machine lacks the model."""
-    store = ModelStore(Settings().models_url)
-    try:
-        return store.describe(version_id(view.model_name, view.model_version)).detector_config.labels
-    except (ModelError, StorageError):
-        return ()
 
 
 def _setting(text: str) -> tuple[str, str]:

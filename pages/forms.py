@@ -100,6 +100,8 @@ def _kind(name: str, schema: Mapping[str, Any]) -> str:
             return "switch"
         case {"type": "integer" | "number"}:
             return "number"
+        case {"format": "path"}:  # sent as its content
+            return "json"
         case {"type": "string"}:
             return "text"
         case {"type": "array", "items": {"type": "string"}}:

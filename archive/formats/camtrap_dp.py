@@ -20,6 +20,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from archive.formats.camtrap_package import COLUMNS, descriptor, read_package
 from archive.formats.placed import Event, Events, PlacedOptions, Places, count_image, iso, kind_of, utc
 from archive.formats.records import BoxRecord, DeploymentFact, Facts, ImageRecord, Observer
@@ -35,9 +37,9 @@ Row = dict[str, Any]
 
 
 class CamtrapOptions(PlacedOptions):
-    """Options of the format. `media_prefix` is put before each path, such as media/ or https://example.org/."""
+    """Options of the format."""
 
-    media_prefix: str = ""
+    media_prefix: str = Field(default="", description="text before the path of each image: media/ or an address")
 
 
 @dataclass

@@ -16,6 +16,8 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
+from pydantic import Field
+
 from archive.formats.json_arrays import json_array
 from archive.formats.records import BoxRecord, Facts, ImageRecord
 from model_store.frozen import Frozen
@@ -24,9 +26,9 @@ DECIMALS = 2
 
 
 class CocoOptions(Frozen):
-    """Options of a data set. `licence` applies to all images: its name, or its address."""
+    """Options of a data set."""
 
-    licence: str | None = None
+    licence: str | None = Field(default=None, description="licence of all images: its name, or its address")
 
 
 class _Categories(dict[str, int]):

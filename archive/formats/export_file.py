@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -39,7 +40,7 @@ def export_file(
     files: pa.Table | None = None,
     floor: float = 0.0,
     labels: Sequence[str] = (),
-    options: Mapping[str, str] | None = None,
+    options: Mapping[str, Any] | None = None,
     memory_mib: int | None = None,
     name: str = "",
 ) -> int:

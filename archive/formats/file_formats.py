@@ -12,7 +12,7 @@ import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -28,6 +28,7 @@ class FileFormat:
     """A format that views are exported to. `suffix` is that of its file, "" for a folder; `place`: module:function.
 
     `has_one_root`: paths in the result are relative to one archive, so images of several would be mixed up.
+    `has_links`: the result links to images of this machine, so it cannot be sent to another.
     """
 
     name: str
@@ -35,14 +36,20 @@ class FileFormat:
     description: str
     place: str
     has_one_root: bool = True
+    has_links: bool = False
 
     @property
     def is_folder(self) -> bool:
         return not self.suffix
 
-    def options(self, given: Mapping[str, str]) -> Frozen:
-        """Return the options of the format from their texts. Raises BadRequest for an unknown or invalid one."""
-        kind: type[Frozen] = typing.get_type_hints(self._function())["options"]
+    @property
+    def option_class(self) -> type[Frozen]:
+        found: type[Frozen] = typing.get_type_hints(self._function())["options"]
+        return found
+
+    def options(self, given: Mapping[str, Any]) -> Frozen:
+        """Return the options of the format, also from texts. Raises BadRequest for an unknown or invalid one."""
+        kind = self.option_class
         unknown = sorted(given.keys() - kind.model_fields.keys())
         if unknown:
             names = ", ".join(kind.model_fields) or "none"
@@ -56,7 +63,7 @@ class FileFormat:
         """Write the images to `out`. Raises BadRequest if the format requires a fact that is missing."""
         self._function()(images, facts, out, options)
 
-    def _function(self) -> typing.Any:
+    def _function(self) -> Any:
         module, function = self.place.split(":")
         return getattr(importlib.import_module(f"archive.formats.{module}"), function)
 
@@ -72,7 +79,7 @@ _LISTED = (
     FileFormat("csv", "", "CSV of images and of detections, for spreadsheets", "csv_tables:write", has_one_root=False),
     FileFormat("timelapse", ".csv", "CSV of labels for Timelapse", "csv_tables:write_timelapse"),
     FileFormat("label-studio", "", "tasks of Label Studio with predictions", "label_studio:write", has_one_root=False),
-    FileFormat("yolo", "", "data set to train YOLO", "yolo:write", has_one_root=False),
+    FileFormat("yolo", "", "data set to train YOLO", "yolo:write", has_one_root=False, has_links=True),
     FileFormat("darwin-core", ".csv", "Darwin Core occurrences", "darwin_core:write"),
     FileFormat("speciesnet", ".json", "predictions in the format of SpeciesNet 5", "speciesnet:write"),
 )

@@ -12,6 +12,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
+from pydantic import Field
+
 from archive.annotations.deployment_file import zone_of
 from archive.catalogue.deployments import TimeZone
 from archive.formats.records import BoxRecord, DeploymentFact, ImageRecord, Observer
@@ -45,14 +47,13 @@ def utc(moment: datetime) -> str:
 
 
 class PlacedOptions(Frozen):
-    """Options of formats that require places. `package`: a file with facts about the project and its taxa.
+    """Options of formats that require places."""
 
-    `time_zone` applies to deployments without one; `leave_out` leaves out images that lack a fact.
-    """
-
-    package: Path | None = None
-    time_zone: TimeZone | None = None
-    leave_out: bool = False
+    package: Path | None = Field(default=None, description="JSON with facts about the project and its taxa")
+    time_zone: TimeZone | None = Field(
+        default=None, description="time zone of deployments without one: Europe/Berlin or +02:00"
+    )
+    leave_out: bool = Field(default=False, description="leave out images that lack a fact, instead of refusing them")
 
 
 @lru_cache

@@ -19,7 +19,7 @@ from archive.views.run_kinds import in_words
 from archive.views.views import PRODUCTION, View, Views, not_rolled_back, rollback_target
 from batch.publishing.impact.verdict import Translator, failed_gates
 from batch.schedule.policy import policy_of
-from model_store.errors import BadRequest, Conflict, GateClosed, ModelError
+from model_store.errors import BadRequest, Conflict, GateClosed, ModelError, StorageError
 from model_store.names import parse_ref, version_id
 from model_store.store import ModelStore
 from serve.settings import Settings
@@ -195,6 +195,14 @@ def view_to_publish(tables: Tables, store: ModelStore, what: str, complete: bool
         label_thresholds=dict(thresholds.per_label),
         run_id=run["run_id"],
     )
+
+
+def labels_of(store: ModelStore, view: View) -> Sequence[str]:
+    """Return the labels of the view's model in its order, () if this machine lacks the model."""
+    try:
+        return store.describe(version_id(view.model_name, view.model_version)).detector_config.labels
+    except (ModelError, StorageError):
+        return ()
 
 
 def _newest_of_model(tables: Tables, store: ModelStore, what: str, complete: bool) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 // Forms that send JSON: <form data-post="//runs" data-then="/runs/{run_id}">. Errors are shown at their fields, others below the form.
 // data-method is POST unless given; a button may have its own data-post, data-method and data-then. After success, data-then opens.
 // A field's name may have dots (scope.camera); data-kind is one of READ, or item, key. Empty fields are not sent, with data-optional null.
-// data-estimate: one button has dry_run, and the other can be pressed once its answer is shown. data-download: the answer is a file.
+// data-estimate: one button has dry_run, and the other can be pressed once its answer is shown. data-download: the answer is a file, listed in the element of this id.
 
 import { json, Refused, request, root, t } from "./page.js";
 
@@ -93,12 +93,15 @@ function clear(form) {
   place(form, "alert").hidden = true;
 }
 
-async function save(response) {
+/** Download the file of an answer; then load the list of such files on this page again, by its id. */
+async function save(response, list) {
   const link = document.createElement("a"), name = /filename="([^"]*)"/.exec(response.headers.get("Content-Disposition"));
   link.href = URL.createObjectURL(await response.blob());
   link.download = name?.[1] ?? "";
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+  const page = await request(`/${location.pathname}`);
+  document.getElementById(list).replaceWith(new DOMParser().parseFromString(await page.text(), "text/html").getElementById(list));
 }
 
 async function send(form, button) {
@@ -110,7 +113,7 @@ async function send(form, button) {
     output.textContent = wait ?? t("One moment …");
     for (const each of buttons) each.disabled = true;
     const response = await request(post, { method, body });
-    const answer = "download" in form.dataset ? await save(response) : await ended(await response.json());
+    const answer = "download" in form.dataset ? await save(response, form.dataset.download) : await ended(await response.json());
     if (answer?.state === "refused") throw new Error(answer.detail);
     output.textContent = answer?.plan ? inWords(answer.plan) : (answer?.detail ?? t("Done."));
     if (!form.dispatchEvent(new CustomEvent("answered", { detail: answer, cancelable: true }))) return; // shown by the page's own script

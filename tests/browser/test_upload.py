@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 from pathlib import Path
 
@@ -105,8 +106,16 @@ def test_a_filter_is_previewed_run_and_switched_on(visit: Visit) -> None:
 def test_an_export_is_a_file_of_the_filter(visit: Visit) -> None:
     page = visit("/exports?status=ok")
     with page.expect_download() as download:
-        page.get_by_role("button", name="detections as CSV").click()
+        page.get_by_role("button", name="Download as CSV").first.click()
     with download.value.path().open(newline="") as file:
         assert len(list(csv.DictReader(file))) > 0
-    page.reload()
+    expect(page.get_by_role("cell", name=download.value.suggested_filename)).to_be_visible()
+    page.get_by_text("Camera Trap Data Package").click()
+    camtrap = page.locator("form").filter(has=page.locator("[id^=camtrap-dp]"))
+    camtrap.get_by_role("button").click()
+    expect(camtrap.locator(".field-error")).to_contain_text("requires contributors")
+    page.get_by_text("COCO detection results").click()
+    with page.expect_download() as download:
+        page.locator("[value=coco-results]").click()
+    assert json.loads(download.value.path().read_bytes())
     expect(page.get_by_role("cell", name=download.value.suggested_filename)).to_be_visible()

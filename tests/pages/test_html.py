@@ -10,6 +10,7 @@ import pytest
 from starlette.testclient import TestClient
 
 import pages
+from archive.formats.file_formats import FORMATS
 from batch.filters.registry import FILTERS
 from batch.publishing.impact.verdict import RULES
 from pages.forms import fields_of
@@ -29,8 +30,9 @@ def texts() -> set[str]:
 
 
 def described() -> set[str]:
-    """Return the texts of filters and of their fields, which their pages show."""
-    helps = {field.help for entry in FILTERS.values() for field in fields_of(entry.config)}
+    """Return the texts of filters and of formats, with those of their fields, which their pages show."""
+    forms = [*(entry.config for entry in FILTERS.values()), *(fmt.option_class for fmt in FORMATS.values())]
+    helps = {field.help for form in forms for field in fields_of(form)} | {fmt.description for fmt in FORMATS.values()}
     return helps | {entry.what for entry in FILTERS.values()} | {words for _, _, words in RULES.values()}
 
 

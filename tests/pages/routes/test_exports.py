@@ -6,27 +6,38 @@ import asyncio
 import contextlib
 import csv
 import io
+import json
 import shlex
 import tempfile
+import zipfile
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from httpx2 import Response
 from starlette.requests import ClientDisconnect
 from starlette.testclient import TestClient
 from starlette.types import Message
 
 from archive.annotations.corrections import EXPORTED_LABEL
 from archive.delta.tables import Tables
+from archive.formats.camtrap_package import EXAMPLE
+from archive.formats.export_file import export_file
+from archive.formats.file_formats import FORMATS
 from archive.views.exports import export
 from archive.views.query import query
+from cli.main import app
 from pages.context import Context
 from pages.http_app import build_pages_app
 from pages.routes import exports
 from serve.auth.guard import Access, scope_of
 from serve.auth.scopes import TokenScope
+from tests.archive.formats.small_archive import media_row, put_media, small_archive
 from tests.batch.filters.scene import KEY, box, publish, put
 from tests.fixtures_local import rows_of
+from tests.pages.routes.test_cameras import deployed
+from tests.pages.routes.test_cameras import put as put_facts
 from tests.support.html_form import Page
 
 HOSTILE = "o'neill\"><script>alert(1)</script>"
@@ -145,21 +156,132 @@ def test_more_exports_than_places_are_refused(
     assert archive.existing("exports") is None
 
 
-def test_the_page_links_files_of_its_filter_and_shows_their_sql(client: TestClient, archive: Tables) -> None:
+def commands_of(text: str) -> list[str]:
+    return ["".join(texts) for tag, _, texts in Page(text).elements if tag == "pre"]
+
+
+def test_the_page_offers_files_of_its_filter_and_commands_that_write_them(client: TestClient, archive: Tables) -> None:
     text = client.get("/ui/exports", params={"camera": HOSTILE, "label": "", "since": "", "until": "2026-05-31"}).text
     assert "<script>alert" not in text
     assert "1 images match" in text
     page = Page(text)
-    assert [field["value"] for field in page.named("filter.camera")] == [HOSTILE] * 2
+    assert {field["value"] for field in page.named("filter.camera")} == {HOSTILE}
     assert [field["value"] for field in page.named("until")] == ["2026-05-31"]
     assert [field["value"] for field in page.named("relation")] == ["detections", "results"]
-    assert {field["value"] for field in page.named("format")} == {"csv", "parquet"}
-    commands = ["".join(texts) for tag, _, texts in page.elements if tag == "pre"]
-    program, command, statement = shlex.split(commands[0])
-    assert (program, command) == ("resight", "sql")
+    downloads = {*FORMATS, "csv", "parquet"} - {"yolo"}
+    assert {field["value"] for field in page.named("format")} == downloads, "links cannot be sent"
+    for name in ("options.package", "options.time_zone", "options.leave_out", "options.licence"):
+        assert page.named(name), name
+    assert page.named("folder") == [], "there is one archive"
+    program, command, statement, *rest = shlex.split(commands_of(text)[0])
+    assert (program, command, rest) == ("resight", "sql", ["--format", "csv", ">", "detections.csv"])
     assert len(query(archive, statement)) == 2
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        {},
+        {
+            "camera": HOSTILE,
+            "label": "fox",
+            "min_score": "0.5",
+            "path": "o'n",
+            "until": "2026-05-14",
+            "since": "2020-01-01",
+        },
+        {"status": "empty"},
+        {"reviewed": "false", "camera": "north"},
+    ],
+    ids=str,
+)
+def test_a_command_as_pasted_writes_the_images_that_are_downloaded(
+    client: TestClient, archive: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wanted: dict[str, str]
+) -> None:
+    (text,) = [text for text in commands_of(client.get("/ui/exports", params=wanted).text) if " coco-results" in text]
+    monkeypatch.chdir(tmp_path)
+    for line in text.splitlines():
+        words, _, file = line.partition(" > ")
+        with Path(file or "none").open("w") as out, contextlib.redirect_stdout(out):
+            app(shlex.split(words)[1:], standalone_mode=False)
+    (expected,) = tmp_path.glob("coco-results.json")
+    answer = client.post("/ui/v1/exports", json={"format": "coco-results", "filter": wanted})
+    assert answer.json() == json.loads(expected.read_bytes())
 
 
 def test_an_export_changes_a_table_and_needs_the_scope_of_reviewers() -> None:
     assert scope_of("POST", "/ui/v1/exports") is TokenScope.review
     assert scope_of("GET", "/ui/v1/exports") is TokenScope.detect
+
+
+@pytest.fixture
+def small(tables: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tables:
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    return small_archive(tables.url)
+
+
+def files_of(answer: Response, name: str) -> dict[str, bytes]:
+    """Return the content of a download by file, "" for one that is no folder."""
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["content-disposition"].startswith(f'attachment; filename="{name}-2')
+    if answer.headers["content-type"] != "application/zip":
+        return {"": answer.content}
+    with zipfile.ZipFile(io.BytesIO(answer.content)) as found:
+        return {member: found.read(member) for member in found.namelist() if member[-1] != "/"}
+
+
+def test_a_format_has_the_bytes_that_the_command_writes(client: TestClient, small: Tables, tmp_path: Path) -> None:
+    tried = [name for name in FORMATS if name not in ("yolo", "camtrap-dp", "darwin-core", "coco")]
+    assert len(tried) == 7
+    for name in tried:
+        fmt, out = FORMATS[name], tmp_path / f"{name}{FORMATS[name].suffix}"
+        export_file(small, fmt, out, floor=0.3)
+        files = {str(file.relative_to(out)): file.read_bytes() for file in out.rglob("*") if file.is_file()}
+        answer = client.post("/ui/v1/exports", json={"format": name, "floor": 0.3})
+        assert files_of(answer, name) == (files or {"": out.read_bytes()})
+        record = max(rows_of(small, "exports"), key=lambda row: row["exported_at"])
+        assert (record["relation"], record["rows"], record["view"]) == (name, 6, "production 1")
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_a_filter_and_an_archive_narrow_the_images_of_a_format(client: TestClient, small: Tables) -> None:
+    put_media(small, media_row("a", "west/a.jpg", source_root="/other"))
+    body = {"format": "megadetector"}
+    assert "several archives" in client.post("/ui/v1/exports", json=body).json()["detail"]
+    page = Page(client.get("/ui/exports").text)
+    assert [attributes["value"] for tag, attributes, _ in page.elements if tag == "option"].count("/other") == 8
+    for more, names in (
+        ({"folder": "/other"}, ["west/a.jpg"]),
+        ({"folder": "/data/deer", "filter": {"camera": "north"}}, ["north/a.jpg", "north/b.jpg"]),
+        ({"filter": {"status": "failed"}}, ["south/c.jpg"]),
+    ):
+        images = client.post("/ui/v1/exports", json=body | more).json()["images"]
+        assert [image["file"] for image in images] == names
+
+
+def test_facts_of_a_package_are_sent_as_its_content(client: TestClient, small: Tables) -> None:
+    put_facts(small, deployed(latitude=52.5, longitude=13.4))
+    body: dict[str, Any] = {"format": "camtrap-dp", "options": {"time_zone": None, "leave_out": True}}
+    assert "requires contributors" in client.post("/ui/v1/exports", json=body).json()["detail"]
+    body["options"] |= {"package": json.loads(EXAMPLE)}
+    assert "nothing was written" in client.post("/ui/v1/exports", json=body).json()["detail"]
+    body["options"] |= {"time_zone": "Europe/Berlin"}
+    files = files_of(client.post("/ui/v1/exports", json=body), "camtrap-dp")
+    assert sorted(files) == ["datapackage.json", "deployments.csv", "media.csv", "observations.csv"]
+    assert json.loads(files["datapackage.json"])["contributors"][0]["title"] == "Kim Doe"
+    body["options"] |= {"package": "/etc/hostname"}
+    refused = client.post("/ui/v1/exports", json=body)
+    assert (refused.status_code, "not the name of a file" in refused.text) == (400, True)
+
+
+def test_what_is_no_download_names_the_way(client: TestClient, small: Tables) -> None:
+    for body, words in (
+        ({"format": "yolo"}, "use resight export yolo FOLDER"),
+        ({"format": "parquet"}, "use one of megadetector"),
+        ({"format": "coco", "options": {"colour": "red"}}, "its options: licence"),
+        ({"format": "csv", "relation": "results", "floor": 0.5}, "apply to formats"),
+    ):
+        answer = client.post("/ui/v1/exports", json=body)
+        assert (answer.status_code, words in answer.text) == (400, True), answer.text
+    assert small.existing("exports") is None
