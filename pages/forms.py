@@ -60,6 +60,7 @@ def fields_of(
             more["choices"] = tuple(map(str, schema["enum"]))
         elif kind == "json":
             shown = {of: schema[of] for of in schema if of not in ("default", "description")}
+            shown = schema["examples"][0] if "examples" in schema else shown
             more["schema"] = json.dumps(shown, indent=1, ensure_ascii=False)
         fields.append(Field(name, kind, help_, _shown(kind, value, labels), is_optional, **more))
     return fields

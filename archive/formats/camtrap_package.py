@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from archive.formats.placed import utc
+from archive.formats.placed import EXAMPLE, utc
 from archive.formats.records import DeploymentFact
 from model_store.errors import BadRequest
 from model_store.frozen import wrong_fields
@@ -35,10 +35,6 @@ _COLUMNS = {
 }
 COLUMNS = {table: names.split() for table, names in _COLUMNS.items()}
 """All columns of each table, in the order of the format: its schemas allow none to be absent."""
-EXAMPLE = (
-    '{"contributors": [{"title": "Kim Doe", "role": "contact"}], "project": {"title": "Oak hill", "samplingDesign": '
-    '"opportunistic", "captureMethod": ["activityDetection"], "individualAnimals": false}}'
-)
 HELP = (
     f"write its facts to a JSON file and name it with --set package=FILE, for example {EXAMPLE}; an entry of "
     "'taxonomic' with 'scientificName' and 'vernacularNames' gives the labels of these names their scientific name"

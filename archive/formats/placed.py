@@ -5,6 +5,7 @@ Nothing is guessed: images without a fact are counted by reason, and `require_al
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
@@ -22,6 +23,10 @@ from model_store.frozen import Frozen
 
 ADD = "state them with 'resight deployments add'"
 SHOWN = 20
+EXAMPLE = (
+    '{"contributors": [{"title": "Kim Doe", "role": "contact"}], "project": {"title": "Oak hill", "samplingDesign": '
+    '"opportunistic", "captureMethod": ["activityDetection"], "individualAnimals": false}}'
+)
 Kind = Literal["animal", "human", "vehicle", "unknown"]
 _KINDS: dict[str, Kind] = {
     **dict.fromkeys(("human", "person", "people", "pedestrian", "homo sapiens"), "human"),
@@ -49,7 +54,9 @@ def utc(moment: datetime) -> str:
 class PlacedOptions(Frozen):
     """Options of formats that require places."""
 
-    package: Path | None = Field(default=None, description="JSON with facts about the project and its taxa")
+    package: Path | None = Field(
+        default=None, description="JSON with facts about the project and its taxa", examples=[json.loads(EXAMPLE)]
+    )
     time_zone: TimeZone | None = Field(
         default=None, description="time zone of deployments without one: Europe/Berlin or +02:00"
     )

@@ -24,9 +24,9 @@ def test_a_run_is_estimated_started_followed_published_and_rolled_back(visit: Vi
     form.get_by_label("Model").select_option("motion@1")
     form.get_by_role("button", name="Estimate").click()
     expect(form.get_by_role("status")).to_contain_text("are to be detected", timeout=RUN_MS)
-    form.get_by_label("Taken before").fill("2099-01-01")
+    form.get_by_label("Taken until").fill("2099-01-01")
     expect(start).to_be_disabled()
-    form.get_by_label("Taken before").fill("")
+    form.get_by_label("Taken until").fill("")
     form.get_by_role("button", name="Estimate").click()
     expect(start).to_be_enabled(timeout=RUN_MS)
     start.click()
@@ -51,8 +51,9 @@ def test_a_run_is_estimated_started_followed_published_and_rolled_back(visit: Vi
     page.get_by_role("link", name="Roll back").click()
     expect(page.get_by_text("would undo: number")).to_be_visible(timeout=RUN_MS)
     page.get_by_role("button", name="Roll back").click()
-    page.wait_for_url(re.compile("/ui/runs$"), timeout=RUN_MS)
+    page.wait_for_url(re.compile(r"/ui/runs\?done=true$"), timeout=RUN_MS)
     expect(page.locator("tbody tr").first).not_to_contain_text("production")
+    expect(page.locator("p.good")).to_contain_text("Published: ssdlite-coco@1")
 
 
 def test_an_operation_that_is_refused_is_explained_next_to_its_button(visit: Visit) -> None:

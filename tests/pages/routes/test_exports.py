@@ -22,9 +22,9 @@ from starlette.types import Message
 
 from archive.annotations.corrections import EXPORTED_LABEL
 from archive.delta.tables import Tables
-from archive.formats.camtrap_package import EXAMPLE
 from archive.formats.export_file import export_file
 from archive.formats.file_formats import FORMATS
+from archive.formats.placed import EXAMPLE
 from archive.views.exports import export
 from archive.views.query import query
 from cli.main import app
@@ -172,6 +172,7 @@ def test_the_page_offers_files_of_its_filter_and_commands_that_write_them(client
     assert {field["value"] for field in page.named("format")} == downloads, "links cannot be sent"
     for name in ("options.package", "options.time_zone", "options.leave_out", "options.licence"):
         assert page.named(name), name
+    assert json.loads(commands_of(text)[4]) == json.loads(EXAMPLE), "the package has an example"
     assert page.named("folder") == [], "there is one archive"
     program, command, statement, *rest = shlex.split(commands_of(text)[0])
     assert (program, command, rest) == ("resight", "sql", ["--format", "csv", ">", "detections.csv"])
