@@ -126,8 +126,8 @@ def test_the_impact_is_shown_before_publishing(
     )
     assert re.findall("<h2>(blobs.*)</h2>", german.text) == ["blobs@2 verletzt 1 von 4 Schwellen"]
     assert "höchstens 0 % (max_emptied_frac)" in german.text
-    assert "blobs@1 (published) mit blobs@2 (new), über alle 2 Bilder mit Ergebnissen" in german.text
-    assert "In 2 sind alle Erkennungen fort" in german.text
+    assert "blobs@1 (published) mit blobs@2 (new)" in german.text
+    assert "Erkennungen fort, in 0 erscheinen die ersten" in german.text
     other = client.get("/ui/runs/compare", params={"new": "new", "old": "old"}).text
     assert "data-post" not in other, "only what is published can be replaced"
 
