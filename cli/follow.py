@@ -19,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from cli.output import Format, errors, note
 from model_store.errors import ClusterError, StorageError
 from model_store.lazy_imports import lazy_imports
+from model_store.process_exit import lasting_stops
 
 with lazy_imports():
     from archive.delta.arrow_alone import import_arrow_alone
@@ -87,7 +88,7 @@ def run_to_end(
     It runs on the cluster; on this machine if no cluster is up, or with `here`. With `alone`, a run is refused while
     another one of its model is running.
     """
-    with interruptible():
+    with interruptible(), lasting_stops():
         report = report_of_nothing(spec, settings, tables, store)
         if report is not None:
             facts = facts_of(report, fmt, tables)

@@ -34,6 +34,7 @@ from batch.runs.heartbeat import heartbeat
 from batch.runs.record import RunLog, recorded
 from model_store.errors import AccountingOpen, BadRequest, StorageError
 from model_store.libraries import resight_version
+from model_store.process_exit import lasting_stops
 
 Judge = Callable[[Iterable[pa.Table], Question], Iterator[Evaluated]]
 COMMIT_ROWS, COMMIT_S = 200_000, 10.0
@@ -122,29 +123,30 @@ def execute(spec: FilterSpec, tables: Tables, judge: Judge) -> FilterReport:
     run_log = RunLog(tables, spec, spec.model, "filter")
     progress = _Progress(run_log)
     try:
-        run_log.begin(progress.counts)
-        with heartbeat(progress.record), scratch("filter", LARGE_MIB) as sql:
-            keep_layer(tables, layer, resight_version())
-            with progress.timed("load_s"):
-                loaded, question = _loaded(sql, spec, tables)
-            progress.counts = Counts(requested=loaded.images)
-            progress.record()
-            parts = len(loaded.starts)
-            log.info("planned", run_id=spec.run_id, images=loaded.images, rows=loaded.rows, parts=parts)
-            tally = _judge_and_commit(spec, tables, loaded, question, judge, progress)
-            with progress.timed("recount_s"):
-                standing = _recount(sql, tables, layer, spec.view.inference_key)
-        if standing != tally.flagged:
-            raise AccountingOpen(
-                f"accounting mismatch in run {spec.run_id}: the filter produced {tally.flagged} assertions, layer "
-                f"{layer.layer_id[:12]} holds {standing}; another run of the layer may be active: run it again"
-            )
+        with lasting_stops():
+            run_log.begin(progress.counts)
+            with heartbeat(progress.record), scratch("filter", LARGE_MIB) as sql:
+                keep_layer(tables, layer, resight_version())
+                with progress.timed("load_s"):
+                    loaded, question = _loaded(sql, spec, tables)
+                progress.counts = Counts(requested=loaded.images)
+                progress.record()
+                parts = len(loaded.starts)
+                log.info("planned", run_id=spec.run_id, images=loaded.images, rows=loaded.rows, parts=parts)
+                tally = _judge_and_commit(spec, tables, loaded, question, judge, progress)
+                with progress.timed("recount_s"):
+                    standing = _recount(sql, tables, layer, spec.view.inference_key)
+            if standing != tally.flagged:
+                raise AccountingOpen(
+                    f"accounting mismatch in run {spec.run_id}: the filter produced {tally.flagged} assertions, layer "
+                    f"{layer.layer_id[:12]} holds {standing}; another run of the layer may be active: run it again"
+                )
+            report = _report(spec, loaded, tally, standing, started)
+            counts = Counts(requested=loaded.images, reused=loaded.images)
+            run_log.write("sealed", counts, report.line(), progress.stages, report.metrics())
     except BaseException as error:
         cause = recorded(run_log, progress.counts, error, progress.stages, progress.metrics())
         raise cause from cause.__cause__
-    report = _report(spec, loaded, tally, standing, started)
-    counts = Counts(requested=loaded.images, reused=loaded.images)
-    run_log.write("sealed", counts, report.line(), progress.stages, report.metrics())
     return report
 
 

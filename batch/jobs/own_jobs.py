@@ -34,6 +34,7 @@ from batch.jobs.entry import log_failure
 from batch.jobs.exit_codes import exit_code, exit_code_of
 from batch.jobs.job_log import LOOK_S, LogPart, growing, read_part
 from model_store.errors import BadRequest, Conflict, ResightError, RunStalled, StorageUnreachable
+from model_store.process_exit import lasting_stops
 from serve.log_config import configure_logs
 from serve.settings import Settings
 
@@ -59,7 +60,7 @@ class _Prepared:
         with self.log, _output_to(self.log):
             configure_logs(cast(TextIO, _Lines(self.log, on_line)))
             try:
-                with command.make_context(self.module, self.words) as context:
+                with lasting_stops(), command.make_context(self.module, self.words) as context:
                     command.invoke(context)
             except ResightError as error:
                 log_failure(error)

@@ -24,6 +24,7 @@ from batch.pipeline.commit import Committer
 from batch.runs.accounting import Counts
 from batch.schedule.policy import Stop
 from model_store.errors import RunStalled, StorageError, TooManyFailed
+from model_store.process_exit import require_no_stop
 
 AHEAD = 4
 T = TypeVar("T")
@@ -133,6 +134,7 @@ def into_table(
             if table is not None:
                 committer.add(table)
                 counts = arrived(table)
+            require_no_stop()  # native code may have ignored it
             patience.require(counts, arrived=table is not None)
             if table is None:  # later: a commit may take longer than a stall
                 committer.tick()

@@ -36,6 +36,7 @@ from batch.runs.resume import require_same_run, tables_of_run
 from batch.runs.spec import PassSpec, RunSpec
 from model_store.errors import ResightError
 from model_store.lazy_imports import lazy_imports
+from model_store.process_exit import lasting_stops
 from model_store.storage import Folder
 from model_store.store import ModelStore
 from serve.cluster.head import read_state
@@ -92,29 +93,30 @@ def execute(spec: PassSpec, tables: Tables, store: ModelStore, host: RunHost, co
     run = PassRun(spec, work, tables, host)
     past = tables_of_run(tables, spec.run_id)
     try:
-        run_log.begin(run.progress.counts, {"began_on": past.moment})
-        remember_store(tables.url, store.url)
-        with heartbeat(lambda: run_log.write("running", run.progress.counts)):
-            plan = plan_pass(tables, work, spec.scope, past=past)
-            if plan.todo:
-                log.info("planned", run_id=spec.run_id, model=str(work.model.id), **work.facts(plan))
-            final = run.carry_out(plan)
-            stages, lines, more = run.spent(), [final.line(work.line)], dict[str, Any]()
-            if isinstance(spec, RunSpec) and spec.snips:
-                snips = plan_snips(tables, plan, spec)
-                if snips.todo:
-                    log.info("snips_planned", run_id=spec.run_id, wanted=snips.requested, todo=snips.todo)
-                made = PassRun(spec, snips.work, tables, host).carry_out(snips)
-                more["snips"] = snips.work.counts(made)
-                lines.append(made.line(snips.work.line))
+        with lasting_stops():
+            run_log.begin(run.progress.counts, {"began_on": past.moment})
+            remember_store(tables.url, store.url)
+            with heartbeat(lambda: run_log.write("running", run.progress.counts)):
+                plan = plan_pass(tables, work, spec.scope, past=past)
+                if plan.todo:
+                    log.info("planned", run_id=spec.run_id, model=str(work.model.id), **work.facts(plan))
+                final = run.carry_out(plan)
+                stages, lines, more = run.spent(), [final.line(work.line)], dict[str, Any]()
+                if isinstance(spec, RunSpec) and spec.snips:
+                    snips = plan_snips(tables, plan, spec)
+                    if snips.todo:
+                        log.info("snips_planned", run_id=spec.run_id, wanted=snips.requested, todo=snips.todo)
+                    made = PassRun(spec, snips.work, tables, host).carry_out(snips)
+                    more["snips"] = snips.work.counts(made)
+                    lines.append(made.line(snips.work.line))
+            seconds, rates = run.progress.elapsed_s(), run.progress.rates()
+            measured = {"seconds": seconds, **(rates if plan.todo else {})}
+            metrics = work.metrics(plan) | _rounded(measured) | work.noted(final)
+            run_log.write("sealed", final, "; ".join(lines), stages | more, metrics)
     except BaseException as error:
         stages = run.spent() if run.stages.ms else None
         cause = recorded(run_log, run.progress.counts, error, stages)
         raise cause from cause.__cause__  # without the traceback of Ray's wrapper
-    seconds, rates = run.progress.elapsed_s(), run.progress.rates()
-    measured = {"seconds": seconds, **(rates if plan.todo else {})}
-    metrics = work.metrics(plan) | _rounded(measured) | work.noted(final)
-    run_log.write("sealed", final, "; ".join(lines), stages | more, metrics)
     rate = run.progress.steady_rate() or run.progress.rate()
     more |= afterwards(spec, plan, tables, store, rate, compacting)
     return RunReport(spec.run_id, plan, final, seconds, rates, stages, more)

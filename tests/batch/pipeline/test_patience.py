@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
 import pytest
 
@@ -15,7 +19,7 @@ from archive.delta.tables import Tables
 from archive.schemas import MEDIA
 from batch.pipeline.drain import Patience
 from batch.planning.plan import Plan
-from batch.runs.accounting import Counts
+from batch.runs.accounting import Counts, Tally
 from batch.runs.run import execute
 from batch.runs.spec import RunSpec
 from batch.schedule.policy import Stop
@@ -135,3 +139,37 @@ def test_a_run_that_gives_up_keeps_what_it_has_done_and_says_why(
     assert counts["requested"] == 8
     if error is TooManyFailed:
         assert (counts["ok"], counts["failed"]) == (1, 2)
+
+
+@pytest.mark.parametrize("signalled", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_run_that_is_stopped_in_a_callback_of_duckdb_is_cancelled(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch, signalled: signal.Signals, ignored: bool
+) -> None:
+    ends = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: lambda *_: sys.exit(143)}
+    former = signal.signal(signalled, ends[signalled])
+    pipeline = Pipeline("ooooeeff")
+    add = Tally.add
+
+    def stop() -> int:
+        signal.raise_signal(signalled)
+        return 0
+
+    def stopped(tally: Tally, rows: pa.Table) -> Counts:
+        with duckdb.connect() as sql, contextlib.suppress(duckdb.Error if ignored else ()):
+            sql.create_function("stop", stop, [], "int", side_effects=True)  # type: ignore[arg-type]
+            sql.execute("select stop()").fetchall()
+        return add(tally, rows)
+
+    monkeypatch.setattr(HOST, "rows", pipeline)
+    monkeypatch.setattr(Tally, "add", stopped)
+    spec = RunSpec(run_id="r", model="motion@1", commit_s=3600)
+    try:
+        with pytest.raises((KeyboardInterrupt, SystemExit)):
+            execute(spec, tables, ModelStore(str(MODELS)), HOST)
+    finally:
+        pipeline.left.set()
+        signal.signal(signalled, former)
+    events = sorted(rows_of(tables, "runs"), key=lambda row: row["event"])
+    assert [row["state"] for row in events] == ["running", "cancelled"]
+    assert len(rows_of(tables, "results")) == 1
