@@ -107,7 +107,8 @@ def run_to_end(
     if not wait:
         return {"run_id": spec.run_id, "job": submitted(jobs, start, [spec.run_id])}
     reports = to_end(jobs, start, [spec.run_id], fmt is not Format.table)
-    return facts_of(reports.get(spec.run_id, {"run_id": spec.run_id}), fmt, tables)
+    with interruptible(lambda: _ended([spec.run_id])):
+        return facts_of(reports.get(spec.run_id, {"run_id": spec.run_id}), fmt, tables)
 
 
 def to_end(
@@ -154,7 +155,8 @@ def follow(
 ) -> Followed:
     """Show the progress of a job until all reports of these runs are there or it ends.
 
-    At Ctrl-C, prints what `interrupted` returns, by default that the runs continue, and exits with 130.
+    At Ctrl-C, exits with 130 and prints what `interrupted` returns, by default that the runs continue; or that all
+    have ended.
     """
     reports: dict[str, dict[str, Any]] = {}
     failed: dict[str, Any] = {}
@@ -165,10 +167,13 @@ def follow(
         TextColumn("{task.fields[words]}"),
         TimeRemainingColumn(),
     )
-    with (
-        interruptible(interrupted or (lambda: goes_on(run_ids))),
-        Progress(*columns, console=errors, disable=quiet) as bar,
-    ):
+
+    def words() -> str:
+        if set(run_ids) <= reports.keys():
+            return _ended(run_ids)
+        return interrupted() if interrupted else goes_on(run_ids)
+
+    with interruptible(words), Progress(*columns, console=errors, disable=quiet) as bar:
         task = bar.add_task("starting", total=None, words="")
 
         def on_event(event: dict[str, Any]) -> None:
@@ -235,6 +240,10 @@ def _interrupted_submission(jobs: Jobs, run_ids: Sequence[str]) -> str:
     if not answers:
         return f"interrupted while submitting the job; if the cluster has it, {goes_on(run_ids)}"
     return goes_on(run_ids) if answers[0] else NOTHING
+
+
+def _ended(run_ids: Sequence[str]) -> str:
+    return "; ".join(f"run {run_id} has ended; its report: resight runs attach {run_id}" for run_id in run_ids)
 
 
 def _words(event: dict[str, Any]) -> str:

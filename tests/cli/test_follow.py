@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,14 @@ import typer
 
 import batch.jobs.cluster_jobs
 import cli.follow
+from archive.delta.tables import Tables
 from batch.jobs.cluster_jobs import ClusterJobs
 from batch.jobs.control import JobOutcome
-from cli.follow import Followed, follow, to_end
+from batch.runs.spec import RunSpec
+from cli.follow import Followed, follow, run_to_end, to_end
+from cli.output import Format
 from model_store.errors import ClusterError
+from model_store.store import ModelStore
 from serve.settings import Settings
 from tests.support.jobs import FakeJobs
 
@@ -26,6 +30,7 @@ NEVER = JobOutcome("FAILED", None, "runtime_env setup failed: the package is gon
 PROGRESS = {"event": "progress", "requested": 2, "ok": 1, "images_per_s": 3.0}
 PARTS = {"event": "filter_progress", "parts": 1}
 ROWS = {"event": "planned", "rows": 4, "parts": 1}
+REPORT = json.dumps({"event": "report", "run_id": "r"})
 CONTINUES = "run r continues; follow it with: resight runs attach r; stop it with: resight runs cancel r"
 
 
@@ -217,3 +222,37 @@ def test_a_cluster_that_does_not_answer_delays_ctrl_c_by_a_second_at_most(
         raise KeyboardInterrupt
     assert time.monotonic() - began_s < 1
     assert "runs r, s continue; follow them with: resight runs attach r" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("lines", [[REPORT], [json.dumps(PROGRESS)]])
+def test_ctrl_c_after_the_last_row_tells_how_to_see_the_report(
+    lines: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def tail(jobs: FakeJobs, job: str, on_line: Callable[[str], None], enough: object) -> JobOutcome:
+        for line in jobs.lines:
+            on_line(line)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(FakeJobs, "tail", tail)
+    with pytest.raises(typer.Exit) as ended:
+        follow(FakeJobs(*lines), "job-1", ["r"], quiet=True)
+    assert ended.value.exit_code == 130
+    words = "run r has ended; its report: resight runs attach r" if lines == [REPORT] else CONTINUES
+    assert capsys.readouterr().err == f"{words}\n"
+
+
+def test_ctrl_c_while_the_report_is_prepared_tells_how_to_see_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    spec, settings = RunSpec(run_id="r", model="deer"), Settings(home=str(tmp_path))  # type: ignore[call-arg]
+    monkeypatch.setattr(cli.follow, "report_of_nothing", lambda *_: None)
+    monkeypatch.setattr(cli.follow, "jobs_of", lambda *_: FakeJobs(REPORT))
+    monkeypatch.setattr(cli.follow, "require_startable", lambda *_: None)
+    monkeypatch.setattr(cli.follow, "facts_of", interrupted)
+    with pytest.raises(typer.Exit) as ended:
+        run_to_end(spec, settings, Tables(str(tmp_path)), ModelStore(str(tmp_path)), True, Format.json)
+    assert ended.value.exit_code == 130
+    assert "run r has ended; its report: resight runs attach r" in capsys.readouterr().err
