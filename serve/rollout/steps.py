@@ -158,7 +158,8 @@ class Rollout:
     def _bring(self, operation: Operation, now: ModelState) -> dict[str, str]:
         """Prove and load the version of the operation, unless replicas hold it; return version to digest.
 
-        Raises ModelError.
+        The files of a held version are hashed, since the next start loads them; except for a rollback, which must not
+        depend on the disk. Raises ModelError.
         """
         if operation.version is None or not _needs_version(operation):
             return {}
@@ -167,6 +168,8 @@ class Rollout:
         if not self.replicas.holds(wanted.id, wanted.digest):
             self.prove(wanted.id)
             self.replicas.ensure(wanted.id, wanted.digest)
+        elif operation.kind != "rollback":
+            self.store.verify(wanted.id)
         return {wanted.id.version: wanted.digest}
 
     def _switch(self, prepared: PreparedOperation, decide: Callable[[ModelState], ModelState]) -> str:

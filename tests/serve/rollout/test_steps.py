@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from model_store.errors import BadRequest, Conflict, ModelNotFound, ModelNotReady, ProbeFailed
+from model_store.errors import BadRequest, Conflict, DigestMismatch, ModelNotFound, ModelNotReady, ProbeFailed
 from model_store.names import VersionId
 from model_store.store import ModelStore
 from serve.rollout import steps
@@ -133,6 +133,19 @@ def test_a_replica_that_does_not_acknowledge_puts_the_alias_back(
     assert store.aliases(NAME) == {"production": "1"}
     assert serving(store).active == "1"
     assert read_state(store, NAME).generation > generation, "replicas that switched go back"
+
+
+@pytest.mark.parametrize("kind", ["promote", "follow", "canary"])
+def test_a_held_version_with_damaged_files_is_refused_except_by_a_rollback(
+    apply: Any, store: ModelStore, replicas: FakeReplicas, kind: str
+) -> None:
+    apply("promote", version="2")
+    Path(store.url, NAME, "1", "README.md").write_text("damaged")
+    with pytest.raises(DigestMismatch, match="README.md"):
+        apply(kind, version="1", percent=10 if kind == "canary" else 0)
+    assert store.aliases(NAME) == {"production": "2"}
+    apply("rollback")
+    assert serving(store).active == "1"
 
 
 def test_rolling_back_twice_goes_back_twice_and_then_there_is_nothing(
