@@ -12,7 +12,7 @@ import typer
 
 from cli import rollout
 from cli.output import Format, FormatOption, note, print_facts, print_rows
-from model_store.errors import BadRequest, ModelNotFound
+from model_store.errors import BadRequest, ModelError, ModelNotFound
 from model_store.lazy_imports import lazy_imports
 from model_store.names import DEFAULT_ALIAS, name_of_file, parse_ref, version_id
 
@@ -31,6 +31,7 @@ with lazy_imports():
     from model_store.store import ModelInfo, ModelStore, versions_at
     from serve.api.models import model_statuses, rollout_words
     from serve.models.readiness import Serving
+    from serve.rollout.state import read_state
     from serve.settings import Settings
 
 app = typer.Typer(help="Immutable model versions and the aliases that point to them.", no_args_is_help=True)
@@ -199,13 +200,36 @@ def show(model: StoredModel, fmt: FormatOption = Format.table) -> None:
 def verify(model: StoredModel, fmt: FormatOption = Format.table) -> None:
     """Hash every file, load the weights and run the golden probe. Exit code 6 if one of these fails.
 
-    Example: resight models verify ssdlite-coco@1
+    A name alone verifies every version that its aliases, canaries and shadows refer to, and those to roll back to.
+
+    Example: resight models verify ssdlite-coco
     """
-    models = _store()
-    version = models.resolve(parse_ref(model))
-    load_model(models, version)
-    note(f"{version} is valid: every digest matches and the probe is reproduced")
-    print_facts(_identity(models.describe(version).info), fmt)
+    models, ref = _store(), parse_ref(model)
+    versions = _named_versions(models, ref.name) if model == ref.name else []
+    versions, wrong = versions or [models.resolve(ref)], list[ModelError]()
+    for version in versions:
+        try:
+            load_model(models, version)
+            note(f"{version} is valid: every digest matches and the probe is reproduced")
+        except ModelError as error:
+            wrong.append(error)
+    for error in wrong[1:]:
+        note(str(error))
+    if wrong:
+        raise wrong[0]
+    rows = [_identity(models.describe(version).info) for version in versions]
+    if model == ref.name:
+        print_rows(rows, fmt)
+    else:
+        print_facts(rows[0], fmt)
+
+
+def _named_versions(models: ModelStore, name: str) -> list[VersionId]:
+    """Return the versions that the aliases of a model refer to, and the stored ones of their history."""
+    states = read_state(models, name).aliases.values()
+    named = {v for state in states for v in state.versions()} | set(models.aliases(name).values())
+    past = {v for state in states for v in state.previous} & {v.version for v in models.versions(name)}
+    return [version_id(name, version) for version in sorted(named | past)]
 
 
 @app.command()

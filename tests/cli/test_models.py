@@ -224,6 +224,21 @@ def test_verify_accepts_a_sound_version_and_refuses_a_changed_one(
     assert "README.md has sha256" in resight("models", "verify", "blobs@1").refused(6)
 
 
+def test_verify_of_a_name_checks_every_version_that_may_serve(resight: Resight, blobs: ModelStore, home: Path) -> None:
+    rows = json.loads(resight("models", "verify", "blobs", *JSON).ok())
+    assert [row["model"] for row in rows] == ["blobs@1"]
+    resight("models", "promote", "blobs@2").ok()
+    resight("models", "canary", "blobs@3", "20").ok()
+    rows = json.loads(resight("models", "verify", "blobs", *JSON).ok())
+    assert [row["model"] for row in rows] == ["blobs@1", "blobs@2", "blobs@3"]
+    for version in "13":
+        (home / "models" / "blobs" / version / "README.md").write_text("changed")
+    done = resight("models", "verify", "blobs")
+    assert done.code == 6
+    lines = ("blobs@2 is valid", "blobs@3: README.md has sha256", "error blobs@1: README.md has sha256")
+    assert all(line in done.err for line in lines)
+
+
 def test_promote_moves_the_alias_only_to_what_loads(resight: Resight, blobs: ModelStore, home: Path) -> None:
     assert "blobs:production is now blobs@3" in resight("models", "promote", "blobs@3").err
     resight("models", "promote", "blobs@2", "--alias", "canary").ok()
