@@ -106,6 +106,14 @@ def application_status(dashboard_url: str) -> dict[str, Any]:
     return dict(answer.json().get("applications", {}))
 
 
+def require_dashboard(dashboard_url: str) -> None:
+    """Raise ClusterError if nothing answers there: Ray's client requires its token first, and reports only that."""
+    try:
+        httpx2.get(f"{dashboard_url}/api/version", timeout=30)
+    except httpx2.HTTPError as error:
+        raise _no_answer(dashboard_url, error) from error
+
+
 @tenacity.retry(
     retry=tenacity.retry_if_exception_type(httpx2.TransportError),
     stop=tenacity.stop_after_delay(DEPLOY_TIMEOUT_S),

@@ -160,11 +160,13 @@ def test_the_cluster_of_an_address_must_answer(resight: Resight, home: Path, mon
     """A run does not use this machine in its place."""
     shutil.copytree(MODELS, home / "models")
     resight("ingest", str(PHOTOS)).ok()
-    away = "http://127.0.0.1:9"
-    monkeypatch.setenv("RESIGHT_ADDRESS", away)
-    joined = lambda _: monkeypatch.setenv("RAY_API_SERVER_ADDRESS", away)  # noqa: E731
-    monkeypatch.setattr("batch.jobs.control.join", joined)
-    assert "does not answer" in resight("reprocess", "--model", "motion").refused(8)
+    monkeypatch.setenv("RESIGHT_ADDRESS", "http://127.0.0.1:9")
+    for name in ("RAY_API_SERVER_ADDRESS", "RAY_AUTH_MODE", "RESIGHT_MODELS", "RESIGHT_TABLES"):
+        monkeypatch.setenv(name, "")  # restored after the test, since `join` sets them
+        monkeypatch.delenv(name)
+    refused = resight("reprocess", "--model", "motion").refused(8)
+    assert "http://127.0.0.1:9 does not answer: [Errno 111] Connection refused" in refused
+    assert "token" not in refused
 
 
 def test_a_dry_run_needs_no_cluster_and_writes_nothing(resight: Resight, home: Path, tmp_path: Path) -> None:
