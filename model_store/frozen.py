@@ -29,12 +29,16 @@ def wrong_fields(
     model: type[BaseModel] | None = None,
     whole: str = "",
     name: Callable[[Location], str] = lambda place: ".".join(map(str, place)),
+    unknown_only: bool = False,
 ) -> str:
     """Return each invalid field by its `name`, by default its path (`whole` for the value itself), with the reason.
 
-    For an unknown field of a `model`, suggests the field with a similar name, or lists all fields.
+    For an unknown field of a `model`, suggests the field with a similar name, or lists all fields. With `unknown_only`,
+    other errors are left out.
     """
     errors, words = error.errors(), list[str]()
+    if unknown_only:
+        errors = [item for item in errors if item["type"] == "extra_forbidden"]
     for item in errors[:MAX_ERRORS]:
         place, reason = name(item["loc"]) or whole, item["msg"].removeprefix("Value error, ")
         if model and item["type"] == "extra_forbidden":

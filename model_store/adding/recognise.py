@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
+from pydantic import ValidationError
+
 from model_store.adding.decoder_candidates import candidates, choose_decoder, near_misses
 from model_store.adding.evidence import labels_of, read_evidence
 from model_store.adding.explain import GIVEN, Reason, given_preprocess, reasons_for, why_decoder
@@ -24,6 +26,7 @@ from model_store.decoders import DECODERS
 from model_store.decoders.evidence import MAX_SIDE_PX, Evidence, imgsz
 from model_store.decoders.layout import DecodeSpec, OutputNonsense
 from model_store.errors import ModelRefused
+from model_store.frozen import wrong_fields
 from model_store.runtimes import WeightsSession, open_weights
 from model_store.transform.letterbox import SizePx
 
@@ -43,6 +46,7 @@ class Recognised:
 def recognise(runtime: str, weights: bytes, overrides: dict[str, Any]) -> Recognised:
     """Recognise a weights file. Raises ModelRefused with the line to add to the config file."""
     _require_types(overrides)
+    _require_known_fields(overrides)
     session = open_weights(runtime, weights, threads=1)
     evidence = read_evidence(session, _given_px(overrides))
     metadata = evidence.metadata
@@ -102,6 +106,18 @@ def _require_types(overrides: dict[str, Any]) -> None:
         raise ModelRefused(f'decoder: {decoder!r} is not a name: use {{"decoder": "yolov8"}}')
     if kind is not None and not (isinstance(kind, str) and kind in KINDS):
         raise ModelRefused(f"unknown kind {kind!r}: use {' or '.join(KINDS)}")
+
+
+def _require_known_fields(overrides: dict[str, Any]) -> None:
+    """Raise ModelRefused for fields that no kind of config has: without them, recognition reports other causes."""
+    unknown: list[str] = []
+    for kind in [KINDS[overrides["kind"]]] if overrides.get("kind") else KINDS.values():
+        try:
+            kind.model_validate(overrides)
+        except ValidationError as error:
+            unknown.append(wrong_fields(error, kind, unknown_only=True))
+    if unknown and all(unknown):
+        raise ModelRefused(f"config of the new version: {unknown[0]}")
 
 
 def _given_px(overrides: dict[str, Any]) -> SizePx | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import numpy as np
 import onnx
@@ -245,3 +246,16 @@ def test_a_graph_that_takes_whole_numbers_is_given_them(decoder: str) -> None:
     model.graph.node.insert(0, floats)
     spec = recognised(model.SerializeToString(), {}).preprocess
     assert (spec.divide_by, *spec.mean, *spec.std) == (1, 0, 0, 0, 1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"decoderr": "yolov8"}, "decoderr: unknown field, did you mean decoder?"),
+        ({"preprocess": {"side": 64}}, "preprocess.side: unknown field, did you mean side_px?"),
+        ({"kind": "detector", "scores": "logits"}, "scores: unknown field"),
+    ],
+)
+def test_an_unknown_field_is_named_before_a_wrong_number_of_labels(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(ModelRefused, match=re.escape(said)):
+        recognised(constant_graph({"output0": np.zeros((1, 9, 84), np.float32)}, 64, {}), {"labels": ["a"], **given})
