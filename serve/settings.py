@@ -6,6 +6,7 @@ RESIGHT_LOGS move these folders, the first two also to s3://.
 
 from __future__ import annotations
 
+import os
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Self
@@ -43,7 +44,11 @@ class Settings(BaseSettings):
 
     @property
     def home_path(self) -> Path:
-        return Path(absolute(self.home))
+        """Raise StorageUnreachable if it is a file."""
+        path = Path(absolute(self.home))
+        if os.path.isfile(path):
+            raise StorageUnreachable(f"cannot use {path} as the home: it is a file; set RESIGHT_HOME to a folder")
+        return path
 
     @property
     def models_url(self) -> str:

@@ -212,8 +212,10 @@ def test_whatever_answers_at_readyz_is_told(
 
 def test_a_home_that_is_a_file_is_one_line(resight: Resight, home: Path) -> None:
     home.write_text("no folder")
-    for words in ("up", "down", "status", "env", "logs", "models promote m@1", "runs cancel r", "ingest ."):
-        assert str(home) in resight(*words.split()).refused(7)
+    commands = ("up", "down", "status", "env", "logs", "models promote m@1", "runs cancel r", "ingest .")
+    for words in (*commands, f"models pull {MODELS / 'motion'}"):
+        refused = resight(*words.split()).refused(7)
+        assert f"cannot use {home} as the home: it is a file; set RESIGHT_HOME to a folder" in refused
 
 
 def test_up_starts_nothing_where_it_cannot_write(resight: Resight, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -130,7 +130,7 @@ def test_an_unwritable_report_is_rejected_before_the_sweep(
     assert "cannot write" in resight("tune", "blobs@1", *words, "--out", out).refused(7)
     monkeypatch.setenv("RESIGHT_HOME", str(tmp_path / "app.yaml"))
     monkeypatch.setenv("RESIGHT_MODELS", str(models))
-    assert "cannot write" in resight("tune", "blobs@1", *words).refused(7)
+    assert "cannot use" in resight("tune", "blobs@1", *words).refused(7)
 
 
 def test_a_missed_objective_has_a_code_and_the_nearest_point(resight: Resight, models: Path, tmp_path: Path) -> None:
