@@ -25,6 +25,8 @@ from model_store.store import ModelStore, ModelVersion
 
 CHUNK = 16
 """Images of a task: a few seconds of one thread at 12 megapixels, so that rows arrive as often as commits run."""
+MAX_NAMED = 50
+"""Labels of a model that an error lists."""
 
 
 @dataclass(frozen=True)
@@ -114,8 +116,9 @@ def view_to_classify(tables: Tables, store: ModelStore, spec: ClassifySpec) -> V
         return view
     unknown = sorted(set(spec.labels) - set(labels))
     if unknown:
+        more = f" and {len(labels) - MAX_NAMED} more" if len(labels) > MAX_NAMED else ""
         raise BadRequest(
             f"--labels: unknown label '{unknown[0]}'; labels of {view.model_name}@{view.model_version}: "
-            f"{', '.join(labels[:50])}"
+            f"{', '.join(labels[:MAX_NAMED])}{more}"
         )
     return view

@@ -120,7 +120,9 @@ def test_without_a_publication_there_is_nothing_to_classify(bench: ClassifyBench
         view_to_classify(bench.tables, store, spec_of())
 
 
-def test_a_label_that_the_detector_does_not_have_is_refused(bench: ClassifyBench) -> None:
+def test_a_label_that_the_detector_does_not_have_is_refused(
+    bench: ClassifyBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     view = bench.publish()
     gone = ModelStore(str(bench.root.parent / "models"))
     assert view_to_classify(bench.tables, gone, spec_of(labels=("anmal",))) == view
@@ -128,5 +130,8 @@ def test_a_label_that_the_detector_does_not_have_is_refused(bench: ClassifyBench
     now = view.model_copy(update={"model_name": "blobs", "model_version": "1"})
     Views(bench.tables.url).publish(now, after=1)
     assert view_to_classify(bench.tables, store, spec_of(labels=("blob",))).serial == 2
-    with pytest.raises(BadRequest, match="--labels: unknown label 'anmal'; labels of blobs@1: blob"):
+    with pytest.raises(BadRequest, match="--labels: unknown label 'anmal'; labels of blobs@1: blob$"):
         view_to_classify(bench.tables, store, spec_of(labels=("blob", "anmal")))
+    monkeypatch.setattr("batch.classify.plan.MAX_NAMED", 0)
+    with pytest.raises(BadRequest, match=" and 1 more$"):
+        view_to_classify(bench.tables, store, spec_of(labels=("anmal",)))
