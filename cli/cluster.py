@@ -75,8 +75,8 @@ def up(
     require_token_beyond_loopback(settings, host)
     started = state is None
     if state is None:
-        note("starting Ray …")
-        state = start(settings, Ports(port, ray_port, dashboard_port), host, object_store_mib)
+        ports = Ports(port, ray_port, dashboard_port)
+        state = start(settings, ports, host, object_store_mib, lambda: note("starting Ray …"))
     join(settings)
     note("deploying serve/app.yaml …")
     try:

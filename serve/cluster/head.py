@@ -191,8 +191,10 @@ def has_cluster(settings: Settings) -> bool:
     return bool(settings.address) or read_state(settings) is not None
 
 
-def start(settings: Settings, ports: Ports, host: str, object_store_mib: int) -> ClusterState:
-    """Start a Ray head. Raises ClusterError, with the end of its log, if it does not start."""
+def start(
+    settings: Settings, ports: Ports, host: str, object_store_mib: int, starting: Callable[[], object] = lambda: None
+) -> ClusterState:
+    """Start a Ray head; call `starting` after the checks. Raises ClusterError, with the end of its log, if it fails."""
     if not is_free(host, ports.http):
         raise ClusterError(
             f"{host}:{ports.http} is in use; stop the program that listens there, or choose another port with "
@@ -210,6 +212,7 @@ def start(settings: Settings, ports: Ports, host: str, object_store_mib: int) ->
             )
         gcs, dashboard = preferred_or_free(ports.ray), preferred_or_free(ports.dashboard)
         inner = inner_ports()
+        starting()
         with log_path.open("wb") as log:
             process = subprocess.Popen(
                 head_command(gcs, dashboard, inner, temp_dir, object_store_mib),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -259,5 +260,13 @@ def test_while_one_process_serves_status_and_down_name_it(
         assert (done.code, json.loads(done.out)["served_by"]) == (0, "resight serve")
         assert asked == ["http://127.0.0.1:8123"]
         assert "at http://127.0.0.1:8123: stop it with Ctrl-C" in resight("down").err
+        refused = resight("up", "--port", preferred_or_free(0)).refused(8)
+        assert "at http://127.0.0.1:8123: stop it with Ctrl-C" in refused
     assert json.loads(resight("status", "--format", "json").out)["cluster"] == "down"
     assert "resight serve" not in resight("down").err
+
+
+def test_up_on_a_taken_port_begins_nothing(resight: Resight) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert f"127.0.0.1:{port} is in use" in resight("up", "--port", port).refused(8)
