@@ -44,7 +44,9 @@ StoredModel = Annotated[str, typer.Argument(help="name, name@version or name:ali
 @app.command()
 def add(
     weights: Annotated[Path | None, typer.Argument(help=".onnx or .pt2 file; not used with the runtime motion")] = None,
-    name: Annotated[str | None, typer.Option(help="model name; default: the name of the file")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="model name; default: the name of the file without suffixes such as .fp16")
+    ] = None,
     version: Annotated[
         str | None, typer.Option(help="version, immutable once added; default: the next whole number")
     ] = None,

@@ -79,13 +79,18 @@ def parse_version(text: str) -> VersionId:
     return VersionId(ref.name, ref.version)
 
 
+_FORM = re.compile(r"(?<=.)(\.(fp16|fp32|bf16|u?int8|classifier|[a-z0-9_]+-(layout|raw)))+$")
+"""Suffixes of a file's name for the precision and output format of an export."""
+
+
 def name_of_file(stem: str) -> str:
     """Convert a file's name to a model name: "Höhle v2 (best)" becomes "hohle-v2-best".
 
+    Suffixes on its precision or output format are left out: "deer.yolov8-layout.fp16" becomes "deer".
     Raises BadRequest if no valid character is left.
     """
     plain = unicodedata.normalize("NFKD", stem).encode("ascii", "ignore").decode().lower()
-    name = re.sub(r"[^a-z0-9._-]+", "-", plain).lstrip("._-")[:64].rstrip("._-")
+    name = re.sub(r"[^a-z0-9._-]+", "-", _FORM.sub("", plain)).lstrip("._-")[:64].rstrip("._-")
     if not NAME.fullmatch(name):
         raise BadRequest(f"the file name '{stem}' gives no valid model name: give one with --name")
     return name

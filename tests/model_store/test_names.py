@@ -62,7 +62,12 @@ def test_an_alias_is_no_exact_version(text: str) -> None:
 @pytest.mark.parametrize(
     ("stem", "name"),
     [
-        ("Deer_v2.fp16", "deer_v2.fp16"),
+        ("Deer_v2.fp16", "deer_v2"),
+        ("nanodet_coco_416.yolov8-layout.fp16", "nanodet_coco_416"),
+        ("deer.yolox-raw.INT8", "deer"),
+        ("lite0_224.classifier.fp16", "lite0_224"),
+        ("deer.fp16.v2", "deer.fp16.v2"),
+        (".fp16", "fp16"),
         ("H\u00f6hle v2 (best)", "hohle-v2-best"),
         (".hidden-", "hidden"),
         ("x" * 63 + "-y", "x" * 63),
