@@ -80,6 +80,7 @@ def ingest_command(
 ) -> None:
     """Catalogue an archive: read and hash every new or changed file. Safe to repeat.
 
+    No image is decoded: a run finds files that are not images, and names them.
     Exit code 1 if files or folders could not be read, or if many files of a folder or camera are missing: is the disk
     mounted? All other files are ingested. Exit code 7 if the archive has no images.
     Example: resight ingest /data/deer
