@@ -80,7 +80,7 @@ def up(
     join(settings)
     note("deploying serve/app.yaml …")
     try:
-        deploy(settings, state)
+        deploy(settings, state, note)
     except BaseException:
         if started:  # leave nothing half started; the logs stay
             note(f"stopping Ray; its logs are in {state.logs}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections.abc import Callable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from serve.inference.os_priority import deprioritise_ray_processes
 from serve.settings import DetectArgs, Settings
 
 DEPLOY_TIMEOUT_S = 180
+PROGRESS_S = 15
 
 
 def serve_config(settings: Settings, host: str, port: int) -> dict[str, Any]:
@@ -66,10 +68,11 @@ def detect_args(settings: Settings, host: str = LOOPBACK[0]) -> DetectArgs:
         raise ClusterError(f"invalid args of the application '{APP}': {wrong}") from error
 
 
-def deploy(settings: Settings, state: ClusterState) -> None:
+def deploy(settings: Settings, state: ClusterState, waiting: Callable[[str], object] = lambda words: None) -> None:
     """Deploy the applications and wait until they run. Raises ClusterError, with Serve's message, if one fails.
 
-    A dashboard that does not answer, as on a busy machine, gets the request again for DEPLOY_TIMEOUT_S.
+    Calls `waiting` every PROGRESS_S with a line on what does not run yet. A dashboard that does not answer, as on a
+    busy machine, gets the request again for DEPLOY_TIMEOUT_S.
     """
     config = serve_config(settings, state.host, state.http_port)
     try:
@@ -79,7 +82,8 @@ def deploy(settings: Settings, state: ClusterState) -> None:
     if answer.status_code >= 400:
         raise ClusterError(f"Ray Serve rejected the applications: {answer.text[:2000]}")
     names = [application["name"] for application in config["applications"]]
-    deadline = time.monotonic() + DEPLOY_TIMEOUT_S
+    began_s = reported_s = time.monotonic()
+    deadline = began_s + DEPLOY_TIMEOUT_S
     status: dict[str, Any] = {}
     while time.monotonic() < deadline:
         with contextlib.suppress(ClusterError):
@@ -91,8 +95,16 @@ def deploy(settings: Settings, state: ClusterState) -> None:
         failed = [name for name, value in states.items() if value == "DEPLOY_FAILED"]
         if failed:
             raise ClusterError(f"{failed[0]}: {status[failed[0]].get('message', '')[:3000]}")
+        if (now_s := time.monotonic()) - reported_s >= PROGRESS_S:
+            reported_s = now_s
+            waiting(f"after {now_s - began_s:.0f} s, not ready yet: {_missing(states)}")
         time.sleep(0.3)
     raise ClusterError(f"the applications did not start within {DEPLOY_TIMEOUT_S} s: {status}"[:3000])
+
+
+def _missing(states: Mapping[str, str]) -> str:
+    words = [f"{name} ({value.lower()})" for name, value in states.items() if value != "RUNNING"]
+    return ", ".join(words) or "the HTTP proxy"
 
 
 def application_status(dashboard_url: str) -> dict[str, Any]:

@@ -111,6 +111,28 @@ def test_a_busy_dashboard_is_asked_again(dashboard: list[str]) -> None:
     assert dashboard == ["put"] * 3 + ["get"] * 3
 
 
+def test_what_is_awaited_is_reported_at_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s, lines = [0.0], list[str]()
+
+    def status(_: str) -> dict[str, Any]:
+        now_s[0] += 6
+        names = ("detect", "runs", "pages")
+        return {name: {"status": "RUNNING" if now_s[0] > 15 or name == "runs" else "DEPLOYING"} for name in names}
+
+    monkeypatch.setattr(deploy, "_put", lambda url, _: httpx2.Response(200))
+    monkeypatch.setattr(deploy, "application_status", status)
+    monkeypatch.setattr(deploy, "_answers", lambda _: now_s[0] > 30)
+    monkeypatch.setattr(deploy, "deprioritise_ray_processes", lambda _: None)
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    monkeypatch.setattr("time.monotonic", lambda: now_s[0])
+    monkeypatch.setattr(deploy, "PROGRESS_S", 12)
+    deploy.deploy(Settings(), STATE, lines.append)
+    assert lines == [
+        "after 12 s, not ready yet: detect (deploying), pages (deploying)",
+        "after 24 s, not ready yet: the HTTP proxy",
+    ]
+
+
 def test_a_dashboard_that_never_answers_is_an_error_in_words(
     dashboard: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
