@@ -113,12 +113,13 @@ def tune(
     for doubt in doubts(result):
         note(f"doubt: {doubt}")
     note(f"report: {folder}/index.html")
-    if result.best is None:
-        raise ObjectiveMissed(verdict(result))
-    note(verdict(result))
+    if result.best:
+        note(verdict(result))
     for name, words in todo.items():
         if not (apply and name == "apply"):
             note(words)
+    if result.best is None:
+        raise ObjectiveMissed(verdict(result))
     if apply:
         _apply(settings, store, result, folder)
 

@@ -32,6 +32,8 @@ from serve.tune.results import Hardware, Point, TuningResult, TuningSetup, front
 FACTS, SHRUNK_CONFIG, RESERVED = "tune.json", "config-jpeg_shrink-{}.json", ".measuring"
 MAX_BUSY, MAX_UNSTEADY, MIN_REQUESTS = 0.1, 0.1, 100
 """Limits beyond which figures are doubtful; p99 of fewer requests is nearly the slowest of them."""
+LABEL_PX, CHARACTER_PX = 14, 8
+"""Height of a label of the plot, and the maximum width of its characters on average."""
 MAX_CHANCE = 0.3
 """Variation of the current settings beyond which the best point may be chance."""
 
@@ -131,7 +133,8 @@ def doubts(result: TuningResult) -> list[str]:
         )
     fewest = min((m.requests for m in result.points if m.rounds), default=0)
     if fewest < MIN_REQUESTS:
-        lines.append(f"p99 of some points is of {fewest} requests only: use longer --seconds")
+        few = "1 request" if fewest == 1 else f"{fewest} requests"
+        lines.append(f"p99 of some points is of only {few}: use longer --seconds")
     return lines + [f"{m.point}: {m.failed}" for m in result.points if m.failed]
 
 
@@ -161,14 +164,29 @@ def plot(table: Sequence[Mapping[str, Any]], objective_ms: float) -> str:
     slowest = max((row["p99_ms"] for row in drawn), default=objective_ms)
     right = _round_up(max(slowest, min(objective_ms, 2 * slowest)))
     top = _round_up(max((row["images_per_s"] for row in drawn), default=1.0))
+
+    def x(ms: float) -> float:
+        return round(60 + 660 * ms / right, 1)
+
+    def y(images_per_s: float) -> float:
+        return round(380 - 350 * images_per_s / top, 1)
+
+    labels: list[tuple[float, float, str]] = []
+    for row in drawn:
+        at_x, at_y = x(row["p99_ms"]) + 8, y(row["images_per_s"]) - 6
+        while any(abs(at_y - y2) < LABEL_PX and at_x < x2 + CHARACTER_PX * len(text) for x2, y2, text in labels):
+            at_y += LABEL_PX
+        if row["what"]:
+            labels.append((at_x, at_y, row["what"].replace(",", "")))
     return render(
         "serve/tune/plot.svg",
         ticks=[(right * i / 5, top * i / 5) for i in range(6)],
         points=drawn,
         objective_ms=objective_ms,
         right=right,
-        x=lambda ms: round(60 + 660 * ms / right, 1),
-        y=lambda images_per_s: round(380 - 350 * images_per_s / top, 1),
+        labels=labels,
+        x=x,
+        y=y,
     )
 
 

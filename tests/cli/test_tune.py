@@ -138,6 +138,7 @@ def test_a_missed_objective_has_a_code_and_the_nearest_point(resight: Resight, m
     done = resight("tune", "blobs@1", "--from", folder, "--apply", "--format", "csv")
     assert done.code == 5
     assert "nearest is batch 1" in done.err
+    assert "config-jpeg_shrink-2.json" in done.err, "what may help"
     assert done.out.startswith("batch,wait_ms,threads")
     assert not (models / "blobs" / "deployment.json").exists()
 

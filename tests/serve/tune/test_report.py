@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
@@ -105,6 +106,15 @@ def test_each_point_is_drawn_at_its_place() -> None:
     assert corners == [now, four, best], "no point of another key"
 
 
+def test_labels_of_near_points_do_not_overlap() -> None:
+    near = [measured(at(batch=batch), 50 + batch, 40 + batch) for batch in (1, 2, 4)]
+    svg = drawn(result(near))
+    labels = [t for t in svg.iter(f"{SVG}text") if "frontier" in (t.text or "")]
+    heights = sorted(float(label.attrib["y"]) for label in labels)
+    assert len(labels) == 3
+    assert all(below - above >= 14 for above, below in itertools.pairwise(heights))
+
+
 def test_the_advice_is_a_command_and_the_lines_to_write() -> None:
     lines = todo(result(CLOUD))
     assert "resight tune deer@3 --from /out --apply" in lines["apply"]
@@ -138,6 +148,8 @@ def test_doubts_are_reported() -> None:
     for words in ("30%", "not steady", "2 requests", "no</b> memory"):
         assert any(words in line for line in lines), words
     assert len(lines) == 4
+    single = MeasuredPoint(point=NOW, rounds=(one.model_copy(update={"latencies_ms": (1.0,)}),))
+    assert any("of only 1 request:" in line for line in doubts(result([single])))
 
 
 def test_rows_mark_each_point() -> None:
