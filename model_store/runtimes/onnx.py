@@ -54,7 +54,7 @@ class OnnxSession:
         except Exception as error:  # onnxruntime raises a dozen unrelated kinds
             if _UNREADABLE.search(str(error)):
                 raise ModelRefused(no_onnx(weights)) from error
-            raise ModelRefused(f"ONNX Runtime cannot load the weights: {said(error)}") from error
+            raise ModelRefused(f"ONNX Runtime cannot load the weights: {_words(error)}") from error
         self.input = _image_input(self._session)
         self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
         outputs = self._session.get_outputs()
@@ -102,3 +102,20 @@ def _require_numbers(outputs: Any) -> None:
 
 def _is_fixed(shape: Any) -> bool:
     return len(shape or ()) > 1 and isinstance(shape[1], int) and shape[1] > 0
+
+
+def _words(error: Exception) -> str:
+    """Return ONNX Runtime's message, or what to do about a version that is too new."""
+    text = str(error)
+    newest = re.search(r"official support for domain \S+ is till opset (\d+)", text)
+    if newest:
+        return (
+            f"their operator set is too new: export them again with opset {newest[1]} or older, or upgrade onnxruntime"
+        )
+    newest = re.search(r"Unsupported model IR version: (\d+), max supported IR version: (\d+)", text)
+    if newest:
+        return (
+            f"their IR version {newest[1]} is too new: save them again with IR version {newest[2]} or "
+            "older, or upgrade onnxruntime"
+        )
+    return said(error)

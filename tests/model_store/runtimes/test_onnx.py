@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto
 
@@ -113,3 +114,13 @@ def test_whole_numbers_are_not_scaled_to_fractions(scale: dict[str, object]) -> 
 def test_an_output_that_holds_no_numbers_is_refused() -> None:
     with pytest.raises(ModelRefused, match=r"output output0 is seq\(tensor\(float\)\); tensors"):
         OnnxSession(in_a_list(), threads=1)
+
+
+def test_what_is_too_new_is_refused_with_what_is_known() -> None:
+    model = onnx.load_model_from_string(averaging())
+    model.opset_import[0].version = 999
+    with pytest.raises(ModelRefused, match=r"with opset \d+ or older, or upgrade onnxruntime$"):
+        OnnxSession(model.SerializeToString(), threads=1)
+    model.opset_import[0].version, model.ir_version = 13, 999
+    with pytest.raises(ModelRefused, match=r"IR version 999 is too new: .* IR version \d+ or older"):
+        OnnxSession(model.SerializeToString(), threads=1)
