@@ -84,15 +84,16 @@ class ImageFetcher:
         """Return an address of a host. Raises BadRequest unless all its addresses are permitted."""
         try:
             addresses = await self._resolve(host, port)
-            first = addresses[0]
-        except (OSError, UnicodeError, IndexError) as error:
+        except (OSError, UnicodeError) as error:
             raise BadRequest(f"{host} has no address: {error}") from error
+        if not addresses:
+            raise BadRequest(f"{host} has no address")
         for address in addresses:
             if not is_permitted(address, self._networks):
                 raise BadRequest(
                     f"{host} has the address {address}, which is not public: add its network to image_networks"
                 )
-        return first
+        return addresses[0]
 
     async def _read(self, url: httpx2.URL, host: str, address: str) -> bytes:
         async with self._http.stream(
@@ -107,11 +108,15 @@ class ImageFetcher:
                 raise BadRequest(f"{host} answered {answer.status_code} in place of the image")
             if answer.headers.get("content-encoding", "identity") != "identity":
                 raise BadRequest(f"{host} sent the image compressed, which was not requested")
+            too_large = ImageTooLarge(f"the image is over the limit of {self._max_bytes // MIB} MiB")
+            declared = answer.headers.get("content-length", "")
+            if declared.isdecimal() and int(declared[:18]) > self._max_bytes:
+                raise too_large
             parts, size = list[bytes](), 0
             async for part in answer.aiter_raw():
                 size += len(part)
                 if size > self._max_bytes:
-                    raise ImageTooLarge(f"the image is over the limit of {self._max_bytes // MIB} MiB")
+                    raise too_large
                 parts.append(part)
         if not size:
             raise BadRequest(f"{host} sent 0 bytes in place of the image")
