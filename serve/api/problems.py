@@ -92,10 +92,12 @@ def install(api: FastAPI) -> None:
 
     @api.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> Response:
-        path, detail = request.scope["path"], str(error.detail)
+        path, detail, headers = request.scope["path"], str(error.detail), dict(error.headers or {})
         if detail == "Not Found":  # the framework's text if no route matches
             detail = f"unknown path {path[:200]}; see /docs for all paths"
-        return problem(error.status_code, "HttpError", detail, dict(error.headers or {}), path=path)
+        elif error.status_code == 405 and "Allow" in headers:
+            detail = f"use {headers['Allow'].replace(', ', ' or ')} here"
+        return problem(error.status_code, "HttpError", detail, headers, path=path)
 
     @api.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:

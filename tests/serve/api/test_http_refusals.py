@@ -88,7 +88,7 @@ async def test_too_many_pixels_by_the_header_are_refused(blobs: MakeEngine) -> N
     [
         ("/", 404, "unknown path /; see /docs for all paths"),
         ("/v1/images/" + "ab" * 32, 404, f"unknown path /v1/images/{'ab' * 32}; see /docs"),
-        ("/v1/detect", 405, "Method Not Allowed"),
+        ("/v1/detect", 405, "use POST here"),
     ],
 )
 async def test_the_frameworks_own_errors_are_problems_too(engine: Engine, path: str, status: int, words: str) -> None:

@@ -183,8 +183,8 @@ async def test_mutations_are_answered_or_refused_and_never_more(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("method", "path", "status", "words"),
     [
-        ("GET", PATH, 405, "Not Allowed"),
-        ("POST", "/v2", 405, "Not Allowed"),
+        ("GET", PATH, 405, "use POST here"),
+        ("POST", "/v2", 405, "use GET here"),
         ("GET", "/v2/models", 404, "unknown path /v2/models"),
         ("POST", "/v2/models/blobs/versions/9/infer", 404, "available: blobs@1, blobs@2"),
         ("POST", "/v2/models/blobs:canary/infer", 404, "no alias 'canary'"),
