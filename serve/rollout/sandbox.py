@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -30,6 +31,8 @@ from model_store.store import ModelStore
 ROOT = Path(__file__).resolve().parents[2]
 MAX_RUNNING = 3
 """Maximum concurrent proofs: a version that hangs does not delay the others."""
+END_S = 5.0
+"""Time that the fork server has to end by itself; then its process group is killed."""
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 """Environment that keeps libraries from starting threads before the fork."""
 
@@ -102,8 +105,12 @@ class Sandbox:
                     ours.shutdown(socket.SHUT_RDWR)
             if self._requests is not None:
                 self._requests.close()
-        if self._fork_server is not None:
-            self._fork_server.wait()
+        if (fork_server := self._fork_server) is not None:
+            try:
+                fork_server.wait(END_S)
+            except subprocess.TimeoutExpired:  # it is stopped, or waits for a disk that does not answer
+                os.killpg(fork_server.pid, signal.SIGKILL)
+                fork_server.wait()
 
     def _ask(self, request: bytes, limit_s: float) -> dict[str, Any]:
         """Return the answer to a request. The process ends if the socket is closed before. Raises TimeoutError."""

@@ -19,7 +19,7 @@ import pytest
 from model_store.errors import DigestMismatch, ModelError, ModelNotReady, ModelRefused
 from model_store.names import VersionId
 from model_store.store import ModelStore
-from serve.rollout import fork_server
+from serve.rollout import fork_server, sandbox
 from serve.rollout.sandbox import ROOT, Sandbox
 from tests.fixtures_local import MODELS, add_hanging, motion_store
 
@@ -111,6 +111,21 @@ def test_the_end_of_the_server_ends_proofs_that_run_and_that_wait(
                 proof.result(LIMIT_S)
 
 
+def test_a_fork_server_that_does_not_end_is_killed(ground: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandbox, "END_S", 0.1)
+    ground.prove(str(MODELS), ONE, 1, LIMIT_S)
+    assert ground._fork_server is not None
+    ground._fork_server.send_signal(signal.SIGSTOP)
+    with ThreadPoolExecutor(1) as ending:
+        end = ending.submit(ground.stop)
+        try:
+            end.result(LIMIT_S / 6)
+        except TimeoutError:
+            ground._fork_server.kill()
+            raise
+    assert ground._fork_server.returncode == -signal.SIGKILL
+
+
 def test_files_that_are_not_those_that_were_asked_for_are_not_proved(ground: Sandbox) -> None:
     with pytest.raises(DigestMismatch, match="were replaced a moment ago"):
         ground.prove(str(MODELS), ONE, 1, LIMIT_S, "0" * 64)
@@ -120,7 +135,7 @@ def test_files_that_are_not_those_that_were_asked_for_are_not_proved(ground: San
 
 CROWDED = """
 import pathlib, sys
-from serve.rollout import fork_server
+from serve.rollout import fork_server, sandbox
 fork_server.free_memory_bytes = lambda: int(pathlib.Path(sys.argv[1]).read_text())
 fork_server.main()
 """
