@@ -57,8 +57,9 @@ Needs = Literal["logits", "lineages"] | None
 class FilterConfig(Frozen):
     """Base of all configs.
 
-    Each config has `kind: Literal[...]` and fields with a docstring of one line, their description, that names the
-    unit. Lists (taxa, reviewed slots) are part of the config, and therefore of the layer's id.
+    Each config has `kind: Literal[...]` and fields with a description that names the unit: a docstring of one line,
+    or `Field(description=…)` if it is longer. Lists (taxa, reviewed slots) are part of the config, and therefore of the
+    layer's id.
     """
 
     model_config = ConfigDict(use_attribute_docstrings=True)

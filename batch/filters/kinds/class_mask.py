@@ -13,7 +13,7 @@ from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from batch.filters.contract import ClassFilterConfig, Filter, Rows, Said
 from batch.filters.support.logits import IGNORED, blocks, classified, kept_classes, unclassified
@@ -24,8 +24,11 @@ class ClassMaskConfig(ClassFilterConfig):
     kind: Literal["class-mask"] = "class-mask"
     keep: Names = ()
     """names of the allowed classes, in any order; empty: all classes of the classifier"""
-    reweight: bool = True
-    """true: the score is the share among the kept classes (renormalised); false: among all classes (absolute)"""
+    reweight: bool = Field(
+        True,
+        description="true: the score is the share among the kept classes (renormalised), 0 to 1; "
+        "false: the share among all classes (absolute)",
+    )
     emit: Literal["all", "changed"] = "all"
     """all: relabel every classified detection; changed: only those with a best class that is not kept"""
     labels: Names = ()

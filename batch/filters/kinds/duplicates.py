@@ -26,12 +26,25 @@ KEPT = -1
 
 class DuplicatesConfig(FilterConfig):
     kind: Literal["duplicates"] = "duplicates"
-    iou: float = Field(0.5, ge=0, le=1)
-    """intersection over union, 0 to 1: more than this (strict) with a kept box of better rank is a duplicate"""
-    containment: float | None = Field(None, ge=0, le=1)
-    """intersection over the smaller area, for boxes in boxes (try 0.9): more (strict) is a duplicate; none: not used"""
-    class_aware: bool = True
-    """only boxes of the same label are duplicates; false: of any label, and the reason names that of the kept box"""
+    iou: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="intersection over union, 0 to 1: a box is a duplicate of a kept box of "
+        "better rank if it is more than this (strict)",
+    )
+    containment: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="intersection over the smaller area, 0 to 1: a box is also a duplicate if it is more than this "
+        "(strict), for boxes within boxes; 0.9 is a good value; none: not used",
+    )
+    class_aware: bool = Field(
+        True,
+        description="compare only boxes of the same label; false: a duplicate can have another label, and the reason "
+        "names the label of the kept box as the alternative",
+    )
 
 
 def say(config: DuplicatesConfig, rows: Rows) -> Iterator[Said]:

@@ -40,14 +40,23 @@ class SlotsConfig(FilterConfig):
     kind: Literal["fixed-slots"] = "fixed-slots"
     min_iou: float = Field(0.5, gt=0, le=1)
     """IoU, 0 to 1: minimum for a box to be in a slot, after removing the shift (inclusive)"""
-    shift_iou: float = Field(0.2, gt=0, le=1)
-    """IoU, 0 to 1: minimum of a pair of box and slot to measure the camera's shift (inclusive); at most min_iou"""
+    shift_iou: float = Field(
+        0.2,
+        gt=0,
+        le=1,
+        description="IoU, 0 to 1: minimum for a pair of box and slot to be used to measure the camera's shift "
+        "(inclusive); not above min_iou",
+    )
     min_shift_pairs: int = Field(3, ge=1)
     """pairs: with fewer in an image, the camera is assumed not to have moved"""
     min_sightings: int = Field(3, ge=1)
     """images: minimum number in which a place is seen for it to be a slot"""
-    forget_after_images: int = Field(100, ge=1)
-    """images: a place that is not yet a slot is dropped if it is missing in more than this in a row (strict)"""
+    forget_after_images: int = Field(
+        100,
+        ge=1,
+        description="images: a place that is not yet a slot is dropped if it is missing in more "
+        "consecutive images than this (strict)",
+    )
     by_label: bool = True
     """true: a slot has one label; false: boxes of any label share it, such as a hole that is open, then sealed"""
     min_score: float = Field(0.1, ge=0, le=1)

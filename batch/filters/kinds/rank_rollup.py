@@ -41,8 +41,11 @@ class RankRollupConfig(ClassFilterConfig):
     """minimum summed score, 0 to 1, by rank; ranks without one are not used"""
     strict: bool = False
     """true: the sum must be more than the threshold; false: it can equal it"""
-    lineage: Literal["constrained", "global"] = "constrained"
-    """constrained: only ancestors of the current class (the label, or the best class); global: the best of each rank"""
+    lineage: Literal["constrained", "global"] = Field(
+        "constrained",
+        description="constrained: only ancestors of the current class (the label, if it is a class, else the best "
+        "class); global: the best taxon of each rank",
+    )
     keep: Names = ()
     """names of the classes to sum, in any order; empty: all. Use the same list as a class-mask below"""
     ignored_labels: Names = IGNORED

@@ -41,10 +41,18 @@ class RepeatsConfig(FilterConfig):
     """IoU, 0 to 1: minimum with a slot's first box for a box to be in the slot (inclusive)"""
     min_images: int = Field(20, ge=2)
     """images: minimum number of distinct images with boxes in a suspicious slot"""
-    min_span_days: float = Field(2.0, ge=0)
-    """days of 24 hours by the camera's clock: minimum from first to last image of a suspicious slot; 0: no limit"""
-    min_days: int = Field(3, ge=0)
-    """calendar days by the camera's clock: minimum number with images of a suspicious slot; 0: no limit"""
+    min_span_days: float = Field(
+        2.0,
+        ge=0,
+        description="days of 24 hours by the camera's clock: minimum time between the first and last image of a "
+        "suspicious slot; 0: no limit",
+    )
+    min_days: int = Field(
+        3,
+        ge=0,
+        description="calendar days by the camera's clock: minimum number of distinct days with "
+        "images of a suspicious slot; 0: no limit",
+    )
     min_score: float = Field(0.1, ge=0, le=1)
     """score, 0 to 1: minimum for boxes to be used (inclusive)"""
     max_score: float = Field(1.0, ge=0, le=1)
@@ -55,8 +63,11 @@ class RepeatsConfig(FilterConfig):
     """share of the image's area, 0 to 1: maximum for boxes to be used (inclusive)"""
     exclude_labels: Names = ()
     """labels of boxes that are not used"""
-    accepted: Annotated[tuple[SlotId, ...], AfterValidator(distinct)] = ()
-    """ids of slots that a person has confirmed as not an animal, from an edited review.json; their boxes are hidden"""
+    accepted: Annotated[tuple[SlotId, ...], AfterValidator(distinct)] = Field(
+        (),
+        description="ids of slots that a person has confirmed as not an animal; their boxes are "
+        "hidden. Take them from an edited review.json",
+    )
     auto: bool = False
     """treat all suspicious slots as accepted"""
 

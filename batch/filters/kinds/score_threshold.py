@@ -32,8 +32,11 @@ class ScoreThresholdConfig(FilterConfig):
     """score, 0 to 1: minimum for a detection to be shown (inclusive), unless per_label has its label"""
     per_label: Annotated[dict[str, Share], AfterValidator(_sorted)] = {}
     """score, 0 to 1, by label: replaces min_score for this label"""
-    almost: Share = 0.05
-    """score, 0 to 1: width of the band below the threshold, suppressed with the group 'almost'; 0: no band"""
+    almost: Share = Field(
+        0.05,
+        description="score, 0 to 1: width of the band below the threshold (inclusive). Detections in it are also "
+        "suppressed, with the group 'almost', so that people can review them; 0: no band",
+    )
 
 
 def say(config: ScoreThresholdConfig, rows: Rows) -> Iterator[Said]:

@@ -41,10 +41,19 @@ class SmallSizeConfig(FilterConfig):
     kind: Literal["small-size"] = "small-size"
     min_area_frac: float = Field(0.0008, gt=0, lt=1)
     """share of the image's area, 0 to 1: a box is too small if its part within the image has less (strict)"""
-    min_side_px: float | None = Field(None, gt=0)
-    """px of the image: a box is too small if its part within the image has a shorter side (strict); none: no limit"""
-    max_area_frac: float | None = Field(None, gt=0, le=1)
-    """share of the image, 0 to 1: a box is too large if its part within the image has more (strict); none: no limit"""
+    min_side_px: float | None = Field(
+        None,
+        gt=0,
+        description="px of the image: a box is too small if the shorter side of its part within the "
+        "image is less (strict); none: no limit",
+    )
+    max_area_frac: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="share of the image's area, 0 to 1: a box is too large if its part within the "
+        "image has more (strict); none: no limit",
+    )
     per_camera: Annotated[dict[str, CameraSize], AfterValidator(_sorted)] = {}
     """min_area_frac, min_side_px and max_area_frac by camera_id; missing values are those above"""
     action: Literal["suppress", "relabel"] = "suppress"

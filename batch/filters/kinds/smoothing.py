@@ -25,8 +25,11 @@ IGNORED = ("person", "human", "vehicle", "not identifiable")
 
 class SmoothingConfig(ClassFilterConfig):
     kind: Literal["smoothing"] = "smoothing"
-    classifier: str = ""
-    """classifier with the lineages for flip_rare: key, first digits, or name@version; empty: the only one, if any"""
+    classifier: str = Field(
+        "",
+        description="classifier with the lineages for flip_rare: classifier_key, its first digits, or name@version; "
+        "empty: the only one, if any",
+    )
     min_score: float = Field(0.5, ge=0, le=1)
     """score, 0 to 1: minimum for detections to be counted and changed (inclusive)"""
     other_labels: tuple[str, ...] = OTHER
