@@ -4,7 +4,8 @@ Archive -> ImageInput, names of the outputs, Program: images (n, 3, h, w) -> out
 
 No text of the file is evaluated or imported. Names are only keys of a dict while it is read, only the sizes of the
 input are used, and `operators.py` looks up operators. torch.fx generates the program's code with its own names;
-numbers and texts of the file are literals in it, and names of arguments are those of the operators.
+numbers and texts of the file are literals in it, and names of arguments are those of the operators. docs/decisions/0033
+has the details.
 
 A run must not write to weights or images, so that no result depends on earlier ones. A step that would do so is
 rejected when the program is read or, if it writes through a view, when it is run.

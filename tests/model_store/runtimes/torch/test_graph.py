@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import io
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +14,8 @@ import pytest
 torch = pytest.importorskip("torch", reason="the torch extra is not installed")
 
 from model_store.errors import ModelRefused  # noqa: E402
+from model_store.runtimes.torch.archive import read_archive  # noqa: E402
+from model_store.runtimes.torch.graph import read_program  # noqa: E402
 from model_store.runtimes.torch.session import TorchSession  # noqa: E402
 from tests.model_store.runtimes.torch.torch_files import (  # noqa: E402
     SIDE_PX,
@@ -224,3 +228,54 @@ def test_an_input_that_is_no_image_is_refused() -> None:
     torch.export.save(program, buffer)
     with pytest.raises(ModelRefused, match="an image of rank 4"):
         TorchSession(buffer.getvalue(), threads=1)
+
+
+CODE = "'\"\"\"'\n__import__('os').mkdir('executed')\n#{}\\"
+"""Text that would end a literal, a comment or a line, if it reached code."""
+
+
+def named_by_code(value: Any, names: frozenset[str]) -> Any:
+    """Append CODE to the names of all values of a graph; names of arguments are those of the operators."""
+    if isinstance(value, dict):
+        argument = {"name", "arg"} <= value.keys()
+        return {
+            key if key not in names else key + CODE: each if argument and key == "name" else named_by_code(each, names)
+            for key, each in value.items()
+        }
+    if isinstance(value, list):
+        return [named_by_code(each, names) for each in value]
+    return value + CODE if value in names else value
+
+
+def test_texts_of_a_file_are_only_literals_in_the_code_that_torch_makes() -> None:
+    texts = [{"as_string": CODE}, {"as_int": CODE}, {"as_bool": CODE}]
+    numbers = [{"as_float": "-Infinity"}, {"as_float": "NaN"}, {"as_int": -(10**40)}, {"as_floats": [-1e-9]}]
+
+    def edit(program: dict[str, Any]) -> None:
+        module = program["graph_module"]
+        names = frozenset(module["graph"]["tensor_values"])
+        module["graph"]["nodes"].append(
+            {
+                "target": "torch.ops.aten.gelu.default",
+                "inputs": [
+                    {"name": "self", "arg": {"as_tensor": {"name": "images"}}},
+                    {"name": "approximate", "arg": {"as_optional_tensors": texts + numbers}},
+                ],
+                "outputs": [{"as_tensor": {"name": f"more{CODE}"}}],
+                "metadata": {"stack_trace": CODE, CODE: CODE},
+            }
+        )
+        for part in ("graph", "signature"):
+            module[part] = named_by_code(module[part], names)
+
+    archive = read_archive(changed(tiny(), in_json("models/", edit)))
+    *_, program = read_program(archive, "cpu")
+    nodes = list(ast.walk(ast.parse(program._module.code)))
+    assert not [n for n in nodes if isinstance(n, ast.Import | ast.ImportFrom | ast.Lambda | ast.JoinedStr)]
+    assert [n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str)] == [CODE] * 3
+    names = {n.id for n in nodes if isinstance(n, ast.Name)} | {n.arg for n in nodes if isinstance(n, ast.arg)}
+    called = {ast.unparse(n.func) for n in nodes if isinstance(n, ast.Call)}
+    steps = r"sym_size_int|flatten_using_ints|(conv2d|sigmoid|expand|cat|gelu)_default"
+    own = rf"self|kept|images|weight_\d|torch|inf|nan|{steps}"
+    assert [name for name in names if not re.fullmatch(own, name)] == []
+    assert [name for name in called if not re.fullmatch(r"torch\.ops\.aten\.\w+\.\w+", name)] == []

@@ -127,6 +127,8 @@ async def test_too_many_bytes_are_refused_as_soon_as_that_is_known(blobs: MakeEn
             read.append(i)
             yield b" " * (256 << 10)
 
+    assert "limit of 1 MiB" in error_of(await post(engine, stream(), content_length=str(5 << 20)), 413)
+    assert read == []
     assert "limit of 1 MiB" in error_of(await post(engine, stream()), 413)
     assert len(read) == 5
 
