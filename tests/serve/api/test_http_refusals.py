@@ -122,3 +122,18 @@ async def test_a_model_that_fails_in_inference_is_an_answer_and_the_replica_goes
         patch.setattr(LoadedDetector, "infer", refuse)
         assert "3 columns" in problem_of(await post(engine, CAT, "blobs"), 503)
     assert (await post(engine, CAT, "blobs")).status_code == 200
+
+
+async def test_a_declared_body_over_the_limit_is_refused_before_it_is_read(blobs: MakeEngine) -> None:
+    engine = await blobs(limits=Limits(body_mib=1))
+    read: list[int] = []
+
+    async def stream() -> AsyncIterator[bytes]:
+        for i in range(3):
+            read.append(i)
+            yield b"x" * MIB
+
+    declared = {"content-length": str(3 * MIB)}
+    answer = await post(engine, stream(), "blobs", headers=declared)
+    assert "limit of 1 MiB" in problem_of(answer, 413)
+    assert read == []

@@ -324,3 +324,16 @@ async def test_mutated_forms_are_never_an_error_of_ours(small: Engine) -> None:
         if answer.status_code == 200:
             assert not [one for one in answer.json()["results"] if one["status"] >= 500]
         assert free_places(small) == 4
+
+
+async def test_a_form_that_says_it_is_too_large_is_refused_before_it_is_read(small: Engine) -> None:
+    read: list[int] = []
+
+    async def body() -> AsyncIterator[bytes]:
+        read.append(1)
+        yield form(("a", SMALL))
+
+    declared = FORM | {"content-length": str(FORM_FULL_FILES * MIB + 1)}
+    detail = detail_of(await post(small, body(), headers=declared), 413)
+    assert f"limit of {FORM_FULL_FILES} MiB" in detail
+    assert read == []

@@ -48,6 +48,8 @@ async def outcome(access: Access, token: str | None, scope: TokenScope = TokenSc
     [
         ("GET", "", "detect"),
         ("GET", "/healthz", None),
+        ("GET", "/readyz", None),
+        ("GET", "/v2/health/live", None),
         ("GET", "/v2/health/ready", None),
         ("GET", "/v2/health/ready/", "detect"),
         ("GET", "/x\n/healthz", "detect"),
@@ -342,3 +344,24 @@ async def test_a_flood_of_other_work_does_not_delay_a_revocation(file: TokenFile
     finally:
         gate.set()
         await asyncio.gather(*busy)
+
+
+async def test_a_revoked_token_is_refused_in_time(file: TokenFile, clock: Clock) -> None:
+    token = file.add("station", ALL)
+    access = Access(file=file)
+    assert await outcome(access, token) == "in"
+    file.revoke("station")
+    clock.now += STALE_S
+    assert await outcome(access, token) == "Unauthorized"
+
+
+async def test_a_spoilt_file_without_a_secret_does_not_open_the_api_even_when_it_goes(
+    file: TokenFile, clock: Clock
+) -> None:
+    of_another_kind(Path(file.url))
+    access = Access(file=file)
+    assert await outcome(access, None) == "Unauthorized"
+    gone(Path(file.url))
+    clock.now += STALE_S
+    assert await outcome(access, None) == "Unauthorized"
+    assert await outcome(access, "made-up") == "Unauthorized"

@@ -118,3 +118,16 @@ def test_a_temporary_folder_that_is_too_long_for_sockets_is_refused(temporary: P
     with pytest.raises(ClusterError, match=r"too long for the Unix sockets.*TMPDIR"):
         start(Settings(), Ports(0, 0, 0), "127.0.0.1", 64)
     assert not (Settings().home_path / "cluster.json").exists()
+
+
+def test_a_link_of_our_own_and_a_looser_mode_are_refused(temporary: Path, tmp_path: Path) -> None:
+    folder = temporary / f"resight-{os.geteuid()}"
+    (tmp_path / "elsewhere").mkdir(mode=0o700)
+    folder.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ClusterError, match="it is lrwx"):
+        private_folder()
+    folder.unlink()
+    folder.mkdir()
+    folder.chmod(0o770)
+    with pytest.raises(ClusterError, match="it is drwxrwx---"):
+        private_folder()

@@ -306,3 +306,47 @@ async def test_alias_files_that_name_versions_that_hang_leave_room_for_requests(
     assert (await one.ended((await one.ask(new_outcome(operation("pin")))).id)).state == "done"
     one.gate.set()
     await one.operator.sync()
+
+
+def test_a_model_that_is_not_there_gets_no_folder(store: ModelStore) -> None:
+    one = accepted(version="2")
+    elsewhere = one.outcome.operation.model_copy(update={"name": "other"})
+    save_operation(store, one.model_copy(update={"outcome": new_outcome(elsewhere)}))
+    assert store.names() == [NAME]
+
+
+async def test_a_roll_back_that_was_done_but_not_recorded_is_not_done_again(
+    store: ModelStore, process: Callable[[], Process]
+) -> None:
+    one = process()
+    await one.ended((await one.ask(new_outcome(operation(version="2")))).id)
+    prepared = one.operator._rollout.prepare(operation("rollback"))
+    outcome = new_outcome(operation("rollback"))
+    save_operation(store, Accepted(outcome=outcome, prepared=prepared))
+    one.operator._rollout.apply(prepared)  # and then the process ends
+    two = process()
+    await two.operator.work()
+    done = await two.ended(outcome.id)
+    assert (done.state, store.aliases(NAME)) == ("done", {"production": "1"})
+    assert "is unchanged" in done.detail
+
+
+async def test_what_contradicts_what_happened_since_is_refused_by_the_successor(
+    store: ModelStore, process: Callable[[], Process]
+) -> None:
+    one = process()
+    prepared = one.operator._rollout.prepare(operation(version="2"))
+    outcome = new_outcome(operation(version="2"))
+    save_operation(store, Accepted(outcome=outcome, prepared=prepared))
+    await one.ended((await one.ask(new_outcome(operation(version="3")))).id)
+    two = process()
+    await two.operator.work()
+    done = await two.ended(outcome.id)
+    assert (done.state, done.error) == ("refused", "Conflict")
+    assert store.aliases(NAME) == {"production": "3"}
+
+
+def test_an_event_of_a_store_that_is_not_mounted_is_not_dropped(store: ModelStore, tmp_path: Path) -> None:
+    (tmp_path / "models").rename(tmp_path / "elsewhere")
+    with pytest.raises(StorageUnreachable, match="is it mounted"):
+        record(store, accepted(version="2").outcome, None, None)

@@ -252,3 +252,30 @@ async def test_uploads_leave_the_address_of_their_model_store_in_the_tables(
     await own.close()
     await waiting
     assert other_stores(place, "s3://another/store") == [store]
+
+
+async def test_and_it_holds_for_bytes_too(
+    tables: Tables, uploads: list[Upload], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serve.uploads.recorder, "MAX_BYTES", uploads[0].nbytes + uploads[1].nbytes)
+    recorder = Recorder(tables, SOON_S)
+    two = [asyncio.create_task(recorder.record(one)) for one in uploads[:2]]
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded):
+        await recorder.record(uploads[2])
+    await asyncio.gather(*two)
+    await recorder.record(uploads[2])
+
+
+async def test_a_compaction_that_panics_does_not_end_it(
+    tables: Tables, uploads: list[Upload], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def panics(*_: Any) -> None:
+        raise Panic("not now")
+
+    monkeypatch.setattr(serve.uploads.recorder, "COMPACT_EVERY", 1)
+    monkeypatch.setattr(serve.uploads.recorder, "compact", panics)
+    recorder = Recorder(tables, SOON_S)
+    for one in uploads:
+        await asyncio.wait_for(recorder.record(one), 10)
+    assert images(tables, "results") == digests(uploads)
