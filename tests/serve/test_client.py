@@ -50,3 +50,16 @@ def test_a_connection_that_fails_is_an_error_that_may_end(kind: type[httpx2.HTTP
         client_of(answer).process("slug", [])
     assert raised.value.retry_after_s == serve.client.SOON_S
     assert len(asked) == calls
+
+
+@pytest.mark.parametrize("status", [429, 502, 503])
+def test_an_answer_that_may_end_is_asked_for_again(status: int) -> None:
+    asked: list[str] = []
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        asked.append(request.url.path)
+        return httpx2.Response(status if len(asked) == 1 else 400, headers={"Retry-After": "0"})
+
+    with pytest.raises(ClusterError, match="HTTP 400"):
+        client_of(answer).process("slug", [])
+    assert len(asked) == 2

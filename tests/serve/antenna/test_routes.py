@@ -360,3 +360,8 @@ def test_scopes_and_the_password_of_the_endpoint_url(engine: Engine) -> None:
     assert right.status_code == 200
     elsewhere = ask(engine, "GET", "/v1/models", "secret", headers={"authorization": f"Basic {basic}"})
     assert elsewhere.status_code == 401
+
+
+def test_unknown_fields_and_repeated_images_are_tolerated(engine: Engine) -> None:
+    results = process(engine, "black.png", "black.png", config={"request_x": 1}, future=[1])
+    assert len(results["source_images"]) == 1

@@ -238,3 +238,12 @@ def test_pipelines_are_offered_under_a_name() -> None:
     queue.register(7, "resight (a)", [{"slug": SLUG}])
     body = {"processing_service_name": "resight (a)", "pipelines": [{"slug": SLUG}]}
     assert antenna.registered == {"7": body}
+
+
+def test_a_task_without_an_address_for_its_result_is_left_out() -> None:
+    tasks = tasks_of("a", "b")
+    del tasks[0]["reply_subject"]
+    antenna, resight = StubAntenna({1: tasks}, SLUG), Resight()
+    worked(antenna, resight)
+    assert set(antenna.results) == {"reply.b"}
+    assert resight.batches == [["b"]]

@@ -257,3 +257,17 @@ async def test_a_wrong_method_is_told_both_that_there_are(desk: Desk) -> None:
         answer = await client.put("/v1/images")
     assert answer.status_code == 405
     assert answer.headers["allow"] == "GET, POST"
+
+
+async def test_under_another_camera_it_is_a_second_file_of_one_image(desk: Desk) -> None:
+    for camera in ("north", "south"):
+        await desk.post(content=CAT, query={"camera": camera, "wait_s": 20})
+    assert desk.files == [f"north/{NAME}", f"south/{NAME}"]
+    assert len(rows_of(desk.tables, "media")) == 2
+    assert len(rows_of(desk.tables, "results")) == 1
+
+
+async def test_where_nothing_can_be_kept_the_sender_is_told(desk: Desk) -> None:
+    desk.folder.write_text("a file where the folder should be")
+    problem_of(await desk.post(content=CAT), 503)
+    assert not desk.counted("kept")

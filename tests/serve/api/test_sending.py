@@ -196,3 +196,9 @@ def test_raw_outputs_that_nobody_reads_give_up_their_places(store: ModelStore) -
             whole = httpx2.get(f"http://127.0.0.1:{live.port}/healthz", timeout=TIMEOUT_S)
             assert whole.status_code == 200
             assert rest(connection) > 0  # and then it is closed
+
+
+async def test_one_answer_is_sent_whatever_its_size() -> None:
+    reader = Reader()
+    await reader.asks(PacedAnswers(answers, 1, 60))
+    assert (reader.status, reader.taken) == (200, LARGE)

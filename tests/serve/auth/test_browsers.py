@@ -206,3 +206,9 @@ async def test_the_open_page_is_read_under_a_fixed_host_only(file: TokenFile) ->
             followed = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"}
             link = await api.get("/ui/v1/x", headers={"host": name, **followed})
             assert link.status_code == status, "a link of another site may be followed"
+
+
+async def test_a_page_with_a_very_long_query_leads_to_the_login_alone() -> None:
+    async with guarded(Access("secret"), "/ui") as api:
+        answer = await api.get("/ui/images?" + "a" * 3000, headers=PAGE)
+    assert (answer.status_code, answer.headers["location"]) == (303, LOGIN)

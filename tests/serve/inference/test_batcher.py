@@ -336,3 +336,11 @@ def test_batches_are_counted_by_what_has_a_result() -> None:
     finally:
         lanes.close()
     assert ran == [3, 1]
+
+
+def test_the_wait_to_expect_grows_with_what_waits(bench: Callable[..., Bench]) -> None:
+    one = bench()
+    one.hold()
+    assert one.lanes.wait_s(Lane.BULK) == 1.0
+    one.lanes.submit("a", names("x", 500), Lane.BULK)
+    assert one.lanes.wait_s(Lane.BULK) > 1.0

@@ -49,3 +49,24 @@ def test_keys_that_come_and_go_leave_nothing_behind() -> None:
         queue.push(f"model{i}", Ticket(i))
         served(queue, {f"model{i}": 0.0}, 1)
     assert len(queue._charged_s) < 200
+
+
+def test_a_key_that_had_much_and_comes_back_waits_for_the_others_to_level() -> None:
+    queue: FairQueue[str, int, int] = FairQueue()
+    push(queue, "heavy", 1)
+    served(queue, {"heavy": 5.0}, 1)
+    push(queue, "light", 100)
+    push(queue, "heavy", 1)
+    order = served(queue, {"heavy": 1.0, "light": 1.0}, 7)
+    assert order.index("heavy") >= 5
+
+
+def test_sizes_are_those_of_what_waits() -> None:
+    queue: FairQueue[str, int, int] = FairQueue()
+    for size in (3, 4, 5):
+        queue.push("a", Ticket(size, size_bytes=size))
+    assert (queue.size, queue.size_bytes, queue.waiting("a")) == (3, 12, 3)
+    queue.take("a", 2)
+    assert (queue.size, queue.size_bytes) == (1, 5)
+    assert [ticket.item for ticket in queue.drain()] == [5]
+    assert (queue.size, queue.size_bytes, queue.waiting("a")) == (0, 0, 0)

@@ -22,10 +22,10 @@ from model_store.errors import (
     ModelRefused,
     StorageUnreachable,
 )
-from model_store.names import VersionId
+from model_store.names import VersionId, parse_ref
 from model_store.store import ModelStore
 from serve.inference.threads import Threads
-from serve.models.alias_poller import AliasPoller, StoreReading
+from serve.models.alias_poller import AliasPoller, AliasTable, StoreReading
 from serve.models.loaded_models import LoadedModels, NoProver
 from serve.models.pools import Placement
 from serve.models.readiness import PENDING
@@ -540,3 +540,53 @@ async def test_who_may_not_load_gets_what_is_here_aliased_or_held_by_a_run(shelf
         with pytest.raises(Forbidden), loads_if(allowed=True):
             await shelf.answers("deer@4")
     assert await shelf.answers("deer@4") == "detector of deer@4"
+
+
+async def test_an_exact_version_is_loaded_once_under_concurrent_requests(tmp_path: Path) -> None:
+    gate = threading.Event()
+    shelf = Shelf(tmp_path)
+    shelf.add("deer", "1")
+    load = shelf.models._load
+
+    def load_at_the_gate(version: VersionId, digest: str) -> Any:
+        assert gate.wait(20)
+        return load(version, digest)
+
+    shelf.models._load = load_at_the_gate
+    asking = [asyncio.create_task(shelf.answers("deer@1")) for _ in range(8)]
+    await asyncio.sleep(0)
+    gate.set()
+    assert set(await asyncio.gather(*asking)) == {"detector of deer@1"}
+    assert shelf.loads == ["deer@1"]
+
+
+async def test_the_way_back_is_not_loaded_from_replaced_files_by_its_exact_name(shelf: Shelf) -> None:
+    one, two = [(await shelf.prover.prove(VersionId("deer", v))).digest for v in ("1", "2")]
+    shelf.alias("deer", production="2")
+    write_state(
+        shelf.store,
+        "deer",
+        ModelState(
+            generation=1,
+            aliases={"production": AliasState(active="2", previous=("1",), since=datetime.now(UTC))},
+            digests={"1": one, "2": two},
+        ),
+    )
+    await shelf.aliases.refresh()
+    write_json(shelf.place / "deer" / "1" / "READY", {"files": {"model.onnx": "0" * 64}})
+    with pytest.raises(ModelRefused, match="the files of deer@1 were replaced"):
+        await shelf.answers("deer@1")
+    assert shelf.loads == ["deer@2"]
+
+
+@pytest.mark.parametrize(("ref", "answers"), [("deer", True), ("deer:production", True), ("deer:staging", False)])
+@pytest.mark.parametrize("is_set", [True, False])
+def test_the_only_version_answers_for_production_alone_and_not_once_that_is_set(
+    ref: str, answers: bool, is_set: bool
+) -> None:
+    state = ModelState(aliases={"production": AliasState(active="1")} if is_set else {})
+    table = AliasTable({"deer": state}, {"deer": VersionId("deer", "2")})
+    only = table.only_version(parse_ref(ref))
+    assert only == (VersionId("deer", "2") if answers and not is_set else None)
+    found = table.resolve(parse_ref(ref), 1.0, ())
+    assert found == ((VersionId("deer", "1"), "production") if answers and is_set else (only, None) if only else None)

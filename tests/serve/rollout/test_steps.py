@@ -287,3 +287,10 @@ def test_a_classifier_is_promoted_and_has_canaries_but_no_shadow(tmp_path: Path)
     run("promote", version="2")
     run("rollback")
     assert read_state(store, "colours").aliases["production"].active == "1"
+
+
+def test_a_first_promotion_writes_what_serves_already(apply: Any, store: ModelStore, replicas: FakeReplicas) -> None:
+    assert serving(store).since is None
+    apply("follow", version="1")
+    assert serving(store).since is not None
+    assert replicas.log == ["activate production=1 | wanted 1"]

@@ -135,3 +135,10 @@ def test_current_settings_that_cannot_be_measured_end_the_sweep() -> None:
 
     with pytest.raises(BadRequest, match="no image"):
         Sweep(plan(SPACE), NOW, measure, print).run("cpu")
+
+
+def test_replicas_have_the_best_hardware_not_the_current_one() -> None:
+    space = SearchSpace(batches=(1, 2, 4), threads=(1, 2), workers=(2,))
+    _, machine = swept(larger_batches_pay, space=space)
+    two = [p for p in machine.measured if p.replicas == 2]
+    assert set(map(str, two)) == {str(at(batch=4, threads=2, workers=1, replicas=2))}

@@ -245,3 +245,10 @@ def test_what_is_not_offered_is_refused(server: Server) -> None:
     refused(404, "unknown path", client.get_trace_settings)
     refused(404, "unknown path", client.get_log_settings)
     refused(404, "unknown path", client.get_system_shared_memory_status)
+
+
+def test_triton_parameters_of_scheduling_change_nothing(server: Server) -> None:
+    result = server.client.infer(
+        "ssdlite-coco", [images("cat")], sequence_id=3, sequence_start=True, priority=1, timeout=10_000_000
+    )
+    assert rows_of(result, 0) == rows_of(server.client.infer("ssdlite-coco", [images("cat")]), 0)
