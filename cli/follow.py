@@ -92,9 +92,7 @@ def run_to_end(
         report = report_of_nothing(spec, settings, tables, store)
         if report is not None:
             facts = facts_of(report, fmt, tables)
-            if fmt is Format.table:  # one line, and what followed from it
-                facts = {"nothing to do": facts.pop("accounting")} | {n: value for n, value in facts.items() if value}
-            return facts
+            return nothing_to_do(facts) if fmt is Format.table else facts
         keep_ids(settings.tables_url, spec.scope.ids)
         jobs = jobs_of(settings, here)
         elsewhere = running_elsewhere(jobs, settings)
@@ -109,6 +107,12 @@ def run_to_end(
     reports = to_end(jobs, start, [spec.run_id], fmt is not Format.table)
     with interruptible(lambda: _ended([spec.run_id])):
         return facts_of(reports.get(spec.run_id, {"run_id": spec.run_id}), fmt, tables)
+
+
+def nothing_to_do(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the facts of a run that was not necessary, for people: one line, and what followed from it."""
+    rest = {name: value for name, value in facts.items() if value and name != "accounting"}
+    return {"nothing to do": facts["accounting"], **rest}
 
 
 def to_end(

@@ -168,3 +168,11 @@ def test_no_second_catalogue_is_made_where_a_disk_is_not_mounted(
     assert not disk.exists()
     disk.mkdir()
     assert "new            1" in resight("ingest", tmp_path / "archive").ok()
+
+
+def test_a_file_above_the_size_limit_is_named(resight: Resight, archive: Path) -> None:
+    with (archive / "ortho.tif").open("wb") as file:
+        file.truncate(3 << 20)
+    done = resight("ingest", archive, "--max-mib", "2")
+    assert done.code == 1
+    assert "unreadable: ortho.tif: 3 MiB, over --max-mib 2" in done.err

@@ -18,7 +18,7 @@ from archive.delta.tables import Tables
 from batch.jobs.cluster_jobs import ClusterJobs
 from batch.jobs.control import JobOutcome
 from batch.runs.spec import RunSpec
-from cli.follow import Followed, follow, run_to_end, to_end
+from cli.follow import Followed, follow, nothing_to_do, run_to_end, to_end
 from cli.output import Format
 from model_store.errors import ClusterError
 from model_store.store import ModelStore
@@ -256,3 +256,8 @@ def test_ctrl_c_while_the_report_is_prepared_tells_how_to_see_it(
         run_to_end(spec, settings, Tables(str(tmp_path)), ModelStore(str(tmp_path)), True, Format.json)
     assert ended.value.exit_code == 130
     assert "run r has ended; its report: resight runs attach r" in capsys.readouterr().err
+
+
+def test_a_run_with_nothing_to_do_is_one_line() -> None:
+    facts = {"run_id": None, "accounting": "requested 3", "seconds": 0.0, "published": "v 1"}
+    assert nothing_to_do(facts) == {"nothing to do": "requested 3", "published": "v 1"}

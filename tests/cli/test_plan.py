@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ from archive.views.views import View, Views
 from model_store.store import ModelStore
 from tests.batch.schedule.test_archive_state import publish, put_media
 from tests.cli.conftest import Resight
-from tests.fixtures_local import motion_store, put_results, result_rows, rows_of
+from tests.fixtures_local import ROOT, motion_store, put_results, result_rows, rows_of
 
 
 @pytest.fixture
@@ -137,3 +140,27 @@ def test_nothing_is_written_unless_the_decision_shall_be_kept(
     (row,) = rows_of(tables, "decisions")
     assert (row["action"], row["acted"], row["run_id"]) == ("incremental", False, None)
     assert Views(tables.url).current() is not None
+
+
+def test_it_needs_neither_a_cluster_nor_ray(tables: Tables, store: ModelStore, home: Path) -> None:
+    seen(tables, store, "a")
+    code = (
+        "import sys\n"
+        "sys.argv = ['resight', 'plan']\n"
+        "from cli.main import main\n"
+        "try: main()\n"
+        "except SystemExit as end: assert not end.code, end.code\n"
+        "heavy = {'ray', 'onnxruntime', 'torch'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=dict(os.environ),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "policy decision: incremental" in done.stdout

@@ -35,3 +35,11 @@ def test_a_publication_removes_those_of_its_model(tmp_path: Path) -> None:
     files = store.read_files(store.describe(version_id("blobs", "1")))
     ModelStore(store.url).publish(version_id("blobs", "2"), files)
     assert not left.exists()
+
+
+def test_an_old_folder_is_removed_with_its_files(tmp_path: Path) -> None:
+    file = put(tmp_path / ".resight-x.part" / "a" / "half", 0)
+    at_s = time.time() - OLD_S - 60
+    os.utime(tmp_path / ".resight-x.part", (at_s, at_s))
+    remove_leftovers(str(tmp_path), ".resight-*.part")
+    assert not file.parent.parent.exists()

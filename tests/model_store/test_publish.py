@@ -3,6 +3,7 @@
 import json
 import threading
 import uuid
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from model_store.errors import ModelExists, StorageUnsafe
 from model_store.inference_key import sha256_hex
 from model_store.names import version_id
-from model_store.ready import READY
+from model_store.ready import CLAIM, READY
 from model_store.storage import Folder
 from model_store.store import CONFIG, ModelStore, ModelVersion
 from tests.s3_proxy import s3_proxy
@@ -148,3 +149,37 @@ def test_a_store_that_ignores_the_condition_is_refused(s3_endpoint: str) -> None
         with pytest.raises(StorageUnsafe, match="ignores conditional writes"):
             store.publish(DEER_1, files("first"))
         assert store.folder.names() == []
+
+
+@pytest.mark.parametrize("stopped_at", [CONFIG, "model.onnx", READY])
+def test_who_goes_on_after_the_folder_was_removed_replaces_nothing(
+    store: ModelStore, monkeypatch: pytest.MonkeyPatch, stopped_at: str
+) -> None:
+    """The version of a slow publication is removed and published again; then the slow one continues."""
+    at, removed = threading.Event(), threading.Event()
+    create = Folder.create
+
+    def slow(folder: Folder, relative: str, data: bytes) -> None:
+        if threading.current_thread() is not threading.main_thread() and relative.endswith(f"/{stopped_at}"):
+            at.set()
+            assert removed.wait(60)
+        create(folder, relative, data)
+
+    with monkeypatch.context() as patch, ThreadPoolExecutor(1) as pool:
+        patch.setattr(Folder, "create", slow)
+        late = pool.submit(store.publish, DEER_1, files("late"))
+        assert at.wait(60)
+        store.folder.remove("deer/1")
+        first = store.publish(DEER_1, files("first"))
+        before = everything(store, "1")
+        removed.set()
+        with pytest.raises(ModelExists):
+            late.result(60)
+    assert everything(store, "1") == before
+    assert store.verify(DEER_1) == first
+
+
+def everything(store: ModelStore, version: str) -> Mapping[str, bytes]:
+    place = f"deer/{version}"
+    names = [CLAIM, READY, CONFIG, "model.onnx", "probe/cat.jpg"]
+    return {name: store.folder.read(f"{place}/{name}") for name in names}

@@ -414,3 +414,14 @@ def test_each_remote_place_is_probed_once_and_again_after_a_refusal(monkeypatch:
         require_create(url)
         require_create("/on/a/disk")
     assert probed == [url, url]
+
+
+def test_a_file_that_memory_cannot_hold_is_no_fault_of_the_storage(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def large(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(folder.fs, "cat_file", large)
+    with pytest.raises(MemoryError):
+        folder.read("a.txt")

@@ -5,7 +5,6 @@ from the definition: RGB * scale as float32, NCHW; output [1, 4+C, A] = cx, cy, 
 pixels, then C scores that already lie in 0..1 (no objectness).
 """
 
-import ast
 from typing import Any
 
 import numpy as np
@@ -15,12 +14,6 @@ from tests.oracles.geometry import BOX_BACK, LETTERBOX_PAD, Box, Geometry, resiz
 from tests.oracles.nms import nms
 
 Detection = tuple[int, float, float, float, float, float]
-
-
-def names_of(session: Any) -> dict[int, str]:
-    """Class names from the ONNX metadata: a Python-repr dict, so `ast.literal_eval`."""
-    names = ast.literal_eval(session.get_modelmeta().custom_metadata_map["names"])
-    return {int(index): str(name) for index, name in names.items()}
 
 
 def tensor(pixels: NDArray[np.uint8], scale: float = 1 / 255) -> NDArray[np.float32]:

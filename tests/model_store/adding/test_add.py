@@ -114,3 +114,11 @@ def test_the_same_weights_with_the_same_config_are_there_already(store: ModelSto
     assert already_there(store, "deer", config, elk) is None
     other = recognised(deer, {"thresholds": {"default": 0.5}}).config
     assert already_there(store, "deer", other, deer) is None
+
+
+def test_a_damaged_version_is_not_what_is_there(store: ModelStore) -> None:
+    add_version(store, DEER, None, MOTION, {})
+    config = recognised(None, MOTION).config
+    assert already_there(store, "deer", config, None) is not None
+    store.folder.write("deer/1/config.json", b"{}")
+    assert already_there(store, "deer", config, None) is None

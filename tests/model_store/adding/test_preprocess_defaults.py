@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from model_store.errors import ModelRefused
@@ -173,3 +174,14 @@ def test_every_choice_has_a_reason_in_words() -> None:
         "the metadata state that the graph ranks ('end2end', or 'nms' in 'args')"
     )
     assert reasons(pooling(5, SIZELESS))["resize"][0] == "rect to 32 px, padded with 114"
+
+
+def test_whole_numbers_are_stronger_than_what_is_done_to_them() -> None:
+    model = onnx.load_model_from_string(begun(export("yolov8"), mul(255)))
+    model.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.UINT8
+    floats = onnx.helper.make_node("Cast", ["images"], ["floats"], to=onnx.TensorProto.FLOAT)
+    model.graph.node[0].input[0] = "floats"
+    model.graph.node.insert(0, floats)
+    weights = model.SerializeToString()
+    assert prepared(weights).items() >= BYTES.items()
+    assert reasons(weights)["pixels"][1] == "the graph takes integers"

@@ -145,3 +145,10 @@ def test_the_shipped_weights_are_recognised() -> None:
     config = recognised((MODELS / "ssdlite-coco" / "1" / "model.onnx").read_bytes(), {})
     assert list(config.labels) == shipped["labels"]
     assert (config.decoder, config.preprocess.side_px) == ("yolov8", 300)
+
+
+def test_one_score_per_label_is_a_classifier_whatever_its_output_is_called() -> None:
+    rows = {"features": np.array([[-1, 2]], np.float32)}
+    graph = constant_graph(rows, SIDE_PX)
+    assert "an embedding" in refusal(graph)
+    assert recognised(graph, {"labels": ["deer", "fox"]}).kind == "classifier"

@@ -259,3 +259,11 @@ def test_a_graph_that_takes_whole_numbers_is_given_them(decoder: str) -> None:
 def test_an_unknown_field_is_named_before_a_wrong_number_of_labels(given: dict[str, Any], said: str) -> None:
     with pytest.raises(ModelRefused, match=re.escape(said)):
         recognised(constant_graph({"output0": np.zeros((1, 9, 84), np.float32)}, 64, {}), {"labels": ["a"], **given})
+
+
+def test_tiles_are_never_padded_to_the_stride() -> None:
+    given = {"preprocess": {"tiling": {"tile_px": 640}}}
+    config = recognised(pooling(4 + 1, SIZELESS), given)
+    assert config.preprocess.resize == "letterbox"
+    assert config.preprocess.tiling is not None
+    assert config.preprocess.tiling.tile_px == 640

@@ -251,3 +251,10 @@ def test_a_grid_need_not_be_square() -> None:
     raw[0, -1, 4:] = 1
     (found,) = DECODERS["yolox_raw"]({"output0": raw}, DecodeSpec((64, 32), 1, 0.9))
     assert found.boxes_xyxy.tolist() == [[-4, 4, 4, 12], [16, -16, 48, 16]]
+
+
+def test_filler_of_a_negative_class_is_no_box() -> None:
+    row = np.array([[[1, 1, 9, 9, 0.5, -1], [1, 1, 9, 9, 0.5, 0]]], np.float32)
+    (image,) = DECODERS["end2end"]({"output0": row}, DecodeSpec((SIDE_PX, SIDE_PX), 2, FLOOR))
+    assert len(image) == 1
+    assert not image.saturated

@@ -560,25 +560,6 @@ async def test_an_exact_version_is_loaded_once_under_concurrent_requests(tmp_pat
     assert shelf.loads == ["deer@1"]
 
 
-async def test_the_way_back_is_not_loaded_from_replaced_files_by_its_exact_name(shelf: Shelf) -> None:
-    one, two = [(await shelf.prover.prove(VersionId("deer", v))).digest for v in ("1", "2")]
-    shelf.alias("deer", production="2")
-    write_state(
-        shelf.store,
-        "deer",
-        ModelState(
-            generation=1,
-            aliases={"production": AliasState(active="2", previous=("1",), since=datetime.now(UTC))},
-            digests={"1": one, "2": two},
-        ),
-    )
-    await shelf.aliases.refresh()
-    write_json(shelf.place / "deer" / "1" / "READY", {"files": {"model.onnx": "0" * 64}})
-    with pytest.raises(ModelRefused, match="the files of deer@1 were replaced"):
-        await shelf.answers("deer@1")
-    assert shelf.loads == ["deer@2"]
-
-
 @pytest.mark.parametrize(("ref", "answers"), [("deer", True), ("deer:production", True), ("deer:staging", False)])
 @pytest.mark.parametrize("is_set", [True, False])
 def test_the_only_version_answers_for_production_alone_and_not_once_that_is_set(

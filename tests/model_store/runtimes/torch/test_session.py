@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -133,3 +134,12 @@ def test_a_pt2_file_is_added_recognised_and_loaded(tmp_path: Path) -> None:
         (alone,) = detector.detect([image])
         assert [r[1] for r in rows_of(one)] == [r[1] for r in rows_of(alone)]
         np.testing.assert_allclose(one.scores, alone.scores, atol=1e-6)
+
+
+def test_half_precision_goes_in_and_float32_comes_out() -> None:
+    program = torch.export.export(TinyDetector().half().eval(), (torch.zeros(1, 3, 64, 64).half(),))
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer)
+    (found,) = TorchSession(buffer.getvalue(), threads=1).run(pictures(1)).values()
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found[:, 4:], reference(pictures(1)), atol=5e-3)
