@@ -248,3 +248,17 @@ async def test_a_version_that_nothing_needs_is_loaded_for_an_admin_alone(
             assert found == [200, 200], "it is here now"
     finally:
         engine.stop()
+
+
+async def test_every_route_but_health_asks_for_a_token(engine: Engine) -> None:
+    async with whole(engine, Access("secret")) as api:
+        schema = (await api.get("/openapi.json", headers=bearer("secret"))).json()
+        asked = [
+            (method, path, (await api.request(method, path)).status_code)
+            for path, methods in schema["paths"].items()
+            for method in methods
+        ]
+    without = {path for _, path, status in asked if status != 401}
+    antenna, v2 = {"/antenna/livez", "/antenna/readyz"}, {"/v2/health/live", "/v2/health/ready"}
+    assert {"/healthz", "/readyz"} <= without <= antenna | v2 | {"/healthz", "/readyz"}
+    assert len(asked) > 4
