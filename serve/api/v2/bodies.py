@@ -89,6 +89,6 @@ def deflated(plain: bytes, coding: str) -> bytes:
 
 def accepted_coding(accept_encoding: str) -> str | None:
     """Return the coding to use for an Accept-Encoding header, gzip first; None if it accepts neither."""
-    named = (part.partition(";") for part in accept_encoding.lower().replace(" ", "").split(","))
+    named = (part.partition(";") for part in "".join(accept_encoding.lower().split()).split(","))
     accepted = {name for name, _, options in named if not re.search(r"(^|;)q=0?\.?0*(;|$)", options)}
     return next((coding for coding in WINDOW if coding in accepted), None)

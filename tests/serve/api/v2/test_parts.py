@@ -42,7 +42,7 @@ def found(*scores: float, class_id: int = 0) -> Detections:
         ("*", None),
         ("deflate, gzip", "gzip"),
         ("GZIP;q=0.5, br", "gzip"),
-        ("gzip;q=0, deflate;q=0.1", "deflate"),
+        ("gzip;\tq=0, deflate;q=0.1", "deflate"),
         ("gzip;q=0.001", "gzip"),
         (";;,,=;q", None),
     ],
