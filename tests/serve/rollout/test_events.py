@@ -343,6 +343,7 @@ async def test_what_contradicts_what_happened_since_is_refused_by_the_successor(
     await two.operator.work()
     done = await two.ended(outcome.id)
     assert (done.state, done.error) == ("refused", "Conflict")
+    assert "was moved from 1 to 3" in done.detail
     assert store.aliases(NAME) == {"production": "3"}
 
 
