@@ -87,7 +87,7 @@ def compile_template(template: str) -> re.Pattern[str]:
 
 
 def camera_of(path: str, template: re.Pattern[str]) -> str | None:
-    """Return the camera that a path gives, cleaned like EXIF texts, because anybody can name a folder of a card."""
+    """Return the camera that a path gives, cleaned like EXIF texts: folders of a card can have any name."""
     match = template.fullmatch(path)
     return clean_text(match["camera"]) if match else None
 

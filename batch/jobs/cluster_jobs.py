@@ -21,6 +21,7 @@ from typing import Any
 from batch.jobs.control import STOP_S, JobOutcome, goes_on, is_running_words
 from batch.jobs.job_log import LOOK_S, JobState, LogPart, job_log, read_part
 from model_store.errors import BadRequest, ClusterError
+from serve.cluster.deploy import require_dashboard
 from serve.cluster.head import read_state
 from serve.settings import Settings
 
@@ -227,8 +228,10 @@ def _ray_errors() -> tuple[type[Exception], ...]:
 
 
 def _client() -> Any:
+    """Return Ray's client. Raises ClusterError if nothing answers at its address, and Ray's errors."""
     from ray.job_submission import JobSubmissionClient
 
+    require_dashboard(os.environ["RAY_API_SERVER_ADDRESS"])
     for name in PACKING:  # after the import, which sets their levels
         logging.getLogger(name).setLevel(logging.ERROR)
     return JobSubmissionClient(os.environ["RAY_API_SERVER_ADDRESS"])

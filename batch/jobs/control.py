@@ -99,11 +99,8 @@ def jobs_of(settings: Settings, here: bool = False) -> Jobs:
     """Return the jobs of the cluster; of this machine if no cluster is up, or with `here`. Raises ClusterError."""
     if has_cluster(settings) and not here:
         from batch.jobs.cluster_jobs import ClusterJobs
-        from serve.cluster.deploy import require_dashboard
 
         join(settings)
-        if read_state(settings) is None:
-            require_dashboard(settings.address)
         return ClusterJobs(settings)
     from batch.jobs.own_jobs import OwnJobs
 
