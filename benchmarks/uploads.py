@@ -30,7 +30,7 @@ from archive.delta.compact import compact
 from archive.delta.tables import Tables
 from archive.schemas import MEDIA, RESULTS
 from archive.views.query import query
-from archive.views.search import Found, Wanted, find
+from archive.views.search import ImageSearch, SearchPage, find
 from archive.views.views import View, Views
 from benchmarks.synthetic import synthetic_media, synthetic_results
 from serve.uploads.recorder import commit
@@ -100,8 +100,8 @@ def measure(images: int) -> dict[str, Any]:
     }
 
 
-def ask(tables: Tables, conditions: dict[str, Any]) -> Found:
-    return find(tables, Wanted(**conditions), 600)
+def ask(tables: Tables, conditions: dict[str, Any]) -> SearchPage:
+    return find(tables, ImageSearch(**conditions), 600)
 
 
 def uploads(first: int) -> list[Upload]:

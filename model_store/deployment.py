@@ -25,7 +25,7 @@ EVERY = "*"
 DEFAULT_POOL = "default"
 
 
-class Deployment(Frozen):
+class ModelDeployment(Frozen):
     """Settings of a version: `batch` replaces that of config.json and the one measured at load; `pool` is the pool
     of replicas that serves the model (`pools` in serve/app.yaml).
     """
@@ -34,11 +34,11 @@ class Deployment(Frozen):
     pool: str | None = Field(default=None, pattern=f"^{NAME.pattern}$")
 
 
-def read_deployment(store: ModelStore, version: VersionId) -> Deployment:
+def read_deployment(store: ModelStore, version: VersionId) -> ModelDeployment:
     """Return the settings of a version, empty without an entry. Raises ModelRefused with file and field."""
     where, entries = _entries(store, version.name)
     if _own(where, entries, version) is not None:
-        return Deployment.model_validate(entries[version.version])
+        return ModelDeployment.model_validate(entries[version.version])
     return _checked(where, entries.get(EVERY, {}))
 
 
@@ -112,8 +112,8 @@ def _own(where: str, entries: Mapping[str, Any], version: VersionId) -> dict[str
     return dict(entries[version.version])
 
 
-def _checked(where: str, entry: object) -> Deployment:
+def _checked(where: str, entry: object) -> ModelDeployment:
     try:
-        return Deployment.model_validate(entry)
+        return ModelDeployment.model_validate(entry)
     except ValidationError as error:
-        raise ModelRefused(f"{where}: {wrong_fields(error, Deployment, 'entry')}") from error
+        raise ModelRefused(f"{where}: {wrong_fields(error, ModelDeployment, 'entry')}") from error

@@ -29,7 +29,7 @@ from model_store.transform.tiling import merge
 
 
 @dataclass(frozen=True, slots=True)
-class Inferred:
+class DetectorOutput:
     """Detections of a batch in image px, and the time of its stages."""
 
     detections: list[Detections]
@@ -61,7 +61,7 @@ class LoadedDetector:
     def prepare(self, image: Pixels) -> Prepared:
         return prepare(image, self.config.preprocess)
 
-    def infer(self, images: Sequence[Prepared]) -> Inferred:
+    def infer(self, images: Sequence[Prepared]) -> DetectorOutput:
         """Detect on any number of prepared images, `batch.max` tiles of one shape per session call.
 
         Raises OutputNonsense if the output for any of them is invalid; the caller must repeat the others one by one.
@@ -86,7 +86,7 @@ class LoadedDetector:
         parts = iter([by_tile[i] for i in range(len(tiles))])
         whole = [self._merged([next(parts) for _ in image.fits]) for image in images]
         total_s = time.perf_counter() - started
-        return Inferred(whole, inference_s * 1e3, (total_s - inference_s) * 1e3)
+        return DetectorOutput(whole, inference_s * 1e3, (total_s - inference_s) * 1e3)
 
     def run_rows(self, rows: Sequence[NDArray[np.float32]]) -> list[dict[str, NDArray[np.float32]]]:
         """Return the raw outputs of each tensor (3, h, w), in the format of `to_tensor`."""

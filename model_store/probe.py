@@ -50,7 +50,7 @@ class Tolerance(Frozen):
     score: float = 0.02
 
 
-class Expected(Frozen):
+class ExpectedProbe(Frozen):
     tolerance: Tolerance = Tolerance()
     images: dict[str, list[ProbeDetection]]
     full: tuple[str, ...] = ()
@@ -96,7 +96,7 @@ def record_probe(model: LoadedDetector | Classifier, images: Mapping[str, bytes]
         expected = json.dumps(value, indent=1).encode()
     else:
         results = {name: recorded_detections(model, data) for name, data in images.items()}
-        expected = Expected(
+        expected = ExpectedProbe(
             images={name: found for name, (found, _) in results.items()},
             full=tuple(name for name, (_, saturated) in results.items() if saturated),
         ).to_json()
@@ -108,7 +108,7 @@ def outside_picture(files: Mapping[str, bytes]) -> int:
 
     They lie in the padding, where a network detects nothing unless preprocessing differs from its training.
     """
-    expected = Expected.model_validate_json(files[EXPECTED])
+    expected = ExpectedProbe.model_validate_json(files[EXPECTED])
     boxes = [row.box_xyxy_px for found in expected.images.values() for row in found]
     return sum(x1 >= x2 or y1 >= y2 for x1, y1, x2, y2 in boxes)
 
@@ -135,7 +135,7 @@ def first_difference(model: LoadedDetector | Classifier, files: Mapping[str, byt
         pictures = _pictures(where, classes.images, files)
         differences = ((name, _class_difference(model, classes, name, data)) for name, data in pictures)
     else:
-        boxes = _expected(Expected, where, files)
+        boxes = _expected(ExpectedProbe, where, files)
         pictures = _pictures(where, boxes.images, files)
         differences = ((name, _box_difference(model, boxes, name, data)) for name, data in pictures)
     return next((f"{name}: {words}" for name, words in differences if words), None)
@@ -172,7 +172,7 @@ def recorded_detections(detector: LoadedDetector, data: bytes) -> tuple[list[Pro
     return rows, found.saturated
 
 
-def _box_difference(detector: LoadedDetector, expected: Expected, name: str, data: bytes) -> str | None:
+def _box_difference(detector: LoadedDetector, expected: ExpectedProbe, name: str, data: bytes) -> str | None:
     """Return the first detection of an image without a counterpart, in words, or None."""
     floor, tolerance, wanted = detector.config.score_floor, expected.tolerance, expected.images[name]
     found, saturated = recorded_detections(detector, data)

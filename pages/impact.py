@@ -23,7 +23,7 @@ MAX_ROWS, MAX_SAMPLES = 200, 6
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class ChangeForm:
     """A form: its path `post`, the `fields` to send, and the page to go to after it.
 
     `reason`: it has a field for one, and also for an override if gates fail. `back` undoes an earlier change.
@@ -46,7 +46,9 @@ class Impacts:
         self._context = context
         self._room = Room(MAX_COMPARISONS, "comparisons are being made")
 
-    async def page(self, request: Request, old: str, new: str, change: Change | None, **values: Any) -> HTMLResponse:
+    async def page(
+        self, request: Request, old: str, new: str, change: ChangeForm | None, **values: Any
+    ) -> HTMLResponse:
         """Return the page of a comparison. Raises what `impact_report` raises, and Overloaded."""
         context = self._context
         with self._room.place():

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import structlog
 
-from archive.annotations.batches import Batch, Recorded, record_all
+from archive.annotations.batches import Recorded, StatementBatch, record_all
 from archive.delta.compact import compact
 from archive.delta.tables import Tables
 from archive.views.query import is_of_storage
@@ -24,7 +24,7 @@ MAX_WAITING = 5_000
 """Maximum number of waiting batches."""
 COMPACT_EVERY = 200
 """Commits, each of which adds a small file, between compactions."""
-Waiting = tuple[Batch, asyncio.Future[Recorded]]
+Waiting = tuple[StatementBatch, asyncio.Future[Recorded]]
 log = structlog.get_logger("resight.statements")
 
 
@@ -46,7 +46,7 @@ class StatementWriter:
         self._compaction: asyncio.Task[None] | None = None
         self._task = asyncio.get_running_loop().create_task(self._work())
 
-    async def add(self, batch: Batch) -> Recorded:
+    async def add(self, batch: StatementBatch) -> Recorded:
         """Return the answer to a batch after its commit, or raise its error."""
         if batch.batch_id not in self._waiting:
             if self._closed or len(self._waiting) >= MAX_WAITING:

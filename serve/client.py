@@ -17,7 +17,7 @@ import httpx2
 from model_store import errors
 from model_store.errors import SOON_S, ClusterError, Overloaded, ResightError, said
 from serve.api.schemas import DetectResponse
-from serve.rollout.events import Event
+from serve.rollout.events import RolloutEvent
 from serve.rollout.operations import Operation, Outcome
 
 MAX_WAIT_S = 10.0
@@ -71,10 +71,10 @@ class Client:
         outcome.raise_if_refused()
         return outcome
 
-    def events(self, name: str, most: int) -> list[Event]:
+    def events(self, name: str, most: int) -> list[RolloutEvent]:
         """Return the newest events of a model, up to `most`."""
         events = self._request("GET", f"/v1/models/{name}/events", params={"most": most}).json()
-        return [Event.model_validate(event) for event in events]
+        return [RolloutEvent.model_validate(event) for event in events]
 
     def reload(self) -> None:
         """Make every replica read the alias files now."""

@@ -125,7 +125,7 @@ class Recorded(Frozen):
 
 
 @dataclass(frozen=True)
-class Batch:
+class StatementBatch:
     """Statements, or rows of `selected` (statements without a check), or an earlier batch to withdraw or repeat."""
 
     batch_id: str
@@ -170,7 +170,7 @@ def decided_by_others(tables: Tables, media: pa.Table, actor: str, batch_id: str
 
 
 def record_all(
-    tables: Tables, batches: Sequence[Batch], protected: set[str] | None = None
+    tables: Tables, batches: Sequence[StatementBatch], protected: set[str] | None = None
 ) -> list[Recorded | ResightError]:
     """Record batches with different ids in one commit; return the answer to each, or its BadRequest or Conflict.
 
@@ -211,7 +211,7 @@ def _answer(answer: Recorded | ResightError, error: ResightError | None) -> Reco
     return error or answer
 
 
-def _checked(tables: Tables, batches: Sequence[Batch]) -> tuple[pa.Table, dict[str, ResightError]]:
+def _checked(tables: Tables, batches: Sequence[StatementBatch]) -> tuple[pa.Table, dict[str, ResightError]]:
     """Return the valid rows of `statements`, and the error of each batch with an invalid statement."""
     rows = [
         statement.model_dump(exclude={"seen"}) | {"actor": batch.actor}
@@ -273,7 +273,7 @@ def _is_same_thing(row: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     return all(np.float32(row[name]) == np.float32(other[name]) for name in BOX)
 
 
-def _requested(batches: Sequence[Batch]) -> pa.Table:
+def _requested(batches: Sequence[StatementBatch]) -> pa.Table:
     same = ("batch_id", "actor", "of_batch", "repeats")
     rows = [
         {"turn": turn, "compares": batch.selected is None} | {name: getattr(batch, name) for name in same}

@@ -99,7 +99,7 @@ class Todo:
     new: int
 
 
-class Due(NamedTuple):
+class FileToRead(NamedTuple):
     """A file to read, and the camera of its row. `quick_digest` is that of a row with the same tag, if not missing."""
 
     file: ArchiveFile
@@ -156,12 +156,12 @@ class Difference:
         self.sql.execute(_ROWS_DUE, {"verify": verify})
         return Todo(self._count("todo"), self._count("todo where not known"))
 
-    def todo(self) -> Iterator[Due]:
+    def todo(self) -> Iterator[FileToRead]:
         """Yield new files first, then those with a row, each in the order of their paths."""
         for window in windows(self.sql, "todo", WINDOW_ROWS):
             columns = [column.to_pylist() for column in window.columns]
             for path, size_bytes, tag, has_row, digest, camera in zip(*columns, strict=True):
-                yield Due(ArchiveFile(path, size_bytes, tag), has_row, digest, camera)
+                yield FileToRead(ArchiveFile(path, size_bytes, tag), has_row, digest, camera)
 
     def renamed_rows(self, media: DeltaTable, template: re.Pattern[str]) -> Iterator[pa.Table]:
         """Yield rows of unchanged files for which the template gives another camera, with that camera."""

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from archive.catalogue.diff import Difference, Due, difference, mismatches
+from archive.catalogue.diff import Difference, FileToRead, difference, mismatches
 from archive.catalogue.exiftool import BATCH, HEAD_BYTES, ExifTool, MakerNotes
 from archive.catalogue.listing import Gap, list_files
 from archive.catalogue.media import compile_template, media_row, with_maker_notes
@@ -70,7 +70,7 @@ class _Listed(NamedTuple):
 
 
 class _Outcome(NamedTuple):
-    due: Due
+    due: FileToRead
     row: dict[str, Any] | Exception
     head: bytes = b""  # of a JPEG, for ExifTool
 
@@ -220,11 +220,11 @@ def _unchanged(root_url: str) -> str:
 
 
 def _read_all(
-    root: Folder, files: Iterable[Due], pattern: re.Pattern[str], max_bytes: int, head_bytes: int
+    root: Folder, files: Iterable[FileToRead], pattern: re.Pattern[str], max_bytes: int, head_bytes: int
 ) -> Iterator[_Outcome]:
     """Yield outcomes in any order. The files in memory are bounded in number and in bytes."""
 
-    def read(due: Due) -> _Outcome:
+    def read(due: FileToRead) -> _Outcome:
         try:
             size = due.file.size_bytes
             if size > max_bytes:

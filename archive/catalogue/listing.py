@@ -1,6 +1,6 @@
 """List the files of an archive without reading them, a few thousand at a time.
 
-Folder --list_files--> Found(files: path, size and content tag; number of other files; gaps), ...
+Folder --list_files--> ListedPart(files: path, size and content tag; number of other files; gaps), ...
 The extension selects the files of the archive; their bytes are examined later. No process holds all names at once.
 
 A local disk is walked. S3 returns 1,000 keys per call, and each page needs the last key of the previous one. Keys are
@@ -63,7 +63,7 @@ class Gap:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class ListedPart:
     """A part of an archive. `files` has the columns of FILES, in no order."""
 
     files: pa.Table
@@ -72,7 +72,7 @@ class Found:
     gaps: tuple[Gap, ...] = ()
 
 
-def list_files(root: Folder) -> Iterator[Found]:
+def list_files(root: Folder) -> Iterator[ListedPart]:
     """Yield every file below `root` once, in parts.
 
     Raises StorageUnreachable if the folder does not exist or cannot be read, and on S3 if any part of the listing
@@ -113,7 +113,7 @@ def file_at(root: Folder, path: str) -> ArchiveFile:
     return file
 
 
-def _found(entries: Iterable[ArchiveFile | Gap]) -> Found:
+def _found(entries: Iterable[ArchiveFile | Gap]) -> ListedPart:
     others, files, unnamed, gaps = 0, [], [], []
     for entry in entries:
         if isinstance(entry, Gap):
@@ -125,7 +125,7 @@ def _found(entries: Iterable[ArchiveFile | Gap]) -> Found:
         else:
             unnamed.append(entry.path)
     columns = [[getattr(file, name) for file in files] for name in FILES.names]
-    return Found(pa.table(columns, schema=FILES), others, tuple(unnamed), tuple(gaps))
+    return ListedPart(pa.table(columns, schema=FILES), others, tuple(unnamed), tuple(gaps))
 
 
 def is_utf8(path: str) -> bool:

@@ -23,8 +23,8 @@ from typing import Any
 from pydantic import Field
 
 from archive.formats.camtrap_package import COLUMNS, descriptor, read_package
-from archive.formats.placed import Event, Events, PlacedOptions, Places, count_image, iso, kind_of, utc
-from archive.formats.records import BoxRecord, DeploymentFact, Facts, ImageRecord, Observer
+from archive.formats.placed import Events, EventSummary, PlacedOptions, Places, count_image, iso, kind_of, utc
+from archive.formats.records import BoxRecord, DeploymentFact, ExportLineage, ImageRecord, Observer
 from model_store.errors import BadRequest
 
 _PATH = re.compile(r"(?![./~])(?!.*\.\.).+", re.DOTALL)
@@ -54,7 +54,7 @@ class _Deployment:
 class _Words:
     """Columns that are the same for all observations of a label, or of a machine; `used` are scientific names."""
 
-    def __init__(self, facts: Facts, names: Mapping[str, str]) -> None:
+    def __init__(self, facts: ExportLineage, names: Mapping[str, str]) -> None:
         self._facts, self._names = facts, names
         self._of_label: dict[str, Row] = {}
         self.used: set[str] = set()
@@ -91,7 +91,7 @@ class _Words:
         return " | ".join(f"{name}:{value}" for name, value in tags.items() if value)
 
 
-def write(images: Iterable[ImageRecord], facts: Facts, out: Path, options: CamtrapOptions) -> None:
+def write(images: Iterable[ImageRecord], facts: ExportLineage, out: Path, options: CamtrapOptions) -> None:
     """Write a package to the new folder `out`.
 
     Raises BadRequest for facts that are missing, with the way to state them.
@@ -183,7 +183,7 @@ def _of_image(image: ImageRecord, deployment: DeploymentFact, moment: datetime, 
         yield common | words.of_none(image.blank_by) | row
 
 
-def _of_event(event_id: str, event: Event, words: _Words) -> Iterator[Row]:
+def _of_event(event_id: str, event: EventSummary, words: _Words) -> Iterator[Row]:
     """Yield the observations of an event: each label with its MaxN, or one that it is blank or was not classified."""
     deployment_id = event.deployment.deployment_id
     common: Row = {

@@ -19,7 +19,7 @@ from typing import Any
 from pydantic import Field
 
 from archive.formats.json_arrays import json_array
-from archive.formats.records import BoxRecord, Facts, ImageRecord
+from archive.formats.records import BoxRecord, ExportLineage, ImageRecord
 from model_store.frozen import Frozen
 
 DECIMALS = 2
@@ -44,7 +44,7 @@ class _Categories(dict[str, int]):
         return self[label]
 
 
-def write(images: Iterable[ImageRecord], facts: Facts, out: Path, options: CocoOptions) -> None:
+def write(images: Iterable[ImageRecord], facts: ExportLineage, out: Path, options: CocoOptions) -> None:
     """Write a data set as one JSON file."""
     categories, counts, frames = _Categories(facts.labels), Counter[str](), Counter[str]()
     licences = [{"id": 1, "name": options.licence}] if options.licence else []
@@ -73,7 +73,7 @@ def write(images: Iterable[ImageRecord], facts: Facts, out: Path, options: CocoO
         file.write(json.dumps(info, ensure_ascii=False) + "}\n")
 
 
-def write_results(images: Iterable[ImageRecord], facts: Facts, out: Path, options: Frozen) -> None:
+def write_results(images: Iterable[ImageRecord], facts: ExportLineage, out: Path, options: Frozen) -> None:
     """Write all boxes as detection results. A box that a person added has the score 1."""
     categories = _Categories(facts.labels)
     with out.open("w", encoding="utf-8") as file, json_array(file) as add:

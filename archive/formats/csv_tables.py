@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
-from archive.formats.records import Facts, ImageRecord
+from archive.formats.records import ExportLineage, ImageRecord
 from model_store.frozen import Frozen
 
 _COMMON = ("camera_id", "captured_at_local", "captured_at_corrected", "event_id", "media_sha256")
@@ -35,7 +35,7 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 TIMELAPSE = ("File", "RelativePath", "Label", "Count", "Labels", "Score", "Status")
 
 
-def write(images: Iterable[ImageRecord], facts: Facts, out: Path, options: Frozen) -> None:
+def write(images: Iterable[ImageRecord], facts: ExportLineage, out: Path, options: Frozen) -> None:
     """Write images.csv and detections.csv to the folder `out`, each in parts that Excel can read."""
     out.mkdir(parents=True, exist_ok=True)
     with SheetFiles(out, "images", IMAGES) as sheet, SheetFiles(out, "detections", DETECTIONS) as boxes:
@@ -54,7 +54,7 @@ def write(images: Iterable[ImageRecord], facts: Facts, out: Path, options: Froze
                 boxes.write([*name, *said, box.x1, box.y1, box.x2, box.y2, *common])
 
 
-def write_timelapse(images: Iterable[ImageRecord], facts: Facts, out: Path, options: Frozen) -> None:
+def write_timelapse(images: Iterable[ImageRecord], facts: ExportLineage, out: Path, options: Frozen) -> None:
     """Write a row for each image. Timelapse finds an image by File and RelativePath.
 
     The other columns fill the fields of its template that have these data labels.

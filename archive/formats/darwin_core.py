@@ -13,7 +13,7 @@ from typing import Any
 
 from archive.formats.camtrap_package import read_package
 from archive.formats.placed import Events, PlacedOptions, Places, count_image, iso, kind_of
-from archive.formats.records import Facts, ImageRecord
+from archive.formats.records import ExportLineage, ImageRecord
 
 COLUMNS = (
     *("occurrenceID", "basisOfRecord", "occurrenceStatus", "eventID", "eventDate", "locality"),
@@ -23,7 +23,7 @@ COLUMNS = (
 )
 
 
-def write(images: Iterable[ImageRecord], facts: Facts, out: Path, options: PlacedOptions) -> None:
+def write(images: Iterable[ImageRecord], facts: ExportLineage, out: Path, options: PlacedOptions) -> None:
     """Write the occurrences. Raises BadRequest for facts that are missing, with the way to state them."""
     names = read_package(options.package).scientific_names() if options.package else {}
     places, events = Places(options.time_zone), Events()
@@ -48,7 +48,7 @@ def write(images: Iterable[ImageRecord], facts: Facts, out: Path, options: Place
     places.require_all(options.leave_out)
 
 
-def _rows(events: Events, facts: Facts, names: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+def _rows(events: Events, facts: ExportLineage, names: Mapping[str, str]) -> Iterator[dict[str, Any]]:
     for (event_id, deployment_id), event in events.items():
         for label, count in sorted(event.labels.items()):
             if kind_of(label) != "animal":

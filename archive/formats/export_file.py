@@ -15,7 +15,7 @@ import pyarrow as pa
 from archive.annotations.classes import classifiers, read_classes
 from archive.delta.tables import Tables
 from archive.formats.file_formats import FileFormat
-from archive.formats.records import USED, Facts, ImageRecord, image_records
+from archive.formats.records import USED, ExportLineage, ImageRecord, image_records
 from archive.views.exports import is_recorded, view_words, write_recorded
 from archive.views.publications import connect_runs, last_sealed
 from archive.views.query import connect
@@ -102,11 +102,11 @@ def _require_name(tables: Tables, fmt: FileFormat, out: Path) -> None:
         raise BadRequest(f"cannot replace {out}: no export made this folder, choose another name")
 
 
-def _facts_of(tables: Tables, view: View, labels: tuple[str, ...]) -> Facts:
+def _facts_of(tables: Tables, view: View, labels: tuple[str, ...]) -> ExportLineage:
     run_id = view.run_id or last_sealed(tables, view.inference_key)
     with connect_runs(tables) as sql:
         sealed = sql.sql(_SEALED, params={"run_id": run_id}).to_arrow_table().to_pylist()
-    return Facts(
+    return ExportLineage(
         view=view_words(view),
         run_id=run_id,
         model=f"{view.model_name}@{view.model_version}",

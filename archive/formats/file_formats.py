@@ -20,7 +20,7 @@ from model_store.errors import BadRequest
 from model_store.frozen import Frozen, wrong_fields
 
 if TYPE_CHECKING:
-    from archive.formats.records import Facts, ImageRecord
+    from archive.formats.records import ExportLineage, ImageRecord
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class FileFormat:
         except ValidationError as error:
             raise BadRequest(f"invalid option of {self.name}: {wrong_fields(error)}") from error
 
-    def write(self, images: Iterable[ImageRecord], facts: Facts, out: Path, options: Frozen) -> None:
+    def write(self, images: Iterable[ImageRecord], facts: ExportLineage, out: Path, options: Frozen) -> None:
         """Write the images to `out`. Raises BadRequest if the format requires a fact that is missing."""
         self._function()(images, facts, out, options)
 

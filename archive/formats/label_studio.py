@@ -15,7 +15,7 @@ from xml.sax.saxutils import quoteattr
 from pydantic import Field
 
 from archive.formats.json_arrays import json_array
-from archive.formats.records import BoxRecord, Facts, ImageRecord
+from archive.formats.records import BoxRecord, ExportLineage, ImageRecord
 from model_store.frozen import Frozen
 
 DECIMALS = 4
@@ -31,7 +31,7 @@ class LabelStudioOptions(Frozen):
     )
 
 
-def write(images: Iterable[ImageRecord], facts: Facts, out: Path, options: LabelStudioOptions) -> None:
+def write(images: Iterable[ImageRecord], facts: ExportLineage, out: Path, options: LabelStudioOptions) -> None:
     """Write tasks.json and labels.xml to the folder `out`. An image of unknown size has no prediction."""
     out.mkdir(parents=True, exist_ok=True)
     labels = dict.fromkeys(facts.labels)
@@ -49,7 +49,7 @@ def write(images: Iterable[ImageRecord], facts: Facts, out: Path, options: Label
     (out / "labels.xml").write_text(text, "utf-8")
 
 
-def _task(image: ImageRecord, facts: Facts, prefix: str) -> dict[str, Any]:
+def _task(image: ImageRecord, facts: ExportLineage, prefix: str) -> dict[str, Any]:
     is_address = "?" in prefix or prefix.startswith("http")
     task: dict[str, Any] = {
         "data": {

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from archive.formats.json_arrays import json_array
-from archive.formats.records import BoxRecord, Facts, ImageRecord
+from archive.formats.records import BoxRecord, ExportLineage, ImageRecord
 from model_store.frozen import Frozen
 
 VERSION = "1.6"
@@ -29,7 +29,7 @@ DECIMALS = 4
 class _Content:
     """Rows of images, and what follows them: the numbers of categories and classes, and the lineage."""
 
-    def __init__(self, facts: Facts) -> None:
+    def __init__(self, facts: ExportLineage) -> None:
         self._facts = facts
         self._counts = Counter[str]()
         self._categories = _categories(facts.labels)
@@ -91,7 +91,7 @@ class _Content:
 
 
 @contextmanager
-def _results_file(out: Path, facts: Facts) -> Iterator[Callable[[ImageRecord, str], None]]:
+def _results_file(out: Path, facts: ExportLineage) -> Iterator[Callable[[ImageRecord, str], None]]:
     """Write a file; the function that is returned adds an image by its path."""
     content = _Content(facts)
     with out.open("w", encoding="utf-8") as file:
@@ -108,14 +108,14 @@ def _results_file(out: Path, facts: Facts) -> Iterator[Callable[[ImageRecord, st
         file.write(f",\n{text[2:]}\n")
 
 
-def write(images: Iterable[ImageRecord], facts: Facts, out: Path, options: Frozen) -> None:
+def write(images: Iterable[ImageRecord], facts: ExportLineage, out: Path, options: Frozen) -> None:
     """Write one JSON file."""
     with _results_file(out, facts) as add:
         for image in images:
             add(image, image.path)
 
 
-def write_folders(images: Iterable[ImageRecord], facts: Facts, out: Path, options: Frozen) -> None:
+def write_folders(images: Iterable[ImageRecord], facts: ExportLineage, out: Path, options: Frozen) -> None:
     """Write a file for each top folder, and one for the images in none; paths in it are relative to its folder."""
     out.mkdir(parents=True)
     with ExitStack() as last:

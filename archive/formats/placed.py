@@ -130,7 +130,7 @@ class LabelCount:
 
 
 @dataclass(slots=True)
-class Event:
+class EventSummary:
     """An event: the path of its first image, its time, its labels, and who found nothing in any of its images."""
 
     path: str
@@ -141,7 +141,7 @@ class Event:
     labels: dict[str, LabelCount] = field(default_factory=dict)
 
 
-Events = dict[tuple[str, str], Event]
+Events = dict[tuple[str, str], EventSummary]
 """Events by id and deployment, in the order of their first image: a few hundred bytes each, and no image."""
 
 
@@ -149,7 +149,7 @@ def count_image(
     events: Events, event_id: str, image: ImageRecord, deployment: DeploymentFact, moment: datetime
 ) -> None:
     """Count an image in its event."""
-    new = Event(image.path, deployment, moment, moment)
+    new = EventSummary(image.path, deployment, moment, moment)
     event = events.setdefault((event_id, deployment.deployment_id), new)
     event.start, event.end = min(event.start, moment), max(event.end, moment)
     if event.blank_by and image.blank_by != "human":

@@ -146,7 +146,7 @@ class ImageRecord:
 
 
 @dataclass(frozen=True)
-class Facts:
+class ExportLineage:
     """Lineage of an export. `labels` are the detector's, in its order; `sealed_at` is the end of its run (UTC).
 
     `descriptions`: the lineages of the classes of the classifier, such as `mammalia;carnivora;…`.

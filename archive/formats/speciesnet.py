@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from archive.formats.json_arrays import json_array
-from archive.formats.records import BoxRecord, Facts, ImageRecord
+from archive.formats.records import BoxRecord, ExportLineage, ImageRecord
 from archive.formats.results_file import ANIMAL, SPECIESNET
 from model_store.frozen import Frozen
 
@@ -21,7 +21,7 @@ DECIMALS = 4
 _OTHER_NAMES = {"person": "human"}
 
 
-def write(images: Iterable[ImageRecord], facts: Facts, out: Path, options: Frozen) -> None:
+def write(images: Iterable[ImageRecord], facts: ExportLineage, out: Path, options: Frozen) -> None:
     """Write one JSON file."""
     with out.open("w", encoding="utf-8") as file:
         info = {"format_version": VERSION, "resight": facts.described()}
@@ -33,7 +33,7 @@ def write(images: Iterable[ImageRecord], facts: Facts, out: Path, options: Froze
         file.write("}\n")
 
 
-def _prediction(image: ImageRecord, facts: Facts) -> dict[str, Any]:
+def _prediction(image: ImageRecord, facts: ExportLineage) -> dict[str, Any]:
     row: dict[str, Any] = {"filepath": image.path}
     if image.status == "failed" and not image.detections:
         row["failures"] = ["DETECTOR"]
@@ -47,7 +47,7 @@ def _prediction(image: ImageRecord, facts: Facts) -> dict[str, Any]:
     return row | {"model_version": facts.model}
 
 
-def _detection(box: BoxRecord, width_px: int, height_px: int, facts: Facts) -> dict[str, Any]:
+def _detection(box: BoxRecord, width_px: int, height_px: int, facts: ExportLineage) -> dict[str, Any]:
     label = _OTHER_NAMES.get(box.label, box.label)
     named = label if label in SPECIESNET else ANIMAL
     row: dict[str, Any] = {
@@ -64,7 +64,7 @@ def _detection(box: BoxRecord, width_px: int, height_px: int, facts: Facts) -> d
     return row
 
 
-def _class(name: str, score: float, source: str, facts: Facts) -> dict[str, Any]:
+def _class(name: str, score: float, source: str, facts: ExportLineage) -> dict[str, Any]:
     """Return a class. Its name has seven parts: an id, five ranks and the common name."""
     ranks = (facts.descriptions.get(name, "").split(";") + [""] * 5)[:5]
     return {"class": ";".join(["", *ranks, name]), "score": round(score, DECIMALS), "source": source}

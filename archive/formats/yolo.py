@@ -18,7 +18,7 @@ from typing import Literal
 import yaml
 from pydantic import Field, model_validator
 
-from archive.formats.records import Facts, ImageRecord
+from archive.formats.records import ExportLineage, ImageRecord
 from model_store.errors import BadRequest
 from model_store.frozen import Frozen
 from model_store.storage import is_local
@@ -52,7 +52,7 @@ class _Listed:
     event_id: str | None
 
 
-def write(images: Iterable[ImageRecord], facts: Facts, out: Path, options: YoloOptions) -> None:
+def write(images: Iterable[ImageRecord], facts: ExportLineage, out: Path, options: YoloOptions) -> None:
     """Write the data set to the folder `out`. Images without a result or a size are left out, and counted in data.yaml.
 
     Raises BadRequest for images that are not on this machine, and if no image is left.

@@ -44,7 +44,7 @@ class Period:
 
 
 @dataclass(frozen=True, slots=True)
-class Camera:
+class CameraHealth:
     """One camera, all files without a camera name, or the sum of the cameras left out.
 
     `newest_taken_at` ignores undated files, and doubtful clocks that no deployment corrects; a clock without an offset
@@ -70,7 +70,7 @@ class Health:
 
     files: int
     results: dict[str, int]
-    cameras: tuple[Camera, ...]
+    cameras: tuple[CameraHealth, ...]
     left_out: int
 
     @property
@@ -179,9 +179,9 @@ def _health(
     )
 
 
-def _camera(row: tuple) -> Camera:  # type: ignore[type-arg]
+def _camera(row: tuple) -> CameraHealth:  # type: ignore[type-arg]
     counts = [int(count) for count in row[6:12]]
-    return Camera(
+    return CameraHealth(
         name=row[0],
         files=int(row[1]),
         undated_files=int(row[2]),

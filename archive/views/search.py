@@ -1,6 +1,6 @@
 """Search images by their results in a view: newest first, one page at a time.
 
-(tables, Wanted) -> Found(images, cursor of the next page)
+(tables, ImageSearch) -> SearchPage(images, cursor of the next page)
 A page costs one scan of `media` and one of the view's results for its rows. A status, label or score adds one scan of
 all results of the view (benchmarks/uploads.py).
 """
@@ -53,7 +53,7 @@ _DETAILS = """
 """
 
 
-class Wanted(Conditions):
+class ImageSearch(Conditions):
     """Conditions of a search, and the part of its images to return."""
 
     view: str = Field(default=PRODUCTION, json_schema_extra={"pattern": f"^{NAME.pattern}$"})
@@ -61,7 +61,7 @@ class Wanted(Conditions):
     after: str = Field(default="", max_length=MOST_MARK, description="`next` of the previous page")
 
 
-class Found(Frozen):
+class SearchPage(Frozen):
     """One page of images: dicts with the columns of `_DETAILS`, where `labels` counts the shown detections by label.
 
     `next` is the cursor of the next page, "" at the end.
@@ -72,7 +72,7 @@ class Found(Frozen):
     next: str
 
 
-def find(tables: Tables, wanted: Wanted, within_s: float) -> Found:
+def find(tables: Tables, wanted: ImageSearch, within_s: float) -> SearchPage:
     """Return the first page of `wanted`, or the one after `wanted.after`.
 
     Raises BadRequest, DeadlinePassed, StorageUnreachable.
@@ -91,10 +91,10 @@ def find(tables: Tables, wanted: Wanted, within_s: float) -> Found:
             images = sql.sql(_DETAILS).to_arrow_table().to_pylist(maps_as_pydicts="strict")
     more = len(images) > wanted.limit
     images = images[: wanted.limit]
-    return Found(view=view, images=images, next=cursor_of(*place_in(images[-1])) if more else "")
+    return SearchPage(view=view, images=images, next=cursor_of(*place_in(images[-1])) if more else "")
 
 
-def _page_query(wanted: Wanted) -> tuple[str, dict[str, Any]]:
+def _page_query(wanted: ImageSearch) -> tuple[str, dict[str, Any]]:
     """Return the statement for a page and one more image, with its values. It reads results only if needed."""
     matching, values = parameterised(wanted)
     conditions = [matching or "true"]

@@ -1,6 +1,6 @@
 """Interface of a filter: its config, the rows it reads and the actions it returns.
 
-pa.Table (schema COLUMNS) --rows_of_table--> Rows --Filter.apply--> `Said`, at most one for each target
+pa.Table (schema COLUMNS) --rows_of_table--> Rows --Filter.apply--> `FilterAction`, at most one for each target
 
 The framework (`batch/filters/run.py`) reads the rows, stores actions as rows of `assertions`, withdraws those that
 the filter no longer returns, and counts. A filter reads no table and no clock: equal rows give equal actions.
@@ -82,7 +82,7 @@ class ClassFilterConfig(FilterConfig):
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class FilterAction:
     """A filter's action on one detection, or on one image (`rank` None; the action is then `group`).
 
     suppress  hide it                            relabel   set `label`, and optionally `score` and `score_semantics`
@@ -191,7 +191,7 @@ class Filter:
     """
 
     config: type[FilterConfig]
-    apply: Callable[[Any, Rows], Iterable[Said]]
+    apply: Callable[[Any, Rows], Iterable[FilterAction]]
     context: Context
     order: int
     version: int = 1

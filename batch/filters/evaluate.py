@@ -18,7 +18,16 @@ import pyarrow as pa
 from archive.annotations.assertions import assertion_id
 from archive.annotations.layers import MACHINE, WITHDRAW, Layer
 from archive.schemas import ASSERTIONS
-from batch.filters.contract import BOX_COLUMNS, COLUMNS, NO_RANK, Filter, FilterConfig, Rows, Said, rows_of_table
+from batch.filters.contract import (
+    BOX_COLUMNS,
+    COLUMNS,
+    NO_RANK,
+    Filter,
+    FilterAction,
+    FilterConfig,
+    Rows,
+    rows_of_table,
+)
 
 PART = pa.schema(
     [
@@ -39,7 +48,7 @@ _READ = (*("media_sha256", "rank", "label", "score", "human", *PART.names[len(CO
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
+class FilterCounts:
     """Counts of targets.
 
     checked         detections (images, if the filter groups images) that the filter has judged
@@ -61,8 +70,8 @@ class Tally:
     added: int = 0
     withdrawn: int = 0
 
-    def __add__(self, other: Tally) -> Tally:
-        return Tally(*(ours + theirs for ours, theirs in zip(astuple(self), astuple(other), strict=True)))
+    def __add__(self, other: FilterCounts) -> FilterCounts:
+        return FilterCounts(*(ours + theirs for ours, theirs in zip(astuple(self), astuple(other), strict=True)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +90,7 @@ class Question:
 @dataclass(frozen=True, slots=True)
 class Evaluated:
     rows: pa.Table
-    tally: Tally
+    tally: FilterCounts
 
 
 def evaluate(part: pa.Table, question: Question) -> Evaluated:
@@ -119,7 +128,7 @@ def evaluate(part: pa.Table, question: Question) -> Evaluated:
         added.append(_withdrawal(row, question))
         changed += _is_changed(None, row)
     detections = rows.rank != NO_RANK
-    tally = Tally(
+    tally = FilterCounts(
         checked=len(rows.image_starts()) if of_images else int(np.count_nonzero(detections)),
         flagged=len(actions),
         grouped=sum(action.group_id is not None for action in actions.values()),
@@ -146,8 +155,8 @@ def _visible(rows: Rows, hidden: np.ndarray) -> Rows:
     return visible
 
 
-def _by_target(actions: Iterable[Said]) -> dict[Target, Said]:
-    by_target: dict[Target, Said] = {}
+def _by_target(actions: Iterable[FilterAction]) -> dict[Target, FilterAction]:
+    by_target: dict[Target, FilterAction] = {}
     for action in actions:
         target = (action.media_sha256, NO_RANK if action.rank is None else int(action.rank))
         if target in by_target:
@@ -156,7 +165,7 @@ def _by_target(actions: Iterable[Said]) -> dict[Target, Said]:
     return by_target
 
 
-def _assertion(action: Said, row: dict[str, Any], question: Question) -> dict[str, Any]:
+def _assertion(action: FilterAction, row: dict[str, Any], question: Question) -> dict[str, Any]:
     of_image = action.rank is None
     assertion: dict[str, Any] = {
         "layer_id": question.layer.layer_id,
@@ -181,12 +190,12 @@ def _assertion(action: Said, row: dict[str, Any], question: Question) -> dict[st
 def _withdrawal(row: dict[str, Any], question: Question) -> dict[str, Any]:
     """Return the row that revokes the layer's current assertion on a target."""
     rank = None if row["rank"] == NO_RANK else row["rank"]
-    assertion = _assertion(Said(row["media_sha256"], rank, "suppress", "no longer said"), row, question)
+    assertion = _assertion(FilterAction(row["media_sha256"], rank, "suppress", "no longer said"), row, question)
     assertion |= {"action": WITHDRAW, "applied_to": row["standing_id"]}
     return assertion | {"assertion_id": assertion_id(assertion)}
 
 
-def _is_changed(action: Said | None, row: dict[str, Any]) -> bool:
+def _is_changed(action: FilterAction | None, row: dict[str, Any]) -> bool:
     """Return whether a view shows the detection differently with this action than with the layer's current one."""
     if row["human"] or row["hidden_below"]:
         return False

@@ -23,7 +23,7 @@ from archive.delta.tables import Tables
 from archive.schemas import ASSERTIONS, MEDIA, RESULTS
 from archive.views.clocks import with_deployments
 from batch.filters.kinds.repeat_detections import SlotId
-from batch.publishing.impact.pictures import Pictures, draw_sample
+from batch.publishing.impact.pictures import SidePictures, draw_sample
 from batch.publishing.impact.report import require_empty, write_file
 from batch.publishing.impact.samples import Sample, ShownBox
 from model_store.errors import BadRequest, StorageUnreachable
@@ -127,9 +127,9 @@ def write_review(layer_id: str, candidates: Iterable[Candidate], out: str) -> Re
     shown: list[tuple[Candidate, str, str]] = []
     for number, candidate in enumerate(ordered, 1):
         drawn, name = draw_sample(candidate.sample), f"samples/{number:05d}.jpg"
-        if isinstance(drawn, Pictures):
+        if isinstance(drawn, SidePictures):
             write_file(folder, name, drawn.old)
-        shown.append((candidate, name, "") if isinstance(drawn, Pictures) else (candidate, "", drawn))
+        shown.append((candidate, name, "") if isinstance(drawn, SidePictures) else (candidate, "", drawn))
     review = Review(layer_id=layer_id, slots=tuple(each.slot for each in ordered))
     write_file(folder, FILE, json.dumps(review.model_dump(mode="json"), indent=1))
     title = f"Repeat detections: {_count(len(shown), 'slot')} to review"

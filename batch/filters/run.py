@@ -24,7 +24,7 @@ from archive.delta.snapshot import dataset
 from archive.delta.tables import Tables
 from archive.schemas import ASSERTIONS
 from batch.filters.contract import ClassFilterConfig
-from batch.filters.evaluate import Evaluated, Question, Tally, evaluate
+from batch.filters.evaluate import Evaluated, FilterCounts, Question, evaluate
 from batch.filters.load import Loaded, load
 from batch.filters.registry import config_of, filter_of
 from batch.filters.spec import FilterSpec
@@ -50,7 +50,7 @@ class FilterReport:
     kind: str
     images: int
     cameras: int
-    tally: Tally
+    tally: FilterCounts
     standing: int | None
     seconds: float
 
@@ -69,7 +69,7 @@ class _Progress:
 
     run_log: RunLog
     counts: Counts = field(default_factory=Counts)
-    tally: Tally | None = None
+    tally: FilterCounts | None = None
     stages: dict[str, float] = field(default_factory=dict)
 
     def record(self) -> None:
@@ -93,7 +93,7 @@ def dry_run(spec: FilterSpec, tables: Tables, judge: Judge) -> FilterReport:
     started = time.monotonic()
     with scratch("filter", LARGE_MIB) as sql:
         loaded, question = _loaded(sql, spec, tables)
-        tally = sum((evaluated.tally for evaluated in judge(loaded.parts(), question)), Tally())
+        tally = sum((evaluated.tally for evaluated in judge(loaded.parts(), question)), FilterCounts())
     return _report(spec, loaded, tally, None, started)
 
 
@@ -172,9 +172,9 @@ def _assertion_time(sql: duckdb.DuckDBPyConnection) -> datetime:
 
 def _judge_and_commit(
     spec: FilterSpec, tables: Tables, loaded: Loaded, question: Question, judge: Judge, progress: _Progress
-) -> Tally:
+) -> FilterCounts:
     """Judge all parts and store their assertions; return the counts of all."""
-    tally, pending, committed_s = Tally(), list[pa.Table](), time.monotonic()
+    tally, pending, committed_s = FilterCounts(), list[pa.Table](), time.monotonic()
     judged = enumerate(judge(loaded.parts(), question), 1)
     while True:
         with progress.timed("judge_s"):
@@ -210,6 +210,8 @@ def _recount(sql: duckdb.DuckDBPyConnection, tables: Tables, layer: Layer, infer
     return int(rows.fetchall()[0][0])
 
 
-def _report(spec: FilterSpec, loaded: Loaded, tally: Tally, standing: int | None, started: float) -> FilterReport:
+def _report(
+    spec: FilterSpec, loaded: Loaded, tally: FilterCounts, standing: int | None, started: float
+) -> FilterReport:
     seconds, layer = time.monotonic() - started, spec.layer().layer_id
     return FilterReport(spec.run_id, layer, spec.kind, loaded.images, loaded.cameras, tally, standing, seconds)

@@ -16,7 +16,7 @@ import ray.data
 from ray.data import ActorPoolStrategy, DataContext
 
 from archive.delta.arrow_stream import as_stream, from_stream
-from batch.filters.evaluate import Evaluated, Question, Tally, evaluate
+from batch.filters.evaluate import Evaluated, FilterCounts, Question, evaluate
 from model_store.machine import usable_cores
 from serve.inference.os_priority import lower_process_priority
 
@@ -63,4 +63,4 @@ def on_cluster(parts: Iterable[pa.Table], question: Question) -> Iterator[Evalua
 
 
 def _evaluated(row: dict[str, Any]) -> Evaluated:
-    return Evaluated(from_stream(row.pop("rows")), Tally(**row))
+    return Evaluated(from_stream(row.pop("rows")), FilterCounts(**row))

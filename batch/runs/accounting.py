@@ -1,6 +1,6 @@
 """Account for every unit of a pass: requested = ok + empty + failed + reused, or the run has not succeeded.
 
-rows that arrive --Tally--> Counts of the progress; table --read_back--> the final Counts, of what is stored
+rows that arrive --PassTally--> Counts of the progress; table --read_back--> the final Counts, of what is stored
 Both sum the figures of the pass (`batch/planning/passes.py`), so that they count in the same way.
 """
 
@@ -60,7 +60,7 @@ def planned_counts(plan: Plan) -> Counts:
     return Counts(plan.requested, reused=plan.reused, bytes=size)
 
 
-class Tally:
+class PassTally:
     """Counts of a pass, with the rows that have arrived."""
 
     def __init__(self, work: Pass, counts: Counts) -> None:

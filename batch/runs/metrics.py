@@ -23,7 +23,7 @@ from prometheus_client.registry import Collector
 from archive.defaults import MAX_CAMERAS
 from archive.delta.tables import Tables
 from archive.schemas import TABLES
-from archive.views.health import Camera, Health, health
+from archive.views.health import CameraHealth, Health, health
 from archive.views.publications import connect_runs
 from archive.views.run_kinds import DETECTS
 from archive.views.views import PRODUCTION, View, Views
@@ -202,7 +202,7 @@ def _add_health(families: _Families, healthy: Health, view: View | None) -> None
         _add_camera(families, camera, view)
 
 
-def _add_camera(families: _Families, camera: Camera, view: View | None) -> None:
+def _add_camera(families: _Families, camera: CameraHealth, view: View | None) -> None:
     labels = {"camera": camera.name}
     newest = {"clock": camera.newest_taken_at, "ingest": camera.newest_ingested_at}
     for by, moment in newest.items():

@@ -16,7 +16,7 @@ from archive.delta.tables import Tables
 from archive.views.past import PastTables, moment_of
 from archive.views.run_kinds import in_words
 from batch.runs.spec import PassSpec
-from batch.schedule.config_impact import Side, changes, numerics_of
+from batch.schedule.config_impact import ConfiguredModel, changes, numerics_of
 from model_store.errors import Conflict, ResightError
 from model_store.names import VersionId, version_id
 from model_store.store import ModelStore, ModelVersion
@@ -102,7 +102,7 @@ def _config_differences(store: ModelStore, began_with: VersionId, key: str, mode
         was = store.describe(began_with)
         config, weights, now = was.detector_config, was.info.weights_sha256, model.detector_config
         if numerics := numerics_of(config, weights, key):
-            old = Side(config, weights, config.thresholds, numerics)
-            for change in changes(old, Side(now, model.info.weights_sha256, now.thresholds)):
+            old = ConfiguredModel(config, weights, config.thresholds, numerics)
+            for change in changes(old, ConfiguredModel(now, model.info.weights_sha256, now.thresholds)):
                 if change.needs == "inference":
                     yield f"{change.field} was {change.old!r:.{MAX_CHARS}}, now {change.new!r:.{MAX_CHARS}}"

@@ -27,7 +27,7 @@ from batch.planning.id_list import keep_ids
 from batch.planning.pass_of import pass_of, plan_ahead
 from batch.planning.passes import Pass
 from batch.planning.plan import Plan, plan_pass
-from batch.runs.accounting import Counts, Tally, planned_counts, read_back
+from batch.runs.accounting import Counts, PassTally, planned_counts, read_back
 from batch.runs.heartbeat import heartbeat
 from batch.runs.post_run import afterwards, extrapolated, try_steps
 from batch.runs.progress import Progress, TimeByStage
@@ -182,7 +182,7 @@ class PassRun:
         return self.stages.report(self.progress.elapsed_s(), commit_s, threads, self._work.by_node)
 
     def _stream(self, plan: Plan, committer: Committer) -> None:
-        tally = Tally(self._work, self.progress.counts)
+        tally = PassTally(self._work, self.progress.counts)
 
         def arrived(rows: pa.Table) -> Counts:
             if self._work.needs_replica:

@@ -1,6 +1,6 @@
 """Read the facts for a decision from the tables, the views and the model store; nothing is written.
 
-(tables, store, wanted model version) -> Facts, and the published side for batch/schedule/config_impact.py.
+(tables, store, wanted model version) -> DecisionFacts, and the published side for batch/schedule/config_impact.py.
 Counts take one pass over the digests of `media` and the results of one key.
 """
 
@@ -18,8 +18,8 @@ from archive.schemas import MEDIA, RESULTS
 from archive.views.run_kinds import kind_of
 from archive.views.views import View, Views, was_rolled_back
 from batch.planning.plan import TRIED_AGAIN, pinned
-from batch.schedule.config_impact import Side, numerics_of
-from batch.schedule.decide import Facts, Wanted, shown_by
+from batch.schedule.config_impact import ConfiguredModel, numerics_of
+from batch.schedule.decide import DecisionFacts, WantedVersion, shown_by
 from batch.schedule.decision_log import started_run
 from model_store.errors import BadRequest, ModelError, ModelNotFound
 from model_store.inference_key import NUMERICS_VERSION
@@ -56,12 +56,12 @@ def wanted_version(store: ModelStore, view: View | None, ref: str = "") -> Model
     return pinned(store, ref or (view.model_name if view else ""))
 
 
-def gather(tables: Tables, model: ModelVersion, now: datetime) -> Facts:
+def gather(tables: Tables, model: ModelVersion, now: datetime) -> DecisionFacts:
     """Return the facts. `now` has a time zone. Raises StorageUnreachable."""
     history, info, config = Views(tables.url).history(), model.info, model.detector_config
     view, key, shown = history[-1] if history else None, info.inference_key, config.thresholds
-    return Facts(
-        wanted=Wanted(
+    return DecisionFacts(
+        wanted=WantedVersion(
             name=info.name, version=info.version, inference_key=key, numerics=NUMERICS_VERSION, thresholds=shown
         ),
         published=view,
@@ -72,7 +72,7 @@ def gather(tables: Tables, model: ModelVersion, now: datetime) -> Facts:
     )
 
 
-def published_side(store: ModelStore, view: View) -> Side | None:
+def published_side(store: ModelStore, view: View) -> ConfiguredModel | None:
     """Return the published model as it is in the store; None if it is missing or differs from the published one."""
     try:
         version = store.describe(VersionId(view.model_name, view.model_version))
@@ -82,12 +82,12 @@ def published_side(store: ModelStore, view: View) -> Side | None:
     numerics = numerics_of(config, weights, view.inference_key)
     if numerics is None:
         return None
-    return Side(config, weights, shown_by(view), numerics, view.layers)
+    return ConfiguredModel(config, weights, shown_by(view), numerics, view.layers)
 
 
-def wanted_side(model: ModelVersion, layers: tuple[str, ...] = ()) -> Side:
+def wanted_side(model: ModelVersion, layers: tuple[str, ...] = ()) -> ConfiguredModel:
     config = model.detector_config
-    return Side(config, model.info.weights_sha256, config.thresholds, NUMERICS_VERSION, layers)
+    return ConfiguredModel(config, model.info.weights_sha256, config.thresholds, NUMERICS_VERSION, layers)
 
 
 def running_run(tables: Tables, key: str, now: datetime, among: Collection[str] | None = None) -> str | None:

@@ -1,6 +1,6 @@
 """Compare the published model and thresholds with the wanted ones: what differs, what it needs, and why.
 
-(published Side, wanted Side) -> Change(field, old, new, needs, why), one per leaf of ModelConfig, by its dotted name
+(published and wanted ConfiguredModel) -> ConfigChange(field, old, new, needs, why), one per leaf of ModelConfig, by its name
 ("preprocess.tiling.tile_px").
 The most expensive change decides what is needed: nothing, the view published again, its layers computed again, or a
 run. The inference key differs exactly if a change needs inference (tests/batch/schedule/test_config_impact.py).
@@ -59,7 +59,7 @@ NUMERICS_AHEAD = 20
 
 
 @dataclass(frozen=True)
-class Side:
+class ConfiguredModel:
     """A model version, the numerics version of its results, and how they are shown.
 
     `shown` are the thresholds of the view, which may differ from the model's own.
@@ -77,7 +77,7 @@ class Side:
 
 
 @dataclass(frozen=True)
-class Change:
+class ConfigChange:
     """A field that differs; a value is None if that side lacks the field."""
 
     field: str
@@ -87,7 +87,7 @@ class Change:
     why: str
 
 
-def changes(old: Side, new: Side) -> list[Change]:
+def changes(old: ConfiguredModel, new: ConfiguredModel) -> list[ConfigChange]:
     """Return the changes, most expensive first; empty if both sides are the same.
 
     A field that only one kind of runtime has is compared only if both sides are of that kind.
@@ -97,16 +97,16 @@ def changes(old: Side, new: Side) -> list[Change]:
     return dearest_first(changed)
 
 
-def dearest_first(found: Sequence[Change]) -> list[Change]:
+def dearest_first(found: Sequence[ConfigChange]) -> list[ConfigChange]:
     return sorted(found, key=lambda change: -NEEDS.index(change.needs))
 
 
-def overall(found: Sequence[Change]) -> Need:
+def overall(found: Sequence[ConfigChange]) -> Need:
     """Return the most expensive need; "nothing" without changes."""
     return NEEDS[max((NEEDS.index(change.needs) for change in found), default=0)]
 
 
-def threshold_changes(old: Thresholds, new: Thresholds, score_floor: float) -> Iterator[Change]:
+def threshold_changes(old: Thresholds, new: Thresholds, score_floor: float) -> Iterator[ConfigChange]:
     """Yield the changed thresholds, by label if it has its own; a threshold written differently is not a change."""
     if old.default != new.default:
         yield _threshold("default", old.default, new.default, score_floor)
@@ -123,11 +123,11 @@ def numerics_of(config: ModelConfig, weights_sha256: str, key: str) -> int | Non
     return next((n for n in versions if inference_key(config, weights_sha256, n) == key), None)
 
 
-def _config(old: ModelConfig, new: ModelConfig) -> Iterator[Change]:
+def _config(old: ModelConfig, new: ModelConfig) -> Iterator[ConfigChange]:
     """Yield changed fields of the config, without thresholds: `changes` compares the shown ones."""
     before, after = (side.model_dump(mode="json", exclude={"thresholds"}) for side in (old, new))
     for name, old_value, new_value in _differences("", before, after):
-        yield Change(name, old_value, new_value, *_needs(name))
+        yield ConfigChange(name, old_value, new_value, *_needs(name))
 
 
 def _differences(path: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
@@ -145,28 +145,28 @@ def _needs(name: str) -> tuple[Need, str]:
     return FIELD_NEEDS[name]
 
 
-def _identity(old: Side, new: Side) -> Iterator[Change]:
+def _identity(old: ConfiguredModel, new: ConfiguredModel) -> Iterator[ConfigChange]:
     """Yield changed weights, and a changed numerics version."""
     kinds = {old.config.runtime.kind, new.config.runtime.kind}
     of_fields = kinds in ({"motion"}, {EXTERNAL})  # the digest is that of the fields
     if old.weights_sha256 != new.weights_sha256 and not of_fields:
         why = "different weights: every score and box may differ"
-        yield Change("weights_sha256", old.weights_sha256, new.weights_sha256, "inference", why)
+        yield ConfigChange("weights_sha256", old.weights_sha256, new.weights_sha256, "inference", why)
     if old.numerics != new.numerics:
         why = "the code computes the same model differently (model_store/inference_key.py lists how)"
-        yield Change("numerics_version", old.numerics, new.numerics, "inference", why)
+        yield ConfigChange("numerics_version", old.numerics, new.numerics, "inference", why)
 
 
-def _layers(old: tuple[str, ...], new: tuple[str, ...]) -> Iterator[Change]:
+def _layers(old: tuple[str, ...], new: tuple[str, ...]) -> Iterator[ConfigChange]:
     """Yield the change of layers. A layer is computed from those below it, so those above it can be removed."""
     if old[: len(new)] != new:
-        yield Change("layers", old, new, "postprocess", "layers are computed from the stored rows")
+        yield ConfigChange("layers", old, new, "postprocess", "layers are computed from the stored rows")
     elif old != new:
-        yield Change("layers", old, new, "view", "the topmost layers are removed: those below stay")
+        yield ConfigChange("layers", old, new, "view", "the topmost layers are removed: those below stay")
 
 
-def _threshold(name: str, old: float, new: float, score_floor: float) -> Change:
+def _threshold(name: str, old: float, new: float, score_floor: float) -> ConfigChange:
     needs, why = FIELD_NEEDS["thresholds"]
     if new < score_floor:
         why += f"; no score below score_floor {score_floor:g} is stored, so none below it is shown"
-    return Change(f"thresholds.{name}", old, new, needs, why)
+    return ConfigChange(f"thresholds.{name}", old, new, needs, why)

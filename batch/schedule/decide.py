@@ -1,6 +1,6 @@
 """Decide from facts and the team's policy whether a reprocess is due, with reasons. Pure.
 
-(Facts, Policy, local time) -> Decision(action, reasons, until, publish)
+(DecisionFacts, Policy, local time) -> Decision(action, reasons, until, publish)
 Each finding is due at once or waits for the weekly window; of those due, the largest action is taken.
 docs/reference/policy.md has the table.
 """
@@ -16,7 +16,7 @@ from pydantic import Field
 
 from archive.views.views import View
 from batch.runs.scope import Scope
-from batch.schedule.policy import WEEK, Due, Policy, Weekly
+from batch.schedule.policy import WEEK, DueConditions, Policy, Weekly
 from model_store.config import Thresholds
 from model_store.frozen import Frozen
 
@@ -26,7 +26,7 @@ _BY_SIZE: tuple[Action, ...] = ("nothing", "wait", "view", "incremental", "full"
 _NOT_ENDED = "was started and has not ended (after 5 minutes without an event it counts as ended)"
 
 
-class Wanted(Frozen):
+class WantedVersion(Frozen):
     """The model version that the archive should have results of."""
 
     name: str
@@ -39,7 +39,7 @@ class Wanted(Frozen):
         return f"{self.name}@{self.version}"
 
 
-class Facts(Frozen):
+class DecisionFacts(Frozen):
     """State of the tables. Images are unique contents that are present; results are those of the wanted key.
 
     `published_numerics`: the numerics version with which the wanted model has the published key; None if it is
@@ -48,7 +48,7 @@ class Facts(Frozen):
     was last tried, in local time. `running`: a run of this key that has not ended.
     """
 
-    wanted: Wanted
+    wanted: WantedVersion
     published: View | None = None
     published_numerics: int | None = None
     taken_back: bool = False
@@ -93,7 +93,7 @@ class _Finding:
     publish: bool = False
 
 
-def decide(facts: Facts, policy: Policy, now: datetime) -> Decision:
+def decide(facts: DecisionFacts, policy: Policy, now: datetime) -> Decision:
     """Return the decision. `now` is local time without a zone. Nothing waits in the weekly window or without one."""
     if now.tzinfo is not None:
         raise ValueError(f"the time must be local, without a zone, not {now}")
@@ -137,7 +137,7 @@ def shown_by(view: View) -> Thresholds:
     return Thresholds(default=view.threshold, per_label=view.label_thresholds)
 
 
-def _publication(facts: Facts, due: Due) -> Iterator[_Finding]:
+def _publication(facts: DecisionFacts, due: DueConditions) -> Iterator[_Finding]:
     """Yield what requires another view, with a run first if results are missing."""
     wanted, view = facts.wanted, facts.published
     todo: Action = "full" if facts.new_images else "view"
@@ -169,7 +169,7 @@ def _publication(facts: Facts, due: Due) -> Iterator[_Finding]:
             yield _Finding("view", more, why, publish=True)
 
 
-def _images(facts: Facts, due: Due) -> Iterator[_Finding]:
+def _images(facts: DecisionFacts, due: DueConditions) -> Iterator[_Finding]:
     """Yield what new images require if the wanted key is published; else the new model's run includes them."""
     n = facts.new_images
     if facts.published is None or facts.other_key or not n:
@@ -185,7 +185,7 @@ def _images(facts: Facts, due: Due) -> Iterator[_Finding]:
         yield _Finding("full", False, why)
 
 
-def _failures(facts: Facts, weekly: Weekly | None, now: datetime) -> Iterator[_Finding]:
+def _failures(facts: DecisionFacts, weekly: Weekly | None, now: datetime) -> Iterator[_Finding]:
     """Yield failures that may succeed now, once per window, or once a week without a window."""
     if not facts.retryable or (facts.other_key and facts.taken_back):
         return
@@ -198,7 +198,7 @@ def _failures(facts: Facts, weekly: Weekly | None, now: datetime) -> Iterator[_F
     yield _Finding("full", False, why)
 
 
-def _nothing(facts: Facts) -> str:
+def _nothing(facts: DecisionFacts) -> str:
     if facts.taken_back and facts.published:
         now = facts.published
         way = f"move the alias back to {now.model_name}@{now.model_version}, or publish by hand"
@@ -209,7 +209,7 @@ def _nothing(facts: Facts) -> str:
     return f"nothing is due: {_coverage(facts)}, and it is published"
 
 
-def _coverage(facts: Facts) -> str:
+def _coverage(facts: DecisionFacts) -> str:
     if facts.new_images:
         return f"{facts.new_images:,} of {facts.images:,} images have no result of this model"
     return f"all {facts.images:,} images have their result"

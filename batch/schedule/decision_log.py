@@ -17,7 +17,7 @@ from archive.delta.snapshot import recent_rows
 from archive.delta.tables import Tables
 from archive.delta.writer import Writer
 from archive.schemas import DECISIONS
-from batch.schedule.decide import Decision, Facts
+from batch.schedule.decide import Decision, DecisionFacts
 from model_store.libraries import resight_version
 
 STARTING = timedelta(minutes=5)
@@ -26,7 +26,7 @@ STARTING = timedelta(minutes=5)
 
 def keep_decision(
     tables: Tables,
-    facts: Facts,
+    facts: DecisionFacts,
     decision: Decision,
     now: datetime,
     acted: bool,
@@ -79,7 +79,7 @@ def _started(tables: Tables, decided: list[dict[str, str]], key: str, now: datet
     return min(runs, default=None)
 
 
-def _row(facts: Facts, decision: Decision, now: datetime, acted: bool, run_id: str) -> dict[str, object]:
+def _row(facts: DecisionFacts, decision: Decision, now: datetime, acted: bool, run_id: str) -> dict[str, object]:
     wanted, view = facts.wanted, facts.published
     return {
         "decided_at": now,

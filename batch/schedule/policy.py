@@ -69,7 +69,7 @@ class Weekly(Frozen):
         return self.opened(now) + WEEK
 
 
-class Due(Frozen):
+class DueConditions(Frozen):
     """Conditions under which a reprocess is due at once, or waits for the weekly window."""
 
     new_model: bool = Field(
@@ -161,7 +161,7 @@ class Privacy(Frozen):
 
 
 class Policy(Frozen):
-    due: Due = Due()
+    due: DueConditions = DueConditions()
     stop: Stop = Stop()
     gates: Gates = Gates()
     snips: Snips = Snips()

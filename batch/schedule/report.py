@@ -15,8 +15,8 @@ from batch.filters.layers import silent
 from batch.planning.plan import Plan, make_plan
 from batch.runs.scope import Scope
 from batch.schedule.archive_state import gather, published_side, wanted_side
-from batch.schedule.config_impact import NEEDS, Change, Need, changes, dearest_first, overall, threshold_changes
-from batch.schedule.decide import Decision, Facts, decide, shown_by
+from batch.schedule.config_impact import NEEDS, ConfigChange, Need, changes, dearest_first, overall, threshold_changes
+from batch.schedule.decide import Decision, DecisionFacts, decide, shown_by
 from batch.schedule.policy import Policy
 from batch.schedule.run_if_due import local_time
 from model_store.store import ModelStore, ModelVersion
@@ -30,9 +30,9 @@ NEED_WORDS: dict[Need, str] = dict(
 class PlanReport:
     """The plan, the changes and the decision. `compared`: how the two sides were compared."""
 
-    facts: Facts
+    facts: DecisionFacts
     compared: str
-    changes: tuple[Change, ...]
+    changes: tuple[ConfigChange, ...]
     decision: Decision
     plan: Plan
 
@@ -81,24 +81,24 @@ def plan_report(tables: Tables, store: ModelStore, policy: Policy, version: Mode
     )
 
 
-def layers_to_make(tables: Tables, view: View | None, model: ModelVersion) -> list[Change]:
+def layers_to_make(tables: Tables, view: View | None, model: ModelVersion) -> list[ConfigChange]:
     """Return the published layers that have no rows for this model yet: they stay published with it."""
     if view is None:
         return []
     fields = {"inference_key": model.info.inference_key, "run_id": None}
     why = "the layer was not computed for this model's results yet: resight filters rerun, after its run"
     return [
-        Change(f"layers.{layer.kind}", "made", "not made", "postprocess", why)
+        ConfigChange(f"layers.{layer.kind}", "made", "not made", "postprocess", why)
         for layer in silent(tables, view.model_copy(update=fields))
     ]
 
 
-def compare(store: ModelStore, view: View | None, model: ModelVersion) -> tuple[str, list[Change]]:
+def compare(store: ModelStore, view: View | None, model: ModelVersion) -> tuple[str, list[ConfigChange]]:
     """Return how the published model and the wanted one were compared, and the changes."""
     key = model.info.inference_key
     if view is None:
         why = "nothing is published"
-        return why, [Change("inference_key", None, key, "inference", why)]
+        return why, [ConfigChange("inference_key", None, key, "inference", why)]
     side = published_side(store, view)
     if side is not None:
         return "field by field", changes(side, wanted_side(model, view.layers))
@@ -108,5 +108,5 @@ def compare(store: ModelStore, view: View | None, model: ModelVersion) -> tuple[
     changed = list(threshold_changes(shown_by(view), config.thresholds, config.score_floor))
     if view.inference_key != key:
         why = "a field that decides the rows differs"
-        changed.insert(0, Change("inference_key", view.inference_key, key, "inference", why))
+        changed.insert(0, ConfigChange("inference_key", view.inference_key, key, "inference", why))
     return how, changed

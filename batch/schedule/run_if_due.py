@@ -16,7 +16,7 @@ from archive.views.views import View, Views, was_rolled_back
 from batch.runs.scope import Scope
 from batch.runs.spec import new_run_id
 from batch.schedule.archive_state import gather, wanted_version
-from batch.schedule.decide import Decision, Facts, decide
+from batch.schedule.decide import Decision, DecisionFacts, decide
 from batch.schedule.decision_log import keep_decision, new_decision_id
 from batch.schedule.policy import Policy
 from model_store.errors import ResightError
@@ -30,7 +30,7 @@ class Needed:
     """
 
     model: ModelVersion
-    facts: Facts
+    facts: DecisionFacts
     decision: Decision
     decision_id: str
     scope: Scope | None = None

@@ -1,6 +1,6 @@
 """Infer preprocessing and suppression for a graph, with the evidence for each choice.
 
-Evidence, first steps of the graph, decoder -> Inferred(fields of the config, reasons)
+Evidence, first steps of the graph, decoder -> InferredPreprocess(fields of the config, reasons)
 
 Evidence in this order: the type of the graph's input, its first steps (`input_scaling.py`), size and stride in the
 metadata, the number of anchors. All else follows the decoder's framework (`DECODERS`), and `why` calls it assumed.
@@ -32,14 +32,14 @@ GUESSED = "guessed: neither graph nor metadata state it, and {side_px} is usual"
 
 
 @dataclass(frozen=True)
-class Inferred:
+class InferredPreprocess:
     """Inferred fields of config.json; `why` gives the reason for each choice by its name in `explain.py`."""
 
     fields: Mapping[str, Any]
     why: Mapping[str, str]
 
 
-def infer_detector(evidence: Evidence, scaling: Scaling, decoder: str, tiled: bool) -> Inferred:
+def infer_detector(evidence: Evidence, scaling: Scaling, decoder: str, tiled: bool) -> InferredPreprocess:
     """Infer preprocessing and suppression. `tiled` images are never padded only to the stride."""
     ultralytics = _is_ultralytics(evidence)
     foreign = decoder == "yolov8" and not ultralytics and not _cells(evidence)
@@ -68,20 +68,20 @@ def infer_detector(evidence: Evidence, scaling: Scaling, decoder: str, tiled: bo
         why_resize = f"{cells}, as in exports of Ultralytics"
     if "pad_value" in pixels:
         why_resize += ", except the padding, see pixels"
-    return Inferred(
+    return InferredPreprocess(
         {"decoder": decoder, "preprocess": {**preprocess, **_size(evidence), **pixels, **resize}, "nms": dict(nms)},
         {"input": _why_size(evidence), "pixels": why_pixels, "resize": why_resize, "suppression": why_nms},
     )
 
 
-def infer_classifier(evidence: Evidence, scaling: Scaling) -> Inferred:
+def infer_classifier(evidence: Evidence, scaling: Scaling) -> InferredPreprocess:
     """Infer the preprocessing of a classifier."""
     pixels, why_pixels = _classifier_pixels(evidence, scaling)
     size, why_input = _size(evidence), _why_size(evidence)
     if evidence.size_from == "guess":
         size, why_input = {"side_px": CLASSIFIER_SIDE_PX}, GUESSED.format(side_px=CLASSIFIER_SIDE_PX)
     resize = "assumed: the whole crop is used; many are trained on the centre of their images"
-    return Inferred(
+    return InferredPreprocess(
         {"kind": "classifier", "preprocess": {"resize": "stretch", **size, **pixels}},
         {"input": why_input, "pixels": why_pixels, "resize": resize},
     )

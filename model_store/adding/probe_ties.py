@@ -20,7 +20,7 @@ from model_store.detector import LoadedDetector
 from model_store.errors import ModelRefused
 from model_store.probe import (
     EXPECTED,
-    Expected,
+    ExpectedProbe,
     ProbeDetection,
     Tolerance,
     match,
@@ -43,7 +43,7 @@ def mark_ties(model: LoadedDetector | Classifier, files: Mapping[str, bytes]) ->
     if isinstance(model, Classifier):
         require_distinct_classes(model, files)
         return {}
-    expected = Expected.model_validate_json(files[EXPECTED])
+    expected = ExpectedProbe.model_validate_json(files[EXPECTED])
     if isinstance(model.config.runtime, MotionRuntime):  # integers: no rounding
         return {}
     images = {

@@ -19,7 +19,7 @@ from model_store.adding.decoder_candidates import candidates, choose_decoder, ne
 from model_store.adding.evidence import labels_of, read_evidence
 from model_store.adding.explain import GIVEN, Reason, given_preprocess, reasons_for, why_decoder
 from model_store.adding.input_scaling import Scaling, first_steps
-from model_store.adding.preprocess_defaults import Inferred, infer_classifier, infer_detector
+from model_store.adding.preprocess_defaults import InferredPreprocess, infer_classifier, infer_detector
 from model_store.classifier import SUM_TOLERANCE, scores_of
 from model_store.config import KINDS, AnyConfig, parse_config
 from model_store.decoders import DECODERS
@@ -70,17 +70,17 @@ def recognise(runtime: str, weights: bytes, overrides: dict[str, Any]) -> Recogn
 
 def _detector(
     session: WeightsSession, evidence: Evidence, scaling: Scaling, classes: int, overrides: Mapping[str, Any]
-) -> Inferred:
+) -> InferredPreprocess:
     decoder: str = overrides.get("decoder") or choose_decoder(evidence, classes)
     _require_decodable(evidence, decoder, classes, session)
     found = infer_detector(evidence, scaling, decoder, bool(given_preprocess(overrides).get("tiling")))
     why = why_decoder(decoder, evidence, classes, "decoder" in overrides)
-    return Inferred(found.fields, {**found.why, "decoder": why})
+    return InferredPreprocess(found.fields, {**found.why, "decoder": why})
 
 
 def _classifier(
     _: WeightsSession, evidence: Evidence, scaling: Scaling, labels: int, overrides: Mapping[str, Any]
-) -> Inferred:
+) -> InferredPreprocess:
     """Raise ModelRefused if the outputs do not fit the labels, or are ambiguous."""
     task = evidence.metadata.get("task")
     source = GIVEN if overrides.get("kind") else f"metadata 'task': {task}"
@@ -93,7 +93,7 @@ def _classifier(
         source = f"outputs {evidence.shapes}: one score per label"
     scores, why_scores = _scores(evidence, labels, overrides)
     found = infer_classifier(evidence, scaling)
-    return Inferred({**found.fields, "scores": scores}, {**found.why, "kind": source, "scores": why_scores})
+    return InferredPreprocess({**found.fields, "scores": scores}, {**found.why, "kind": source, "scores": why_scores})
 
 
 def _require_types(overrides: dict[str, Any]) -> None:

@@ -20,15 +20,15 @@ from model_store.names import DEFAULT_ALIAS, parse_ref
 from model_store.store import ModelStore
 from pages.context import Context
 from pages.html import page, translator_of
-from pages.impact import Change, Impacts
-from serve.rollout.events import Event, events
+from pages.impact import ChangeForm, Impacts
+from serve.rollout.events import RolloutEvent, events
 from serve.rollout.state import AliasState, read_state
 
 MAX_EVENTS = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Live:
+class LivePeriod:
     """A time in which a version served an alias; `until` is None while it does."""
 
     version: str
@@ -90,7 +90,7 @@ def router(context: Context, impacts: Impacts) -> APIRouter:
             fields["percent"] = f"{percent:g}"
         post = f"//v1/models/{name}/{do}"
         then = f"/models/{name}?{urlencode({'changed': alias})}"
-        form = Change(title, button, post, then, fields=fields, back=back)
+        form = ChangeForm(title, button, post, then, fields=fields, back=back)
         sides = f"{name}@{state.active}", f"{name}@{version}"
         return await impacts.page(request, *sides, form, of_model=name)
 
@@ -106,15 +106,15 @@ def _state_of(store: ModelStore, name: str, alias: str) -> AliasState:
     return state
 
 
-def live_times(past: Sequence[Event], alias: str) -> list[Live]:
+def live_times(past: Sequence[RolloutEvent], alias: str) -> list[LivePeriod]:
     """Return which version served an alias when, newest first, from its events, newest first."""
-    times: list[Live] = []
+    times: list[LivePeriod] = []
     until: datetime | None = None
     for event in past:
         if event.outcome.operation.alias != alias or event.after is None:
             continue
         if event.before is None or event.before.active != event.after.active:
-            times.append(Live(event.after.active, event.at, until, event.outcome.operation.kind))
+            times.append(LivePeriod(event.after.active, event.at, until, event.outcome.operation.kind))
             until = event.at
     return times
 

@@ -19,7 +19,7 @@ from batch.runs.accounting import failed_images
 from batch.runs.listing import ShownState, find, page, require_run, rows_of, state_of
 from pages import html
 from pages.context import Context
-from pages.impact import Change, Impacts
+from pages.impact import ChangeForm, Impacts
 
 MAX_FAILED, MAX_PUBLICATIONS = 20, 50
 
@@ -75,15 +75,15 @@ def router(context: Context, impacts: Impacts) -> APIRouter:
     return routes
 
 
-def _change(t: Callable[..., str], tables: Tables, old: str, new: str) -> Change | None:
+def _change(t: Callable[..., str], tables: Tables, old: str, new: str) -> ChangeForm | None:
     """Return the form of a comparison with what is published: publish, or roll back. None for another comparison."""
     history = Views(tables.url).history()
     if new == PREVIOUS:
         words = next_rollback(tables, history, t) if history else ""
         title = t("Roll back")
-        return Change(title, title, "//runs/rollback", "/runs?done=true", words, reason=True, back=True)
+        return ChangeForm(title, title, "//runs/rollback", "/runs?done=true", words, reason=True, back=True)
     if old != PUBLISHED:
         return None
     title, post = t("Publish {new}", new=new), f"//runs/{quote(new, safe='')}/publish"
     then = "/runs/compare?done=true" if history else "/runs?done=true"
-    return Change(title, t("Publish"), post, then, reason=True)
+    return ChangeForm(title, t("Publish"), post, then, reason=True)

@@ -16,9 +16,9 @@ from archive.annotations.batch_history import BatchPage, history
 from archive.annotations.batches import (
     BATCH_ID,
     Action,
-    Batch,
     BatchStatement,
     Recorded,
+    StatementBatch,
     decided_by_others,
     selected_rows,
 )
@@ -119,7 +119,7 @@ def router(context: Context) -> APIRouter:
     # of two large selections, one waits: each may take a gigabyte
     selecting = ThreadPoolExecutor(1, "selections")
 
-    async def add(batch: Batch) -> Recorded:
+    async def add(batch: StatementBatch) -> Recorded:
         if not writers:  # it needs the running event loop
             writers.append(StatementWriter(context.tables))
         answer = await writers[0].add(batch)
@@ -131,13 +131,13 @@ def router(context: Context) -> APIRouter:
         """Record statements of the sender. A batch that is sent again adds nothing and has the same answer."""
         actor, chosen = body.actor(request), body.selection
         if chosen is None:
-            return await add(Batch(body.batch_id, actor, body.statements))
+            return await add(StatementBatch(body.batch_id, actor, body.statements))
         loop = asyncio.get_running_loop()
         counted, rows = await loop.run_in_executor(selecting, _selected, context, body, actor)
         if rows is None:
             return counted
         why = _not_confirmed(chosen, counted)
-        answer = await add(Batch(body.batch_id, actor, selected=rows.slice(0, 0) if why else rows))
+        answer = await add(StatementBatch(body.batch_id, actor, selected=rows.slice(0, 0) if why else rows))
         if why and not answer.added:  # it was not recorded by an earlier request
             raise why
         left = {} if chosen.replaces else {"left": counted.decided, "by": counted.by}
@@ -146,13 +146,13 @@ def router(context: Context) -> APIRouter:
     @routes.post("/undo")
     async def undo(request: Request, body: OfBatch) -> Recorded:
         """Withdraw each statement of a batch: what stood before stands again, except where others stated more."""
-        return await add(Batch(body.batch_id, body.actor(request), of_batch=body.of))
+        return await add(StatementBatch(body.batch_id, body.actor(request), of_batch=body.of))
 
     @routes.post("/redo")
     async def redo(request: Request, body: OfBatch) -> Recorded:
         """Record the statements of a batch, or those that it withdrew, again."""
         actor = body.actor(request)
-        return await add(Batch(body.batch_id, actor, of_batch=body.of, repeats=True))
+        return await add(StatementBatch(body.batch_id, actor, of_batch=body.of, repeats=True))
 
     @routes.get("")
     def batches(

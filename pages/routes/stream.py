@@ -93,7 +93,7 @@ class State:
         return {"runs": runs, "published": published, "index": self._context.follower.building()}
 
 
-class LogTail:
+class RunLogTail:
     """The last lines of the log of a run's newest job, on any host, then its new lines."""
 
     def __init__(self, context: Context, run_id: str) -> None:
@@ -127,14 +127,14 @@ def router(context: Context, access: Access) -> APIRouter:
         who = (identity_of(request).name, access.open and host)
         state.require_place(who)
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        events = _events(state, request, access, who, LogTail(context, run) if run else None)
+        events = _events(state, request, access, who, RunLogTail(context, run) if run else None)
         return StreamingResponse(events, headers=headers, media_type="text/event-stream")
 
     return routes
 
 
 async def _events(
-    state: State, request: Request, access: Access, who: object, log: LogTail | None = None
+    state: State, request: Request, access: Access, who: object, log: RunLogTail | None = None
 ) -> AsyncIterator[str]:
     if state.open[who] >= MAX_EACH:  # others have begun since
         return

@@ -40,7 +40,7 @@ Result = dict[str, Any]
 
 
 @dataclass
-class Tally:
+class JobCounts:
     """Images with an accepted result, and those of them that failed."""
 
     images: int = 0
@@ -140,13 +140,13 @@ def work(
     poll_s: float,
     once: bool,
     report: Callable[[str], None],
-) -> Tally:
+) -> JobCounts:
     """Process the tasks of the pipelines until `stop` is set, or with `once` until no job has a task.
 
     A batch that was taken is completed. An error of a job is reported and leaves its tasks to Antenna; with `once`, the
     last one is raised at the end. Raises an error at once if Antenna or Resight refuses the token.
     """
-    tally, failure = Tally(), None
+    tally, failure = JobCounts(), None
     while not stop.is_set():
         before = tally.images
         try:

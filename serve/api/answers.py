@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from archive.catalogue.uploads import Kept
-from archive.views.search import Found
+from archive.views.search import SearchPage
 from model_store.classifier import best, softmax
 from model_store.detections import Detections, RunLengths
 from model_store.transform.thresholds import least_scores, shown
@@ -71,7 +71,7 @@ def to_upload(seen: DetectResponse, kept: Kept, recorded: bool) -> UploadRespons
     return UploadResponse(**dict(seen), media=media, recorded=recorded)
 
 
-def to_found(found: Found) -> FoundImages:
+def to_found(found: SearchPage) -> FoundImages:
     """Return the answer of a search."""
     view = found.view
     images = [

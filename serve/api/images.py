@@ -12,7 +12,7 @@ from fastapi import APIRouter, HTTPException, Query, Request
 from fastapi.responses import Response
 
 from archive.catalogue.uploads import CAMERA, require_camera
-from archive.views.search import Wanted
+from archive.views.search import ImageSearch
 from serve.api.answers import to_found, to_response, to_upload
 from serve.api.base import any_query
 from serve.api.bodies import FULL, IMAGE_BODY, PROBLEMS
@@ -84,7 +84,7 @@ def router(engine: Engine, uploads: Uploads) -> APIRouter:
                 await wait_for_rows(recordings, wait_s)
 
     @routes.get("/v1/images", responses=PROBLEMS)
-    async def images(wanted: Annotated[Wanted, Query()]) -> FoundImages:
+    async def images(wanted: Annotated[ImageSearch, Query()]) -> FoundImages:
         """Return the images that match all parameters: newest first, undated ones last."""
         return to_found(await uploads.tables.find(wanted))
 

@@ -19,7 +19,7 @@ from serve.api.schemas import ModelsResponse, Wire, WireModelStatus, WireVersion
 from serve.inference.engine import Engine
 from serve.models.readiness import OtherPools, Serving, serving_everywhere
 from serve.rollout.client import RolloutClient
-from serve.rollout.events import Event, events
+from serve.rollout.events import RolloutEvent, events
 from serve.rollout.operations import Kind, Operation, Outcome
 from serve.rollout.state import AliasState, read_state
 
@@ -158,7 +158,7 @@ def router(engine: Engine, rollouts: RolloutClient | None, pools: OtherPools | N
         return await engine.lookups.run(model_detail, engine, name, about)
 
     @reads.get("/v1/models/{name}/events", responses={404: PROBLEMS[404]})
-    async def model_events(name: Name, most: Annotated[int, Query(ge=1, le=1000)] = 20) -> list[Event]:
+    async def model_events(name: Name, most: Annotated[int, Query(ge=1, le=1000)] = 20) -> list[RolloutEvent]:
         """Return the completed and refused operations on its aliases, newest first."""
         return await engine.lookups.run(events, engine.store, name, most)
 

@@ -28,7 +28,15 @@ from model_store.errors import Forbidden, ResightError, StorageError, StorageUnr
 from serve.api.problems import of_error
 from serve.auth.browsers import SAFE_METHODS, is_foreign, is_seen_elsewhere, login_redirect, require_same_origin
 from serve.auth.scopes import IDENTITY, LOCAL, OPERATOR, STALE_S, Identity, TokenScope
-from serve.auth.sessions import RENEW_S, SESSION_S, Session, parse_session, person_name, session_value, set_cookie
+from serve.auth.sessions import (
+    RENEW_S,
+    SESSION_S,
+    BrowserSession,
+    parse_session,
+    person_name,
+    session_value,
+    set_cookie,
+)
 from serve.auth.tokens import KEY_BYTES, KEY_FILE, StoredToken, TokenFile, digest
 from serve.models.resolver import loads_if
 from serve.settings import Settings
@@ -153,7 +161,7 @@ class Access:
                 raise Forbidden("the page requires a token with the scope detect")
         if self._key is None:
             raise StorageUnreachable(f"{KEY_FILE} next to the token file cannot be read or made")
-        session = Session(name, self.open, int(time()) + SESSION_S, is_secure)
+        session = BrowserSession(name, self.open, int(time()) + SESSION_S, is_secure)
         return set_cookie(session.value(self._key, credential), is_secure)
 
     def renewed_session(self, headers: Headers) -> str | None:
@@ -167,7 +175,7 @@ class Access:
         later = replace(session, expires_at_s=now_s + SESSION_S)
         return set_cookie(later.value(self._key, credential), session.is_secure)
 
-    def _session(self, headers: Headers) -> tuple[Session, str, frozenset[TokenScope]] | None:
+    def _session(self, headers: Headers) -> tuple[BrowserSession, str, frozenset[TokenScope]] | None:
         """Return the valid session of a request with its credential and scopes, or None."""
         value = session_value(headers.getlist("cookie"))
         session = parse_session(value)

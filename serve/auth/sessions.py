@@ -29,7 +29,7 @@ _VALUE = re.compile(r"(token|person)\.([01])\.([1-9][0-9]{0,11})\.([A-Za-z0-9_-]
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
+class BrowserSession:
     """Content of a cookie. `is_secure`: the browser sends it over https only."""
 
     name: str
@@ -50,7 +50,7 @@ class Session:
         return hmac.compare_digest(self.value(key, credential), value)
 
 
-def parse_session(value: str) -> Session | None:
+def parse_session(value: str) -> BrowserSession | None:
     """Return the content of a cookie, of which the signature is still to be checked; None if it is malformed."""
     match = _VALUE.fullmatch(value)
     if match is None:
@@ -60,7 +60,7 @@ def parse_session(value: str) -> Session | None:
         name = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode()
     except (binascii.Error, UnicodeDecodeError):
         return None
-    return Session(name, kind == "person", int(expires_at_s), secure == "1")
+    return BrowserSession(name, kind == "person", int(expires_at_s), secure == "1")
 
 
 def session_value(headers: Iterable[str]) -> str:

@@ -28,7 +28,7 @@ log = structlog.get_logger("resight.rollout")
 R = TypeVar("R", bound=Frozen)
 
 
-class Event(Frozen):
+class RolloutEvent(Frozen):
     """An operation that has ended, and what served before and after it."""
 
     at: datetime
@@ -50,15 +50,15 @@ def record(store: ModelStore, outcome: Outcome, before: AliasState | None, after
     if not store.folder.exists(name):
         store.folder.require_present()
         return
-    event = Event(at=datetime.now(UTC), outcome=outcome, before=before, after=after)
+    event = RolloutEvent(at=datetime.now(UTC), outcome=outcome, before=before, after=after)
     file = f"{name}/{EVENTS}/{event.at:%Y%m%dT%H%M%S%f}-{outcome.id}.json"
     store.folder.write(file, event.model_dump_json(indent=1).encode())
 
 
-def events(store: ModelStore, name: str, max_events: int = 20) -> list[Event]:
+def events(store: ModelStore, name: str, max_events: int = 20) -> list[RolloutEvent]:
     """Return up to `max_events` events, newest first; skip damaged ones."""
     files = sorted(store.folder.names(f"{name}/{EVENTS}"), reverse=True)[:max_events]
-    return [event for file in files if (event := _read(store, f"{name}/{EVENTS}/{file}", Event))]
+    return [event for file in files if (event := _read(store, f"{name}/{EVENTS}/{file}", RolloutEvent))]
 
 
 def save_operation(store: ModelStore, accepted: Accepted) -> Accepted:
@@ -109,7 +109,7 @@ def outcome_of(store: ModelStore, outcome_id: str) -> Outcome | None:
         return None
     accepted = _read(store, f"{name}/{OPERATIONS}/{outcome_id}.json", Accepted)  # before the events: it moves to them
     ended = [file for file in store.folder.names(f"{name}/{EVENTS}") if file.endswith(f"-{outcome_id}.json")]
-    found = (_read(store, f"{name}/{EVENTS}/{ended[-1]}", Event) if ended else None) or accepted
+    found = (_read(store, f"{name}/{EVENTS}/{ended[-1]}", RolloutEvent) if ended else None) or accepted
     return found and found.outcome
 
 

@@ -158,7 +158,7 @@ class Bench:
 
     def __init__(self, plan: TuningPlan) -> None:
         self._plan, self._kept = plan, Hardware.of(plan.args)
-        self._running: dict[Hardware, list[Replica]] = {}
+        self._running: dict[Hardware, list[ReplicaProcess]] = {}
 
     def current(self) -> tuple[Batch, str]:
         """Return the batch and the device of a replica with the current settings.
@@ -199,12 +199,12 @@ class Bench:
         for hardware in list(self._running):
             self._stop(hardware)
 
-    def _replicas(self, hardware: Hardware) -> list[Replica]:
+    def _replicas(self, hardware: Hardware) -> list[ReplicaProcess]:
         if hardware not in self._running:
             for other in set(self._running) - {self._kept}:
                 self._stop(other)
-            started = self._running[hardware] = list[Replica]()
-            started += (Replica(self._plan, hardware, index) for index in range(hardware.replicas))
+            started = self._running[hardware] = list[ReplicaProcess]()
+            started += (ReplicaProcess(self._plan, hardware, index) for index in range(hardware.replicas))
             for replica in started:
                 replica.loaded = replica.receive(self._plan.args.load_timeout_s)
         return self._running[hardware]
@@ -214,7 +214,7 @@ class Bench:
             replica.stop()
 
 
-class Replica:
+class ReplicaProcess:
     """A child process that loads the version as a replica does. Raises ModelNotReady if it cannot start."""
 
     loaded: tuple[Batch, str]  # the batch that replicas use now, and the device

@@ -12,7 +12,7 @@ from typing import Any
 import ray
 from ray.exceptions import ActorDiedError, RayError, RayTaskError
 
-from archive.views.search import Found, Wanted
+from archive.views.search import ImageSearch, SearchPage
 from model_store.errors import ResightError, StorageUnreachable
 from serve.inference.os_priority import lower_process_priority
 from serve.log_config import configure_logs
@@ -36,7 +36,7 @@ class TablesActor:
         """Wait until the rows of `Upload.packed()` are in the tables. Raises as `Recorder.record`."""
         await self._tables.record(Upload.unpacked(packed))
 
-    async def find(self, wanted: Wanted) -> Found | ResightError:
+    async def find(self, wanted: ImageSearch) -> SearchPage | ResightError:
         """Search images. Returns a ResightError instead of raising it, as Ray would wrap it."""
         try:
             return await self._tables.find(wanted)
@@ -67,12 +67,12 @@ class RayTables:
             self._actors.clear()  # it is not restarted: the next upload creates another one
             raise
 
-    async def find(self, wanted: Wanted) -> Found:
+    async def find(self, wanted: ImageSearch) -> SearchPage:
         """Search images. Raises BadRequest, DeadlinePassed, Overloaded, StorageUnreachable."""
         try:
             finder = await self._actor("finder")
             pending: Any = finder.find.options(max_task_retries=0).remote(wanted)
-            result: Found | ResightError = await asyncio.wait_for(pending, ANSWER_S)
+            result: SearchPage | ResightError = await asyncio.wait_for(pending, ANSWER_S)
         except RayTaskError:  # raised by the search, so the process is alive
             raise
         except (RayError, TimeoutError) as error:

@@ -23,7 +23,7 @@ from archive.delta.compact import compact
 from archive.delta.tables import Tables
 from archive.delta.writer import Writer, add_results
 from archive.retention import remember_store
-from archive.views.search import Found, Wanted, find
+from archive.views.search import ImageSearch, SearchPage, find
 from model_store.errors import Overloaded, StorageError, StorageUnreachable
 from serve.inference.admission import Room
 from serve.uploads.uploads import MAX_BYTES, MAX_WAITING, Upload
@@ -183,7 +183,7 @@ class OwnTables:
                 await asyncio.to_thread(remember_store, *self._places)
         await self._recorder.record(upload)
 
-    async def find(self, wanted: Wanted) -> Found:
+    async def find(self, wanted: ImageSearch) -> SearchPage:
         """Search images. Raises BadRequest, DeadlinePassed, Overloaded, StorageUnreachable."""
         with self._room.place():
             return await asyncio.to_thread(find, self._tables, wanted, FIND_S)

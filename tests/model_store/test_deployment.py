@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from model_store.config import Batch
-from model_store.deployment import Deployment, own_entry, read_deployment, read_pool, write_entry
+from model_store.deployment import ModelDeployment, own_entry, read_deployment, read_pool, write_entry
 from model_store.errors import Conflict, ModelRefused
 from model_store.names import VersionId
 from model_store.storage import Folder
@@ -29,7 +29,7 @@ def write(store: ModelStore, value: object) -> None:
 
 
 def test_a_version_s_own_entry_wins(store: ModelStore) -> None:
-    assert read_deployment(store, ONE) == Deployment(batch=None)
+    assert read_deployment(store, ONE) == ModelDeployment(batch=None)
     write(store, {"*": {"batch": {"max": 4}}, "2": {"batch": {"max": 16, "wait_ms": 3}}})
     assert read_deployment(store, ONE).batch == Batch(max=4)
     assert read_deployment(store, TWO).batch == Batch(max=16, wait_ms=3)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import pages.statements
-from archive.annotations.batches import Batch, Recorded, record_all
+from archive.annotations.batches import Recorded, StatementBatch, record_all
 from archive.delta.tables import Tables
 from model_store.errors import BadRequest, Overloaded, StorageUnreachable, TableConflict
 from pages.statements import StatementWriter
@@ -32,7 +32,7 @@ def commits(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """Replace the commit; return the ids of the batches of each."""
     made: list[list[str]] = []
 
-    def commit(_: Tables, batches: Sequence[Batch], __: set[str]) -> list[Recorded]:
+    def commit(_: Tables, batches: Sequence[StatementBatch], __: set[str]) -> list[Recorded]:
         made.append([batch.batch_id for batch in batches])
         return [Recorded(batch_id=batch.batch_id, added=batch.size) for batch in batches]
 
@@ -40,21 +40,21 @@ def commits(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     return made
 
 
-def batch(number: int, statements: int = 1) -> Batch:
-    return Batch(key_of(number), "kim", tuple(named(rank=n % 2) for n in range(statements)))
+def batch(number: int, statements: int = 1) -> StatementBatch:
+    return StatementBatch(key_of(number), "kim", tuple(named(rank=n % 2) for n in range(statements)))
 
 
-def undo(number: int, of: int) -> Batch:
-    return Batch(key_of(number), "kim", of_batch=key_of(of))
+def undo(number: int, of: int) -> StatementBatch:
+    return StatementBatch(key_of(number), "kim", of_batch=key_of(of))
 
 
-async def added(writer: StatementWriter, *batches: Batch) -> list[Any]:
+async def added(writer: StatementWriter, *batches: StatementBatch) -> list[Any]:
     return await asyncio.wait_for(asyncio.gather(*map(writer.add, batches), return_exceptions=True), 30)
 
 
 async def test_batches_of_a_moment_share_a_commit_and_an_invalid_one_fails_alone(tables: Tables) -> None:
     writer = StatementWriter(tables, SOON_S)
-    bad = Batch(key_of(7), "lee", (named(rank=9),))
+    bad = StatementBatch(key_of(7), "lee", (named(rank=9),))
     answers = await added(writer, *map(batch, range(5)), bad)
     assert answers[:5] == [Recorded(batch_id=key_of(n), added=1) for n in range(5)]
     assert isinstance(answers[5], BadRequest)
@@ -133,7 +133,7 @@ async def test_a_batch_that_cannot_be_written_fails_alone(
 ) -> None:
     commit: Commit = pages.statements.record_all
 
-    def panics(tables: Tables, batches: Sequence[Batch], protected: set[str]) -> list[Any]:
+    def panics(tables: Tables, batches: Sequence[StatementBatch], protected: set[str]) -> list[Any]:
         if key_of(2) in [batch.batch_id for batch in batches]:
             raise Panic("index out of bounds")
         return commit(tables, batches, protected)

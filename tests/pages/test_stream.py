@@ -15,7 +15,7 @@ from archive.catalogue.ingest import ingest
 from model_store.errors import Overloaded, Unauthorized
 from pages.context import Context
 from pages.routes import stream
-from pages.routes.stream import LogTail, State
+from pages.routes.stream import RunLogTail, State
 from serve.auth.guard import Access
 from tests.fixtures_local import jpeg, write_files
 from tests.support.jobs import FakeJobs
@@ -35,7 +35,9 @@ class Revoked(Access):
         return await super().check(headers, scope)
 
 
-async def events(context: Context, access: Access, log: LogTail | None = None, state: State | None = None) -> list[str]:
+async def events(
+    context: Context, access: Access, log: RunLogTail | None = None, state: State | None = None
+) -> list[str]:
     async def receive() -> dict[str, str]:
         await asyncio.sleep(60)
         return {"type": "http.disconnect"}
@@ -69,7 +71,7 @@ async def test_the_state_is_sent_once_until_it_changes(
 
 async def test_the_log_of_a_run_is_sent_by_its_new_lines(context: Context) -> None:
     jobs = FakeJobs("one", "two")
-    tail = LogTail(replace(context, jobs=lambda: jobs), "run")
+    tail = RunLogTail(replace(context, jobs=lambda: jobs), "run")
     assert tail.read() is None, "it has no job yet"
     jobs.alive = {"run"}
     assert tail.read() == {"text": "one\ntwo\n", "is_first": True}
@@ -85,9 +87,9 @@ async def test_the_log_of_a_run_is_sent_by_its_new_lines(context: Context) -> No
 async def test_tables_that_hang_delay_no_check_of_the_token(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     go_on = threading.Event()
     monkeypatch.setattr(State, "_read", lambda self: {} if go_on.wait(60) else None)
-    monkeypatch.setattr(LogTail, "read", lambda self: go_on.wait(60) and None)
+    monkeypatch.setattr(RunLogTail, "read", lambda self: go_on.wait(60) and None)
     monkeypatch.setattr(stream, "WAIT_S", 0.01)
-    tail = LogTail(context, "run")
+    tail = RunLogTail(context, "run")
     assert await asyncio.wait_for(events(context, Revoked(3), tail), 30) == []
     go_on.set()
 

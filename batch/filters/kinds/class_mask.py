@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from batch.filters.contract import ClassFilterConfig, Filter, Rows, Said
+from batch.filters.contract import ClassFilterConfig, Filter, FilterAction, Rows
 from batch.filters.support.logits import IGNORED, blocks, classified, kept_classes, unclassified
 from batch.filters.support.names import Names, labelled
 
@@ -49,7 +49,7 @@ def require(config: ClassMaskConfig, classes: tuple[str, ...]) -> NDArray[np.int
     return kept_classes(config.keep, classes)
 
 
-def say(config: ClassMaskConfig, rows: Rows) -> Iterator[Said]:
+def say(config: ClassMaskConfig, rows: Rows) -> Iterator[FilterAction]:
     """Yield `relabel` for each classified detection. Raises BadRequest as `require`.
 
     Reason: "0.83 renormalised, best of 12 classes kept of 1000; of all: lion 0.41".
@@ -73,7 +73,7 @@ def say(config: ClassMaskConfig, rows: Rows) -> Iterator[Said]:
             reason = f"{score[i]:.2f} {semantics}, best of {len(kept)} classes"
             if masked:
                 reason += f" kept of {len(rows.classes)}; of all: {rows.classes[best[i]]} {best_score[i]:.2f}"
-            yield Said(
+            yield FilterAction(
                 *(*rows.target(row), "relabel", reason), label=label, score=float(score[i]), score_semantics=semantics
             )
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from batch.filters.contract import Filter, FilterConfig, Rows, Said
+from batch.filters.contract import Filter, FilterAction, FilterConfig, Rows
 from batch.filters.support.boxes import Floats, measurable
 from batch.filters.support.names import numbered
 from batch.filters.support.reasons import compared
@@ -47,7 +47,7 @@ class DuplicatesConfig(FilterConfig):
     )
 
 
-def say(config: DuplicatesConfig, rows: Rows) -> Iterator[Said]:
+def say(config: DuplicatesConfig, rows: Rows) -> Iterator[FilterAction]:
     """Yield `suppress` for each duplicate. Reason: "iou 0.83 > 0.5 with rank 0"."""
     rows = rows.take(measurable(rows.boxes_px))
     keeper = _keepers(config, rows)
@@ -63,7 +63,7 @@ def say(config: DuplicatesConfig, rows: Rows) -> Iterator[Said]:
         reason += f" with rank {rows.rank[j]}"
         if rows.label[i] != rows.label[j]:
             reason += f"; alternative: {rows.label[j]}"
-        yield Said(*rows.target(i), "suppress", reason)
+        yield FilterAction(*rows.target(i), "suppress", reason)
 
 
 def _keepers(config: DuplicatesConfig, rows: Rows) -> NDArray[np.intp]:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from batch.filters.contract import Filter, FilterConfig, Rows, Said
+from batch.filters.contract import Filter, FilterAction, FilterConfig, Rows
 from batch.filters.support.boxes import places
 from batch.filters.support.names import group_id
 
@@ -38,7 +38,7 @@ class EventsConfig(FilterConfig):
     """whether an image with a sequence number starts an event at '1 of n' instead of after a gap"""
 
 
-def say(config: EventsConfig, rows: Rows) -> Iterator[Said]:
+def say(config: EventsConfig, rows: Rows) -> Iterator[FilterAction]:
     """Yield `group` for each image. The reason lists doubts: "undated", "clock: before_2001",
     "clock went back 3600 s", "cut after 3600 s", joined by "; ".
     """
@@ -73,7 +73,7 @@ def say(config: EventsConfig, rows: Rows) -> Iterator[Said]:
             f"clock went back {-gap[i] / np.timedelta64(US, 'us'):g} s" if back[i] else "",
             f"cut after {config.max_event_s:g} s" if cut[i] else "",
         )
-        yield Said(digest, None, "group", "; ".join(filter(None, doubts)), group_id=event)
+        yield FilterAction(digest, None, "group", "; ".join(filter(None, doubts)), group_id=event)
 
 
 def _order(images: Rows, place: NDArray[np.intp]) -> NDArray[np.intp]:

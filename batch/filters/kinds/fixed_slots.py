@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from batch.filters.contract import Filter, FilterConfig, Rows, Said, changes
-from batch.filters.support.boxes import Floats, View, unmeasurable, views
+from batch.filters.contract import Filter, FilterAction, FilterConfig, Rows, changes
+from batch.filters.support.boxes import CameraView, Floats, unmeasurable, views
 from batch.filters.support.names import Names, group_id, labelled, numbered
 from batch.filters.support.reasons import compared
 from model_store.transform.nms import iou
@@ -71,7 +71,7 @@ class SlotsConfig(FilterConfig):
         return self
 
 
-def say(config: SlotsConfig, rows: Rows) -> Iterator[Said]:
+def say(config: SlotsConfig, rows: Rows) -> Iterator[FilterAction]:
     """Yield `group` for each box in a slot, including the boxes seen before it became one.
 
     Reason: "sighting 7, IoU 0.713 >= 0.5, shift 3.0, -1.5 px".
@@ -80,7 +80,7 @@ def say(config: SlotsConfig, rows: Rows) -> Iterator[Said]:
         yield from _of_view(config, view)
 
 
-def _of_view(config: SlotsConfig, view: View) -> Iterator[Said]:
+def _of_view(config: SlotsConfig, view: CameraView) -> Iterator[FilterAction]:
     index = np.flatnonzero(_used(config, view))
     rows, image = view.rows.take(index), view.rows.image_numbers()[index]
     labels = numbered(rows.label)[0] if config.by_label else np.zeros(len(index), np.intp)
@@ -90,7 +90,7 @@ def _of_view(config: SlotsConfig, view: View) -> Iterator[Said]:
         first = int(followed.first_row[i])
         slot = group_id(config.kind, *view.place, *rows.target(first))
         reason = _reason(config, followed, i)
-        yield Said(*rows.target(i), "group", reason, group_id=slot)
+        yield FilterAction(*rows.target(i), "group", reason, group_id=slot)
 
 
 def _reason(config: SlotsConfig, followed: _Followed, i: int) -> str:
@@ -102,7 +102,7 @@ def _reason(config: SlotsConfig, followed: _Followed, i: int) -> str:
     return f"{sighting}, {compared('IoU', float(followed.iou[i]), '>=', config.min_iou)}{shift}"
 
 
-def _used(config: SlotsConfig, view: View) -> NDArray[np.bool_]:
+def _used(config: SlotsConfig, view: CameraView) -> NDArray[np.bool_]:
     """Return (n,) bool: boxes to assign. Scores are compared as float32, as they are stored."""
     rows = view.rows
     return (

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, ValidationInfo, field_validator
 
-from batch.filters.contract import ClassFilterConfig, Filter, Rows, Said
+from batch.filters.contract import ClassFilterConfig, Filter, FilterAction, Rows
 from batch.filters.support.logits import IGNORED, blocks, classified, kept_classes, softmax, unclassified
 from batch.filters.support.names import Names, labelled
 from batch.filters.support.reasons import compared
@@ -97,7 +97,7 @@ def require(config: RankRollupConfig, classes: tuple[str, ...], lineage: tuple[s
     return [taxa[i] for i in kept]
 
 
-def say(config: RankRollupConfig, rows: Rows) -> Iterator[Said]:
+def say(config: RankRollupConfig, rows: Rows) -> Iterator[FilterAction]:
     """Yield `relabel` with a `summed` score for each row that gets another label. Raises BadRequest as `require`.
 
     Reason: "genus felis: 0.83 >= 0.6 over 4 of 12 classes; felis catus 0.41".
@@ -124,7 +124,9 @@ def say(config: RankRollupConfig, rows: Rows) -> Iterator[Said]:
                 f"{_reached(config, level, label, total)} over {level.classes[taxon]} of {len(kept)} classes; "
                 f"{rows.classes[kept[top[i]]]} {shares[i, top[i]]:.2f}"
             )
-            yield Said(*(*rows.target(row), "relabel", reason), label=label, score=total, score_semantics="summed")
+            yield FilterAction(
+                *(*rows.target(row), "relabel", reason), label=label, score=total, score_semantics="summed"
+            )
 
 
 def _winners(

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
-from batch.filters.contract import Filter, FilterConfig, Rows, Said, changes
-from batch.filters.support.boxes import Floats, View, unmeasurable, views
+from batch.filters.contract import Filter, FilterAction, FilterConfig, Rows, changes
+from batch.filters.support.boxes import CameraView, Floats, unmeasurable, views
 from batch.filters.support.names import Names, distinct, group_id, labelled, numbered
 from batch.filters.support.reasons import compared, exact
 
@@ -80,7 +80,7 @@ class RepeatsConfig(FilterConfig):
         return self
 
 
-def say(config: RepeatsConfig, rows: Rows) -> Iterator[Said]:
+def say(config: RepeatsConfig, rows: Rows) -> Iterator[FilterAction]:
     """Yield an action with the slot's id for each box of a suspicious slot: `suppress` if accepted, else `group`.
 
     The reason stays true when images are added: "IoU 0.957 >= 0.9 with the first box, in >= 20 images over >= 2 days".
@@ -89,7 +89,7 @@ def say(config: RepeatsConfig, rows: Rows) -> Iterator[Said]:
         yield from _of_view(config, view)
 
 
-def _of_view(config: RepeatsConfig, view: View) -> Iterator[Said]:
+def _of_view(config: RepeatsConfig, view: CameraView) -> Iterator[FilterAction]:
     index = np.flatnonzero(_used(config, view))
     rows, image = view.rows.take(index), view.rows.image_numbers()[index]
     labels, _ = numbered(rows.label)
@@ -102,7 +102,7 @@ def _of_view(config: RepeatsConfig, view: View) -> Iterator[Said]:
     for i in np.flatnonzero(_suspicious(config, rows, image, exemplar)[exemplar]).tolist():
         first = int(exemplar[i])
         slot = group_id(config.kind, *view.place, *rows.target(first))
-        yield Said(
+        yield FilterAction(
             *rows.target(i),
             "suppress" if config.auto or slot in accepted else "group",
             compared("IoU", float(iou[i]), ">=", config.min_iou) + f" with the first box, {limits}",
@@ -110,7 +110,7 @@ def _of_view(config: RepeatsConfig, view: View) -> Iterator[Said]:
         )
 
 
-def _used(config: RepeatsConfig, view: View) -> NDArray[np.bool_]:
+def _used(config: RepeatsConfig, view: CameraView) -> NDArray[np.bool_]:
     """Return (n,) bool: boxes within all limits. Scores are compared as float32, as they are stored."""
     score, area_frac = view.rows.score, view.area_frac
     used = (score >= np.float32(config.min_score)) & (score <= np.float32(config.max_score))

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import AfterValidator, Field
 
-from batch.filters.contract import Filter, FilterConfig, Rows, Said
+from batch.filters.contract import Filter, FilterAction, FilterConfig, Rows
 from batch.filters.support.reasons import compared
 
 ALMOST = "almost"
@@ -39,7 +39,7 @@ class ScoreThresholdConfig(FilterConfig):
     )
 
 
-def say(config: ScoreThresholdConfig, rows: Rows) -> Iterator[Said]:
+def say(config: ScoreThresholdConfig, rows: Rows) -> Iterator[FilterAction]:
     """Yield `suppress` for each detection below. Reason: "score 0.31 < 0.4", or "almost: score 0.38 < 0.4"."""
     threshold = _thresholds(config, rows.label)
     band = (threshold - config.almost).astype(np.float32)
@@ -48,7 +48,7 @@ def say(config: ScoreThresholdConfig, rows: Rows) -> Iterator[Said]:
     for i in np.flatnonzero(below).tolist():
         reason = compared("score", float(rows.score[i]), "<", float(threshold[i]))
         group = ALMOST if almost[i] else None
-        yield Said(*rows.target(i), "suppress", f"{ALMOST}: {reason}" if group else reason, group_id=group)
+        yield FilterAction(*rows.target(i), "suppress", f"{ALMOST}: {reason}" if group else reason, group_id=group)
 
 
 def _thresholds(config: ScoreThresholdConfig, labels: NDArray[np.object_]) -> NDArray[np.float64]:

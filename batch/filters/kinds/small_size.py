@@ -1,6 +1,6 @@
 """Suppress or relabel boxes that are too small to identify, by share of the image or in px, or too large.
 
-box --clipped to the image--> area_frac = its area / the image's, shorter side in px --limits of its camera--> `Said`
+box --clipped to the image--> area_frac = its area / the image's, shorter side in px --limits--> `FilterAction`
 
 The same share is a different size at another resolution (0.0008 of 4096 x 2160 is 84 x 84 px, of 640 x 480 it is
 16 x 16 px); use min_side_px or per_camera then.
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import AfterValidator, Field
 
-from batch.filters.contract import Filter, FilterConfig, Rows, Said
+from batch.filters.contract import Filter, FilterAction, FilterConfig, Rows
 from batch.filters.support.boxes import Floats, area_px2, clipped, usable
 from batch.filters.support.reasons import compared
 
@@ -60,7 +60,7 @@ class SmallSizeConfig(FilterConfig):
     """suppress: hide such boxes; relabel: label them 'not identifiable' and keep the detector's score"""
 
 
-def say(config: SmallSizeConfig, rows: Rows) -> Iterator[Said]:
+def say(config: SmallSizeConfig, rows: Rows) -> Iterator[FilterAction]:
     """Yield an action for each box outside a limit. Reasons such as "area_frac 0.00061 < 0.0008" are joined by "; "."""
     rows = rows.take(usable(rows))
     inside_px = clipped(rows)
@@ -77,7 +77,7 @@ def say(config: SmallSizeConfig, rows: Rows) -> Iterator[Said]:
             compared("area_frac", frac, ">", float(max_frac[i])) if large[i] else "",
         )
         reason = "; ".join(filter(None, reasons))
-        yield Said(*rows.target(i), config.action, reason, label=label)
+        yield FilterAction(*rows.target(i), config.action, reason, label=label)
 
 
 def _limits(config: SmallSizeConfig, camera_id: NDArray[np.object_]) -> Floats:

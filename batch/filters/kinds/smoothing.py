@@ -1,6 +1,6 @@
 """Relabel vague or rare detections with the dominant label of their image, then of their event.
 
-labels of an image --counts--> labels of the image --counts of the event--> final labels; a `Said` for each change
+labels of an image --counts--> labels of the image --counts of the event--> final labels; a `FilterAction` each
 
 Only counts decide. A score stays the model's score for the old label (`inherited`). The reason lists every change with
 its counts. Two equally frequent labels change nothing.
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from batch.filters.contract import NO_RANK, ClassFilterConfig, Filter, Needs, Rows, Said
+from batch.filters.contract import NO_RANK, ClassFilterConfig, Filter, FilterAction, Needs, Rows
 from batch.filters.support.names import numbered
 
 OTHER = ("other", "unknown", "no cv result", "animal", "blank", "mammal")
@@ -73,7 +73,7 @@ class _Count:
     of_own: NDArray[np.int64]
 
 
-def say(config: SmoothingConfig, rows: Rows) -> Iterator[Said]:
+def say(config: SmoothingConfig, rows: Rows) -> Iterator[FilterAction]:
     """Yield `relabel` for each row that gets another label. Reason: "event: 5 deer of 6; was animal"."""
     index, labels = _selected(config, rows)
     before = labels.of_row.copy()
@@ -85,7 +85,7 @@ def say(config: SmoothingConfig, rows: Rows) -> Iterator[Said]:
     _smooth(config, "event", event[in_event], in_event, labels)
     for i in np.flatnonzero(labels.of_row != before).tolist():
         row = int(index[i])
-        yield Said(
+        yield FilterAction(
             *rows.target(row),
             "relabel",
             "; ".join(labels.reasons[i]),

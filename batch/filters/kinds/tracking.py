@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from batch.filters.contract import Filter, FilterConfig, Rows, Said, changes
+from batch.filters.contract import Filter, FilterAction, FilterConfig, Rows, changes
 from batch.filters.support.boxes import area_px2, usable
 from batch.filters.support.names import group_id, numbered
 from model_store.transform.nms import iou
@@ -49,7 +49,7 @@ class _Frames:
     adjacent: NDArray[np.bool_]  # the previous frame here is the previous image of the event
 
 
-def say(config: TrackingConfig, rows: Rows) -> Iterator[Said]:
+def say(config: TrackingConfig, rows: Rows) -> Iterator[FilterAction]:
     """Yield `group` for each box of an event, with the cost of its link to the previous frame as reason.
 
     Boxes annotated by a person are left out: a track ends before and starts after them.
@@ -69,7 +69,7 @@ def say(config: TrackingConfig, rows: Rows) -> Iterator[Said]:
         reason = ""
         if link >= 0:
             reason = f"cost {cost[row]:.3f} to rank {rows.rank[link]} of the image before"
-        yield Said(*rows.target(row), "group", reason, group_id=occurrence)
+        yield FilterAction(*rows.target(row), "group", reason, group_id=occurrence)
 
 
 def _in_order(config: TrackingConfig, rows: Rows) -> tuple[Rows, _Frames]:

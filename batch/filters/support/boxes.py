@@ -2,7 +2,7 @@
 
 Lengths are continuous: a box from 0 to 10 is 10 px wide, not 11.
 
-Rows --views--> View(place, rows, boxes_px, area_frac), one for each camera, or folder of images of unknown camera.
+Rows --views--> CameraView(place, rows, boxes_px, area_frac), one for each camera, or folder of images of unknown camera.
 Boxes of a view are clipped to their image and scaled to the view's first image that has a size. IoU does not depend on
 the scale, and nothing changes if all images have one size.
 """
@@ -51,7 +51,7 @@ def unmeasurable(_config: object, rows: Rows) -> NDArray[np.bool_]:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class View:
+class CameraView:
     """A camera or folder with its rows by time (undated last), path, digest, rank.
 
     `boxes_px` (n, 4) and `area_frac` (n,) are NaN for rows without a measurable box within the image.
@@ -78,7 +78,7 @@ def places(rows: Rows) -> tuple[NDArray[np.intp], list[Place]]:
     return np.fromiter(of_rows, np.intp, len(rows)), list(numbers)
 
 
-def views(rows: Rows) -> Iterator[View]:
+def views(rows: Rows) -> Iterator[CameraView]:
     """Yield the view of each camera, and of each folder of unknown cameras."""
     number, found = places(rows)
     order = np.argsort(number, kind="stable")
@@ -87,7 +87,7 @@ def views(rows: Rows) -> Iterator[View]:
         yield _view(place, rows.take(order[end - size : end]))
 
 
-def _view(place: Place, rows: Rows) -> View:
+def _view(place: Place, rows: Rows) -> CameraView:
     boxes_px = clipped(rows)
     in_image = (rows.rank != NO_RANK) & measurable(boxes_px)
     boxes_px[~in_image] = np.nan
@@ -97,7 +97,7 @@ def _view(place: Place, rows: Rows) -> View:
         scale_x = rows.width_px[first] / rows.width_px
         scale_y = rows.height_px[first] / rows.height_px
         boxes_px *= np.stack((scale_x, scale_y, scale_x, scale_y), axis=1)
-    return View(place, rows, boxes_px, area_frac)
+    return CameraView(place, rows, boxes_px, area_frac)
 
 
 def _sized(rows: Rows) -> NDArray[np.bool_]:

@@ -31,7 +31,7 @@ from archive.delta.snapshot import scan
 from archive.delta.tables import Tables
 from archive.schemas import MEDIA, RESULTS
 from batch.publishing.impact.measure import SHIFT_STEP, Impact, measure
-from batch.publishing.impact.result_sets import Side
+from batch.publishing.impact.result_sets import ResultSet
 from batch.publishing.impact.samples import hold_against
 from serve.models.shadow import MATCH_IOU
 
@@ -110,7 +110,7 @@ class Comparison:
 
 
 @contextmanager
-def compared(tables: Tables, old: Side, new: Side, media: pa.Array | None = None) -> Iterator[Comparison]:
+def compared(tables: Tables, old: ResultSet, new: ResultSet, media: pa.Array | None = None) -> Iterator[Comparison]:
     """Yield the comparison of two sides. `media` are the digests of the images to compare, None for all.
 
     Raises StorageUnreachable.
@@ -123,13 +123,15 @@ def compared(tables: Tables, old: Side, new: Side, media: pa.Array | None = None
         yield Comparison(measure(sql, old, new), sql)
 
 
-def compare(tables: Tables, old: Side, new: Side, media: pa.Array | None = None) -> Impact:
+def compare(tables: Tables, old: ResultSet, new: ResultSet, media: pa.Array | None = None) -> Impact:
     """Return only the facts of a comparison. Raises StorageUnreachable."""
     with compared(tables, old, new, media) as comparison:
         return comparison.impact
 
 
-def _load(sql: duckdb.DuckDBPyConnection, tables: Tables, old: Side, new: Side, media: pa.Array | None) -> None:
+def _load(
+    sql: duckdb.DuckDBPyConnection, tables: Tables, old: ResultSet, new: ResultSet, media: pa.Array | None
+) -> None:
     """Create the relations of both sides. `media` are the digests to load, None for all."""
     everything = {"all": media is None}
     requested = pa.array([], pa.string()) if media is None else media
@@ -146,7 +148,7 @@ def _load(sql: duckdb.DuckDBPyConnection, tables: Tables, old: Side, new: Side, 
         sql.execute(_BOXES.format(side=name), {"threshold": side.threshold})
 
 
-def _limits(side: Side) -> pa.Table:
+def _limits(side: ResultSet) -> pa.Table:
     labels = pa.array(list(side.label_thresholds), pa.string())
     min_scores = pa.array(list(side.label_thresholds.values()), pa.float32())
     return pa.table({"label": labels, "min_score": min_scores})

@@ -42,7 +42,7 @@ class SampleCount:
     squares: int
 
 
-class Expected(Frozen):
+class EstimatedCount(Frozen):
     found: int
     expected: float
     low: float
@@ -54,13 +54,13 @@ class Extrapolation(Frozen):
 
     sampled: int
     population: int
-    compared_images: Expected
-    changed_images: Expected
-    emptied_images: Expected
-    filled_images: Expected
-    lost: Expected
-    new: Expected
-    relabelled: Expected
+    compared_images: EstimatedCount
+    changed_images: EstimatedCount
+    emptied_images: EstimatedCount
+    filled_images: EstimatedCount
+    lost: EstimatedCount
+    new: EstimatedCount
+    relabelled: EstimatedCount
 
 
 def sample_counts(sql: duckdb.DuckDBPyConnection) -> dict[str, SampleCount]:
@@ -94,7 +94,7 @@ def extrapolate(counts: Mapping[str, SampleCount], sampled: int, population: int
     return Extrapolation(sampled=sampled, population=population, **figures)
 
 
-def expect(count: SampleCount, sampled: int, population: int) -> Expected:
+def expect(count: SampleCount, sampled: int, population: int) -> EstimatedCount:
     """Return the number in the population, with its 95 % interval.
 
     Images: Wilson's interval for a fraction, with n (N - 1) / (N - n) in place of n for the finite population, which
@@ -111,7 +111,7 @@ def expect(count: SampleCount, sampled: int, population: int) -> Expected:
     below = math.hypot(mean * (share - low), share * mean * (1 - 1 / factor))
     above = math.hypot(mean * (high - share), share * mean * (factor - 1))
     possible = population - (sampled - images) if count.total == images else math.inf
-    return Expected(
+    return EstimatedCount(
         found=count.total,
         expected=round(share * mean * population, 1),
         low=round(max((share * mean - below) * population, count.total), 1),

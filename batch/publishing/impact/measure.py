@@ -12,7 +12,7 @@ from typing import Any
 import duckdb
 
 from archive.catalogue.images import images_of
-from batch.publishing.impact.result_sets import Side
+from batch.publishing.impact.result_sets import ResultSet
 from model_store.frozen import Frozen
 from serve.models.shadow import MATCH_IOU
 
@@ -192,8 +192,8 @@ class LostAssertion(Frozen):
 
 
 class Impact(Frozen):
-    old: Side
-    new: Side
+    old: ResultSet
+    new: ResultSet
     match_iou: float
     images: Images
     boxes: Boxes
@@ -204,7 +204,7 @@ class Impact(Frozen):
     lost_assertions: tuple[LostAssertion, ...]
 
 
-def measure(sql: duckdb.DuckDBPyConnection, old: Side, new: Side) -> Impact:
+def measure(sql: duckdb.DuckDBPyConnection, old: ResultSet, new: ResultSet) -> Impact:
     sql.execute(_TALLIES)
     (images,), (boxes,) = _dicts(sql, _IMAGES), _dicts(sql, f"select {_KINDS} from ({_ALL})")
     labels = _dicts(sql, f"select label, {_KINDS} from ({_LABELS}) order by label")

@@ -17,7 +17,7 @@ from typing import Any
 
 import cv2
 
-from batch.publishing.impact.samples import Said, Sample, ShownBox
+from batch.publishing.impact.samples import Sample, SampleStatement, ShownBox
 from model_store.errors import ImageError, StorageUnreachable
 from model_store.images.crops import Colour, Mark, draw_marks
 from model_store.images.decode import DecodedImage, Pixels, decode
@@ -40,21 +40,21 @@ COLOURS_RGB: dict[str, Colour] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Pictures:
+class SidePictures:
     """The JPEG files of both sides, of equal size."""
 
     old: bytes
     new: bytes
 
 
-def draw_sample(sample: Sample) -> Pictures | str:
+def draw_sample(sample: Sample) -> SidePictures | str:
     """Draw both sides of a sample; return the reason as a text if the image cannot be shown."""
     try:
         image = decode(_bytes_of(sample), shrink=_shrink)
     except (ImageError, OSError, StorageUnreachable, MemoryError) as error:
         return f"the image cannot be shown: {_plain(error, sample)}"
     canvas, scale = _small(image)
-    return Pictures(
+    return SidePictures(
         old=_drawn(canvas, scale, sample.old, sample.said), new=_drawn(canvas, scale, sample.new, sample.said)
     )
 
@@ -102,7 +102,7 @@ def _small(image: DecodedImage) -> tuple[Pixels, float]:
     return pixels, max(pixels.shape[:2]) / full_px
 
 
-def _drawn(pixels: Pixels, scale: float, boxes: Sequence[ShownBox], said: Sequence[Said]) -> bytes:
+def _drawn(pixels: Pixels, scale: float, boxes: Sequence[ShownBox], said: Sequence[SampleStatement]) -> bytes:
     canvas: Any = pixels.copy()
     marks = [
         Mark([x * scale for x in box.box_px], f"{box.label[:MAX_LABEL]} {box.score:.2f}", COLOURS_RGB[box.outcome])

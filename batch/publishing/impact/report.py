@@ -15,7 +15,7 @@ from typing import Any
 from archive.delta.tables import Tables
 from batch.publishing.impact.compare import Comparison, compared
 from batch.publishing.impact.measure import Impact
-from batch.publishing.impact.pictures import COLOURS_RGB, Pictures, draw_sample
+from batch.publishing.impact.pictures import COLOURS_RGB, SidePictures, draw_sample
 from batch.publishing.impact.result_sets import side
 from batch.publishing.impact.samples import Sample, choose
 from batch.publishing.impact.verdict import Translator, Verdict, judge, model_of, verdict
@@ -126,7 +126,7 @@ def as_json(impact: Impact, verdict: Verdict) -> dict[str, Any]:
 
 def _shown(folder: Folder, number: int, sample: Sample) -> Shown:
     drawn = draw_sample(sample)
-    if not isinstance(drawn, Pictures):
+    if not isinstance(drawn, SidePictures):
         return Shown(sample, why_not=drawn)
     stem = f"samples/{number:03d}-{sample.kind}"
     write_file(folder, f"{stem}-old.jpg", drawn.old)

@@ -1,6 +1,6 @@
 """Resolve one side of a comparison: the results of one inference key, and the thresholds to show them.
 
-run id | name@version | name of a view --side--> Side. A run takes precedence over a view of the same name;
+run id | name@version | name of a view --side--> ResultSet. A run takes precedence over a view of the same name;
 `published` is never a run.
 """
 
@@ -24,7 +24,7 @@ PREVIOUS = "previous"
 """Results that a roll-back of the view `production` would show; a run or a view of this name takes precedence."""
 
 
-class Side(Frozen):
+class ResultSet(Frozen):
     """The results of an inference key; `name` is the name in the request. A detection is shown if its score is at
     least the threshold of its label, both as 32-bit floats (`model_store/transform/thresholds.py`).
     """
@@ -37,11 +37,11 @@ class Side(Frozen):
     label_thresholds: dict[str, float] = Field(default_factory=dict)
 
 
-NOTHING = Side(name="nothing", inference_key="nothing")
+NOTHING = ResultSet(name="nothing", inference_key="nothing")
 """The production view before the first publication: no inference key equals this one, so it has no results."""
 
 
-def side(tables: Tables, models: ModelStore, name: str) -> Side:
+def side(tables: Tables, models: ModelStore, name: str) -> ResultSet:
     """Return the side of a name.
 
     Raises BadRequest with the names of views, ModelNotFound, ModelRefused, StorageUnreachable.
@@ -74,15 +74,15 @@ def side(tables: Tables, models: ModelStore, name: str) -> Side:
     return side_of_view(view, name)
 
 
-def side_of_view(view: View, name: str | None = None) -> Side:
+def side_of_view(view: View, name: str | None = None) -> ResultSet:
     """Return the results of a view's model above the view's thresholds, without its layers."""
-    return Side(
-        name=name or view.name, **{field: getattr(view, field) for field in Side.model_fields if field != "name"}
+    return ResultSet(
+        name=name or view.name, **{field: getattr(view, field) for field in ResultSet.model_fields if field != "name"}
     )
 
 
-def _of_model(name: str, key: str, version: VersionId, config: ModelConfig) -> Side:
-    return Side(
+def _of_model(name: str, key: str, version: VersionId, config: ModelConfig) -> ResultSet:
+    return ResultSet(
         name=name,
         inference_key=key,
         model_name=version.name,

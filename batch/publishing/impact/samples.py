@@ -118,7 +118,7 @@ class ShownBox(Frozen):
     outcome: str
 
 
-class Said(Frozen):
+class SampleStatement(Frozen):
     action: str
     label: str | None
     actor: str | None
@@ -138,7 +138,7 @@ class Sample(Frozen):
     places: tuple[tuple[str, str], ...]
     old: tuple[ShownBox, ...] = ()
     new: tuple[ShownBox, ...] = ()
-    said: tuple[Said, ...] = ()
+    said: tuple[SampleStatement, ...] = ()
 
     @property
     def path(self) -> str:
@@ -151,7 +151,7 @@ def choose(sql: duckdb.DuckDBPyConnection, per_kind: int) -> list[Sample]:
     for kind, candidates in KINDS.items():
         sql.execute(_CHOOSE.format(candidates=candidates), {"kind": kind, "per_kind": per_kind})
     boxes = {side: _by_image(sql, _BOXES.format(side=side), ShownBox) for side in ("old", "new")}
-    said = _by_image(sql, _SAID, Said)
+    said = _by_image(sql, _SAID, SampleStatement)
     return [
         Sample(**row, old=boxes["old"].get(image, ()), new=boxes["new"].get(image, ()), said=said.get(image, ()))
         for image, row in _rows(sql, _PLACES, {"kinds": list(KINDS)})

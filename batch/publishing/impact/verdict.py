@@ -18,9 +18,9 @@ from archive.delta.tables import Tables
 from archive.views.publications import last_event, last_sealed
 from archive.views.views import View, Views
 from batch.publishing.impact.compare import Comparison, compare
-from batch.publishing.impact.extrapolate import Expected, Extrapolation, extrapolate, sample_counts
+from batch.publishing.impact.extrapolate import EstimatedCount, Extrapolation, extrapolate, sample_counts
 from batch.publishing.impact.measure import Impact
-from batch.publishing.impact.result_sets import NOTHING, PUBLISHED, Side, side_of_view
+from batch.publishing.impact.result_sets import NOTHING, PUBLISHED, ResultSet, side_of_view
 from batch.schedule.policy import Gates
 from model_store.frozen import Frozen
 
@@ -137,7 +137,7 @@ def estimate(tables: Tables, comparison: Comparison) -> Extrapolation | None:
     return extrapolate(sample_counts(comparison.sql), sampled, population)
 
 
-def model_of(side: Side) -> str:
+def model_of(side: ResultSet) -> str:
     return f"{side.model_name}@{side.model_version}" if side.model_name else "no model"
 
 
@@ -167,7 +167,7 @@ def _next(views: Views, impact: Impact, gates: list[Gate], is_sample: bool) -> t
     return "Publish it:", f"resight runs publish {what}"
 
 
-def _shows_the_same(a: Side, b: Side) -> bool:
+def _shows_the_same(a: ResultSet, b: ResultSet) -> bool:
     same = ("inference_key", "threshold", "label_thresholds")
     return all(getattr(a, field) == getattr(b, field) for field in same)
 
@@ -195,7 +195,7 @@ def _compared(impact: Impact, expected: Extrapolation | None, t: Translator) -> 
     return text + (t("; {n} of them failed on one side and cannot be compared", n=left_out) if left_out else "")
 
 
-def _side(side: Side) -> str:
+def _side(side: ResultSet) -> str:
     model = model_of(side)
     return side.name if side.name in (model, NOTHING.name) else f"{model} ({side.name})"
 
@@ -221,7 +221,7 @@ def _changes(impact: Impact, t: Translator) -> str:
 
 
 def _estimated(expected: Extrapolation, t: Translator) -> str:
-    def words(number: Expected, of: str = "") -> str:
+    def words(number: EstimatedCount, of: str = "") -> str:
         n, low, high = (round(each) for each in (number.expected, number.low, number.high))
         return f"{n} ({of and t('95 % interval: ')}{t('{low} to {high}', low=low, high=high)})"
 

@@ -11,7 +11,7 @@ import pytest
 
 from archive.annotations.assertions import append
 from archive.annotations.batch_history import BatchSummary, history
-from archive.annotations.batches import Batch, BatchStatement, record_all
+from archive.annotations.batches import BatchStatement, StatementBatch, record_all
 from archive.delta.tables import Tables
 from archive.schemas import ASSERTIONS, MEDIA
 from model_store.errors import BadRequest
@@ -40,8 +40,8 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Tables:
     common |= {"action": "suppress", "asserted_at": datetime(2026, 5, 14, tzinfo=UTC)}
     file = [common | {"media_sha256": sha} for sha in (A, B)]
     append(tables, pa.Table.from_pylist(file, schema=ASSERTIONS))
-    by_kim = Batch(key_of(1), "kim", (keep(A, "fox"), keep(A, "dog", 9.0), keep(B, "fox")))
-    record_all(tables, [by_kim, Batch(key_of(2), "lee", (keep(B, "cat"),))])
+    by_kim = StatementBatch(key_of(1), "kim", (keep(A, "fox"), keep(A, "dog", 9.0), keep(B, "fox")))
+    record_all(tables, [by_kim, StatementBatch(key_of(2), "lee", (keep(B, "cat"),))])
     withdraw(tables, key_of(3), key_of(1), "lee")
     return tables
 

@@ -17,7 +17,7 @@ import pytest
 import archive.annotations.batches
 import archive.retention
 from archive.annotations.assertions import human_assertions
-from archive.annotations.batches import Action, Batch, BatchStatement, Recorded, record_all, selected_rows
+from archive.annotations.batches import Action, BatchStatement, Recorded, StatementBatch, record_all, selected_rows
 from archive.delta.tables import Tables
 from archive.views.query import query
 from model_store.errors import BadRequest, Conflict, TableConflict
@@ -132,8 +132,8 @@ INVALID: list[tuple[BatchStatement, str]] = [
 
 
 def test_an_invalid_statement_is_named_and_keeps_its_batch_out(tables: Tables) -> None:
-    batches = [Batch(key_of(n), "kim", (named(), statement)) for n, (statement, _) in enumerate(INVALID)]
-    answers = record_all(tables, [*batches, Batch(key_of(99), "lee", (named(rank=1),))])
+    batches = [StatementBatch(key_of(n), "kim", (named(), statement)) for n, (statement, _) in enumerate(INVALID)]
+    answers = record_all(tables, [*batches, StatementBatch(key_of(99), "lee", (named(rank=1),))])
     for answer, (_, message) in zip(answers, INVALID, strict=False):
         assert isinstance(answer, BadRequest)
         assert re.search(f"(?s)nothing was recorded.*statement 2: .*{message}", str(answer)), str(answer)
@@ -153,7 +153,7 @@ def test_a_batch_needs_a_statement_and_an_undo_a_batch(tables: Tables) -> None:
 
 
 def test_many_batches_share_a_commit(tables: Tables) -> None:
-    batches = [Batch(key_of(n), f"person {n}", (named(rank=n % 2),)) for n in range(10)]
+    batches = [StatementBatch(key_of(n), f"person {n}", (named(rank=n % 2),)) for n in range(10)]
     answers = record_all(tables, batches)
     assert [answer.added for answer in answers if isinstance(answer, Recorded)] == [1] * 10
     assert tables.snapshot("assertions").version() == 1
@@ -236,16 +236,16 @@ def test_statements_about_pruned_results_are_recorded_with_a_conflict(
 ) -> None:
     planned = tables.snapshot("results")
     protected: set[str] = set()
-    batches = [Batch(key_of(1), "kim", (named(),)), Batch(key_of(2), "lee", (drawn("add", BOAR),))]
+    batches = [StatementBatch(key_of(1), "kim", (named(),)), StatementBatch(key_of(2), "lee", (drawn("add", BOAR),))]
     assert all(isinstance(one, Recorded) for one in record_all(tables, batches, protected))
     assert protected == {KEY}
     with pytest.raises(Exception, match="(?i)transaction"):
         archive.retention._delete(planned, [KEY])
     version = tables.snapshot("results").version()
-    record_all(tables, [Batch(key_of(3), "kim", (named(),))], protected)
+    record_all(tables, [StatementBatch(key_of(3), "kim", (named(),))], protected)
     assert tables.snapshot("results").version() == version, "one commit for each key is enough"
     monkeypatch.setattr("archive.annotations.assertions.pruned_keys", lambda *_: [KEY])
-    batches = [Batch(key_of(4), "kim", (named(),)), Batch(key_of(5), "lee", (drawn("add", BOAR),))]
+    batches = [StatementBatch(key_of(4), "kim", (named(),)), StatementBatch(key_of(5), "lee", (drawn("add", BOAR),))]
     answers = record_all(tables, batches)
     assert isinstance(answers[0], Conflict)
     assert isinstance(answers[1], Recorded)
@@ -266,7 +266,7 @@ def record_selection(
     view: str = "production",
 ) -> Recorded:
     rows = selected_rows(tables, media, action, label, view)
-    return recorded(tables, Batch(batch_id, actor, selected=rows))
+    return recorded(tables, StatementBatch(batch_id, actor, selected=rows))
 
 
 def test_a_large_selection_has_the_same_rows(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from archive.annotations.batches import Batch, BatchStatement, Recorded, record_all
+from archive.annotations.batches import BatchStatement, Recorded, StatementBatch, record_all
 from archive.delta.tables import Tables
 from archive.schemas import MEDIA
 from archive.views.views import View, Views
@@ -50,18 +50,18 @@ def named(action: str = "keep", rank: int | None = 0, image: str = A, **more: An
 
 
 def record(tables: Tables, batch_id: str, statements: Iterable[BatchStatement], actor: str) -> Recorded:
-    return recorded(tables, Batch(batch_id, actor, tuple(statements)))
+    return recorded(tables, StatementBatch(batch_id, actor, tuple(statements)))
 
 
 def withdraw(tables: Tables, batch_id: str, of_batch: str, actor: str) -> Recorded:
-    return recorded(tables, Batch(batch_id, actor, of_batch=of_batch))
+    return recorded(tables, StatementBatch(batch_id, actor, of_batch=of_batch))
 
 
 def repeat(tables: Tables, batch_id: str, of_batch: str, actor: str) -> Recorded:
-    return recorded(tables, Batch(batch_id, actor, of_batch=of_batch, repeats=True))
+    return recorded(tables, StatementBatch(batch_id, actor, of_batch=of_batch, repeats=True))
 
 
-def recorded(tables: Tables, batch: Batch) -> Recorded:
+def recorded(tables: Tables, batch: StatementBatch) -> Recorded:
     """Return the answer to a batch, or raise its error."""
     (answer,) = record_all(tables, [batch])
     if isinstance(answer, ResightError):

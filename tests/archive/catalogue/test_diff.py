@@ -13,7 +13,7 @@ import pytest
 from deltalake import DeltaTable
 
 import archive.catalogue.diff
-from archive.catalogue.diff import Difference, Due, Todo, difference
+from archive.catalogue.diff import Difference, FileToRead, Todo, difference
 from archive.catalogue.listing import FILES, ArchiveFile
 from archive.delta.compact import compact
 from archive.delta.replace import replace_many
@@ -56,10 +56,10 @@ def put_listing(into: Difference, files: Listing, parts: int = 1) -> None:
         into.list(pa.table([pa.array(c, f.type) for c, f in zip(columns, FILES, strict=True)], FILES))
 
 
-def due(files: Listing, known: Mapping[str, Known], verify: bool) -> list[Due]:
+def due(files: Listing, known: Mapping[str, Known], verify: bool) -> list[FileToRead]:
     """New files first, then those with a row, each in the order of their paths."""
     found = [
-        Due(ArchiveFile(path, size, tag), path in known, None)
+        FileToRead(ArchiveFile(path, size, tag), path in known, None)
         for path, (size, tag) in files.items()
         if verify or path not in known or known[path].missing or known[path].tag != tag
     ]
@@ -154,7 +154,7 @@ def test_a_tag_that_is_not_known_is_a_change(tables: Tables) -> None:
         put_listing(found, dict.fromkeys("abc", (1, "1")))
         found.know(tables.snapshot("media"))
         assert found.plan(verify=False) == Todo(1, 0)
-        assert list(found.todo()) == [Due(ArchiveFile("c", 1, "1"), True, None)]
+        assert list(found.todo()) == [FileToRead(ArchiveFile("c", 1, "1"), True, None)]
 
 
 def test_a_table_on_s3_is_known_as_one_on_a_disk(s3_endpoint: str) -> None:

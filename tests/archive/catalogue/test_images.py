@@ -16,7 +16,7 @@ from archive.delta.tables import Tables
 from archive.schemas import MEDIA
 from archive.views.health import health
 from archive.views.query import connect, query
-from archive.views.search import Wanted, find
+from archive.views.search import ImageSearch, find
 from archive.views.views import View, Views
 from tests.archive.media_rows import put_media
 from tests.fixtures_local import ROOT, jpeg, put_results, result_rows, rows_of, write_files
@@ -50,7 +50,7 @@ def by_camera(tables: Tables) -> dict[str, int]:
     with connect(tables, statement="images all_detections") as sql:
         for relation in ("images", "all_detections"):
             assert dict(sql.sql(f"select camera_id, count(*) from {relation} group by all").fetchall()) == counts
-    assert Counter(image["camera_id"] for image in find(tables, Wanted(label="deer"), 60).images) == counts
+    assert Counter(image["camera_id"] for image in find(tables, ImageSearch(label="deer"), 60).images) == counts
     assert health(tables, VIEW, datetime.now(UTC)).images == sum(counts.values())
     return counts
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from archive.formats.records import BoxRecord, DeploymentFact, Facts, ImageRecord
+from archive.formats.records import BoxRecord, DeploymentFact, ExportLineage, ImageRecord
 
 START = datetime(2026, 5, 1, 9, 30)
 NORTH = DeploymentFact(
@@ -19,7 +19,7 @@ NORTH = DeploymentFact(
     time_zone="Europe/Berlin",
     notes="new batteries",
 )
-FACTS = Facts(
+FACTS = ExportLineage(
     view="production 3",
     run_id="r1",
     model="deer@2",

@@ -14,7 +14,7 @@ from archive.delta.tables import Tables
 from archive.formats import megadetector
 from archive.formats.export_file import export_file
 from archive.formats.file_formats import FORMATS, FileFormat
-from archive.formats.records import Facts, ImageRecord
+from archive.formats.records import ExportLineage, ImageRecord
 from archive.formats.yolo import YoloOptions
 from archive.views.views import Views
 from model_store.errors import BadRequest, StorageFull
@@ -50,7 +50,7 @@ def test_an_export_is_recorded_with_its_view(tables: Tables, tmp_path: Path) -> 
 def test_a_writer_that_fails_leaves_nothing(tables: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "out" / "md"
 
-    def broken(images: Iterable[ImageRecord], facts: Facts, out: Path, options: Frozen) -> None:
+    def broken(images: Iterable[ImageRecord], facts: ExportLineage, out: Path, options: Frozen) -> None:
         out.mkdir()
         (out / "half").write_text("x")
         raise BadRequest("no")
@@ -89,7 +89,7 @@ def test_images_of_two_archives_are_refused_where_paths_are_relative_to_one(tabl
 
 
 def test_a_full_disk_is_reported_as_such(tables: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(images: Iterable[ImageRecord], facts: Facts, out: Path, options: Frozen) -> None:
+    def full(images: Iterable[ImageRecord], facts: ExportLineage, out: Path, options: Frozen) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(megadetector, "write", full)

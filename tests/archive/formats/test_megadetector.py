@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from archive.formats.megadetector import write, write_folders
-from archive.formats.records import BoxRecord, Facts, ImageRecord
+from archive.formats.records import BoxRecord, ExportLineage, ImageRecord
 from model_store.frozen import Frozen
 from tests.archive.formats.small_archive import LABELS, NOW
 
-FACTS = Facts(
+FACTS = ExportLineage(
     "production 3",
     "r",
     "md@5a",
@@ -37,7 +37,7 @@ def image(path: str, *boxes: BoxRecord, status: Any = "ok", **more: Any) -> Imag
     return ImageRecord("/data", path, path, detections=boxes, **fields)
 
 
-def written(place: Path, images: Sequence[ImageRecord], facts: Facts = FACTS) -> dict[str, Any]:
+def written(place: Path, images: Sequence[ImageRecord], facts: ExportLineage = FACTS) -> dict[str, Any]:
     write(images, facts, place / "md.json", Frozen())
     found = json.loads((place / "md.json").read_text())
     require_valid(found)
@@ -118,7 +118,7 @@ def test_labels_of_people_layers_and_classifiers_are_classes(tmp_path: Path) -> 
 def test_an_animal_detector_has_the_usual_categories(
     tmp_path: Path, labels: tuple[str, ...], expected: list[str]
 ) -> None:
-    facts = Facts("run r", "r", "m@1", "w", None, labels)
+    facts = ExportLineage("run r", "r", "m@1", "w", None, labels)
     found = written(tmp_path, [], facts)
     assert list(found["detection_categories"].items()) == [(str(n), label) for n, label in enumerate(expected, 1)]
     assert found["info"].keys() == {"format_version", "detector", "detector_metadata", "resight"}

@@ -19,7 +19,7 @@ from archive.views.image_detail import image_details
 from archive.views.image_filter import ImageFilter, statement
 from archive.views.image_index import ImageIndex
 from archive.views.query import query
-from archive.views.search import Wanted, find
+from archive.views.search import ImageSearch, find
 from archive.views.views import Views
 from batch.filters.load import load
 from batch.filters.scope import FilterScope
@@ -84,11 +84,11 @@ def test_a_search_is_in_order_of_the_corrected_time(tables: Tables) -> None:
     deploy(tables)
 
     def found(**wanted: Any) -> list[int]:
-        images = find(tables, Wanted(**wanted), within_s=60).images
+        images = find(tables, ImageSearch(**wanted), within_s=60).images
         return numbers(image["media_sha256"] for image in images)
 
     assert found() == ORDER
-    page = find(tables, Wanted(limit=2), within_s=60)
+    page = find(tables, ImageSearch(limit=2), within_s=60)
     assert found(after=page.next) == ORDER[2:]
     assert found(since=NOON + timedelta(hours=1)) == [1, 3]
     assert found(location="Mill") == [3, 4][:1], "an image without a time is in no deployment"

@@ -15,7 +15,7 @@ import pytest
 from archive.catalogue.deployments import Deployment, record
 from archive.delta.tables import Tables
 from archive.schemas import MEDIA
-from archive.views.health import NO_CAMERA, OTHERS, Camera, Health, Period, health
+from archive.views.health import NO_CAMERA, OTHERS, CameraHealth, Health, Period, health
 from archive.views.views import View
 from model_store.errors import StorageUnreachable
 from tests.fixtures_local import put_results, result_rows
@@ -48,7 +48,7 @@ def put(tables: Tables, rows: Sequence[Mapping[str, Any]]) -> None:
     tables.append("media", media, "test", lambda _, wanted: wanted)
 
 
-def by_name(found: Health) -> dict[str, Camera]:
+def by_name(found: Health) -> dict[str, CameraHealth]:
     return {camera.name: camera for camera in found.cameras}
 
 

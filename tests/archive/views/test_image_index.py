@@ -24,7 +24,7 @@ from archive.views.image_detail import image_details
 from archive.views.image_filter import FILTERED, ImageFilter, statement
 from archive.views.image_index import ImageIndex
 from archive.views.query import connect
-from archive.views.search import Wanted, find
+from archive.views.search import ImageSearch, find
 from archive.views.views import View, Views
 from model_store.errors import BadRequest, DeadlinePassed, ModelNotFound
 from tests.archive.resolve_oracle import World
@@ -286,7 +286,7 @@ def index(tables: Tables) -> ImageIndex:
     ids=str,
 )
 def test_a_walk_gives_what_a_search_gives(index: ImageIndex, tables: Tables, wanted: dict[str, Any]) -> None:
-    found = find(tables, Wanted(limit=1000, **wanted), 60).images
+    found = find(tables, ImageSearch(limit=1000, **wanted), 60).images
     there = walked(index, ImageFilter(**wanted), limit=20)
     for name in ("media_sha256", "captured_at_local", "source_root", "path", "status"):
         assert [image[name] for image in there] == [image[name] for image in found]

@@ -22,7 +22,7 @@ from archive.delta.writer import add_results
 from archive.schemas import ASSERTIONS
 from archive.views.image_filter import ImageFilter
 from archive.views.image_index import ImageIndex
-from archive.views.search import Wanted, find
+from archive.views.search import ImageSearch, find
 from archive.views.views import Views
 from model_store.errors import DeadlinePassed, StorageUnreachable
 from tests.archive.media_rows import replace_with
@@ -86,7 +86,7 @@ def listed(index: ImageIndex, **wanted: Any) -> list[tuple[Any, ...]]:
 
 
 def searched(tables: Tables) -> list[tuple[Any, ...]]:
-    found = find(tables, Wanted(limit=1000), 60).images
+    found = find(tables, ImageSearch(limit=1000), 60).images
     names = ("media_sha256", "path", "status")
     return [(*(i[name] for name in names), sum(i["labels"].values())) for i in found]
 

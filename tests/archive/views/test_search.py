@@ -18,7 +18,7 @@ from archive.catalogue.row_updates import add_files
 from archive.delta.tables import Tables
 from archive.delta.writer import Writer, add_results
 from archive.schemas import MEDIA
-from archive.views.search import MOST_MARK, Found, Wanted, cursor_of, find, place_in, place_of
+from archive.views.search import MOST_MARK, ImageSearch, SearchPage, cursor_of, find, place_in, place_of
 from archive.views.views import View, Views
 from model_store.errors import BadRequest, DeadlinePassed, StorageUnreachable
 from tests.fixtures_local import result_rows
@@ -117,13 +117,13 @@ def tables(images: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactor
     return tables
 
 
-def paths(found: Found) -> list[str]:
+def paths(found: SearchPage) -> list[str]:
     return [image["path"] for image in found.images]
 
 
 def test_each_image_says_what_is_shown_of_it(tables: Tables, images: list[dict[str, Any]]) -> None:
     by_path = {image["path"]: image for image in images}
-    for found in find(tables, Wanted(limit=1000), 60).images:
+    for found in find(tables, ImageSearch(limit=1000), 60).images:
         image = by_path[found["path"]]
         labels = [label for label, _ in shown(image)]
         assert found["labels"] == {label: labels.count(label) for label in set(labels)}
@@ -139,13 +139,13 @@ def test_pages_are_the_whole_cut_up(tables: Tables, images: list[dict[str, Any]]
     there: list[str] = []
     after = ""
     while True:
-        page = find(tables, Wanted(limit=limit, after=after, **wanted), 60)
+        page = find(tables, ImageSearch(limit=limit, after=after, **wanted), 60)
         there += paths(page)
         assert len(page.images) == limit or not page.next
         after = page.next
         if not after:
             break
-    assert there == paths(find(tables, Wanted(limit=1000, **wanted), 60))
+    assert there == paths(find(tables, ImageSearch(limit=1000, **wanted), 60))
     moments = {image["path"]: image["captured_at_local"] for image in images}
     breaks = [(moments[there[i - 1]], moments[there[i]]) for i in range(limit, len(there), limit)]
     assert any(last and last == first for last, first in breaks)
@@ -155,7 +155,7 @@ def test_pages_are_the_whole_cut_up(tables: Tables, images: list[dict[str, Any]]
 def test_without_a_view_nothing_is_seen_and_every_image_is_there(images: list[dict[str, Any]], tmp_path: Path) -> None:
     tables = Tables(str(tmp_path))
     put(tables, images)
-    found = find(tables, Wanted(limit=1000), 60)
+    found = find(tables, ImageSearch(limit=1000), 60)
     assert found.view is None
     assert len(found.images) == len({image["media_sha256"] for image in images if not image["gone"]})
     assert {image["status"] for image in found.images} == {"missing"}
@@ -163,11 +163,11 @@ def test_without_a_view_nothing_is_seen_and_every_image_is_there(images: list[di
 
 def test_another_view_is_asked_by_its_name(tables: Tables) -> None:
     Views(tables.url).publish(VIEW.model_copy(update={"name": "all", "threshold": 0.0}), after=0)
-    shown, found = (find(tables, Wanted(limit=1000, label="fox", view=view), 60) for view in ("production", "all"))
+    shown, found = (find(tables, ImageSearch(limit=1000, label="fox", view=view), 60) for view in ("production", "all"))
     assert set(paths(shown)) < set(paths(found))
     assert (shown.view and shown.view.serial, shown.next) == (1, "")
     with pytest.raises(BadRequest, match="nothing is published as 'other'"):
-        find(tables, Wanted(view="other"), 60)
+        find(tables, ImageSearch(view="other"), 60)
 
 
 def mark_of(text: str) -> str:
@@ -190,7 +190,7 @@ def mark_of(text: str) -> str:
 )
 def test_a_mark_of_another_hand_is_refused(tables: Tables, mark: str) -> None:
     with pytest.raises(BadRequest, match="after"):
-        find(tables, Wanted(after=mark), 60)
+        find(tables, ImageSearch(after=mark), 60)
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ def test_a_mark_of_another_hand_is_refused(tables: Tables, mark: str) -> None:
     ],
 )
 def test_a_mark_of_the_right_form_is_answered(tables: Tables, moment: str, path: str) -> None:
-    find(tables, Wanted(after=mark_of(f'[{moment}, "/a", "{path}"]')), 60)
+    find(tables, ImageSearch(after=mark_of(f'[{moment}, "/a", "{path}"]')), 60)
 
 
 ANY_JSON = strategies.recursive(
@@ -242,15 +242,15 @@ def test_what_takes_too_long_is_ended(tables: Tables, monkeypatch: pytest.Monkey
     forever = "select count(*) from range(1_000_000_000_000) a, range(1_000_000_000_000) b where $max_rows > 0"
     monkeypatch.setattr(archive.views.search, "_PAGE", forever)
     with pytest.raises(DeadlinePassed, match="more than 0.3 s"):
-        find(tables, Wanted(), 0.3)
+        find(tables, ImageSearch(), 0.3)
 
 
 def test_where_there_are_no_tables_it_says_so(tmp_path: Path) -> None:
     with pytest.raises(StorageUnreachable, match="no table"):
-        find(Tables(str(tmp_path / "nothing")), Wanted(), 60)
+        find(Tables(str(tmp_path / "nothing")), ImageSearch(), 60)
 
 
 def test_what_takes_too_much_memory_is_ended(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archive.views.search, "MEMORY_MIB", 1)
     with pytest.raises(BadRequest, match=r"the search needs more memory, .*: narrow it, or use resight sql"):
-        find(tables, Wanted(min_score=0.1), 60)
+        find(tables, ImageSearch(min_score=0.1), 60)

@@ -19,7 +19,7 @@ from archive.delta.tables import Tables
 from archive.views.query import query
 from archive.views.views import Views
 from batch.filters import load, registry
-from batch.filters.contract import Filter, FilterConfig, Rows, Said
+from batch.filters.contract import Filter, FilterAction, FilterConfig, Rows
 from batch.filters.evaluate import Evaluated
 from batch.filters.layers import switch, unfounded
 from batch.filters.prepare import prepare
@@ -214,12 +214,12 @@ class _Newest(FilterConfig):
     label: str = Field(default="", description="none")
 
 
-def _newest(config: _Newest, rows: Rows) -> Iterable[Said]:
+def _newest(config: _Newest, rows: Rows) -> Iterable[FilterAction]:
     del config
     last = dict(zip(rows.camera_id, rows.media_sha256, strict=True))
     for place in np.flatnonzero(rows.rank >= 0).tolist():
         if rows.media_sha256[place] == last[rows.camera_id[place]]:
-            yield Said(*rows.target(place), "suppress", "newest")
+            yield FilterAction(*rows.target(place), "suppress", "newest")
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from archive.delta.tables import Tables
 from archive.schemas import MEDIA
 from batch.pipeline.drain import Patience
 from batch.planning.plan import Plan
-from batch.runs.accounting import Counts, Tally
+from batch.runs.accounting import Counts, PassTally
 from batch.runs.run import execute
 from batch.runs.spec import RunSpec
 from batch.schedule.policy import Stop
@@ -149,20 +149,20 @@ def test_a_run_that_is_stopped_in_a_callback_of_duckdb_is_cancelled(
     ends = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: lambda *_: sys.exit(143)}
     former = signal.signal(signalled, ends[signalled])
     pipeline = Pipeline("ooooeeff")
-    add = Tally.add
+    add = PassTally.add
 
     def stop() -> int:
         signal.raise_signal(signalled)
         return 0
 
-    def stopped(tally: Tally, rows: pa.Table) -> Counts:
+    def stopped(tally: PassTally, rows: pa.Table) -> Counts:
         with duckdb.connect() as sql, contextlib.suppress(duckdb.Error if ignored else ()):
             sql.create_function("stop", stop, [], "int", side_effects=True)  # type: ignore[arg-type]
             sql.execute("select stop()").fetchall()
         return add(tally, rows)
 
     monkeypatch.setattr(HOST, "rows", pipeline)
-    monkeypatch.setattr(Tally, "add", stopped)
+    monkeypatch.setattr(PassTally, "add", stopped)
     spec = RunSpec(run_id="r", model="motion@1", commit_s=3600)
     try:
         with pytest.raises((KeyboardInterrupt, SystemExit)):

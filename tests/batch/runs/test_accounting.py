@@ -13,11 +13,11 @@ from archive.annotations.assertions import append
 from archive.delta.tables import Tables
 from archive.schemas import ASSERTIONS, MEDIA
 from archive.views.query import connect, query
-from archive.views.search import Wanted, find
+from archive.views.search import ImageSearch, find
 from archive.views.views import View, Views
 from batch.planning.passes import DetectPass
 from batch.planning.plan import Plan, make_plan
-from batch.runs.accounting import SHOWN, Counts, Tally, failures, read_back
+from batch.runs.accounting import SHOWN, Counts, PassTally, failures, read_back
 from batch.runs.record import RunLog
 from batch.runs.scope import Scope
 from batch.runs.spec import RunSpec
@@ -157,7 +157,7 @@ def test_the_only_new_image_may_be_a_damaged_one(tables: Tables, motion: ModelVe
 
 @pytest.mark.parametrize(("statuses", "want"), [(["empty", "failed", "ok", "nothing", "ok"], Counts(9, 2, 2, 1, 1, 6))])
 def test_progress_adds_the_rows_of_a_chunk(motion: ModelVersion, statuses: list[str], want: Counts) -> None:
-    tally = Tally(DetectPass(motion), Counts(requested=9, reused=1))
+    tally = PassTally(DetectPass(motion), Counts(requested=9, reused=1))
     tables = [result_rows(["x"], **OUTCOMES[status]) for status in statuses]
     rows = pa.concat_tables(tables) if tables else result_rows([])
     counts = tally.add(rows)
@@ -171,7 +171,7 @@ def test_images_with_damaged_data_are_counted_within_the_accounts(tables: Tables
     note = decode(whole[: len(whole) // 25]).note
     plan = plan_of(tables, motion, "abc")
     rows = [result_rows(["a"], decode_note=note), result_rows(["b"], decode_note="alpha_dropped")]
-    assert Tally(DetectPass(motion), Counts(3)).add(pa.concat_tables(rows)).partly_decoded == 1
+    assert PassTally(DetectPass(motion), Counts(3)).add(pa.concat_tables(rows)).partly_decoded == 1
     done(tables, plan, "a", decode_note=note)
     done(tables, plan, "b", "empty", decode_note=f"{note}; cmyk_converted")
     done(tables, plan, "c", decode_note="alpha_dropped")
@@ -212,7 +212,7 @@ def test_an_image_is_empty_in_the_report_in_sql_and_over_http_alike(tables: Tabl
         with connect(tables) as relations:
             by_status = dict(relations.sql(sql).fetchall())
         for status, images in by_status.items():
-            found = find(tables, Wanted.model_validate({"status": status}), 60).images
+            found = find(tables, ImageSearch.model_validate({"status": status}), 60).images
             assert sorted(one["media_sha256"] for one in found) == sorted(images)
             assert {one["status"] for one in found} == {status}
         return by_status
@@ -223,5 +223,5 @@ def test_an_image_is_empty_in_the_report_in_sql_and_over_http_alike(tables: Tabl
     said = [{"media_sha256": "a", "action": "suppress"}, {"media_sha256": "c", "action": "add", "label": "fox", **box}]
     append(tables, pa.Table.from_pylist([moment | one for one in said], schema=ASSERTIONS))
     assert told() == {"ok": "bcf", "empty": "ad", "failed": "e"}
-    (fox,) = find(tables, Wanted(label="fox"), 60).images
+    (fox,) = find(tables, ImageSearch(label="fox"), 60).images
     assert fox["media_sha256"] == "c"

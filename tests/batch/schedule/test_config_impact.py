@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from batch.schedule.config_impact import NEEDS, Change, Side, changes, numerics_of, overall
+from batch.schedule.config_impact import NEEDS, ConfigChange, ConfiguredModel, changes, numerics_of, overall
 from model_store.config import ModelConfig, OnnxRuntime, Thresholds, TorchRuntime
 from model_store.inference_key import NUMERICS_VERSION, inference_key, weights_digest
 
@@ -61,14 +61,14 @@ def config(base: dict[str, Any], **changed: Any) -> ModelConfig:
     return ModelConfig.model_validate(value)
 
 
-def side(found: ModelConfig, weights: str = ONE, **more: Any) -> Side:
+def side(found: ModelConfig, weights: str = ONE, **more: Any) -> ConfiguredModel:
     runtime = found.runtime
     files = {runtime.weights: weights} if isinstance(runtime, OnnxRuntime | TorchRuntime) else {}
     shown = more.pop("shown", found.thresholds)
-    return Side(found, weights_digest(found, files), shown, **more)
+    return ConfiguredModel(found, weights_digest(found, files), shown, **more)
 
 
-def names(found: list[Change]) -> list[str]:
+def names(found: list[ConfigChange]) -> list[str]:
     return [change.field for change in found]
 
 
@@ -214,7 +214,9 @@ SIDES = st.builds(
 
 
 @given(SIDES, SIDES)
-def test_the_inference_key_differs_exactly_when_a_change_needs_inference(old: Side, new: Side) -> None:
+def test_the_inference_key_differs_exactly_when_a_change_needs_inference(
+    old: ConfiguredModel, new: ConfiguredModel
+) -> None:
     found = changes(old, new)
     assert (overall(found) == "inference") == (old.inference_key != new.inference_key)
     assert [NEEDS.index(c.needs) for c in found] == sorted((NEEDS.index(c.needs) for c in found), reverse=True)
@@ -229,7 +231,7 @@ def test_a_zero_that_is_written_otherwise_is_another_key_and_so_a_change() -> No
 
 
 @given(SIDES)
-def test_a_side_does_not_differ_from_itself(one: Side) -> None:
+def test_a_side_does_not_differ_from_itself(one: ConfiguredModel) -> None:
     assert changes(one, copy.deepcopy(one)) == []
     assert overall([]) == "nothing"
 

@@ -10,16 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from archive.views.views import View
-from batch.schedule.decide import Facts, Wanted, decide, threshold_delta
-from batch.schedule.policy import Due, Policy, Weekly
+from batch.schedule.decide import DecisionFacts, WantedVersion, decide, threshold_delta
+from batch.schedule.policy import DueConditions, Policy, Weekly
 from model_store.config import Thresholds
 
 SUNDAY = datetime(2026, 5, 17, 3, 0)
 """A time in the default window."""
 MONDAY = datetime(2026, 5, 18, 3, 0)
 NEXT = datetime(2026, 5, 24, 2, 0)
-OFF = Policy(due=Due(weekly=None))
-LATER = Policy(due=Due(new_model=False, numerics=False))
+OFF = Policy(due=DueConditions(weekly=None))
+LATER = Policy(due=DueConditions(new_model=False, numerics=False))
 
 
 def view(key: str = "k", default: float = 0.25, **more: Any) -> View:
@@ -27,16 +27,16 @@ def view(key: str = "k", default: float = 0.25, **more: Any) -> View:
     return View(serial=1, inference_key=key, threshold=default, **{**named, **more})
 
 
-def facts(key: str = "k", default: float = 0.25, **more: Any) -> Facts:
+def facts(key: str = "k", default: float = 0.25, **more: Any) -> DecisionFacts:
     """Return facts: all images have a result of the published key, with its thresholds."""
-    wanted = Wanted(
+    wanted = WantedVersion(
         name="deer",
         version="2",
         inference_key=key,
         numerics=2,
         thresholds=Thresholds(default=default, per_label=more.pop("labels", {})),
     )
-    return Facts(**{"wanted": wanted, "published": view(), "images": 50_000, "new_images": 0, **more})
+    return DecisionFacts(**{"wanted": wanted, "published": view(), "images": 50_000, "new_images": 0, **more})
 
 
 NEW_MODEL = {"key": "other", "new_images": 50_000}
@@ -67,15 +67,15 @@ RETRY = {"retryable": 7, "retry_since": datetime(2026, 5, 13)}
         (NEW_MODEL, LATER, MONDAY, "wait", False, "due.new_model = false"),
         (NEW_MODEL, LATER, SUNDAY, "full", True, "in the weekly window (due.weekly: sun 02:00, 6 h)"),
         (NEW_CODE, Policy(), MONDAY, "full", True, "numerics version 2 replaces 1 (due.numerics = true)"),
-        (NEW_CODE, Policy(due=Due(new_model=False)), MONDAY, "full", True, "due.numerics"),
-        (NEW_CODE, Policy(due=Due(numerics=False)), MONDAY, "wait", False, "due.numerics = false"),
-        (NEW_MODEL, Policy(due=Due(numerics=False)), MONDAY, "full", True, "due.new_model"),
+        (NEW_CODE, Policy(due=DueConditions(new_model=False)), MONDAY, "full", True, "due.numerics"),
+        (NEW_CODE, Policy(due=DueConditions(numerics=False)), MONDAY, "wait", False, "due.numerics = false"),
+        (NEW_MODEL, Policy(due=DueConditions(numerics=False)), MONDAY, "full", True, "due.new_model"),
         # thresholds
         ({"default": 0.30}, Policy(), MONDAY, "wait", False, "moved by 0.05, not more than due.threshold_delta = 0.05"),
         ({"default": 0.301}, Policy(), MONDAY, "view", True, "moved by 0.051, more than due.threshold_delta = 0.05"),
         ({"default": 0.30}, Policy(), SUNDAY, "view", True, "needs no inference: in the weekly window"),
         ({"default": 0.30}, OFF, MONDAY, "view", True, 'due.weekly = "off", so it is due at once'),
-        ({"default": 0.30}, Policy(due=Due(threshold_delta=0)), MONDAY, "view", True, "threshold_delta = 0;"),
+        ({"default": 0.30}, Policy(due=DueConditions(threshold_delta=0)), MONDAY, "view", True, "threshold_delta = 0;"),
         ({"labels": {"fox": 0.9}}, Policy(), MONDAY, "view", True, "the threshold of 'fox' moved by 0.65"),
         ({"labels": {"fox": 0.25}}, Policy(), MONDAY, "nothing", False, "nothing is due"),
         # new images
@@ -85,8 +85,8 @@ RETRY = {"retryable": 7, "retry_since": datetime(2026, 5, 13)}
         ({"new_images": 10_000}, Policy(), MONDAY, "wait", False, "10,000 of"),
         ({"new_images": 10_001}, Policy(), MONDAY, "full", False, "more than due.import_over = 10,000"),
         ({"new_images": 1_000}, Policy(), SUNDAY, "full", False, "weekly window"),
-        ({"new_images": 1}, Policy(due=Due(import_over=0)), MONDAY, "full", False, "due.import_over = 0"),
-        ({"new_images": 1}, Policy(due=Due(incremental_under=0)), MONDAY, "wait", False, "due.incremental_under = 0"),
+        ({"new_images": 1}, Policy(due=DueConditions(import_over=0)), MONDAY, "full", False, "due.import_over = 0"),
+        ({"new_images": 1}, Policy(due=DueConditions(incremental_under=0)), MONDAY, "wait", False, "under = 0"),
         # failures that may succeed now
         (RETRY, Policy(), MONDAY, "wait", False, "7 of 50,000 images failed for causes that may be resolved"),
         (RETRY, Policy(), SUNDAY, "full", False, "weekly window"),
@@ -167,7 +167,7 @@ MOMENTS = st.datetimes(datetime(2026, 1, 1), datetime(2027, 1, 1))
 WEEKLY = st.builds(Weekly, start=st.times(timezones=st.none()), hours=st.sampled_from([1, 24, 168]))
 POLICIES = st.builds(
     lambda weekly, **due: Policy(
-        due=Due(weekly=weekly, **(due if weekly else {**due, "new_model": True, "numerics": True}))
+        due=DueConditions(weekly=weekly, **(due if weekly else {**due, "new_model": True, "numerics": True}))
     ),
     weekly=st.none() | WEEKLY,
     new_model=st.booleans(),
@@ -176,7 +176,7 @@ POLICIES = st.builds(
 
 
 @given(FACTS, POLICIES, MOMENTS)
-def test_nothing_waits_in_the_window_or_without_one(found: Facts, policy: Policy, now: datetime) -> None:
+def test_nothing_waits_in_the_window_or_without_one(found: DecisionFacts, policy: Policy, now: datetime) -> None:
     decision, weekly = decide(found, policy, now), policy.due.weekly
     assert decision.reasons
     if weekly is None or weekly.is_open(now):
@@ -194,7 +194,7 @@ def test_nothing_waits_in_the_window_or_without_one(found: Facts, policy: Policy
 
 
 @given(FACTS, POLICIES, MOMENTS)
-def test_after_what_was_decided_nothing_more_is_due(found: Facts, policy: Policy, now: datetime) -> None:
+def test_after_what_was_decided_nothing_more_is_due(found: DecisionFacts, policy: Policy, now: datetime) -> None:
     """Apply the decision: a run gives every image a result, and a publication publishes the wanted model."""
     for _ in range(3):
         decision = decide(found, policy, now)

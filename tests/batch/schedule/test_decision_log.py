@@ -15,7 +15,7 @@ from deltalake.exceptions import CommitFailedError
 import archive.delta.tables
 from archive.delta.tables import Tables
 from archive.schemas import RUNS
-from batch.schedule.decide import Decision, Facts, Wanted
+from batch.schedule.decide import Decision, DecisionFacts, WantedVersion
 from batch.schedule.decision_log import STARTING, keep_decision, started_run
 from tests.fixtures_local import rows_of
 
@@ -29,9 +29,9 @@ def tables(tmp_path: Path) -> Tables:
     return Tables(str(tmp_path / "tables"))
 
 
-def facts(key: str = "k") -> Facts:
-    wanted = Wanted(name="deer", version="2", inference_key=key, numerics=2)
-    return Facts(wanted=wanted, images=10, new_images=4)
+def facts(key: str = "k") -> DecisionFacts:
+    wanted = WantedVersion(name="deer", version="2", inference_key=key, numerics=2)
+    return DecisionFacts(wanted=wanted, images=10, new_images=4)
 
 
 def keep(tables: Tables, decision: Decision = FULL, run_id: str = "", **more: Any) -> Any:
@@ -54,7 +54,7 @@ def test_a_decision_is_kept_with_its_reasons_and_facts(tables: Tables) -> None:
     named = ("action", "acted", "model_name", "model_version", "inference_key", "run_id")
     assert [row[name] for name in named] == ["full", True, "deer", "2", "k", "r1"]
     assert (row["published_key"], row["resight_version"] is None) == (None, False)
-    assert Facts.model_validate_json(row["facts"]) == facts()
+    assert DecisionFacts.model_validate_json(row["facts"]) == facts()
 
 
 def test_every_decision_is_kept_the_same_one_too(tables: Tables) -> None:

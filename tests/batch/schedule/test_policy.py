@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from batch.schedule.decide import Action
-from batch.schedule.policy import DAYS, OFF, WEEK, Due, Gates, Policy, Weekly, read_policy
+from batch.schedule.policy import DAYS, OFF, WEEK, DueConditions, Gates, Policy, Weekly, read_policy
 from model_store.errors import BadRequest
 from tests.fixtures_local import ROOT
 
@@ -40,7 +40,7 @@ def test_without_a_file_the_defaults_hold_unless_somebody_named_it(tmp_path: Pat
 
 def test_what_the_file_leaves_out_is_the_default(tmp_path: Path) -> None:
     policy = read(tmp_path, "[due]\nthreshold_delta = 0.1\n[due.weekly]\nday = 'mon'\n")
-    assert policy.due == Due(threshold_delta=0.1, weekly=Weekly(day="mon"))
+    assert policy.due == DueConditions(threshold_delta=0.1, weekly=Weekly(day="mon"))
     assert (policy.stop, policy.gates) == (Policy().stop, Policy().gates)
     assert (Weekly().day, Weekly().start, Weekly().hours) == ("sun", time(2), 6.0)
 

@@ -20,7 +20,7 @@ from batch.publishing.publish import publish as publish_version
 from batch.publishing.publish import rollback
 from batch.runs.scope import Scope
 from batch.schedule.archive_state import gather
-from batch.schedule.policy import Due, Policy
+from batch.schedule.policy import DueConditions, Policy
 from batch.schedule.run_if_due import Needed, if_needed, local_time, recorded_publication, rolled_back_since
 from model_store.errors import GateClosed
 from model_store.store import ModelStore, ModelVersion
@@ -137,7 +137,7 @@ def test_where_nothing_is_due_nothing_is_done_and_that_is_kept(
 def test_what_waits_says_until_when(tables: Tables, store: ModelStore, model: ModelVersion) -> None:
     see(tables, model, "a")
     publish(tables, model)
-    policy = Policy(due=Due(incremental_under=2))
+    policy = Policy(due=DueConditions(incremental_under=2))
     needed = ask(tables, store, policy=policy)
     assert (needed.decision.action, needed.scope) == ("wait", None)
     assert needed.decision.until == datetime(2026, 5, 24, 2, 0)

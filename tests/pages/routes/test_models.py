@@ -15,7 +15,7 @@ from serve.auth.guard import Access
 from serve.auth.scopes import TokenScope
 from serve.auth.tokens import TokenFile
 from serve.rollout import events
-from serve.rollout.events import Event
+from serve.rollout.events import RolloutEvent
 from serve.rollout.operations import Operation, new_outcome
 from serve.rollout.state import AliasState, Share, update_state
 from tests.cli.ran import ran
@@ -25,11 +25,11 @@ from tests.pages.routes.test_cameras import rows_of_page
 NOON = datetime(2026, 5, 1, 12, 0, tzinfo=UTC)
 
 
-def event(hours: int, kind: str, before: str | None, after: str, alias: str = "production") -> Event:
+def event(hours: int, kind: str, before: str | None, after: str, alias: str = "production") -> RolloutEvent:
     operation = Operation.model_validate({"kind": kind, "name": "m", "alias": alias, "version": after})
     states = [None if version is None else AliasState(active=version) for version in (before, after)]
     at = NOON + timedelta(hours=hours)
-    return Event(at=at, outcome=new_outcome(operation), before=states[0], after=states[1])
+    return RolloutEvent(at=at, outcome=new_outcome(operation), before=states[0], after=states[1])
 
 
 def test_what_served_when_is_read_from_the_events() -> None:

@@ -18,7 +18,7 @@ from model_store.errors import (
     TooSlow,
     Unauthorized,
 )
-from serve.antenna.worker import AntennaQueue, Tally, work
+from serve.antenna.worker import AntennaQueue, JobCounts, work
 from serve.client import Client
 from tests.serve.antenna.stub import Failure, Results, StubAntenna, tasks_of
 
@@ -60,7 +60,7 @@ class Resight:
         }
 
 
-def worked(antenna: StubAntenna, resight: Resight, stop: Event | None = None, **more: Any) -> Tally:
+def worked(antenna: StubAntenna, resight: Resight, stop: Event | None = None, **more: Any) -> JobCounts:
     stop = stop or Waits()
     transport = httpx2.MockTransport(antenna.answer)
     queue = AntennaQueue("http://antenna.test/api/v2/", "theirs", stop, transport)
@@ -72,7 +72,7 @@ def test_every_task_of_every_job_is_answered_once() -> None:
     antenna = StubAntenna({1: tasks_of("a", "b", "c"), 2: tasks_of("d", "bad")}, SLUG)
     resight = Resight()
     tally = worked(antenna, resight)
-    assert tally == Tally(images=5, failed=1)
+    assert tally == JobCounts(images=5, failed=1)
     assert resight.batches == [["a", "b"], ["c"], ["d", "bad"]]
     for image in "abcd":
         result = antenna.results[f"reply.{image}"].result
@@ -86,7 +86,7 @@ def test_every_task_of_every_job_is_answered_once() -> None:
 def test_what_antenna_refuses_for_a_while_is_sent_again() -> None:
     antenna, stop = StubAntenna({1: tasks_of("a")}, SLUG), Waits()
     antenna.broken.extend([503, 429, 502])
-    assert worked(antenna, Resight(), stop) == Tally(images=1)
+    assert worked(antenna, Resight(), stop) == JobCounts(images=1)
     assert stop.waited_s[:3] == [1, 2, 4]
     assert set(antenna.results) == {"reply.a"}
 
@@ -107,7 +107,7 @@ def test_results_that_antenna_refuses_do_not_end_the_worker(status: int) -> None
         if text.startswith("job 2"):
             stop.set()
 
-    assert worked(antenna, Breaking(), stop, once=False, report=report) == Tally(images=1)
+    assert worked(antenna, Breaking(), stop, once=False, report=report) == JobCounts(images=1)
     assert f"job 1: some images are left to Antenna: Antenna refused POST /api/v2/jobs/1/result/: {status}" in lines[0]
     assert set(antenna.results) == {"reply.b"}
 
@@ -123,7 +123,7 @@ def test_an_antenna_that_is_away_ends_the_command_only_with_once() -> None:
         if text.startswith("job 1"):
             stop.set()
 
-    assert worked(antenna, Resight(), stop, once=False, report=report) == Tally(images=1)
+    assert worked(antenna, Resight(), stop, once=False, report=report) == JobCounts(images=1)
 
 
 def test_a_stop_completes_the_batch_that_was_taken() -> None:
@@ -134,7 +134,7 @@ def test_a_stop_completes_the_batch_that_was_taken() -> None:
             stop.set()
             return super().process(pipeline, images)
 
-    assert worked(antenna, Stopping(), stop, once=False) == Tally(images=2)
+    assert worked(antenna, Stopping(), stop, once=False) == JobCounts(images=2)
     assert set(antenna.results) == {"reply.a", "reply.b"}
     assert len(antenna.waiting[1]) == 2
 
@@ -142,7 +142,7 @@ def test_a_stop_completes_the_batch_that_was_taken() -> None:
 def test_a_pipeline_that_is_gone_is_the_error_of_each_task() -> None:
     antenna = StubAntenna({1: tasks_of("a", "b")}, SLUG)
     tally = worked(antenna, Resight(ModelNotFound("unknown pipeline")))
-    assert tally == Tally(images=2, failed=2)
+    assert tally == JobCounts(images=2, failed=2)
     assert antenna.results["reply.b"].result == Failure(error="unknown pipeline", image_id="b")
 
 
@@ -158,7 +158,7 @@ def test_a_resight_that_cannot_answer_now_leaves_the_tasks_to_antenna(error: Res
         lines.append(text)
         stop.set()
 
-    assert worked(antenna, Resight(error), stop, once=False, report=report) == Tally()
+    assert worked(antenna, Resight(error), stop, once=False, report=report) == JobCounts()
     assert stop.waited_s[:-1] == [1, 2, 4, 8, 16]
     assert f"job 1: some images are left to Antenna: {error}" in lines
     assert antenna.results == {}
@@ -201,7 +201,7 @@ def test_an_image_without_a_result_is_an_error_and_not_empty() -> None:
             answer = super().process(pipeline, images)
             return answer | {"source_images": images[:1], "detections": []}
 
-    assert worked(antenna, Forgetful()) == Tally(images=2, failed=1)
+    assert worked(antenna, Forgetful()) == JobCounts(images=2, failed=1)
     assert isinstance(antenna.results["reply.a"].result, Results)
     assert isinstance(antenna.results["reply.b"].result, Failure)
 
@@ -227,7 +227,7 @@ def test_a_job_that_was_removed_has_no_tasks(once: bool) -> None:
     antenna, stop = StubAntenna({1: tasks_of("a"), 2: tasks_of("b")}, SLUG), Waits()
     antenna.removed.add(1)
     tally = worked(antenna, Resight(), stop, once=once, report=lambda text: stop.set())
-    assert tally == Tally(images=1)
+    assert tally == JobCounts(images=1)
     assert set(antenna.results) == {"reply.b"}
 
 

@@ -13,7 +13,7 @@ import pytest
 from fastapi import FastAPI
 from hypothesis import HealthCheck, given, settings, strategies
 
-from archive.views.search import Found, Wanted, find
+from archive.views.search import ImageSearch, SearchPage, find
 from serve.api.app import build_http_api
 from serve.inference.engine import Engine
 from serve.uploads.uploads import Upload, Uploads
@@ -38,7 +38,7 @@ class Shelf:
     async def record(self, upload: Upload) -> None:
         raise AssertionError
 
-    async def find(self, wanted: Wanted) -> Found:
+    async def find(self, wanted: ImageSearch) -> SearchPage:
         return await asyncio.to_thread(find, self.tables, wanted, 30)
 
 

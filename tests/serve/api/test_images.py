@@ -13,7 +13,7 @@ from fastapi import FastAPI
 
 import serve.uploads.uploads
 from archive.delta.tables import Tables
-from archive.views.search import Found, Wanted, find
+from archive.views.search import ImageSearch, SearchPage, find
 from archive.views.views import View, Views
 from model_store.errors import Overloaded
 from serve.api.app import build_http_api
@@ -42,7 +42,7 @@ class Desk:
         self.records = self.records or Recorder(self.tables, 0.05)
         await self.records.record(upload)
 
-    async def find(self, wanted: Wanted) -> Found:
+    async def find(self, wanted: ImageSearch) -> SearchPage:
         return await asyncio.to_thread(find, self.tables, wanted, 30)
 
     async def post(self, **request: Any) -> httpx2.Response:

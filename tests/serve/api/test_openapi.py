@@ -18,7 +18,7 @@ import schemathesis
 from hypothesis import HealthCheck, settings
 
 from archive.delta.tables import Tables
-from archive.views.search import Found, Wanted, find
+from archive.views.search import ImageSearch, SearchPage, find
 from serve.api.app import build_http_api
 from serve.auth.guard import Access
 from serve.inference.engine import Engine
@@ -64,7 +64,7 @@ class Forgetful:
     async def record(self, upload: Upload) -> None:
         pass
 
-    async def find(self, wanted: Wanted) -> Found:
+    async def find(self, wanted: ImageSearch) -> SearchPage:
         return await asyncio.to_thread(find, TABLES, wanted, 30)
 
 

@@ -17,7 +17,7 @@ from serve.auth.sessions import (
     MAX_PERSON_CHARS,
     RENEW_S,
     SESSION_S,
-    Session,
+    BrowserSession,
     parse_session,
     person_name,
     session_value,
@@ -59,7 +59,7 @@ def test_the_cookie_is_for_this_site_and_no_script(secure: bool) -> None:
 
 @pytest.mark.parametrize("name", ["station-7", "山" * 64])
 def test_a_session_is_read_back_as_it_was_written(name: str) -> None:
-    session = Session(name, True, 1_800_000_000, False)
+    session = BrowserSession(name, True, 1_800_000_000, False)
     value = session.value(KEY)
     assert value.isascii()
     assert not set(value) & set(' ",;\\')

@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 from model_store.adding.add import add_version
 from model_store.config import Batch
 from model_store.detections import Detections, RunLengths
-from model_store.detector import Inferred
+from model_store.detector import DetectorOutput
 from model_store.errors import BadRequest, ModelNotFound
 from model_store.images.decode import decode
 from model_store.names import version_id
@@ -189,6 +189,6 @@ class Gate:
         self.info = model_info()
         self.lane_batch = Batch(max=1)
 
-    def infer(self, items: object) -> Inferred:
+    def infer(self, items: object) -> DetectorOutput:
         assert self.gate.wait(20)
-        return Inferred([Detections.empty()], 0.0, 0.0)
+        return DetectorOutput([Detections.empty()], 0.0, 0.0)

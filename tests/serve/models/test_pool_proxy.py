@@ -14,7 +14,7 @@ import pytest
 from fastapi import FastAPI
 from ray.exceptions import ActorDiedError
 
-from archive.views.search import Found, Wanted
+from archive.views.search import ImageSearch, SearchPage
 from model_store.errors import ModelNotReady
 from serve.api.app import build_http_api
 from serve.auth.guard import Access
@@ -74,8 +74,8 @@ class Two:
     async def record(self, upload: Upload) -> None:
         self.recorded.append(upload)
 
-    async def find(self, wanted: Wanted) -> Found:
-        return Found(view=None, images=[], next="")
+    async def find(self, wanted: ImageSearch) -> SearchPage:
+        return SearchPage(view=None, images=[], next="")
 
     def move(self, pool: str) -> None:
         (self.place / "blobs" / "deployment.json").write_text(json.dumps({"*": {"pool": pool}}))

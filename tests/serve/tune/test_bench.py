@@ -22,7 +22,7 @@ from model_store.names import version_id
 from model_store.store import ModelStore
 from serve.settings import DetectArgs
 from serve.tune import bench as benches
-from serve.tune.bench import Bench, Replica, clients_for, closed_loop, open_loop, set_point
+from serve.tune.bench import Bench, ReplicaProcess, clients_for, closed_loop, open_loop, set_point
 from serve.tune.plan import TuningPlan
 from serve.tune.results import Hardware, Point, Round
 from tests.fixtures_local import MODELS, motion_store, photo
@@ -127,7 +127,7 @@ def test_a_process_that_cannot_start_is_an_error(tmp_path: Path, monkeypatch: py
     context = SimpleNamespace(Pipe=multiprocessing.Pipe, Process=full)
     monkeypatch.setattr(multiprocessing, "get_context", lambda _: context)
     with pytest.raises(ModelNotReady, match="cannot start.*temporarily unavailable"):
-        Replica(plan(), NOW.hardware, 0)
+        ReplicaProcess(plan(), NOW.hardware, 0)
 
 
 def test_a_pool_with_gpus_needs_one(tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_errors_of_the_process_are_raised_here(tmp_path: Path) -> None:
 
 def test_a_killed_process_is_an_error_with_its_signal(tmp_path: Path) -> None:
     own = blobs(tmp_path)
-    replica = Replica(own, Hardware.of(own.args), 0)
+    replica = ReplicaProcess(own, Hardware.of(own.args), 0)
     try:
         replica.receive(60)
         newest = max(psutil.Process().children(), key=lambda child: child.create_time())

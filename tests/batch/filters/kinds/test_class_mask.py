@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from batch.filters.contract import Rows, Said
+from batch.filters.contract import FilterAction, Rows
 from batch.filters.kinds.class_mask import FILTER, ClassMaskConfig, require
 from batch.filters.support import logits as blocks_of
 from model_store.errors import BadRequest
@@ -29,9 +29,9 @@ def table_of(*listed: dict[str, Any]) -> Rows:
     return rows(*listed, classes=CLASSES)
 
 
-def said(table: Rows, **config: Any) -> dict[str, Said]:
+def said(table: Rows, **config: Any) -> dict[str, FilterAction]:
     """Return the actions by digest."""
-    found: list[Said] = list(FILTER.apply(ClassMaskConfig(**config), table))
+    found: list[FilterAction] = list(FILTER.apply(ClassMaskConfig(**config), table))
     assert all(one.action == "relabel" for one in found)
     out = {one.media_sha256: one for one in found}
     assert len(out) == len(found)

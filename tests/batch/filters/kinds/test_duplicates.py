@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from batch.filters.contract import Rows, Said
+from batch.filters.contract import FilterAction, Rows
 from batch.filters.kinds.duplicates import FILTER, DuplicatesConfig
 from tests.batch.filters.make import NOTHING, detection, image, invalid, rows
 
@@ -29,7 +29,7 @@ def boxed(number: int, rank: int, box: tuple[float, ...], **more: Any) -> dict[s
 
 def said(table: Rows, **config: Any) -> dict[tuple[str, int], str]:
     """Return the reasons by digest and rank."""
-    found: list[Said] = list(FILTER.apply(DuplicatesConfig(**config), table))
+    found: list[FilterAction] = list(FILTER.apply(DuplicatesConfig(**config), table))
     assert all(one.action == "suppress" and one.rank is not None for one in found)
     out = {(one.media_sha256, one.rank or 0): one.reason for one in found}
     assert len(out) == len(found)

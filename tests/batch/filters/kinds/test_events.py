@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from batch.filters.contract import Rows, Said
+from batch.filters.contract import FilterAction, Rows
 from batch.filters.kinds.events import FILTER, EventsConfig
 from tests.batch.filters.make import NOTHING, detection, image, rows
 from tests.shared_data import shared
@@ -29,7 +29,7 @@ def taken(number: int, seconds: float | None, offset_min: int | None = None, **m
     return detection(**(NOTHING | given | more))
 
 
-def said(table: Rows, **config: Any) -> dict[str, Said]:
+def said(table: Rows, **config: Any) -> dict[str, FilterAction]:
     found = list(FILTER.apply(EventsConfig(**config), table))
     assert all(one.rank is None and one.action == "group" for one in found)
     assert len({one.media_sha256 for one in found}) == len(found)

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from batch.filters.contract import Said
+from batch.filters.contract import FilterAction
 from batch.filters.kinds.fixed_slots import FILTER, SlotsConfig
 from tests.batch.filters.make import NOTHING, detection, image, invalid, rows
 
@@ -52,7 +52,7 @@ def hotel(frame: int, dx: float = 0, dy: float = 0, without: tuple[int, ...] = (
     return [hole(frame, rank, x, y) for rank, (x, y) in enumerate(ordered)]
 
 
-def say(*given: Row, **config: Any) -> list[Said]:
+def say(*given: Row, **config: Any) -> list[FilterAction]:
     table = rows(*given)
     found = list(FILTER.apply(SlotsConfig(**config), table))
     assert found == list(FILTER.apply(SlotsConfig(**config), table)), "the same is said of the same"

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from batch.filters.contract import Rows, Said
+from batch.filters.contract import FilterAction, Rows
 from batch.filters.kinds.rank_rollup import FILTER, RankRollupConfig, require
 from batch.filters.support import logits as blocks_of
 from model_store.errors import BadRequest
@@ -51,9 +51,9 @@ def table_of(*listed: dict[str, Any]) -> Rows:
     return rows(*listed, classes=CLASSES, lineage=tuple(LINEAGE.values()))
 
 
-def said(table: Rows, **config: Any) -> dict[str, Said]:
+def said(table: Rows, **config: Any) -> dict[str, FilterAction]:
     """Return the actions by digest."""
-    found: list[Said] = list(FILTER.apply(RankRollupConfig(**config), table))
+    found: list[FilterAction] = list(FILTER.apply(RankRollupConfig(**config), table))
     assert all(one.action == "relabel" and one.score_semantics == "summed" for one in found)
     out = {one.media_sha256: one for one in found}
     assert len(out) == len(found)

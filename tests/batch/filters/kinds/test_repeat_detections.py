@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from batch.filters.contract import Said
+from batch.filters.contract import FilterAction
 from batch.filters.kinds.repeat_detections import FILTER, LEAST_IOU, RepeatsConfig, match
 from tests.batch.filters.make import NOTHING, detection, image, invalid, rows
 from tests.batch.filters.repeats_oracle import IMAGE, START, Row, image_rows, oracle
@@ -31,7 +31,7 @@ def branch(images: int, days: float = 5.0, **more: Any) -> list[Row]:
     return [seen(n, START + timedelta(days=days) * n / max(images - 1, 1), **more) for n in range(images)]
 
 
-def say(*given: Row, **config: Any) -> list[Said]:
+def say(*given: Row, **config: Any) -> list[FilterAction]:
     table = rows(*given)
     found = list(FILTER.apply(RepeatsConfig(**config), table))
     assert found == list(FILTER.apply(RepeatsConfig(**config), table)), "the same is said of the same"

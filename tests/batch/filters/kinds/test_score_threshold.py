@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from batch.filters.contract import Rows, Said
+from batch.filters.contract import FilterAction, Rows
 from batch.filters.kinds.score_threshold import FILTER, ScoreThresholdConfig
 from tests.batch.filters.make import detection, image, invalid, rows
 
@@ -25,7 +25,7 @@ def scored(number: int, score: float, label: str = "deer", **more: Any) -> dict[
 
 def said(table: Rows, **config: Any) -> dict[str, tuple[str, str | None]]:
     """Return reason and group by digest."""
-    found: list[Said] = list(FILTER.apply(ScoreThresholdConfig(**config), table))
+    found: list[FilterAction] = list(FILTER.apply(ScoreThresholdConfig(**config), table))
     assert all(one.action == "suppress" for one in found)
     out = {one.media_sha256: (one.reason, one.group_id) for one in found}
     assert len(out) == len(found)

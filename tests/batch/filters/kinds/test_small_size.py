@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from batch.filters.contract import Rows, Said
+from batch.filters.contract import FilterAction, Rows
 from batch.filters.kinds.small_size import FILTER, NOT_IDENTIFIABLE, SmallSizeConfig
 from tests.batch.filters.make import detection, image, invalid, rows
 
@@ -26,7 +26,7 @@ def boxed(number: int, *sides: float, **more: Any) -> dict[str, Any]:
 
 def said(table: Rows, **config: Any) -> dict[str, str]:
     """Return the reasons by digest."""
-    found: list[Said] = list(FILTER.apply(SmallSizeConfig(**config), table))
+    found: list[FilterAction] = list(FILTER.apply(SmallSizeConfig(**config), table))
     out = {one.media_sha256: one.reason for one in found}
     assert len(out) == len(found)
     return out
@@ -153,8 +153,8 @@ def test_suppressed_or_called_not_identifiable() -> None:
     table = rows(boxed(1, 0, 0, 10, 10, rank=7, human=True))
     (hidden,) = FILTER.apply(SmallSizeConfig(), table)
     (called,) = FILTER.apply(SmallSizeConfig(action="relabel"), table)
-    assert hidden == Said(image(1), 7, "suppress", "area_frac 0.0001 < 0.0008")
-    assert called == Said(image(1), 7, "relabel", "area_frac 0.0001 < 0.0008", label=NOT_IDENTIFIABLE)
+    assert hidden == FilterAction(image(1), 7, "suppress", "area_frac 0.0001 < 0.0008")
+    assert called == FilterAction(image(1), 7, "relabel", "area_frac 0.0001 < 0.0008", label=NOT_IDENTIFIABLE)
 
 
 def test_the_order_of_cameras_makes_no_other_config() -> None:

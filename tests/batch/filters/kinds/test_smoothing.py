@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from batch.filters.contract import Said
+from batch.filters.contract import FilterAction
 from batch.filters.kinds.smoothing import FILTER, SmoothingConfig
 from tests.batch.filters.make import detection, image, rows
 
@@ -32,7 +32,7 @@ def table(*frames: str, event: str | None = "e", **more: Any) -> list[dict[str, 
     ]
 
 
-def said(given: list[dict[str, Any]], lineage: Any = None, **config: Any) -> list[Said]:
+def said(given: list[dict[str, Any]], lineage: Any = None, **config: Any) -> list[FilterAction]:
     names = dict(lineage or {})
     made = rows(*given, classes=tuple(names), lineage=tuple(names.values()))
     found = list(FILTER.apply(SmoothingConfig(**config), made))

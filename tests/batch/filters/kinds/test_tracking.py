@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 import batch.filters.kinds.tracking
-from batch.filters.contract import Said
+from batch.filters.contract import FilterAction
 from batch.filters.kinds.tracking import FILTER, TrackingConfig
 from tests.batch.filters.make import NOTHING, detection, image, invalid, rows
 
@@ -42,7 +42,7 @@ def nothing(frame: int) -> Any:
     return box(frame, 0, 0) | NOTHING
 
 
-def said(*given: dict[str, Any], **config: Any) -> list[Said]:
+def said(*given: dict[str, Any], **config: Any) -> list[FilterAction]:
     found = list(FILTER.apply(TrackingConfig(**config), rows(*given)))
     assert all(one.action == "group" and one.group_id for one in found)
     assert len({(one.media_sha256, one.rank) for one in found}) == len(found)

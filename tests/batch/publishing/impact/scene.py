@@ -14,7 +14,7 @@ import pytest
 
 from archive.delta.tables import Tables
 from archive.schemas import ASSERTIONS, MEDIA, RESULTS
-from batch.publishing.impact.result_sets import Side
+from batch.publishing.impact.result_sets import ResultSet
 
 OLD, NEW = "a" * 64, "b" * 64
 Seen = tuple[str, float, tuple[float, float, float, float]]
@@ -26,12 +26,12 @@ def sha(name: str) -> str:
     return hashlib.sha256(name.encode()).hexdigest()
 
 
-def old_side(threshold: float = 0.0, **labels: float) -> Side:
-    return Side(name="old", inference_key=OLD, threshold=threshold, label_thresholds=labels)
+def old_side(threshold: float = 0.0, **labels: float) -> ResultSet:
+    return ResultSet(name="old", inference_key=OLD, threshold=threshold, label_thresholds=labels)
 
 
-def new_side(threshold: float = 0.0, **labels: float) -> Side:
-    return Side(name="new", inference_key=NEW, threshold=threshold, label_thresholds=labels)
+def new_side(threshold: float = 0.0, **labels: float) -> ResultSet:
+    return ResultSet(name="new", inference_key=NEW, threshold=threshold, label_thresholds=labels)
 
 
 @dataclass

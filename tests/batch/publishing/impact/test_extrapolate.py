@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 
 from batch.planning.sample import allocate
-from batch.publishing.impact.extrapolate import Expected, Extrapolation, SampleCount, expect, extrapolate, wilson
+from batch.publishing.impact.extrapolate import EstimatedCount, Extrapolation, SampleCount, expect, extrapolate, wilson
 from model_store.errors import BadRequest
 
 
@@ -60,8 +60,8 @@ def test_the_more_the_numbers_in_an_image_vary_the_wider_the_interval() -> None:
 
 def test_a_sample_of_everything_is_certain() -> None:
     found = of_sample(10, 10, compared_images=(10, 10, 10), changed_images=(3, 3, 3), new=(2, 5, 17))
-    assert found.changed_images == Expected(found=3, expected=3, low=3, high=3)
-    assert found.new == Expected(found=5, expected=5, low=5, high=5)
+    assert found.changed_images == EstimatedCount(found=3, expected=3, low=3, high=3)
+    assert found.new == EstimatedCount(found=5, expected=5, low=5, high=5)
 
 
 def test_what_was_found_is_there_at_least_and_no_more_than_there_is_room_for() -> None:

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from batch.publishing.impact.pictures import COLOURS_RGB, SIDE_PX, Pictures, draw_sample
-from batch.publishing.impact.samples import Said, Sample, ShownBox
+from batch.publishing.impact.pictures import COLOURS_RGB, SIDE_PX, SidePictures, draw_sample
+from batch.publishing.impact.samples import Sample, SampleStatement, ShownBox
 from tests.fixtures_local import encoded, jpeg, write_files
 
 BOX = (10.0, 20.0, 22.0, 40.0)
@@ -31,9 +31,9 @@ def pixels(data: bytes) -> np.ndarray:
     return cv2.cvtColor(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR), 4)
 
 
-def drawn(one: Sample) -> Pictures:
+def drawn(one: Sample) -> SidePictures:
     found = draw_sample(one)
-    assert isinstance(found, Pictures), found
+    assert isinstance(found, SidePictures), found
     return found
 
 
@@ -65,7 +65,7 @@ def test_a_large_image_is_made_small_and_its_boxes_with_it(tmp_path: Path) -> No
 def test_what_people_said_is_on_both_pictures(tmp_path: Path) -> None:
     data = encoded(np.full((200, 200, 3), 90, np.uint8), "PNG")
     write_files(tmp_path, {"a.png": data})
-    said = Said(
+    said = SampleStatement(
         action="keep", label="deer", actor="kim", box_px=(20.0, 60.0, 180.0, 180.0), old="right", new="wrong", lost=True
     )
     one = sample(tmp_path, "a.png", data=data).model_copy(update={"said": (said,)})

@@ -10,7 +10,7 @@ import pytest
 from archive.delta.tables import Tables
 from archive.schemas import RUNS
 from archive.views.views import View, Views
-from batch.publishing.impact.result_sets import NOTHING, Side, side
+from batch.publishing.impact.result_sets import NOTHING, ResultSet, side
 from model_store.errors import BadRequest, ModelError
 from model_store.store import ModelStore
 from tests.fixtures_local import motion_store
@@ -51,7 +51,7 @@ def published(tables: Tables, name: str = "production") -> View:
 def test_a_version_is_its_key_and_its_own_thresholds(tables: Tables, models: ModelStore) -> None:
     found = side(tables, models, "blobs@2")
     described = models.describe(models.versions("blobs")[1])
-    assert found == Side(
+    assert found == ResultSet(
         name="blobs@2",
         inference_key=described.info.inference_key,
         model_name="blobs",

@@ -13,14 +13,14 @@ from archive.delta.tables import Tables
 from archive.schemas import RUNS
 from archive.views.views import View, Views
 from batch.publishing.impact.compare import compared
-from batch.publishing.impact.result_sets import Side
+from batch.publishing.impact.result_sets import ResultSet
 from batch.publishing.impact.verdict import Verdict, judge, verdict
 from batch.schedule.policy import Gates
 from tests.batch.publishing.impact.scene import NEW, NOON, OLD, Seen, World
 
 DEER: Seen = ("deer", 0.75, (0.0, 0.0, 40.0, 40.0))
-PUBLISHED = Side(name="published", inference_key=OLD, model_name="deer", model_version="1")
-NEXT = Side(name="run-7", inference_key=NEW, model_name="deer", model_version="2")
+PUBLISHED = ResultSet(name="published", inference_key=OLD, model_name="deer", model_version="1")
+NEXT = ResultSet(name="run-7", inference_key=NEW, model_name="deer", model_version="2")
 
 
 def publish(tables: Tables, key: str = OLD, name: str = "production") -> None:
@@ -57,7 +57,7 @@ def tables(world: World, tmp_path: Path) -> Tables:
     return world.write(Tables(str(tmp_path / "tables")))
 
 
-def told(tables: Tables, old: Side = PUBLISHED, new: Side = NEXT, **gates: Any) -> Verdict:
+def told(tables: Tables, old: ResultSet = PUBLISHED, new: ResultSet = NEXT, **gates: Any) -> Verdict:
     with compared(tables, old, new) as comparison:
         return verdict(tables, comparison, judge(comparison.impact, Gates(**gates)))
 
