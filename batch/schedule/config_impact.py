@@ -1,7 +1,7 @@
 """Compare the published model and thresholds with the wanted ones: what differs, what it needs, and why.
 
-(published and wanted ConfiguredModel) -> ConfigChange(field, old, new, needs, why), one per leaf of ModelConfig, by its name
-("preprocess.tiling.tile_px").
+(published, wanted ConfiguredModel) -> ConfigChange(field, old, new, needs, why), one per leaf of ModelConfig,
+by its dotted name ("preprocess.tiling.tile_px").
 The most expensive change decides what is needed: nothing, the view published again, its layers computed again, or a
 run. The inference key differs exactly if a change needs inference (tests/batch/schedule/test_config_impact.py).
 """

@@ -2,7 +2,7 @@
 
 Lengths are continuous: a box from 0 to 10 is 10 px wide, not 11.
 
-Rows --views--> CameraView(place, rows, boxes_px, area_frac), one for each camera, or folder of images of unknown camera.
+Rows --views--> CameraView(place, rows, boxes_px, area_frac), one for each camera, or folder of images without one.
 Boxes of a view are clipped to their image and scaled to the view's first image that has a size. IoU does not depend on
 the scale, and nothing changes if all images have one size.
 """

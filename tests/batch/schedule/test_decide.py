@@ -86,7 +86,7 @@ RETRY = {"retryable": 7, "retry_since": datetime(2026, 5, 13)}
         ({"new_images": 10_001}, Policy(), MONDAY, "full", False, "more than due.import_over = 10,000"),
         ({"new_images": 1_000}, Policy(), SUNDAY, "full", False, "weekly window"),
         ({"new_images": 1}, Policy(due=DueConditions(import_over=0)), MONDAY, "full", False, "due.import_over = 0"),
-        ({"new_images": 1}, Policy(due=DueConditions(incremental_under=0)), MONDAY, "wait", False, "under = 0"),
+        ({"new_images": 1}, Policy(due={"incremental_under": 0}), MONDAY, "wait", False, "under = 0"),
         # failures that may succeed now
         (RETRY, Policy(), MONDAY, "wait", False, "7 of 50,000 images failed for causes that may be resolved"),
         (RETRY, Policy(), SUNDAY, "full", False, "weekly window"),
