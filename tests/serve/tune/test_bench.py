@@ -96,7 +96,7 @@ class FakeReplica:
 def fakes(monkeypatch: pytest.MonkeyPatch) -> type[FakeReplica]:
     monkeypatch.setattr(FakeReplica, "script", [])
     monkeypatch.setattr(FakeReplica, "events", [])
-    monkeypatch.setattr("serve.tune.bench.Replica", FakeReplica)
+    monkeypatch.setattr("serve.tune.bench.ReplicaProcess", FakeReplica)
     return FakeReplica
 
 
