@@ -46,6 +46,7 @@ def test_pages_fit_a_telephone(visit: Visit, path: str) -> None:
 
 def test_all_of_a_page_is_reached_by_keyboard(visit: Visit) -> None:
     page = visit("/images")
+    page.wait_for_selector("#grid a")
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.textContent") == "Skip to content"
     page.keyboard.press("Enter")
