@@ -114,9 +114,10 @@ def _require_known_fields(overrides: dict[str, Any]) -> None:
     for kind in [KINDS[overrides["kind"]]] if overrides.get("kind") else KINDS.values():
         try:
             kind.model_validate(overrides)
+            return
         except ValidationError as error:
             unknown.append(wrong_fields(error, kind, unknown_only=True))
-    if unknown and all(unknown):
+    if all(unknown):
         raise ModelRefused(f"config of the new version: {unknown[0]}")
 
 

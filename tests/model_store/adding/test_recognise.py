@@ -10,6 +10,7 @@ import pytest
 
 from model_store.decoders.evidence import MAX_NAMES_CHARS
 from model_store.errors import ModelRefused
+from tests.fixtures_local import MODELS as SHIPPED
 from tests.graphs import constant_graph
 from tests.model_store.adding.recognised import recognised
 from tests.model_store.tiny_graphs import SIDE_PX, averaging, passing_on, same_answer
@@ -43,6 +44,17 @@ def test_what_is_no_onnx_file_is_refused_in_plain_words(weights: bytes, what: st
     assert said.startswith("this is not an ONNX file")
     assert what in said
     assert "proto" not in said.lower()
+
+
+@pytest.mark.parametrize("change", [{}, {"score_floor": 0.2}])
+def test_the_whole_config_of_a_version_is_taken_as_it_is(change: dict[str, Any]) -> None:
+    """It names no kind, as those of older releases."""
+    shipped = SHIPPED / "ssdlite-coco" / "1"
+    given = json.loads((shipped / "config.json").read_text()) | change
+    assert "kind" not in given
+    config = recognised((shipped / "model.onnx").read_bytes(), given)
+    assert json.loads(config.model_dump_json())["labels"] == given["labels"]
+    assert config.score_floor == given["score_floor"]
 
 
 @pytest.mark.parametrize("names", ["{0: 'deer'}", '["deer"]', "('deer',)"])
