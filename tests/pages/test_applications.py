@@ -1,4 +1,4 @@
-"""What the three applications have in common: /v1 and /v2, /runs and /ui."""
+"""Properties of all three applications: /v1 and /v2, /runs and /ui."""
 
 from __future__ import annotations
 
