@@ -231,7 +231,11 @@ def _client() -> Any:
     """Return Ray's client. Raises ClusterError if nothing answers at its address, and Ray's errors."""
     from ray.job_submission import JobSubmissionClient
 
-    require_dashboard(os.environ["RAY_API_SERVER_ADDRESS"])
     for name in PACKING:  # after the import, which sets their levels
         logging.getLogger(name).setLevel(logging.ERROR)
-    return JobSubmissionClient(os.environ["RAY_API_SERVER_ADDRESS"])
+    address = os.environ["RAY_API_SERVER_ADDRESS"]
+    try:
+        return JobSubmissionClient(address)
+    except _ray_errors():
+        require_dashboard(address)
+        raise

@@ -19,7 +19,7 @@ import httpx2
 
 from model_store.errors import BadRequest, ImageTooLarge, TooSlow
 from model_store.names import MAX_QUOTED
-from serve.api.bodies import MIB
+from serve.api.bodies import MIB, declared_bytes
 from serve.settings import DetectArgs
 
 PORTS = {"http": 80, "https": 443}
@@ -109,8 +109,7 @@ class ImageFetcher:
             if answer.headers.get("content-encoding", "identity") != "identity":
                 raise BadRequest(f"{host} sent the image compressed, which was not requested")
             too_large = ImageTooLarge(f"the image is over the limit of {self._max_bytes // MIB} MiB")
-            declared = answer.headers.get("content-length", "")
-            if declared.isdecimal() and int(declared[:18]) > self._max_bytes:
+            if declared_bytes(answer.headers) > self._max_bytes:
                 raise too_large
             parts, size = list[bytes](), 0
             async for part in answer.aiter_raw():

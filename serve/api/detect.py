@@ -103,8 +103,7 @@ class DetectShortcut:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         is_detect = scope["type"] == "http" and scope["path"] == DETECT_PATH and scope["method"] == "POST"
         query = _PLAIN.fullmatch(scope["query_string"]) if is_detect else None
-        request = Request(scope, receive) if query else None
-        if query is None or request is None or is_form(request):
+        if query is None or is_form(request := Request(scope, receive)):
             await self.app(scope, receive, send)
             return
         model, score = unquote(query[1].decode()), query[2]

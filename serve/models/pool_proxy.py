@@ -124,7 +124,7 @@ class PoolProxy:
             return await self._pools.answer(pool, forwarded(request, b"", None))
         deadline_s, limits = deadline_of(request), self._engine.args.limits
         max_mib = limits.body_mib * (FORM_FULL_FILES if is_form(request) else 1)
-        declared_mib = declared_bytes(request) / MIB or max_mib  # chunked bodies may be any size
+        declared_mib = declared_bytes(request.headers) / MIB or max_mib  # chunked bodies may be any size
         # limited apart from local images, so that a slow pool cannot use up this replica's places
         admission = self._engine.admission
         room = admission.forwarded_uploads if request.url.path == UPLOADS else admission.forwarded

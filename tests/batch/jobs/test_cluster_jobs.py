@@ -145,7 +145,6 @@ def test_a_job_gets_the_place_and_never_the_keys(monkeypatch: pytest.MonkeyPatch
 def test_a_client_silences_the_packing_of_files_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://127.0.0.1:1")
     monkeypatch.setattr(ray.job_submission, "JobSubmissionClient", lambda address: address)
-    monkeypatch.setattr(batch.jobs.cluster_jobs, "require_dashboard", lambda _: None)
     batch.jobs.cluster_jobs._client()
     names = (*batch.jobs.cluster_jobs.PACKING, "ray.serve", "uvicorn.access")
     heard = [name for name in names if logging.getLogger(name).isEnabledFor(logging.WARNING)]
