@@ -16,6 +16,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, Literal, Protocol
 
+import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable
@@ -24,6 +25,7 @@ from archive.delta.tables import Tables
 from archive.delta.writer import Writer
 from archive.retention import block_concurrent_prune
 from archive.schemas import BY_KEY, RUNS
+from archive.views.publications import last_event
 from archive.views.run_kinds import RunKind
 from batch.runs.accounting import Counts
 from model_store.errors import ResightError, StorageError
@@ -40,12 +42,14 @@ def recorded(
 ) -> BaseException:
     """Write an error and what had happened until then to the record of the run; return the error to raise.
 
-    That is the deliberate error inside `error`, if there is one.
+    That is the deliberate error inside `error`, if there is one. A sealed run stays sealed: a stop may arrive, or an
+    acknowledgement be lost, after that event was committed.
     """
     cause = ours(error) or error
     state = "cancelled" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
-    with contextlib.suppress(StorageError):  # the first error is the one to raise
-        run_log.write(state, counts, in_words(cause), stages, metrics)
+    with contextlib.suppress(StorageError, duckdb.Error):  # the first error is the one to raise
+        if not run_log.is_sealed():
+            run_log.write(state, counts, in_words(cause), stages, metrics)
     return cause
 
 
@@ -106,6 +110,11 @@ class RunLog:
         for name in BY_KEY:
             if self._tables.existing(name) is not None:
                 block_concurrent_prune(self._tables, name)
+
+    def is_sealed(self) -> bool:
+        """Return whether the last event of the run is `sealed`. Raises StorageError."""
+        event = last_event(self._tables, self._spec.run_id)
+        return event is not None and event["state"] == "sealed"
 
     def write(
         self,

@@ -35,7 +35,7 @@ def run_log(tmp_path: Path, motion: ModelVersion) -> RunLog:
 
 
 def last(tmp_path: Path) -> tuple[str, str]:
-    row = rows_of(Tables(str(tmp_path / "tables")), "runs")[-1]
+    row = max(rows_of(Tables(str(tmp_path / "tables")), "runs"), key=lambda row: row["event"])
     assert row["counts"] | {"requested": 5, "ok": 2} == row["counts"]
     return row["state"], row["message"]
 
@@ -63,6 +63,16 @@ def test_a_bug_is_recorded_with_its_kind_and_raised_as_it_is(run_log: RunLog, tm
 @pytest.mark.parametrize("stop", [SystemExit(143), KeyboardInterrupt()])
 def test_a_run_that_was_stopped_is_cancelled(run_log: RunLog, tmp_path: Path, stop: BaseException) -> None:
     assert recorded(run_log, COUNTS, stop) is stop
+    assert last(tmp_path)[0] == "cancelled"
+
+
+@pytest.mark.parametrize("error", [SystemExit(143), StorageUnreachable("no acknowledgement")])
+def test_a_stop_after_the_seal_leaves_the_run_sealed(run_log: RunLog, tmp_path: Path, error: BaseException) -> None:
+    run_log.write("sealed", COUNTS, "3 ok")
+    assert recorded(run_log, COUNTS, error) is error
+    assert last(tmp_path) == ("sealed", "3 ok")
+    run_log.begin(COUNTS)  # the same run again
+    recorded(run_log, COUNTS, SystemExit(143))
     assert last(tmp_path)[0] == "cancelled"
 
 
