@@ -44,7 +44,6 @@ BOUND_S = 1.0
 BETWEEN_S = 0.1
 RECOVERY_S = 60.0
 CLIENTS = 6
-BROKEN = "connection broken"
 
 
 @dataclass
@@ -158,11 +157,11 @@ def measured(up: Cluster, name: str, count: int, request: bytes, hold_s: float) 
 
 
 def asked(url: str, method: str, path: str, body: bytes = b"") -> str:
-    """Return the status of one request over a separate connection."""
+    """Return the status of one request over a separate connection, or the name of the client's error."""
     try:
         return str(httpx2.request(method, url + path, content=body, timeout=TIMEOUT_S).status_code)
-    except httpx2.HTTPError:
-        return BROKEN
+    except httpx2.HTTPError as error:
+        return type(error).__name__
 
 
 def killed(up: Cluster, kills: int) -> dict[str, int]:
