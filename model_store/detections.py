@@ -4,7 +4,6 @@ boxes_xyxy (n, 4) float32  x1, y1, x2, y2; in network px inside a detector, in i
 scores     (n,)   float32  0..1
 class_ids  (n,)   int32    index into the model's labels
 saturated  bool            n is a minimum instead of a count (docs/reference/decoders.md)
-                           that the graph returns
 masks      None            without masks in the model; else one per detection, see `Masks`
 """
 

@@ -36,6 +36,7 @@ from serve.inference.engine import Engine
 
 MAX_CLASSES = 1000
 DETECT_PATH = "/v1/detect"
+# parameters that are not here take the route, with the same answer
 _PLAIN = re.compile(rb"model=((?:[\w.:@-]|%40|%3[Aa]){1,200})(?:&min_score=(0|1|0?\.[0-9]{1,9}))?")
 _NUMBER = r"[+-]?[0-9]{1,9}(\.[0-9]{1,9})?"
 BOX = rf"^{_NUMBER}(,{_NUMBER}){{3}}$"
