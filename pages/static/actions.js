@@ -3,7 +3,7 @@
 // A field's name may have dots (scope.camera); data-kind is one of READ, or item, key. Empty fields are not sent, with data-optional null.
 // data-estimate: one button has dry_run, and the other can be pressed once its answer is shown. data-download: the answer is a file, listed in the element of this id.
 
-import { json, Refused, request, root, t } from "./page.js";
+import { element, json, Refused, request, root, t } from "./page.js";
 
 const parts = (text, separator) => text.split(separator).map((part) => part.trim()).filter(Boolean);
 const READ = { number: Number, list: (text) => parts(text, ","), lines: (text) => parts(text, "\n"), json: JSON.parse };
@@ -54,9 +54,7 @@ function inWords(plan) {
 function place(form, role) {
   const found = form.querySelector(role === "status" ? "output" : ".field-error:not([data-of])");
   if (found) return found;
-  const made = document.createElement(role === "status" ? "output" : "p");
-  made.setAttribute("role", role);
-  made.className = role === "alert" ? "field-error" : "";
+  const made = role === "status" ? element("output", { role }) : element("p", { role, className: "field-error" });
   form.append(made);
   return made;
 }
@@ -76,8 +74,7 @@ function show(form, problem) {
   const errors = Object.entries(problem.errors ?? {}).map(([name, words]) => [controlOf(form, name), name, words]);
   for (const [control, name, words] of errors) {
     if (!control) continue;
-    const line = Object.assign(document.createElement("p"), { id: `error-${++shown}`, role: "alert", className: "field-error", textContent: words });
-    line.dataset.of = name;
+    const line = element("p", { id: `error-${++shown}`, role: "alert", className: "field-error", "data-of": name }, words);
     (control.closest(".field, label") ?? control).after(line);
     control.setAttribute("aria-invalid", "true");
     control.setAttribute("aria-errormessage", line.id);
@@ -95,9 +92,8 @@ function clear(form) {
 
 /** Download the file of an answer; then load the list of such files on this page again, by its id. */
 async function save(response, list) {
-  const link = document.createElement("a"), name = /filename="([^"]*)"/.exec(response.headers.get("Content-Disposition"));
-  link.href = URL.createObjectURL(await response.blob());
-  link.download = name?.[1] ?? "";
+  const name = /filename="([^"]*)"/.exec(response.headers.get("Content-Disposition"));
+  const link = element("a", { href: URL.createObjectURL(await response.blob()), download: name?.[1] ?? "" });
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 60000);
   const page = await request(`/${location.pathname}`);

@@ -1,5 +1,7 @@
 // The clock of a camera: the seconds to add, from what it showed and the right time then; and times before and after.
 
+import { element } from "./page.js";
+
 const seconds = (text) => Date.parse(`${text}Z`) / 1000; // times without a zone, calculated as if they were UTC
 const words = (time) => new Date(time * 1000).toISOString().slice(0, 19).replace("T", " ");
 
@@ -7,9 +9,8 @@ function draw(place) {
   const fields = place.closest("form")?.elements, offset = fields ? fields.clock_offset_s.value : place.dataset.offset;
   const times = [place.dataset.first || fields?.from_local.value, place.dataset.last].filter((text) => text && offset !== "");
   place.replaceChildren(...times.flatMap((text) => {
-    const [before, after] = ["s", "strong"].map((tag) => document.createElement(tag));
-    [before.textContent, after.textContent] = [words(seconds(text)), words(seconds(text) + Number(offset))];
-    return [before, " → ", after, document.createElement("br")];
+    const time = seconds(text);
+    return [element("s", {}, words(time)), " → ", element("strong", {}, words(time + Number(offset))), element("br")];
   }));
 }
 

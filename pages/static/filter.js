@@ -1,18 +1,12 @@
 // The preview of a filter: its counts, and examples of what a run would change. The run can be started from then on.
 
-import { root, t } from "./page.js";
+import { element, root, t } from "./page.js";
 
 const form = document.getElementById("filter"), section = document.getElementById("preview");
 const COUNTS = { checked: t("detections or images judged"), flagged: t("with an action"), changed: t("changed, also below the score that is shown"),
   skipped_human: t("kept, as a person has judged them"), skipped_invalid: t("not judged, for lack of values"),
   added: t("rows added to the layer"), withdrawn: t("of these, earlier ones taken back") };
 const AFTER = { suppress: t("hidden"), withdraw: t("shown as before") };
-
-function element(tag, values, ...children) {
-  const made = Object.assign(document.createElement(tag), values);
-  made.append(...children);
-  return made;
-}
 
 function card([name, count]) {
   return element("div", { className: "card" }, element("dt", {}, name), element("dd", { className: "number" }, String(count)));

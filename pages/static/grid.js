@@ -1,7 +1,7 @@
 // The grid of images: a window of at most WINDOW cells over the list, moved by scrolling or by choosing a day.
 // Pages come by cursors in both directions; a page that leaves the window is fetched again when it returns.
 
-import { json, notice, root, STATUS, t } from "./page.js";
+import { element, json, notice, root, shape, STATUS, t } from "./page.js";
 import { batchId, decide, leftOut, onSaved, save, undo } from "./decisions.js";
 import { bind } from "./keys.js";
 
@@ -23,26 +23,10 @@ function query(more = {}) {
   return words.toString();
 }
 
-function text(tag, className, words) {
-  const node = document.createElement(tag);
-  node.className = className;
-  node.textContent = words;
-  return node;
-}
-
 /** Return the boxes of a cell as an SVG over its picture; coordinates are fractions of the image. */
-export function outlines(boxes) {
-  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-  svg.setAttribute("viewBox", "0 0 1 1");
-  svg.setAttribute("preserveAspectRatio", "none");
-  svg.setAttribute("aria-hidden", "true");
-  for (const box of boxes ?? []) {
-    const rect = document.createElementNS(svg.namespaceURI, "rect");
-    const { x1, y1, x2, y2 } = box;
-    for (const [name, value] of Object.entries({ x: x1, y: y1, width: x2 - x1, height: y2 - y1 })) rect.setAttribute(name, value);
-    svg.append(rect);
-  }
-  return svg;
+function outlines(boxes) {
+  const rects = (boxes ?? []).map(({ x1, y1, x2, y2 }) => shape("rect", { x: x1, y: y1, width: x2 - x1, height: y2 - y1 }));
+  return shape("svg", { viewBox: "0 0 1 1", preserveAspectRatio: "none", "aria-hidden": "true" }, ...rects);
 }
 
 function cropOf(row, { x1, y1, x2, y2 }) {
@@ -50,49 +34,30 @@ function cropOf(row, { x1, y1, x2, y2 }) {
   return `${root}/v1/images/${row.media_sha256}/crop?${new URLSearchParams({ x1: x1 * w, y1: y1 * h, x2: x2 * w, y2: y2 * h, w: 448 })}`;
 }
 
-/** Return an element with a role of the grid. */
-function part(tag, role, ...content) {
-  const node = document.createElement(tag);
-  node.setAttribute("role", role);
-  node.append(...content);
-  return node;
-}
-
 function cellOf(row) {
-  const cell = part("div", "row");
-  cell.className = `cell ${row.status}${row.reviewed ? " reviewed" : ""}`;
-  cell.dataset.digest = row.media_sha256;
-  const link = document.createElement("a");
-  link.href = `${root}/images/${row.media_sha256}?${query()}`;
-  link.tabIndex = -1;
   const best = row.top_label ? `${row.top_label} ${row.top_score === null ? "" : row.top_score.toFixed(2)}`.trim() : STATUS[row.status];
   const more = row.n_boxes > 1 ? ` +${row.n_boxes - 1}` : "";
   const time = (row.captured_at_corrected ?? "").slice(0, 16).replace("T", " ");
-  const picture = document.createElement("span");
-  picture.className = "picture";
-  const image = new Image();
-  Object.assign(image, { loading: "lazy", decoding: "async", width: 320, height: 240 });
-  image.alt = [best + more, row.reviewed ? t("reviewed") : "", row.flagged ? t("flagged") : "", row.camera_id, time].filter(Boolean).join(", ");
+  const alt = [best + more, row.reviewed ? t("reviewed") : "", row.flagged ? t("flagged") : "", row.camera_id, time].filter(Boolean).join(", ");
   const crop = crops && row.boxes.find((box) => box.label === crops);
   const thumbnail = (w) => `${root}/v1/images/${row.media_sha256}/thumbnail?w=${w}`;
-  if (!crop) Object.assign(image, { sizes: "16rem", srcset: `${thumbnail(320)} 320w, ${thumbnail(640)} 640w` });
-  image.src = crop ? cropOf(row, crop) : thumbnail(320);
-  image.addEventListener("error", () => picture.classList.add("unreadable"));
-  const frame = document.createElement("span"); // has the shape of the image, so that boxes fit
-  frame.className = "frame";
-  if (crop) frame.append(image);
-  else if (row.width_px && row.height_px) {
+  const sources = crop ? { src: cropOf(row, crop) } : { sizes: "16rem", srcset: `${thumbnail(320)} 320w, ${thumbnail(640)} 640w`, src: thumbnail(320) };
+  const image = element("img", { loading: "lazy", decoding: "async", width: 320, height: 240, alt, ...sources });
+  const frame = element("span", { className: "frame" }, image); // has the shape of the image, so that boxes fit
+  if (!crop && row.width_px && row.height_px) {
     frame.style.setProperty("aspect-ratio", `${row.width_px} / ${row.height_px}`);
     frame.classList.toggle("tall", row.width_px / row.height_px < 4 / 3);
-    frame.append(image, outlines(row.boxes));
-  } else frame.append(image);
-  picture.append(frame);
-  link.append(picture, text("span", "what", (row.flagged ? "⚑ " : "") + (row.reviewed ? "✓ " : "") + best + more), text("span", "when quiet", [row.camera_id, time].filter(Boolean).join(" · ")));
-  const tick = document.createElement("input");
-  Object.assign(tick, { type: "checkbox", tabIndex: -1, checked: isSelected(row.media_sha256) });
-  tick.setAttribute("aria-label", t("Select {what}", { what: image.alt }));
+    frame.append(outlines(row.boxes));
+  }
+  const picture = element("span", { className: "picture" }, frame);
+  image.addEventListener("error", () => picture.classList.add("unreadable"));
+  const what = element("span", { className: "what" }, (row.flagged ? "⚑ " : "") + (row.reviewed ? "✓ " : "") + best + more);
+  const when = element("span", { className: "when quiet" }, [row.camera_id, time].filter(Boolean).join(" · "));
+  const link = element("a", { href: `${root}/images/${row.media_sha256}?${query()}`, tabIndex: -1 }, picture, what, when);
+  const tick = element("input", { type: "checkbox", tabIndex: -1, checked: isSelected(row.media_sha256), "aria-label": t("Select {what}", { what: alt }) });
   tick.addEventListener("click", (event) => select(cell, event.shiftKey, tick.checked));
-  cell.append(part("span", "gridcell", link), part("span", "gridcell", tick));
+  const cell = element("div", { role: "row", className: `cell ${row.status}${row.reviewed ? " reviewed" : ""}`, "data-digest": row.media_sha256 },
+    element("span", { role: "gridcell" }, link), element("span", { role: "gridcell" }, tick));
   return cell;
 }
 
@@ -296,17 +261,10 @@ async function drawDays() {
   const undated = bars[0]?.value ? null : bars.shift(), months = new Map();
   for (const bar of bars.reverse()) months.set(bar.value.slice(0, 7), [...(months.get(bar.value.slice(0, 7)) ?? []), bar]);
   const place = document.getElementById("days");
-  const button = (words, images, at) => {
-    const made = text("button", "day", `${words} · ${images.toLocaleString()}`);
-    made.addEventListener("click", () => show(at));
-    return made;
-  };
+  const button = (words, images, at) => element("button", { className: "day", onclick: () => show(at) }, `${words} · ${images.toLocaleString()}`);
   for (const [month, days] of months) {
-    const box = document.createElement("details");
-    const n = days.reduce((sum, day) => sum + day.images, 0);
-    box.append(text("summary", "", `${month} · ${n.toLocaleString()}`));
-    box.append(...days.map((day) => button(day.value, day.images, `${day.value}T23:59:59.999999`)));
-    place.append(box);
+    const n = days.reduce((sum, day) => sum + day.images, 0), title = element("summary", {}, `${month} · ${n.toLocaleString()}`);
+    place.append(element("details", {}, title, ...days.map((day) => button(day.value, day.images, `${day.value}T23:59:59.999999`))));
   }
   if (undated) place.append(button(t("without a time"), undated.images, UNDATED));
   if (months.size === 1) place.firstChild.open = true;

@@ -1,4 +1,4 @@
-// What every page shares: translated texts, requests with plain errors, and the notice at the foot.
+// What every page shares: translated texts, requests with plain errors, elements, and the notice at the foot.
 
 export const root = document.documentElement.dataset.root;
 const messages = JSON.parse(document.getElementById("messages").textContent);
@@ -6,6 +6,22 @@ const messages = JSON.parse(document.getElementById("messages").textContent);
 /** Return the text in the visitor's language, with {values}. */
 export function t(text, values = {}) {
   return (messages[text] ?? text).replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole);
+}
+
+/** Return an element. `values` are its properties, or attributes if it has no such property. */
+export function element(tag, values = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(values)) name in made ? (made[name] = value) : made.setAttribute(name, value);
+  made.append(...children);
+  return made;
+}
+
+/** Return an element of SVG with these attributes. */
+export function shape(tag, attributes, ...children) {
+  const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+  made.append(...children);
+  return made;
 }
 
 /** Show a short text at the foot, which screen readers announce. */

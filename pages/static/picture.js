@@ -1,25 +1,17 @@
 // A picture with its boxes: an SVG over the image in the image's own pixels, with zoom, pan and drawing.
 
-const SVG = "http://www.w3.org/2000/svg";
+import { element, shape } from "./page.js";
+
 const SIGN = { human: "✓ ", rejected: "✕ " }; // in addition to the style of the line, as not everyone sees the colours
 const MAX_ZOOM = 12, STEP_PX = 0.02, LEAST_FRAC = 0.005, WAIT_MS = 10_000;
-
-function element(name, values) {
-  const node = document.createElementNS(SVG, name);
-  for (const [key, value] of Object.entries(values)) node.setAttribute(key, value);
-  return node;
-}
 
 export class Picture {
   /** `chosen(index)` is called when a box is clicked, `drawn(box)` with the corners in pixels of a finished drawing. */
   constructor(stage, chosen, drawn) {
     Object.assign(this, { stage, chosen, drawn, zoom: 1, x: 0, y: 0, boxesOn: true, drawing: null, second: [] });
-    this.frame = document.createElement("div");
-    this.frame.className = "frame";
-    this.image = new Image();
-    Object.assign(this.image, { decoding: "async", alt: "" });
-    this.svg = element("svg", { preserveAspectRatio: "none" });
-    this.frame.append(this.image, this.svg);
+    this.image = element("img", { decoding: "async", alt: "" });
+    this.svg = shape("svg", { preserveAspectRatio: "none" });
+    this.frame = element("div", { className: "frame" }, this.image, this.svg);
     stage.append(this.frame);
     this.image.addEventListener("error", () => stage.classList.add("unreadable"));
     this.image.addEventListener("load", () => stage.classList.remove("unreadable"));
@@ -57,12 +49,10 @@ export class Picture {
   }
 
   #mark(box, index, isSelected) {
-    const group = element("g", {});
     const kind = box.is_human ? (box.is_shown ? "human" : "rejected") : box.is_shown ? "model" : "hidden";
     const rect = this.#corners(`box ${kind}${isSelected ? " selected" : ""}`, box);
     rect.addEventListener("click", () => this.moved || this.chosen(index));
-    group.append(rect, this.#words(box, `${index + 1} ${SIGN[kind] ?? ""}`, box.y1_px));
-    return group;
+    return shape("g", {}, rect, this.#words(box, `${index + 1} ${SIGN[kind] ?? ""}`, box.y1_px));
   }
 
   /** Return label and score of a box as a text above a line `y`. */
@@ -70,13 +60,11 @@ export class Picture {
     const size = Math.max(this.width, this.height) / 55 / Math.sqrt(this.zoom);
     const words = `${start}${box.label ?? "?"}${box.score === null ? "" : " " + box.score.toFixed(2)}`;
     const x = Math.max(0, Math.min(box.x1_px, this.width - words.length * size * 0.62)); // within the picture
-    const text = element("text", { x, y: Math.max(y - size * 0.35, size), "font-size": size });
-    text.textContent = words;
-    return text;
+    return shape("text", { x, y: Math.max(y - size * 0.35, size), "font-size": size }, words);
   }
 
   #corners(className, { x1_px, y1_px, x2_px, y2_px }) {
-    return element("rect", { class: className, x: x1_px, y: y1_px, width: Math.max(0, x2_px - x1_px), height: Math.max(0, y2_px - y1_px) });
+    return shape("rect", { class: className, x: x1_px, y: y1_px, width: Math.max(0, x2_px - x1_px), height: Math.max(0, y2_px - y1_px) });
   }
 
   #fit() {

@@ -1,6 +1,6 @@
 // Show the camera, time and place of chosen files; then send them to the detectors, and show what came of each. Nothing is kept.
 
-import { json, Refused, root, t } from "./page.js";
+import { element, json, Refused, root, t } from "./page.js";
 
 const AT_ONCE = 3, WAIT_S = 2, ROWS_S = 7, MAX_WAITS = 60, HEAD_BYTES = 256 * 1024, RETRIED = [429, 503];
 const at = (id) => document.getElementById(id);
@@ -13,7 +13,7 @@ let busy = 0, waiting = null, drawing = null;
 const isUnsent = ({ state }) => ["chosen", "ready"].includes(state);
 
 /** Return the labels of an answer with their numbers: "2 deer, 1 fox". */
-export function counted(detections) {
+function counted(detections) {
   const counts = new Map();
   for (const { label } of detections) counts.set(label, (counts.get(label) ?? 0) + 1);
   return [...counts].map(([label, n]) => `${n} ${label}`).join(", ") || t("none");
@@ -29,10 +29,7 @@ function show(item, state, words = "") {
   const [name, status, detections, camera, time, place] = item.row.cells, { answer, media } = item;
   fill(status, words ? `${WORDS[state]}: ${words}` : WORDS[state]);
   if (answer) {
-    const link = document.createElement("a");
-    link.href = `${root}/images/${media.media_sha256}`;
-    link.textContent = item.file.name;
-    name.replaceChildren(link);
+    name.replaceChildren(element("a", { href: `${root}/images/${media.media_sha256}` }, item.file.name));
     fill(status, `${WORDS[state]}, ${media.is_new ? t("new") : t("known already")}`);
     fill(detections, counted(answer.detections));
   }
@@ -57,11 +54,7 @@ function summarise() {
   at("summary").textContent = unsent.length ? t("Not sent yet: {n}. Check camera and time.", { n: unsent.length }) : t("{n} of {all} files: {done} completed, {busy} processing, {failed} failed", {
     n: done.length + failed.length, all: items.length, done: of("completed").length, busy: of("processing").length, failed: failed.length });
   at("failed").hidden = !failed.length;
-  at("failures").replaceChildren(...failed.map((item) => {
-    const line = document.createElement("li");
-    line.textContent = `${item.file.name}: ${item.why}`;
-    return line;
-  }));
+  at("failures").replaceChildren(...failed.map((item) => element("li", {}, `${item.file.name}: ${item.why}`)));
   const doubtful = items.filter(({ media }) => media && !(media.captured_at_local && media.camera_id)).length;
   at("doubts").textContent = doubtful ? t("Without a time or a camera: {n}. Such images belong to no day or place.", { n: doubtful }) : "";
 }
@@ -70,8 +63,7 @@ function add(files) {
   const { camera, model } = Object.fromEntries(new FormData(settings));
   for (const file of files) {
     const row = list.insertRow();
-    for (let cells = 0; cells < 6; cells++) row.insertCell();
-    row.cells[0].textContent = file.name;
+    row.append(element("td", {}, file.name), ...Array.from({ length: 5 }, () => element("td")));
     items.push({ file, camera, model, row });
     show(items.at(-1), "chosen");
   }

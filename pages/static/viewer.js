@@ -1,10 +1,9 @@
 // One image at a time: look, decide by keys, see the next. In review, the list has the images without a decision, and a burst is one decision.
 
-import { ACTION, json, notice, Refused, root, STATUS, t } from "./page.js";
+import { ACTION, element, json, notice, Refused, root, STATUS, t } from "./page.js";
 import { decide, onSaved, redo, save, undo, unsaved } from "./decisions.js";
 import { Picture } from "./picture.js";
-import { bind } from "./keys.js";
-import { KEYS } from "./key_list.js";
+import { bind, KEYS } from "./keys.js";
 
 const AHEAD = 3, FREQUENT = 9, WIDTH = 1600, UNDOS = 50, DIGITS = "resight.digits";
 const viewer = document.getElementById("viewer"), isReview = viewer.dataset.review === "1";
@@ -88,29 +87,21 @@ async function draw() {
   drawAside();
 }
 
-function row(tag, words, className = "") {
-  const node = document.createElement(tag);
-  node.className = className;
-  node.append(...[words].flat());
-  return node;
-}
-
 function drawAside() {
   const heading = [image.captured_at_corrected, image.camera_id].filter(Boolean).join(" · ");
   say_place([heading, image.reviewed ? `✓ ${t("reviewed")}` : "", image.flagged ? `⚑ ${t("flagged")}` : "", image.problem ?? "", left === null ? "" : t("{n} left", { n: left.toLocaleString() }), unsaved() ? t("{n} unsaved", { n: unsaved() }) : ""].filter(Boolean).join(" — "));
   document.getElementById("boxes").replaceChildren(...image.boxes.map((box, index) => {
-    const button = row("button", `${box.label ?? "?"} ${box.score === null ? "" : box.score.toFixed(2)}`);
-    button.setAttribute("aria-pressed", index === selected);
-    button.addEventListener("click", () => choose(index));
+    const words = `${box.label ?? "?"} ${box.score === null ? "" : box.score.toFixed(2)}`;
+    const button = element("button", { "aria-pressed": index === selected, onclick: () => choose(index) }, words);
     const state = box.is_human ? (box.is_shown ? t("confirmed") : t("rejected")) : box.is_shown ? "" : t("hidden");
     const model = box.model_label && box.model_label !== box.label ? t("model: {label}", { label: box.model_label }) : "";
-    return row("li", [button, row("span", [state, model, box.reason].filter(Boolean).join(", "), "quiet")]);
+    return element("li", {}, button, element("span", { className: "quiet" }, [state, model, box.reason].filter(Boolean).join(", ")));
   }));
   document.getElementById("statements").replaceChildren(...image.statements.map((said) =>
-    row("li", `${said.asserted_at.slice(0, 16).replace("T", " ")} ${said.actor}: ${ACTION[said.action]} ${said.label ?? ""}`, said.stands ? "" : "quiet past")));
+    element("li", { className: said.stands ? "" : "quiet past" }, `${said.asserted_at.slice(0, 16).replace("T", " ")} ${said.actor}: ${ACTION[said.action]} ${said.label ?? ""}`)));
   const facts = { [t("Files")]: image.files.join("\n"), [t("Size")]: `${image.width_px} × ${image.height_px} px`, [t("Model")]: image.model ?? "",
     [t("Run")]: image.run_id ?? "", ...image.facts };
-  document.getElementById("facts").replaceChildren(...Object.entries(facts).filter(([, value]) => value).flatMap(([name, value]) => [row("dt", name), row("dd", value)]));
+  document.getElementById("facts").replaceChildren(...Object.entries(facts).filter(([, value]) => value).flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)]));
 }
 
 function say_place(words) {
@@ -132,14 +123,12 @@ async function drawBurst(digest) {
   burst.undecided = columns.reviewed?.filter((is) => !is).length;
   strip.hidden = burst.length < 2;
   strip.replaceChildren(...(burst.length < 2 ? [] : burst).map((each, i) => {
-    const link = row("a", []), small = new Image();
-    link.href = `${root}/images/${each}?${query()}`;
-    Object.assign(small, { loading: "lazy", width: 160, height: 120, src: `${root}/v1/images/${each}/thumbnail?w=160` });
-    small.alt = [columns.captured_at_corrected[i], columns.top_label[i] ?? STATUS[columns.status[i]]].filter(Boolean).join(", ");
+    const alt = [columns.captured_at_corrected[i], columns.top_label[i] ?? STATUS[columns.status[i]]].filter(Boolean).join(", ");
+    const small = element("img", { loading: "lazy", width: 160, height: 120, alt, src: `${root}/v1/images/${each}/thumbnail?w=160` });
+    const link = element("a", { href: `${root}/images/${each}?${query()}` }, small);
     if (each === digest) link.setAttribute("aria-current", "true");
-    link.append(small);
     link.addEventListener("click", (event) => (event.preventDefault(), show(each).catch(fail)));
-    return row("li", [link]);
+    return element("li", {}, link);
   }));
 }
 
@@ -153,13 +142,12 @@ async function readLabels() {
 
 function drawLabels() {
   sessionStorage.setItem(DIGITS, JSON.stringify(labels.slice(0, FREQUENT)));
-  document.getElementById("labels").replaceChildren(...labels.map((label) => Object.assign(document.createElement("option"), { value: label })));
+  document.getElementById("labels").replaceChildren(...labels.map((value) => element("option", { value })));
   const names = [["Enter", t("Confirm")], ["0", t("Empty")], ["X", t("Reject")], ["L", t("Label …")], ["B", t("Draw")], ["U", t("Undo")],
     ...labels.slice(0, FREQUENT).map((label, i) => [String(i + 1), label])];
   document.getElementById("buttons").replaceChildren(...names.map(([key, words]) => {
-    const button = row("button", [row("kbd", key), words]);
-    button.addEventListener("click", () => (keys[key] ?? keys[key.toLowerCase()])());
-    return button;
+    const press = keys[key] ?? keys[key.toLowerCase()];
+    return element("button", { onclick: () => press() }, element("kbd", {}, key), words);
   }));
 }
 
