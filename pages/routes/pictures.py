@@ -24,8 +24,7 @@ from model_store.images.header import read_header
 from model_store.images.thumbnails import crop, redacted, thumbnail
 from pages.context import Context
 from pages.html import identity_of
-from pages.people import current_privacy, hidden_boxes
-from pages.pictures import Lookup, Row, made_of, picture_rows
+from pages.pictures import Lookup, Row, current_privacy, hidden_boxes, made_of, picture_rows
 from serve.auth.scopes import TokenScope
 
 VERSION = 1

@@ -10,7 +10,7 @@ from archive.delta.tables import Tables
 from archive.views.views import Views
 from batch.schedule.policy import Privacy
 from model_store.errors import BadRequest, StorageUnreachable
-from pages.people import current_privacy, hidden_boxes
+from pages.pictures import current_privacy, hidden_boxes
 from serve.settings import Settings
 from tests.archive.resolve_oracle import File, Row, Seen, World
 from tests.archive.resolve_worlds import KEY, OTHER, layer_says, person, sha, view_of, write
