@@ -10,7 +10,6 @@ from starlette.testclient import TestClient
 
 from archive.delta.tables import Tables
 from batch.jobs.control import jobs_of
-from pages import index_follower
 from pages.context import Context
 from pages.http_app import build_pages_app
 from serve.auth.guard import Access
@@ -20,7 +19,7 @@ from serve.settings import Settings
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     monkeypatch.setenv("RESIGHT_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(index_follower, "WAIT_S", 60.0)  # a test is not answered with 503
+    monkeypatch.setattr("pages.context.WAIT_S", 60.0)  # a test is not answered with 503
     return Settings()
 
 

@@ -10,8 +10,7 @@ from starlette.testclient import TestClient
 
 from archive.delta.tables import Tables
 from archive.views.views import View, Views
-from pages.context import Context
-from pages.index_follower import IndexFollower
+from pages.context import Context, IndexFollower
 from pages.routes.overview import Attention, attention
 from tests.fixtures_local import put_results, result_rows
 from tests.pages.routes.test_cameras import deployed, put, put_images

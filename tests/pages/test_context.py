@@ -13,7 +13,6 @@ from archive.delta.tables import Tables
 from archive.views import image_index
 from archive.views.image_filter import ImageFilter
 from model_store.errors import BadRequest, StorageFull
-from pages import index_follower
 from pages.context import Context
 from tests.pages.routes.test_cameras import put_images
 
@@ -53,7 +52,7 @@ def test_requests_are_told_to_come_again_until_the_index_is_built(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(index_follower, "WAIT_S", 0.0)
+        patch.setattr("pages.context.WAIT_S", 0.0)
         answer = client.get("/ui/v1/images")
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
         assert answer.json()["type"] == "urn:resight:index-not-ready"
