@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from math import ceil
 from typing import Any
-from urllib.parse import urlencode
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
@@ -23,7 +22,7 @@ from archive.views.views import Views
 from batch.runs.listing import page as runs
 from batch.runs.listing import rows_of
 from pages.context import Context
-from pages.html import page, prefix, translator_of
+from pages.html import page, translator_of
 from pages.trap_nights import deployed_days
 
 NEWEST, BARS, MAX_RUNNING = 8, 30, 5
@@ -64,12 +63,9 @@ def router(context: Context, cameras: CameraViews) -> APIRouter:
             (t("to review"), {"status": "ok", "reviewed": "false"}, "waits"),
         ]
         numbers = [
-            (name, index.count(ImageFilter.model_validate(wanted)), urlencode(wanted), kind)
+            (name, index.count(ImageFilter.model_validate(wanted)), wanted, kind)
             for name, wanted, kind in counted
         ]
-
-        def link(field: str) -> object:
-            return lambda value: f"{prefix(request)}/images?{urlencode({field: value})}"
 
         everything, found = ImageFilter(), ImageFilter(status="ok")
         failed = dict(index.histogram(ImageFilter(status="failed"), "camera"))
@@ -89,9 +85,6 @@ def router(context: Context, cameras: CameraViews) -> APIRouter:
             days=[bar for bar in index.histogram(everything, "day") if bar[0]][-BARS:],
             labels=index.histogram(found, "label")[:BARS],
             cameras=[bar for bar in index.histogram(everything, "camera") if bar[0]][:BARS],
-            day_link=lambda day: f"{prefix(request)}/images?{urlencode({'at': day})}",
-            label_link=link("label"),
-            camera_link=link("camera"),
         )
 
     return routes
