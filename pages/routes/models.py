@@ -43,10 +43,7 @@ def router(context: Context, impacts: Impacts) -> APIRouter:
 
     @routes.get("/models")
     def models(request: Request) -> HTMLResponse:
-        rows: list[tuple[str, int, dict[str, AliasState], str]] = []
-        for name in store.names():
-            aliases, problem = _aliases(store, name)
-            rows.append((name, len(store.versions(name)), aliases, problem))
+        rows = [(name, len(store.versions(name)), *_aliases(store, name)) for name in store.names()]
         return page(request, "models.html", rows=rows)
 
     @routes.get("/models/{name}")

@@ -63,8 +63,7 @@ def router(context: Context, cameras: CameraViews) -> APIRouter:
             (t("to review"), {"status": "ok", "reviewed": "false"}, "waits"),
         ]
         numbers = [
-            (name, index.count(ImageFilter.model_validate(wanted)), wanted, kind)
-            for name, wanted, kind in counted
+            (name, index.count(ImageFilter.model_validate(wanted)), wanted, kind) for name, wanted, kind in counted
         ]
 
         everything, found = ImageFilter(), ImageFilter(status="ok")

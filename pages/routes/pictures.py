@@ -47,7 +47,6 @@ class CropWidth(IntEnum):
 
 Digest = Annotated[str, Path(pattern="^[0-9a-f]{64}$", description="sha256 of the image file")]
 Side = Annotated[float, Query(ge=0, le=1e6, description="px of the image as displayed")]
-Make = Callable[[bytes, Sequence[Box]], bytes]
 
 
 def router(context: Context) -> APIRouter:
@@ -55,17 +54,16 @@ def router(context: Context) -> APIRouter:
     pictures = Pictures(context)
 
     @routes.get("/thumbnail", response_class=Response)
-    async def thumbnail_of(  # pyright: ignore[reportUnusedFunction]
+    async def thumbnail_of(
         request: Request,
         media_sha256: Digest,
         w: Annotated[ThumbnailWidth, Query(description="width in px")] = ThumbnailWidth.w320,
     ) -> Response:
         """Return the whole image as a JPEG of this width, never enlarged."""
-        make: Make = lambda data, hidden: thumbnail(data, w, hidden)  # noqa: E731
-        return await pictures.answer(request, media_sha256, f"t{w}", make)
+        return await pictures.answer(request, media_sha256, f"t{w}", partial(thumbnail, width_px=w))
 
     @routes.get("/crop", response_class=Response)
-    async def crop_of(  # pyright: ignore[reportUnusedFunction]
+    async def crop_of(
         request: Request,
         media_sha256: Digest,
         x1: Side,
@@ -76,13 +74,10 @@ def router(context: Context) -> APIRouter:
     ) -> Response:
         """Return a box with a margin of 30 % as a JPEG of this width, never enlarged."""
         box = (x1, y1, x2, y2)
-        make: Make = lambda data, hidden: crop(data, box, w, hidden=hidden)  # noqa: E731
-        return await pictures.answer(request, media_sha256, f"c{w}-{_key(box)}", make)
+        return await pictures.answer(request, media_sha256, f"c{w}-{_key(box)}", partial(crop, box_px=box, width_px=w))
 
     @routes.get("/original", response_class=Response)
-    async def original(  # pyright: ignore[reportUnusedFunction]
-        request: Request, media_sha256: Digest
-    ) -> Response:
+    async def original(request: Request, media_sha256: Digest) -> Response:
         """Return the file of the image, or a JPEG of the same size if boxes are hidden in it."""
         return await pictures.original(request, media_sha256)
 
@@ -97,15 +92,15 @@ class Pictures:
         self._rows = Lookup(partial(picture_rows, context.tables))
         self._hidden = Lookup(lambda digests: hidden_boxes(context.tables, current_privacy(self._settings), digests))
 
-    async def answer(self, request: Request, media_sha256: str, recipe: str, make: Make) -> Response:
-        """Return a kept picture, or the one that `make` makes of the file's bytes and the boxes to hide."""
+    async def answer(self, request: Request, media_sha256: str, recipe: str, make: Callable[..., bytes]) -> Response:
+        """Return a kept picture, or that of `make(bytes of the file, hidden=boxes)`."""
         hidden, headers = await self._hide(request, media_sha256, recipe)
         if _is_current(request, headers):
             return Response(status_code=304, headers=headers)
 
         async def made() -> bytes:
             row = await self._row(media_sha256)
-            return await self._cache.run(lambda: made_of(row, lambda data: make(data, hidden)))
+            return await self._cache.run(lambda: made_of(row, lambda data: make(data, hidden=hidden)))
 
         name = f"{recipe}-{VERSION}" + (f"-hidden-{_key(*hidden)}" if hidden else "")
         data = await self._cache.get(media_sha256, name, made)

@@ -75,7 +75,7 @@ def router(access: Access) -> APIRouter:
     async def start(request: Request, body: Login) -> JSONResponse:
         """Start a session; the answer sets its cookie."""
         await access.update()
-        text, secure = body.name if access.open else body.token, is_https_of(request)
+        text, secure = body.name if access.open else body.token, is_https(request.scope, request.headers)
         try:
             cookie = await access.start_session(text, secure)
         except (Unauthorized, Forbidden, BadRequest) as error:
@@ -85,7 +85,7 @@ def router(access: Access) -> APIRouter:
     @routes.post("/v1/session/end")
     async def end(request: Request) -> JSONResponse:
         """End the session of this browser."""
-        secure = is_https_of(request)
+        secure = is_https(request.scope, request.headers)
         headers = {"Set-Cookie": set_cookie("", secure)}
         if secure:  # browsers ignore it over http
             headers["Clear-Site-Data"] = '"cache"'
@@ -100,10 +100,6 @@ def router(access: Access) -> APIRouter:
         return answer
 
     return routes
-
-
-def is_https_of(request: Request) -> bool:
-    return is_https(request.scope, request.headers)
 
 
 def _answer(headers: dict[str, str]) -> JSONResponse:
@@ -135,9 +131,9 @@ def _explained(error: RequestError, t: Callable[..., str]) -> RequestError:
         case Unauthorized():
             name, words = "token", t("This token is unknown or revoked.")
         case Forbidden():
-            name, words = ("token", t("This token lacks the scope detect, which the page requires."))
+            name, words = "token", t("This token lacks the scope detect, which the page requires.")
         case Overloaded():
-            name, words = ("token", t("There are too many failed logins at the moment. Try again in a few seconds."))
+            name, words = "token", t("There are too many failed logins at the moment. Try again in a few seconds.")
         case _:
             name, words = "name", t("A name has 1 to 64 printable characters.")
     return type(error)(words, error.retry_after_s, {name: words})
