@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from archive.defaults import PRODUCTION
+from cli.follow import submitted, to_end
 from cli.output import Format, FormatOption, HereOption, ViewName, note, print_facts, print_rows
 from model_store.errors import BadRequest
 from model_store.lazy_imports import lazy_imports
@@ -19,9 +20,11 @@ with lazy_imports():
     from archive.views.publications import view_named, view_of_run
     from archive.views.views import Views
     from batch.filters import registry
+    from batch.filters import run as filter_runs
     from batch.filters.layers import switch
     from batch.filters.prepare import prepare, prepare_again
     from batch.filters.registry import filter_of
+    from batch.filters.review import candidates, read_accepted, write_review
     from batch.filters.scope import FilterScope
     from batch.filters.spec import FilterSpec
     from batch.jobs.control import jobs_of, submit_filters
@@ -146,8 +149,6 @@ def review(
     Then: resight filters run repeat-detections --set accepted=@review/review.json --show
     Example: resight filters review repeat-detections --out review
     """
-    from batch.filters.review import candidates, write_review
-
     tables = Tables(Settings().mounted_tables_url)
     shown = view_of_run(tables, run_id) if run_id else view_named(tables, view)
     layers = read_layers(tables)
@@ -164,12 +165,7 @@ def _run(
     specs: list[FilterSpec], settings: Settings, tables: Tables, dry_run: bool, follow: bool, on_this_machine: bool
 ) -> list[dict[str, Any]]:
     if dry_run:
-        from batch.filters import run as runs
-        from batch.filters.run import here
-
-        return [_row(spec, runs.dry_run(spec, tables, here).metrics()) for spec in specs]
-    from cli.follow import submitted, to_end
-
+        return [_row(spec, filter_runs.dry_run(spec, tables, filter_runs.here).metrics()) for spec in specs]
     jobs = jobs_of(settings, on_this_machine)
     note(jobs.where)
 
@@ -225,7 +221,5 @@ def _read(file: Path) -> Any:
     except (OSError, ValueError) as error:
         raise BadRequest(f"cannot read {file}: {error}") from error
     if isinstance(value, dict) and "slots" in value:
-        from batch.filters.review import read_accepted
-
         return list(read_accepted(file))
     return value
