@@ -1,9 +1,12 @@
-"""The command `export`: relations to tables, and the images of a view to files of other tools. Needs no cluster."""
+"""The commands `export, import`: relations to tables, images to files of other tools, and the results of other tools.
+
+They need no cluster.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -24,6 +27,7 @@ with lazy_imports():
     from archive.formats.export_file import export_file
     from archive.views.exports import export
     from archive.views.views import View, Views
+    from batch.imports.import_results import import_results
     from batch.planning.plan import latest_images, scope_images
     from batch.planning.sample import choose_sample
     from batch.publishing.publish import labels_of
@@ -107,6 +111,49 @@ def export_command(
     print_facts({"format": what, "images": images, "file": str(out)}, fmt)
     if not images:
         note("the file has no image")
+
+
+@app.command("import")
+def import_command(
+    tool: Annotated[
+        Literal["megadetector", "speciesnet"],
+        typer.Argument(help="the tool: MegaDetector (batch results) or SpeciesNet (predictions)"),
+    ],
+    file: Annotated[Path, typer.Argument(help="its file (.json)")],
+    root: Annotated[str, typer.Option(help="folder to which the paths in the file are relative, catalogued")],
+    name: Annotated[str, typer.Option(help="name of the model; default: the detector that the file names")] = "",
+    classes: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="name a box by its best class if the class has this score or more; default: only by its category",
+        ),
+    ] = None,
+    fmt: FormatOption = Format.table,
+) -> None:
+    """Import results of another tool as an external model version: viewed and compared, never served.
+
+    The whole file is imported, or nothing if it is invalid; a second time adds nothing. With --classes, SpeciesNet's
+    animals have the common name of their prediction. Example: resight import megadetector md.json --root /data/deer
+    """
+    settings = Settings()
+    tables, store = Tables(settings.mounted_tables_url), ModelStore(settings.models_url)
+    found = import_results(tables, store, tool, file, root, name, classes)
+    counts = found.counts
+    facts = {
+        "model": found.model,
+        "run_id": found.run_id,
+        "images": found.images,
+        "matched": counts.requested,
+        **{name: getattr(counts, name) for name in ("ok", "empty", "failed", "reused", "detections")},
+        "hidden_boxes": found.hidden,
+        "unmatched": {why: count for why, (count, _) in found.unmatched.items()},
+    }
+    print_facts(facts, fmt)
+    for why, (count, path) in found.unmatched.items():
+        note(f"left out: {count} {why}, such as {path}")
+    note(f"to publish: resight runs publish {found.run_id}; to compare: resight runs diff published {found.run_id}")
 
 
 def _files(tables: Tables, scope: MediaScope, view: View | None) -> pa.Table:

@@ -1,18 +1,20 @@
-"""The commands `reprocess, classify`: run a detector on images without results, a classifier on their detections."""
+"""The commands `plan, reprocess, classify`: run a detector on images without results, a classifier on detections."""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
 
 from batch.classify.spec import ClassifySpec
-from batch.runs.options import require_model, takes_spec
+from batch.runs.options import require_model, scope_arguments, takes_scope, takes_spec
 from batch.runs.spec import RunSpec
 from cli.archive import catalogue, explained
 from cli.follow import prepare_here, run_to_end
 from cli.layers import tell_silent
-from cli.output import Format, FormatOption, HereOption, note, print_facts
+from cli.models import MODEL
+from cli.output import Format, FormatOption, HereOption, console, in_words, note, print_facts
 from model_store.errors import BadRequest
 from model_store.lazy_imports import lazy_imports
 
@@ -24,16 +26,46 @@ with lazy_imports():
     from batch.planning.dry_run import dry_run_report
     from batch.publishing.impact.verdict import failed_gates
     from batch.publishing.publish import publish
-    from batch.runs.options import scope_arguments
     from batch.runs.scope import Scope
     from batch.schedule.archive_state import wanted_version
+    from batch.schedule.decision_log import keep_decision
     from batch.schedule.policy import policy_of
+    from batch.schedule.report import PlanReport, plan_report
     from batch.schedule.run_if_due import Needed, if_needed, recorded_publication, rolled_back_since
     from model_store.storage import absolute
     from model_store.store import ModelStore
     from serve.settings import Settings
 
 app = typer.Typer()
+_NOT_FACTS = ("changes", "reasons", "decision", "until")
+WIDEST = 44
+"""Maximum characters of a value in a line of a plan; digests and lists of labels are longer."""
+
+
+@app.command()
+@takes_scope()
+def plan(
+    scope: Scope,
+    model: Annotated[str, typer.Option("--model", help=MODEL)] = "",
+    keep: Annotated[bool, typer.Option("--keep", help="record the decision in the table 'decisions'")] = False,
+    fmt: FormatOption = Format.table,
+) -> None:
+    """Show what a reprocess would change and cost, and whether it is due under the policy. Needs no cluster.
+
+    Compares the model with the published one field by field, and counts the images without a result.
+    Example: resight plan --model ssdlite-coco --camera north --since 2026-05-01
+    """
+    settings = Settings()
+    tables, store = Tables(settings.mounted_tables_url), ModelStore(settings.models_url)
+    policy = policy_of(settings)
+    version = wanted_version(store, Views(tables.url).current(), model)
+    report = plan_report(tables, store, policy, version, scope)
+    if keep:
+        keep_decision(tables, report.facts, report.decision, datetime.now(UTC), acted=False)
+    if fmt is Format.table:
+        _print_plan(report)
+    else:
+        print_facts(report.as_dict(), fmt)
 
 
 @app.command()
@@ -128,6 +160,26 @@ def classify(
         print_facts(dry_run_report(spec, tables, store), fmt)
         return
     print_facts(run_to_end(spec, settings, tables, store, follow, fmt, here), fmt)
+
+
+def _print_plan(report: PlanReport) -> None:
+    facts = report.as_dict()
+    print_facts({name: facts[name] for name in facts if name not in _NOT_FACTS}, Format.table)
+    until = f", until {report.decision.until:%Y-%m-%d %H:%M}" if report.decision.until else ""
+    width = max((len(change.needs) for change in report.changes), default=0)
+    lines = ["differs:"] if report.changes else []
+    for change in report.changes:
+        old, new = _short(change.old), _short(change.new)
+        lines.append(f"  {change.needs.ljust(width)}  {change.field}: {old} -> {new} ({change.why})")
+    lines += [f"policy decision: {report.decision.action}{until}"]
+    lines += [f"  {reason}" for reason in report.decision.reasons]
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _short(value: object) -> str:
+    text = in_words(value) or "none"
+    return text if len(text) <= WIDEST else f"{text[: WIDEST - 1]}…"
 
 
 def _within(spec: RunSpec, folder: str) -> RunSpec:
