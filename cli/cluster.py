@@ -86,10 +86,9 @@ def up(
             note(f"stopping Ray; its logs are in {state.logs}")
             stop(settings)
         raise
-    facts = {"page": f"{state.endpoint}/ui/", "endpoint": state.endpoint}
-    facts |= {"docs": f"{state.endpoint}/docs"}
     _, words, fails = _ready(state.reachable_url)
-    print_facts(facts | {"ready": words}, fmt)
+    page, docs = f"{state.endpoint}/ui/", f"{state.endpoint}/docs"
+    print_facts({"page": page, "endpoint": state.endpoint, "docs": docs, "ready": words}, fmt)
     if readiness.NO_MODEL in words:
         note(f"next: {next_step(ModelStore(settings.models_url))}")
     if block:

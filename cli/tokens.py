@@ -22,10 +22,6 @@ COLUMNS = ("name", "scopes", "created_at")
 Name = Annotated[str, typer.Argument(help="owner of the token: a station, a person or a program")]
 
 
-def token_file() -> TokenFile:
-    return TokenFile.of(Settings())
-
-
 @app.command()
 def add(
     name: Name,
@@ -36,7 +32,7 @@ def add(
 
     Example: resight tokens add station-7 --scope detect --scope upload
     """
-    file = token_file()
+    file = TokenFile.of(Settings())
     first = file.is_unused()
     token = file.add(name, scope)
     note("this token is not shown again; clients send the header 'Authorization: Bearer TOKEN'")
@@ -52,7 +48,7 @@ def list_tokens(fmt: FormatOption = Format.table) -> None:
 
     Example: resight tokens list --format json
     """
-    print_rows([_row(token) for token in token_file().read() or ()], fmt, COLUMNS)
+    print_rows([_row(token) for token in TokenFile.of(Settings()).read() or ()], fmt, COLUMNS)
     if Settings().token:
         note("RESIGHT_TOKEN is set here; if it was also set when Ray started, it has all scopes")
 
@@ -63,7 +59,7 @@ def revoke(name: Name, fmt: FormatOption = Format.table) -> None:
 
     Example: resight tokens revoke station-7
     """
-    file = token_file()
+    file = TokenFile.of(Settings())
     revoked = file.revoke(name)
     note(f"replicas reject it within {STALE_S:.0f} s")
     if not file.read():
