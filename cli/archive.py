@@ -163,8 +163,7 @@ def sql(
     chosen = chosen_view(tables, view, run)
     found = query(tables, statement, chosen, allow_files, memory_mib)
     print_rows(found.to_pylist(), fmt, found.column_names)
-    if chosen is None and OF_VIEW.search(statement):
-        note_unpublished(tables)
+    note_unpublished(tables, chosen, statement)
 
 
 @app.command("compact")
@@ -205,7 +204,7 @@ def chosen_view(tables: Tables, view: str | None, run: str | None) -> View | Non
     return None if view is None else view_named(tables, view)
 
 
-def note_unpublished(tables: Tables) -> None:
-    words = unpublished(tables)
-    if words:
+def note_unpublished(tables: Tables, chosen: View | None, text: str) -> None:
+    """Note that nothing is published if `text`, without another chosen view, names a relation of the published one."""
+    if chosen is None and OF_VIEW.search(text) and (words := unpublished(tables)):
         note(words)

@@ -14,7 +14,7 @@ from archive.defaults import RELATIONS
 from archive.formats.file_formats import FORMATS
 from batch.runs.options import takes_scope
 from batch.runs.scope import MediaScope
-from cli.archive import OF_VIEW, MemoryOption, RunOption, ViewOption, chosen_view, note_unpublished
+from cli.archive import MemoryOption, RunOption, ViewOption, chosen_view, note_unpublished
 from cli.output import Format, FormatOption, note, print_facts
 from model_store.errors import BadRequest
 from model_store.lazy_imports import lazy_imports
@@ -93,8 +93,7 @@ def export_command(
             )
         rows = export(tables, what, out, chosen, memory_mib)
         print_facts({"relation": what, "rows": rows, "file": str(out)}, fmt)
-        if chosen is None and OF_VIEW.search(what):
-            note_unpublished(tables)
+        note_unpublished(tables, chosen, what)
         return
     chosen = chosen or Views(tables.url).current()
     images = export_file(
