@@ -29,7 +29,7 @@ from archive.formats.export_file import export_file
 from archive.formats.file_formats import FORMATS, FileFormat
 from archive.views.exports import export, remove_record
 from archive.views.image_filter import FILTERED, ImageFilter, condition, statement
-from archive.views.query import query
+from archive.views.query import archives, query
 from archive.views.search import view_shown
 from archive.views.views import PRODUCTION, View
 from batch.publishing.publish import labels_of
@@ -192,10 +192,8 @@ def _sql(text: str, view: str, file: str) -> str:
 
 def _roots(context: Context) -> list[str]:
     """Return the archives with present files if there are several, else []."""
-    if context.tables.existing("media") is None:
-        return []
-    rows = query(context.tables, "select distinct source_root from media where missing_since is null order by 1")
-    return list(rows["source_root"].to_pylist()) if len(rows) > 1 else []
+    roots = [root for root, files in archives(context.tables).items() if files]
+    return roots if len(roots) > 1 else []
 
 
 def _written(context: Context, body: ExportBody, name: str, record: str) -> tuple[IO[bytes], int]:

@@ -41,7 +41,7 @@ def router(context: Context, impacts: Impacts) -> APIRouter:
         found = page(tables, limit + 1, before, state, kind)
         rows = rows_of(tables, found[:limit])
         history = Views(tables.url).history()
-        models = [name for name in store.names() if store.versions(name)]
+        versions = [version for name in store.names() for version in store.versions(name)]
         return html.page(
             request,
             "runs.html",
@@ -52,8 +52,8 @@ def router(context: Context, impacts: Impacts) -> APIRouter:
             done=done,
             publications=history[: -MAX_PUBLICATIONS - 1 : -1],
             has_earlier=len(not_rolled_back(history)) > 1,
-            models=models,
-            versions=[str(version) for name in models for version in store.versions(name)],
+            models=dict.fromkeys(version.name for version in versions),
+            versions=[str(version) for version in versions],
         )
 
     @routes.get("/runs/compare")
