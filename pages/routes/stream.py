@@ -134,7 +134,7 @@ def router(context: Context, access: Access) -> APIRouter:
 
 
 async def _events(
-    state: State, request: Request, access: Access, who: object, log: RunLogTail | None = None
+    state: State, request: Request, access: Access, who: object, log: RunLogTail | None
 ) -> AsyncIterator[str]:
     if state.open[who] >= MAX_EACH:  # others have begun since
         return

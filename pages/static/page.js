@@ -45,15 +45,14 @@ export class Refused extends Error {
 export const json = async (path, options) => (await request(path, options)).json().catch(() => ({}));
 
 /** Return the response of a path below the page's root, or of "//PATH" of the server; a file is sent as it is. Throws Refused. */
-export async function request(path, { method = "GET", body, signal } = {}) {
+export async function request(path, { method = "GET", body } = {}) {
   const isRaw = body === undefined || body instanceof Blob;
   const headers = isRaw ? {} : { "Content-Type": "application/json" };
   const data = isRaw ? body : JSON.stringify(body);
   let answer;
   try {
-    answer = await fetch(path.startsWith("//") ? path.slice(1) : root + path, { method, headers, body: data, signal });
-  } catch (error) {
-    if (error.name === "AbortError") throw error;
+    answer = await fetch(path.startsWith("//") ? path.slice(1) : root + path, { method, headers, body: data });
+  } catch {
     throw new Refused(0, t("The server does not answer."));
   }
   if (answer.ok) return answer;

@@ -5,6 +5,8 @@ import { element, shape } from "./page.js";
 const SIGN = { human: "✓ ", rejected: "✕ " }; // in addition to the style of the line, as not everyone sees the colours
 const MAX_ZOOM = 12, STEP_PX = 0.02, LEAST_FRAC = 0.005, WAIT_MS = 10_000;
 
+const clip = (value, most) => Math.min(most, Math.max(0, value));
+
 export class Picture {
   /** `chosen(index)` is called when a box is clicked, `drawn(box)` with the corners in pixels of a finished drawing. */
   constructor(stage, chosen, drawn) {
@@ -117,14 +119,13 @@ export class Picture {
   /** Move the drawn box by keys, or its lower right corner with `sizing`. */
   nudge(dx, dy, sizing) {
     const box = this.drawing, step = STEP_PX * Math.max(this.width, this.height);
-    const within = (value, most) => Math.min(most, Math.max(0, value));
     const [w, h] = [box.x2_px - box.x1_px, box.y2_px - box.y1_px];
     if (sizing) {
-      box.x2_px = within(Math.max(box.x1_px + step, box.x2_px + dx * step), this.width);
-      box.y2_px = within(Math.max(box.y1_px + step, box.y2_px + dy * step), this.height);
+      box.x2_px = clip(Math.max(box.x1_px + step, box.x2_px + dx * step), this.width);
+      box.y2_px = clip(Math.max(box.y1_px + step, box.y2_px + dy * step), this.height);
     } else {
-      box.x1_px = within(box.x1_px + dx * step, this.width - w);
-      box.y1_px = within(box.y1_px + dy * step, this.height - h);
+      box.x1_px = clip(box.x1_px + dx * step, this.width - w);
+      box.y1_px = clip(box.y1_px + dy * step, this.height - h);
       [box.x2_px, box.y2_px] = [box.x1_px + w, box.y1_px + h];
     }
   }
@@ -138,7 +139,6 @@ export class Picture {
 
   #pixel(event) {
     const bounds = this.frame.getBoundingClientRect();
-    const clip = (value, most) => Math.min(most, Math.max(0, value));
     return [clip(((event.clientX - bounds.left) / bounds.width) * this.width, this.width),
       clip(((event.clientY - bounds.top) / bounds.height) * this.height, this.height)];
   }
