@@ -12,13 +12,10 @@ from fastapi import FastAPI
 from ray import serve as ray_serve
 from ray.serve import Application
 
-from batch.app import ON_HEAD, RunsArgs, use_dashboard
+from batch.app import MAX_ONGOING, ON_HEAD, RunsArgs, use_dashboard
 from serve.auth.guard import Access
 from serve.log_config import configure_logs
 from serve.settings import Settings
-
-MAX_ONGOING = 1000
-"""More requests than the application answers concurrently: it rejects the excess at once, Ray would queue it."""
 
 
 class PagesReplica:
