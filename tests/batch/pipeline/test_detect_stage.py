@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from archive.schemas import RESULTS
+from batch.pipeline.detect_stage import result_table
 from batch.pipeline.read_image import MAX_DETAIL, ReadImage
-from batch.pipeline.result_rows import result_table
 from model_store.config import Preprocess
 from model_store.decoders.layout import OutputNonsense
 from model_store.detections import Detections, RunLengths
