@@ -16,7 +16,7 @@ from archive.delta.tables import Tables
 from archive.views.views import View, Views
 from batch.classify.rows import Target, target_of
 from batch.classify.spec import ClassifySpec
-from batch.planning.boxes import BoxPass
+from batch.planning.passes import BoxPass
 from batch.planning.plan import Plan
 from batch.runs.accounting import Counts
 from model_store.errors import BadRequest, ModelError

@@ -12,7 +12,7 @@ from typing import Any
 from archive.delta.tables import Tables
 from batch.crops.write import Cut, SnipStage, crop, cut_of
 from batch.pipeline.read_image import image_bytes
-from batch.planning.boxes import EVERY, BoxPass
+from batch.planning.passes import EVERY, BoxPass
 from batch.planning.plan import Plan, plan_more
 from batch.runs.accounting import Counts
 from batch.runs.spec import RunSpec
