@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from archive.annotations.classes import classes_digest
 from archive.schemas import CLASSIFICATIONS
-from batch.classify.crops import Crop
 from batch.pipeline.read_image import MAX_DETAIL
 from model_store.classifier import softmax
+from model_store.images.crops import Corners
 from model_store.inference_key import canonical_json, sha256_hex
 from model_store.store import ModelInfo, ModelVersion
 from serve.inference.chunks import LogitsAnswer
@@ -38,6 +38,24 @@ _CORNERS = ("crop_x1_px", "crop_y1_px", "crop_x2_px", "crop_y2_px")
 
 CROPPING = 1
 """Version of cropping; raise it if the same box and margin give other pixels."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Crop:
+    """Crop of one detection, with `input` (h, w, 3) and `corners` (left, top, right, bottom px), or with `error_code`.
+
+    The first crop of an image has the times of the whole image, the others 0.
+    """
+
+    media_sha256: str
+    rank: int
+    replaces: bool
+    input: NDArray[np.uint8] | None = None
+    corners: Corners | None = None
+    error_code: str | None = None
+    error_detail: str | None = None
+    read_ms: float = 0.0
+    decode_ms: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

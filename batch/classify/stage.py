@@ -1,26 +1,36 @@
 """Classify crops: rows of a plan in, rows of `classifications` out.
 
-row of an image -> read, decode once -> its crops, prepared -> uint8 chunks -> replica (bulk lane) -> rows
+row of an image -> read, check the digest, decode once -> its crops, prepared: Crop(input) or Crop(error code)
+-> uint8 chunks -> replica (bulk lane) -> rows
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
-from batch.classify.crops import Crop, crops_of
-from batch.classify.rows import Target, classification_table
+from batch.classify.rows import Crop, Target, classification_table
 from batch.classify.spec import ClassifySpec
+from batch.pipeline.read_image import MAX_DETAIL, boxed_pixels, image_bytes
 from batch.pipeline.stage import ReplicaStage, StageProcess
 from batch.runs.spec import CHUNK_BYTES
+from model_store.config import Preprocess
+from model_store.errors import ImageError
+from model_store.images.crops import Corners, corners_px
+from model_store.images.decode import Pixels
 from model_store.store import ModelVersion
+from model_store.transform.preprocess import prepare
 from serve.inference.chunks import Chunk
 
 CHUNK_CROPS = 64
 """Maximum crops in one call to a replica, in addition to CHUNK_BYTES."""
+Row = Mapping[str, Any]
 
 
 class ClassifyStage(ReplicaStage):
@@ -64,3 +74,47 @@ def in_chunks(crops: Iterator[Crop]) -> Iterator[list[Crop]]:
         size_bytes += crop_bytes
     if chunk:
         yield chunk
+
+
+def crops_of(row: Row, spec: Preprocess, margin_frac: float, max_pixels: int) -> list[Crop]:
+    """Return a crop for each box of the row, in order. An invalid image gives crops with an error code.
+
+    Raises StorageUnreachable if the archive is unavailable; this and unknown errors stop the run.
+    """
+    started = time.perf_counter()
+    data = image_bytes(row)
+    read_ms = (time.perf_counter() - started) * 1e3
+    started = time.perf_counter()
+    try:
+        pixels = boxed_pixels(row, data, max_pixels, spec.damaged == "tolerate")
+    except ImageError as error:
+        return _failed(row, error.code, str(error), read_ms)
+    cut = [_cut(pixels, box, margin_frac, spec) for box in row["boxes"]]
+    decode_ms = (time.perf_counter() - started) * 1e3
+    crops = [
+        Crop(row["media_sha256"], box["rank"], box["replaces"], prepared, corners)
+        for box, (corners, prepared) in zip(row["boxes"], cut, strict=True)
+    ]
+    return _timed(crops, read_ms, decode_ms)
+
+
+def _cut(pixels: Pixels, box: Row, margin_frac: float, spec: Preprocess) -> tuple[Corners, NDArray[np.uint8]]:
+    """Cut and prepare a box like `Classifier.read` for a box over HTTP, and add the margin."""
+    height_px, width_px = pixels.shape[:2]
+    sides = (box["x1_px"], box["y1_px"], box["x2_px"], box["y2_px"])
+    corners = corners_px(sides, margin_frac, (width_px, height_px))
+    left, top, right, bottom = corners
+    return corners, prepare(pixels[top:bottom, left:right], spec).pixels[0]
+
+
+def _failed(row: Row, code: str, detail: str, read_ms: float) -> list[Crop]:
+    crops = [
+        Crop(row["media_sha256"], box["rank"], box["replaces"], error_code=code, error_detail=detail[:MAX_DETAIL])
+        for box in row["boxes"]
+    ]
+    return _timed(crops, read_ms)
+
+
+def _timed(crops: list[Crop], read_ms: float, decode_ms: float = 0.0) -> list[Crop]:
+    """Give the first crop the times of its image."""
+    return [replace(crops[0], read_ms=read_ms, decode_ms=decode_ms), *crops[1:]] if crops else []

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from batch.classify.crops import crops_of
 from batch.classify.rows import classification_table, target_of
+from batch.classify.stage import crops_of
 from model_store.adding.add import add_version
 from model_store.images.decode import decode
 from model_store.load import load_model

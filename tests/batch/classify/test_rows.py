@@ -14,8 +14,7 @@ import pytest
 import batch.classify.rows
 from archive.annotations.classes import classes_digest
 from archive.schemas import CLASSIFICATIONS
-from batch.classify.crops import Crop
-from batch.classify.rows import EXTRA, classification_table, target_of
+from batch.classify.rows import EXTRA, Crop, classification_table, target_of
 from serve.inference.chunks import LogitsAnswer
 from tests.batch.box_bench import KEY
 from tests.batch.classify.bench import COLOURS, classifier

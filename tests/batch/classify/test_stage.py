@@ -1,4 +1,4 @@
-"""Test the crops of one image: expected pixels, and an error code for each detection of a bad image."""
+"""Test the crops of one image and their chunks: expected pixels, an error code for each detection of a bad image."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import batch.pipeline.read_image
-from batch.classify.crops import Crop, crops_of
-from batch.classify.stage import CHUNK_CROPS, in_chunks
+from batch.classify.rows import Crop
+from batch.classify.stage import CHUNK_CROPS, crops_of, in_chunks
 from model_store.config import Preprocess
 from tests.batch.box_bench import picture
 from tests.fixtures_local import encoded, write_files
