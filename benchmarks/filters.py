@@ -30,8 +30,8 @@ from archive.views.views import View, Views
 from batch.filters.layers import switch
 from batch.filters.prepare import prepare
 from batch.filters.run import execute, here
-from batch.filters.scope import FilterScope
 from batch.planning.id_list import name_ids
+from batch.runs.scope import FilterScope
 from benchmarks.own_cluster import Cluster, cluster
 from benchmarks.synthetic import as_schema
 

@@ -25,10 +25,10 @@ with lazy_imports():
     from batch.filters.prepare import prepare, prepare_again
     from batch.filters.registry import filter_of
     from batch.filters.review import candidates, read_accepted, write_review
-    from batch.filters.scope import FilterScope
     from batch.filters.spec import FilterSpec
     from batch.jobs.control import jobs_of, submit_filters
     from batch.runs.options import takes_scope
+    from batch.runs.scope import FilterScope
     from serve.settings import Settings
 
 app = typer.Typer(

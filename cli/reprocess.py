@@ -7,9 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from batch.classify.spec import ClassifySpec
 from batch.runs.options import require_model, scope_arguments, takes_scope, takes_spec
-from batch.runs.spec import RunSpec
+from batch.runs.spec import ClassifySpec, RunSpec
 from cli.archive import catalogue, explained
 from cli.follow import prepare_here, run_to_end
 from cli.layers import tell_silent

@@ -12,8 +12,8 @@ from archive.views.views import PRODUCTION
 from batch.filters.contract import Filter
 from batch.filters.prepare import EVERYTHING, prepare
 from batch.filters.registry import FILTERS, filter_of
-from batch.filters.scope import FilterScope
 from batch.jobs.control import Jobs, submit_filters
+from batch.runs.scope import FilterScope
 from model_store.frozen import Frozen
 from serve.api.bodies import SmallBodyRoute
 from serve.auth.scopes import IDENTITY

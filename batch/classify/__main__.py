@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-from batch.classify.spec import ClassifySpec
 from batch.jobs.entry import LOGGER, DryRun, Here, carry_out, run_job
 from batch.runs.options import takes_spec
+from batch.runs.spec import ClassifySpec
 
 
 @takes_spec(ClassifySpec, job=True)

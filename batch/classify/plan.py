@@ -15,10 +15,10 @@ from archive.annotations.classes import write_classes
 from archive.delta.tables import Tables
 from archive.views.views import View, Views
 from batch.classify.rows import Target, target_of
-from batch.classify.spec import ClassifySpec
 from batch.planning.passes import BoxPass
 from batch.planning.plan import Plan
 from batch.runs.accounting import Counts
+from batch.runs.spec import ClassifySpec
 from model_store.errors import BadRequest, ModelError
 from model_store.names import VersionId
 from model_store.store import ModelStore, ModelVersion

@@ -16,10 +16,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from batch.classify.rows import Crop, Target, classification_table
-from batch.classify.spec import ClassifySpec
 from batch.pipeline.read_image import MAX_DETAIL, boxed_pixels, image_bytes
 from batch.pipeline.stage import ReplicaStage, StageProcess
-from batch.runs.spec import CHUNK_BYTES
+from batch.runs.spec import CHUNK_BYTES, ClassifySpec
 from model_store.config import Preprocess
 from model_store.errors import ImageError
 from model_store.images.crops import Corners, corners_px

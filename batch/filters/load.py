@@ -24,10 +24,10 @@ from archive.views.clocks import with_deployments
 from archive.views.views import View
 from batch.filters.evaluate import PART
 from batch.filters.registry import filter_of
-from batch.filters.scope import FilterScope
 from batch.filters.spec import FilterSpec
 from batch.planning.plan import latest_images, scope_images
 from batch.planning.sample import choose_sample
+from batch.runs.scope import FilterScope
 
 PART_ROWS = 20_000
 """Approximate rows of a part: 8 MB at 400 bytes a row."""

@@ -16,9 +16,9 @@ from archive.views.views import PRODUCTION, View, Views
 from batch.filters.contract import ClassFilterConfig
 from batch.filters.load import choose
 from batch.filters.registry import config_of, filter_of
-from batch.filters.scope import PUBLISHED, FilterScope
 from batch.filters.spec import FilterSpec
 from batch.filters.support.classifier import with_classifier
+from batch.runs.scope import PUBLISHED, FilterScope
 from batch.runs.spec import new_run_id
 from model_store.errors import BadRequest
 

@@ -14,8 +14,8 @@ from pydantic import Field, ValidationError
 from archive.annotations.layers import Layer, layer_id
 from archive.views.views import View
 from batch.filters.registry import config_of, filter_of
-from batch.filters.scope import FilterScope
 from batch.planning.id_list import keep_ids
+from batch.runs.scope import FilterScope
 from model_store.errors import BadRequest
 from model_store.frozen import Frozen
 from model_store.storage import Folder

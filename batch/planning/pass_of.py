@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from archive.delta.tables import Tables
 from batch.classify.plan import classify_pass
-from batch.classify.spec import ClassifySpec
 from batch.planning.passes import DetectPass, Pass
 from batch.planning.plan import Plan, pinned, plan_pass
 from batch.runs.resume import tables_of_unsealed
-from batch.runs.spec import PassSpec
+from batch.runs.spec import ClassifySpec, PassSpec
 from model_store.store import ModelStore
 
 

@@ -15,6 +15,7 @@ from archive.catalogue.local_time import LocalEnd, LocalTime, end_in_words
 from model_store.frozen import Frozen
 
 MIDNIGHT = "T00:00:00"
+PUBLISHED = "published"
 DIGITS = 12
 """Digits of the name of a list, in words."""
 
@@ -111,6 +112,19 @@ class Scope(MediaScope):
 
     status: Literal["failed", "missing"] | None = Field(
         default=None, description="only images with a failed result of this model, or with none (missing)"
+    )
+
+
+class FilterScope(MediaScope):
+    """Images with published results, unless a field narrows them or names another run."""
+
+    run: str = Field(
+        default=PUBLISHED,
+        min_length=1,
+        description="results to use: published, or a run id for all results of its inference key",
+    )
+    occurrence: str | None = Field(
+        default=None, min_length=1, description="only images of this occurrence, from a tracking layer of the view"
     )
 
 

@@ -1,5 +1,6 @@
-"""Specification of a run: model, scope and pace. Frozen, stored with the run as JSON, submitted with its job.
+"""Specifications of runs over images: model, scope and pace.
 
+They are frozen, stored with the run as JSON, and submitted with its job.
 Each field is an option of the command and of the job, with its description as help (`batch/runs/options.py`).
 """
 
@@ -7,10 +8,11 @@ from __future__ import annotations
 
 import secrets
 from datetime import UTC, datetime
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from archive.defaults import PRODUCTION
 from archive.views.run_kinds import RunKind
 from batch.runs.scope import Scope
 from batch.schedule.policy import Snips, Stop
@@ -61,6 +63,34 @@ class RunSpec(PassSpec):
 
     chunk: int = Field(default=0, ge=0, le=1024, description="images per call to a replica; 0: by their size")
     snips: Snips | None = Field(default=None, description="keep a crop of each detection as a JPEG")
+
+
+class ClassifySpec(PassSpec):
+    """Complete input of a classify run; running the same spec again resumes it."""
+
+    run_kind, job = "classify", "batch.classify"
+    same = ("scope", "megapixels", "view", "labels", "least_score", "min_side_px", "margin_frac")
+
+    view: str = Field(default=PRODUCTION, description="view with the detections to classify")
+    labels: tuple[str, ...] = Field(
+        default=(), description="only detections with these labels of the detector: animal,…"
+    )
+    least_score: float = Field(default=0.0, ge=0, le=1, description="minimum score of a detection, 0 to 1")
+    min_side_px: float = Field(default=0.0, ge=0, description="minimum shorter side of a box, px")
+    margin_frac: float = Field(
+        default=0.0, ge=0, le=2, description="margin around each box, as a share of its longer side, 0 to 2"
+    )
+
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _named_once(cls, labels: Any) -> Any:
+        """Return each label of an option once."""
+        if not isinstance(labels, str):
+            return labels
+        names = dict.fromkeys(name.strip() for name in labels.split(",") if name.strip())
+        if not names:
+            raise ValueError("name at least one, such as --labels animal,bird")
+        return tuple(names)
 
 
 CHUNK_BYTES, CHUNK_IMAGES = 32 * 1024 * 1024, 64

@@ -13,7 +13,6 @@ from archive.delta.tables import Tables
 from archive.schemas import RUNS
 from archive.views.publications import last_event
 from archive.views.views import Views
-from batch.classify.spec import ClassifySpec
 from batch.planning.plan import pinned
 from batch.publishing.impact.result_sets import side
 from batch.publishing.publish import publish, publish_first
@@ -21,7 +20,7 @@ from batch.runs.accounting import Counts
 from batch.runs.metrics import last_runs
 from batch.runs.record import RunLog
 from batch.runs.resume import require_same_run
-from batch.runs.spec import RunSpec
+from batch.runs.spec import ClassifySpec, RunSpec
 from batch.schedule.archive_state import running_run
 from model_store.errors import BadRequest, Conflict
 from model_store.store import ModelStore, ModelVersion

@@ -22,10 +22,9 @@ from archive.views.query import query
 from archive.views.search import ImageSearch, find
 from archive.views.views import Views
 from batch.filters.load import load
-from batch.filters.scope import FilterScope
 from batch.filters.spec import FilterSpec
 from batch.planning.plan import scope_images
-from batch.runs.scope import MediaScope
+from batch.runs.scope import FilterScope, MediaScope
 from model_store.errors import BadRequest
 from tests.batch.filters.scene import NOON, box, publish, put, sha, tables_at
 

@@ -17,11 +17,11 @@ from archive.schemas import CLASSIFICATIONS
 from archive.views.views import View, Views
 from batch.classify.plan import ClassifyPass, classify_pass
 from batch.classify.rows import classification_table, detection_id, target_of
-from batch.classify.spec import ClassifySpec
 from batch.classify.stage import cut, in_chunks
 from batch.planning.plan import Plan, plan_pass
 from batch.runs.accounting import Counts
 from batch.runs.run import RunReport, execute
+from batch.runs.spec import ClassifySpec
 from model_store.config import ClassifierConfig, OnnxRuntime, Preprocess
 from model_store.store import ModelInfo, ModelStore, ModelVersion
 from serve.inference.chunks import LogitsAnswer

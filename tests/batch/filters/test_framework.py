@@ -28,7 +28,7 @@ from batch.filters.contract import COLUMNS, rows_of_table
 from batch.filters.layers import of_silent, silent, switch, unfounded
 from batch.filters.prepare import prepare, prepare_again
 from batch.filters.run import FilterReport, dry_run, execute, execute_all, here
-from batch.filters.scope import FilterScope
+from batch.runs.scope import FilterScope
 from cli import filters
 from model_store.errors import BadRequest, StorageUnreachable
 from tests.batch.filters.scene import KEY, box, copied, publish, put, sha, shown, tables_at

@@ -25,11 +25,11 @@ from batch.filters.layers import switch, unfounded
 from batch.filters.prepare import prepare
 from batch.filters.registry import FILTERS
 from batch.filters.run import FilterReport, dry_run, execute, here
-from batch.filters.scope import FilterScope
 from batch.planning.id_list import name_ids
 from batch.publishing.publish import rollback
 from batch.runs.accounting import Counts
 from batch.runs.record import RunLog
+from batch.runs.scope import FilterScope
 from batch.runs.spec import RunSpec
 from model_store.errors import AccountingOpen, BadRequest, StorageUnreachable
 from tests.batch.filters.make import NOTHING, detection, invalid, rows

@@ -17,13 +17,11 @@ import batch.classify.__main__
 import batch.reprocess
 import cli.filters
 import cli.reprocess
-from batch.classify.spec import ClassifySpec
-from batch.filters.scope import FilterScope
 from batch.jobs.cluster_jobs import runs_of
 from batch.planning.id_list import keep_ids
 from batch.runs.options import arguments, make_spec, require_model, scope_arguments, takes_spec
-from batch.runs.scope import Scope
-from batch.runs.spec import PassSpec, RunSpec
+from batch.runs.scope import FilterScope, Scope
+from batch.runs.spec import ClassifySpec, PassSpec, RunSpec
 from batch.schedule.policy import Snips, Stop
 from model_store.errors import BadRequest
 
