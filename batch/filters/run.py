@@ -26,9 +26,9 @@ from archive.schemas import ASSERTIONS
 from batch.filters.contract import ClassFilterConfig
 from batch.filters.evaluate import Evaluated, FilterCounts, Question, evaluate
 from batch.filters.load import Loaded, load
+from batch.filters.prepare import classes_of
 from batch.filters.registry import config_of, filter_of
 from batch.filters.spec import FilterSpec
-from batch.filters.support.classifier import classes_of
 from batch.runs.accounting import Counts
 from batch.runs.heartbeat import heartbeat
 from batch.runs.record import RunLog, recorded
