@@ -28,7 +28,8 @@ from archive.delta.compact import compact
 from archive.delta.tables import Tables
 from archive.schemas import RESULTS
 from batch.pipeline.commit import Committer
-from batch.planning.plan import Plan, make_plan, pinned
+from batch.planning.passes import DetectPass
+from batch.planning.plan import Plan, pinned, plan_pass
 from batch.runs.accounting import read_back
 from batch.runs.scope import Scope
 from batch.runs.spec import RunSpec
@@ -119,7 +120,7 @@ def by_hand(images: int) -> dict[str, Any]:
 
 def _planned(tables: Tables, model: Any) -> tuple[Plan, float]:
     started = time.perf_counter()
-    plan = make_plan(tables, model, Scope())
+    plan = plan_pass(tables, DetectPass(model), Scope())
     return plan, time.perf_counter() - started
 
 

@@ -27,7 +27,7 @@ from archive.views.clocks import with_deployments
 from archive.views.past import PastTables
 from archive.views.query import is_of_storage
 from archive.views.views import View
-from batch.planning.passes import TRIED_AGAIN, DetectPass, Pass
+from batch.planning.passes import TRIED_AGAIN, Pass
 from batch.planning.sample import choose_sample
 from batch.planning.select import keep_latest, select_scope
 from batch.runs.scope import MediaScope, Scope
@@ -171,13 +171,6 @@ def latest_images(sql: duckdb.DuckDBPyConnection, scope: MediaScope) -> None:
     if scope.latest_per_camera:
         keep_latest(sql)
         sql.execute(_WANTED)
-
-
-def make_plan(
-    tables: Tables, model: ModelVersion, scope: Scope, read_only: bool = False, past: PastTables | None = None
-) -> Plan:
-    """Plan a detection run, see `plan_pass`."""
-    return plan_pass(tables, DetectPass(model), scope, read_only, past)
 
 
 def plan_pass(

@@ -12,7 +12,8 @@ from typing import Any
 from archive.delta.tables import Tables
 from archive.views.views import View
 from batch.filters.layers import silent
-from batch.planning.plan import Plan, make_plan
+from batch.planning.passes import DetectPass
+from batch.planning.plan import Plan, plan_pass
 from batch.runs.scope import Scope
 from batch.schedule.archive_state import gather, published_side, wanted_side
 from batch.schedule.config_impact import NEEDS, ConfigChange, Need, changes, dearest_first, overall, threshold_changes
@@ -77,7 +78,7 @@ def plan_report(tables: Tables, store: ModelStore, policy: Policy, version: Mode
         compared=compared,
         changes=tuple(dearest_first(changed)),
         decision=decide(facts, policy, local_time(now)),
-        plan=make_plan(tables, version, scope, read_only=True),
+        plan=plan_pass(tables, DetectPass(version), scope, read_only=True),
     )
 
 

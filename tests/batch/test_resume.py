@@ -18,7 +18,8 @@ import batch.runs.run
 from archive.delta.tables import Tables
 from archive.schemas import MEDIA
 from archive.views.past import PastTables, moment_of
-from batch.planning.plan import Plan, make_plan
+from batch.planning.passes import DetectPass
+from batch.planning.plan import Plan, plan_pass
 from batch.runs.accounting import Counts
 from batch.runs.resume import tables_of_unsealed
 from batch.runs.run import report_of_nothing
@@ -147,7 +148,7 @@ def test_images_are_read_where_they_are_now_and_those_that_are_gone_where_they_w
     tables.snapshot("media").delete("path in ('a', 'b')")
     add_image(tables, "b", "moved")
     add_image(tables, "c", "another name of c")
-    plan = make_plan(tables, motion, Scope(), past=past)
+    plan = plan_pass(tables, DetectPass(motion), Scope(), past=past)
     rows = [row for window in plan.windows(99) for row in window.to_pylist()]
     places = {row["media_sha256"]: {row["path"], *(place["path"] for place in row["elsewhere"])} for row in rows}
     assert places == {name: {name} for name in "adefgh"} | {"b": {"moved"}, "c": {"c", "another name of c"}}
@@ -166,8 +167,8 @@ def test_labels_are_those_of_the_view_that_was_published_then(tables: Tables, mo
     put_results(tables, more)
     publish(tables, motion)
     scope = Scope(label="motion")
-    assert make_plan(tables, motion, scope).requested == 3
-    assert make_plan(tables, motion, scope, past=past).requested == 2
+    assert plan_pass(tables, DetectPass(motion), scope).requested == 3
+    assert plan_pass(tables, DetectPass(motion), scope, past=past).requested == 2
 
 
 def test_a_past_whose_files_were_removed_is_an_error_with_a_way_out(tables: Tables, motion: ModelVersion) -> None:
@@ -177,7 +178,7 @@ def test_a_past_whose_files_were_removed_is_an_error_with_a_way_out(tables: Tabl
     for file in old - set(tables.snapshot("media").file_uris()):
         Path(file.removeprefix("file://")).unlink()
     with pytest.raises(StorageUnreachable, match="leave out --run-id"):
-        make_plan(tables, motion, Scope(), past=past)
+        plan_pass(tables, DetectPass(motion), Scope(), past=past)
 
 
 @pytest.mark.parametrize("scope", [Scope(), Scope(sample=2)])
@@ -193,7 +194,7 @@ def test_a_past_whose_files_were_removed_on_s3_is_the_same_error(
     media = tables.snapshot("media")
     media.vacuum(retention_hours=0, dry_run=False, enforce_retention_duration=False)
     with pytest.raises(StorageUnreachable, match="leave out --run-id"):
-        make_plan(tables, motion, scope, past=past)
+        plan_pass(tables, DetectPass(motion), scope, past=past)
 
 
 def test_a_run_of_a_whole_archive_reads_the_results_once(
@@ -209,5 +210,5 @@ def test_a_run_of_a_whole_archive_reads_the_results_once(
 
     monkeypatch.setattr(batch.planning.plan, "scan", scan)
     past = PastTables(tables.url, moment_of(tables))
-    assert make_plan(tables, motion, Scope(), past=past).reused == 1
+    assert plan_pass(tables, DetectPass(motion), Scope(), past=past).reused == 1
     assert scanned == ["media", "results"]

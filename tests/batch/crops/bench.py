@@ -15,7 +15,8 @@ from archive.schemas import SNIPS
 from batch.crops.plan import SnipPass, plan_snips
 from batch.crops.write import SnipStage, cut_of
 from batch.pipeline.stage import StageProcess
-from batch.planning.plan import Plan, make_plan
+from batch.planning.passes import DetectPass
+from batch.planning.plan import Plan, plan_pass
 from batch.runs.accounting import Counts
 from batch.runs.run import PassRun
 from batch.runs.scope import Scope
@@ -50,7 +51,7 @@ class SnipBench(BoxBench):
         return self.model.info.inference_key
 
     def detection_plan(self, scope: Scope | None = None) -> Plan:
-        return make_plan(self.tables, self.model, scope or Scope())
+        return plan_pass(self.tables, DetectPass(self.model), scope or Scope())
 
     def plan(self, read_only: bool = False, **fields: Any) -> Plan:
         spec = spec_of(**{"snips": Snips()} | fields)

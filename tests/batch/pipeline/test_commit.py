@@ -12,7 +12,8 @@ import archive.delta.tables
 from archive.delta.tables import Tables
 from archive.schemas import MEDIA
 from batch.pipeline.commit import Committer
-from batch.planning.plan import Plan, make_plan
+from batch.planning.passes import DetectPass
+from batch.planning.plan import Plan, plan_pass
 from batch.runs.scope import Scope
 from batch.runs.spec import RunSpec
 from model_store.store import ModelVersion
@@ -32,7 +33,7 @@ class Bench:
         self.tables.append("media", media, "test", lambda _, wanted: wanted)
 
     def plan(self, scope: Scope) -> Plan:
-        return make_plan(self.tables, self.motion, scope)
+        return plan_pass(self.tables, DetectPass(self.motion), scope)
 
     def committer(self, run_id: str = "r1", scope: Scope | None = None, commit_s: float = 3600) -> Committer:
         scope = scope or Scope()

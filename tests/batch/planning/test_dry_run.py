@@ -8,7 +8,8 @@ import pytest
 
 from archive.delta.tables import Tables
 from batch.planning.dry_run import dry_run_report
-from batch.planning.plan import make_plan
+from batch.planning.passes import DetectPass
+from batch.planning.plan import plan_pass
 from batch.runs.scope import Scope
 from batch.runs.spec import RunSpec
 from model_store.errors import BadRequest
@@ -27,7 +28,7 @@ def test_without_tables_it_says_so_and_makes_none(tmp_path: Path) -> None:
 
 
 def test_the_report_is_the_plan_with_an_estimate(master: Catalogue, motion: ModelVersion) -> None:
-    plan = make_plan(master.tables, motion, Scope(), read_only=True)
+    plan = plan_pass(master.tables, DetectPass(motion), Scope(), read_only=True)
     report = dry_run_report(SPEC, master.tables, STORE)
     assert report.pop("estimate_s") >= 12
     assert report.pop("estimate_from") == "a few of its images, measured here, and 12 s for the start"

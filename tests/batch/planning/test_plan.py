@@ -11,7 +11,8 @@ import pytest
 
 from archive.delta.tables import Tables
 from archive.schemas import MEDIA
-from batch.planning.plan import Plan, make_plan, pinned
+from batch.planning.passes import DetectPass
+from batch.planning.plan import Plan, pinned, plan_pass
 from batch.runs.scope import Scope
 from model_store.errors import BadRequest, ModelNotFound
 from model_store.store import ModelStore, ModelVersion
@@ -51,7 +52,7 @@ def put_media(tables: Tables, *rows: dict[str, Any]) -> None:
 @pytest.mark.parametrize("scope", [ALL, Scope(camera=("c",))])
 def test_an_empty_catalogue_is_no_run_with_nothing_to_do(tmp_path: Path, motion: ModelVersion, scope: Scope) -> None:
     with pytest.raises(BadRequest, match="no image is catalogued in .*run 'resight ingest URL'"):
-        make_plan(Tables(str(tmp_path)), motion, scope, read_only=True)
+        plan_pass(Tables(str(tmp_path)), DetectPass(motion), scope, read_only=True)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -63,7 +64,7 @@ def test_a_content_at_several_places_is_asked_for_once_with_all_of_them(tmp_path
         {"path": "a/1", "media_sha256": "twice"},
         {"path": "c/1", "media_sha256": "once"},
     )
-    once, twice = rows(make_plan(tables, motion, ALL))
+    once, twice = rows(plan_pass(tables, DetectPass(motion), ALL))
     assert (twice["source_root"], twice["path"]) == ("/a", "a/1")
     assert twice["elsewhere"] == [{"source_root": "/a", "path": "b/1"}]
     assert once["elsewhere"] == []
@@ -77,15 +78,15 @@ def test_failures_that_are_not_the_images_own_are_due_again(
     put_media(tables, {"path": "f"}, {"path": "n"})
     key = motion.info.inference_key
     put_results(tables, result_rows(["f"], key=key, status="failed", error_code=code))
-    plan = make_plan(tables, motion, ALL)
+    plan = plan_pass(tables, DetectPass(motion), ALL)
     assert todo(plan) == (["f", "n"] if again else ["n"])
     assert [r["media_sha256"] for r in rows(plan) if r["replaces"]] == (["f"] if again else [])
     assert plan.reused == (0 if again else 1)
-    assert todo(make_plan(tables, motion, MISSING)) == ["n"]
+    assert todo(plan_pass(tables, DetectPass(motion), MISSING)) == ["n"]
 
 
 def test_all_is_every_content_once(catalogue: Catalogue, motion: ModelVersion) -> None:
-    plan = make_plan(catalogue.tables, motion, ALL)
+    plan = plan_pass(catalogue.tables, DetectPass(motion), ALL)
     summary = catalogue.summary
     assert requested(plan) == todo(plan) == sorted(catalogue.images)
     assert (plan.requested, plan.files) == (summary.unique_files, summary.files)
@@ -94,9 +95,9 @@ def test_all_is_every_content_once(catalogue: Catalogue, motion: ModelVersion) -
 
 
 def test_after_a_result_for_every_image_nothing_is_left_to_do(catalogue: Catalogue, motion: ModelVersion) -> None:
-    first = make_plan(catalogue.tables, motion, ALL)
+    first = plan_pass(catalogue.tables, DetectPass(motion), ALL)
     put_results(catalogue.tables, result_rows(todo(first), key=motion.info.inference_key))
-    second = make_plan(catalogue.tables, motion, ALL)
+    second = plan_pass(catalogue.tables, DetectPass(motion), ALL)
     assert (todo(second), second.reused) == ([], first.requested)
     assert requested(second) == requested(first)
 
@@ -119,7 +120,7 @@ def test_latest_per_camera_is_the_newest_by_local_time(tmp_path: Path, motion: M
             "missing_since": datetime.now(UTC),
         },
     )
-    plan = make_plan(tables, motion, Scope(latest_per_camera=True))
+    plan = plan_pass(tables, DetectPass(motion), Scope(latest_per_camera=True))
     assert todo(plan) == ["n/2", "s/2", "x/1"]
 
 
@@ -140,7 +141,7 @@ def test_latest_per_camera_ignores_broken_clocks_unless_a_camera_has_no_other(
         {"path": "u/1", "camera_id": "undated", "captured_at_local": None},
         {"path": "u/2", "camera_id": "undated", "captured_at_local": later} | after,
     )
-    plan = make_plan(tables, motion, Scope(latest_per_camera=True))
+    plan = plan_pass(tables, DetectPass(motion), Scope(latest_per_camera=True))
     assert todo(plan) == ["n/1", "o/1", "s/2", "u/1"]
 
 
@@ -155,7 +156,7 @@ def test_status_scopes_ask_for_failed_or_missing_images_only(
     key = motion.info.inference_key
     for sha, status in (("a", "ok"), ("b", "failed"), ("c", "ok")):
         put_results(tables, result_rows([sha], key=key, status=status))
-    plan = make_plan(tables, motion, scope)
+    plan = plan_pass(tables, DetectPass(motion), scope)
     assert todo(plan) == left
     assert requested(plan) == (["a", "b", "c", "d"] if scope == ALL else left)
 
@@ -168,13 +169,13 @@ def test_files_that_are_gone_are_not_asked_for_unless_a_copy_is_there(tmp_path: 
         {"path": "b", "media_sha256": "same", "missing_since": gone},
         {"path": "c", "media_sha256": "same"},
     )
-    (row,) = rows(make_plan(tables, motion, ALL))
+    (row,) = rows(plan_pass(tables, DetectPass(motion), ALL))
     assert (row["media_sha256"], row["path"]) == ("same", "c")
 
 
 def test_read_only_plans_the_same(catalogue: Catalogue, motion: ModelVersion) -> None:
     before = catalogue.tables.snapshot("media").version()
-    dry, real = (make_plan(catalogue.tables, motion, ALL, read_only=b) for b in (True, False))
+    dry, real = (plan_pass(catalogue.tables, DetectPass(motion), ALL, read_only=b) for b in (True, False))
     assert rows(dry) == rows(real)
     assert catalogue.tables.snapshot("media").version() == before
 

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from archive.delta.tables import Tables
 from archive.schemas import MEDIA
-from batch.planning.plan import make_plan
+from batch.planning.passes import DetectPass
+from batch.planning.plan import plan_pass
 from batch.planning.sample import allocate
 from batch.runs.scope import Scope
 from model_store.store import ModelVersion
@@ -67,7 +68,7 @@ def tables(tmp_path: Path) -> Tables:
 
 
 def drawn(tables: Tables, motion: ModelVersion, images: int) -> list[str]:
-    plan = make_plan(tables, motion, Scope(sample=images))
+    plan = plan_pass(tables, DetectPass(motion), Scope(sample=images))
     assert plan.population == 100
     assert plan.requested == plan.todo == min(images, 100)
     return sorted(row["path"] for window in plan.windows(7) for row in window.to_pylist())
@@ -87,7 +88,7 @@ def test_a_copy_under_another_camera_is_in_no_stratum(tmp_path: Path, motion: Mo
         for i in range(50)
         for day, place in enumerate((camera, "copies"), 1)
     ]
-    plan = make_plan(catalogue(tmp_path, rows), motion, Scope(sample=20))
+    plan = plan_pass(catalogue(tmp_path, rows), DetectPass(motion), Scope(sample=20))
     names = [row["path"].split("/")[1] for window in plan.windows(20) for row in window.to_pylist()]
     assert Counter(name[:5] for name in names) == {"north": 10, "south": 10}
 
@@ -117,7 +118,7 @@ def test_samples_do_not_fall_into_step_with_day_and_night_or_with_the_names_of_c
         for i in range(5)
     ]
     tables = catalogue(tmp_path, rows)
-    plan = make_plan(tables, motion, Scope(sample=images))
+    plan = plan_pass(tables, DetectPass(motion), Scope(sample=images))
     chosen = [row["path"] for window in plan.windows(999) for row in window.to_pylist()]
     counts = Counter(path[:3] for path in chosen)
     by_day = counts["a12"] + counts["b12"]
@@ -127,11 +128,11 @@ def test_samples_do_not_fall_into_step_with_day_and_night_or_with_the_names_of_c
 
 
 def test_a_sample_of_what_lacks_results_is_drawn_from_that(tables: Tables, motion: ModelVersion) -> None:
-    rows = [row for w in make_plan(tables, motion, Scope()).windows(99) for row in w.to_pylist()]
+    rows = [row for w in plan_pass(tables, DetectPass(motion), Scope()).windows(99) for row in w.to_pylist()]
     done = sorted(row["media_sha256"] for row in rows)[:90]
     put_results(tables, result_rows(done, key=motion.info.inference_key))
-    plan = make_plan(tables, motion, Scope(status="missing", sample=5))
+    plan = plan_pass(tables, DetectPass(motion), Scope(status="missing", sample=5))
     assert (plan.requested, plan.todo, plan.population, plan.population_todo) == (5, 5, 10, 10)
     assert not set(done) & set(plan.requested_ids().to_pylist())
-    plan = make_plan(tables, motion, Scope(sample=5))
+    plan = plan_pass(tables, DetectPass(motion), Scope(sample=5))
     assert (plan.requested, plan.population, plan.population_todo) == (5, 100, 10)

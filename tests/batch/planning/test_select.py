@@ -20,7 +20,8 @@ from archive.delta.tables import Tables
 from archive.schemas import MEDIA
 from archive.views.views import View, Views
 from batch.planning.id_list import keep_ids, name_ids, read_ids
-from batch.planning.plan import make_plan
+from batch.planning.passes import DetectPass
+from batch.planning.plan import plan_pass
 from batch.runs.scope import Scope
 from model_store.errors import BadRequest
 from model_store.store import ModelVersion
@@ -158,7 +159,7 @@ def listed(folder: Path, *names: str) -> str:
 
 def requested(tables: Tables, motion: ModelVersion, scope: Scope) -> set[str] | None:
     try:
-        plan = make_plan(tables, motion, scope, read_only=True)
+        plan = plan_pass(tables, DetectPass(motion), scope, read_only=True)
     except BadRequest as error:
         assert "no image matches" in str(error)  # noqa: PT017
         return None
@@ -270,7 +271,7 @@ def test_a_scope_of_no_image_names_the_field_and_what_there_is(
     tables: Tables, motion: ModelVersion, fields: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(BadRequest) as refused:
-        make_plan(tables, motion, Scope.model_validate(fields), read_only=True)
+        plan_pass(tables, DetectPass(motion), Scope.model_validate(fields), read_only=True)
     assert words in str(refused.value)
 
 
@@ -278,7 +279,7 @@ def test_labels_need_a_published_view(tmp_path: Path, tables: Tables, motion: Mo
     bare = Path(shutil.copytree(tables.url, tmp_path / "tables"))
     shutil.rmtree(bare / "views")
     with pytest.raises(BadRequest, match="nothing is published"):
-        make_plan(Tables(str(bare)), motion, Scope(label="cat"))
+        plan_pass(Tables(str(bare)), DetectPass(motion), Scope(label="cat"))
 
 
 def test_a_list_may_have_capitals_blank_lines_and_repeats(tmp_path: Path) -> None:
@@ -289,7 +290,7 @@ def test_a_list_may_have_capitals_blank_lines_and_repeats(tmp_path: Path) -> Non
 def test_a_list_that_names_others_is_a_mistake(tables: Tables, motion: ModelVersion, tmp_path: Path) -> None:
     scope = Scope(ids=listed(tmp_path, sha("a"), "f" * 64))
     with pytest.raises(BadRequest, match="1 of 2 listed images are not in the catalogue.*ffff"):
-        make_plan(tables, motion, scope)
+        plan_pass(tables, DetectPass(motion), scope)
 
 
 @pytest.mark.parametrize(
@@ -323,6 +324,6 @@ def test_other_processes_find_a_list_that_is_kept(tmp_path: Path, monkeypatch: A
 
 def test_windows_are_all_there_is_in_pieces(tables: Tables, motion: ModelVersion) -> None:
     for images, sizes in ((1, [1, 1, 1]), (2, [2, 1]), (3, [3]), (9, [3])):
-        plan = make_plan(tables, motion, Scope(status="missing"), read_only=True)
+        plan = plan_pass(tables, DetectPass(motion), Scope(status="missing"), read_only=True)
         assert [len(window) for window in plan.windows(images)] == sizes
         assert len(plan.some(2)) == 2

@@ -16,7 +16,7 @@ from archive.views.query import connect, query
 from archive.views.search import ImageSearch, find
 from archive.views.views import View, Views
 from batch.planning.passes import DetectPass
-from batch.planning.plan import Plan, make_plan
+from batch.planning.plan import Plan, plan_pass
 from batch.runs.accounting import SHOWN, Counts, PassTally, failures, read_back
 from batch.runs.record import RunLog
 from batch.runs.scope import Scope
@@ -54,7 +54,7 @@ def plan_of(tables: Tables, motion: ModelVersion, images: str, scope: Scope | No
     rows = [{"media_sha256": name, "source_root": "/a", "path": name, "size_bytes": 10} for name in images]
     table = pa.Table.from_pylist(rows, schema=MEDIA)
     tables.append("media", table, "test", lambda _, wanted: wanted)
-    return make_plan(tables, motion, scope or Scope())
+    return plan_pass(tables, DetectPass(motion), scope or Scope())
 
 
 def done(
@@ -75,7 +75,7 @@ def done(
 def test_the_accounts_close_over_all_four_kinds(tables: Tables, motion: ModelVersion) -> None:
     plan = plan_of(tables, motion, "abcdef")
     done(tables, plan, "ab", run_id="earlier")
-    plan = make_plan(tables, motion, Scope())
+    plan = plan_pass(tables, DetectPass(motion), Scope())
     done(tables, plan, "c")
     done(tables, plan, "d", "empty")
     done(tables, plan, "e", "nothing")
@@ -132,7 +132,7 @@ def test_a_run_in_which_every_image_failed_has_not_worked(
     plan = plan_of(tables, motion, images)
     for image, letter in zip(images, before, strict=False):
         done(tables, plan, image, names.get(letter, "failed"), "earlier")
-    plan = make_plan(tables, motion, Scope())
+    plan = plan_pass(tables, DetectPass(motion), Scope())
     for image, letter in zip(images[len(before) :], now, strict=True):
         done(tables, plan, image, names.get(letter, "failed"), error_code=codes.get(letter))
     if worked:
@@ -199,7 +199,7 @@ def test_an_image_is_empty_in_the_report_in_sql_and_over_http_alike(tables: Tabl
     for image, outcome in zip("abcde", ("ok", "ok", "empty", "nothing", "failed"), strict=True):
         done(tables, plan, image, outcome)
     done(tables, plan, "f", "ok", run_id="earlier")
-    counts = read_back(tables, make_plan(tables, motion, Scope()), RUN)
+    counts = read_back(tables, plan_pass(tables, DetectPass(motion), Scope()), RUN)
     assert (counts.ok, counts.empty, counts.failed, counts.reused) == (2, 2, 1, 1)
     key, least = motion.info.inference_key, motion.detector_config.thresholds.default
     model = {"model_name": "motion", "model_version": "1", "weights_sha256": "w"}

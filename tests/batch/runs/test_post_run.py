@@ -11,7 +11,8 @@ import pytest
 
 from archive.delta.tables import Tables
 from archive.schemas import MEDIA
-from batch.planning.plan import Plan, make_plan
+from batch.planning.passes import DetectPass
+from batch.planning.plan import Plan, plan_pass
 from batch.runs import post_run
 from batch.runs.accounting import Counts
 from batch.runs.post_run import afterwards, extrapolated
@@ -49,7 +50,7 @@ def tables(tmp_path: Path) -> Tables:
 
 def sampled(tables: Tables, store: ModelStore, version: str = "1") -> Plan:
     model = store.describe(version_id("blobs", version))
-    return make_plan(tables, model, Scope(sample=10))
+    return plan_pass(tables, DetectPass(model), Scope(sample=10))
 
 
 def estimate(plan: Plan, tables: Tables, store: ModelStore, images_per_s: float) -> Any:
@@ -100,7 +101,7 @@ def test_one_camera_with_nearly_all_images_is_nearly_all_that_is_expected(tmp_pa
     see(tables, store, "1", list(names), n_detections=1, detections=[BLOB])
     see(tables, store, "2", blind)
     see(tables, store, "2", others, n_detections=1, detections=[BLOB])
-    plan = make_plan(tables, store.describe(version_id("blobs", "2")), Scope(sample=100))
+    plan = plan_pass(tables, DetectPass(store.describe(version_id("blobs", "2"))), Scope(sample=100))
     told = estimate(plan, tables, store, images_per_s=0.0)
     assert (told["sampled"], told["population"]) == (100, 1000)
     emptied = told["emptied_images"]
@@ -114,7 +115,7 @@ def test_images_that_cannot_be_compared_are_not_taken_for_unchanged(tables: Tabl
     see(tables, store, "1", IMAGES[::2])
     see(tables, store, "2", [i for n, i in enumerate(IMAGES) if n % 4 != 2], n_detections=1, detections=[BLOB])
     see(tables, store, "2", IMAGES[2::4], status="failed", error_code="decode")
-    plan = make_plan(tables, store.describe(version_id("blobs", "2")), Scope(sample=40))
+    plan = plan_pass(tables, DetectPass(store.describe(version_id("blobs", "2"))), Scope(sample=40))
     told = estimate(plan, tables, store, images_per_s=0.0)
     assert (told["sampled"], told["population"]) == (40, 40)
     for figure in ("compared_images", "changed_images", "filled_images"):
@@ -198,4 +199,4 @@ def complete(tables: Tables, store: ModelStore, monkeypatch: pytest.MonkeyPatch,
     run_log.write(state, Counts())
     see(tables, store, "1", IMAGES[:20])
     see(tables, store, "1", IMAGES[20:])
-    return make_plan(tables, model, Scope(), read_only=True)
+    return plan_pass(tables, DetectPass(model), Scope(), read_only=True)
