@@ -29,7 +29,7 @@ from archive.views.query import is_of_storage
 from archive.views.views import View
 from batch.planning.passes import TRIED_AGAIN, Pass
 from batch.planning.sample import choose_sample
-from batch.planning.select import keep_latest, select_scope
+from batch.planning.select import select_scope
 from batch.runs.scope import MediaScope, Scope
 from model_store.config import ModelConfig
 from model_store.errors import BadRequest, StorageUnreachable
@@ -46,6 +46,15 @@ _WANTED = """
     create or replace table wanted as
     select md5_number(media_sha256) as id, count(*)::integer as files from scoped group by all
 """
+_LATEST = """
+    create temp table latest as
+    from scoped where md5_number(media_sha256) in (select id from wanted)
+    qualify row_number() over (
+        partition by camera_id
+        order by doubtful, captured_at_corrected desc nulls last, path desc, source_root desc) = 1;
+    create or replace temp view scoped as from latest;
+"""
+"""Newest file of each camera, of the files of images in `wanted`."""
 _DONE = """
     create or replace table {done} as
     select md5_number(media_sha256) as {ids}, status, status = 'failed' and error_code in {tried_again} as again,
@@ -169,7 +178,7 @@ def scope_images(
 def latest_images(sql: duckdb.DuckDBPyConnection, scope: MediaScope) -> None:
     """Keep only the newest image of each camera in `scoped` and `wanted`, if the scope requires it."""
     if scope.latest_per_camera:
-        keep_latest(sql)
+        sql.execute(_LATEST)
         sql.execute(_WANTED)
 
 

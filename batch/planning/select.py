@@ -1,6 +1,6 @@
 """Select the files of a scope in SQL: relation `scoped` from relation `present` (media that are present).
 
-The status of results concerns images, not files, and comes next; then `keep_latest`, then a sample
+The status of results concerns images, not files, and comes next; then `latest_images`, then a sample
 (`batch/planning/plan.py`).
 """
 
@@ -34,14 +34,6 @@ _CONDITIONS = {
 _OF_LABEL = ("label", "min_score", "max_score")
 _SHOWS_LABEL = "media_sha256 in (select media_sha256 from shown)"
 _OF_LIST = "media_sha256 in (select media_sha256 from listed)"
-_LATEST = """
-    create temp table latest as
-    from scoped where md5_number(media_sha256) in (select id from wanted)
-    qualify row_number() over (
-        partition by camera_id
-        order by doubtful, captured_at_corrected desc nulls last, path desc, source_root desc) = 1;
-    create or replace temp view scoped as from latest;
-"""
 _SHOWN = """
     create or replace temp table shown as
     with boxes as (select media_sha256, unnest(detections) as d from published),
@@ -99,11 +91,6 @@ def select_scope(
     sql.execute("create or replace temp view scoped as from selected")
     if not sql.sql("select 1 from scoped limit 1").fetchall():
         raise BadRequest(_nothing(sql, tables, given, view, conditions))
-
-
-def keep_latest(sql: duckdb.DuckDBPyConnection) -> None:
-    """Keep in `scoped` only the newest file of each camera, of the files of images in `wanted` (id)."""
-    sql.execute(_LATEST)
 
 
 def _published(tables: Tables) -> View:
