@@ -52,11 +52,6 @@ class Rivals:
         """Skip the rows up to `snapshot`, a commit of this run: those since the last look are its own."""
         self._version = snapshot.version()
 
-    @property
-    def held(self) -> int:
-        """Number of rows in memory."""
-        return sum(map(len, self._rows))
-
     def without(self, snapshot: DeltaTable, rows: pa.Table, replace: bool) -> pa.Table:
         """Return the rows that are not in the snapshot yet.
 

@@ -45,6 +45,11 @@ def rivals(tables: Tables, run_id: str = "r1") -> Rivals:
     return Rivals(tables.snapshot("results"), KEY, run_id)
 
 
+def held(rivals: Rivals) -> int:
+    """Number of rows in memory."""
+    return sum(map(len, rivals._rows))
+
+
 def test_rows_of_the_plan_s_own_snapshot_are_not_looked_at(tables: Tables) -> None:
     """The plan has left them out, except a failed one that is replaced."""
     put(tables, "ab", "failed", "r0")
@@ -122,7 +127,7 @@ def test_a_compaction_brings_no_row_of_its_own_back(tables: Tables) -> None:
         asked.know(tables.snapshot("results"))
     compact(tables, "results", "k", 2)
     assert names(asked.without(tables.snapshot("results"), rows("ae"), False)) == "e"
-    assert asked.held == 1
+    assert held(asked) == 1
 
 
 def test_a_rival_s_row_is_seen_also_where_its_file_was_compacted_at_once(tables: Tables) -> None:
@@ -134,7 +139,7 @@ def test_a_rival_s_row_is_seen_also_where_its_file_was_compacted_at_once(tables:
     put(tables, "d")
     compact(tables, "results", "k", 2)
     assert names(asked.without(tables.snapshot("results"), rows("cde"), False)) == "e"
-    assert asked.held == 2
+    assert held(asked) == 2
 
 
 def test_rows_of_rivals_are_seen_on_s3(s3_endpoint: str) -> None:
