@@ -85,7 +85,7 @@ class ClusterJobs:
             alive = [
                 job.submission_id
                 for job in client.list_jobs()
-                if job.submission_id and not job.status.is_terminal() and is_job_of(run_id, job.entrypoint)
+                if job.submission_id and not job.status.is_terminal() and run_id in runs_of(job.entrypoint)
             ]
             for submission_id in alive:
                 client.stop_job(submission_id)
@@ -164,7 +164,7 @@ def _settled(client: Any, run_id: str) -> dict[str | None, Any]:
     while True:
         jobs = client.list_jobs()
         statuses = {job.submission_id: job.status for job in jobs}
-        ours = [job for job in jobs if is_job_of(run_id, job.entrypoint)]
+        ours = [job for job in jobs if run_id in runs_of(job.entrypoint)]
         if all(job.status.is_terminal() for job in ours) or time.monotonic() > until_s:
             return statuses
         time.sleep(0.5)
@@ -185,13 +185,11 @@ def free_submission_id(run_id: str, known: Mapping[str | None, Any]) -> str:
     raise AssertionError("unreachable")
 
 
-def is_job_of(run_id: str, entrypoint: str) -> bool:
-    """Look for the run in the job's command line: job ids are the same for run `a`, tried twice, and run `a-2`."""
-    return run_id in runs_of(entrypoint)
-
-
 def runs_of(entrypoint: str) -> list[str]:
-    """Return the runs in the command line of a job; none for jobs that are not ours."""
+    """Return the runs in the command line of a job; none for jobs that are not ours.
+
+    The id of a job does not identify a run: it is the same for run `a`, tried twice, and run `a-2`.
+    """
     try:
         words = shlex.split(entrypoint.partition(" --spec ")[0])  # the rest may be long, or cut in a log
     except ValueError:  # not ours

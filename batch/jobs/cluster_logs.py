@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from batch.jobs.cluster_jobs import is_job_of
+from batch.jobs.cluster_jobs import runs_of
 from model_store.errors import BadRequest, ClusterError
 from serve.cluster.head import RAY_FOLDER, folder_of, read_state
 from serve.cluster.private_folder import private_folder
@@ -99,7 +99,7 @@ def run_files(settings: Settings, run_id: str) -> list[Path]:
     """Return the logs of a run's jobs, in all sessions. Raises BadRequest if there are none."""
     sessions = logs_folder(settings).parent.parent
     logs = [
-        path for path in sessions.glob("session_[0-9]*/logs/job-driver-*.log") if is_job_of(run_id, _entrypoint(path))
+        path for path in sessions.glob("session_[0-9]*/logs/job-driver-*.log") if run_id in runs_of(_entrypoint(path))
     ]
     if not logs:
         raise BadRequest(
