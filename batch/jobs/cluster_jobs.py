@@ -14,7 +14,7 @@ import logging
 import os
 import shlex
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,15 +58,13 @@ class ClusterJobs:
                 "and RESIGHT_TABLES to places that its nodes can reach"
             )
         command = shlex.join(["python", "-P", "-m", module, *words])  # -P: only our own packages
-        try:
+        with _errors_as("the cluster did not accept the job"):
             client = _client()
             return client.submit_job(
                 entrypoint=command,
                 submission_id=free_submission_id(run_id, _settled(client, run_id)),
                 runtime_env=_runtime_env(settings),
             )
-        except _ray_errors() as error:
-            raise ClusterError(f"the cluster did not accept the job: {error}"[:1000]) from error
 
     def tail(self, job: str, on_line: Callable[[str], None], enough: Callable[[], bool]) -> JobOutcome:
         """Call `on_line` with each line of the job's log, and return how the job ended.
@@ -80,7 +78,7 @@ class ClusterJobs:
 
     def stop(self, run_id: str) -> str | None:
         """Stop the job of a run and wait for its end; return its id, or None without one. Raises ClusterError."""
-        try:
+        with _errors_as("the cluster did not stop the job"):
             client = _client()
             alive = [
                 job.submission_id
@@ -94,8 +92,6 @@ class ClusterJobs:
                 if time.monotonic() > deadline:
                     raise ClusterError(f"job {', '.join(alive)} is still running {STOP_S} s after it was stopped")
                 time.sleep(0.2)
-        except _ray_errors() as error:
-            raise ClusterError(f"the cluster did not stop the job: {error}"[:1000]) from error
         return ", ".join(alive) or None
 
     def job_of(self, run_id: str = "") -> tuple[str, str] | None:
@@ -116,10 +112,8 @@ class ClusterJobs:
             logs = Path(self._state.logs if self._state else "")
             with (logs / f"job-driver-{job}.log").open("rb") as log:
                 return read_part(job, log, after, max_bytes)
-        try:
+        with _errors_as("the cluster does not send the log"):
             text = _client().get_job_logs(job)
-        except _ray_errors() as error:
-            raise ClusterError(f"the cluster does not send the log: {error}"[:1000]) from error
         return read_part(job, io.BytesIO(text.encode()), after, max_bytes)
 
     def running(self) -> set[str]:
@@ -133,10 +127,8 @@ class ClusterJobs:
 
 def _jobs() -> list[Any]:
     """Return Ray's records of its jobs. Raises ClusterError."""
-    try:
+    with _errors_as("the cluster does not answer"):
         return list(_client().list_jobs())
-    except _ray_errors() as error:
-        raise ClusterError(f"the cluster does not answer: {error}"[:1000]) from error
 
 
 def _runtime_env(settings: Settings) -> dict[str, Any]:
@@ -216,6 +208,15 @@ async def _tail(
     while (info := job.end()) is None:
         await asyncio.sleep(LOOK_S)
     return JobOutcome(str(info.status.value), info.driver_exit_code, info.message or "")
+
+
+@contextlib.contextmanager
+def _errors_as(problem: str) -> Iterator[None]:
+    """Raise ClusterError with the problem and the text of Ray's error."""
+    try:
+        yield
+    except _ray_errors() as error:
+        raise ClusterError(f"{problem}: {error}"[:1000]) from error
 
 
 def _ray_errors() -> tuple[type[Exception], ...]:
