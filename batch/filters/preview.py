@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from archive.delta.tables import Tables
-from archive.views.views import View
 from batch.filters.contract import BOX_COLUMNS
 from batch.filters.evaluate import Evaluated, Question, evaluate
 from batch.filters.run import FilterReport, dry_run
@@ -54,18 +53,15 @@ def preview(spec: FilterSpec, tables: Tables, most: int = MOST) -> tuple[FilterR
             yield evaluated
 
     def is_below(example: Example) -> bool:
-        return _is_below(spec.view, example)
+        """Return whether the score of the detection is below what the view shows."""
+        limit = spec.view.label_thresholds.get(example.label or "", spec.view.threshold)
+        return example.score is not None and example.score < limit
 
     def order(digest: str) -> tuple[bool, str]:
         return is_below(kept[digest]), digest
 
     report = dry_run(spec, tables, judge)
     return report, [kept[digest] for digest in sorted(kept, key=order)]
-
-
-def _is_below(view: View, example: Example) -> bool:
-    """Return whether the score of the detection is below what the view shows."""
-    return example.score is not None and example.score < view.label_thresholds.get(example.label or "", view.threshold)
 
 
 def _examples(part: pa.Table, rows: pa.Table) -> Iterator[Example]:
