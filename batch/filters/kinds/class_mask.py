@@ -44,19 +44,14 @@ class ClassMaskConfig(ClassFilterConfig):
         return self
 
 
-def require(config: ClassMaskConfig, classes: tuple[str, ...]) -> NDArray[np.intp]:
-    """Return the indices of the kept classes, ascending. Raises BadRequest for names that are not classes."""
-    return kept_classes(config.keep, classes)
-
-
 def say(config: ClassMaskConfig, rows: Rows) -> Iterator[FilterAction]:
-    """Yield `relabel` for each classified detection. Raises BadRequest as `require`.
+    """Yield `relabel` for each classified detection. Raises BadRequest as `kept_classes`.
 
     Reason: "0.83 renormalised, best of 12 classes kept of 1000; of all: lion 0.41".
     """
     if not rows.classes:
         return
-    kept = require(config, rows.classes)
+    kept = kept_classes(config.keep, rows.classes)
     if rows.logits is None:
         return
     masked = len(kept) < len(rows.classes)
@@ -92,5 +87,5 @@ FILTER = Filter(
     context="image",
     order=50,
     invalid=lambda config, rows: unclassified(rows, config.labels, config.ignored_labels),
-    require=lambda config, classes, _: require(config, classes),
+    require=lambda config, classes, _: kept_classes(config.keep, classes),
 )

@@ -16,21 +16,18 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, Field
 
 from batch.filters.contract import Filter, FilterAction, FilterConfig, Rows
+from batch.filters.support.names import by_key
 from batch.filters.support.reasons import compared
 
 ALMOST = "almost"
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-def _sorted(per_label: dict[str, float]) -> dict[str, float]:
-    return dict(sorted(per_label.items()))
-
-
 class ScoreThresholdConfig(FilterConfig):
     kind: Literal["score-threshold"] = "score-threshold"
     min_score: Share = 0.25
     """score, 0 to 1: minimum for a detection to be shown (inclusive), unless per_label has its label"""
-    per_label: Annotated[dict[str, Share], AfterValidator(_sorted)] = {}
+    per_label: Annotated[dict[str, Share], AfterValidator(by_key)] = {}
     """score, 0 to 1, by label: replaces min_score for this label"""
     almost: Share = Field(
         0.05,

@@ -17,6 +17,7 @@ from pydantic import AfterValidator, Field
 
 from batch.filters.contract import Filter, FilterAction, FilterConfig, Rows
 from batch.filters.support.boxes import Floats, area_px2, clipped, usable
+from batch.filters.support.names import by_key
 from batch.filters.support.reasons import compared
 
 NOT_IDENTIFIABLE = "not identifiable"
@@ -31,10 +32,6 @@ class CameraSize(FilterConfig):
     """px of the image: minimum shorter side; 0: no limit"""
     max_area_frac: float | None = Field(None, gt=0, le=1)
     """share of the image's area, 0 to 1: maximum; 1: no limit"""
-
-
-def _sorted(per_camera: dict[str, CameraSize]) -> dict[str, CameraSize]:
-    return dict(sorted(per_camera.items()))
 
 
 class SmallSizeConfig(FilterConfig):
@@ -54,7 +51,7 @@ class SmallSizeConfig(FilterConfig):
         description="share of the image's area, 0 to 1: a box is too large if its part within the "
         "image has more (strict); none: no limit",
     )
-    per_camera: Annotated[dict[str, CameraSize], AfterValidator(_sorted)] = {}
+    per_camera: Annotated[dict[str, CameraSize], AfterValidator(by_key)] = {}
     """min_area_frac, min_side_px and max_area_frac by camera_id; missing values are those above"""
     action: Literal["suppress", "relabel"] = "suppress"
     """suppress: hide such boxes; relabel: label them 'not identifiable' and keep the detector's score"""

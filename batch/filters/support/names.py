@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +12,17 @@ from pydantic import AfterValidator
 
 from batch.filters.contract import Rows
 
+T = TypeVar("T")
+
 
 def distinct(names: tuple[str, ...]) -> tuple[str, ...]:
     """Return the names sorted, without duplicates, so that their order does not change the layer's id."""
     return tuple(sorted(set(names)))
+
+
+def by_key(values: dict[str, T]) -> dict[str, T]:
+    """Return the values sorted by their keys, for the same reason."""
+    return dict(sorted(values.items()))
 
 
 Names = Annotated[tuple[str, ...], AfterValidator(distinct)]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from batch.filters.contract import FilterAction, Rows
-from batch.filters.kinds.class_mask import FILTER, ClassMaskConfig, require
+from batch.filters.kinds.class_mask import FILTER, ClassMaskConfig
 from batch.filters.support import logits as blocks_of
 from model_store.errors import BadRequest
 from tests.batch.filters.make import NOTHING, detection, image, invalid, rows
@@ -174,7 +174,7 @@ def test_unknown_class_names_are_rejected_with_examples() -> None:
     with pytest.raises(BadRequest, match="no name is a class"):
         said(table_of(), keep=["a"])
     with pytest.raises(BadRequest, match="no classes"):
-        require(ClassMaskConfig(), ())
+        FILTER.require(ClassMaskConfig(), (), ())
 
 
 @pytest.mark.parametrize("wrong", [{"keep": "lion"}, {"emit": "some"}, {"labels": ["person"]}, {"taxa": ["lion"]}])
