@@ -85,11 +85,6 @@ def published_side(store: ModelStore, view: View) -> ConfiguredModel | None:
     return ConfiguredModel(config, weights, shown_by(view), numerics, view.layers)
 
 
-def wanted_side(model: ModelVersion, layers: tuple[str, ...] = ()) -> ConfiguredModel:
-    config = model.detector_config
-    return ConfiguredModel(config, model.info.weights_sha256, config.thresholds, NUMERICS_VERSION, layers)
-
-
 def running_run(tables: Tables, key: str, now: datetime, among: Collection[str] | None = None) -> str | None:
     """Return a detection run (`among` these) of this inference key with an event within SILENT and no end, or None."""
     columns = ("run_id", "event", "state", "kind")

@@ -15,8 +15,17 @@ from batch.filters.layers import silent
 from batch.planning.passes import DetectPass
 from batch.planning.plan import Plan, plan_pass
 from batch.runs.scope import Scope
-from batch.schedule.archive_state import gather, published_side, wanted_side
-from batch.schedule.config_impact import NEEDS, ConfigChange, Need, changes, dearest_first, overall, threshold_changes
+from batch.schedule.archive_state import gather, published_side
+from batch.schedule.config_impact import (
+    NEEDS,
+    ConfigChange,
+    ConfiguredModel,
+    Need,
+    changes,
+    dearest_first,
+    overall,
+    threshold_changes,
+)
 from batch.schedule.decide import Decision, DecisionFacts, decide, shown_by
 from batch.schedule.policy import Policy
 from batch.schedule.run_if_due import local_time
@@ -52,12 +61,7 @@ class PlanReport:
             "compared": self.compared,
             "needs": self.needs,
             "changes": [asdict(change) for change in self.changes],
-            "scope": self.plan.scope.words(),
-            "files": self.plan.files,
-            "requested": self.plan.requested,
-            "reused": self.plan.reused,
-            "to_infer": self.plan.todo,
-            "bytes": self.plan.todo_bytes,
+            **self.plan.work.facts(self.plan),
             "decision": self.decision.action,
             "reasons": list(self.decision.reasons),
             "until": self.decision.until,
@@ -96,16 +100,16 @@ def layers_to_make(tables: Tables, view: View | None, model: ModelVersion) -> li
 
 def compare(store: ModelStore, view: View | None, model: ModelVersion) -> tuple[str, list[ConfigChange]]:
     """Return how the published model and the wanted one were compared, and the changes."""
-    key = model.info.inference_key
+    key, config = model.info.inference_key, model.detector_config
     if view is None:
         why = "nothing is published"
         return why, [ConfigChange("inference_key", None, key, "inference", why)]
     side = published_side(store, view)
     if side is not None:
-        return "field by field", changes(side, wanted_side(model, view.layers))
+        wanted = ConfiguredModel(config, model.info.weights_sha256, config.thresholds, layers=view.layers)
+        return "field by field", changes(side, wanted)
     published = f"{view.model_name}@{view.model_version}"
     how = f"by inference key and thresholds: {store.url} does not have {published} as it was published"
-    config = model.detector_config
     changed = list(threshold_changes(shown_by(view), config.thresholds, config.score_floor))
     if view.inference_key != key:
         why = "a field that decides the rows differs"
