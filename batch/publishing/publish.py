@@ -95,24 +95,21 @@ def publish_view(
     return _held(tables, written, after)
 
 
-def publish_first(
-    tables: Tables, store: ModelStore, run_id: str, name: str = PRODUCTION, check: Check = no_gates
-) -> View | None:
-    """Publish a run if nothing is published yet; otherwise return None.
+def publish_first(tables: Tables, store: ModelStore, run_id: str, check: Check = no_gates) -> View | None:
+    """Publish a run as the view `production` if nothing is published yet; otherwise return None.
 
     A run over a sample, or of another kind than `detect`, is not published either. Raises what `publish` raises.
     """
     run = last_event(tables, run_id)
-    if Views(tables.url).current(name) or (run and run["kind"] != "detect"):
+    if Views(tables.url).current() or (run and run["kind"] != "detect"):
         return None
     if run and json.loads(run["spec"] or "{}").get("scope", {}).get("sample") is not None:
         return None
-    view = view_to_publish(tables, store, run_id)
-    view = view.model_copy(update={"name": name, "reason": "the first"})
+    view = view_to_publish(tables, store, run_id).model_copy(update={"reason": "the first"})
     try:
         return publish_view(tables, view, after=None, check=check)
     except Conflict:
-        now = Views(tables.url).current(name)
+        now = Views(tables.url).current()
         if now and now.inference_key in partition_keys(tables.existing("results")):
             return None  # another run was published first
         raise

@@ -12,8 +12,6 @@ import shlex
 from collections.abc import Callable, Sequence
 from operator import attrgetter
 
-import pyarrow as pa
-
 from archive.delta.tables import Tables
 from archive.views.publications import last_event, last_sealed
 from archive.views.views import View, Views
@@ -47,15 +45,13 @@ def failed(judged: Sequence[Gate]) -> list[str]:
     return [gate.words for gate in judged if not gate.passed]
 
 
-def failed_gates(
-    tables: Tables, old_view: View | None, new_view: View, gates: Gates, media: pa.Array | None = None
-) -> list[str]:
+def failed_gates(tables: Tables, old_view: View | None, new_view: View, gates: Gates) -> list[str]:
     """Return the failing gates for a new view in place of the old one (None: nothing is published), as texts.
 
     Raises StorageUnreachable.
     """
     old = NOTHING if old_view is None else side_of_view(old_view)
-    return failed(judge(compare(tables, old, side_of_view(new_view), media), gates))
+    return failed(judge(compare(tables, old, side_of_view(new_view)), gates))
 
 
 def _gate(name: str, impact: Impact, limit: float, t: Translator) -> Gate:
