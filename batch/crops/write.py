@@ -91,6 +91,12 @@ def crop(pixels: Pixels, box: Mapping[str, Any], cut: Cut) -> Snip:
 
 
 Row = Mapping[str, Any]
+_retrying = tenacity.Retrying(
+    retry=tenacity.retry_if_exception_type(StorageUnreachable),
+    stop=tenacity.stop_after_attempt(READ_ATTEMPTS),
+    wait=tenacity.wait_random_exponential(multiplier=0.2, max=5),
+    reraise=True,
+)
 
 
 class SnipStage(Stage):
@@ -148,9 +154,9 @@ def _keep(folder: Folder, name: str, snip: Snip) -> int:
     Raises ImageError if the existing file is not this snip.
     """
     try:
-        _create(folder, name, snip.data)
+        _retrying(folder.create, name, snip.data)
     except FileExistsError:
-        existing = _read(folder, name)
+        existing = _retrying(folder.read, name)
         if existing != snip.data and _jpeg_size_px(existing) != snip.size_px:
             raise coded_error("differs", f"{name} exists and is not a snip of this detection: remove it") from None
         return len(existing)
@@ -164,21 +170,3 @@ def _jpeg_size_px(data: bytes) -> tuple[int, int] | None:
     except ImageError:
         return None
     return (header.width_px, header.height_px) if header.media_type == "image/jpeg" else None
-
-
-_retry = tenacity.retry(
-    retry=tenacity.retry_if_exception_type(StorageUnreachable),
-    stop=tenacity.stop_after_attempt(READ_ATTEMPTS),
-    wait=tenacity.wait_random_exponential(multiplier=0.2, max=5),
-    reraise=True,
-)
-
-
-@_retry
-def _create(folder: Folder, name: str, data: bytes) -> None:
-    folder.create(name, data)
-
-
-@_retry
-def _read(folder: Folder, name: str) -> bytes:
-    return folder.read(name)

@@ -40,8 +40,8 @@ def three(bench: BoxBench) -> dict[str, str]:
 @pytest.fixture(autouse=True)
 def turn(bench: BoxBench, monkeypatch: pytest.MonkeyPatch) -> Turn:
     """Run without a cluster, and without waiting; the returned function reverses the order of images."""
-    for retried in (batch.pipeline.read_image._read, batch.crops.write._create):
-        monkeypatch.setattr(retried.retry, "sleep", lambda _: None)
+    for retried in (batch.pipeline.read_image._read.retry, batch.crops.write._retrying):
+        monkeypatch.setattr(retried, "sleep", lambda _: None)
     return bench.without_ray(monkeypatch)
 
 

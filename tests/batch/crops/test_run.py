@@ -36,8 +36,8 @@ pytestmark = pytest.mark.usefixtures("without_ray")
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    for asked in (batch.pipeline.read_image._read, batch.crops.write._create):
-        monkeypatch.setattr(asked.retry, "sleep", lambda _: None)
+    for asked in (batch.pipeline.read_image._read.retry, batch.crops.write._retrying):
+        monkeypatch.setattr(asked, "sleep", lambda _: None)
 
 
 def states(bench: SnipBench) -> dict[str, tuple[str, str | None, str]]:

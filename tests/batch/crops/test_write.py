@@ -32,8 +32,8 @@ CUT = cut_of(Snips(margin_frac=0.0, quality=95), model_of().config)
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    for asked in (batch.pipeline.read_image._read, batch.crops.write._create, batch.crops.write._read):
-        monkeypatch.setattr(asked.retry, "sleep", lambda _: None)
+    for asked in (batch.pipeline.read_image._read.retry, batch.crops.write._retrying):
+        monkeypatch.setattr(asked, "sleep", lambda _: None)
 
 
 @pytest.fixture
