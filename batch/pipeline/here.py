@@ -63,7 +63,7 @@ class OwnProcesses:
             for window in plan.windows(WINDOW_IMAGES)
             for start in range(0, window.num_rows, size)
         )
-        with _Processes(order, count) as processes:
+        with contextlib.closing(_Processes(order, count)) as processes:
             yield from processes.rows(chunks)
 
 
@@ -94,17 +94,15 @@ class _Process:
 
 
 class _Processes:
-    """Some stage processes. A context manager, which ends them."""
+    """Some stage processes."""
 
     def __init__(self, order: StageOrder, count: int) -> None:
         self._order, self._deaths = order, 0
         self._waiting: deque[_Chunk] = deque()
         self._running = [self._start(careful=False) for _ in range(count)]
 
-    def __enter__(self) -> _Processes:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """End the processes."""
         for process in self._running:
             process.started.end()
 
