@@ -206,10 +206,10 @@ class Impact(Frozen):
 
 def measure(sql: duckdb.DuckDBPyConnection, old: ResultSet, new: ResultSet) -> Impact:
     sql.execute(_TALLIES)
-    (images,), (boxes,) = _dicts(sql, _IMAGES), _dicts(sql, f"select {_KINDS} from ({_ALL})")
-    labels = _dicts(sql, f"select label, {_KINDS} from ({_LABELS}) order by label")
+    (images,), (boxes,) = dicts(sql, _IMAGES), dicts(sql, f"select {_KINDS} from ({_ALL})")
+    labels = dicts(sql, f"select label, {_KINDS} from ({_LABELS}) order by label")
     columns = f"camera_id, compared, changed, emptied, filled, {_KINDS}"
-    cameras = _dicts(sql, f"select {columns} from ({_CAMERAS}) order by camera_id nulls last")
+    cameras = dicts(sql, f"select {columns} from ({_CAMERAS}) order by camera_id nulls last")
     by_label, by_camera = _shifts(sql, "old_label"), _shifts(sql, "camera_id", "join cameras using (id)")
     lost = _LOST.format(limit=MAX_LOST_ASSERTIONS, images=images_of("media"))
     return Impact(
@@ -219,22 +219,24 @@ def measure(sql: duckdb.DuckDBPyConnection, old: ResultSet, new: ResultSet) -> I
         images=Images(**images),
         boxes=Boxes(**boxes, shift=_shifts(sql, "null").get(None)),
         labels=tuple(LabelBoxes(**row, shift=by_label.get(row["label"])) for row in labels),
-        relabelled=tuple(Relabelled(**row) for row in _dicts(sql, _RELABELLED)),
+        relabelled=tuple(Relabelled(**row) for row in dicts(sql, _RELABELLED)),
         cameras=tuple(CameraBoxes(**row, shift=by_camera.get(row["camera_id"])) for row in cameras),
-        verified=Verified(**_dicts(sql, _VERIFIED)[0]),
-        lost_assertions=tuple(LostAssertion(**row) for row in _dicts(sql, lost)),
+        verified=Verified(**dicts(sql, _VERIFIED)[0]),
+        lost_assertions=tuple(LostAssertion(**row) for row in dicts(sql, lost)),
     )
 
 
 def _shifts(sql: duckdb.DuckDBPyConnection, key: str, join: str = "") -> dict[str | None, Shift]:
     """Return the shifts of all boxes, by key. Quantile q is the lowest shift with at least q of all at or below it."""
     quantiles = ", ".join(f"min(shift) filter (upto >= {q} * of_all) as {name}" for name, q in _QUANTILES.items())
-    rows = _dicts(sql, _SHIFTS.format(key=key, join=join, quantiles=quantiles))
+    rows = dicts(sql, _SHIFTS.format(key=key, join=join, quantiles=quantiles))
     return {
         row.pop("key"): Shift(**{name: round(steps * SHIFT_STEP, 6) for name, steps in row.items()}) for row in rows
     }
 
 
-def _dicts(sql: duckdb.DuckDBPyConnection, query: str) -> list[dict[str, Any]]:
-    relation = sql.sql(query)
-    return [dict(zip(relation.columns, row, strict=True)) for row in relation.fetchall()]
+def dicts(sql: duckdb.DuckDBPyConnection, query: str, parameters: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+    """Return the rows of a query by the names of their columns."""
+    result = sql.execute(query, parameters)
+    names = [column[0] for column in result.description or ()]
+    return [dict(zip(names, row, strict=True)) for row in result.fetchall()]

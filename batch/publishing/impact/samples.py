@@ -20,6 +20,7 @@ import duckdb
 
 from archive.annotations.assertions import make_standing
 from archive.delta.tables import Tables
+from batch.publishing.impact.measure import dicts
 from model_store.frozen import Frozen
 from serve.models.shadow import MATCH_IOU
 
@@ -152,24 +153,16 @@ def choose(sql: duckdb.DuckDBPyConnection, per_kind: int) -> list[Sample]:
         sql.execute(_CHOOSE.format(candidates=candidates), {"kind": kind, "per_kind": per_kind})
     boxes = {side: _by_image(sql, _BOXES.format(side=side), ShownBox) for side in ("old", "new")}
     said = _by_image(sql, _SAID, SampleStatement)
-    return [
-        Sample(**row, old=boxes["old"].get(image, ()), new=boxes["new"].get(image, ()), said=said.get(image, ()))
-        for image, row in _rows(sql, _PLACES, {"kinds": list(KINDS)})
-    ]
+    samples: list[Sample] = []
+    for row in dicts(sql, _PLACES, {"kinds": list(KINDS)}):
+        image = row.pop("id")
+        old, new = (boxes[side].get(image, ()) for side in ("old", "new"))
+        samples.append(Sample(**row, old=old, new=new, said=said.get(image, ())))
+    return samples
 
 
 def _by_image(sql: duckdb.DuckDBPyConnection, query: str, kind: type[Frozen]) -> dict[int, Any]:
     by_image: dict[int, list[Frozen]] = {}
-    for image, row in _rows(sql, query):
-        by_image.setdefault(image, []).append(kind(**row))
+    for row in dicts(sql, query):
+        by_image.setdefault(row.pop("id"), []).append(kind(**row))
     return {image: tuple(rows) for image, rows in by_image.items()}
-
-
-def _rows(
-    sql: duckdb.DuckDBPyConnection, query: str, parameters: dict[str, Any] | None = None
-) -> list[tuple[int, dict[str, Any]]]:
-    """Return each row of a query with its column `id`."""
-    result = sql.execute(query, parameters)
-    names = [column[0] for column in result.description or ()]
-    rows = (dict(zip(names, row, strict=True)) for row in result.fetchall())
-    return [(row.pop("id"), row) for row in rows]
