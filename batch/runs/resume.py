@@ -14,6 +14,7 @@ from typing import Any
 from archive.delta.snapshot import open_tables
 from archive.delta.tables import Tables
 from archive.views.past import PastTables, moment_of
+from archive.views.publications import last_event
 from archive.views.run_kinds import in_words
 from batch.runs.spec import PassSpec
 from batch.schedule.config_impact import ConfiguredModel, changes, numerics_of
@@ -21,10 +22,6 @@ from model_store.errors import Conflict, ResightError
 from model_store.names import VersionId, version_id
 from model_store.store import ModelStore, ModelVersion
 
-_LAST = """
-    select model_name, model_version, inference_key, spec, coalesce(kind, 'detect') from runs
-    where run_id = $run order by event desc limit 1
-"""
 _BEGAN_ON = """
     select metrics from runs where run_id = $run
         and (select arg_max(state, event) from runs where run_id = $run) <> 'sealed'
@@ -58,21 +55,21 @@ def require_same_run(tables: Tables, spec: PassSpec, model: ModelVersion, store:
 
     `store`: may have the version that the run began with, to list the fields in which the model differs.
     """
-    with open_tables(tables, "runs") as sql:
-        rows = sql.execute(_LAST, {"run": spec.run_id}).fetchall()
-    if not rows:
+    run = last_event(tables, spec.run_id)
+    if run is None:
         return
-    name, version, key, text, was = rows[0]
-    if was != spec.run_kind:
+    if run["kind"] != spec.run_kind:
         raise Conflict(
-            f"run {spec.run_id} is {in_words(was)} and cannot be resumed as {in_words(spec.run_kind)}: "
+            f"run {spec.run_id} is {in_words(run['kind'])} and cannot be resumed as {in_words(spec.run_kind)}: "
             "leave out --run-id"
         )
-    differs = list(_differences(json.loads(text), json.loads(spec.model_dump_json()), spec.same))
+    differs = list(_differences(json.loads(run["spec"]), json.loads(spec.model_dump_json()), spec.same))
+    key = run["inference_key"]
     if key != model.info.inference_key:
+        was = version_id(run["model_name"], run["model_version"])
         now = f"{model.id} ({model.info.inference_key[:12]}…)"
-        fields = "; ".join(_config_differences(store, version_id(name, version), key, model))
-        differs.insert(0, f"model was {name}@{version} ({key[:12]}…), now {now}{fields and f' [{fields}]'}")
+        fields = "; ".join(_config_differences(store, was, key, model))
+        differs.insert(0, f"model was {was} ({key[:12]}…), now {now}{fields and f' [{fields}]'}")
     if differs:
         raise Conflict(
             f"run {spec.run_id} cannot be resumed as another run: {'; '.join(differs)}. Use the same options, "
