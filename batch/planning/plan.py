@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import duckdb
 import pyarrow as pa
@@ -81,6 +81,7 @@ _FACTS = """
         (select coalesce(sum(files), 0) from wanted), (select count(*) from {due}),
         count(*), coalesce(sum(size_bytes), 0) from {todo}
 """
+"""Counts of a Plan, in the order of its fields from `requested`."""
 
 
 @dataclass(frozen=True)
@@ -98,10 +99,10 @@ class Plan:
     rows: int
     images: int
     todo_bytes: int
-    population: int
-    population_todo: int
     base: DeltaTable
     scratch: Scratch = field(repr=False, compare=False)
+    population: int = 0
+    population_todo: int = 0
 
     @property
     def model(self) -> ModelVersion:
@@ -234,21 +235,8 @@ def _planned(work: Pass, scope: Scope, rows: DeltaTable | None, scratch: Scratch
     whole = not (scope.status or scope.sample or _count(sql, work.done))
     work.make_todo(sql, due, whole)
     facts = map(int, sql.sql(_FACTS.format(**_relations(work))).fetchall()[0])
-    requested, todo, files, rows_due, images, todo_bytes = facts
-    return Plan(
-        work=work,
-        scope=scope,
-        requested=requested,
-        todo=todo,
-        files=files,
-        rows=rows_due,
-        images=images,
-        todo_bytes=todo_bytes,
-        population=0,
-        population_todo=0,
-        base=rows,  # type: ignore[arg-type]  # None only when read_only
-        scratch=scratch,
-    )
+    base: Any = rows  # None only when read_only
+    return Plan(work, scope, *facts, base=base, scratch=scratch)
 
 
 def place_images(sql: duckdb.DuckDBPyConnection, past: PastTables, media: DeltaTable | None) -> None:
