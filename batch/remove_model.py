@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
-from archive.delta.snapshot import recent_rows
 from archive.delta.tables import Tables
 from archive.views.views import Views
-from batch.schedule.archive_state import SILENT
+from batch.schedule.archive_state import running_runs
 from model_store.errors import Conflict
 from model_store.names import DEFAULT_ALIAS, VersionId
 from model_store.store import ModelStore
@@ -45,10 +44,6 @@ def _views(tables: Tables, version: VersionId) -> Iterator[str]:
 
 
 def _runs(tables: Tables, version: VersionId) -> Iterator[str]:
-    columns, since = ("run_id", "event", "state"), datetime.now(UTC) - SILENT
     same = {"model_name": version.name, "model_version": version.version}
-    events = recent_rows(tables.existing("runs"), "event_at", since, columns, **same)
-    events.sort(key=lambda row: row["event"])
-    for run, state in sorted({row["run_id"]: row["state"] for row in events}.items()):
-        if state == "running":
-            yield f"run {run} uses it (wait for it, or resight runs cancel {run})"
+    for run, _ in running_runs(tables, datetime.now(UTC), **same):
+        yield f"run {run} uses it (wait for it, or resight runs cancel {run})"

@@ -87,12 +87,17 @@ def published_side(store: ModelStore, view: View) -> ConfiguredModel | None:
 
 def running_run(tables: Tables, key: str, now: datetime, among: Collection[str] | None = None) -> str | None:
     """Return a detection run (`among` these) of this inference key with an event within SILENT and no end, or None."""
-    columns = ("run_id", "event", "state", "kind")
-    events = recent_rows(tables.existing("runs"), "event_at", now - SILENT, columns, inference_key=key)
-    events.sort(key=lambda row: row["event"])
-    last = {row["run_id"]: row["state"] for row in events if kind_of(row) == "detect"}
-    running = [run for run, state in sorted(last.items()) if state == "running"]
+    running = [run for run, kind in running_runs(tables, now, inference_key=key) if kind == "detect"]
     return next((run for run in running if among is None or run in among), None)
+
+
+def running_runs(tables: Tables, now: datetime, **same: str) -> list[tuple[str, str]]:
+    """Return id and kind of the runs with an event within SILENT and no end, and with these columns."""
+    columns = ("run_id", "event", "state", "kind")
+    events = recent_rows(tables.existing("runs"), "event_at", now - SILENT, columns, **same)
+    events.sort(key=lambda row: row["event"])
+    last = {row["run_id"]: row for row in events}
+    return sorted((run, kind_of(row)) for run, row in last.items() if row["state"] == "running")
 
 
 def _counts(tables: Tables, key: str) -> dict[str, Any]:
