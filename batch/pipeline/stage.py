@@ -19,7 +19,7 @@ import tenacity
 
 from batch.runs.spec import PassSpec
 from model_store.errors import LineageMismatch, ModelNotReady, Overloaded
-from model_store.store import ModelInfo, ModelVersion
+from model_store.store import ModelVersion
 from serve.inference.chunks import Chunk
 
 if TYPE_CHECKING:
@@ -95,15 +95,10 @@ class ReplicaStage(Stage):
         """Return the answer of a replica. Raises LineageMismatch, and what the replica raises, after retries."""
         assert self._process.replicas is not None
         answer = self._process.replicas.answer(method, chunk)
-        require_same_model(self._model, answer.model)
+        key, answered = self._model.info.inference_key, answer.model.inference_key
+        if answered != key:
+            raise LineageMismatch(
+                f"requested {self._model.id} with inference key {key[:12]}…, but a replica answered with "
+                f"{answered[:12]}…; its store or code differs from this run's"
+            )
         return answer
-
-
-def require_same_model(asked: ModelVersion, answered: ModelInfo) -> None:
-    """Raise LineageMismatch if the replica has another inference key than the run."""
-    if answered.inference_key != asked.info.inference_key:
-        raise LineageMismatch(
-            f"requested {asked.id} with inference key "
-            f"{asked.info.inference_key[:12]}…, but a replica answered with "
-            f"{answered.inference_key[:12]}…; its store or code differs from this run's"
-        )
