@@ -50,7 +50,6 @@ class RunRequest(RunSpec):
     dry_run: bool = Field(default=False, description="return the plan and start nothing")
 
     def spec(self, model: str, policy: Policy, started_by: str | None) -> RunSpec:
-        """Return the spec of the run."""
         given = self.model_dump(exclude={"allow_concurrent", "dry_run"}, exclude_unset=True)
         fields = {"run_id": self.run_id, "model": model, "started_by": started_by}
         fields["stop"] = policy.stop.model_dump() | given.get("stop", {})

@@ -33,8 +33,6 @@ Row = Mapping[str, Any]
 
 
 class ClassifyStage(ReplicaStage):
-    """The stage of a classify run."""
-
     def __init__(self, process: StageProcess, spec: ClassifySpec, model: ModelVersion, target: Target) -> None:
         super().__init__(process, model)
         self._spec, self._target = spec, target

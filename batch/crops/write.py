@@ -78,10 +78,7 @@ class Snip:
 
 
 def crop(pixels: Pixels, box: Mapping[str, Any], cut: Cut) -> Snip:
-    """Crop a `box` of a plan out of upright RGB pixels (h, w, 3).
-
-    Raises ValueError if a side is too long for JPEG (over 65,500 px).
-    """
+    """Crop a box out of upright RGB pixels (h, w, 3). Raises ValueError if a side is over 65,500 px, the JPEG limit."""
     height_px, width_px = pixels.shape[:2]
     sides = (box["x1_px"], box["y1_px"], box["x2_px"], box["y2_px"])
     left, top, right, bottom = corners_px(sides, cut.margin_frac, (width_px, height_px))

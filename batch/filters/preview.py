@@ -65,7 +65,6 @@ def preview(spec: FilterSpec, tables: Tables, most: int = MOST) -> tuple[FilterR
 
 
 def _examples(part: pa.Table, rows: pa.Table) -> Iterator[Example]:
-    """Yield each row that would be added."""
     columns = [part[name].to_pylist() for name in ("media_sha256", "rank", "label", "score")]
     before = {(digest, rank): found for digest, rank, *found in zip(*columns, strict=True)}
     cameras = dict(zip(columns[0], part["camera_id"].to_pylist(), strict=True))

@@ -1,7 +1,4 @@
-"""Registry of filters by kind.
-
-docs/reference/filters.md has the steps to add one ("A filter of your own").
-"""
+"""Registry of filters by kind. docs/reference/filters.md has the steps to add one ("A filter of your own")."""
 
 from __future__ import annotations
 

@@ -52,7 +52,6 @@ def begin(settings: Settings, here: bool) -> None:
 
 
 def host_of(store: ModelStore, here: bool) -> RunHost:
-    """Return the host that executes the stages of a run."""
     if here:
         from batch.pipeline.here import OwnProcesses
 

@@ -71,7 +71,6 @@ class JobState:
         return self._info
 
     def close(self) -> None:
-        """Stop polling."""
         self._closed.set()
 
     def _poll(self) -> None:

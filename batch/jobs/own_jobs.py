@@ -121,10 +121,7 @@ class OwnJobs:
         self._prepared: dict[str, _Prepared] = {}
 
     def submit(self, module: str, run_id: str, words: Sequence[str], followed: bool) -> str:
-        """Start the process; with `followed`, only prepare the job, which `tail` runs.
-
-        Raises BadRequest, StorageUnreachable.
-        """
+        """Start the process; with `followed`, prepare the job for `tail`. Raises BadRequest, StorageUnreachable."""
         name, log = self._new_log(run_id)
         process = None
         try:
@@ -208,7 +205,6 @@ class OwnJobs:
         return f"stopped run {', '.join(run_ids)}; committed results are kept: to continue, run the same command again"
 
     def log_files(self, run_id: str) -> list[Path]:
-        """Return the logs of a run's jobs."""
         return [self._path(job) for job, head in self._jobs() if run_id in head["runs"]]
 
     def _jobs(self, running: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -247,7 +243,6 @@ class OwnJobs:
 
 
 def is_locked(path: Path) -> bool:
-    """Return whether a process holds the lock of a file."""
     with path.open("rb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

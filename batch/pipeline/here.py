@@ -68,12 +68,10 @@ class OwnProcesses:
 
 
 def _processes(spec: PassSpec) -> int:
-    """Return the maximum number of processes."""
     return spec.actors or -(-usable_cores() // CORES_PER_PROCESS)
 
 
 def _threads(spec: PassSpec) -> int:
-    """Return the threads of each process."""
     return spec.threads or -(-usable_cores() // _processes(spec))
 
 

@@ -29,10 +29,7 @@ class ProcessDied(Exception):
 
 
 def isolated(function: Callable[..., T]) -> Callable[..., T]:
-    """Return a function that calls `function`, importable by name, in a child process.
-
-    Raises what `function` raises, and ProcessDied.
-    """
+    """Return a function that calls this one, importable by name, in a child process; it also raises ProcessDied."""
     local = threading.local()
 
     def call(*arguments: Any) -> T:

@@ -101,9 +101,7 @@ class PoolOfReplicas:
 
 
 class StageActor:
-    """A callable class for `map_batches`. `parts` are tables of the plan in the object store; a chunk is a range of
-    rows of one of them.
-    """
+    """A callable class for `map_batches`. A chunk is a range of rows of one of `parts`, tables in the object store."""
 
     def __init__(
         self, stage: type[Stage], arguments: tuple[Any, ...], pool: str, parts: Sequence[ray.ObjectRef[pa.Table]]

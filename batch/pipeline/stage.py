@@ -48,10 +48,7 @@ class RunHost(Protocol):
         ...
 
     def rows(self, spec: PassSpec, plan: Plan) -> Iterator[pa.Table | None]:
-        """Yield what the stage of the pass returns, in any order, and perhaps None after a time without anything.
-
-        Raises unknown errors of the stage.
-        """
+        """Yield what the stage returns, in any order, and maybe None after a time without. Raises its errors."""
         ...
 
 

@@ -97,10 +97,7 @@ def _measured(plan: Plan, store: ModelStore) -> float | None:
 
 
 def dry_run_report(spec: PassSpec, tables: Tables, store: ModelStore) -> dict[str, Any]:
-    """Return counts and bytes; of a detection run also an estimate of the time (None if unknown).
-
-    Raises ModelError, StorageError, or BadRequest.
-    """
+    """Return counts, and of a detection run the time, or None. Raises ModelError, StorageError, or BadRequest."""
     work = pass_of(spec, tables, store)
     plan = plan_ahead(spec, work, tables)
     report = {"model": str(work.model.id), **work.facts(plan)}

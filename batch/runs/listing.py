@@ -121,7 +121,6 @@ def events_of(tables: Tables, run_id: str, most: int) -> list[dict[str, Any]]:
 
 
 def rows_of(tables: Tables, runs: Sequence[Mapping[str, Any]]) -> list[RunRow]:
-    """Return these runs as they are listed."""
     shown = views_by_key(tables) if runs else {}
     return [_row_of(run, shown, _pace_of(tables, run)) for run in runs]
 

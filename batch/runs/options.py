@@ -56,9 +56,7 @@ NESTED: dict[str, tuple[type[BaseModel], dict[str, str]]] = {
 def takes_options(
     make: Callable[..., Any], options: Mapping[str, inspect.Parameter], name: str
 ) -> Callable[[Command[R]], Command[R]]:
-    """Return a decorator that replaces the parameter `name` by `options`; the function gets what `make` returns for
-    them.
-    """
+    """Return a decorator that replaces the parameter `name` by options, of which `make` makes its value."""
 
     def taking(function: Command[R]) -> Command[R]:
         @functools.wraps(function)

@@ -92,9 +92,7 @@ class RecordedSpec(Protocol):
 
 
 class RunLog:
-    """Events of one run, written by any of its threads. `model` is the one that it ran; for a filter run, the one that
-    made the detections.
-    """
+    """Events of one run, written by any of its threads. `model` made the detections, or classified them."""
 
     def __init__(self, tables: Tables, spec: RecordedSpec, model: ModelInfo, kind: RunKind = "detect") -> None:
         self._tables, self._spec, self._model, self._kind = tables, spec, model, kind

@@ -60,10 +60,7 @@ NUMERICS_AHEAD = 20
 
 @dataclass(frozen=True)
 class ConfiguredModel:
-    """A model version, the numerics version of its results, and how they are shown.
-
-    `shown` are the thresholds of the view, which may differ from the model's own.
-    """
+    """A model version, the numerics version of its results, and the thresholds of a view: maybe not the model's own."""
 
     config: ModelConfig
     weights_sha256: str

@@ -121,9 +121,7 @@ def _used(config: RepeatsConfig, view: CameraView) -> NDArray[np.bool_]:
 def _suspicious(
     config: RepeatsConfig, rows: Rows, image: NDArray[np.intp], exemplar: NDArray[np.intp]
 ) -> NDArray[np.bool_]:
-    """Return (n,) bool for the slot with first box i. Undated images, and those with clock flags, count as images
-    but not as days.
-    """
+    """Return (n,) bool for the slot with first box i. Undated or doubtful ones count as images, not as days."""
     n = len(rows)
     images = _count_distinct(exemplar, image, n)
     dated = ~np.isnat(rows.taken_local) & ~rows.clock_flags.astype(bool)

@@ -64,7 +64,6 @@ class CameraView:
 
 
 def place_of(camera_id: str | None, path: str) -> Place:
-    """Return the place of an image."""
     return ("folder", path.rpartition("/")[0]) if camera_id is None else ("camera", camera_id)
 
 

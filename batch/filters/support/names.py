@@ -36,18 +36,12 @@ def labelled(rows: Rows, labels: tuple[str, ...], ignored: tuple[str, ...]) -> N
 
 
 def numbered(values: NDArray[np.object_]) -> tuple[NDArray[np.intp], dict[str | None, int]]:
-    """Return a number from 0 for each value, (n,), and the mapping; equal values have equal numbers.
-
-    Numpy compares and counts numbers faster than texts.
-    """
+    """Return a number from 0 for each value, (n,), and the mapping: numpy is faster with numbers than with texts."""
     numbers: dict[str | None, int] = {}
     of = (numbers.setdefault(value, len(numbers)) for value in values)
     return np.fromiter(of, np.intp, len(values)), numbers
 
 
 def group_id(kind: str, *first: str | int) -> str:
-    """Return 32 hex digits, a digest of the filter's kind and the group's first member.
-
-    Images that are added later do not change it.
-    """
+    """Return 32 hex digits of the filter's kind and the group's first member, which later images do not change."""
     return hashlib.sha256(json.dumps([kind, *first]).encode()).hexdigest()[:32]

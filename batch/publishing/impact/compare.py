@@ -111,10 +111,7 @@ class Comparison:
 
 @contextmanager
 def compared(tables: Tables, old: ResultSet, new: ResultSet, media: pa.Array | None = None) -> Iterator[Comparison]:
-    """Yield the comparison of two sides. `media` are the digests of the images to compare, None for all.
-
-    Raises StorageUnreachable.
-    """
+    """Yield the comparison of all images, or of those with a digest in `media`. Raises StorageUnreachable."""
     with closing(Scratch("impact", LARGE_MIB, in_order=False)) as scratch:
         sql = scratch.sql
         _load(sql, tables, old, new, media)

@@ -32,10 +32,7 @@ _BOX_COUNTS = "[count(*) filter ({name} > 0), coalesce(sum({name}), 0), coalesce
 
 @dataclass(frozen=True, slots=True)
 class SampleCount:
-    """A count over the images of a sample.
-
-    `images` is the number of images with at least one, `total` the sum over them, `squares` the sum of squares.
-    """
+    """A count over images: the number of `images` with at least one, the `total`, and the sum of its `squares`."""
 
     images: int
     total: int

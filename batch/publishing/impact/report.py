@@ -65,10 +65,7 @@ class Shown:
 def judged(
     settings: Settings, tables: Tables, store: ModelStore, old: str, new: str, t: Translator = str.format
 ) -> Iterator[tuple[Comparison, Verdict]]:
-    """Yield the comparison of two sides by their names, and its verdict by the gates of the policy.
-
-    Raises what `side` and `compared` raise.
-    """
+    """Yield the comparison of two sides by name, and its verdict. Raises what `side` and `compared` raise."""
     gates = policy_of(settings).gates
     sides = side(tables, store, old), side(tables, store, new)
     with compared(tables, *sides) as comparison:

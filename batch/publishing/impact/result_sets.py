@@ -42,10 +42,7 @@ NOTHING = ResultSet(name="nothing", inference_key="nothing")
 
 
 def side(tables: Tables, models: ModelStore, name: str) -> ResultSet:
-    """Return the side of a name.
-
-    Raises BadRequest with the names of views, ModelNotFound, ModelRefused, StorageUnreachable.
-    """
+    """Resolve a name. Raises BadRequest with the names of views, ModelNotFound, ModelRefused, StorageUnreachable."""
     run = None if name == PUBLISHED else last_event(tables, name)
     if run is not None:
         if run["kind"] != "detect":

@@ -46,10 +46,7 @@ def failed(judged: Sequence[Gate]) -> list[str]:
 
 
 def failed_gates(tables: Tables, old_view: View | None, new_view: View, gates: Gates) -> list[str]:
-    """Return the failing gates for a new view in place of the old one (None: nothing is published), as texts.
-
-    Raises StorageUnreachable.
-    """
+    """Return the words of gates that fail for a new view in place of the old one. Raises StorageUnreachable."""
     old = NOTHING if old_view is None else side_of_view(old_view)
     return failed(judge(compare(tables, old, side_of_view(new_view)), gates))
 
@@ -120,9 +117,7 @@ def verdict(tables: Tables, comparison: Comparison, gates: list[Gate], t: Transl
 
 
 def estimate(tables: Tables, comparison: Comparison) -> Extrapolation | None:
-    """Estimate the changes in all images of the scope; None unless the results of NEW are exactly those of one run
-    with --sample.
-    """
+    """Estimate the changes in the whole scope; None unless NEW has exactly the results of one run with --sample."""
     run_id = last_sealed(tables, comparison.impact.new.inference_key)
     run = last_event(tables, run_id) if run_id else None
     if run is None:
