@@ -15,8 +15,7 @@ from model_store.lazy_imports import lazy_imports
 
 with lazy_imports():
     from archive.delta.tables import Tables
-    from batch.jobs.cancel import close, is_interrupted
-    from batch.jobs.control import Jobs, all_jobs, jobs_of
+    from batch.jobs.control import Jobs, all_jobs, close, is_interrupted, jobs_of
     from batch.runs import listing
     from batch.runs.listing import RunRow, moment
     from batch.runs.record import report_of

@@ -13,8 +13,7 @@ from archive.delta.tables import Tables
 from archive.views.run_kinds import RunKind
 from archive.views.views import PRODUCTION, View, Views
 from batch.api.filters import caller
-from batch.jobs.cancel import close
-from batch.jobs.control import Jobs, require_startable, submit
+from batch.jobs.control import Jobs, close, require_startable, submit
 from batch.jobs.job_log import LogPart
 from batch.planning.dry_run import dry_run_report
 from batch.publishing.impact.report import impact_report

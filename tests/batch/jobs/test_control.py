@@ -10,7 +10,7 @@ import pytest
 
 from archive.delta.tables import Tables
 from archive.schemas import RUNS
-from batch.jobs.cancel import close
+from batch.jobs.control import close
 from batch.runs.accounting import Counts
 from batch.runs.record import RunLog
 from batch.runs.spec import RunSpec
