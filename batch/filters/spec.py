@@ -16,6 +16,7 @@ from archive.views.views import View
 from batch.filters.registry import config_of, filter_of
 from batch.planning.id_list import keep_ids
 from batch.runs.scope import FilterScope
+from batch.runs.spec import RUN_ID
 from model_store.errors import BadRequest
 from model_store.frozen import Frozen
 from model_store.storage import Folder
@@ -32,7 +33,7 @@ class FilterSpec(Frozen):
     this one. `config` is complete, including defaults.
     """
 
-    run_id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+    run_id: str = Field(pattern=RUN_ID)
     kind: str
     config: dict[str, Any]
     scope: FilterScope

@@ -16,6 +16,7 @@ from model_store.frozen import Frozen
 
 MIDNIGHT = "T00:00:00"
 PUBLISHED = "published"
+Name = Annotated[str, Field(min_length=1)]
 DIGITS = 12
 """Digits of the name of a list, in words."""
 
@@ -34,13 +35,11 @@ class MediaScope(Frozen):
     for each image, by camera and by day and night. JSON has only the fields that are given.
     """
 
-    camera: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
-        default=(), description="only images of this camera; repeat it for several"
-    )
-    deployment: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
+    camera: tuple[Name, ...] = Field(default=(), description="only images of this camera; repeat it for several")
+    deployment: tuple[Name, ...] = Field(
         default=(), description="only images of this deployment, by its id; repeat it for several"
     )
-    location: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
+    location: tuple[Name, ...] = Field(
         default=(), description="only images of deployments at this location; repeat it for several"
     )
     since: LocalTime | None = Field(

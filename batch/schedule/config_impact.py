@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from model_store.config import EXTERNAL, ModelConfig, MotionRuntime, Thresholds
 from model_store.inference_key import NUMERICS_VERSION, canonical_json, inference_key
 
 Need = Literal["nothing", "view", "postprocess", "inference"]
-NEEDS: tuple[Need, ...] = ("nothing", "view", "postprocess", "inference")
+NEEDS: tuple[Need, ...] = get_args(Need)
 """Cheapest first."""
 
 _MOTION = "a motion detector has these settings in place of weights"

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import Field
 
@@ -21,7 +21,7 @@ from model_store.config import Thresholds
 from model_store.frozen import Frozen
 
 Action = Literal["nothing", "wait", "view", "incremental", "full"]
-_BY_SIZE: tuple[Action, ...] = ("nothing", "wait", "view", "incremental", "full")
+_BY_SIZE: tuple[Action, ...] = get_args(Action)
 
 _NOT_ENDED = "was started and has not ended (after 5 minutes without an event it counts as ended)"
 
