@@ -59,8 +59,5 @@ def on_cluster(parts: Iterable[pa.Table], question: Question) -> Iterator[Evalua
         )
         tables: Iterable[Any] = judged.iter_batches(batch_size=None, batch_format="pyarrow")
         for table in tables:
-            yield from map(_evaluated, table.to_pylist())
-
-
-def _evaluated(row: dict[str, Any]) -> Evaluated:
-    return Evaluated(from_stream(row.pop("rows")), FilterCounts(**row))
+            for row in table.to_pylist():
+                yield Evaluated(from_stream(row.pop("rows")), FilterCounts(**row))

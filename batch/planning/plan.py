@@ -194,7 +194,7 @@ def plan_pass(
     open_table = tables.existing if read_only else tables.snapshot
     media, rows = open_table("media"), open_table(work.table)
     scratch = Scratch("plan", LARGE_MIB, in_order=False)
-    sql, due = scratch.sql, _due(work, scope.status)
+    sql, due = scratch.sql, _STATUS[scope.status] if scope.status else work.is_due()
     with still_kept(past):
         scope_images(sql, past or tables, past.existing("media") if past else media, scope)
         work.want(sql, past or tables)
@@ -261,10 +261,6 @@ def still_kept(past: PastTables | None) -> Generator[None]:
             f"the tables as they were when this run began are no longer kept: {error}; leave out --run-id for a "
             "new run: finished images are not repeated"
         ) from error
-
-
-def _due(work: Pass, status: str | None) -> str:
-    return _STATUS[status] if status else work.is_due()
 
 
 def _mark_done(sql: duckdb.DuckDBPyConnection, work: Pass, rows: DeltaTable | None) -> None:

@@ -182,17 +182,12 @@ def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
 
 def _scope(kind: type[MediaScope], **values: Any) -> MediaScope:
     given = {name: value for name, value in values.items() if value is not None}
-    if "ids" in given:
-        given["ids"] = _list_name(given["ids"])
+    if "ids" in given and not re.fullmatch(r"[0-9a-f]{64}", given["ids"]):  # a file, not the name of a list
+        given["ids"] = name_ids(Path(given["ids"]))
     try:
         return kind.model_validate(given)
     except ValidationError as error:
         raise invalid(error) from error
-
-
-def _list_name(ids: str) -> str:
-    """Return the name of a list: `ids` itself if it is one, else that of the list in the file `ids`."""
-    return ids if re.fullmatch(r"[0-9a-f]{64}", ids) else name_ids(Path(ids))
 
 
 def _nested(name: str, given: Mapping[str, Any]) -> BaseModel:

@@ -69,7 +69,7 @@ def say(config: EventsConfig, rows: Rows) -> Iterator[FilterAction]:
             event = group_id("events", *names[place[image]], digest)
         doubts = (
             "undated" if undated[i] else "",
-            _clock(flags[image]),
+            f"clock: {flags[image].replace(',', ', ')}" if flags[image] else "",
             f"clock went back {-gap[i] / np.timedelta64(US, 'us'):g} s" if back[i] else "",
             f"cut after {config.max_event_s:g} s" if cut[i] else "",
         )
@@ -109,10 +109,6 @@ def _cuts(begins: NDArray[np.bool_], gap: NDArray[np.timedelta64], max_event: np
                 break
             cut[first] = True
     return cut
-
-
-def _clock(flags: str | None) -> str:
-    return f"clock: {flags.replace(',', ', ')}" if flags else ""
 
 
 def _duration(seconds: float) -> np.timedelta64:
