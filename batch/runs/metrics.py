@@ -74,6 +74,10 @@ _LAST_RUNS = f"""
 """
 
 
+Sample = tuple[str, float, dict[str, str]]
+"""Name, value and labels."""
+
+
 @dataclass(frozen=True)
 class Collected:
     """Metrics, and one error in `problems` for each store that could not be read: its `resight_store_up` is 0."""
@@ -88,57 +92,46 @@ def collect(
     """Return the metrics; never raises if a store is unavailable. `now` has a time zone (archive/views/health.py)."""
     began_s = time.monotonic()
     problems: list[ResightError] = []
-    families = _Families()
-    with _store("tables", families, problems):
-        samples = _Families()
+    samples: list[Sample] = []
+    with _store("tables", samples, problems):
         view = Views(tables.url).current(view_name)
-        _add_tables(samples, tables)
-        _add_health(samples, health(tables, view, now, max_cameras), view)
-        for run in last_runs(tables, now):
-            _add_run(samples, **run)
-        families.take(samples)  # all of it, or nothing
-    with _store("models", families, problems):
+        found = [*_tables(tables), *_health(health(tables, view, now, max_cameras), view)]
+        runs = [sample for run in last_runs(tables, now) for sample in _run(**run)]
+        samples += found + runs  # all of it, or nothing
+    with _store("models", samples, problems):
         if not any(models.versions(name) for name in models.names()):
             raise StorageUnreachable(f"no model is in {models.url}; is it mounted?")
-    families.add("resight_metrics_duration_seconds", time.monotonic() - began_s)
+    samples.append(("resight_metrics_duration_seconds", time.monotonic() - began_s, {}))
     registry = CollectorRegistry()
-    registry.register(families)
+    registry.register(_Gauges(samples))
     return Collected(registry, problems)
 
 
-class _Families(Collector):
-    """Gauges by name, with their samples."""
-
-    def __init__(self) -> None:
-        self._samples: dict[str, list[tuple[dict[str, str], float]]] = {}
-
-    def add(self, name: str, value: float, **labels: str) -> None:
-        self._samples.setdefault(name, []).append((labels, value))
-
-    def take(self, others: _Families) -> None:
-        self._samples.update(others._samples)
+class _Gauges(Collector):
+    def __init__(self, samples: list[Sample]) -> None:
+        self._samples = samples
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
-        for name, samples in self._samples.items():
-            family = GaugeMetricFamily(name, NAMES[name])
-            for labels, value in samples:
-                family.add_sample(name, labels, value)
-            yield family
+        families: dict[str, GaugeMetricFamily] = {}
+        for name, value, labels in self._samples:
+            family = families.setdefault(name, GaugeMetricFamily(name, NAMES[name]))
+            family.add_sample(name, labels, value)
+        return families.values()
 
 
 @contextmanager
-def _store(what: str, families: _Families, problems: list[ResightError]) -> Iterator[None]:
+def _store(what: str, samples: list[Sample], problems: list[ResightError]) -> Iterator[None]:
     try:
         yield
         up = 1
     except ResightError as error:
         problems.append(error)
         up = 0
-    families.add("resight_store_up", up, what=what)
+    samples.append(("resight_store_up", up, {"what": what}))
 
 
 def last_runs(tables: Tables, now: datetime) -> list[dict[str, Any]]:
-    """Return the newest detection run of each model that has one, as arguments of `_add_run`. Older runs do not matter:
+    """Return the newest detection run of each model that has one, as arguments of `_run`. Older runs do not matter:
     a run that failed yesterday and succeeded today is not a problem. Raises StorageUnreachable.
     """
     try:
@@ -148,8 +141,7 @@ def last_runs(tables: Tables, now: datetime) -> list[dict[str, Any]]:
         raise StorageUnreachable(f"cannot read the runs in {tables.url}: {error}") from error
 
 
-def _add_run(
-    families: _Families,
+def _run(
     model: str,
     version: str,
     state: str,
@@ -157,65 +149,63 @@ def _add_run(
     sealed_s: float | None,
     counts: Mapping[str, int],
     partly_decoded: int | None,
-) -> None:
-    """Add a run; `sealed_s` is when any run of the model was last sealed."""
+) -> Iterator[Sample]:
+    """Yield the samples of a run; `sealed_s` is when any run of the model was last sealed."""
     labels = {"model": model, "version": version}
     for each in dict.fromkeys((*STATES, state)):
-        families.add("resight_run_state", each == state, **labels, state=each)
-    families.add("resight_run_stalled", state == "interrupted", **labels)
-    families.add("resight_run_requested_images", counts["requested"], **labels)
+        yield "resight_run_state", each == state, {**labels, "state": each}
+    yield "resight_run_stalled", state == "interrupted", labels
+    yield "resight_run_requested_images", counts["requested"], labels
     for outcome in OUTCOMES:
-        families.add("resight_run_images", counts[outcome], **labels, outcome=outcome)
+        yield "resight_run_images", counts[outcome], {**labels, "outcome": outcome}
     if partly_decoded is not None:
-        families.add("resight_run_partly_decoded_images", partly_decoded, **labels)
+        yield "resight_run_partly_decoded_images", partly_decoded, labels
     seen = counts["failed"] + counts["ok"] + counts["empty"]
     if seen:
-        families.add("resight_run_failed_ratio", counts["failed"] / seen, **labels)
-    families.add("resight_run_last_event_timestamp_seconds", event_s, **labels)
+        yield "resight_run_failed_ratio", counts["failed"] / seen, labels
+    yield "resight_run_last_event_timestamp_seconds", event_s, labels
     if sealed_s is not None:
-        families.add("resight_run_last_sealed_timestamp_seconds", sealed_s, model=model)
+        yield "resight_run_last_sealed_timestamp_seconds", sealed_s, {"model": model}
 
 
-def _add_tables(families: _Families, tables: Tables) -> None:
+def _tables(tables: Tables) -> Iterator[Sample]:
     for name in TABLES:
         table: DeltaTable | None = tables.existing(name)
         if table is not None:
-            families.add("resight_table_version", table.version(), table=name)
-            families.add("resight_table_files", len(table.file_uris()), table=name)
+            yield "resight_table_version", table.version(), {"table": name}
+            yield "resight_table_files", len(table.file_uris()), {"table": name}
 
 
-def _add_health(families: _Families, healthy: Health, view: View | None) -> None:
-    families.add("resight_archive_files", healthy.files)
-    families.add("resight_archive_images", healthy.images)
+def _health(healthy: Health, view: View | None) -> Iterator[Sample]:
+    yield "resight_archive_files", healthy.files, {}
+    yield "resight_archive_images", healthy.images, {}
     if healthy.cameras:
         newest = max(camera.newest_ingested_at for camera in healthy.cameras)
-        families.add("resight_archive_ingested_timestamp_seconds", newest.timestamp())
-    families.add("resight_cameras_left_out", healthy.left_out)
+        yield "resight_archive_ingested_timestamp_seconds", newest.timestamp(), {}
+    yield "resight_cameras_left_out", healthy.left_out, {}
     if view is not None:
         labels = {"view": view.name, "model": view.model_name, "version": view.model_version}
         if view.published_at:
-            name = "resight_view_published_timestamp_seconds"
-            families.add(name, view.published_at.timestamp(), **labels)
+            yield "resight_view_published_timestamp_seconds", view.published_at.timestamp(), labels
         for result in RESULTS:
-            families.add("resight_view_images", healthy.results.get(result, 0), **labels, result=result)
+            yield "resight_view_images", healthy.results.get(result, 0), {**labels, "result": result}
     for camera in healthy.cameras:
-        _add_camera(families, camera, view)
+        yield from _camera(camera, view)
 
 
-def _add_camera(families: _Families, camera: CameraHealth, view: View | None) -> None:
+def _camera(camera: CameraHealth, view: View | None) -> Iterator[Sample]:
     labels = {"camera": camera.name}
     newest = {"clock": camera.newest_taken_at, "ingest": camera.newest_ingested_at}
     for by, moment in newest.items():
         if moment:
-            name = "resight_camera_newest_image_timestamp_seconds"
-            families.add(name, moment.timestamp(), **labels, by=by)
+            yield "resight_camera_newest_image_timestamp_seconds", moment.timestamp(), {**labels, "by": by}
     for period, counted in (("last_7d", camera.recent), ("28d_before", camera.before)):
-        families.add("resight_camera_images", counted.images, **labels, period=period)
+        yield "resight_camera_images", counted.images, {**labels, "period": period}
         if view is None:
             continue
         of_view = {**labels, "view": view.name, "period": period}
-        families.add("resight_camera_seen_images", counted.seen, **of_view)
+        yield "resight_camera_seen_images", counted.seen, of_view
         if counted.seen:
-            families.add("resight_camera_blank_ratio", counted.blank / counted.seen, **of_view)
-    families.add("resight_camera_undated_files", camera.undated_files, **labels)
-    families.add("resight_camera_clock_fault_files", camera.clock_fault_files, **labels)
+            yield "resight_camera_blank_ratio", counted.blank / counted.seen, of_view
+    yield "resight_camera_undated_files", camera.undated_files, labels
+    yield "resight_camera_clock_fault_files", camera.clock_fault_files, labels
