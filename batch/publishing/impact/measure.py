@@ -45,11 +45,10 @@ _KINDS = """
     matched, lost, new, relabelled_from, relabelled_to,
     matched + lost + relabelled_from as shown_old, matched + new + relabelled_to as shown_new
 """
-_ALL = """
-    select coalesce(sum(matched), 0)::bigint as matched,
-        coalesce(sum(lost), 0)::bigint as lost, coalesce(sum(new), 0)::bigint as new,
-        coalesce(sum(relabelled), 0)::bigint as relabelled_from, relabelled_from as relabelled_to
-    from tallies
+_SUMS = """
+    coalesce(sum(matched), 0)::bigint as matched, coalesce(sum(lost), 0)::bigint as lost,
+    coalesce(sum(new), 0)::bigint as new, coalesce(sum(relabelled), 0)::bigint as relabelled_from,
+    relabelled_from as relabelled_to
 """
 _LABELS = """
     with sides as (
@@ -62,10 +61,8 @@ _LABELS = """
         count(*) filter (kind = 'relabelled' and side = 'to') as relabelled_to
     from sides group by label
 """
-_CAMERAS = """
-    select camera_id, coalesce(sum(matched), 0)::bigint as matched, coalesce(sum(lost), 0)::bigint as lost,
-        coalesce(sum(new), 0)::bigint as new, coalesce(sum(relabelled), 0)::bigint as relabelled_from,
-        relabelled_from as relabelled_to, count(*) as compared, count(*) filter (changed) as changed,
+_CAMERAS = f"""
+    select camera_id, {_SUMS}, count(*) as compared, count(*) filter (changed) as changed,
         count(*) filter (emptied) as emptied, count(*) filter (filled) as filled
     from cameras join images using (id) left join tallies using (id) where compared group by camera_id
 """
@@ -206,7 +203,7 @@ class Impact(Frozen):
 
 def measure(sql: duckdb.DuckDBPyConnection, old: ResultSet, new: ResultSet) -> Impact:
     sql.execute(_TALLIES)
-    (images,), (boxes,) = dicts(sql, _IMAGES), dicts(sql, f"select {_KINDS} from ({_ALL})")
+    (images,), (boxes,) = dicts(sql, _IMAGES), dicts(sql, f"select {_KINDS} from (select {_SUMS} from tallies)")
     labels = dicts(sql, f"select label, {_KINDS} from ({_LABELS}) order by label")
     columns = f"camera_id, compared, changed, emptied, filled, {_KINDS}"
     cameras = dicts(sql, f"select {columns} from ({_CAMERAS}) order by camera_id nulls last")
