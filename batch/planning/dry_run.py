@@ -16,8 +16,7 @@ from archive.delta.tables import Tables
 from archive.views.publications import connect_runs
 from archive.views.run_kinds import DETECTS
 from batch.crops.plan import snips_report
-from batch.planning.pass_of import pass_of, plan_ahead
-from batch.planning.plan import Plan
+from batch.planning.plan import Plan, pass_of, plan_ahead
 from batch.runs.spec import PassSpec, RunSpec
 from model_store.decoders.layout import OutputNonsense
 from model_store.errors import ImageError, StorageError

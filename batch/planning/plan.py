@@ -1,5 +1,6 @@
 """Plan a pass before it starts: one anti-join of what its scope wants against the rows of its table.
 
+spec --pass_of--> the pass of exactly one model version, and of one view to classify
 (tables, Pass, scope) --plan_pass--> Plan(number of units, number due, and the images to read in windows)
 Counts are of unique contents: two names of the same bytes are one image. Resume, backfill, delta and
 idempotence are all this query. The driver keeps only counts; rows are in a scratch database
@@ -27,14 +28,20 @@ from archive.views.clocks import with_deployments
 from archive.views.past import PastTables
 from archive.views.query import is_of_storage
 from archive.views.views import View
-from batch.planning.passes import TRIED_AGAIN, Pass
+from batch.planning.passes import TRIED_AGAIN, DetectPass, Pass
 from batch.planning.sample import choose_sample
 from batch.planning.select import select_scope
+from batch.runs.resume import tables_of_unsealed
 from batch.runs.scope import MediaScope, Scope
+from batch.runs.spec import ClassifySpec, PassSpec
 from model_store.config import ModelConfig
 from model_store.errors import BadRequest, StorageUnreachable
+from model_store.lazy_imports import lazy_imports
 from model_store.names import parse_ref
 from model_store.store import ModelStore, ModelVersion
+
+with lazy_imports():
+    from batch.classify.plan import classify_pass
 
 _PRESENT = """
     create or replace temp view present as
@@ -155,6 +162,19 @@ def pinned(store: ModelStore, ref: str, kind: Literal["detector", "classifier"] 
             f"{version.id} has imported results and cannot be run: import another file, or run a model of the store"
         )
     return version
+
+
+def pass_of(spec: PassSpec, tables: Tables, store: ModelStore) -> Pass:
+    """Return the pass of a spec. Raises BadRequest, ModelError or StorageError."""
+    if isinstance(spec, ClassifySpec):
+        return classify_pass(tables, store, spec, pinned(store, spec.model, "classifier"))
+    return DetectPass(pinned(store, spec.model))
+
+
+def plan_ahead(spec: PassSpec, work: Pass, tables: Tables) -> Plan:
+    """Plan a run before it starts; nothing is written. Raises as `plan_pass`."""
+    past = tables_of_unsealed(tables, spec.run_id)
+    return plan_pass(tables, work, spec.scope, read_only=True, past=past)
 
 
 def scope_images(

@@ -24,9 +24,8 @@ from batch.pipeline.drain import into_table
 from batch.pipeline.here import OwnProcesses
 from batch.pipeline.stage import RunHost
 from batch.planning.id_list import keep_ids
-from batch.planning.pass_of import pass_of, plan_ahead
 from batch.planning.passes import Pass
-from batch.planning.plan import Plan, plan_pass
+from batch.planning.plan import Plan, pass_of, plan_ahead, plan_pass
 from batch.runs.accounting import Counts, PassTally, planned_counts, read_back
 from batch.runs.heartbeat import heartbeat
 from batch.runs.post_run import afterwards, extrapolated, try_steps

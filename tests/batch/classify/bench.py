@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-import batch.planning.pass_of
+import batch.planning.plan
 from archive.delta.tables import Tables
 from archive.schemas import CLASSIFICATIONS
 from archive.views.views import View, Views
@@ -89,7 +89,7 @@ class ClassifyBench(BoxBench):
         self.tables.append("classifications", table, "test", lambda _, wanted: wanted)
 
     def without_ray(self, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-        monkeypatch.setattr(batch.planning.pass_of, "pinned", lambda *_: self.model)
+        monkeypatch.setattr(batch.planning.plan, "pinned", lambda *_: self.model)
         return without_ray(self, monkeypatch)
 
     def chunks(self, plan: Plan, spec: Any, window: pa.Table) -> Iterator[pa.Table]:
