@@ -39,8 +39,6 @@ _TYPES: dict[str, Any] = {
     "folder": _TEXT,
     "since": _TEXT,
     "until": _TEXT,
-    "run_id": str,
-    "model": str,
     "labels": _TEXT,
     "snip_min_score": _TEXT,
 }
