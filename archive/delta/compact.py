@@ -13,7 +13,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from urllib.parse import unquote
 
 import duckdb
 import pyarrow as pa
@@ -23,6 +22,7 @@ from deltalake.transaction import AddAction, RemoveAction
 
 from archive.defaults import MIN_FILES
 from archive.delta.rewrite import rewrite
+from archive.delta.snapshot import DataFile, data_files
 from archive.delta.tables import Tables
 from model_store.errors import StorageUnreachable
 from model_store.storage import require_create
@@ -53,20 +53,6 @@ class CompactReport:
     commits: int
     refused: int
     seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class DataFile:
-    """A data file of a snapshot, as the log lists it."""
-
-    path: str  # relative to the table; the log quotes it once more
-    bytes: int
-    rows: int
-    partition: str | None
-
-    @property
-    def small(self) -> bool:
-        return self.bytes < TARGET_BYTES // 2 and self.rows < TARGET_ROWS // 2
 
 
 def compact(tables: Tables, name: str, partition: str | None = None, min_files: int = MIN_FILES) -> CompactReport:
@@ -123,22 +109,11 @@ def tidy(tables: Tables, name: str, vacuum: bool = False) -> int:
         raise storage_error(f"tidy {tables.url}/{name}", error) from error
 
 
-def data_files(table: DeltaTable, partition: str | None = None) -> list[DataFile]:
-    """Return the files of the partition, or of all partitions; reads only the snapshot in memory."""
-    adds = pa.table(table.get_add_actions(flatten=True))
-    columns = table.metadata().partition_columns
-    assert len(columns) <= 1, "a table has at most one partition column"
-    keys = adds[f"partition.{columns[0]}"].to_pylist() if columns else [None] * len(adds)
-    values = (adds[name].to_pylist() for name in ("path", "size_bytes", "num_records"))
-    files = [DataFile(unquote(p), b, r or 0, k) for p, b, r, k in zip(*values, keys, strict=True)]
-    return [file for file in files if partition is None or file.partition == partition]
-
-
 def _next_group(files: Sequence[DataFile], min_files: int) -> list[DataFile]:
     """Return small files of one partition to merge next; empty if no partition has enough of them."""
     by_partition: dict[str | None, list[DataFile]] = {}
     for file in files:
-        if file.small:
+        if file.bytes < TARGET_BYTES // 2 and file.rows < TARGET_ROWS // 2:
             by_partition.setdefault(file.partition, []).append(file)
     for small in by_partition.values():
         if len(small) < min_files:

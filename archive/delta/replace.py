@@ -8,8 +8,6 @@ searches again, and rewrites only if other files have its keys. A process killed
 unchanged, and unreferenced files to `vacuum`.
 """
 
-# pyright: reportMissingTypeStubs=false
-
 from __future__ import annotations
 
 import time
@@ -23,8 +21,9 @@ from deltalake.exceptions import DeltaError
 from deltalake.transaction import AddAction, RemoveAction
 from pyarrow.dataset import FileSystemDataset
 
-from archive.delta.compact import DataFile, data_files, parts_of
+from archive.delta.compact import parts_of
 from archive.delta.rewrite import rows_of_files, write_files
+from archive.delta.snapshot import DataFile, data_files
 from archive.delta.tables import KEYS_PER_COMMIT, Tables
 from model_store.errors import StorageUnreachable
 

@@ -12,10 +12,8 @@ of every file, in Python: 4 ms per file, 12 s for 3,000 files. A filter on the p
 filters use the Parquet footers.
 """
 
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
-# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyarrow.compute defines its functions at run time:
 # pyright: reportAttributeAccessIssue=false
-# (pyarrow.compute defines its functions at run time)
 
 from __future__ import annotations
 
@@ -24,7 +22,8 @@ import functools
 import json
 import os
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import unquote
@@ -47,7 +46,6 @@ _COLUMN = "inference_key"
 _kept: list[duckdb.DuckDBPyConnection] = []
 _making = threading.Lock()
 S3_CONNECT_S, S3_REQUEST_S = 10.0, 60.0
-_KEY = f"partition.{_COLUMN}"
 
 
 def open_tables(tables: Tables, *names: str) -> duckdb.DuckDBPyConnection:
@@ -82,16 +80,32 @@ def _shared(process: int) -> str:
     return name
 
 
+@dataclass(frozen=True, slots=True)
+class DataFile:
+    """A data file of a snapshot, as the log lists it."""
+
+    path: str  # relative to the table; the log quotes it once more
+    bytes: int
+    rows: int
+    partition: str | None
+
+
+def data_files(table: DeltaTable, partition: str | None = None) -> list[DataFile]:
+    """Return the files of the partition, or of all partitions; reads only the snapshot in memory."""
+    adds = pa.table(table.get_add_actions(flatten=True))
+    columns = table.metadata().partition_columns
+    assert columns in ([], [_COLUMN]), "a table has at most one partition column"
+    keys = adds[f"partition.{_COLUMN}"].to_pylist() if columns else [None] * len(adds)
+    values = (adds[name].to_pylist() for name in ("path", "size_bytes", "num_records"))
+    files = [DataFile(unquote(p), b, r or 0, k) for p, b, r, k in zip(*values, keys, strict=True)]
+    return [file for file in files if partition is None or file.partition == partition]
+
+
 def dataset(table: DeltaTable | None, schema: pa.Schema) -> FileSystemDataset:
     """Return all rows of the snapshot (none without one) in the columns of `schema`; null where a file lacks one."""
     if table is None:
         return FileSystemDataset([], schema, ParquetFileFormat(), LocalFileSystem())
-    adds = pa.table(table.get_add_actions(flatten=True))
-    columns = table.metadata().partition_columns
-    values = zip(*(adds[f"partition.{column}"].to_pylist() for column in columns), strict=True)
-    keys = [dict(zip(columns, key, strict=True)) for key in values] if columns else [{}] * len(adds)
-    sizes = adds["size_bytes"].to_pylist()
-    return _of_files(table, schema, zip(adds["path"].to_pylist(), sizes, keys, strict=True))
+    return _of_files(table, schema, data_files(table))
 
 
 def added_since(table: DeltaTable, schema: pa.Schema, inference_key: str | None, version: int) -> FileSystemDataset:
@@ -102,7 +116,7 @@ def added_since(table: DeltaTable, schema: pa.Schema, inference_key: str | None,
     Raises OSError if the log or a file is no longer kept (30 and 7 days).
     """
     adds = list(_changes_since(table, "add", inference_key, version))
-    files = [(add["path"], add["size"], add["partitionValues"]) for add in adds]
+    files = [DataFile(unquote(a["path"]), a["size"], 0, a["partitionValues"].get(_COLUMN)) for a in adds]
     return _of_files(table, schema, files)
 
 
@@ -141,14 +155,17 @@ def _log(store: PyFileSystem, version: int) -> list[dict[str, Any]]:
         return [json.loads(line) for line in log.read().splitlines()]
 
 
-def _of_files(
-    table: DeltaTable, schema: pa.Schema, files: Iterable[tuple[str, int, dict[str, str]]]
-) -> FileSystemDataset:
-    """Return a dataset of `files`: paths as in the log, sizes in bytes, and values of the partition columns."""
+def _of_files(table: DeltaTable, schema: pa.Schema, files: Sequence[DataFile]) -> FileSystemDataset:
     store = read_only_files(table.table_uri)
     parquet = ParquetFileFormat(default_fragment_scan_options=ParquetFragmentScanOptions(pre_buffer=True))
     fragments = [
-        parquet.make_fragment(unquote(path), store, _expression(key), file_size=size) for path, size, key in files
+        parquet.make_fragment(
+            file.path,
+            store,
+            pc.scalar(True) if file.partition is None else pc.field(_COLUMN) == file.partition,
+            file_size=file.bytes,
+        )
+        for file in files
     ]
     return FileSystemDataset(fragments, schema, parquet, store)
 
@@ -172,26 +189,9 @@ def _s3(endpoint: str, region: str) -> S3FileSystem:
     return S3FileSystem(endpoint_override=endpoint or None, region=region or None, **timeouts_s)
 
 
-def file_paths(table: DeltaTable, inference_key: str | None = None) -> list[str]:
-    """Return the paths of the snapshot's files, or those of one partition, relative to the table."""
-    adds = pa.table(table.get_add_actions(flatten=True))
-    if inference_key is not None:
-        adds = adds.filter(pc.equal(adds[_KEY].cast(pa.string()), inference_key))
-    return [unquote(name) for name in adds["path"].to_pylist()]
-
-
 def partition_keys(table: DeltaTable | None) -> list[str]:
     """Return the inference keys of the files of a partitioned table, sorted. Opens no file."""
-    if table is None:
-        return []
-    return sorted(set(pa.table(table.get_add_actions(flatten=True))[_KEY].to_pylist()))
-
-
-def _expression(partition: dict[str, str]) -> pc.Expression:
-    expression = pc.scalar(True)
-    for column, value in partition.items():
-        expression = expression & (pc.field(column) == value)
-    return expression
+    return sorted({file.partition for file in data_files(table) if file.partition}) if table else []
 
 
 def scan(
@@ -208,7 +208,7 @@ def scan(
     of the files.
     """
     columns = [field for field in schema.names if field != "inference_key" or inference_key is None]
-    files = file_paths(table, inference_key) if table is not None else []
+    files = data_files(table, inference_key) if table is not None else []
     empty = schema.empty_table().select(columns)
     if table is None or not files:
         connection.execute(f"drop view if exists {name}")  # else `register` refuses the name
@@ -216,7 +216,7 @@ def scan(
         return
     if is_local(table.table_uri):
         folder = path_of(table.table_uri)
-        paths = ", ".join(file_literal(f"{folder}/{file}") for file in files)
+        paths = ", ".join(file_literal(f"{folder}/{file.path}") for file in files)
         partitions = "false" if inference_key is not None else str("inference_key" in schema.names)
         options = f"hive_partitioning = {partitions}, hive_types_autocast = false, union_by_name = true"
         rows = f"from read_parquet([{paths}], {options})"
