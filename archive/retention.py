@@ -64,7 +64,6 @@ _CONTENTS = f"""
     order by last_run_at desc nulls last, inference_key
 """
 Reason = tuple[str, str]
-_READ = ("exports", "assertions", "runs")
 _EXPORTED = """
     select key, 'it was exported to ' || arg_max(file, exported_at) || ' on ' || max(exported_at)::date
         || if(count(*) > 1, ' (and ' || count(*) - 1 || ' more)', '')
@@ -227,8 +226,15 @@ def reasons(tables: Tables, aliased: Mapping[str, str], keep_days: float, now: d
         published.update(view.inference_key for view in history)
         for key, reason in of_view(history, keep_days, now):
             kept[key].append(reason)
-    of_runs = _of_runs(tables, published, keep_days, now)
-    for key, reason in [*_of_tables(tables, now), *of_runs, *aliased.items()]:
+    sql = open_tables(tables, "exports", "assertions", "runs")
+    recent, since = now - RECENT, now - timedelta(days=keep_days)
+    stored: list[Reason] = [
+        *sql.execute(_EXPORTED).fetchall(),
+        *sql.execute(_ASSERTED).fetchall(),
+        *sql.execute(_ACTIVE, {"recent": recent}).fetchall(),
+        *sql.execute(_ENDED, {"recent": recent, "since": since, "published": sorted(published)}).fetchall(),
+    ]
+    for key, reason in [*stored, *aliased.items()]:
         kept[key].append(reason)
     return dict(kept)
 
@@ -249,22 +255,6 @@ def of_view(history: Sequence[View], keep_days: float, now: datetime) -> Iterato
             continue
         if until and until >= since:
             yield view.inference_key, f"view {view.name} showed it until {until:%Y-%m-%d}"
-
-
-def _of_tables(tables: Tables, now: datetime) -> list[Reason]:
-    connection = open_tables(tables, *_READ)
-    return [
-        *connection.execute(_EXPORTED).fetchall(),
-        *connection.execute(_ASSERTED).fetchall(),
-        *connection.execute(_ACTIVE, {"recent": now - RECENT}).fetchall(),
-    ]
-
-
-def _of_runs(tables: Tables, published: Collection[str], keep_days: float, now: datetime) -> list[Reason]:
-    """Return reasons for runs that ended or stopped reporting in the last `keep_days`."""
-    times = {"recent": now - RECENT, "since": now - timedelta(days=keep_days)}
-    values = times | {"published": sorted(published)}
-    return open_tables(tables, "runs").execute(_ENDED, values).fetchall()
 
 
 def address(store_url: str) -> str:
