@@ -18,7 +18,7 @@ from archive.catalogue.exiftool import MakerNotes
 from archive.catalogue.listing import ArchiveFile
 from archive.catalogue.quick_digest import quick_digest
 from archive.defaults import DEFAULT_TEMPLATE
-from model_store.errors import BadRequest, ImageError
+from model_store.errors import BadRequest, ImageError, ImageUnreadable
 from model_store.images.header import SUPPORTED, media_type, read_header
 
 MAX_SIDE_PX = 2**31 - 1  # maximum of the int32 columns
@@ -92,18 +92,13 @@ def camera_of(path: str, template: re.Pattern[str]) -> str | None:
     return clean_text(match["camera"]) if match else None
 
 
-def _damaged(why: str) -> dict[str, Any]:
-    names = ("width_px", "height_px", "exif_orientation")
-    return {"header_error": why} | dict.fromkeys(names)
-
-
 def _header(data: bytes) -> dict[str, Any]:
     try:
         header = read_header(data)
+        if max(header.width_px, header.height_px) > MAX_SIDE_PX:
+            raise ImageUnreadable(f"the header claims {header.width_px}x{header.height_px} pixels")
     except ImageError as error:
-        return _damaged(str(error))
-    if max(header.width_px, header.height_px) > MAX_SIDE_PX:
-        return _damaged(f"the header claims {header.width_px}x{header.height_px} pixels")
+        return {"width_px": None, "height_px": None, "exif_orientation": None, "header_error": str(error)}
     return {
         "width_px": header.width_px,
         "height_px": header.height_px,
