@@ -3,7 +3,7 @@
 A detector's probe/expected.json: {"tolerance": {"iou": .., "score": ..}, "images": {"cat.jpg": [{label, score,
 box_xyxy_px}, ..]}}, with all detections above the floor when the version was added. A detection may be missing or new
 only within the score tolerance of the floor, or of the end of a `full` list. A `tied` detection
-(`adding/probe_ties.py`) may also be replaced by others at its place.
+(`adding/add.py`) may also be replaced by others at its place.
 
 A classifier's: {"tolerance": {"logit": ..}, "images": {"cat.jpg": [{label, class_id, logit}, ..5]}}. Each logit must be
 reproduced within the tolerance, and no other class may exceed the recorded ones by more.

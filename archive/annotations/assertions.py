@@ -53,15 +53,11 @@ def assertion_id(row: Mapping[str, Any]) -> str:
     It excludes the time of a layer's row, so that running a filter twice adds nothing. It includes the time of a human
     row, so that people can return to an earlier statement.
     """
-    names = [
-        name
-        for name in ASSERTIONS.names
-        if name != "assertion_id" and not (name in _ADDED_LATER and row.get(name) is None)
-    ]
+    excluded = {"assertion_id", *(name for name in _ADDED_LATER if row.get(name) is None)}
     if row["method"] != HUMAN:
-        names.remove("asserted_at")
+        excluded.add("asserted_at")
     text = json.dumps(
-        [row[name] for name in names],
+        [row[name] for name in ASSERTIONS.names if name not in excluded],
         default=lambda time: time.astimezone(UTC).isoformat(timespec="microseconds"),
         ensure_ascii=False,
     )

@@ -16,7 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
@@ -47,8 +47,6 @@ FRESH_EVERY = 25
 _NOT_IN_PATHS = re.compile(r"[\[\]|^\\\x00-\x1f\x7f]|%[0-9A-Fa-f]{2}")
 _NOT_IN_KEYS = re.compile(rf"{_NOT_IN_PATHS.pattern}|[#?]|::")
 _WORDS = "[ ] | ^ \\, control characters, % before two hex digits"
-_MERGE: Literal["merge"] = "merge"
-"""Schema mode that adds new columns to an older table; its rows have null there."""
 Missing = Callable[[DeltaTable, pa.Table], pa.Table]
 T = TypeVar("T")
 Swap = Callable[[DeltaTable], Sequence[AddAction | RemoveAction]]
@@ -261,19 +259,14 @@ def _parts(rows: pa.Table, size: int) -> list[pa.Table]:
 
 
 def _commit(table: DeltaTable, rows: pa.Table, writer: str, replace: Sequence[str]) -> None:
-    properties = properties_of(table, writer, *([MAINTENANCE] if replace else []))
+    """Add rows, in place of those with the same key columns `replace`. Columns that the table lacks are added to it."""
     if not replace:
-        write_deltalake(table, rows, mode="append", schema_mode=_MERGE, commit_properties=properties)
+        properties = properties_of(table, writer)
+        write_deltalake(table, rows, mode="append", schema_mode="merge", commit_properties=properties)
         return
     # no Delta merge: it writes string_view columns, on which pyarrow and DuckDB cannot filter
-    write_deltalake(
-        table,
-        rows,
-        mode="overwrite",
-        schema_mode=_MERGE,
-        predicate=_same_keys(rows, replace),
-        commit_properties=properties,
-    )
+    properties, same = properties_of(table, writer, MAINTENANCE), _same_keys(rows, replace)
+    write_deltalake(table, rows, mode="overwrite", schema_mode="merge", predicate=same, commit_properties=properties)
 
 
 def _same_keys(rows: pa.Table, columns: Sequence[str]) -> str:

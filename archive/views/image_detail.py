@@ -40,16 +40,8 @@ _PARTS = {
     "files": "from {of}files where image_id in (select unnest($keys)) order by is_missing, since, file",
 }
 _FACTS = (
-    "camera_make",
-    "camera_model",
-    "camera_serial",
-    "camera_source",
-    "exif_orientation",
-    "timestamp_source",
-    "timestamp_flags",
-    "media_type",
-    "deployment_id",
-    "location",
+    *("camera_make", "camera_model", "camera_serial", "camera_source", "exif_orientation"),
+    *("timestamp_source", "timestamp_flags", "media_type", "deployment_id", "location"),
 )
 
 

@@ -1,6 +1,10 @@
 """Add a version: recognise and load the weights, record and reproduce a golden probe, publish with READY last.
 
 weights file (or none, for runtime motion) + config overrides + probe images -> ModelVersion
+
+Another CPU, GPU or number of threads rounds differently. This changes the order of equal scores, and so the boxes
+that suppression keeps. To find these detections, the model runs on each probe image again with noise of that size
+(`mark_ties`).
 """
 
 from __future__ import annotations
@@ -8,22 +12,40 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
-from model_store.adding.probe_ties import mark_ties
 from model_store.adding.recognise import Recognised, recognise
-from model_store.config import AnyConfig, OnnxRuntime, TorchRuntime, parse_config
+from model_store.classifier import Classifier
+from model_store.config import AnyConfig, MotionRuntime, OnnxRuntime, TorchRuntime, parse_config
+from model_store.detector import LoadedDetector
 from model_store.errors import ModelError, ModelExists, ModelRefused
 from model_store.inference_key import inference_key, sha256_hex, weights_digest
 from model_store.load import opened
 from model_store.names import VersionId, next_version, number_of
-from model_store.probe import first_difference, record_probe
+from model_store.probe import (
+    EXPECTED,
+    ExpectedProbe,
+    ProbeDetection,
+    Tolerance,
+    first_difference,
+    match,
+    record_probe,
+    recorded_detections,
+    require_distinct_classes,
+)
 from model_store.ready import READY
+from model_store.runtimes import Session
 from model_store.runtimes.weights_file import ZIP_MAGIC
 from model_store.store import CONFIG, ModelInfo, ModelStore, ModelVersion
+
+NOISE = 1e-4
+"""Largest relative change of an input value: float32 results of two machines differ by about this."""
+DRAWS = 4
 
 
 def recognised(weights: bytes | None, overrides: dict[str, Any]) -> Recognised:
@@ -127,3 +149,59 @@ def synthetic_scene() -> bytes:
     cv2.circle(scene, (330, 190), 45, (70, 100, 165), -1)
     cv2.rectangle(scene, (430, 300), (600, 420), (210, 205, 190), -1)
     return cv2.imencode(".png", scene)[1].tobytes()
+
+
+def mark_ties(model: LoadedDetector | Classifier, files: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Return the changed files of a newly recorded probe.
+
+    Raises ModelRefused for a probe that cannot distinguish this model from another: it has detections, but each of
+    them may be missing; or all classes of a classifier have the same logit.
+    """
+    if isinstance(model, Classifier):
+        require_distinct_classes(model, files)
+        return {}
+    expected = ExpectedProbe.model_validate_json(files[EXPECTED])
+    if isinstance(model.config.runtime, MotionRuntime):  # integers: no rounding
+        return {}
+    images = {
+        name: _marked(model, wanted, files[f"probe/{name}"], expected.tolerance)
+        for name, wanted in expected.images.items()
+    }
+    expected = expected.model_copy(update={"images": images})
+    floor = model.config.score_floor
+    total, binding, near = 0, 0, expected.tolerance.score
+    for name, rows in images.items():
+        cut = expected.cut(name, floor)
+        total += sum(row.score > floor + near for row in rows)
+        binding += sum(row.score > cut + near and not row.tied for row in rows)
+    if total and not binding:
+        raise ModelRefused(
+            f"the probe cannot distinguish {model.info.id} from another model: its {total} detections have equal "
+            "scores, so that any of them may be missing elsewhere. Choose another image with --probe; if this happens "
+            "with every image, the weights are untrained"
+        )
+    return {EXPECTED: expected.to_json()}
+
+
+class NoisySession:
+    """A session with slightly larger input, never smaller, so that integer inputs do not change."""
+
+    def __init__(self, session: Session) -> None:
+        self.device = session.device
+        self.fixed_rows: frozenset[str] = getattr(session, "fixed_rows", frozenset())
+        self._session = session
+        self._random = np.random.default_rng(0)
+
+    def run(self, tensor: NDArray[np.float32]) -> Mapping[str, NDArray[np.float32]]:
+        noise = self._random.uniform(0, NOISE, tensor.shape).astype(np.float32)
+        return self._session.run(tensor * (1 + noise))
+
+
+def _marked(
+    model: LoadedDetector, wanted: list[ProbeDetection], data: bytes, tolerance: Tolerance
+) -> list[ProbeDetection]:
+    """Return the detections of one image, `tied` if a draw of noise replaces them."""
+    noisy = replace(model, session=NoisySession(model.session))
+    draws = [recorded_detections(noisy, data)[0] for _ in range(DRAWS)]
+    tied = {place for found in draws for place in match(wanted, found, tolerance)[0]}
+    return [row.model_copy(update={"tied": True}) if place in tied else row for place, row in enumerate(wanted)]

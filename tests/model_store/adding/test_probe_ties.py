@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from model_store.adding.probe_ties import NoisySession, mark_ties
+from model_store.adding.add import NoisySession, mark_ties
 from model_store.config import Nms
 from model_store.detector import LoadedDetector
 from model_store.errors import ModelRefused, ProbeFailed
