@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -56,13 +56,8 @@ def layer_id(kind: str, filter_version: int, config: Mapping[str, Any], input_la
 
 def keep_layer(tables: Tables, layer: Layer, resight_version: str) -> None:
     """Write the row of a layer unless it exists. Raises StorageUnreachable, TableConflict."""
-    row = {
-        "layer_id": layer.layer_id,
-        "kind": layer.kind,
-        "filter_version": layer.filter_version,
+    row = asdict(layer) | {
         "config": json.dumps(dict(layer.config), sort_keys=True, ensure_ascii=False),
-        "input_layers": list(layer.input_layers),
-        "groups": layer.groups,
         "made_at": datetime.now(UTC),
         "resight_version": resight_version,
     }
@@ -77,21 +72,10 @@ def keep_layer(tables: Tables, layer: Layer, resight_version: str) -> None:
 
 def read_layers(tables: Tables) -> dict[str, Layer]:
     """Return all layers by id, oldest first."""
-    table = tables.existing("layers")
-    if table is None:
-        return {}
-    rows = dataset(table, LAYERS).to_table().sort_by("made_at").to_pylist()
-    return {
-        row["layer_id"]: Layer(
-            row["layer_id"],
-            row["kind"],
-            row["filter_version"],
-            json.loads(row["config"]),
-            tuple(row["input_layers"]),
-            row["groups"],
-        )
-        for row in rows
-    }
+    table = dataset(tables.existing("layers"), LAYERS).to_table().sort_by("made_at")
+    rows = table.select([field.name for field in fields(Layer)]).to_pylist()
+    parsed = ({"config": json.loads(row["config"]), "input_layers": tuple(row["input_layers"])} for row in rows)
+    return {row["layer_id"]: Layer(**row | more) for row, more in zip(rows, parsed, strict=True)}
 
 
 def layers_of(tables: Tables, view: View | None) -> list[Layer]:

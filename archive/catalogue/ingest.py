@@ -136,14 +136,12 @@ def ingest(
                 for outcome in part
                 if isinstance(outcome.row, Exception)
             }
-            for has_row in (False, True):
-                rows = [o.row for o in part if o.due.has_row is has_row and isinstance(o.row, dict)]
-                if has_row:
-                    changes.add(pa.Table.from_pylist(rows, schema=MEDIA))
-                elif rows:
-                    add_files(writer, pa.Table.from_pylist(rows, schema=MEDIA))
-                bytes_read += sum(row["size_bytes"] for row in rows)
             read = [(o.kind, o.row) for o in part if isinstance(o.row, dict)]
+            new = [row for kind, row in read if kind == "new"]
+            if new:
+                add_files(writer, pa.Table.from_pylist(new, schema=MEDIA))
+            changes.add(pa.Table.from_pylist([row for kind, row in read if kind != "new"], schema=MEDIA))
+            bytes_read += sum(row["size_bytes"] for _, row in read)
             written.update(kind for kind, _ in read)
             diff.arrive([row["media_sha256"] for kind, row in read if kind != "same"])
             if changes.due():

@@ -44,7 +44,8 @@ class _Content:
         elif image.status == "missing":
             return None
         else:
-            row |= {"detections": None, "failure": _failure(image.error_code)}
+            failure = "inference failure" if image.error_code == "inference" else "image access failure"
+            row |= {"detections": None, "failure": failure}  # in MegaDetector's words
         if image.captured_at_corrected is not None:
             row["datetime"] = f"{image.captured_at_corrected:%Y:%m:%d %H:%M:%S}"
         if image.width_px and image.height_px:
@@ -130,11 +131,6 @@ def write_folders(images: Iterable[ImageRecord], facts: ExportLineage, out: Path
             with _results_file(out / top / FILE_NAME, facts) as add:
                 for image in of_top:
                     add(image, image.path.removeprefix(f"{top}/"))
-
-
-def _failure(error_code: str | None) -> str:
-    """Return the words for a failure, as MegaDetector does."""
-    return "inference failure" if error_code == "inference" else "image access failure"
 
 
 def _categories(labels: Iterable[str]) -> dict[str, str]:

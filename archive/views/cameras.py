@@ -102,12 +102,8 @@ class CameraViews:
         with self._lock:  # the same question at the same time is answered once
             kept = self._kept.get((statement, camera))
             if kept is None or kept[0] != moment:
-                self._kept = dict(list(self._kept.items())[-KEPT:])
-                kept = moment, self._query(statement, camera)
-                self._kept[statement, camera] = kept
+                values = {"camera": camera} if camera else None
+                with connect(self._tables, memory_mib=MEMORY_MIB, statement=statement) as sql:
+                    kept = moment, sql.sql(statement, params=values).to_arrow_table().to_pylist()
+                self._kept = dict(list(self._kept.items())[-KEPT:]) | {(statement, camera): kept}
             return kept[1]
-
-    def _query(self, statement: str, camera: str) -> list[dict[str, Any]]:
-        values = {"camera": camera} if camera else None
-        with connect(self._tables, memory_mib=MEMORY_MIB, statement=statement) as sql:
-            return sql.sql(statement, params=values).to_arrow_table().to_pylist()

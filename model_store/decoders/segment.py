@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from model_store.decoders.layout import Array, DecodeSpec, Outputs, best_class, corners, listed, with_objectness
+from model_store.decoders.layout import Array, DecodeSpec, Outputs, listed, with_objectness
+from model_store.decoders.yolo import anchors_of
 from model_store.detections import Detections
 from model_store.errors import ModelRefused
 from model_store.transform.masks import PrototypeMasks
@@ -30,30 +31,17 @@ def decode_yolov5_seg(outputs: Outputs, spec: DecodeSpec) -> list[Detections]:
 def decode_yolov8_seg(outputs: Outputs, spec: DecodeSpec) -> list[Detections]:
     """Decode anchors with masks. Raises ModelRefused for other outputs than the format's two."""
     raw, prototypes = _rows_and_prototypes(outputs, "yolov8_seg", 4 + spec.classes, 1)
-    return [_anchors(image, own, spec) for image, own in zip(raw, prototypes, strict=True)]
+    return [anchors_of(image, spec, own) for image, own in zip(raw, prototypes, strict=True)]
 
 
 def decode_end2end_seg(outputs: Outputs, spec: DecodeSpec) -> list[Detections]:
     """Decode a ranked list with masks. Raises ModelRefused for other outputs than the format's two."""
     raw, prototypes = _rows_and_prototypes(outputs, "end2end_seg", 6, 2)
+    masks = [PrototypeMasks(rows[:, 6:], own, spec.network_px) for rows, own in zip(raw, prototypes, strict=True)]
     return [
-        listed(
-            rows[:, :4],
-            rows[:, 4],
-            rows[:, 5],
-            spec,
-            fixed=True,
-            masks=PrototypeMasks(rows[:, 6:], own, spec.network_px),
-        )
-        for rows, own in zip(raw, prototypes, strict=True)
+        listed(rows[:, :4], rows[:, 4], rows[:, 5], spec, fixed=True, masks=own)
+        for rows, own in zip(raw, masks, strict=True)
     ]
-
-
-def _anchors(raw: Array, prototypes: Array, spec: DecodeSpec) -> Detections:
-    end = 4 + spec.classes
-    over = np.flatnonzero(spec.passes(raw[4:end].max(axis=0)))  # few: only these are transposed
-    masks = PrototypeMasks(raw[end:, over].T, prototypes, spec.network_px)
-    return best_class(corners(raw[:4, over].T), raw[4:end, over].T, spec, masks)
 
 
 def _rows_and_prototypes(outputs: Outputs, decoder: str, columns: int, axis: int) -> tuple[Array, Array]:

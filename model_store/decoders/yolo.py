@@ -15,6 +15,7 @@ from model_store.decoders.evidence import Evidence, rows_of_yolov5
 from model_store.decoders.layout import Array, DecodeSpec, Outputs, best_class, corners, only, with_objectness
 from model_store.detections import Detections
 from model_store.errors import ModelRefused
+from model_store.transform.masks import PrototypeMasks
 
 
 def decode_yolov8(outputs: Outputs, spec: DecodeSpec) -> list[Detections]:
@@ -23,13 +24,15 @@ def decode_yolov8(outputs: Outputs, spec: DecodeSpec) -> list[Detections]:
     raw = only(outputs, "yolov8", wanted)
     if raw.shape[1] != 4 + spec.classes:
         raise ModelRefused(f"decoder yolov8 needs {wanted}; the model returned {raw.shape}")
-    return [_decode_one(image, spec) for image in raw]
+    return [anchors_of(image, spec) for image in raw]
 
 
-def _decode_one(raw: Array, spec: DecodeSpec) -> Detections:
-    scores = raw[4:]
-    anchors = np.flatnonzero(spec.passes(scores.max(axis=0)))  # few: only these are transposed
-    return best_class(corners(raw[:4, anchors].T), scores[:, anchors].T, spec)
+def anchors_of(raw: Array, spec: DecodeSpec, prototypes: Array | None = None) -> Detections:
+    """Decode columns (4 + classes, anchors); with prototypes, the numbers below are the coefficients of masks."""
+    end = 4 + spec.classes
+    over = np.flatnonzero(spec.passes(raw[4:end].max(axis=0)))  # few: only these are transposed
+    masks = None if prototypes is None else PrototypeMasks(raw[end:, over].T, prototypes, spec.network_px)
+    return best_class(corners(raw[:4, over].T), raw[4:end, over].T, spec, masks)
 
 
 def decode_yolov5(outputs: Outputs, spec: DecodeSpec) -> list[Detections]:

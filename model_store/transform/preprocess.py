@@ -72,7 +72,8 @@ def prepare(image: Pixels, spec: Preprocess, size_px: SizePx | None = None) -> P
     if spec.tiling is not None:
         cut = tiles(width, height, spec.tiling)
         fits = tuple(replace(_fit(spec, (w, h)), origin_x_px=x, origin_y_px=y) for x, y, w, h in cut)
-    across, down = _canvas_px(fits[0], spec)
+    # equal for all tiles of an image: only `rect` varies it, without tiles
+    across, down = canvas_px(spec.resize, _size_px(fits[0], spec), spec.input_px, spec.stride_px)
     pixels = np.empty((len(cut), down, across, 3), np.uint8)
     for (x, y, w, h), one, canvas in zip(cut, fits, pixels, strict=True):
         _place(image[y : y + h, x : x + w], one, spec, canvas)
@@ -86,11 +87,6 @@ def _fit(spec: Preprocess, size_px: SizePx) -> Fit:
 def _size_px(placed: Fit, spec: Preprocess) -> SizePx:
     """Return the size of the resized image inside the canvas."""
     return resized_px(spec.resize, (placed.width_px, placed.height_px), spec.input_px)
-
-
-def _canvas_px(placed: Fit, spec: Preprocess) -> SizePx:
-    """Return the size of the canvas, equal for all tiles of an image: only `rect` varies it, without tiles."""
-    return canvas_px(spec.resize, _size_px(placed, spec), spec.input_px, spec.stride_px)
 
 
 def _place(image: Pixels, placed: Fit, spec: Preprocess, canvas: Pixels) -> None:
