@@ -30,25 +30,20 @@ MAX_SIDE_PX = 65_500
 """Longest side of a JPEG that libjpeg writes."""
 CELLS = 6
 """Number of cells along the longer side of a hidden box: the head of a person is about one cell."""
+MARGIN_FRAC = 0.3
+"""Margin around the box of a crop, as a share of its longer side."""
 HIDDEN_MARGIN_FRAC = 0.15
 """Margin around a hidden box, as a share of its longer side: detectors cut off hands and hats."""
 MAX_COORDINATE_PX = 1e9
 SizePx = tuple[int, int]
 
 
-def thumbnail(data: bytes, width_px: int, hidden: Sequence[Box] = (), max_pixels: int = MAX_PIXELS) -> bytes:
+def thumbnail(data: bytes, width_px: int, hidden: Sequence[Box] = ()) -> bytes:
     """Return the whole image as a JPEG of at most `width_px`. Raises ImageError."""
-    return _picture(data, lambda size_px: (0, 0, *size_px), width_px, hidden, max_pixels)
+    return _picture(data, lambda size_px: (0, 0, *size_px), width_px, hidden)
 
 
-def crop(
-    data: bytes,
-    box_px: Box,
-    width_px: int,
-    margin_frac: float = 0.3,
-    hidden: Sequence[Box] = (),
-    max_pixels: int = MAX_PIXELS,
-) -> bytes:
+def crop(data: bytes, box_px: Box, width_px: int, hidden: Sequence[Box] = ()) -> bytes:
     """Return the pixels of `corners_px` as a JPEG of at most `width_px`.
 
     Raises ImageError, and BadRequest for a box that is empty or outside the image.
@@ -60,14 +55,12 @@ def crop(
     def area(size_px: SizePx) -> Corners:
         if x1 >= size_px[0] or y1 >= size_px[1] or min(x2, y2) <= 0:
             raise BadRequest(f"box {box_px} is outside the image of {size_px[0]}x{size_px[1]} pixels")
-        return corners_px(box_px, margin_frac, size_px)
+        return corners_px(box_px, MARGIN_FRAC, size_px)
 
-    return _picture(data, area, width_px, hidden, max_pixels)
+    return _picture(data, area, width_px, hidden)
 
 
-def _picture(
-    data: bytes, area: Callable[[SizePx], Corners], width_px: int, hidden: Sequence[Box], max_pixels: int
-) -> bytes:
+def _picture(data: bytes, area: Callable[[SizePx], Corners], width_px: int, hidden: Sequence[Box]) -> bytes:
     """Return an area of the image, by the size of the image, as a JPEG of at most `width_px`."""
     most = (width_px, MAX_HEIGHTS * width_px)
 
@@ -77,15 +70,15 @@ def _picture(
         times = min(area_px[0] / wanted[0], area_px[1] / wanted[1])
         return max((n for n in (1, 2, 4, 8) if n <= times), default=1)
 
-    image = decode(data, max_pixels, shrink)
+    image = decode(data, MAX_PIXELS, shrink)
     corners = area(_size_px(image))
     left, top, right, bottom = _decoded_corners(image, corners)
     return _jpeg(_hide(image, hidden)[top:bottom, left:right], _fitted(_area_px(corners), most))
 
 
-def redacted(data: bytes, hidden: Sequence[Box], max_pixels: int = MAX_PIXELS) -> bytes:
+def redacted(data: bytes, hidden: Sequence[Box]) -> bytes:
     """Return the whole image in its own size as a JPEG. Raises ImageError."""
-    image = decode(data, max_pixels)
+    image = decode(data, MAX_PIXELS)
     return _jpeg(_hide(image, hidden), _fitted(_size_px(image), (MAX_SIDE_PX, MAX_SIDE_PX)))
 
 
