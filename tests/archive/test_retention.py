@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
@@ -22,6 +20,7 @@ from archive.views.views import Views
 from model_store.errors import StorageUnreachable, TableConflict
 from tests.archive.prunable import KEYS, add, days_ago, event, keys_of, publish, view
 from tests.fixtures_local import put_results, result_rows, rows_of
+from tests.support.s3_server import new_bucket
 
 
 def test_the_plan_counts_what_each_key_holds(four: Tables) -> None:
@@ -151,9 +150,7 @@ def test_a_hold_leaves_an_older_table_as_it_is(tables: Tables) -> None:
 
 
 def test_on_s3_it_is_the_same(s3_endpoint: str, old_files: None, tmp_path: Path) -> None:
-    name = f"b{uuid.uuid4().hex}"
-    boto3.client("s3", endpoint_url=s3_endpoint).create_bucket(Bucket=name)
-    tables = Tables(f"s3://{name}/with space/tables")
+    tables = Tables(new_bucket(s3_endpoint, "with space/tables"))
     for key in ("a b", "k", "m", "n"):
         put_results(tables, result_rows([f"{key}1", f"{key}2"], key=key))
     publish(tables, "m", "k")

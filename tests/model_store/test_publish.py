@@ -2,12 +2,10 @@
 
 import json
 import threading
-import uuid
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import boto3
 import pytest
 
 from model_store.errors import ModelExists, StorageUnsafe
@@ -17,6 +15,7 @@ from model_store.ready import CLAIM, READY
 from model_store.storage import Folder
 from model_store.store import CONFIG, ModelStore, ModelVersion
 from tests.s3_proxy import s3_proxy
+from tests.support.s3_server import new_bucket
 
 DEER_1, DEER_2 = version_id("deer", "1"), version_id("deer", "2")
 CONFIG_BYTES = json.dumps({"runtime": {"kind": "onnx"}, "decoder": "yolov8", "labels": ["deer"]}).encode()
@@ -27,18 +26,12 @@ def files(weights: str) -> dict[str, bytes]:
     return {CONFIG: CONFIG_BYTES, "model.onnx": weights.encode(), "probe/cat.jpg": b"a picture"}
 
 
-def new_bucket(endpoint: str) -> str:
-    name = f"b{uuid.uuid4().hex}"
-    boto3.client("s3", endpoint_url=endpoint).create_bucket(Bucket=name)
-    return f"s3://{name}/models"
-
-
 @pytest.fixture(params=["local", "s3"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> ModelStore:
     """Return an empty store on a disk or on an S3 server."""
     if request.param == "local":
         return ModelStore(str(tmp_path / "models"))
-    return ModelStore(new_bucket(request.getfixturevalue("s3_endpoint")))
+    return ModelStore(new_bucket(request.getfixturevalue("s3_endpoint"), "models"))
 
 
 class Stopped(Exception):
@@ -145,7 +138,7 @@ def test_a_folder_half_copied_from_elsewhere_is_not_mixed(store: ModelStore) -> 
 
 def test_a_store_that_ignores_the_condition_is_refused(s3_endpoint: str) -> None:
     with s3_proxy(s3_endpoint, careless=True) as url:
-        store = ModelStore(new_bucket(url))
+        store = ModelStore(new_bucket(url, "models"))
         with pytest.raises(StorageUnsafe, match="ignores conditional writes"):
             store.publish(DEER_1, files("first"))
         assert store.folder.names() == []

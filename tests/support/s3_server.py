@@ -10,10 +10,12 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import boto3
 import httpx2
 
 from serve.cluster.ports import preferred_or_free
@@ -55,6 +57,13 @@ def _wait_for(url: str) -> None:
         except httpx2.HTTPError:
             time.sleep(0.2)
     raise RuntimeError(f"{url} did not come up")
+
+
+def new_bucket(endpoint: str, folder: str) -> str:
+    """Create a bucket; return the URL of a folder in it."""
+    name = f"b{uuid.uuid4().hex}"
+    boto3.client("s3", endpoint_url=endpoint).create_bucket(Bucket=name)
+    return f"s3://{name}/{folder}"
 
 
 def one_write_at_a_time(app: Callable[..., Iterable[bytes]]) -> Callable[..., Iterable[bytes]]:

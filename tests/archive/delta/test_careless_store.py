@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-import boto3
 import pytest
 
 from archive.delta.tables import Tables
@@ -16,6 +14,7 @@ from model_store.storage import Folder
 from tests.archive.racing_writer import absent
 from tests.fixtures_local import result_rows, rows_of
 from tests.s3_proxy import s3_proxy
+from tests.support.s3_server import new_bucket
 
 FIRST_COMMIT = "/results/_delta_log/00000000000000000001.json"
 
@@ -25,19 +24,13 @@ def place(request: pytest.FixtureRequest, s3_endpoint: str) -> Iterator[tuple[st
     """Yield a bucket where two first commits always collide, and whether it has conditional writes."""
     careless = request.param == "careless"
     with s3_proxy(s3_endpoint, careless, meet=FIRST_COMMIT) as url:
-        yield new_bucket(url), not careless
+        yield new_bucket(url, "tables"), not careless
 
 
 @pytest.fixture
 def careless(s3_endpoint: str) -> Iterator[str]:
     with s3_proxy(s3_endpoint, careless=True) as url:
-        yield new_bucket(url)
-
-
-def new_bucket(endpoint: str) -> str:
-    name = f"b{uuid.uuid4().hex}"
-    boto3.client("s3", endpoint_url=endpoint).create_bucket(Bucket=name)
-    return f"s3://{name}/tables"
+        yield new_bucket(url, "tables")
 
 
 def test_without_the_probe_one_of_two_commits_vanishes_and_both_were_acknowledged(

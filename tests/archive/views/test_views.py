@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import re
-import uuid
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Barrier
 from typing import Any
 
-import boto3
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -19,6 +17,7 @@ from hypothesis import strategies as st
 from archive.views.views import View, Views, not_rolled_back, rollback_target, was_rolled_back
 from model_store.errors import BadRequest, Conflict, StorageUnreachable
 from model_store.storage import Folder
+from tests.support.s3_server import new_bucket
 
 
 def view(key: str = "a", **more: Any) -> View:
@@ -30,9 +29,7 @@ def view(key: str = "a", **more: Any) -> View:
 def views(request: pytest.FixtureRequest, tmp_path: Path) -> Views:
     if request.param == "local":
         return Views(str(tmp_path))
-    name, endpoint = f"b{uuid.uuid4().hex}", request.getfixturevalue("s3_endpoint")
-    boto3.client("s3", endpoint_url=endpoint).create_bucket(Bucket=name)
-    return Views(f"s3://{name}/tables")
+    return Views(new_bucket(request.getfixturevalue("s3_endpoint"), "tables"))
 
 
 @pytest.fixture
