@@ -10,7 +10,6 @@ import hashlib
 import json
 from collections.abc import Mapping
 from datetime import UTC
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +44,10 @@ _LISTED = """
         and ($label is null or label = $label) and ($history or standing)
     order by asserted_at, assertion_id
 """
+_MISSING = """
+    from wanted anti join (select assertion_id from stored where layer_id = $layer) using (assertion_id)
+    order by asserted_at, assertion_id
+"""
 
 
 def assertion_id(row: Mapping[str, Any]) -> str:
@@ -65,19 +68,16 @@ def assertion_id(row: Mapping[str, Any]) -> str:
 
 
 def append(tables: Tables, rows: pa.Table) -> int:
-    """Add rows of one layer, in the schema of `assertions` with any `assertion_id`; return the number of new rows.
+    """Add human statements, in the schema of `assertions` with any `assertion_id`; return the number of new rows.
 
-    Afterwards no prune removes the results that human rows refer to. Raises Conflict if a concurrent prune has just
-    removed them (the rows are stored and stay valid), StorageUnreachable, TableConflict.
+    Afterwards no prune removes the results that they refer to. Raises Conflict if a concurrent prune has just removed
+    them (the rows are stored and stay valid), StorageUnreachable, TableConflict.
     """
     if not len(rows):
         return 0
-    (layer,) = set(rows["layer_id"].to_pylist())
-    identified = _with_ids(rows)
-    missing = partial(_missing_rows, layer)
-    added = Writer(tables, "assertions", layer).append_new(identified, missing)
-    if layer == HUMAN and added:
-        require_kept(tables, set(identified["inference_key"].to_pylist()) - {None})
+    added = Writer(tables, "assertions", HUMAN).append_new(_with_ids(rows), _missing_rows)
+    if added:
+        require_kept(tables, set(rows["inference_key"].to_pylist()) - {None})
     return added
 
 
@@ -160,13 +160,8 @@ def _with_ids(rows: pa.Table) -> pa.Table:
     return pa.Table.from_arrays([column, *stored.columns[1:]], schema=ASSERTIONS).take(sorted(first.values()))
 
 
-def _missing_rows(layer: str, snapshot: DeltaTable, wanted: pa.Table) -> pa.Table:
+def _missing_rows(snapshot: DeltaTable, wanted: pa.Table) -> pa.Table:
     sql = memory_database()
     scan(sql, "stored", snapshot, ASSERTIONS)
     sql.register("wanted", wanted)
-    rows = sql.sql(
-        "from wanted anti join (select assertion_id from stored where layer_id = $layer) "
-        "using (assertion_id) order by asserted_at, assertion_id",
-        params={"layer": layer},
-    )
-    return rows.to_arrow_table().cast(ASSERTIONS)
+    return sql.sql(_MISSING, params={"layer": HUMAN}).to_arrow_table().cast(ASSERTIONS)

@@ -146,7 +146,8 @@ class Tables:
         Raises TableConflict after COMMIT_ATTEMPTS failures or LOST_RACES lost races, StorageFull, StorageUnsafe.
         """
         require_create(self.url)
-        parts = _parts(rows, KEYS_PER_COMMIT) if replace else [rows]
+        starts = range(0, len(rows), KEYS_PER_COMMIT)
+        parts = [rows.slice(start, KEYS_PER_COMMIT) for start in starts] if replace else [rows]
         table = base
         for part in parts:
             table = self._append(name, part, writer, missing, table if base else None, replace)
@@ -252,10 +253,6 @@ def properties_of(table: DeltaTable, *writers: str) -> CommitProperties:
     """Return properties of a commit on this snapshot that is rejected if one of `writers` has committed since."""
     versions = [(name, (table.transaction_version(name) or 0) + 1) for name in writers]
     return CommitProperties(app_transactions=[Transaction(*pair) for pair in versions])
-
-
-def _parts(rows: pa.Table, size: int) -> list[pa.Table]:
-    return [rows.slice(start, size) for start in range(0, len(rows), size)]
 
 
 def _commit(table: DeltaTable, rows: pa.Table, writer: str, replace: Sequence[str]) -> None:

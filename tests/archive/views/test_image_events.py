@@ -9,7 +9,6 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from archive.annotations.assertions import append
 from archive.annotations.layers import Layer, keep_layer
 from archive.catalogue.row_updates import add_files
 from archive.delta.tables import Tables
@@ -69,10 +68,10 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Tables:
                 put_results(tables, result_rows([sha(n)], key, detections=found, width_px=20, height_px=20))
     rows = [
         {"layer_id": LAYER, "method": "machine", "action": "group", "inference_key": "k"}
-        | {"media_sha256": sha(n), "group_id": event, "asserted_at": NOON}
+        | {"assertion_id": str(n), "media_sha256": sha(n), "group_id": event, "asserted_at": NOON}
         for n, event in enumerate(("a", "a", "a", "b", "b", "c"))
     ]
-    append(tables, pa.Table.from_pylist(rows, schema=ASSERTIONS))
+    tables.append("assertions", pa.Table.from_pylist(rows, schema=ASSERTIONS), "test", lambda _, wanted: wanted)
     Views(tables.url).publish(VIEW, after=0)
     return tables
 
