@@ -248,7 +248,6 @@ def correct_clock(tables: Tables, deployment_id: str, offset_s: int, reason: str
 
 
 def fact_of(row: Mapping[str, Any]) -> Fact:
-    """Return the fact that a row states."""
     model = KINDS[row["kind"]]
     values = dict(row) | ({"deployment_id": row["fact_id"]} if model is Deployment else {})
     return model.model_validate({name: values[name] for name in model.model_fields})

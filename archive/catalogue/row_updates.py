@@ -1,7 +1,5 @@
 """Add rows of new files, and collect updated rows until a commit pays; write each unless a newer one is stored.
 
-Ingest and uploads both add files.
-
 A commit of updates rewrites the files of `media` that contain those rows: all of them, if the updates are spread.
 The next commit therefore waits until reading has taken PATIENCE times as long as the last commit. Commits take at
 most a tenth of the time, and an ingest that is killed loses no more reading than that.

@@ -44,7 +44,6 @@ class Writer:
         return f"{name}:{self.key}" if self.key else name
 
     def newest(self) -> DeltaTable:
-        """Return `base`, or without one the newest snapshot."""
         return self.base or self.tables.snapshot(self.table)
 
     def append(self, rows: pa.Table, missing: Missing, replace: Sequence[str] = ()) -> DeltaTable:

@@ -110,7 +110,6 @@ def _results_file(out: Path, facts: ExportLineage) -> Iterator[Callable[[ImageRe
 
 
 def write(images: Iterable[ImageRecord], facts: ExportLineage, out: Path, options: Frozen) -> None:
-    """Write one JSON file."""
     with _results_file(out, facts) as add:
         for image in images:
             add(image, image.path)

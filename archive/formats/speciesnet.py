@@ -22,7 +22,6 @@ _OTHER_NAMES = {"person": "human"}
 
 
 def write(images: Iterable[ImageRecord], facts: ExportLineage, out: Path, options: Frozen) -> None:
-    """Write one JSON file."""
     with out.open("w", encoding="utf-8") as file:
         info = {"format_version": VERSION, "resight": facts.described()}
         file.write(f'{{"info": {json.dumps(info, ensure_ascii=False)},\n"predictions": ')

@@ -200,7 +200,6 @@ def _keys(sql: duckdb.DuckDBPyConnection, relation: str, view: View | None) -> l
 
 
 def _shown_by(view: View) -> dict[str, Any]:
-    """Return the columns of `exports` for a view."""
     thresholds = {"default": view.threshold, "per_label": view.label_thresholds}
     return {
         "view": view_words(view),

@@ -93,7 +93,6 @@ class About(Frozen):
 
     @property
     def serial(self) -> int:
-        """Return the serial of the publication, 0 without one."""
         return self.view.serial if self.view else 0
 
     @property
@@ -198,10 +197,8 @@ def updated(
 ) -> OpenIndex:
     """Return `old` if it has the rows of `source`, else write a file and open it. Call it only within `locked`.
 
-    `on_step` is called with the number of each step, and how many there are.
-
-    Only images that newer commits added rows of are computed again, if the logs of the tables list them all.
-    Raises DeadlinePassed, StorageFull, StorageUnreachable.
+    Only images that newer commits added rows of are computed again, if the logs of the tables list them all. `on_step`
+    gets the number of each step, and how many there are. Raises DeadlinePassed, StorageFull, StorageUnreachable.
     """
     images = changed_images(old.about, source) if old else None
     if old and images is not None and not len(images):

@@ -67,7 +67,10 @@ class Publications:
         rows: list[dict[str, Any]] = []
         for name in self._views.names():
             history = self._views.history(name)
-            rows += [_row(view, view.serial == history[-1].serial) for view in history]
+            for view in history:
+                labels = json.dumps(view.label_thresholds, ensure_ascii=False)
+                is_current = view.serial == history[-1].serial
+                rows.append(view.model_dump() | {"current": is_current, "label_thresholds": labels})
         return pa.Table.from_pylist(rows, schema=PUBLICATIONS)
 
     def __arrow_c_schema__(self) -> object:
@@ -75,11 +78,6 @@ class Publications:
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
         return self.rows.__arrow_c_stream__(requested_schema)
-
-
-def _row(view: View, current: bool) -> dict[str, Any]:
-    labels = json.dumps(view.label_thresholds, ensure_ascii=False)
-    return view.model_dump() | {"current": current, "label_thresholds": labels}
 
 
 def view_named(tables: Tables, name: str) -> View:

@@ -74,15 +74,14 @@ def decode(
             "--megapixels of the run"
         )
     size_px = (header.width_px, header.height_px)
-    factor = shrink(*size_px) if header.media_type == "image/jpeg" else 1
     if header.media_type == "image/jpeg":
+        factor = shrink(*size_px)
         pixels, damage = _decode_jpeg(data, header, factor, tolerant)
     else:
-        pixels, damage = _decode_other(data, header), None
-    notes = [damage, *header.losses] if damage else list(header.losses)
+        factor, pixels, damage = 1, _decode_other(data, header), None
     # OpenCV always rotates a TIFF upright, and leaves the others as they are stored.
     turn = 1 if header.media_type == "image/tiff" else header.orientation
-    note = "; ".join(notes) or None
+    note = "; ".join(filter(None, (damage, *header.losses))) or None
     shrunk = size_px if factor > 1 else None
     return DecodedImage(upright(pixels, turn), note, header.media_type, shrunk)
 

@@ -109,14 +109,15 @@ def read_header(data: bytes) -> ImageHeader:
         require_bounded_tiff(data)
     read = _read_png if kind == "image/png" else _read_other
     width, height, orientation, losses = read(data, kind)
+    lost = tuple(word for word, is_lost in losses.items() if is_lost)
     if width < 1 or height < 1:
         raise ImageUnreadable(f"damaged {kind} header: invalid size of {width}x{height} pixels")
     if orientation >= 5:
         width, height = height, width
-    return ImageHeader(kind, width, height, orientation, losses)
+    return ImageHeader(kind, width, height, orientation, lost)
 
 
-_Read = tuple[int, int, int, tuple[str, ...]]  # stored width, stored height, orientation, losses
+_Read = tuple[int, int, int, dict[str, bool]]  # stored width, stored height, orientation, losses
 
 
 def _read_other(data: bytes, kind: str) -> _Read:
@@ -132,17 +133,16 @@ def _read_other(data: bytes, kind: str) -> _Read:
         raise ImageUnreadable(f"damaged {kind} header: {error}"[:300]) from error
 
 
-def _losses(image: Image.Image, kind: str) -> tuple[str, ...]:
+def _losses(image: Image.Image, kind: str) -> dict[str, bool]:
     deep = image.mode.startswith("I") or any(";16" in str(tile.args) for tile in image.tile)  # type: ignore[attr-defined]
     # Further images of a JPEG (MPO) are previews and other views; the first is the photograph.
     pages = kind != "image/jpeg" and getattr(image, "is_animated", False)
-    losses = {
+    return {
         "cmyk_converted": image.mode == "CMYK",
         "16bit_scaled": deep,
         "alpha_dropped": image.has_transparency_data,
         "first_page_only": pages,
     }
-    return tuple(word for word, is_lost in losses.items() if is_lost)
 
 
 def _read_png(data: bytes, kind: str) -> _Read:
@@ -151,12 +151,11 @@ def _read_png(data: bytes, kind: str) -> _Read:
     if len(header) != 13 or data[29:33] != zlib.crc32(data[12:29]).to_bytes(4):
         raise ImageUnreadable(f"damaged {kind} header: cut short, or its checksum is wrong")
     width, height, bits, colour = struct.unpack(">IIBB", header[:10])
-    possible = {
+    losses = {
         "16bit_scaled": bits == 16,
         "alpha_dropped": colour in (4, 6) or b"tRNS" in chunks,
         "first_page_only": b"acTL" in chunks,
     }
-    losses = tuple(word for word, is_lost in possible.items() if is_lost)
     return width, height, _orientation(lambda: _exif(chunks.get(b"eXIf", b""))), losses
 
 

@@ -1,7 +1,6 @@
 """Fit an image, or a tile of it, into the network's input, and map boxes back.
 
 image (w, h) --letterbox | rect | stretch | fit_top_left--> Fit(scale, offset)
-
 boxes (n, 4) network px --Fit.to_image--> boxes (n, 4) image px, clipped to the image
 
 `letterbox` and `rect` round like Ultralytics: size by round-half-even, centre pads by -0.1 / +0.1.

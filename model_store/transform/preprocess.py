@@ -1,9 +1,7 @@
 """Convert pixels to network input in two steps, so that the first can run on any CPU of the cluster.
 
 encoded bytes --read_image--> ImageFacts, Prepared
-
 image (h, w, 3) uint8 RGB --prepare--> Prepared(pixels (tiles, down, across, 3) uint8, a Fit each)
-
 pixels (n, down, across, 3) uint8 --to_tensor--> (n, 3, down, across) float32
 """
 
