@@ -10,7 +10,6 @@ Memory does not grow with the number of files (archive/delta/scratch_db.py).
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from archive.catalogue.absences import WITHHELD, withhold
 from archive.catalogue.exif import clean_text
 from archive.catalogue.listing import ArchiveFile, Gap
 from archive.delta.replace import Replacement
-from archive.delta.scratch_db import scratch, windows
+from archive.delta.scratch_db import windows
 from archive.delta.snapshot import dataset, scan
 from archive.delta.tables import Tables
 from archive.schemas import BY_KEY, MEDIA, TABLES
@@ -106,13 +105,6 @@ class FileToRead(NamedTuple):
     has_row: bool
     quick_digest: int | None
     camera: str | None = None
-
-
-@contextlib.contextmanager
-def difference(root_url: str) -> Iterator[Difference]:
-    """Yield the comparison of one archive; its database is removed on exit."""
-    with scratch("ingest") as sql:
-        yield Difference(sql, root_url)
 
 
 class Difference:

@@ -22,14 +22,15 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from archive.catalogue.diff import Difference, FileToRead, difference, mismatches
+from archive.catalogue.diff import Difference, FileToRead, mismatches
 from archive.catalogue.exiftool import BATCH, HEAD_BYTES, ExifTool, MakerNotes
 from archive.catalogue.listing import Gap, list_files
 from archive.catalogue.media import compile_template, media_row, with_maker_notes
-from archive.catalogue.roots import keep, kept_exiftool, kept_template, require_apart
+from archive.catalogue.roots import keep, kept, require_apart
 from archive.catalogue.row_updates import Changes, add_files, replace_some
 from archive.defaults import MAX_MIB
 from archive.delta.replace import MANY_ROWS
+from archive.delta.scratch_db import scratch
 from archive.delta.tables import Tables
 from archive.delta.writer import Writer
 from archive.schemas import MEDIA
@@ -102,10 +103,11 @@ def ingest(
     Raises BadRequest (template, overlapping archives, no ExifTool), StorageUnreachable, TableConflict.
     """
     root = Folder(absolute(url))
-    pattern = compile_template(template or kept_template(tables.url, root.url))
-    had_notes = kept_exiftool(tables.url, root.url)
+    former_template, had_notes = kept(tables.url, root.url)
+    pattern = compile_template(template or former_template)
     has_notes = had_notes if exiftool is None else exiftool
-    with difference(root.url) as diff, contextlib.ExitStack() as stack:
+    with scratch("ingest") as sql, contextlib.ExitStack() as stack:
+        diff = Difference(sql, root.url)
         tool = stack.enter_context(ExifTool()) if has_notes else None
         base = tables.snapshot("media")  # first, so that uploads during the listing are not gone
         writer = Writer(tables, "media", root.url, base)
@@ -127,7 +129,7 @@ def ingest(
         without_notes: dict[str, str] = {}
         if tool:
             outcomes = _with_notes(outcomes, tool, without_notes)
-        changes = Changes(writer, diff.sql)
+        changes = Changes(writer, sql)
         written: Counter[str] = Counter()
         bytes_read = 0
         while part := list(islice(outcomes, COMMIT_ROWS)):
@@ -177,7 +179,8 @@ def retire(tables: Tables, url: str) -> int:
     archive is catalogued.
     """
     root_url = absolute(url)
-    with difference(root_url) as diff:  # nothing is listed, so everything is gone
+    with scratch("ingest") as sql:
+        diff = Difference(sql, root_url)  # nothing is listed, so everything is gone
         base = tables.snapshot("media")
         if not diff.know(base):
             raise BadRequest(f"no file of {root_url} is catalogued: 'resight status' lists the archives")

@@ -54,14 +54,10 @@ def require_foreign(url: str, home: str, places: Iterable[str], uploads: str) ->
         )
 
 
-def kept_template(tables_url: str, root: str) -> str:
-    """Return the template of an archive, or the default. Raises StorageUnreachable."""
-    return str(_kept(tables_url, root).get("template", DEFAULT_TEMPLATE))
-
-
-def kept_exiftool(tables_url: str, root: str) -> bool:
-    """Return whether ExifTool reads the maker notes of an archive. Raises StorageUnreachable."""
-    return _kept(tables_url, root).get("exiftool") is True
+def kept(tables_url: str, root: str) -> tuple[str, bool]:
+    """Return the template of an archive, or the default, and whether ExifTool reads it. Raises StorageUnreachable."""
+    values = _kept(tables_url, root)
+    return str(values.get("template", DEFAULT_TEMPLATE)), values.get("exiftool") is True
 
 
 def keep(tables_url: str, root: str, template: str | None, exiftool: bool | None) -> None:

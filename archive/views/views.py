@@ -60,10 +60,6 @@ class Views:
         self._folder = Folder(f"{tables_url}/views")
         self._tables_url = tables_url
 
-    @property
-    def url(self) -> str:
-        return self._folder.url
-
     def names(self) -> list[str]:
         return [name for name in self._folder.names() if NAME.fullmatch(name)]
 
@@ -121,7 +117,7 @@ class Views:
         try:
             return View.model_validate_json(self._folder.read(_file(name, serial)))
         except (FileNotFoundError, ValidationError) as error:
-            raise StorageUnreachable(f"cannot read {self.url}/{_file(name, serial)}: {error}") from error
+            raise StorageUnreachable(f"cannot read {self._folder.url}/{_file(name, serial)}: {error}") from error
 
 
 def not_rolled_back(history: Sequence[View]) -> list[View]:
