@@ -52,7 +52,7 @@ _PLACES = ((_TOP, "place"), ("camera", "'camera ' || place"), ("''", "'the archi
 _DECIDED = "delete from absent where path in (select path from withheld)"
 
 
-def withhold(sql: duckdb.DuckDBPyConnection, gaps: Sequence[Gap], believe: bool = False) -> dict[str, int]:
+def withhold(sql: duckdb.DuckDBPyConnection, gaps: Sequence[Gap], believe: bool) -> dict[str, int]:
     """Fill the table `withheld`; return the places that lack too many files, with the number each lacks.
 
     With `believe`, only files behind unreadable gaps are withheld.

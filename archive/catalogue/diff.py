@@ -22,9 +22,9 @@ import pyarrow.compute as pc
 from deltalake import DeltaTable
 from pyarrow.dataset import Scanner
 
-from archive.catalogue.absences import WITHHELD, withhold
+from archive.catalogue.absences import WITHHELD
 from archive.catalogue.exif import clean_text
-from archive.catalogue.listing import ArchiveFile, Gap
+from archive.catalogue.listing import ArchiveFile
 from archive.delta.replace import Replacement
 from archive.delta.scratch_db import windows
 from archive.delta.snapshot import dataset, scan
@@ -110,7 +110,7 @@ class FileToRead(NamedTuple):
 class Difference:
     """Comparison of a listing with `media`: call `list` for each part of the listing and `know` once, then the rest.
 
-    Callers may add their own tables to `sql`.
+    Callers may add their own tables to `sql`, and to `withheld` files that are not gone (absences.py).
     """
 
     def __init__(self, sql: duckdb.DuckDBPyConnection, root_url: str) -> None:
@@ -175,10 +175,6 @@ class Difference:
         self.sql.register("digests", pa.table({"digest": pa.array(digests, pa.string())}))
         self.sql.execute("insert into arrived select hash(digest) from digests")
         self.sql.unregister("digests")
-
-    def withhold(self, gaps: Sequence[Gap], believe: bool) -> dict[str, int]:
-        """Exclude what archive/catalogue/absences.py withholds from `gone` and later calls; return what it returns."""
-        return withhold(self.sql, gaps, believe)
 
     def gone(self) -> int:
         """Return the number of rows without a listed file, including those that are already marked as missing."""

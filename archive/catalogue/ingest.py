@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from archive.catalogue.absences import withhold
 from archive.catalogue.diff import Difference, FileToRead, mismatches
 from archive.catalogue.exiftool import BATCH, HEAD_BYTES, ExifTool, MakerNotes
 from archive.catalogue.listing import Gap, list_files
@@ -154,7 +155,7 @@ def ingest(
             changes.add(rows)
             renamed += len(rows)
         changes.commit()
-        withheld = diff.withhold(listed.gaps, believe)
+        withheld = withhold(sql, listed.gaps, believe)
         gone = _mark_missing(writer, diff, started)
     return IngestReport(
         root=root.url,

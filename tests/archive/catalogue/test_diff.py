@@ -13,10 +13,11 @@ import pytest
 from deltalake import DeltaTable
 
 import archive.catalogue.diff
-from archive.catalogue.diff import Difference, FileToRead, Todo, difference
+from archive.catalogue.diff import Difference, FileToRead, Todo
 from archive.catalogue.listing import FILES, ArchiveFile
 from archive.delta.compact import compact
 from archive.delta.replace import replace_many
+from archive.delta.scratch_db import scratch
 from archive.delta.tables import Tables
 from tests.archive.media_rows import LONG_AGO, ROOT, WRITER, media_rows, put_media
 from tests.fixtures_local import rows_of
@@ -90,7 +91,8 @@ def test_what_is_to_be_read_and_what_is_gone(tables: Tables, seed: int, verify: 
     listed, known, others = worlds(seed)
     put_known(tables, known)
     put_known(tables, others, "/archive/other")
-    with difference(ROOT) as found:
+    with scratch("test") as sql:
+        found = Difference(sql, ROOT)
         put_listing(found, listed, parts=1 + seed % 3)
         assert found.know(tables.snapshot("media")) == len(known)
         wanted = due(listed, known, verify)
@@ -110,7 +112,8 @@ def test_rows_whose_file_is_gone_are_marked_and_no_others(tables: Tables, seed: 
         compact(tables, "media", min_files=2)  # both archives in one file
     before, rows = marks(tables), {row["path"]: row for row in of_root(tables)}
     newly = {p for p, row in known.items() if p not in listed and not row.missing}
-    with difference(ROOT) as found:
+    with scratch("test") as sql:
+        found = Difference(sql, ROOT)
         put_listing(found, listed)
         base = tables.snapshot("media")
         found.know(base)
@@ -133,10 +136,12 @@ def of_root(tables: Tables) -> list[dict[str, object]]:
 
 def test_a_mark_that_another_has_made_meanwhile_stays(tables: Tables) -> None:
     put_known(tables, {path: Known("1", False) for path in "abc"})
-    with difference(ROOT) as found:
+    with scratch("test") as sql:
+        found = Difference(sql, ROOT)
         found.know(tables.snapshot("media"))
         found.newly_gone(NOW)
-        with difference(ROOT) as another:
+        with scratch("test") as other_sql:
+            another = Difference(other_sql, ROOT)
             put_listing(another, {"b": (1, "1"), "c": (1, "1")})
             another.know(tables.snapshot("media"))
             another.newly_gone(LONG_AGO)
@@ -150,7 +155,8 @@ def test_a_tag_that_is_not_known_is_a_change(tables: Tables) -> None:
     rows = media_rows({"c": "1"})
     place = rows.schema.get_field_index("content_tag")
     put_media(tables, rows.set_column(place, rows.schema.field(place), pa.nulls(1, pa.string())))
-    with difference(ROOT) as found:
+    with scratch("test") as sql:
+        found = Difference(sql, ROOT)
         put_listing(found, dict.fromkeys("abc", (1, "1")))
         found.know(tables.snapshot("media"))
         assert found.plan(verify=False) == Todo(1, 0)
@@ -166,7 +172,8 @@ def test_a_table_on_s3_is_known_as_one_on_a_disk(s3_endpoint: str) -> None:
     assert known
     put_known(there, known)
     put_known(there, others, "/archive/other")
-    with difference(ROOT) as found:
+    with scratch("test") as sql:
+        found = Difference(sql, ROOT)
         put_listing(found, listed)
         base: DeltaTable = there.snapshot("media")
         assert found.know(base) == len(known)

@@ -8,9 +8,10 @@ import pytest
 
 import archive.catalogue.row_updates
 import archive.delta.writer
-from archive.catalogue.diff import difference
+from archive.catalogue.diff import Difference
 from archive.catalogue.row_updates import PATIENCE, Changes, replace_some
 from archive.delta.replace import replace_many
+from archive.delta.scratch_db import scratch
 from archive.delta.tables import Tables
 from archive.delta.writer import Writer
 from archive.schemas import MEDIA, TABLES
@@ -32,8 +33,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 @pytest.fixture
 def changes(tables: Tables, clock: Clock) -> Iterator[Changes]:
     put_media(tables, media_rows(dict.fromkeys("abcdef", "old")))
-    with difference(ROOT) as found:
-        yield Changes(Writer(tables, "media", ROOT), found.sql)
+    with scratch("test") as sql:
+        Difference(sql, ROOT)  # creates the tables
+        yield Changes(Writer(tables, "media", ROOT), sql)
 
 
 def taking(clock: Clock, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
@@ -108,8 +110,9 @@ def test_an_older_table_gains_the_columns_that_came_later(tables: Tables, monkey
     monkeypatch.setattr(
         archive.delta.writer, "replace_many", lambda *args: called.append("many") or replace_many(*args)
     )
-    with difference(ROOT) as found:
-        changes = Changes(Writer(tables, "media", ROOT), found.sql)
+    with scratch("test") as sql:
+        Difference(sql, ROOT)
+        changes = Changes(Writer(tables, "media", ROOT), sql)
         for turn in ("1", "2"):
             changes.add(media_rows({"a": turn}, camera_serial=turn))
             changes.commit()
