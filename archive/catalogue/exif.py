@@ -83,8 +83,7 @@ def clean_text(text: str | None) -> str | None:
 def _tables(data: bytes) -> tuple[Mapping[int, Any], Mapping[int, Any], Mapping[int, Any]]:
     """Return the tags of the image, of the exposure and of the GPS position."""
     if media_type(data[:512]) == "image/png":  # Pillow would decode the whole image to find them
-        exif = Image.Exif()
-        exif.load(png_exif(data))
+        exif = png_exif(data)
         return exif, exif.get_ifd(IFD.Exif), exif.get_ifd(IFD.GPSInfo)
     with Image.open(io.BytesIO(data)) as image:
         exif = image.getexif()

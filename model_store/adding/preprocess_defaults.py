@@ -42,7 +42,8 @@ class InferredPreprocess:
 def infer_detector(evidence: Evidence, scaling: Scaling, decoder: str, tiled: bool) -> InferredPreprocess:
     """Infer preprocessing and suppression. `tiled` images are never padded only to the stride."""
     ultralytics = _is_ultralytics(evidence)
-    foreign = decoder == "yolov8" and not ultralytics and not _cells(evidence)
+    has_cells = decoder == "yolov8" and _anchors(evidence) in pyramids(evidence.network_px)
+    foreign = decoder == "yolov8" and not ultralytics and not has_cells
     record = DECODERS.get("ssd" if foreign else decoder)
     preprocess: Mapping[str, Any] = record.preprocess if record else {}
     nms: Mapping[str, Any] = record.nms if record else {}
@@ -151,7 +152,3 @@ def _is_ultralytics(evidence: Evidence) -> bool:
 def _anchors(evidence: Evidence) -> int:
     """Return the number of anchors of the only output (n, 4 + classes, anchors)."""
     return int(next(iter(evidence.outputs.values())).shape[-1])
-
-
-def _cells(evidence: Evidence) -> bool:
-    return _anchors(evidence) in pyramids(evidence.network_px)

@@ -156,12 +156,12 @@ def _read_png(data: bytes, kind: str) -> _Read:
         "alpha_dropped": colour in (4, 6) or b"tRNS" in chunks,
         "first_page_only": b"acTL" in chunks,
     }
-    return width, height, _orientation(lambda: _exif(chunks.get(b"eXIf", b""))), losses
+    return width, height, _orientation(lambda: _exif(chunks)), losses
 
 
-def png_exif(data: bytes) -> bytes:
-    """Return the contents of the `eXIf` chunk of a PNG, b"" without one. Raises ImageUnreadable."""
-    return _png_chunks(data).get(b"eXIf", b"")
+def png_exif(data: bytes) -> Image.Exif:
+    """Return the EXIF data of a PNG, empty without any. Raises ImageUnreadable, and any error for damaged data."""
+    return _exif(_png_chunks(data))
 
 
 def _png_chunks(data: bytes) -> dict[bytes, bytes]:
@@ -202,9 +202,9 @@ def without_animation(png: bytes) -> bytes:
     return b"".join(parts)
 
 
-def _exif(block: bytes) -> Image.Exif:
+def _exif(chunks: dict[bytes, bytes]) -> Image.Exif:
     exif = Image.Exif()
-    exif.load(block)
+    exif.load(chunks.get(b"eXIf", b""))
     return exif
 
 
