@@ -137,16 +137,15 @@ def holds(target: str) -> str:
     return f"qualify row_number() over (partition by {target} order by asserted_at desc, assertion_id desc) = 1"
 
 
-def append_said(tables: Tables, layer: Layer, inference_key: str, rows: pa.Table) -> int:
-    """Add rows of `assertions` with their ids, except those that are already valid; return the number added.
+def append_said(tables: Tables, layer: Layer, inference_key: str, rows: pa.Table) -> None:
+    """Add rows of `assertions` with their ids, except those that are already valid.
 
     Raises StorageUnreachable, TableConflict.
     """
     assert layer.layer_id != HUMAN
-    if not len(rows):
-        return 0
-    missing = partial(_missing_rows, layer.layer_id, inference_key)
-    return Writer(tables, "assertions", layer.layer_id).append_new(rows, missing)
+    if len(rows):
+        missing = partial(_missing_rows, layer.layer_id, inference_key)
+        Writer(tables, "assertions", layer.layer_id).append(rows, missing)
 
 
 def _missing_rows(layer: str, key: str, snapshot: DeltaTable, wanted: pa.Table) -> pa.Table:

@@ -1,7 +1,7 @@
 """Write the rows of one key to a table: all writers of the key share an app transaction, so no row is added twice.
 
 Writer(tables, "results", inference key).append(rows, missing)
-add_results(tables, inference key, rows): add results that another writer may have added already; uploads and runs do
+add_results(tables, inference key, rows): add results of uploads, which a run may have added already
 Other keys: the root of an archive (`media`), the id of a run (`runs`) or of a layer (`assertions`), an inference key
 (`decisions`), none (`layers`, `exports`).
 """
@@ -69,7 +69,7 @@ class Writer:
         self.base = replace_many(self.tables, self.table, self.transaction, replacement)
 
 
-def add_results(tables: Tables, inference_key: str, rows: pa.Table) -> DeltaTable:
+def add_results(tables: Tables, inference_key: str, rows: pa.Table) -> None:
     """Add `rows` of `results`, of one inference key, each image once; replace only existing rows that failed.
 
     Raises TableConflict, StorageUnreachable, StorageUnsafe.
@@ -85,10 +85,9 @@ def add_results(tables: Tables, inference_key: str, rows: pa.Table) -> DeltaTabl
     def still_failed(snapshot: DeltaTable, wanted: pa.Table) -> pa.Table:
         return _failed(wanted, _stored_results(snapshot, inference_key, wanted))
 
-    table = writer.append(rows, missing)
-    if not len(failed):
-        return table
-    return writer.append(failed, still_failed, replace=("inference_key", "media_sha256"))
+    writer.append(rows, missing)
+    if len(failed):
+        writer.append(failed, still_failed, replace=("inference_key", "media_sha256"))
 
 
 def without_values(rows: pa.Table, column: str, others: pa.Table) -> pa.Table:
