@@ -18,7 +18,7 @@ from PIL import Image
 from PIL.ExifTags import IFD
 
 from archive.delta.tables import Tables
-from archive.schemas import RESULTS
+from archive.schemas import RESULTS, TABLES
 from model_store.adding.add import add_version
 from model_store.names import VersionId, version_id
 from model_store.store import ModelInfo, ModelStore, ModelVersion
@@ -121,6 +121,11 @@ def result_rows(shas: Sequence[str], key: str = "k", status: str = "ok", run_id:
         "finished_at": datetime.now(UTC),
     }
     return pa.Table.from_pylist([{**common, "media_sha256": sha, **more} for sha in shas], schema=RESULTS)
+
+
+def put_rows(tables: Tables, name: str, *rows: dict[str, Any]) -> None:
+    """Add rows to a table; columns that they lack are null."""
+    tables.append(name, pa.Table.from_pylist(list(rows), schema=TABLES[name]), "test", lambda _, wanted: wanted)
 
 
 def put_results(tables: Tables, rows: pa.Table) -> None:

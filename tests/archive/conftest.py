@@ -11,10 +11,9 @@ import pytest
 import archive.retention
 from archive.catalogue.ingest import IngestReport, ingest
 from archive.delta.tables import Tables
-from archive.schemas import CLASSIFICATIONS, SNIPS
 from examples.sample_archive import Summary, build
-from tests.archive.prunable import KEYS, add
-from tests.fixtures_local import put_results, result_rows
+from tests.archive.prunable import KEYS
+from tests.fixtures_local import put_results, put_rows, result_rows
 
 
 @pytest.fixture
@@ -53,10 +52,10 @@ def four_untouched(tmp_path_factory: pytest.TempPathFactory) -> Tables:
     for key in KEYS:
         put_results(tables, result_rows([f"{key}1", f"{key}2"], key=key))
         put_results(tables, result_rows([f"{key}3"], key=key))
-    add(tables, "snips", SNIPS, {"inference_key": "a", "media_sha256": "a1", "names": ["x"]})
+    put_rows(tables, "snips", {"inference_key": "a", "media_sha256": "a1", "names": ["x"]})
     for key in ("a", "b"):
         rows = [{"inference_key": key, "media_sha256": "a1", "rank": rank} for rank in (0, 1)]
-        add(tables, "classifications", CLASSIFICATIONS, *rows)
+        put_rows(tables, "classifications", *rows)
     return tables
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import pyarrow as pa
-
 from archive.delta.tables import Tables
 from archive.retention import plan_prune
 from archive.views.views import View, Views
@@ -23,11 +21,6 @@ def days_ago(days: float) -> datetime:
 def view(key: str, **more: Any) -> View:
     fields = {"inference_key": key, "model_name": f"m-{key}", "model_version": "1"}
     return View.model_validate({**fields, "weights_sha256": "w", **more})
-
-
-def add(tables: Tables, name: str, schema: pa.Schema, *rows: dict[str, Any]) -> None:
-    table = pa.Table.from_pylist(list(rows), schema=schema)
-    tables.append(name, table, "test", lambda _, wanted: wanted)
 
 
 def event(key: str, days: float, state: str = "sealed", run_id: str = "r") -> dict[str, Any]:

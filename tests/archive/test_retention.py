@@ -13,18 +13,18 @@ import archive.delta.tables
 import archive.retention
 from archive.delta.tables import MAINTENANCE, Tables
 from archive.retention import KeyUse, block_concurrent_prune, plan_prune, prune
-from archive.schemas import RUNS, SNIPS
+from archive.schemas import SNIPS
 from archive.views.exports import export
 from archive.views.query import query
 from archive.views.views import Views
 from model_store.errors import StorageUnreachable, TableConflict
-from tests.archive.prunable import KEYS, add, days_ago, event, keys_of, publish, view
-from tests.fixtures_local import put_results, result_rows, rows_of
+from tests.archive.prunable import KEYS, days_ago, event, keys_of, publish, view
+from tests.fixtures_local import put_results, put_rows, result_rows, rows_of
 from tests.support.s3_server import new_bucket
 
 
 def test_the_plan_counts_what_each_key_holds(four: Tables) -> None:
-    add(four, "runs", RUNS, event("b", 5), event("a", 2), event("a", 40, run_id="older"))
+    put_rows(four, "runs", event("b", 5), event("a", 2), event("a", 40, run_id="older"))
     uses = plan_prune(four, {})
     assert [use.inference_key for use in uses] == ["a", "b", "c", "d"]
     held = [(use.rows, use.snips, use.classifications, use.files) for use in uses]

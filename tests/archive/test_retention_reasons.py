@@ -8,10 +8,9 @@ import pytest
 
 from archive.delta.tables import Tables
 from archive.retention import of_view, plan_prune, prune
-from archive.schemas import ASSERTIONS, EXPORTS, RUNS
 from archive.views.views import View, Views
-from tests.archive.prunable import KEYS, NOW, add, days_ago, event, kept, keys_of, publish, shown
-from tests.fixtures_local import put_results, result_rows
+from tests.archive.prunable import KEYS, NOW, days_ago, event, kept, keys_of, publish, shown
+from tests.fixtures_local import put_results, put_rows, result_rows
 
 
 def setup_published(tables: Tables) -> None:
@@ -34,17 +33,16 @@ def setup_other_view(tables: Tables) -> None:
 
 def setup_exported(tables: Tables) -> None:
     common = {"exported_at": days_ago(400), "rows": 3}
-    add(tables, "exports", EXPORTS, common | {"inference_keys": ["a", "c"], "file": "/x/1.csv"})
-    add(tables, "exports", EXPORTS, common | {"inference_keys": [], "file": "/x/2.csv"})
+    put_rows(tables, "exports", common | {"inference_keys": ["a", "c"], "file": "/x/1.csv"})
+    put_rows(tables, "exports", common | {"inference_keys": [], "file": "/x/2.csv"})
     later = {"exported_at": days_ago(1), "inference_keys": ["c"], "file": "/x/3.csv"}
-    add(tables, "exports", EXPORTS, common | later)
+    put_rows(tables, "exports", common | later)
 
 
 def setup_asserted(tables: Tables) -> None:
-    add(
+    put_rows(
         tables,
         "assertions",
-        ASSERTIONS,
         {"method": "human", "inference_key": "a", "media_sha256": "a1"},
         {"method": "human", "inference_key": "a", "media_sha256": "a2"},
         {"method": "human", "inference_key": None, "media_sha256": "b1"},
@@ -54,7 +52,7 @@ def setup_asserted(tables: Tables) -> None:
 
 def setup_runs(tables: Tables) -> None:
     events = [event("a", 0.9), event("b", 1.1), event("c", 1.1, "running")]
-    add(tables, "runs", RUNS, *events, event("c", 0, "running", run_id="other"), event("d", 300))
+    put_rows(tables, "runs", *events, event("c", 0, "running", run_id="other"), event("d", 300))
 
 
 @pytest.mark.parametrize(
@@ -121,7 +119,7 @@ def test_what_a_run_did_is_kept_for_as_long_as_what_was_shown(
     four: Tables, days: float, state: str, keep_days: float, words: str | None
 ) -> None:
     started = event("a", days + 1, "running", run_id="x")
-    add(four, "runs", RUNS, started, event("a", days, state, run_id="x") | {"event": 1})
+    put_rows(four, "runs", started, event("a", days, state, run_id="x") | {"event": 1})
     want = {"a": (f"run x-a was {words} on {days_ago(days):%Y-%m-%d}",)} if words else {}
     assert kept(four, keep_days=keep_days) == want
 
@@ -130,7 +128,7 @@ def test_what_a_run_did_is_kept_for_as_long_as_what_was_shown(
 def test_of_a_sealed_run_that_was_published_its_views_decide(
     four: Tables, monkeypatch: pytest.MonkeyPatch, state: str, kept_too: set[str]
 ) -> None:
-    add(four, "runs", RUNS, event("a", 2, state))
+    put_rows(four, "runs", event("a", 2, state))
     monkeypatch.setattr(Views, "history", lambda *_: shown(500, 400, 300))
     publish(four, "d")
     assert set(kept(four)) == {"b", "c"} | kept_too

@@ -12,8 +12,8 @@ import pyarrow as pa
 from archive.annotations.assertions import HUMAN, append, assertion_id, human_assertions
 from archive.annotations.import_file import read_assertions
 from archive.delta.tables import Tables
-from archive.schemas import ASSERTIONS, MEDIA
-from tests.fixtures_local import put_results, result_rows
+from archive.schemas import ASSERTIONS
+from tests.fixtures_local import put_results, put_rows, result_rows
 
 NOON = datetime(2026, 5, 14, 12, tzinfo=UTC)
 A, B = "a" * 64, "b" * 64
@@ -33,8 +33,7 @@ def put_pair(tables: Tables) -> None:
         {"media_sha256": B, "source_root": "/y", "path": "a.jpg"},
         {"media_sha256": B, "source_root": "/z", "path": "b.jpg"},
     ]
-    rows = pa.Table.from_pylist(media, schema=MEDIA)
-    tables.append("media", rows, "test", lambda _, wanted: wanted)
+    put_rows(tables, "media", *media)
     seen = [{"rank": 0, "label": "fox", "score": 0.9, **CORNERS}, {"rank": 1, "label": "boar", **OTHER}]
     put_results(tables, result_rows([A], KEY, detections=seen))
 

@@ -13,9 +13,10 @@ from archive.annotations.assertions import append
 from archive.annotations.batch_history import BatchSummary, history
 from archive.annotations.batches import BatchStatement, StatementBatch, record_all
 from archive.delta.tables import Tables
-from archive.schemas import ASSERTIONS, MEDIA
+from archive.schemas import ASSERTIONS
 from model_store.errors import BadRequest
 from tests.archive.annotations.two_images import withdraw
+from tests.fixtures_local import put_rows
 
 A, B = "a" * 64, "b" * 64
 
@@ -35,7 +36,7 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Tables:
     place: Path = tmp_path_factory.mktemp("history")
     tables = Tables(str(place / "tables"))
     media = [{"media_sha256": sha, "source_root": "/x", "path": sha[:1]} for sha in (A, B)]
-    tables.append("media", pa.Table.from_pylist(media, schema=MEDIA), "t", lambda _, rows: rows)
+    put_rows(tables, "media", *media)
     common: dict[str, Any] = {"layer_id": "human", "method": "human", "actor": "lee"}
     common |= {"action": "suppress", "asserted_at": datetime(2026, 5, 14, tzinfo=UTC)}
     file = [common | {"media_sha256": sha} for sha in (A, B)]

@@ -8,13 +8,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
 
 from archive.annotations.classes import Classified, classifiers, only_classifier, read_classes, write_classes
 from archive.delta.tables import Tables
-from archive.schemas import CLASSIFICATIONS
 from model_store.errors import BadRequest, StorageUnreachable
+from tests.fixtures_local import put_rows
 
 NAMES = ("lion", "loup-garou é", "none")
 LINEAGE = ("mammalia;carnivora;felidae;panthera;leo", "", "")
@@ -69,8 +68,7 @@ def put(tables: Tables, key: str, classifier: str, rank: int, ago_h: float, **mo
     row |= {"model_name": f"m-{classifier[:1]}", "model_version": "1", "margin_frac": 0.1}
     row |= {"labels_digest": f"names of {classifier[:1]}", "status": "ok", **more}
     row |= {"finished_at": datetime(2026, 5, 1, tzinfo=UTC) - timedelta(hours=ago_h)}
-    table = pa.Table.from_pylist([row], schema=CLASSIFICATIONS)
-    tables.append("classifications", table, "test", lambda _, wanted: wanted)
+    put_rows(tables, "classifications", row)
 
 
 def test_classifiers_are_told_the_newest_first(tables: Tables) -> None:

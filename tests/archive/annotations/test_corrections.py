@@ -17,12 +17,11 @@ import pytest
 from archive.annotations.assertions import append
 from archive.annotations.import_file import Read, read_assertions, remarks
 from archive.delta.tables import Tables
-from archive.schemas import MEDIA
 from archive.views.exports import export
 from archive.views.query import query
 from archive.views.views import View, Views
 from model_store.errors import BadRequest
-from tests.fixtures_local import put_results, result_rows, rows_of
+from tests.fixtures_local import put_results, put_rows, result_rows, rows_of
 
 A, B = "a" * 64, "b" * 64
 KEY, NEXT = "1" * 64, "2" * 64
@@ -50,8 +49,7 @@ def untouched(tmp_path_factory: pytest.TempPathFactory) -> Tables:
         {"media_sha256": sha, "source_root": "/x", "path": name, "width_px": 60, "height_px": 30}
         for sha, name in ((A, "a.jpg"), (B, "b.jpg"))
     ]
-    rows = pa.Table.from_pylist(media, schema=MEDIA)
-    tables.append("media", rows, "test", lambda _, wanted: wanted)
+    put_rows(tables, "media", *media)
     for key, by in ((KEY, 0.0), (NEXT, 1.0)):
         both = [box(0, "fox", by), box(1, "boar", 30 + by)]
         put_results(tables, result_rows([A], key, detections=both, width_px=60, height_px=30))

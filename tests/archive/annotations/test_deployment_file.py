@@ -6,18 +6,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
 
 from archive.annotations.deployment_file import add_file, camtrap_fields, read_deployments, remarks
 from archive.catalogue.deployments import Deployment, current
 from archive.delta.tables import Tables
-from archive.schemas import MEDIA
 from archive.views.exports import export
 from archive.views.query import query
 from model_store.errors import BadRequest, Conflict
 from tests.archive.catalogue.test_deployments import put_images
-from tests.fixtures_local import rows_of
+from tests.fixtures_local import put_rows, rows_of
 
 HEADER = "camera,location,latitude,longitude,from,until,time_zone,clock_offset_s,notes"
 NORTH = "north,Oak hill,52.51,13.4,2026-05-01T09:30,2026-06-12,Europe/Berlin,3600,new batteries"
@@ -121,8 +119,7 @@ def test_cameras_without_images_are_named(tables: Tables, tmp_path: Path) -> Non
     read = {"row 1": Deployment.model_validate(EXPECTED | {"camera_id": "norht"})}
     assert remarks(tables, read) == []
     image = {"media_sha256": "a", "source_root": "/a", "path": "a.jpg", "camera_id": "north"}
-    rows = pa.Table.from_pylist([image], schema=MEDIA)
-    tables.append("media", rows, "test", lambda _, wanted: wanted)
+    put_rows(tables, "media", image)
     assert remarks(tables, read) == ["no image is of the camera 'norht'; did you mean north?"]
 
 

@@ -6,19 +6,17 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
 
 from archive.annotations.assertions import append
 from archive.annotations.foreign_work import Work, read_work
 from archive.annotations.import_file import Read
 from archive.delta.tables import Tables
-from archive.schemas import MEDIA
 from archive.views.query import query
 from archive.views.views import Views
 from model_store.errors import BadRequest
 from tests.archive.annotations.two_images import BOAR, EMPTY, FOX, A, B, box, put_images
-from tests.fixtures_local import put_results, result_rows
+from tests.fixtures_local import put_results, put_rows, result_rows
 
 LYNX = (0.5, 0.5, 0.9, 0.9)
 """A box without a detection."""
@@ -121,7 +119,7 @@ def test_tools_may_put_folders_before_a_path_but_a_name_alone_needs_a_root(
     filled: Tables, file: Path, root: str | None, found: dict[str, str]
 ) -> None:
     row = {"source_root": "/x", "media_sha256": NORTH, "path": "all/north/n"}
-    filled.append("media", pa.Table.from_pylist([row], schema=MEDIA), "n", lambda _, rows: rows)
+    put_rows(filled, "media", row)
     others = [] if root else ["media/e", "/data/x/e", "card2/b", "n"]
     read = read_work(filled, file, [Work(n, path, None) for n, path in enumerate([*found, *others])], root, "kim")
     assert read.rows["media_sha256"].to_pylist() == list(found.values())

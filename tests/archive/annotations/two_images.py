@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import pyarrow as pa
-
 from archive.annotations.batches import BatchStatement, Recorded, StatementBatch, record_all
 from archive.delta.tables import Tables
-from archive.schemas import MEDIA
 from archive.views.views import View, Views
 from model_store.errors import ResightError
-from tests.fixtures_local import put_results, result_rows
+from tests.fixtures_local import put_results, put_rows, result_rows
 
 A, B, EMPTY = "a" * 64, "b" * 64, "e" * 64
 KEY = "k" * 64
@@ -27,7 +24,7 @@ def box(corners: tuple[float, ...]) -> dict[str, Any]:
 def put_images(tables: Tables) -> Tables:
     common = {"source_root": "/x", "width_px": 40, "height_px": 30}
     media = [common | {"media_sha256": sha, "path": sha[:1]} for sha in (A, B, EMPTY)]
-    tables.append("media", pa.Table.from_pylist(media, schema=MEDIA), "t", lambda _, rows: rows)
+    put_rows(tables, "media", *media)
     found = [
         {"rank": rank, "label": label, "class_id": rank, "score": 0.9, **box(corners)}
         for rank, (label, corners) in enumerate((("fox", FOX), ("boar", BOAR)))

@@ -28,10 +28,10 @@ from archive.catalogue.deployments import (
     valid,
 )
 from archive.delta.tables import Tables
-from archive.schemas import DEPLOYMENTS, MEDIA
+from archive.schemas import DEPLOYMENTS
 from archive.views.query import RELATIONS, query
 from model_store.errors import Conflict, ModelNotFound
-from tests.fixtures_local import rows_of
+from tests.fixtures_local import put_rows, rows_of
 
 HOSTILE = ("<script>alert(1)</script>", """it's "quoted" '; drop table media; --""", "{{ 7 * 7 }} %s $1 \\n", "ü" * 300)
 START = datetime(2026, 5, 1)
@@ -59,7 +59,7 @@ def put_images(tables: Tables, *images: tuple[str, str | None]) -> None:
         }
         for n, (camera, taken) in enumerate(images)
     ]
-    tables.append("media", pa.Table.from_pylist(rows, schema=MEDIA), "test", lambda _, wanted: wanted)
+    put_rows(tables, "media", *rows)
 
 
 def test_a_change_is_a_row_and_the_newest_is_valid(tables: Tables) -> None:

@@ -9,15 +9,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
 
 from archive.catalogue.ingest import ingest
 from archive.delta.tables import Tables
-from archive.schemas import TABLES
 from batch.pipeline.read_image import ReadImage, image_bytes
 from model_store.storage import Folder
-from tests.fixtures_local import jpeg, put_results, result_rows, rows_of, write_files
+from tests.fixtures_local import jpeg, put_results, put_rows, result_rows, rows_of, write_files
 
 
 @pytest.fixture
@@ -79,8 +77,7 @@ def test_every_kind_of_run_may_find_it(root: Path, tables: Tables, table: str) -
         "error_code": "changed",
         "finished_at": datetime.now(UTC),
     }
-    rows = pa.Table.from_pylist([failed, failed | {"rank": 1}], schema=TABLES[table])
-    tables.append(table, rows, "test", lambda _, wanted: wanted)
+    put_rows(tables, table, failed, failed | {"rank": 1})
     assert ingest(tables, str(root)).changed == 1
 
 

@@ -12,7 +12,7 @@ from deltalake import write_deltalake
 from archive.delta.snapshot import scan
 from archive.delta.tables import Tables, storage_options
 from archive.schemas import MEDIA, RESULTS
-from tests.fixtures_local import put_results, result_rows
+from tests.fixtures_local import put_results, put_rows, result_rows
 
 KEYS = ("1" * 64, "12e4", "it's")
 
@@ -71,7 +71,7 @@ def test_a_column_that_files_are_older_than_is_null_there(tables: Tables) -> Non
     scan(sql, "media", tables.existing("media"), MEDIA)
     assert sql.sql(asked).fetchall() == [("m1", 1, None)]
     new = row | {"path": "2.jpg", "media_sha256": "m2", "quick_digest": -5}
-    tables.append("media", pa.Table.from_pylist([new], schema=MEDIA), "test", lambda _, wanted: wanted)
+    put_rows(tables, "media", new)
     scan(sql, "media", tables.existing("media"), MEDIA)
     assert sql.sql(asked).fetchall() == [("m1", 1, None), ("m2", 1, -5)]
     assert set(sql.sql("from media").columns) == set(MEDIA.names)

@@ -8,9 +8,9 @@ from typing import Any
 import pyarrow as pa
 
 from archive.delta.tables import Tables
-from archive.schemas import ASSERTIONS, MEDIA, RESULTS, RUNS
+from archive.schemas import RESULTS
 from archive.views.views import View, Views
-from tests.fixtures_local import put_results
+from tests.fixtures_local import put_results, put_rows
 
 KEY, ROOT = "k" * 64, "/data/deer"
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
@@ -36,8 +36,7 @@ def media_row(sha: str, path: str, **more: Any) -> dict[str, Any]:
 
 
 def put_media(tables: Tables, *rows: dict[str, Any]) -> None:
-    table = pa.Table.from_pylist(list(rows), schema=MEDIA)
-    tables.append("media", table, "test", lambda _, wanted: wanted)
+    put_rows(tables, "media", *rows)
 
 
 def put_boxes(tables: Tables, images: dict[str, list[Box] | None], key: str = KEY) -> None:
@@ -85,15 +84,13 @@ def state(tables: Tables, sha: str, action: str, **more: Any) -> None:
         "media_sha256": sha,
         "asserted_at": NOW,
     }
-    table = pa.Table.from_pylist([{**row, **more}], schema=ASSERTIONS)
-    tables.append("assertions", table, "test", lambda _, wanted: wanted)
+    put_rows(tables, "assertions", {**row, **more})
 
 
 def seal(tables: Tables, run_id: str = "r", key: str = KEY) -> None:
     """Record the run of the results."""
     row = {"run_id": run_id, "event": 1, "state": "sealed", "event_at": NOW, "inference_key": key}
-    table = pa.Table.from_pylist([row], schema=RUNS)
-    tables.append("runs", table, "test", lambda _, wanted: wanted)
+    put_rows(tables, "runs", row)
 
 
 def publish(tables: Tables, threshold: float = 0.2, key: str = KEY) -> View:

@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from deltalake import CommitProperties, DeltaTable
@@ -22,12 +21,11 @@ from archive.delta.compact import compact
 from archive.delta.tables import Tables
 from archive.formats.export_file import export_file
 from archive.formats.file_formats import FORMATS
-from archive.schemas import LAYERS, MEDIA, SNIPS
 from archive.views.exports import export
 from archive.views.query import query
 from archive.views.views import View, Views
 from model_store.errors import BadRequest, Conflict, StorageUnreachable
-from tests.fixtures_local import put_results, result_rows, rows_of
+from tests.fixtures_local import put_results, put_rows, result_rows, rows_of
 
 
 @pytest.fixture
@@ -55,8 +53,7 @@ def filled(filled_once: Tables, tmp_path: Path) -> Tables:
 
 def add_snips(tables: Tables) -> None:
     snips = [{"inference_key": key, "media_sha256": "a"} for key in ("s", "t")]
-    table = pa.Table.from_pylist(snips, schema=SNIPS)
-    tables.append("snips", table, "w", lambda _, wanted: wanted)
+    put_rows(tables, "snips", *snips)
 
 
 def of_key(key: str, **more: Any) -> View:
@@ -185,7 +182,7 @@ def test_results_that_cannot_be_read_leave_the_old_file_and_are_told_of(filled: 
 def test_a_lost_file_of_the_layers_is_no_place_that_cannot_be_written_to(filled: Tables, tmp_path: Path) -> None:
     """The layers are read before anything is written, even if the tables lie beside the export."""
     layer = {"layer_id": "l" * 64, "kind": "small-size", "filter_version": 1, "config": "{}", "input_layers": []}
-    filled.append("layers", pa.Table.from_pylist([layer], schema=LAYERS), "w", lambda _, rows: rows)
+    put_rows(filled, "layers", layer)
     for file in Path(filled.url, "layers").glob("*.parquet"):
         file.unlink()
     shown = of_key("k", layers=(layer["layer_id"],))
@@ -212,7 +209,7 @@ def test_an_export_that_loses_to_a_prune_is_told_so_and_leaves_nothing(
 ) -> None:
     add_snips(filled)
     media = [{"media_sha256": "a", "source_root": "/r", "path": "a.jpg"}]
-    filled.append("media", pa.Table.from_pylist(media, schema=MEDIA), "w", lambda _, rows: rows)
+    put_rows(filled, "media", *media)
     box = {"rank": 0, "label": "deer", "score": 0.9}
     put_results(filled, result_rows(["a"], detections=[box]))
     (tmp_path / "out.csv").write_text("old")

@@ -14,11 +14,10 @@ import pytest
 
 from archive.catalogue.deployments import Deployment, record
 from archive.delta.tables import Tables
-from archive.schemas import MEDIA
 from archive.views.health import NO_CAMERA, OTHERS, CameraHealth, Health, Period, health
 from archive.views.views import View
 from model_store.errors import StorageUnreachable
-from tests.fixtures_local import put_results, result_rows
+from tests.fixtures_local import put_results, put_rows, result_rows
 
 TOKYO = timezone(timedelta(hours=9))
 NOW = datetime(2026, 5, 14, 12, tzinfo=TOKYO)
@@ -44,8 +43,7 @@ def file(name: str, camera: str | None = "c", taken: datetime | None = None, **m
 
 
 def put(tables: Tables, rows: Sequence[Mapping[str, Any]]) -> None:
-    media = pa.Table.from_pylist([dict(row) for row in rows], schema=MEDIA)
-    tables.append("media", media, "test", lambda _, wanted: wanted)
+    put_rows(tables, "media", *[dict(row) for row in rows])
 
 
 def by_name(found: Health) -> dict[str, CameraHealth]:

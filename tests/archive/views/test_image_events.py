@@ -13,14 +13,14 @@ from archive.annotations.layers import Layer, keep_layer
 from archive.catalogue.row_updates import add_files
 from archive.delta.tables import Tables
 from archive.delta.writer import Writer
-from archive.schemas import ASSERTIONS, MEDIA
+from archive.schemas import MEDIA
 from archive.views.image_events import disagreeing, events
 from archive.views.image_filter import ImageFilter
 from archive.views.image_index import ImageIndex
 from archive.views.query import query
 from archive.views.views import View, Views
 from model_store.errors import BadRequest
-from tests.fixtures_local import put_results, result_rows
+from tests.fixtures_local import put_results, put_rows, result_rows
 
 LAYER, NOON = "e" * 64, datetime(2026, 5, 14, 12)
 VIEW = View(inference_key="k", model_name="m", model_version="1", weights_sha256="w", layers=(LAYER,), threshold=0.5)
@@ -71,7 +71,7 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Tables:
         | {"assertion_id": str(n), "media_sha256": sha(n), "group_id": event, "asserted_at": NOON}
         for n, event in enumerate(("a", "a", "a", "b", "b", "c"))
     ]
-    tables.append("assertions", pa.Table.from_pylist(rows, schema=ASSERTIONS), "test", lambda _, wanted: wanted)
+    put_rows(tables, "assertions", *rows)
     Views(tables.url).publish(VIEW, after=0)
     return tables
 

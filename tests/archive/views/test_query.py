@@ -16,13 +16,12 @@ from s3fs import S3FileSystem
 from archive.catalogue.ingest import ingest
 from archive.defaults import RELATIONS
 from archive.delta.tables import Tables
-from archive.schemas import MEDIA, RUNS
 from archive.views.query import archives, connect, query
 from archive.views.views import View, Views
 from examples.sample_archive import Summary
 from model_store.errors import StorageUnreachable
 from model_store.storage import Folder
-from tests.fixtures_local import put_results, result_rows, rows_of
+from tests.fixtures_local import put_results, put_rows, result_rows, rows_of
 from tests.support.s3_server import new_bucket
 
 
@@ -172,7 +171,7 @@ SCORES = {"cat": 0.9, "dog": 0.8, "it's": 0.7}
 def scored(tmp_path_factory: pytest.TempPathFactory) -> Tables:
     tables = Tables(str(tmp_path_factory.mktemp("scored") / "tables"))
     media = [{"media_sha256": "a", "source_root": "/r", "path": "a.jpg"}]
-    tables.append("media", pa.Table.from_pylist(media, schema=MEDIA), "w", lambda _, rows: rows)
+    put_rows(tables, "media", *media)
     found = [detection(i) | {"label": k, "score": v} for i, (k, v) in enumerate(SCORES.items())]
     put_results(tables, result_rows(["a"], detections=found, n_detections=3))
     return tables
@@ -303,7 +302,6 @@ def test_a_run_is_in_the_state_of_its_last_event(
     for run_id, event, state, minutes_ago in events:
         at = datetime.now(UTC) - timedelta(minutes=minutes_ago)
         row = {"run_id": run_id, "event": event, "state": state, "event_at": at}
-        rows = pa.Table.from_pylist([row], schema=RUNS)
-        tables.append("runs", rows, "test", lambda _, wanted: wanted)
+        put_rows(tables, "runs", row)
     found = query(tables, "select run_id, state, state_now from runs order by run_id").to_pylist()
     assert [tuple(row.values()) for row in found] == want
