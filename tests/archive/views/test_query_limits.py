@@ -1,4 +1,4 @@
-"""What a statement of a query may do: it reads the relations only, and needs bounded memory."""
+"""Limits of a query: its statement reads the relations only, and needs bounded memory."""
 
 from __future__ import annotations
 
