@@ -185,9 +185,9 @@ def test_a_publication_that_repeats_the_fields_of_a_rollback_is_none(here: Views
 
 
 @pytest.mark.parametrize("text", ["", '{"serial": "x"}'])
-def test_a_damaged_pointer_is_an_error_of_the_storage(here: Views, text: str) -> None:
+def test_a_damaged_pointer_is_an_error_of_the_storage(here: Views, tmp_path: Path, text: str) -> None:
     here.publish(view("a"), after=0)
-    Folder(here.url).write("production/00000001.json", text.encode())
+    Folder(str(tmp_path)).write("views/production/00000001.json", text.encode())
     for read in (here.current, here.history):
         with pytest.raises(StorageUnreachable, match=r"cannot read .*production/00000001\.json"):
             read()
@@ -196,11 +196,11 @@ def test_a_damaged_pointer_is_an_error_of_the_storage(here: Views, text: str) ->
 NO_POINTERS = ("00000008.json.bak", "00000008.json~", "8.json", "00000008", "00000008.tmp.json")
 
 
-def test_other_files_beside_the_pointers_do_not_matter(here: Views) -> None:
+def test_other_files_beside_the_pointers_do_not_matter(here: Views, tmp_path: Path) -> None:
     published = here.publish(view("a"), after=0)
     for name in (".writing-x1", "README", "notes.json", "x0000002.json", *NO_POINTERS):
-        Folder(here.url).write(f"production/{name}", b"?")
-    Folder(here.url).write(".tmp/00000001.json", b"?")
+        Folder(str(tmp_path)).write(f"views/production/{name}", b"?")
+    Folder(str(tmp_path)).write("views/.tmp/00000001.json", b"?")
     assert here.current() == published
     assert here.names() == ["production"]
 
