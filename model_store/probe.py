@@ -11,8 +11,6 @@ reproduced within the tolerance, and no other class may exceed the recorded ones
 The probe detects a wrong decoder, scaling, channel order or class order, and damaged weights.
 """
 
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-
 from __future__ import annotations
 
 import json
@@ -166,7 +164,7 @@ def recorded_detections(detector: LoadedDetector, data: bytes) -> tuple[list[Pro
     columns = (found.boxes_xyxy.tolist(), found.scores.tolist(), found.class_ids.tolist())
     labels = detector.info.labels
     rows = [
-        ProbeDetection(label=labels[class_id], score=score, box_xyxy_px=tuple(box))
+        ProbeDetection(label=labels[class_id], score=score, box_xyxy_px=tuple(box))  # pyright: ignore[reportUnknownArgumentType]
         for box, score, class_id in zip(*columns, strict=True)
     ]
     return rows, found.saturated

@@ -7,9 +7,6 @@ Deployments of a camera do not overlap, so an image belongs to at most one, whic
 A fact that is deleted has a last row with `deleted`; its earlier rows stay, so `revert` restores it.
 """
 
-# pyarrow.compute defines its functions at run time:
-# pyright: reportAttributeAccessIssue=false
-
 from __future__ import annotations
 
 import hashlib

@@ -6,9 +6,6 @@ most a tenth of the time, and an ingest that is killed loses no more reading tha
 If two processes write the row of one file, the one that read the file last wins, even if it commits first.
 """
 
-# pyarrow.compute defines its functions at run time:
-# pyright: reportAttributeAccessIssue=false
-
 from __future__ import annotations
 
 import time
@@ -137,7 +134,7 @@ def replace_some(writer: Writer, rows: pa.Table) -> None:
 def files_there(snapshot: DeltaTable, root_url: str, wanted: pa.Table) -> pa.Table:
     """Return path, content and times of this archive's rows that have a path of `wanted`."""
     paths = wanted["path"].combine_chunks()
-    path, ends = pc.field("path"), pc.min_max(paths).as_py()
+    path, ends = pc.field("path"), pc.min_max(paths).as_py()  # pyright: ignore[reportAttributeAccessIssue]
     in_range = (pc.field("source_root") == root_url) & (path >= ends["min"]) & (path <= ends["max"])
     columns = ["path", "content_tag", "media_sha256", "catalogued_at", *OBSERVED]
     return dataset(snapshot, MEDIA).to_table(columns=columns, filter=in_range & path.isin(paths))

@@ -12,9 +12,6 @@ of every file, in Python: 4 ms per file, 12 s for 3,000 files. A filter on the p
 filters use the Parquet footers.
 """
 
-# pyarrow.compute defines its functions at run time:
-# pyright: reportAttributeAccessIssue=false
-
 from __future__ import annotations
 
 import contextlib

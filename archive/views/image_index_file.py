@@ -5,9 +5,6 @@ A file describes its tables: their versions, their ids and the publication. If a
 read, it counts as missing. Processes that write files of one view take turns (`locked`).
 """
 
-# pyarrow.compute defines its functions at run time:
-# pyright: reportAttributeAccessIssue=false
-
 from __future__ import annotations
 
 import contextlib

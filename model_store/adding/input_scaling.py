@@ -6,8 +6,6 @@ A graph that multiplies its input by 255 takes fractions, one that subtracts 123
 they treat all pixels alike: casts, padding, sums and products with constants, reordered channels.
 """
 
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-
 from __future__ import annotations
 
 from collections import defaultdict

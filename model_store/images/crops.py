@@ -5,8 +5,6 @@ for snips, crops classified over HTTP, and runs
 pixels (h, w, 3) uint8, marks in image px, the most important first --draw_marks--> the same array, drawn on
 """
 
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-
 from __future__ import annotations
 
 import math

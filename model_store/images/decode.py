@@ -5,7 +5,6 @@ The note lists tolerated damage and conversions; it is stored with the result.
 """
 
 # pyright: reportMissingTypeStubs=false
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 from __future__ import annotations
 

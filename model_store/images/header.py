@@ -13,8 +13,6 @@ PNG   chunks, also one by one.
 TIFF  tags: libtiff copies the value of each, so that tags that all point to the same 1 MiB need gigabytes.
 """
 
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-
 from __future__ import annotations
 
 import io

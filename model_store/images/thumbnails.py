@@ -6,9 +6,6 @@ Boxes are x1, y1, x2, y2 in px of the image as displayed, like those of detectio
 have the limits of uploads: the size that a header states is checked before any pixel is decoded.
 """
 
-# pyright: reportMissingTypeStubs=false
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-
 from __future__ import annotations
 
 import math
@@ -17,7 +14,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-import simplejpeg
+import simplejpeg  # pyright: ignore[reportMissingTypeStubs]
 
 from model_store.errors import BadRequest
 from model_store.images.crops import Box, Corners, corners_px
@@ -115,7 +112,7 @@ def _hide(image: DecodedImage, hidden: Sequence[Box]) -> Pixels:
     pixels: Any = image.pixels.copy() if hidden else image.pixels
     for box in hidden:
         left, top, right, bottom = _decoded_corners(image, box, HIDDEN_MARGIN_FRAC)
-        part = pixels[top:bottom, left:right]
+        part: Pixels = pixels[top:bottom, left:right]
         size = (right - left, bottom - top)
         cell = math.ceil(max(size) / CELLS)
         cells = (math.ceil(size[0] / cell), math.ceil(size[1] / cell))

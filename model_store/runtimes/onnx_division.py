@@ -8,8 +8,6 @@ bytes of a graph --guard_division--> the same bytes, or a graph with guarded int
 A guarded a / b computes (a * s) / (b * s), with s = -1 where b is -1, else 1: the result of two's complement.
 """
 
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping

@@ -4,8 +4,6 @@ path --read_weights--> bytes. PyTorch's exporter writes `model.onnx` and `model.
 one weights file, so that one digest covers all tensors.
 """
 
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-
 from __future__ import annotations
 
 from collections.abc import Iterator
