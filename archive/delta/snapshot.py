@@ -43,6 +43,7 @@ _COLUMN = "inference_key"
 _kept: list[duckdb.DuckDBPyConnection] = []
 _making = threading.Lock()
 S3_CONNECT_S, S3_REQUEST_S = 10.0, 60.0
+_KEY = f"partition.{_COLUMN}"
 
 
 def open_tables(tables: Tables, *names: str) -> duckdb.DuckDBPyConnection:
@@ -92,10 +93,13 @@ def data_files(table: DeltaTable, partition: str | None = None) -> list[DataFile
     adds = pa.table(table.get_add_actions(flatten=True))
     columns = table.metadata().partition_columns
     assert columns in ([], [_COLUMN]), "a table has at most one partition column"
-    keys = adds[f"partition.{_COLUMN}"].to_pylist() if columns else [None] * len(adds)
-    values = (adds[name].to_pylist() for name in ("path", "size_bytes", "num_records"))
-    files = [DataFile(unquote(p), b, r or 0, k) for p, b, r, k in zip(*values, keys, strict=True)]
-    return [file for file in files if partition is None or file.partition == partition]
+    if not columns:
+        adds = adds.append_column(_KEY, pa.nulls(len(adds), pa.string()))
+    files = adds.select(["path", "size_bytes", "num_records", _KEY])  # without the statistics of each column
+    if partition is not None:
+        files = files.filter(pc.field(_KEY).cast(pa.string()) == partition)
+    values = (column.to_pylist() for column in files.columns)
+    return [DataFile(unquote(path), size, rows or 0, key) for path, size, rows, key in zip(*values, strict=True)]
 
 
 def dataset(table: DeltaTable | None, schema: pa.Schema) -> FileSystemDataset:
@@ -188,7 +192,9 @@ def _s3(endpoint: str, region: str) -> S3FileSystem:
 
 def partition_keys(table: DeltaTable | None) -> list[str]:
     """Return the inference keys of the files of a partitioned table, sorted. Opens no file."""
-    return sorted({file.partition for file in data_files(table) if file.partition}) if table else []
+    if table is None:
+        return []
+    return sorted(set(pa.table(table.get_add_actions(flatten=True))[_KEY].to_pylist()))
 
 
 def scan(
