@@ -149,14 +149,17 @@ def test_a_real_sweep(resight: Resight, home: Path, tmp_path: Path) -> None:
     before = config.read_bytes()
     words = ("--objective-p99", 60_000, "--seconds", 1, "--photos", PHOTOS, *FEW, "--format", "json")
     done = resight("tune", "blobs@1", *words, "--out", tmp_path / "out")
-    found = json.loads(done.ok())
+    found = json.loads(done.out)
+    assert done.code == (0 if found["best"] else 5)
     assert "about" in done.err
     assert (found["model"], found["inference_key"]) == ("blobs@1", version.info.inference_key)
     assert set(found) == {*TuningResult.model_fields, "verdict"}
     assert {(row["batch"], row["workers"]) for row in found["points"]} >= {(1, 1), (2, 1)}
     plain = [row for row in found["points"] if not row["what"].startswith("failed")]
-    assert all(row["images_per_s"] > 0 and row["p99_ms"] >= row["p50_ms"] > 0 for row in plain)
-    assert all(row["meets"] for row in plain)
+    answered = [row for row in plain if row["p99_ms"] is not None]  # on a busy machine, others may lack answers
+    assert all(row["images_per_s"] > 0 and row["p50_ms"] > 0 for row in plain)
+    assert all(row["p99_ms"] >= row["p50_ms"] for row in answered)
+    assert [row["meets"] for row in plain] == [row in answered for row in plain]
     assert any(row["jpeg_shrink"] > 1 for row in found["points"]), "measured, never applied"
     assert "<svg" in (tmp_path / "out" / "index.html").read_text()
     assert config.read_bytes() == before
