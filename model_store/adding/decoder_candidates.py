@@ -41,7 +41,8 @@ def choose_decoder(evidence: Evidence, classes: int) -> str:
     across, down = evidence.network_px
     shapes = f"outputs {evidence.shapes} with {classes} labels and an input of {across} x {down} px"
     if fitting:
-        raise ModelRefused(f"{shapes} are ambiguous; choose a decoder in the config file: {_lines(fitting)}")
+        meanings = "; ".join(f"{_lines([name])}: {DECODERS[name].described(classes)}" for name in fitting)
+        raise ModelRefused(f"{shapes} are ambiguous; choose a decoder in the config file. {meanings}")
     near = near_misses(evidence, classes)
     nearest = f" Nearest: {'; or '.join(near)}." if near else ""
     raise ModelRefused(

@@ -38,7 +38,7 @@ class Decoder:
     masks: bool = False
     """True if the graph has a second output, the prototypes of masks."""
     description: str = ""
-    """Words for outputs that are recognised by shape."""
+    """Words for outputs that are recognised by shape, with the unit of boxes; `{classes}` stands for their number."""
     preprocess: Mapping[str, Any] = field(default_factory=dict[str, Any])
     nms: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """The usual suppression; sources of it and of `preprocess`: the frameworks' own code for inference."""
@@ -53,6 +53,10 @@ class Decoder:
 
     def __call__(self, outputs: Outputs, spec: DecodeSpec) -> list[Detections]:
         return self.decode(outputs, replace(spec, keeps_floor=self.keeps_floor))
+
+    def described(self, classes: int) -> str:
+        """Return the words for the outputs."""
+        return self.description.format(classes=classes)
 
     @property
     def ranks(self) -> tuple[int, ...]:
@@ -89,7 +93,7 @@ _YOLOX = Decoder(
 _END2END = Decoder(
     decode=ranked.decode_end2end,
     fits=ranked.fits_end2end,
-    description="a list of corners, score and class",
+    description="a list of corners in px, score and class",
     preprocess=LETTERBOX,
     nms=RANKED,
     rect_where_free=True,
@@ -117,7 +121,7 @@ DECODERS: Mapping[str, Decoder] = {
     "rtdetr_topk": Decoder(
         decode=rtdetr.decode_rtdetr_topk,
         fits=rtdetr.fits_rtdetr_topk,
-        description="a list of centre, size, score and class",
+        description="a list of centre and size as fractions, score and class",
         preprocess=STRETCH,
         nms=RANKED,
         rtdetr=True,
@@ -139,7 +143,7 @@ DECODERS: Mapping[str, Decoder] = {
         decode=segment.decode_end2end_seg,
         fits=is_ranked,
         masks=True,
-        description="a list of corners, score, class and coefficients, and prototypes",
+        description="a list of corners in px, score, class and coefficients, and prototypes",
     ),
     "tf_detection": Decoder(
         decode=ranked.decode_tf_detection,

@@ -73,7 +73,10 @@ def test_rows_of_six_have_several_meanings_and_are_refused_with_them() -> None:
     meanings = {name for name, shape in shapes.items() if shape == [(2, 300, 6)]}
     assert meanings >= {"end2end", "rtdetr", "rtdetr_topk"}
     for decoder in meanings:
-        assert set(LINES.findall(refusal(export(decoder, classes=2)))) == meanings
+        refused = refusal(export(decoder, classes=2))
+        assert set(LINES.findall(refused)) == meanings
+        assert '{"decoder": "end2end"}: a list of corners in px' in refused
+        assert '{"decoder": "rtdetr_topk"}: a list of centre and size as fractions' in refused
     nothing = {"args": "{'batch': 1, 'nms': False}", "end2end": "False"}
     assert "are ambiguous" in refusal(export("end2end", 2, **nothing))
     assert recognised(export("end2end", 2), {"decoder": "end2end"}).decoder == "end2end"
