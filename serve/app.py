@@ -9,10 +9,9 @@ from typing import Any
 from ray import serve as ray_serve
 from ray.serve import Application
 
-from serve.app_names import deployment_of
 from serve.inference.admission import max_requests
 from serve.replica import DetectorReplica
-from serve.settings import DetectArgs
+from serve.settings import DetectArgs, deployment_of
 
 
 def build(args: DetectArgs) -> Application:

@@ -21,6 +21,13 @@ from model_store.machine import usable_cores
 from model_store.names import NAME
 from model_store.storage import absolute, is_local
 
+APP, DEPLOYMENT = "detect", "Detector"
+"""Names of the application of the detectors, and of its deployment for the default pool."""
+
+
+def deployment_of(pool: str) -> str:
+    return DEPLOYMENT if pool == DEFAULT_POOL else f"{DEPLOYMENT}-{pool}"
+
 
 class Settings(BaseSettings):
     """Places and secrets, read from RESIGHT_* variables."""

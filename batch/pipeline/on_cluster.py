@@ -28,10 +28,10 @@ from model_store.deployment import read_pool
 from model_store.errors import ModelNotReady, ResightError
 from model_store.machine import usable_cores
 from model_store.store import ModelStore, ModelVersion
-from serve.app_names import APP, deployment_of
 from serve.cluster.handles import RayReplicas, deployed_pools
 from serve.inference.chunks import Chunk
 from serve.inference.os_priority import lower_process_priority
+from serve.settings import APP, deployment_of
 
 STAGE_CPUS = 0.5  # logical; a fraction, so that a small cluster never blocks itself
 DECODE_SHARE = 0.001

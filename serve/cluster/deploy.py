@@ -20,11 +20,10 @@ from pydantic import ValidationError
 
 from model_store.errors import ClusterError
 from model_store.frozen import wrong_fields
-from serve.app_names import APP
 from serve.cluster.head import ClusterState
 from serve.cluster.ports import LOOPBACK
 from serve.inference.os_priority import deprioritise_ray_processes
-from serve.settings import DetectArgs, Settings
+from serve.settings import APP, DetectArgs, Settings
 
 DEPLOY_TIMEOUT_S = 180
 PROGRESS_S = 15

@@ -19,11 +19,11 @@ from ray.serve.exceptions import DeploymentUnavailableError
 from model_store.deployment import DEFAULT_POOL
 from model_store.errors import SOON_S, ModelNotReady, ResightError
 from model_store.names import VersionId
-from serve.app_names import APP, deployment_of
 from serve.models.pool_proxy import ForwardedAnswer, ForwardedRequest
 from serve.models.pools import require_pool
 from serve.models.readiness import POOL, Serving
 from serve.rollout.state import ModelState
+from serve.settings import APP, deployment_of
 
 log = structlog.get_logger("resight.serve")
 

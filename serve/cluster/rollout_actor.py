@@ -14,13 +14,12 @@ from model_store.deployment import read_pool
 from model_store.errors import ModelNotReady, ModelRefused, ResightError
 from model_store.names import VersionId
 from model_store.store import ModelStore
-from serve.app_names import APP, DEPLOYMENT
 from serve.cluster.handles import RayReplicas
 from serve.inference.os_priority import lower_process_priority
 from serve.log_config import configure_logs
 from serve.rollout.operator import RolloutOperator
 from serve.rollout.sandbox import Proof, Sandbox, prove
-from serve.settings import DetectArgs, Pool
+from serve.settings import APP, DEPLOYMENT, DetectArgs, Pool
 
 NAME, NAMESPACE = "resight-rollout", "resight"
 log = structlog.get_logger("resight.rollout")

@@ -9,10 +9,10 @@ import pytest
 from ray.exceptions import RayTaskError
 
 from model_store.errors import Conflict, ModelNotReady
-from serve.app_names import APP, deployment_of
 from serve.cluster import handles as handle
 from serve.cluster.handles import RayReplicas
 from serve.rollout.state import ModelState
+from serve.settings import APP, deployment_of
 
 
 class Deployment:
