@@ -6,6 +6,7 @@ A path without a version selects the model's alias `production`; every path also
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, Request
@@ -13,6 +14,7 @@ from fastapi.responses import Response
 
 from model_store.errors import ImageTooLarge
 from model_store.libraries import resight_version
+from model_store.names import NAME, REF, VERSION
 from serve.api.base import any_query
 from serve.api.bodies import SMALL_BYTES
 from serve.api.headers import REQUEST_ID, deadline_of, request_id_of
@@ -22,7 +24,6 @@ from serve.api.v2.bodies import read_body
 from serve.api.v2.codec import HEADER_LENGTH, infer_response, read_request
 from serve.api.v2.inference import infer as run_inference
 from serve.api.v2.metadata import RawOutputs, Statistics, model_config, model_metadata
-from serve.api.v2.openapi import ERRORS, MODEL, TENSOR_ANSWER, each, json_body, tensor_body
 from serve.inference.admission import Room
 from serve.inference.engine import Engine
 from serve.models.readiness import OtherPools, serving_everywhere
@@ -30,6 +31,44 @@ from serve.models.readiness import OtherPools, serving_everywhere
 EXTENSIONS = ["model_repository", "model_configuration", "binary_tensor_data", "statistics"]
 SMALL_MIB = 1
 S = TypeVar("S", bound=schemas.RequestObject)
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _path(name: str, text: str, pattern: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "in": "path",
+        "required": True,
+        "description": text,
+        "schema": {"type": "string", "pattern": f"^{pattern}$"},
+    }
+
+
+_MODEL = _path("model", "name, name:alias or name@version; a bare name selects its alias `production`", REF)
+_ALONE = _path("model", "name, without an alias or a version", NAME.pattern)
+_VERSION = _path("version", "an exact version", VERSION.pattern)
+
+
+def each(
+    routes: APIRouter, method: str, tail: str, extra: dict[str, Any] | None = None, **options: Any
+) -> Callable[[F], F]:
+    """Register an endpoint at a model's path, with the version in it and without; the endpoint gets neither."""
+
+    def register(endpoint: F) -> F:
+        for path, parameters in (
+            ("/v2/models/{model}", [_MODEL]),
+            ("/v2/models/{model}/versions/{version}", [_ALONE, _VERSION]),
+        ):
+            routes.add_api_route(
+                path + tail,
+                endpoint,
+                methods=[method],
+                openapi_extra={"parameters": parameters, **(extra or {})},
+                **options,
+            )
+        return endpoint
+
+    return register
 
 
 async def model_ref(request: Request) -> str:
@@ -42,7 +81,7 @@ Ref = Annotated[str, Depends(model_ref)]
 
 
 def router(engine: Engine, pools: OtherPools | None = None) -> APIRouter:
-    routes = APIRouter(responses=ERRORS, tags=["v2"])
+    routes = APIRouter(responses=schemas.ERRORS, tags=["v2"])
     statistics = Statistics()
     raw_outputs = RawOutputs(engine)
     limits = engine.args.limits
@@ -101,9 +140,9 @@ def router(engine: Engine, pools: OtherPools | None = None) -> APIRouter:
         routes,
         "POST",
         "/infer",
-        tensor_body(schemas.InferRequest),
+        schemas.tensor_body(schemas.InferRequest),
         response_model=schemas.InferResponse,
-        responses=TENSOR_ANSWER,
+        responses=schemas.TENSOR_ANSWER,
     )
     async def infer(request: Request, ref: Ref, slots: HeldUntilSent) -> Response:
         """Convert encoded images to detections, or a tensor to the network's outputs; JSON or binary."""
@@ -129,14 +168,14 @@ def router(engine: Engine, pools: OtherPools | None = None) -> APIRouter:
             raise ImageTooLarge(f"the body is over the limit of {SMALL_BYTES >> 10} KiB")
         return schemas.parsed(kind, body or b"{}")
 
-    @routes.post("/v2/repository/index", openapi_extra=json_body(schemas.IndexRequest))
+    @routes.post("/v2/repository/index", openapi_extra=schemas.json_body(schemas.IndexRequest))
     async def index(request: Request) -> list[schemas.IndexEntry]:
         """Return every version, and whether it is loaded in the replica that answers or in one of its pool."""
         body = await small(request, schemas.IndexRequest, engine.admission.index)
         serving = await serving_everywhere(engine.serving(), pools)
         return await repository.index(engine, serving, body.ready)
 
-    about_model = {"parameters": [MODEL], **json_body(schemas.RepositoryRequest)}
+    about_model = {"parameters": [_MODEL], **schemas.json_body(schemas.RepositoryRequest)}
 
     @routes.post("/v2/repository/models/{model}/load", openapi_extra=about_model)
     async def load(request: Request, ref: Ref) -> dict[str, Any]:

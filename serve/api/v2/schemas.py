@@ -1,11 +1,12 @@
-"""The wire contract of /v2: the objects in requests, and the responses without tensors.
+"""The wire contract of /v2: the objects in requests, the responses without tensors, and their OpenAPI.
 
 Unknown fields are ignored, and null counts as absent. Unknown parameters of a request are refused, since they would
-change the answer.
+change the answer. The OpenAPI of bodies that are read by hand is here, as FastAPI cannot derive it.
 """
 
 from __future__ import annotations
 
+import functools
 from typing import Annotated, Any, Literal, TypeVar
 
 import pydantic_core
@@ -14,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from model_store.errors import BadRequest, ImageTooLarge
 from model_store.frozen import wrong_fields
 from model_store.names import VERSION
+from serve.api.bodies import PROBLEMS
 from serve.api.schemas import Wire
 
 MAX_OBJECTS, MAX_LISTS = 1_000, 200_000
@@ -198,3 +200,61 @@ def _require_modest(text: bytes) -> None:
         )
     if values > MAX_VALUES:
         raise BadRequest(f"the JSON has {values} values, the limit is {MAX_VALUES}: {IN_BINARY}")
+
+
+# schemas, not `model`: FastAPI would build a validator for each status of each route, which is most of its start
+_ERROR: dict[str, Any] = {"application/json": {"schema": ErrorBody.model_json_schema()}}
+_TEXTS = {status: answer["description"] for status, answer in PROBLEMS.items() if status != 415} | {
+    400: "the request cannot be understood, or an image in it is damaged",
+    404: "unknown model; the error lists what exists",
+    413: "too many bytes",
+}
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"description": text, "content": _ERROR} for status, text in _TEXTS.items()
+}
+BINARY: dict[str, Any] = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+TENSOR_ANSWER: dict[int | str, dict[str, Any]] = {
+    200: {"description": "JSON, followed by the outputs requested in binary", "content": BINARY}
+}
+
+
+def json_body(kind: type[RequestObject], required: bool = False) -> dict[str, Any]:
+    content: dict[str, Any] = {"application/json": {"schema": schema_of(kind)}}
+    return {"requestBody": {"required": required, "content": content}}
+
+
+def tensor_body(kind: type[RequestObject]) -> dict[str, Any]:
+    """Describe a JSON body that binary data may follow."""
+    body = json_body(kind, required=True)
+    body["requestBody"]["content"] |= BINARY
+    return body
+
+
+@functools.cache
+def schema_of(kind: type[RequestObject]) -> dict[str, Any]:
+    """Return the JSON schema without references, for request bodies that FastAPI does not read."""
+    whole = kind.model_json_schema()
+    parts: dict[str, Any] = whole.pop("$defs", {})
+
+    def inlined(value: Any) -> Any:
+        if isinstance(value, list):
+            return [inlined(item) for item in value]
+        if not isinstance(value, dict):
+            return value
+        if "$ref" in value:
+            return inlined(parts[value["$ref"].rpartition("/")[2]])
+        schema = {key: inlined(item) for key, item in value.items()}
+        if "properties" in schema:
+            schema["properties"] = _null_allowed(schema["properties"], schema.get("required", []))
+        return schema
+
+    return inlined(whole)
+
+
+def _null_allowed(properties: dict[str, Any], required: list[str]) -> dict[str, Any]:
+    """Allow null for optional properties."""
+    null = {"type": "null"}
+    return {
+        name: schema if name in required or null in schema.get("anyOf", ()) else {"anyOf": [schema, null]}
+        for name, schema in properties.items()
+    }
