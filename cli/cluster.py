@@ -26,7 +26,7 @@ with lazy_imports():
     from serve.cluster.deploy import application_status, deploy
     from serve.cluster.head import ClusterState, client_environment, join, read_state, start, stop
     from serve.embedded.home_lock import served_at
-    from serve.models import readiness
+    from serve.models import pools
     from serve.settings import Settings
 
 app = typer.Typer()
@@ -89,7 +89,7 @@ def up(
     _, words, fails = _ready(state.reachable_url)
     page, docs = f"{state.endpoint}/ui/", f"{state.endpoint}/docs"
     print_facts({"page": page, "endpoint": state.endpoint, "docs": docs, "ready": words}, fmt)
-    if readiness.NO_MODEL in words:
+    if pools.NO_MODEL in words:
         note(f"next: {next_step(ModelStore(settings.models_url))}")
     if block:
         _stay(settings, state)
@@ -225,11 +225,11 @@ def _ready(url: str) -> tuple[bool, str, str]:
         body = answer.json()
         if answer.status_code == 200:
             failures = [f"{label}: {why}" for label, why in body.get("failures", {}).items()]
-            fails = "; ".join(words for words in failures if readiness.PENDING not in words)
+            fails = "; ".join(words for words in failures if pools.PENDING not in words)
             not_ready = "".join(f"; not {words}" for words in failures)
             return True, "yes: " + ", ".join(body["loaded"]) + not_ready, fails
         detail = str(body["detail"])
-        fails = "" if readiness.NO_MODEL in detail or readiness.PENDING in detail else detail
+        fails = "" if pools.NO_MODEL in detail or pools.PENDING in detail else detail
         return False, f"no: {detail}", fails
     except (ValueError, KeyError, TypeError):  # the error page of a proxy
         return False, f"no: {answer.status_code} {answer.text[:500]}", ""

@@ -30,7 +30,7 @@ with lazy_imports():
     from model_store.storage import absolute
     from model_store.store import ModelInfo, ModelStore, versions_at
     from serve.api.models import model_statuses, rollout_words
-    from serve.models.readiness import Serving
+    from serve.models.pools import Serving
     from serve.rollout.state import read_state
     from serve.settings import Settings
 

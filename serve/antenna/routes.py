@@ -33,8 +33,8 @@ from serve.api.schemas import WireDetection
 from serve.inference.admission import Room
 from serve.inference.engine import Engine
 from serve.inference.workers import SharedImage
-from serve.models.pool_proxy import Pools, forwarded
-from serve.models.readiness import serving_everywhere
+from serve.models.pool_proxy import forwarded
+from serve.models.pools import Pools, serving_everywhere
 
 MAX_IMAGES, MAX_DETECTIONS = 64, 2000
 """Maximum numbers in a request. Antenna sends 1 image, unless a project sets more."""
@@ -144,9 +144,7 @@ def router(engine: Engine, fetcher: ImageFetcher, pools: Pools | None = None) ->
                 if pools is not None and not placement.serves(name):
                     passed = forwarded(request, await request.body(), None)
                     answer = await pools.answer(placement.pool_of(name), passed)
-                    response = Response(answer.body, answer.status)
-                    response.raw_headers = answer.headers
-                    return response
+                    return answer.response()
                 run = PipelineRun(engine, fetcher, pipeline, request_id, turns)
                 results = await run.results(wanted)
             except ResightError as error:

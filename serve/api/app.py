@@ -19,7 +19,8 @@ from serve.api.base import base_api, describe_scopes, protect
 from serve.api.v2 import routes as v2
 from serve.auth.guard import Access
 from serve.inference.engine import Engine
-from serve.models.pool_proxy import PoolProxy, Pools
+from serve.models.pool_proxy import PoolProxy
+from serve.models.pools import Pools
 from serve.observability.traces import CallerSpans
 from serve.rollout.client import RolloutClient
 from serve.uploads.uploads import Uploads

@@ -17,7 +17,7 @@ from model_store.store import ModelStore
 from serve.api.bodies import PROBLEMS, SmallBodyRoute
 from serve.api.schemas import ModelsResponse, Wire, WireModelStatus, WireVersion
 from serve.inference.engine import Engine
-from serve.models.readiness import OtherPools, Serving, serving_everywhere
+from serve.models.pools import Pools, Serving, serving_everywhere
 from serve.rollout.client import RolloutClient
 from serve.rollout.events import RolloutEvent, events
 from serve.rollout.operations import Kind, Operation, Outcome
@@ -132,7 +132,7 @@ class ShareStep(Step):
     percent: float = Field(ge=0, le=100, description="share of the alias's requests; 0 ends it")
 
 
-def router(engine: Engine, rollouts: RolloutClient | None, pools: OtherPools | None = None) -> APIRouter:
+def router(engine: Engine, rollouts: RolloutClient | None, pools: Pools | None = None) -> APIRouter:
     """Return the routes; of those that move aliases only `reload` without a rollout (an engine without a cluster)."""
     routes = APIRouter()
     reads = APIRouter(tags=["models"])

@@ -16,7 +16,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from serve.api.base import any_query
 from serve.api.bodies import PROBLEMS
 from serve.inference.engine import Engine
-from serve.models.readiness import OtherPools, serving_everywhere
+from serve.models.pools import Pools, serving_everywhere
 from serve.observability.metrics import merged
 from serve.rollout.client import RolloutClient
 
@@ -25,7 +25,7 @@ Gather = Callable[[], Awaitable[Mapping[str, str]]]
 
 
 def router(
-    engine: Engine, rollouts: RolloutClient | None, gather: Gather | None, pools: OtherPools | None = None
+    engine: Engine, rollouts: RolloutClient | None, gather: Gather | None, pools: Pools | None = None
 ) -> APIRouter:
     routes = APIRouter()
 

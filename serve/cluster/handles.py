@@ -20,8 +20,7 @@ from model_store.deployment import DEFAULT_POOL
 from model_store.errors import SOON_S, ModelNotReady, ResightError
 from model_store.names import VersionId
 from serve.models.pool_proxy import ForwardedAnswer, ForwardedRequest
-from serve.models.pools import require_pool
-from serve.models.readiness import POOL, Serving
+from serve.models.pools import POOL, Serving, require_pool
 from serve.rollout.state import ModelState
 from serve.settings import APP, deployment_of
 
@@ -139,7 +138,7 @@ def _running(pool: str) -> int:
 
 
 class RayPools:
-    """Implements `serve.models.pool_proxy.Pools` with the handles of the other pools, by name."""
+    """Implements `serve.models.pools.Pools` with the handles of the other pools, by name."""
 
     def __init__(self, handles: Mapping[str, Any]) -> None:
         self._handles = handles

@@ -35,8 +35,7 @@ from serve.inference.threads import Threads
 from serve.inference.workers import PendingImage, SharedImage, Workers
 from serve.models.alias_poller import AliasPoller
 from serve.models.loaded_models import LoadedModels, Loader, NoProver, Prover
-from serve.models.pools import Placement
-from serve.models.readiness import Serving
+from serve.models.pools import Placement, Serving
 from serve.models.resolver import ModelResolver, ResolvedModel
 from serve.models.shadow import Shadows
 from serve.observability.metrics import Metrics, exposition

@@ -24,8 +24,7 @@ from model_store.names import DEFAULT_ALIAS, ModelRef, VersionId
 from model_store.store import ModelStore
 from serve.inference.threads import Threads
 from serve.models.loaded_models import LoadedModels
-from serve.models.pools import Placement
-from serve.models.readiness import PENDING
+from serve.models.pools import PENDING, Placement
 from serve.rollout.state import AliasState, ModelState, read_state
 
 log = structlog.get_logger("resight.serve")

@@ -1,6 +1,6 @@
 """Forward whole HTTP requests to the pool of their model, if it is placed in another pool.
 
-request -> Forward -> PassedRequest --Pools.answer--> app of a replica there -> PassedAnswer
+request -> PoolProxy -> ForwardedRequest --Pools.answer--> app of a replica there -> ForwardedAnswer
 
 That replica applies the same limits, lanes, rollout and errors as for its own requests.
 """
@@ -11,7 +11,6 @@ import math
 import re
 import time
 from dataclasses import dataclass
-from typing import Protocol
 from urllib.parse import parse_qs
 
 from fastapi import Request
@@ -25,8 +24,7 @@ from serve.api.headers import TIMEOUT, deadline_of
 from serve.api.multipart import FORM_FULL_FILES, is_form
 from serve.api.problems import of_error
 from serve.inference.engine import Engine
-from serve.models.pools import require_pool
-from serve.models.readiness import OtherPools
+from serve.models.pools import Pools, require_pool
 from serve.models.resolver import MAY_LOAD, loads_if
 
 UPLOADS = "/v1/images"
@@ -46,6 +44,11 @@ class ForwardedAnswer:
     status: int
     headers: list[tuple[bytes, bytes]]
     body: bytes
+
+    def response(self) -> Response:
+        response = Response(self.body, self.status)
+        response.raw_headers = self.headers
+        return response
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,14 +92,6 @@ class ForwardedRequest:
         return ForwardedAnswer(sent[0]["status"], list(sent[0]["headers"]), body)
 
 
-class Pools(OtherPools, Protocol):
-    """The other pools, which answer for their models."""
-
-    async def answer(self, pool: str, request: ForwardedRequest) -> ForwardedAnswer:
-        """Return the answer of a replica of the pool. Raises ModelNotReady."""
-        ...
-
-
 class PoolProxy:
     """Middleware behind the guard that forwards requests for models of other pools."""
 
@@ -115,9 +110,7 @@ class PoolProxy:
         except ResightError as error:
             await of_error(error, scope["path"])(scope, receive, send)
             return
-        response = Response(answer.body, answer.status)
-        response.raw_headers = answer.headers
-        await response(scope, receive, send)
+        await answer.response()(scope, receive, send)
 
     async def _answer(self, request: Request, pool: str) -> ForwardedAnswer:
         if request.method in ("GET", "HEAD"):

@@ -1,24 +1,33 @@
-"""Placement of each model in a pool of replicas, as its deployment.json sets it.
+"""Pools of replicas: the placement of each model in one of them, and what they serve.
 
-look(name) reads the file again; a damaged file changes nothing. After a model has moved away,
-its old pool continues to answer for KEEP_S, until every replica has been notified: no request is lost.
+`Placement.read` reads deployment.json again; a damaged file changes nothing. After a model has moved away, its old pool
+continues to answer for KEEP_S, until every replica has been notified: no request is lost.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
 from model_store.deployment import DEFAULT_POOL, read_pool
-from model_store.errors import ModelNotReady, ModelRefused
+from model_store.errors import SOON_S, ModelNotReady, ModelRefused
+from model_store.names import VersionId, get_first_model, parse_version
 from model_store.store import ModelStore
 
-log = structlog.get_logger("resight.serve")
+if TYPE_CHECKING:
+    from serve.models.pool_proxy import ForwardedAnswer, ForwardedRequest
 
 KEEP_S = 10.0
 """Seconds for which a pool answers for a model that has moved to another one."""
+POOL = "pool "
+"""Prefix of the key in `failures` for a pool that does not answer."""
+NO_MODEL, PENDING = "no model is loaded", "it is being proved or loaded"
+"""Parts of failures by which 'resight status' distinguishes what is not an error."""
+log = structlog.get_logger("resight.serve")
 
 
 def require_pool(name: str, pool: str, pools: Collection[str]) -> None:
@@ -64,3 +73,56 @@ class Placement:
         if self.own == DEFAULT_POOL:
             require_pool(name, pool, self.pools)
         return pool == self.own or time.monotonic() - self._left_s.get(name, -KEEP_S) < KEEP_S
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """Loaded versions, and by model or alias why it does not serve (`AliasPoller.failures`)."""
+
+    loaded: tuple[str, ...] = ()
+    failures: dict[str, str] = field(default_factory=dict[str, str])
+
+    def plus(self, other: Serving) -> Serving:
+        return Serving(self.loaded + other.loaded, self.failures | other.failures)
+
+    def require_ready(self, store: str) -> None:
+        """Raise ModelNotReady, with the failures, if nothing is loaded or a pool does not answer.
+
+        A model or alias that fails does not make the others unready.
+        """
+        reasons = [
+            f"{label}: {why}" for label, why in self.failures.items() if not self.loaded or label.startswith(POOL)
+        ]
+        if reasons:
+            raise ModelNotReady("; ".join(reasons))
+        if not self.loaded:
+            raise ModelNotReady(
+                f"{NO_MODEL}: serve one of {store} with 'resight models promote NAME@VERSION', or add a first one "
+                f"with '{get_first_model()}'"
+            )
+
+    @property
+    def versions(self) -> frozenset[VersionId]:
+        return frozenset(map(parse_version, self.loaded))
+
+
+class Pools(Protocol):
+    """The other pools of the application, which answer for their models."""
+
+    async def serving(self) -> Serving:
+        """Return the loaded versions and failures of one replica of each pool."""
+        ...
+
+    async def answer(self, pool: str, request: ForwardedRequest) -> ForwardedAnswer:
+        """Return the answer of a replica of the pool. Raises ModelNotReady."""
+        ...
+
+
+async def serving_everywhere(own: Serving, pools: Pools | None) -> Serving:
+    """Return what this replica serves (`own`), and one replica of each other pool."""
+    return own.plus(await pools.serving()) if pools else own
+
+
+def retry_after_s(reason: str) -> float | None:
+    """Return when a version with this reason in `failures` may serve, or None if a person must do something first."""
+    return SOON_S if reason.endswith(PENDING) else None

@@ -7,7 +7,7 @@ from typing import Any
 from model_store.names import parse_version
 from serve.inference.chunks import Chunk, ChunkAnswer, LogitsAnswer
 from serve.inference.engine import Engine
-from serve.models.readiness import Serving
+from serve.models.pools import Serving
 from serve.rollout.state import ModelState
 
 

@@ -21,7 +21,7 @@ from model_store.store import ModelStore
 from serve.inference.threads import Threads
 from serve.models.alias_poller import AliasPoller
 from serve.models.loaded_models import LoadedModels
-from serve.models.readiness import retry_after_s
+from serve.models.pools import retry_after_s
 from serve.rollout.state import read_state
 
 YOUNG_S = 10.0

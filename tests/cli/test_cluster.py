@@ -16,7 +16,7 @@ from cli import cluster
 from serve.cluster.head import ClusterState
 from serve.cluster.ports import preferred_or_free
 from serve.embedded.home_lock import home_lock
-from serve.models.readiness import NO_MODEL, PENDING
+from serve.models.pools import NO_MODEL, PENDING
 from serve.settings import Settings
 from tests.cli.conftest import Resight
 from tests.fixtures_local import MODELS, PHOTOS, jpeg, write_files

@@ -13,7 +13,7 @@ from model_store.names import ModelRef, VersionId, parse_ref, version_id
 from model_store.store import ModelStore
 from serve.api.v2.schemas import IndexEntry
 from serve.inference.engine import Engine
-from serve.models.readiness import Serving, retry_after_s
+from serve.models.pools import Serving, retry_after_s
 
 _NOT_LOADED = "not loaded; a request for this version loads it, with a token of the scope admin"
 

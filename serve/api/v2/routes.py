@@ -26,7 +26,7 @@ from serve.api.v2.inference import infer as run_inference
 from serve.api.v2.metadata import RawOutputs, Statistics, model_config, model_metadata
 from serve.inference.admission import Room
 from serve.inference.engine import Engine
-from serve.models.readiness import OtherPools, serving_everywhere
+from serve.models.pools import Pools, serving_everywhere
 
 EXTENSIONS = ["model_repository", "model_configuration", "binary_tensor_data", "statistics"]
 SMALL_MIB = 1
@@ -80,7 +80,7 @@ async def model_ref(request: Request) -> str:
 Ref = Annotated[str, Depends(model_ref)]
 
 
-def router(engine: Engine, pools: OtherPools | None = None) -> APIRouter:
+def router(engine: Engine, pools: Pools | None = None) -> APIRouter:
     routes = APIRouter(responses=schemas.ERRORS, tags=["v2"])
     statistics = Statistics()
     raw_outputs = RawOutputs(engine)

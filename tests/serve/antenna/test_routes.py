@@ -25,7 +25,7 @@ from serve.auth.guard import scope_of
 from serve.auth.scopes import TokenScope
 from serve.inference.engine import Engine
 from serve.models.pool_proxy import ForwardedAnswer, ForwardedRequest
-from serve.models.readiness import Serving
+from serve.models.pools import Serving
 from serve.settings import DetectArgs, Limits
 from tests.fixtures_local import encoded
 from tests.model_store.classifiers import LABELS

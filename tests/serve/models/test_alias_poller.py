@@ -27,8 +27,7 @@ from model_store.store import ModelStore
 from serve.inference.threads import Threads
 from serve.models.alias_poller import AliasPoller, AliasTable, StoreReading
 from serve.models.loaded_models import LoadedModels, NoProver
-from serve.models.pools import Placement
-from serve.models.readiness import PENDING
+from serve.models.pools import PENDING, Placement
 from serve.models.resolver import ModelResolver, loads_if
 from serve.rollout.sandbox import Proof
 from serve.rollout.state import AliasState, ModelState, read_state, update_state

@@ -23,7 +23,7 @@ from serve.cluster.handles import RayPools
 from serve.inference.engine import Engine
 from serve.models import pools as placement
 from serve.models.pool_proxy import ForwardedAnswer, ForwardedRequest
-from serve.models.readiness import Serving
+from serve.models.pools import Serving
 from serve.models.resolver import loads_if
 from serve.settings import DetectArgs, Limits, Pool
 from serve.uploads.uploads import Upload, Uploads
