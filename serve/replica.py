@@ -1,7 +1,7 @@
 """Detector replica: HTTP ingress and models in one process, so that a request makes one hop.
 
 Ray calls `__serve_build_asgi_app__` after the constructor and serves that application over HTTP. The other methods are
-called by handle. All logic is in `inference/engine.py`, `models/replica.py` and `rollout/`.
+called by handle. All logic is in `inference/engine.py` and `rollout/`.
 """
 
 from __future__ import annotations
@@ -18,11 +18,10 @@ from serve.api.app import build_http_api
 from serve.auth.guard import Access
 from serve.cluster.handles import RayPools, RayReplicas
 from serve.cluster.rollout_actor import start_rollout
-from serve.inference.engine import Engine
+from serve.inference.engine import Engine, Replica
 from serve.inference.os_priority import set_normal_scheduling
 from serve.log_config import configure_logs
 from serve.models.pool_proxy import ForwardedAnswer, ForwardedRequest
-from serve.models.replica import Replica
 from serve.observability.traces import Traces
 from serve.rollout.client import RolloutClient
 from serve.settings import DetectArgs, Settings

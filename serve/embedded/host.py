@@ -19,9 +19,8 @@ from model_store.names import VersionId
 from model_store.store import ModelStore
 from serve.api.app import build_http_api
 from serve.auth.guard import Access
-from serve.inference.engine import Engine
+from serve.inference.engine import Engine, Replica
 from serve.models.pools import require_pool
-from serve.models.replica import Replica
 from serve.observability.traces import Traces
 from serve.rollout.client import RolloutClient
 from serve.rollout.operator import RolloutOperator

@@ -12,6 +12,7 @@ model, so a version that is released still answers them.
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 import cv2
 import numpy as np
@@ -23,7 +24,7 @@ from model_store.detector import LoadedDetector
 from model_store.errors import BadRequest
 from model_store.images.crops import Box
 from model_store.images.decode import ImageFacts
-from model_store.names import VersionId
+from model_store.names import parse_version
 from model_store.runtimes.inputs import joined
 from model_store.store import ModelStore
 from model_store.transform.preprocess import Prepared
@@ -41,6 +42,7 @@ from serve.models.shadow import Shadows
 from serve.observability.metrics import Metrics, exposition
 from serve.observability.observer import CLASSIFY, DETECT, INFER, Observer
 from serve.observability.traces import Traces
+from serve.rollout.state import ModelState
 from serve.settings import DetectArgs, Settings
 
 LOOKUPS, MAX_LOOKUPS = 4, 64
@@ -94,11 +96,6 @@ class Engine:
 
     def serving(self) -> Serving:
         return Serving(tuple(map(str, self.models.names)), dict(self.aliases.failures))
-
-    async def ensure(self, version: VersionId, digest: str | None = None) -> str:
-        """Prove and load a version unless it is loaded; return its inference key. Raises as `AliasPoller.ensure`."""
-        await self.aliases.ensure(version, digest)
-        return self.models.use(version).info.inference_key
 
     def exposition(self) -> str:
         """Return this replica's metrics in Prometheus' text format."""
@@ -222,6 +219,53 @@ class Engine:
     def _pending(self, body: bytes, detector: LoadedDetector, deadline_s: float | None = None) -> PendingImage:
         max_px = self._max_pixels
         return PendingImage(lambda: detector.read(body, max_px), len(body), deadline_s)
+
+
+class Replica:
+    """An engine and its models. A cluster calls it by handle, so arguments and answers are plain."""
+
+    engine: Engine
+
+    async def serving(self) -> Serving:
+        return self.engine.serving()
+
+    async def detect_chunk(self, chunk: Chunk) -> ChunkAnswer:
+        return await self.engine.detect_chunk(chunk)
+
+    async def classify_chunk(self, chunk: Chunk) -> LogitsAnswer:
+        return await self.engine.classify_chunk(chunk)
+
+    async def holds(self, version: str, digest: str) -> bool:
+        """Return whether a version is loaded from files of this digest.
+
+        This counts as a use, so that a version that a rollout relies on is not released as idle.
+        """
+        exact, models = parse_version(version), self.engine.models
+        if exact in models:
+            models.use(exact)
+        return models.holds(exact, digest)
+
+    async def ensure(self, version: str, digest: str | None = None) -> None:
+        """Load a version, from files of this digest if one is given, unless it is loaded. Raises ModelError."""
+        exact = parse_version(version)
+        await self.engine.aliases.ensure(exact, digest)
+        self.engine.models.use(exact)
+
+    async def activate(self, name: str, state: dict[str, Any], pool: str) -> None:
+        """Set the pool of a model and, in that pool, activate its state. Raises ModelError, Conflict."""
+        self.engine.placement.set(name, pool)
+        if pool == self.engine.args.pool:
+            await self.engine.aliases.activate(name, ModelState.model_validate(state))
+
+    async def release(self, version: str) -> bool:
+        """Release a version; return False if it was not loaded. Raises Conflict if an alias or a run needs it."""
+        return await self.engine.aliases.release(parse_version(version))
+
+    async def lease(self, version: str, holder: str, for_s: float) -> None:
+        """Load a version if necessary and protect it from release; with `for_s` 0, end that. Raises ModelError."""
+        if for_s > 0:
+            await self.ensure(version)
+        self.engine.models.lease(parse_version(version), holder, for_s)
 
 
 def _require_crops(chunk: Chunk, classifier: Classifier) -> None:
