@@ -22,10 +22,9 @@ from model_store.errors import BadRequest, Forbidden, Overloaded, RequestError, 
 from model_store.frozen import Frozen
 from pages.html import LANGUAGE_COOKIE, THEME_COOKIE, page, prefix, translator_of
 from serve.api.bodies import SmallBodyRoute
-from serve.auth.browsers import is_https, local_path, may_lack_cookie
+from serve.auth.browsers import MAX_PERSON_CHARS, is_https, local_path, may_lack_cookie, set_cookie
 from serve.auth.guard import Access
 from serve.auth.scopes import IDENTITY, Identity, TokenScope
-from serve.auth.sessions import MAX_PERSON_CHARS, set_cookie
 from serve.inference.admission import Room
 
 MAX_FAILURES = 16

@@ -23,8 +23,8 @@ from serve.api import problems
 from serve.api.bodies import MIB, PROBLEMS
 from serve.api.limits import MaxRequests, PacedAnswers
 from serve.api.schemas import Problem
+from serve.auth.browsers import COOKIE
 from serve.auth.guard import Access, Guard, scope_of
-from serve.auth.sessions import COOKIE
 from serve.inference.admission import Room
 from serve.pages import render
 from serve.settings import Limits

@@ -26,17 +26,8 @@ from starlette.types import Scope as Connection
 
 from model_store.errors import Forbidden, ResightError, StorageError, StorageUnreachable, Unauthorized
 from serve.api.problems import of_error
-from serve.auth.browsers import SAFE_METHODS, is_foreign, is_seen_elsewhere, login_redirect, require_same_origin
+from serve.auth import browsers
 from serve.auth.scopes import IDENTITY, LOCAL, OPERATOR, STALE_S, Identity, TokenScope
-from serve.auth.sessions import (
-    RENEW_S,
-    SESSION_S,
-    BrowserSession,
-    parse_session,
-    person_name,
-    session_value,
-    set_cookie,
-)
 from serve.auth.tokens import KEY_BYTES, KEY_FILE, StoredToken, TokenFile, digest
 from serve.models.resolver import loads_if
 from serve.settings import Settings
@@ -138,7 +129,8 @@ class Access:
             identity = Identity(LOCAL, ALL_SCOPES)
         else:
             sent = token.strip().encode("latin-1") if has_bearer else b""
-            name, _, scopes = self._credential(sent, bool(parse_session(session_value(headers.getlist("cookie")))))
+            cookie = browsers.session_value(headers.getlist("cookie"))
+            name, _, scopes = self._credential(sent, browsers.parse_session(cookie) is not None)
             identity = Identity(name, scopes)
         if scope not in identity.scopes:
             raise Forbidden(
@@ -154,15 +146,15 @@ class Access:
         """
         await self.update()
         if self.open:
-            name, credential = person_name(text), ""
+            name, credential = browsers.person_name(text), ""
         else:
             name, credential, scopes = self._credential(text.strip().encode("utf-8", "replace"))
             if TokenScope.detect not in scopes:
                 raise Forbidden("the page requires a token with the scope detect")
         if self._key is None:
             raise StorageUnreachable(f"{KEY_FILE} next to the token file cannot be read or made")
-        session = BrowserSession(name, self.open, int(time()) + SESSION_S, is_secure)
-        return set_cookie(session.value(self._key, credential), is_secure)
+        session = browsers.BrowserSession(name, self.open, int(time()) + browsers.SESSION_S, is_secure)
+        return browsers.set_cookie(session.value(self._key, credential), is_secure)
 
     def renewed_session(self, headers: Headers) -> str | None:
         """Return the header `Set-Cookie` that extends the session of a request, None if it is new or invalid."""
@@ -170,15 +162,15 @@ class Access:
         if verified is None or self._key is None:
             return None
         session, credential, _ = verified
-        if session.expires_at_s - now_s > SESSION_S - RENEW_S:
+        if session.expires_at_s - now_s > browsers.SESSION_S - browsers.RENEW_S:
             return None
-        later = replace(session, expires_at_s=now_s + SESSION_S)
-        return set_cookie(later.value(self._key, credential), session.is_secure)
+        later = replace(session, expires_at_s=now_s + browsers.SESSION_S)
+        return browsers.set_cookie(later.value(self._key, credential), session.is_secure)
 
-    def _session(self, headers: Headers) -> tuple[BrowserSession, str, frozenset[TokenScope]] | None:
+    def _session(self, headers: Headers) -> tuple[browsers.BrowserSession, str, frozenset[TokenScope]] | None:
         """Return the valid session of a request with its credential and scopes, or None."""
-        value = session_value(headers.getlist("cookie"))
-        session = parse_session(value)
+        value = browsers.session_value(headers.getlist("cookie"))
+        session = browsers.parse_session(value)
         if session is None or self._key is None or session.expires_at_s <= time():
             return None
         granted = [("", ALL_SCOPES)] if self.open else []
@@ -312,7 +304,7 @@ class Guard:
         try:
             identity = await self._check(connection["method"], path, headers)
         except ResightError as error:
-            login = login_redirect(connection, headers, path) if isinstance(error, Unauthorized) else None
+            login = browsers.login_redirect(connection, headers, path) if isinstance(error, Unauthorized) else None
             await (login or of_error(error, path))(connection, receive, send)
             return
         if identity is not None:
@@ -324,21 +316,21 @@ class Guard:
 
     async def _check(self, method: str, path: str, headers: Headers) -> Identity | None:
         """Return the sender of a request, None if it needs no token. Raises as `Access.check`."""
-        scope, changes = scope_of(method, path), method not in SAFE_METHODS
+        scope, changes = scope_of(method, path), method not in browsers.SAFE_METHODS
         if scope is None and not changes:
             return None
         identity = None if scope is None else await self._access.check(headers, scope)
         await self._access.update()
         if self._access.open and (
-            is_foreign(headers, self._origins)
-            or (path.startswith("/ui/") and is_seen_elsewhere(headers, self._origins))
+            browsers.is_foreign(headers, self._origins)
+            or (path.startswith("/ui/") and browsers.is_seen_elsewhere(headers, self._origins))
         ):
             raise Forbidden(
                 "requests from pages of other sites are rejected while this API needs no token; add the site to "
                 "cors_origins, or make a token with 'resight tokens add'"
             )
         if changes and (identity is None or identity.by_session):
-            require_same_origin(headers)
+            browsers.require_same_origin(headers)
         return identity
 
 

@@ -13,9 +13,9 @@ import pytest
 from pages.context import Context
 from pages.http_app import build_pages_app
 from pages.routes import session as session_module
+from serve.auth.browsers import COOKIE
 from serve.auth.guard import Access
 from serve.auth.scopes import TokenScope
-from serve.auth.sessions import COOKIE
 from serve.auth.tokens import TokenFile
 
 ALL = frozenset(TokenScope)

@@ -10,10 +10,9 @@ import pytest
 from fastapi import FastAPI, Request, Response
 from starlette.datastructures import Headers
 
-from serve.auth.browsers import LOGIN, local_path
+from serve.auth.browsers import COOKIE, LOGIN, RENEW_S, local_path
 from serve.auth.guard import Access, Guard
 from serve.auth.scopes import IDENTITY, TokenScope
-from serve.auth.sessions import COOKIE, RENEW_S
 from serve.auth.tokens import TokenFile
 from tests.serve.auth.conftest import Clock
 

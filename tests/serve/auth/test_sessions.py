@@ -10,9 +10,7 @@ import pytest
 from starlette.datastructures import Headers
 
 from model_store.errors import BadRequest, Forbidden, StorageUnreachable, Unauthorized
-from serve.auth.guard import Access
-from serve.auth.scopes import STALE_S, Identity, TokenScope
-from serve.auth.sessions import (
+from serve.auth.browsers import (
     COOKIE,
     MAX_PERSON_CHARS,
     RENEW_S,
@@ -23,6 +21,8 @@ from serve.auth.sessions import (
     session_value,
     set_cookie,
 )
+from serve.auth.guard import Access
+from serve.auth.scopes import STALE_S, Identity, TokenScope
 from serve.auth.tokens import KEY_BYTES, TokenFile
 from tests.serve.auth.conftest import Clock
 
@@ -263,5 +263,5 @@ async def test_a_value_is_compared_in_constant_time(file: TokenFile, monkeypatch
     token = file.add("anna", ALL)
     access = Access(file=file)
     cookie = sent(await access.start_session(token, False))
-    monkeypatch.setattr("serve.auth.sessions.hmac.compare_digest", lambda one, other: False)
+    monkeypatch.setattr("serve.auth.browsers.hmac.compare_digest", lambda one, other: False)
     assert await identity_of(access, cookie) == "Unauthorized"
