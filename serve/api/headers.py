@@ -1,7 +1,6 @@
-"""Request headers: a middleware that answers 400 to those that are not UTF-8, the id, and the time to wait.
+"""Request headers, and the middlewares of Ray's HTTP: for headers that are not UTF-8, and if no replica answers.
 
-Ray decodes some headers, and would answer 500 to these. Ray calls `middlewares` in every process that serves HTTP, by
-its name in `serve/node_environment.py`.
+Ray calls `middlewares` in every process that serves HTTP, by its name in `serve/node_environment.py`.
 """
 
 from __future__ import annotations
@@ -12,17 +11,17 @@ import time
 
 from fastapi import Request
 from starlette.middleware import Middleware
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from model_store.errors import BadRequest
-from serve.api.problems import problem
-from serve.cluster.unavailable import Unavailable
+from model_store.errors import SOON_S, BadRequest
+from serve.api.problems import problem, retry_after
 
 
 class PlainHeaders:
     """Middleware that answers 400 to a request with a header that is not UTF-8, and sends one id with a response.
 
-    Ray adds the header x-request-id also to a response that has it.
+    Ray decodes some headers, and would answer 500. It adds the header x-request-id also to a response that has it.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -45,6 +44,46 @@ class PlainHeaders:
                 await answer(scope, receive, send)
                 return
         await self.app(scope, receive, send_one_id)
+
+
+def unavailable() -> Response:
+    """Return a 503 with the time after which to repeat the request."""
+    detail = "no replica answered; another one takes over within seconds: send the request again"
+    return problem(503, "NoReplica", detail, retry_after(SOON_S))
+
+
+class Unavailable:
+    """Middleware that answers `unavailable` if Ray sends nothing, raises, or sends a 500 as plain text.
+
+    Ray does any of these if the replica of a request ended. A 500 of the application is problem JSON. Exceptions are
+    still propagated to the server, which logs them.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = replaced = False
+
+        async def send_or_replace(message: Message) -> None:
+            nonlocal started, replaced
+            started = True
+            if message["type"] == "http.response.start" and _is_rays_error(message):
+                replaced = True
+                await unavailable()(scope, receive, send)
+            elif not replaced:
+                await send(message)
+
+        try:
+            await self.app(scope, receive, send_or_replace)
+        finally:
+            if scope["type"] == "http" and not started:
+                await unavailable()(scope, receive, send)
+
+
+def _is_rays_error(start: Message) -> bool:
+    kinds = [value for name, value in start.get("headers", ()) if name.lower() == b"content-type"]
+    return start["status"] == 500 and all(kind.startswith(b"text/plain") for kind in kinds)
 
 
 def middlewares() -> list[Middleware]:

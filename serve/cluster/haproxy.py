@@ -74,7 +74,7 @@ def max_connections() -> int:
 
 def unavailable_answer() -> bytes:
     """Return the HTTP answer for a request if its replica ended or if none is available."""
-    from serve.cluster.unavailable import unavailable  # slow import (0.5 s) that most commands do not need
+    from serve.api.headers import unavailable  # slow import (0.5 s) that most commands do not need
 
     answer = unavailable()
     headers = b"".join(b"%s: %s\r\n" % header for header in answer.raw_headers)

@@ -26,9 +26,9 @@ from model_store.adding.add import add_version
 from model_store.errors import ResightError
 from model_store.names import version_id
 from model_store.store import READY, ModelStore
+from serve.api.headers import unavailable
 from serve.api.problems import status_of
 from serve.client import Client
-from serve.cluster.unavailable import unavailable
 from tests.cluster.hosts import ON_CLUSTER, Host, wait_for
 from tests.cluster.late import Promotion, may_answer
 from tests.cluster.load import Load

@@ -9,8 +9,7 @@ from fastapi.responses import PlainTextResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
 from serve.api import problems
-from serve.api.headers import middlewares
-from serve.cluster.unavailable import Unavailable
+from serve.api.headers import Unavailable, middlewares
 
 
 def api_that_answers(answer: Response) -> FastAPI:
