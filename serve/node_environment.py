@@ -1,15 +1,20 @@
 """Environment variables that Ray needs on each node of a cluster, in addition to places and secrets.
 
 On a node of `cluster.yaml`, before `ray start`: node=$(python -m serve.node_environment) && eval "$node"
+
+Most of them are settings of Ray's HAProxy: private files, bounds, and its answer if no replica answers. Ray renders its
+configuration from a template, which lacks settings for some directives. These are appended to the balancing algorithm,
+which Ray copies verbatim as the last line of the `defaults` section.
 """
 
 from __future__ import annotations
 
 import os
+import resource
 import shlex
 from pathlib import Path
 
-from serve.cluster.haproxy import haproxy_environment
+from model_store.machine import usable_cores
 from serve.cluster.private_folder import private_folder
 
 LOGS = {"RAY_ROTATION_MAX_BYTES": str(64 * 1024 * 1024), "RAY_ROTATION_BACKUP_COUNT": "3"}
@@ -17,6 +22,15 @@ LOGS = {"RAY_ROTATION_MAX_BYTES": str(64 * 1024 * 1024), "RAY_ROTATION_BACKUP_CO
 
 Ray rotates the output of workers only if the first one is set.
 """
+MAX_CONNECTIONS = 16_384
+FILES_PER_CONNECTION = 2.5
+"""Open files: a socket on either side, and both ends of a pipe for every fourth connection."""
+OTHER_FILES = 300
+"""Open files of HAProxy apart from connections: listeners, health checks, threads."""
+HEADERS_S = 10
+"""Seconds for the headers of a request to arrive, and for the next request to start. Then the connection is closed."""
+IDLE_S = 30
+"""Seconds for which a client may pause while it sends a body or reads an answer."""
 
 
 def node_environment(folder: Path) -> dict[str, str]:
@@ -26,6 +40,63 @@ def node_environment(folder: Path) -> dict[str, str]:
         **haproxy_environment(folder),
         **{name: os.environ.get(name, value) for name, value in LOGS.items()},
     }
+
+
+def haproxy_environment(folder: Path) -> dict[str, str]:
+    """Return the variables of Ray's HAProxy, and write its answer for 502 and 503 to `folder`.
+
+    All its files are in `folder`, which must be private: the admin socket accepts commands from every user who can
+    open it.
+    """
+    unavailable = folder / "unavailable.http"
+    unavailable.write_bytes(unavailable_answer())
+    more = (
+        f"timeout http-request {HEADERS_S}s",
+        f"timeout http-keep-alive {HEADERS_S}s",
+        # an unfinished body costs a replica nothing: a request is forwarded with its first 16 KiB or its whole body
+        "option http-buffer-request",
+        # over a connection that was used before, HAProxy reports the end of a replica by closing the client's
+        "option http-server-close",
+        # with splicing, a client that disconnects keeps a thread of HAProxy busy until the server answers
+        "no option splice-request",
+        "no option splice-response",
+        # Ray's default file turns these into a 500 in plain text, which clients do not repeat
+        f"errorfile 502 {unavailable}",
+        f"errorfile 503 {unavailable}",
+    )
+    return {
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, usable_cores())),
+        "RAY_SERVE_HAPROXY_MAXCONN": str(max_connections()),
+        "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(IDLE_S),
+        "RAY_SERVE_HAPROXY_BALANCE_ALGORITHM": "\n    ".join(("leastconn", *more)),
+        # short names: Ray adds the node's 56 digits, and a socket path of HAProxy is limited to 95 bytes
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "a.sock"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "m.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
+    }
+
+
+def max_connections() -> int:
+    """Return the number of connections that the limit of open files allows, up to MAX_CONNECTIONS.
+
+    HAProxy does not start with a larger number.
+    """
+    _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files == resource.RLIM_INFINITY:
+        return MAX_CONNECTIONS
+    return max(64, min(MAX_CONNECTIONS, int((files - OTHER_FILES) / FILES_PER_CONNECTION)))
+
+
+def unavailable_answer() -> bytes:
+    """Return the HTTP answer for a request if its replica ended or if none is available."""
+    from serve.api.headers import unavailable  # slow import (0.5 s) that most commands do not need
+
+    answer = unavailable()
+    headers = b"".join(b"%s: %s\r\n" % header for header in answer.raw_headers)
+    return b"HTTP/1.1 503 Service Unavailable\r\n%s\r\n%s" % (headers, bytes(answer.body))
 
 
 def main() -> None:

@@ -23,10 +23,10 @@ import httpx2
 import psutil
 import pytest
 
-from serve.cluster import haproxy
-from serve.cluster.haproxy import haproxy_environment, max_connections, unavailable_answer
+from serve import node_environment
 from serve.cluster.ports import InnerPorts, inner_ports, preferred_or_free
 from serve.inference.engine import Engine
+from serve.node_environment import haproxy_environment, max_connections, unavailable_answer
 from tests.serve.hostile import CAT, DETECT, Live, engine_in, serving
 
 LIMIT_S = 20.0
@@ -73,7 +73,7 @@ def proxied(folder: Path, backend_port: int, **more: str) -> Iterator[int]:
 @contextlib.contextmanager
 def proxy(folder: Path, backend_port: int, **more: str) -> Iterator[Proxy]:
     port = preferred_or_free(0)
-    template, config, binary = rendered(haproxy.HEADERS_S, tuple(more.items()))
+    template, config, binary = rendered(node_environment.HEADERS_S, tuple(more.items()))
     shutil.copytree(template, folder, dirs_exist_ok=True)
     words = {str(template): str(folder), str(PORT): str(port), str(BACKEND): str(backend_port)}
     inner = inner_ports().serve_environment()
@@ -149,7 +149,7 @@ def live(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[L
     _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(haproxy, "HEADERS_S", 120)  # nothing ends while a test lasts
+        patch.setattr(node_environment, "HEADERS_S", 120)  # nothing ends while a test lasts
         for behind in serving(engine):
             with proxied(tmp_path_factory.mktemp("proxy"), behind.port) as port:
                 yield Live(port, engine)
@@ -167,7 +167,7 @@ def test_unfinished_headers_keep_nobody_out(live: Live) -> None:
 
 
 def test_a_connection_without_a_request_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(haproxy, "HEADERS_S", 1)
+    monkeypatch.setattr(node_environment, "HEADERS_S", 1)
 
     def answer(connection: socket.socket) -> None:
         connection.sendall(OK)
