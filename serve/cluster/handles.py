@@ -57,9 +57,9 @@ class RayReplicas:
 
     def activate(self, name: str, state: ModelState) -> None:
         """Activate a state in the model's pool, and notify the other pools of the model's placement."""
-        own, fields = self._pool_of(name), state.model_dump(mode="json")
+        own = self._pool_of(name)
         for pool in sorted(self._pools, key=lambda pool: pool != own):  # its own first
-            self._broadcast(ACTIVATE_TIMEOUT_S, pool, "activate", name, fields, own)
+            self._broadcast(ACTIVATE_TIMEOUT_S, pool, "activate", name, state, own)
 
     def release(self, version: VersionId) -> None:
         self._home(ACTIVATE_TIMEOUT_S, version, "release")
@@ -82,7 +82,7 @@ class RayReplicas:
     ) -> list[Any]:
         pool = self._pool_of(version.name)
         require_pool(version.name, pool, self._pools)
-        return self._broadcast(timeout_s, pool, method, str(version), *more, deaths=deaths)
+        return self._broadcast(timeout_s, pool, method, version, *more, deaths=deaths)
 
     @functools.lru_cache  # noqa: B019  one instance per process, until it ends
     def _handle(self, pool: str) -> Any:

@@ -91,17 +91,17 @@ class OwnReplica:
         self._load_timeout_s = load_timeout_s
 
     def holds(self, version: VersionId, digest: str) -> bool:
-        return self._result(self._replica.holds(str(version), digest))
+        return self._result(self._replica.holds(version, digest))
 
     def ensure(self, version: VersionId, digest: str) -> None:
         require_pool(version.name, read_pool(self._store, version.name), {DEFAULT_POOL})
-        self._result(self._replica.ensure(str(version), digest), self._load_timeout_s)
+        self._result(self._replica.ensure(version, digest), self._load_timeout_s)
 
     def activate(self, name: str, state: ModelState) -> None:
-        self._result(self._replica.activate(name, state.model_dump(mode="json"), read_pool(self._store, name)))
+        self._result(self._replica.activate(name, state, read_pool(self._store, name)))
 
     def release(self, version: VersionId) -> None:
-        self._result(self._replica.release(str(version)))
+        self._result(self._replica.release(version))
 
     def _result(self, call: Coroutine[Any, Any, T], limit_s: float = ACTIVATE_TIMEOUT_S) -> T:
         """Return the result of a call on the event loop. Raises its ResightError, and ModelNotReady if it is late."""

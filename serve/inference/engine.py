@@ -12,7 +12,6 @@ model, so a version that is released still answers them.
 from __future__ import annotations
 
 import hashlib
-from typing import Any
 
 import cv2
 import numpy as np
@@ -24,7 +23,7 @@ from model_store.detector import LoadedDetector
 from model_store.errors import BadRequest
 from model_store.images.crops import Box
 from model_store.images.decode import ImageFacts
-from model_store.names import parse_version
+from model_store.names import VersionId
 from model_store.runtimes.inputs import joined
 from model_store.store import ModelStore
 from model_store.transform.preprocess import Prepared
@@ -222,7 +221,7 @@ class Engine:
 
 
 class Replica:
-    """An engine and its models. A cluster calls it by handle, so arguments and answers are plain."""
+    """The calls of a host to an engine; in a cluster they arrive by handle."""
 
     engine: Engine
 
@@ -235,37 +234,36 @@ class Replica:
     async def classify_chunk(self, chunk: Chunk) -> LogitsAnswer:
         return await self.engine.classify_chunk(chunk)
 
-    async def holds(self, version: str, digest: str) -> bool:
+    async def holds(self, version: VersionId, digest: str) -> bool:
         """Return whether a version is loaded from files of this digest.
 
         This counts as a use, so that a version that a rollout relies on is not released as idle.
         """
-        exact, models = parse_version(version), self.engine.models
-        if exact in models:
-            models.use(exact)
-        return models.holds(exact, digest)
+        models = self.engine.models
+        if version in models:
+            models.use(version)
+        return models.holds(version, digest)
 
-    async def ensure(self, version: str, digest: str | None = None) -> None:
+    async def ensure(self, version: VersionId, digest: str | None = None) -> None:
         """Load a version, from files of this digest if one is given, unless it is loaded. Raises ModelError."""
-        exact = parse_version(version)
-        await self.engine.aliases.ensure(exact, digest)
-        self.engine.models.use(exact)
+        await self.engine.aliases.ensure(version, digest)
+        self.engine.models.use(version)
 
-    async def activate(self, name: str, state: dict[str, Any], pool: str) -> None:
+    async def activate(self, name: str, state: ModelState, pool: str) -> None:
         """Set the pool of a model and, in that pool, activate its state. Raises ModelError, Conflict."""
         self.engine.placement.set(name, pool)
         if pool == self.engine.args.pool:
-            await self.engine.aliases.activate(name, ModelState.model_validate(state))
+            await self.engine.aliases.activate(name, state)
 
-    async def release(self, version: str) -> bool:
+    async def release(self, version: VersionId) -> bool:
         """Release a version; return False if it was not loaded. Raises Conflict if an alias or a run needs it."""
-        return await self.engine.aliases.release(parse_version(version))
+        return await self.engine.aliases.release(version)
 
-    async def lease(self, version: str, holder: str, for_s: float) -> None:
+    async def lease(self, version: VersionId, holder: str, for_s: float) -> None:
         """Load a version if necessary and protect it from release; with `for_s` 0, end that. Raises ModelError."""
         if for_s > 0:
             await self.ensure(version)
-        self.engine.models.lease(parse_version(version), holder, for_s)
+        self.engine.models.lease(version, holder, for_s)
 
 
 def _require_crops(chunk: Chunk, classifier: Classifier) -> None:
