@@ -39,13 +39,13 @@ class DetectorReplica(Replica):
         self._pools = RayPools(others or {})
         rollout = start_rollout(args)
         holder = ray.get_runtime_context().get_actor_name()
-        self._rollouts = RolloutClient(lambda method, *words: getattr(rollout, method).remote(*words), holder or "")
+        self._rollouts = RolloutClient(rollout, holder or "")
         self.engine = Engine(args, Traces.of_environment(), self._rollouts)
         if args.pool == DEFAULT_POOL:
-            await rollout.reconfigure.remote(args)
+            await rollout("reconfigure", args)
         await self.engine.start()
         if args.pool == DEFAULT_POOL:
-            await rollout.work.remote()
+            await rollout("work")
         self._uploads = Uploads(Settings().uploads_url, RayTables(), self.engine.metrics.uploaded, args.limits.free_mib)
         self._inner: FastAPI | None = None
         gc.freeze()  # else a full collection pauses the process for 0.1 s over objects that are never freed

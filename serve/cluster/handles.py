@@ -40,6 +40,11 @@ def deployed_pools() -> list[str]:
     return [DEFAULT_POOL, *(n.removeprefix(prefix) for n in names if n.startswith(prefix))]
 
 
+def unwrapped(error: Exception) -> Exception:
+    """Return the error that a call has raised, from Ray's error around it; other errors unchanged."""
+    return error.cause if isinstance(error, RayTaskError) and isinstance(error.cause, Exception) else error
+
+
 class RayReplicas:
     """Implements `serve.rollout.steps.Replicas` on a cluster. `pool_of(name)` returns the current pool of a model."""
 
@@ -120,7 +125,7 @@ class RayReplicas:
             except TimeoutError:
                 raise ModelNotReady(f"a replica did not {words} within {timeout_s:g} s") from None
             except Exception as error:
-                cause = error.cause if isinstance(error, RayTaskError) else error
+                cause = unwrapped(error)
                 if isinstance(cause, ResightError):
                     raise cause from None
                 raise ModelNotReady(f"a replica could not {words}: {cause!r}"[:1000]) from error

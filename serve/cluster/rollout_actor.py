@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import ray
@@ -14,7 +15,7 @@ from model_store.deployment import read_pool
 from model_store.errors import ModelNotReady, ModelRefused, ResightError
 from model_store.names import VersionId
 from model_store.store import ModelStore
-from serve.cluster.handles import RayReplicas
+from serve.cluster.handles import RayReplicas, unwrapped
 from serve.inference.os_priority import lower_process_priority
 from serve.log_config import configure_logs
 from serve.rollout.operator import RolloutOperator
@@ -77,9 +78,9 @@ class RayHost:
         except (WorkerCrashedError, OutOfMemoryError) as error:
             raise ModelRefused(f"{version} ended the process that loaded it: {error}") from error
         except RayTaskError as error:
-            if isinstance(error.cause, ResightError):
-                raise error.cause from None
-            raise ModelRefused(f"{version} cannot be loaded: {error.cause!r}"[:1000]) from error
+            if isinstance(cause := unwrapped(error), ResightError):
+                raise cause from None
+            raise ModelRefused(f"{version} cannot be loaded: {cause!r}"[:1000]) from error
 
 
 @ray.remote(num_cpus=0, max_calls=1, max_retries=0)
@@ -89,7 +90,16 @@ def _prove(url: str, version: VersionId, threads: int, digest: str) -> Proof:
     return prove(url, version, threads, digest)
 
 
-def start_rollout(args: DetectArgs) -> Any:
-    actor: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(RolloutActor)
+def start_rollout(args: DetectArgs) -> Callable[..., Awaitable[Any]]:
+    """Start the actor unless it runs; return a function that calls its method of a name. Raises its ResightErrors."""
+    remote: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(RolloutActor)
     options = {"name": NAME, "namespace": NAMESPACE, "lifetime": "detached", "get_if_exists": True}
-    return actor.options(**options).remote(args)
+    actor = remote.options(**options).remote(args)
+
+    async def call(method: str, *arguments: Any) -> Any:
+        try:
+            return await getattr(actor, method).remote(*arguments)
+        except RayTaskError as error:
+            raise unwrapped(error) from None
+
+    return call

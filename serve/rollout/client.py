@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any
 
 from model_store.errors import SOON_S, ModelNotReady, ResightError, StorageError
 from model_store.names import VersionId
@@ -16,8 +16,6 @@ from serve.rollout.operations import Operation, Outcome, new_outcome
 from serve.rollout.sandbox import Proof, prove
 from serve.rollout.state import ModelState, read_state
 from serve.rollout.steps import Rollout
-
-T = TypeVar("T")
 
 
 class RolloutClient:
@@ -33,7 +31,7 @@ class RolloutClient:
         Raises Overloaded, StorageUnreachable.
         """
         new = new_outcome(operation)  # the id is created here, since Ray may repeat the call
-        accepted = _raise_or_return(await self._call("ask", new))
+        accepted: Outcome = await self._call("ask", new)
         ended: Outcome | None = await self._call("wait", new.id, wait_s)
         return ended or accepted
 
@@ -51,12 +49,12 @@ class RolloutClient:
 
     async def prove(self, version: VersionId) -> Proof:
         """Return the proof of a version; make it if there is none. Raises ModelError, Overloaded."""
-        return _raise_or_return(await self._of_version("prove", version))
+        return await self._of_version("prove", version)
 
     @contextlib.asynccontextmanager
     async def loading(self, version: VersionId) -> AsyncGenerator[None]:
         """Report the start and the end of a load in this process. Raises ModelError on entering."""
-        _raise_or_return(await self._of_version("loading", version, self._holder))
+        await self._of_version("loading", version, self._holder)
         try:
             yield
         finally:
@@ -68,14 +66,10 @@ class RolloutClient:
     async def _of_version(self, method: str, version: VersionId, *arguments: Any) -> Any:
         try:
             return await self._call(method, version, *arguments)
+        except ResightError:
+            raise
         except Exception as error:  # the operator is unavailable
             raise ModelNotReady(f"{version} cannot be proved now: {error}"[:500], SOON_S) from error
-
-
-def _raise_or_return(result: T | ResightError) -> T:
-    if isinstance(result, ResightError):
-        raise result
-    return result
 
 
 class NoReplicas:

@@ -84,19 +84,13 @@ class RolloutOperator:
             self._start(self._poll())
             self._start(self._resume())
 
-    async def prove(self, version: VersionId) -> Proof | ResightError:
-        """Return the proof that a replica needs to load a version, or the error, since Ray would wrap a raised one."""
-        try:
-            return await self._proofs.of(version)
-        except ResightError as error:
-            return error
+    async def prove(self, version: VersionId) -> Proof:
+        """Return the proof that a replica needs to load a version. Raises as `Proofs.of`."""
+        return await self._proofs.of(version)
 
-    async def loading(self, version: VersionId, holder: str) -> ResightError | None:
-        """Record that `holder`, the name of a replica's actor, begins to load a version; return the error, if any."""
-        try:
-            await self._proofs.loading(version, holder)
-        except ResightError as error:
-            return error
+    async def loading(self, version: VersionId, holder: str) -> None:
+        """Record that `holder`, the name of a replica's actor, begins to load a version. Raises ModelError."""
+        await self._proofs.loading(version, holder)
 
     async def loaded(self, version: VersionId, holder: str) -> None:
         """Record the end of a load."""
@@ -117,25 +111,19 @@ class RolloutOperator:
         home = Folder(str(Settings().home_path / "proofs"))
         self._proofs = Proofs(store, home, self._prove_isolated, self._pool, self._host.is_alive)
 
-    async def ask(self, outcome: Outcome) -> Outcome | ResightError:
-        """Begin an operation, once for each id. It is in the store before this returns.
-
-        Returns Overloaded and StorageUnreachable, since Ray would wrap a raised error.
-        """
+    async def ask(self, outcome: Outcome) -> Outcome:
+        """Begin an operation, once for each id, and save it in the store. Raises Overloaded, StorageUnreachable."""
         if outcome.id in self._outcomes:
             return self._outcomes[outcome.id]
         if len(self._tasks) >= MAX_OPERATIONS:
-            return Overloaded(f"{MAX_OPERATIONS} operations are running, which is the limit", 10.0)
+            raise Overloaded(f"{MAX_OPERATIONS} operations are running, which is the limit", 10.0)
         try:
             prepared = await asyncio.to_thread(self._rollout.prepare, outcome.operation)
         except ResightError:  # `apply` fails with the same error
             prepared = PreparedOperation(operation=outcome.operation)
         accepted = Accepted(outcome=outcome, prepared=prepared)
         if outcome.operation.kind != "follow":  # a lost one is created again from aliases.json
-            try:
-                accepted = await asyncio.to_thread(save_operation, self._store, accepted)
-            except ResightError as error:
-                return error
+            accepted = await asyncio.to_thread(save_operation, self._store, accepted)
         return self._start_operation(accepted)
 
     async def wait(self, outcome_id: str, timeout_s: float) -> Outcome | None:
@@ -275,8 +263,9 @@ class RolloutOperator:
         due = await asyncio.to_thread(self._watcher.due)
         open_ = [outcome.operation for outcome in self._open()]
         new = [operation for operation in due if operation not in open_]
-        for operation in new[: max(0, MAX_OPERATIONS // 2 - len(open_))]:  # the others are for requests
-            await self.ask(new_outcome(operation))
+        with contextlib.suppress(Overloaded):  # the next poll begins them
+            for operation in new[: max(0, MAX_OPERATIONS // 2 - len(open_))]:  # the others are for requests
+                await self.ask(new_outcome(operation))
 
     async def _poll(self) -> None:
         while True:

@@ -13,7 +13,8 @@ import ray
 from ray.exceptions import ActorDiedError, RayError, RayTaskError
 
 from archive.views.search import ImageSearch, SearchPage
-from model_store.errors import ResightError, StorageUnreachable
+from model_store.errors import StorageUnreachable
+from serve.cluster.handles import unwrapped
 from serve.inference.os_priority import lower_process_priority
 from serve.log_config import configure_logs
 from serve.settings import Settings
@@ -36,12 +37,8 @@ class TablesActor:
         """Wait until the rows of `Upload.packed()` are in the tables. Raises as `Recorder.record`."""
         await self._tables.record(Upload.unpacked(packed))
 
-    async def find(self, wanted: ImageSearch) -> SearchPage | ResightError:
-        """Search images. Returns a ResightError instead of raising it, as Ray would wrap it."""
-        try:
-            return await self._tables.find(wanted)
-        except ResightError as error:
-            return error
+    async def find(self, wanted: ImageSearch) -> SearchPage:
+        return await self._tables.find(wanted)
 
 
 class RecorderActor(TablesActor):
@@ -72,16 +69,13 @@ class RayTables:
         try:
             finder = await self._actor("finder")
             pending: Any = finder.find.options(max_task_retries=0).remote(wanted)
-            result: SearchPage | ResightError = await asyncio.wait_for(pending, ANSWER_S)
-        except RayTaskError:  # raised by the search, so the process is alive
-            raise
+            return await asyncio.wait_for(pending, ANSWER_S)
+        except RayTaskError as error:  # raised by the search, so the process is alive
+            raise unwrapped(error) from None
         except (RayError, TimeoutError) as error:
             self._actors.clear()
             message = f"the process that reads the tables does not answer: {error!r}"
             raise StorageUnreachable(message[:500]) from error
-        if isinstance(result, ResightError):
-            raise result
-        return result
 
     async def _actor(self, kind: str) -> Any:
         if kind not in self._actors:
