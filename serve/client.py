@@ -32,7 +32,6 @@ class Client:
         self._http = httpx2.Client(base_url=url, headers=headers, timeout=timeout_s)
 
     def close(self) -> None:
-        """Close the connections."""
         self._http.close()
 
     def __enter__(self) -> Client:
@@ -42,7 +41,6 @@ class Client:
         self.close()
 
     def detect(self, image: bytes, model: str) -> DetectResponse:
-        """Detect in one encoded image."""
         answer = self._post("/v1/detect", content=image, params={"model": model})
         return DetectResponse.model_validate_json(answer.content)
 

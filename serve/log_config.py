@@ -10,10 +10,7 @@ import structlog
 
 
 def configure_logs(stream: TextIO | None = None) -> None:
-    """Log JSON lines with an ISO 8601 time in UTC to a stream, standard output by default.
-
-    Safe to call more than once.
-    """
+    """Log JSON lines with times in UTC to a stream, standard output by default. May be called more than once."""
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,

@@ -80,10 +80,7 @@ def haproxy_environment(folder: Path) -> dict[str, str]:
 
 
 def max_connections() -> int:
-    """Return the number of connections that the limit of open files allows, up to MAX_CONNECTIONS.
-
-    HAProxy does not start with a larger number.
-    """
+    """Return the connections that the limit of open files allows, up to MAX_CONNECTIONS; HAProxy refuses more."""
     _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
     if files == resource.RLIM_INFINITY:
         return MAX_CONNECTIONS
@@ -100,10 +97,7 @@ def unavailable_answer() -> bytes:
 
 
 def main() -> None:
-    """Print the variables as shell exports, with RAY_TMPDIR for Ray's own files.
-
-    Raises ClusterError if another user can change the private folder.
-    """
+    """Print the variables as shell exports, with RAY_TMPDIR for Ray's own files. Raises as `private_folder`."""
     folder = private_folder()
     for name, value in {"RAY_TMPDIR": str(folder), **node_environment(folder)}.items():
         print(f"export {name}={shlex.quote(value)}")

@@ -43,10 +43,7 @@ class ImageFetcher:
         self._resolve = resolve
 
     async def fetch(self, text: str) -> bytes:
-        """Return the bytes of an image.
-
-        Raises BadRequest for a URL that is not permitted or does not answer with a file, ImageTooLarge, TooSlow.
-        """
+        """Return an image. Raises BadRequest for a URL that is not permitted or has no file, ImageTooLarge, TooSlow."""
         url, host, port = self._listed(text)
         try:
             async with asyncio.timeout(self._within_s):

@@ -62,10 +62,7 @@ class Pipelines:
         self._by_slug: dict[str, Pipeline] = {}
 
     async def served(self) -> list[Pipeline]:
-        """Return the pipelines of the versions that serve, read once for all requests of KEEP_S seconds.
-
-        Raises StorageUnreachable, Overloaded.
-        """
+        """Return the pipelines of the serving versions, read once in KEEP_S. Raises StorageUnreachable, Overloaded."""
         engine, now_s = self._engine, time.monotonic()
         if self._reading is None or (self._reading.done() and now_s - self._read_at_s >= KEEP_S):
             pool_of = engine.placement.pool_of
@@ -74,10 +71,7 @@ class Pipelines:
         return await asyncio.shield(self._reading)
 
     async def find(self, slug: str) -> Pipeline:
-        """Return a pipeline of any versions in the store; versions never change, so that it is kept.
-
-        Raises ModelNotFound, StorageUnreachable, Overloaded.
-        """
+        """Return a pipeline of any versions, which never change. Raises as `find_pipeline`, and Overloaded."""
         if slug not in self._by_slug:
             if not SLUG.fullmatch(slug):  # before the whole store is read
                 raise _not_found(slug)

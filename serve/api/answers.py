@@ -65,14 +65,12 @@ def to_response(answer: Answer, min_score: float | None) -> DetectResponse:
 
 
 def to_upload(seen: DetectResponse, kept: Kept, recorded: bool) -> UploadResponse:
-    """Return the answer of a stored image: its detections and its place."""
     row = {name: kept.row[name] for name in WireMedia.model_fields if name in kept.row}
     media = WireMedia(**row, is_new=kept.is_new)
     return UploadResponse(**dict(seen), media=media, recorded=recorded)
 
 
 def to_found(found: SearchPage) -> FoundImages:
-    """Return the answer of a search."""
     view = found.view
     images = [
         image

@@ -97,10 +97,7 @@ def _unknown(name: str, valid: tuple[str, ...]) -> str:
 
 
 def describe_scopes(api: FastAPI, prefix: str = "") -> None:
-    """Add the scope of each route and the answer to an invalid parameter to the schema.
-
-    `prefix` is that of the guard (`serve.auth.guard.Guard`).
-    """
+    """Add the scope of each route, and the answer to an invalid parameter, to the schema; `prefix` is the guard's."""
     original = api.openapi
 
     def openapi() -> dict[str, Any]:

@@ -60,10 +60,7 @@ FULL: dict[int | str, dict[str, Any]] = {
 
 
 async def read_body(request: Request, limit_mib: int, within_s: float) -> bytes:
-    """Return the raw body.
-
-    Raises BadRequest for a multipart or empty body, ImageTooLarge as soon as the limit is exceeded, TooSlow.
-    """
+    """Return the raw body. Raises BadRequest if it is multipart or empty, ImageTooLarge over the limit, TooSlow."""
     if media_type(request).startswith("multipart/"):
         raise BadRequest(
             "send the image itself as the body, curl --data-binary @image.jpg, or several as "
@@ -76,10 +73,7 @@ async def read_body(request: Request, limit_mib: int, within_s: float) -> bytes:
 
 
 async def read_whole(request: Request, limit_mib: int, within_s: float) -> bytes:
-    """Return a body of any media type, which may be empty.
-
-    Raises ImageTooLarge as soon as the limit is exceeded, TooSlow.
-    """
+    """Return a body of any media type, which may be empty. Raises ImageTooLarge over the limit, TooSlow."""
     too_large = ImageTooLarge(f"the body is over the limit of {limit_mib} MiB")
     return b"".join([p async for p in received(request, within_s, limit_mib * MIB, too_large)])
 

@@ -87,7 +87,6 @@ def _is_rays_error(start: Message) -> bool:
 
 
 def middlewares() -> list[Middleware]:
-    """Return the middlewares for Ray."""
     return [Middleware(Unavailable), Middleware(PlainHeaders)]
 
 

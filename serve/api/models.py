@@ -37,10 +37,7 @@ class ModelDetail(Wire):
 
 
 def model_detail(engine: Engine, name: str, about: dict[str, Any]) -> ModelDetail:
-    """Return the status of one model; `about` is what the rollout reports of it.
-
-    Raises ModelNotFound, which lists the existing models.
-    """
+    """Return the status of one model; `about` is the rollout's report. Raises ModelNotFound, which lists the models."""
     store, models = engine.store, engine.models
     store.require_model(parse_ref(name).name)
     status = _status(store, name, engine.serving())
@@ -64,10 +61,7 @@ def model_statuses(store: ModelStore, serving: Serving) -> list[WireModelStatus]
 
 
 def rollout_words(store: ModelStore, names: Iterable[str]) -> dict[str, str]:
-    """Describe the roles of versions: canary, shadow, pinned. Models with damaged files are omitted.
-
-    Raises StorageUnreachable.
-    """
+    """Describe the roles of versions (canary, shadow, pinned) of undamaged models. Raises StorageUnreachable."""
     roles: dict[str, list[str]] = defaultdict(list)
     for name in names:
         with contextlib.suppress(ModelError):

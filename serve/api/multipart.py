@@ -200,10 +200,7 @@ class FileResult(NamedTuple, Generic[A]):
 
 
 async def answer_images(engine: Engine, request: Request, answer: Answer[A], form: Callable[..., F]) -> A | F:
-    """Return `answer(…)` of the image that is the body, or the results of each file of a form as a `form`.
-
-    Raises the errors of `answer_image` or of `each_file`.
-    """
+    """Return `answer(…)` of the body, or a `form` of the results of files. Raises as `answer_image` or `each_file`."""
     if not is_form(request):
         return await answer_image(engine, request, answer)
     files = await each_file(engine, request, answer)

@@ -45,7 +45,6 @@ CLIENT_CLOSED_REQUEST = 499
 
 
 def status_of(error: ResightError) -> int:
-    """Return the HTTP status of an error."""
     return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
 
 

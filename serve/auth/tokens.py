@@ -35,8 +35,6 @@ To run without tokens again, see docs/operate/access.md.
 
 
 class StoredToken(Frozen):
-    """Name, scopes and hash of a token."""
-
     name: Annotated[str, Field(pattern=f"^{NAME.pattern}$")]
     scopes: Annotated[tuple[TokenScope, ...], Field(min_length=1)]
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -79,10 +77,7 @@ class TokenFile:
         return cls(settings.tokens_url, settings.home_path / "tokens.made")
 
     def read(self) -> tuple[StoredToken, ...] | None:
-        """Return None if no token was ever made.
-
-        Raises StorageError if the file cannot be read or parsed, or is missing although tokens were made.
-        """
+        """Return the tokens; None if none was ever made. Raises StorageError if their file is damaged or lost."""
         tokens = self._stored()
         if tokens is None and self.mark is not None and self.mark.exists():
             raise StorageError(
@@ -145,10 +140,7 @@ class TokenFile:
             ) from None
 
     def add(self, name: str, scopes: Collection[TokenScope]) -> str:
-        """Return a new token, of which only the hash is stored.
-
-        Raises BadRequest for an invalid name, a name in use or an empty `scopes`, and StorageError.
-        """
+        """Return a new token; only its hash is stored. Raises BadRequest for an invalid or used name, StorageError."""
         if not NAME.fullmatch(name):
             raise BadRequest(f"invalid token name {name!r}: it must match {NAME.pattern}")
         if not scopes:

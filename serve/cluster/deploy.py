@@ -32,9 +32,8 @@ PROGRESS_S = 15
 def serve_config(settings: Settings, host: str, port: int) -> dict[str, Any]:
     """Return serve/app.yaml, or the file of RESIGHT_APP, with this host, port and model store.
 
-    Beyond loopback every application requires a token; on loopback only if its arguments set `require_token`.
-
-    Raises ClusterError if the file is missing or invalid.
+    Beyond loopback every application requires a token; on loopback only if its arguments set `require_token`. Raises
+    ClusterError if the file is missing or invalid.
     """
     source = Path(settings.app) if settings.app else resources.files("serve").joinpath("app.yaml")
     try:
@@ -52,10 +51,7 @@ def serve_config(settings: Settings, host: str, port: int) -> dict[str, Any]:
 
 
 def detect_args(settings: Settings, host: str = LOOPBACK[0]) -> DetectArgs:
-    """Return the arguments of the `detect` application in serve/app.yaml, or the file of RESIGHT_APP.
-
-    Raises ClusterError if they are missing or invalid.
-    """
+    """Return the arguments of `detect` in the file of applications. Raises ClusterError if missing or invalid."""
     applications = serve_config(settings, host, 8000)["applications"]
     found = next((one["args"] for one in applications if one.get("name") == APP), None)
     if found is None:

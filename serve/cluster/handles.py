@@ -96,12 +96,10 @@ class RayReplicas:
     def _broadcast(
         self, timeout_s: float, pool: str, method: str, *arguments: Any, deaths: int | None = None
     ) -> list[Any]:
-        """Return the answer of each running replica.
+        """Return the answer of each running replica. Raises the ResightError of a replica, else ModelNotReady.
 
         The call is repeated if a replica dies or if Ray could not reach one. If more than `deaths` replicas die, the
         call itself is assumed to kill them, and ModelNotReady is raised.
-
-        Raises the error of a replica if it is a ResightError, else ModelNotReady.
         """
         deadline, words = time.monotonic() + timeout_s, " ".join(map(str, (method, *arguments[:1])))
         replicas, died = self._handle(pool), 0

@@ -64,10 +64,7 @@ class InnerPorts:
 
 @contextlib.contextmanager
 def start_lock() -> Iterator[None]:
-    """Lock the start of clusters of this user, so that two cannot choose the same ports.
-
-    Raises ClusterError if the folder of the lock file is not private.
-    """
+    """Lock the start of this user's clusters, so that two cannot choose the same ports. Raises as `private_folder`."""
     with (private_folder() / "start.lock").open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -21,10 +21,7 @@ def private_path() -> Path:
 
 
 def private_folder() -> Path:
-    """Return `private_path`, created on first use.
-
-    Raises ClusterError if another user owns it, may write to it, or may replace it.
-    """
+    """Return `private_path`, created on first use. Raises ClusterError if another user owns it or may change it."""
     folder = private_path()
     for parent in folder.parents:
         _require_no_replacement(parent)

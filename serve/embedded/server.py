@@ -41,7 +41,6 @@ async def serve(
     """Serve the detectors at /, and `mounted` applications by their prefixes; call `ready` before the first answer.
 
     The functions of `mounted` make their applications on a thread, after `ready`: detections do not wait for them.
-
     Raises ClusterError if the address is in use, or another host serves this home; StorageUnreachable.
     """
     if not is_free(*address):

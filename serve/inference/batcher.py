@@ -123,7 +123,6 @@ class FairQueue(Generic[K, T, R]):
         return self._by_key[key][0].enqueued_s
 
     def drain(self) -> list[Ticket[T, R]]:
-        """Remove and return all tickets."""
         return [ticket for key in list(self._by_key) for ticket in self.take(key, self.size)]
 
 

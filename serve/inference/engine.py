@@ -97,7 +97,6 @@ class Engine:
         return Serving(tuple(map(str, self.models.names)), dict(self.aliases.failures))
 
     def exposition(self) -> str:
-        """Return this replica's metrics in Prometheus' text format."""
         return exposition(self.metrics, self)
 
     def stop(self) -> None:
@@ -108,10 +107,7 @@ class Engine:
             self.traces.stop()
 
     async def detect_chunk(self, chunk: Chunk) -> ChunkAnswer:
-        """Detect in the images of a chunk. A bad image is an error inside the answer.
-
-        Raises BadRequest for a classifier, ModelError, Overloaded.
-        """
+        """Detect in a chunk; `errors` has bad images. Raises BadRequest for a classifier, ModelError, Overloaded."""
         detector = (await self.resolver.get(chunk.model)).detector
         outcomes = await self.workers.images(detector, chunk.items())
         self.metrics.bulk(detector.info, len(outcomes))
@@ -131,12 +127,10 @@ class Engine:
     async def detect(
         self, body: bytes, ref: str | ResolvedModel, deadline_s: float | None = None, request_id: str = ""
     ) -> Answer:
-        """Detect in one encoded image.
+        """Detect in one encoded image. Raises ImageError, ModelError, BadRequest, Overloaded, DeadlinePassed.
 
         Pass a `ResolvedModel` to have several images answered by the same version. `deadline_s` is a time of
         time.perf_counter. Every call is counted and logged, with its version or its error.
-
-        Raises ImageError, ModelError, BadRequest, Overloaded, DeadlinePassed.
         """
         name = ref if isinstance(ref, str) else ""
         with self.observer.request(DETECT, name, request_id, bytes=len(body)) as request:
@@ -167,9 +161,8 @@ class Engine:
     ) -> ClassAnswer:
         """Classify one encoded image, or a box of it in px of the upright image.
 
-        Pass the same `shared` for several boxes of an image: the first one decodes it, and the others follow.
-
-        Raises as `detect`, and BadRequest for a detector or for a box that lies outside the image.
+        Pass the same `shared` for several boxes of an image: the first one decodes it, and the others follow. Raises as
+        `detect`, and BadRequest for a detector or for a box that lies outside the image.
         """
         with self.observer.request(CLASSIFY, ref, request_id, bytes=len(body)) as request:
             request.model = model = await self.resolver.get(ref, sample_of(body))
@@ -197,11 +190,10 @@ class Engine:
         deadline_s: float | None = None,
         request_id: str = "",
     ) -> TensorAnswer:
-        """Run the network on (n, 3, h, w) float32 in the online lane, without decoding boxes.
+        """Run the network on (n, 3, h, w) float32 in the online lane. Raises ModelError, Overloaded, DeadlinePassed.
 
-        Outputs of different lengths are padded with zeros, as within a batch. Every call is counted and logged.
-
-        Raises ModelError, Overloaded, DeadlinePassed.
+        No boxes are decoded. Outputs of different lengths are padded with zeros, as within a batch. Every call is
+        counted and logged.
         """
         with self.observer.request(INFER, "", request_id, rows=len(tensor)) as request:
             request.model = resolved

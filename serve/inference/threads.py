@@ -28,10 +28,7 @@ class Threads:
         self._held = 0
 
     async def run(self, work: Callable[P, R], *args: P.args, **more: P.kwargs) -> R:
-        """Return `work(…)`. A running call is completed even if its request is cancelled.
-
-        Raises Overloaded, and the errors of the call.
-        """
+        """Return `work(…)`, completed even if its request is cancelled. Raises Overloaded, and its errors."""
         calls = [partial(work, *args, **more)]
         del work, args, more  # only `calls` refers to them, so that clearing it releases them
         with self._lock:

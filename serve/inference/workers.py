@@ -144,7 +144,6 @@ class SharedImage:
         self._image: DecodedImage | None = None
 
     def decoded(self, decode: Callable[[], DecodedImage]) -> DecodedImage:
-        """Return the image. Raises the errors of `decode`."""
         if self._image is None:
             self._image = decode()
         return self._image
@@ -230,10 +229,7 @@ class Workers:
     async def rows(
         self, model: LoadedDetector, tensor: NDArray[np.float32], deadline_s: float | None
     ) -> tuple[list[Rows], float]:
-        """Return the raw outputs of each row of (n, 3, h, w), and the longest wait in the lane in ms.
-
-        Raises Overloaded, DeadlinePassed.
-        """
+        """Return the outputs by row of (n, 3, h, w), and the longest wait in ms. Raises Overloaded, DeadlinePassed."""
         futures = self.batcher.submit(*make_items(model, tensor, raw=True), Lane.ONLINE, deadline_s)
         done = await asyncio.gather(*map(asyncio.wrap_future, futures))
         waited_ms = max(waited for _, waited in done)

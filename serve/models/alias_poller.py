@@ -164,9 +164,7 @@ class AliasPoller:
         return await asyncio.shield(self._next_refresh)
 
     async def activate(self, name: str, state: ModelState) -> None:
-        """Load the versions of a state that are not loaded here, and answer by this state from now on.
-
-        A replica that started after the rollout's first step has not loaded them before.
+        """Load the versions of a state that a young replica has not loaded before, and answer by it from now on.
 
         Raises ModelError, or Conflict if this replica already has a newer state.
         """

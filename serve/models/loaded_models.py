@@ -107,9 +107,8 @@ class LoadedModels:
     async def ensure(self, version: VersionId, digest: str | None = None) -> None:
         """Prove and load a version, unless it is loaded, and from files of this digest if one is given.
 
-        Concurrent callers share one load, which continues if they are cancelled.
-
-        Raises ModelError, Overloaded, and ModelNotReady if the proof took more memory than is available.
+        Concurrent callers share one load, which continues if they are cancelled. Raises ModelError, Overloaded, and
+        ModelNotReady if the proof took more memory than is available.
         """
         if self.holds(version, digest):
             return
@@ -224,10 +223,7 @@ class Loader:
         return model
 
     def tuned(self, model: Loaded) -> Loaded:
-        """Return the model with the batch of deployment.json, or else with the measured one.
-
-        If the file is damaged, the model is returned unchanged.
-        """
+        """Return the model with the batch of deployment.json, or the measured one; unchanged if the file is damaged."""
         try:
             batch = read_deployment(self._store, model.info.id).batch
         except ResightError as error:

@@ -70,12 +70,10 @@ class ModelResolver:
         self._young_until: float | None = None
 
     async def get(self, text: str, sample: float = 1.0) -> ResolvedModel:
-        """Resolve a reference to a loaded version.
+        """Resolve a reference. Raises BadRequest, ModelNotFound, Forbidden, ModelError, Overloaded.
 
         An exact version that is not loaded here is loaded if an alias or a run needs it, or if the request may load
         it (MAY_LOAD). `sample`, 0 to 1, decides whether a canary answers.
-
-        Raises BadRequest, ModelNotFound, Forbidden, ModelError, Overloaded.
         """
         ref = parse_ref(text)
         if ref.alias is None:

@@ -80,7 +80,6 @@ class Metrics:
         self._requests.labels(*who, outcome).inc()
 
     def bulk(self, model: ModelInfo, images: int) -> None:
-        """Count images of a run."""
         self._bulk.labels(model.name, model.version).inc(images)
 
     def uploaded(self, outcome: str) -> None:
@@ -88,7 +87,6 @@ class Metrics:
         self._uploads.labels(outcome).inc()
 
     def batch(self, version: VersionId, images: int) -> None:
-        """Record the size of a batch."""
         self._batches.labels(version.name, version.version).observe(images)
 
 

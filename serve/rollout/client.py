@@ -26,10 +26,7 @@ class RolloutClient:
         self._loads: set[asyncio.Future[Any]] = set()
 
     async def apply(self, operation: Operation, wait_s: float) -> Outcome:
-        """Begin an operation; return its outcome when it has ended, or its state after `wait_s`.
-
-        Raises Overloaded, StorageUnreachable.
-        """
+        """Begin an operation; return its state at its end or after `wait_s`. Raises Overloaded, StorageUnreachable."""
         new = new_outcome(operation)  # the id is created here, since Ray may repeat the call
         accepted: Outcome = await self._call("ask", new)
         ended: Outcome | None = await self._call("wait", new.id, wait_s)

@@ -100,10 +100,7 @@ def open_operations(store: ModelStore) -> Iterator[Accepted]:
 
 
 def outcome_of(store: ModelStore, outcome_id: str) -> Outcome | None:
-    """Return the outcome of an operation, open or ended, accepted by any process; None if there is none.
-
-    Raises StorageUnreachable.
-    """
+    """Return the outcome of an open or ended operation, None for an unknown id. Raises StorageUnreachable."""
     name, _, number = outcome_id.rpartition("-")
     if not (NAME.fullmatch(name) and re.fullmatch("[0-9a-f]+", number)):
         return None

@@ -96,10 +96,7 @@ def _send(peer: socket.socket, answer: dict[str, Any]) -> None:
 
 
 def _bound_memory() -> tuple[int, int]:
-    """Limit the private writable memory of this process to MEMORY_SHARE of what is free now; on Linux only.
-
-    Return the limit from before.
-    """
+    """Limit this process's memory to MEMORY_SHARE of what is free, on Linux only; return the limit from before."""
     before = soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
     if sys.platform == "linux":
         limit = psutil.Process().memory_info().data + int(MEMORY_SHARE * free_memory_bytes())

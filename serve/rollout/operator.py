@@ -52,10 +52,7 @@ class RolloutHost(Protocol):
         ...
 
     def prove(self, url: str, version: VersionId, pool: Pool, limit_s: float, digest: str) -> Proof:
-        """Prove a version in a throw-away process on a machine of its pool.
-
-        Raises ModelError with the error of the process, or how it ended.
-        """
+        """Prove a version in a process of its own on a machine of its pool. Raises ModelError, also if that ends."""
         ...
 
 
@@ -277,10 +274,7 @@ class RolloutOperator:
 
 
 class AliasWatcher:
-    """Finds due operations, and records refusals by (model, alias).
-
-    `due` and `note` read the store: call them in threads.
-    """
+    """Finds due operations, and records refusals by (model, alias). Call `due` and `note` in threads."""
 
     def __init__(self, store: ModelStore) -> None:
         self._store = store

@@ -79,9 +79,7 @@ class Proofs:
     async def of(self, version: VersionId, again: bool = False) -> Proof:
         """Return the proof of the files in the store; make it if there is none, also if the caller is cancelled.
 
-        `again` proves files that were refused recently.
-
-        Raises ModelError with the reason, Overloaded, StorageUnreachable.
+        `again` proves files that were refused recently. Raises ModelError, Overloaded, StorageUnreachable.
         """
         key, digest = await self._current_key(version)
         record = self._records[key]

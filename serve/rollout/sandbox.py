@@ -47,10 +47,7 @@ class Proof:
 
 
 def prove(url: str, version: VersionId, threads: int, digest: str = "") -> Proof:
-    """Load and warm up a version in this process, from files of this digest if one is given.
-
-    Raises ModelError, and any error of the runtime.
-    """
+    """Load and warm up a version, from files of this digest if one is given. Raises ModelError, and any other error."""
     started = time.perf_counter()
     process = psutil.Process()
     before = process.memory_info().rss

@@ -129,10 +129,7 @@ def prepare(
 
 
 def pool_of(settings: Settings, store: ModelStore, name: str) -> DetectArgs:
-    """Return the arguments of the model's pool, from serve/app.yaml or RESIGHT_APP.
-
-    Raises ModelNotReady for an unknown pool, ClusterError for an invalid application file.
-    """
+    """Return the arguments of the model's pool in the file of applications. Raises ModelNotReady, ClusterError."""
     args = detect_args(settings)
     pool = read_pool(store, name)
     require_pool(name, pool, {DEFAULT_POOL, *args.pools})

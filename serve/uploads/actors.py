@@ -65,7 +65,6 @@ class RayTables:
             raise
 
     async def find(self, wanted: ImageSearch) -> SearchPage:
-        """Search images. Raises BadRequest, DeadlinePassed, Overloaded, StorageUnreachable."""
         try:
             finder = await self._actor("finder")
             pending: Any = finder.find.options(max_task_retries=0).remote(wanted)

@@ -129,11 +129,9 @@ class Recorder:
 
 
 def commit(tables: Tables, uploads: Sequence[Upload]) -> None:
-    """Write the rows of uploads to `media`, then to `results`.
+    """Write the rows of uploads to `media`, then to `results`. Raises TableConflict, StorageUnreachable, StorageUnsafe.
 
     Files come first: the next run adds a missing result, but no query returns a result without a file.
-
-    Raises TableConflict, StorageUnreachable, StorageUnsafe.
     """
     for root_url, rows in _parts(_joined([upload.media for upload in uploads]), "source_root"):
         add_files(Writer(tables, "media", root_url), _unique(rows, "path"))
@@ -176,7 +174,6 @@ class OwnTables:
         self._recorder: Recorder | None = None
 
     async def record(self, upload: Upload) -> None:
-        """Wait until the rows are in the tables. Raises as `Recorder.record`."""
         if self._recorder is None:
             self._recorder = Recorder(self._tables)
             with contextlib.suppress(StorageError):  # `record` raises it
@@ -184,7 +181,6 @@ class OwnTables:
         await self._recorder.record(upload)
 
     async def find(self, wanted: ImageSearch) -> SearchPage:
-        """Search images. Raises BadRequest, DeadlinePassed, Overloaded, StorageUnreachable."""
         with self._room.place():
             return await asyncio.to_thread(find, self._tables, wanted, FIND_S)
 

@@ -55,10 +55,7 @@ async def with_json(size_bytes: int, work: Callable[P, R], *args: P.args, **kwar
 
 
 async def read_body(request: Request, limit_mib: int, within_s: float) -> bytes:
-    """Return the decompressed body, which may be empty.
-
-    Raises ImageTooLarge as soon as the limit is exceeded, TooSlow, BadRequest.
-    """
+    """Return the decompressed body, which may be empty. Raises ImageTooLarge over the limit, TooSlow, BadRequest."""
     body = await read_whole(request, limit_mib, within_s)
     coding = request.headers.get("content-encoding", "identity").strip().lower()
     if coding == "identity":

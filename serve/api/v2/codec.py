@@ -62,10 +62,7 @@ async def read_request(body: bytes, header_length: str | None) -> ParsedRequest:
 
 
 def parse_json(text: bytes) -> tuple[InferRequest, TensorData | None]:
-    """Parse the JSON of a request; return it without `data`, and the value of `data`.
-
-    Raises BadRequest, ImageTooLarge.
-    """
+    """Parse the JSON of a request into its header without `data`, and `data`. Raises BadRequest, ImageTooLarge."""
     header = parsed(InferRequest, text)
     if len(header.inputs) > 1:
         names = ", ".join(f"'{tensor.name}'" for tensor in header.inputs)

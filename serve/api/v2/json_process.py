@@ -68,7 +68,6 @@ def main() -> None:
 
 
 def _outcome(function: Callable[..., Any], args: Any, kwargs: Any) -> tuple[Any, Exception | None]:
-    """Return the value or the error of a call."""
     try:
         return function(*args, **kwargs), None
     except ResightError as error:

@@ -32,10 +32,7 @@ async def index(engine: Engine, serving: Serving, ready_only: bool) -> list[Inde
 
 
 async def loaded_version(engine: Engine, ref: str) -> VersionId:
-    """Return the loaded version that a reference selects; load nothing.
-
-    Raises BadRequest, ModelNotFound, and ModelNotReady with the reason, also if the alias files are damaged.
-    """
+    """Return the loaded version of a reference; load nothing. Raises BadRequest, ModelNotFound, ModelNotReady."""
     wanted = parse_ref(ref)
     failures, table = engine.aliases.failures, engine.aliases.table
     damaged = failures.get(wanted.name)
@@ -56,10 +53,7 @@ async def loaded_versions(engine: Engine, ref: str) -> list[VersionId]:
 
 
 async def load(engine: Engine, ref: str, parameters: dict[str, Any]) -> None:
-    """Load the named version, or those that the aliases of a bare name refer to.
-
-    Raises BadRequest, ModelError.
-    """
+    """Load the named version, or those of all aliases of a bare name. Raises BadRequest, ModelError."""
     versions = await engine.lookups.run(_to_load, engine.store, ref, _named(ref, parameters))
     for version in versions:
         await engine.resolver.get(str(version))

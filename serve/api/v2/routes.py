@@ -158,10 +158,7 @@ def router(engine: Engine, pools: Pools | None = None) -> APIRouter:
         return answer
 
     async def small(request: Request, kind: type[S], room: Room) -> S:
-        """Return a small JSON body; an absent body counts as an empty object.
-
-        Raises BadRequest, ImageTooLarge, TooSlow, Overloaded.
-        """
+        """Return a small JSON body, or {} if absent. Raises BadRequest, ImageTooLarge, TooSlow, Overloaded."""
         with room.place():
             body = await read_body(request, SMALL_MIB, limits.body_s)
         if len(body) > SMALL_BYTES:  # the decompressed JSON is parsed on the event loop

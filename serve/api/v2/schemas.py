@@ -252,7 +252,6 @@ def schema_of(kind: type[RequestObject]) -> dict[str, Any]:
 
 
 def _null_allowed(properties: dict[str, Any], required: list[str]) -> dict[str, Any]:
-    """Allow null for optional properties."""
     null = {"type": "null"}
     return {
         name: schema if name in required or null in schema.get("anyOf", ()) else {"anyOf": [schema, null]}

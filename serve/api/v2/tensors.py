@@ -53,10 +53,7 @@ def require_datatype(tensor: InputTensor, wanted: str) -> None:
 
 
 def from_json(tensor: InputTensor) -> TensorData | None:
-    """Return the value of `data`, or None without it, or if the tensor's name or datatype will be refused later.
-
-    Raises BadRequest.
-    """
+    """Return the value of `data`; None without it, or if name or datatype will be refused later. Raises BadRequest."""
     if tensor.data is None or tensor.datatype != DATATYPE_OF.get(tensor.name):
         return None
     return (_numbers if tensor.name == TENSOR else _from_base64)(tensor, tensor.data)
