@@ -10,81 +10,66 @@ from archive.views.search import SearchPage
 from model_store.classifier import best, softmax
 from model_store.detections import Detections, RunLengths
 from model_store.transform.thresholds import least_scores, shown
-from serve.api.schemas import (
-    ClassifyResponse,
-    DetectResponse,
-    FoundImages,
-    UploadResponse,
-    Wire,
-    WireClass,
-    WireDetection,
-    WireFoundImage,
-    WireImage,
-    WireMask,
-    WireMedia,
-    WireModel,
-    WireTimings,
-    WireView,
-)
+from serve.api import schemas
 from serve.inference.results import Answer, ClassAnswer, Timings
 
 
-def to_classes(answer: ClassAnswer, top: int) -> ClassifyResponse:
+def to_classes(answer: ClassAnswer, top: int) -> schemas.ClassifyResponse:
     """Return the answer of a classifier with its `top` best classes, or all if there are fewer."""
     labels, scores = answer.model.labels, softmax(answer.logits[None])[0]
-    return ClassifyResponse(
-        model=_copied(WireModel, answer.model, alias=answer.alias),
-        image=_copied(WireImage, answer.image, decode_note=answer.image.note),
+    return schemas.ClassifyResponse(
+        model=_copied(schemas.WireModel, answer.model, alias=answer.alias),
+        image=_copied(schemas.WireImage, answer.image, decode_note=answer.image.note),
         box_xyxy_px=answer.box_xyxy_px,
         classes=[
-            WireClass(label=labels[i], class_id=i, score=float(scores[i]), logit=float(answer.logits[i]))
+            schemas.WireClass(label=labels[i], class_id=i, score=float(scores[i]), logit=float(answer.logits[i]))
             for i in best(answer.logits, top)
         ],
         timings_ms=_timings(answer.timings),
     )
 
 
-def to_response(answer: Answer, min_score: float | None) -> DetectResponse:
+def to_response(answer: Answer, min_score: float | None) -> schemas.DetectResponse:
     """Return the answer of a detector, with scores from `min_score`, or if None from the model's display thresholds."""
     labels, config = answer.model.labels, answer.detector.config
     found = shown(answer.detections, least_scores(config, min_score))
     size = (answer.image.height_px, answer.image.width_px)
     detections = [
-        WireDetection(label=labels[class_id], class_id=class_id, score=score, box_xyxy_px=tuple(box), mask=mask)
+        schemas.WireDetection(label=labels[class_id], class_id=class_id, score=score, box_xyxy_px=tuple(box), mask=mask)
         for box, score, class_id, mask in zip(
             found.boxes_xyxy.tolist(), found.scores.tolist(), found.class_ids.tolist(), _masks(found, size), strict=True
         )
     ]
-    return DetectResponse(
-        model=_copied(WireModel, answer.model, alias=answer.alias),
-        image=_copied(WireImage, answer.image, decode_note=answer.image.note),
+    return schemas.DetectResponse(
+        model=_copied(schemas.WireModel, answer.model, alias=answer.alias),
+        image=_copied(schemas.WireImage, answer.image, decode_note=answer.image.note),
         detections=detections,
         saturated=found.saturated,
         timings_ms=_timings(answer.timings),
     )
 
 
-def to_upload(seen: DetectResponse, kept: Kept, recorded: bool) -> UploadResponse:
-    row = {name: kept.row[name] for name in WireMedia.model_fields if name in kept.row}
-    media = WireMedia(**row, is_new=kept.is_new)
-    return UploadResponse(**dict(seen), media=media, recorded=recorded)
+def to_upload(seen: schemas.DetectResponse, kept: Kept, recorded: bool) -> schemas.UploadResponse:
+    row = {name: kept.row[name] for name in schemas.WireMedia.model_fields if name in kept.row}
+    media = schemas.WireMedia(**row, is_new=kept.is_new)
+    return schemas.UploadResponse(**dict(seen), media=media, recorded=recorded)
 
 
-def to_found(found: SearchPage) -> FoundImages:
+def to_found(found: SearchPage) -> schemas.FoundImages:
     view = found.view
     images = [
         image
         | {name: image[name] and image[name].isoformat() for name in ("captured_at_local", "captured_at_corrected")}
         for image in found.images
     ]
-    return FoundImages(
-        view=view and _copied(WireView, view),
-        images=[WireFoundImage.model_validate(image) for image in images],
+    return schemas.FoundImages(
+        view=view and _copied(schemas.WireView, view),
+        images=[schemas.WireFoundImage.model_validate(image) for image in images],
         next=found.next,
     )
 
 
-W = TypeVar("W", bound=Wire)
+W = TypeVar("W", bound=schemas.Wire)
 
 
 def _copied(kind: type[W], source: object, **more: Any) -> W:
@@ -92,12 +77,14 @@ def _copied(kind: type[W], source: object, **more: Any) -> W:
     return kind(**{name: getattr(source, name) for name in kind.model_fields if name not in more}, **more)
 
 
-def _timings(times: Timings) -> WireTimings:
-    return WireTimings(**{stage: round(getattr(times, f"{stage}_ms"), 3) for stage in WireTimings.model_fields})
+def _timings(times: Timings) -> schemas.WireTimings:
+    return schemas.WireTimings(
+        **{stage: round(getattr(times, f"{stage}_ms"), 3) for stage in schemas.WireTimings.model_fields}
+    )
 
 
-def _masks(found: Detections, size: tuple[int, int]) -> Sequence[WireMask | None]:
+def _masks(found: Detections, size: tuple[int, int]) -> Sequence[schemas.WireMask | None]:
     if not isinstance(found.masks, RunLengths):
         return [None] * len(found)
     columns = zip(found.masks.counts, found.masks.area_px.tolist(), strict=True)
-    return [WireMask(size=size, counts=counts, area_px=area) for counts, area in columns]
+    return [schemas.WireMask(size=size, counts=counts, area_px=area) for counts, area in columns]

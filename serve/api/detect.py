@@ -19,19 +19,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from model_store.errors import BadRequest, ResightError
 from model_store.images.crops import Box
 from model_store.names import REF
+from serve.api import schemas
 from serve.api.answers import to_classes, to_response
 from serve.api.bodies import IMAGE_BODY, PROBLEMS
 from serve.api.headers import REQUEST_ID, deadline_of, request_id_of
 from serve.api.multipart import answer_images, is_form
 from serve.api.problems import CLIENT_CLOSED_REQUEST, of_error
-from serve.api.schemas import (
-    ClassifyAnswer,
-    ClassifyFormResponse,
-    ClassifyResponse,
-    DetectAnswer,
-    DetectResponse,
-    FormResponse,
-)
 from serve.inference.engine import Engine
 
 MAX_CLASSES = 1000
@@ -61,21 +54,21 @@ CropBox = Annotated[
 def router(engine: Engine) -> APIRouter:
     routes = APIRouter()
 
-    @routes.post(DETECT_PATH, response_model=DetectAnswer, responses=PROBLEMS, openapi_extra=IMAGE_BODY)
+    @routes.post(DETECT_PATH, response_model=schemas.DetectAnswer, responses=PROBLEMS, openapi_extra=IMAGE_BODY)
     async def detect(request: Request, model: DetectorRef, min_score: MinScore = None) -> Response:
         """Detect in one image, sent as the raw body, or in each file of a form."""
         return await answer_detect(engine, request, model, min_score)
 
-    @routes.post("/v1/classify", response_model=ClassifyAnswer, responses=PROBLEMS, openapi_extra=IMAGE_BODY)
+    @routes.post("/v1/classify", response_model=schemas.ClassifyAnswer, responses=PROBLEMS, openapi_extra=IMAGE_BODY)
     async def classify(request: Request, model: ClassifierRef, top: Top = 5, box: CropBox = None) -> Response:
         """Classify one image, sent as the raw body, or each file of a form."""
         deadline_s, request_id, box_xyxy_px = deadline_of(request), request_id_of(request), box_of(box)
 
-        async def answer(body: bytes) -> ClassifyResponse:
+        async def answer(body: bytes) -> schemas.ClassifyResponse:
             classes = await engine.classify(body, model, box_xyxy_px, deadline_s, request_id)
             return to_classes(classes, top)
 
-        text = (await answer_images(engine, request, answer, ClassifyFormResponse)).model_dump_json()
+        text = (await answer_images(engine, request, answer, schemas.ClassifyFormResponse)).model_dump_json()
         return Response(text, headers={REQUEST_ID: request_id}, media_type="application/json")
 
     return routes
@@ -85,10 +78,10 @@ async def answer_detect(engine: Engine, request: Request, model: str, min_score:
     """Return the response of the image that is the body, or of each file of a form. Raises as `answer_images`."""
     deadline_s, request_id = deadline_of(request), request_id_of(request)
 
-    async def answer(body: bytes) -> DetectResponse:
+    async def answer(body: bytes) -> schemas.DetectResponse:
         return to_response(await engine.detect(body, model, deadline_s, request_id), min_score)
 
-    text = (await answer_images(engine, request, answer, FormResponse)).model_dump_json()
+    text = (await answer_images(engine, request, answer, schemas.FormResponse)).model_dump_json()
     return Response(text, headers={REQUEST_ID: request_id}, media_type="application/json")
 
 
