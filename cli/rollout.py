@@ -21,8 +21,7 @@ with lazy_imports():
     from serve.client import Client
     from serve.cluster.head import read_state
     from serve.rollout.client import apply_offline
-    from serve.rollout.events import events
-    from serve.rollout.operations import Operation
+    from serve.rollout.operations import Operation, events
     from serve.settings import Settings
 
 app = typer.Typer()

@@ -17,8 +17,7 @@ import httpx2
 from model_store import errors
 from model_store.errors import SOON_S, ClusterError, Overloaded, ResightError, said
 from serve.api.schemas import DetectResponse
-from serve.rollout.events import RolloutEvent
-from serve.rollout.operations import Operation, Outcome
+from serve.rollout.operations import Operation, Outcome, RolloutEvent
 
 MAX_WAIT_S = 10.0
 GONE = (httpx2.ConnectError, httpx2.ReadError, httpx2.RemoteProtocolError, httpx2.WriteError)

@@ -21,7 +21,7 @@ from model_store.store import ModelStore
 from pages.context import Context
 from pages.html import page, translator_of
 from pages.impact import ChangeForm, Impacts
-from serve.rollout.events import RolloutEvent, events
+from serve.rollout.operations import RolloutEvent, events
 from serve.rollout.state import AliasState, read_state
 
 MAX_EVENTS = 100

@@ -19,8 +19,7 @@ from serve.api.schemas import ModelsResponse, Wire, WireModelStatus, WireVersion
 from serve.inference.engine import Engine
 from serve.models.pools import Pools, Serving, serving_everywhere
 from serve.rollout.client import RolloutClient
-from serve.rollout.events import RolloutEvent, events
-from serve.rollout.operations import Kind, Operation, Outcome
+from serve.rollout.operations import Kind, Operation, Outcome, RolloutEvent, events
 from serve.rollout.state import AliasState, read_state
 
 

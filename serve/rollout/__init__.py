@@ -1,7 +1,7 @@
 """Move traffic from one model version to another without dropping a request or mixing versions in a response.
 
 `<models>/<name>/aliases.json` is the wanted state, `<models>/<name>/.rollout/state.json` what serves. One operator in
-each host reconciles them; every operation is recorded (`events.py`).
+each host reconciles them; every operation is recorded (`operations.py`).
 
 Rollout          the steps of one operation: prove, load, write, switch (`steps.py`)
 RolloutOperator  accepts operations, runs their steps, follows aliases.json, keeps proofs (`operator.py`)

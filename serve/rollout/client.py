@@ -11,8 +11,7 @@ from typing import Any
 from model_store.errors import SOON_S, ModelNotReady, ResightError, StorageError
 from model_store.names import VersionId
 from model_store.store import ModelStore
-from serve.rollout.events import record
-from serve.rollout.operations import Operation, Outcome, new_outcome
+from serve.rollout.operations import Operation, Outcome, new_outcome, record
 from serve.rollout.sandbox import Proof, prove
 from serve.rollout.state import ModelState, read_state
 from serve.rollout.steps import Rollout

@@ -1,8 +1,8 @@
 """Move the aliases of a host: one `RolloutOperator` in a cluster (`serve/cluster/rollout_actor.py`) or in a process.
 
 `ask(outcome)` accepts an operation and returns at once; `wait(id)` returns its outcome. The operator polls the store
-and follows aliases that were changed there. Accepted operations are in the store (`events.py`): after a restart, they
-are completed, or it is recorded why not. It proves the versions that replicas load (`proofs.py`). No Ray.
+and follows aliases that were changed there. Accepted operations are in the store (`operations.py`): after a restart,
+they are completed, or it is recorded why not. It proves the versions that replicas load (`proofs.py`). No Ray.
 """
 
 from __future__ import annotations
@@ -24,12 +24,22 @@ from model_store.inference_key import sha256_hex
 from model_store.names import VersionId
 from model_store.storage import Folder
 from model_store.store import READY, ModelStore
-from serve.rollout.events import Accepted, open_operations, outcome_of, record, remove_operation, save_operation
-from serve.rollout.operations import Operation, Outcome, new_outcome
+from serve.rollout.operations import (
+    Accepted,
+    Operation,
+    Outcome,
+    PreparedOperation,
+    new_outcome,
+    open_operations,
+    outcome_of,
+    record,
+    remove_operation,
+    save_operation,
+)
 from serve.rollout.proofs import Proofs
 from serve.rollout.sandbox import Proof
 from serve.rollout.state import AliasState, read_state
-from serve.rollout.steps import PreparedOperation, Replicas, Rollout
+from serve.rollout.steps import Replicas, Rollout
 from serve.settings import DetectArgs, Pool, Settings
 
 OUTCOMES_KEPT = 500

@@ -19,10 +19,9 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from model_store.errors import BadRequest, Conflict, ModelError, ModelNotReady
-from model_store.frozen import Frozen
 from model_store.names import VersionId, version_id
 from model_store.store import ModelStore
-from serve.rollout.operations import Operation
+from serve.rollout.operations import Operation, PreparedOperation
 from serve.rollout.state import MAX_PREVIOUS, AliasState, ModelState, Share, read_state, update_state
 
 MOVES = ("promote", "rollback", "follow")
@@ -47,14 +46,6 @@ class Replicas(Protocol):
     def release(self, version: VersionId) -> None:
         """Unload a version in every replica. Raises Conflict if an alias refers to it or a run holds it."""
         ...
-
-
-class PreparedOperation(Frozen):
-    """An operation, and its alias at the time of the request: its state, and its version in aliases.json."""
-
-    operation: Operation
-    before: AliasState | None = None
-    wanted: str | None = None
 
 
 @dataclass

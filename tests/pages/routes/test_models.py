@@ -15,8 +15,7 @@ from serve.auth.guard import Access
 from serve.auth.scopes import TokenScope
 from serve.auth.tokens import TokenFile
 from serve.rollout import events
-from serve.rollout.events import RolloutEvent
-from serve.rollout.operations import Operation, new_outcome
+from serve.rollout.operations import Operation, RolloutEvent, new_outcome
 from serve.rollout.state import AliasState, Share, update_state
 from tests.cli.ran import ran
 from tests.fixtures_local import SMALL, publish_blobs

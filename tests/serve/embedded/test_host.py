@@ -15,8 +15,7 @@ import pytest
 from archive.delta.tables import Tables
 from model_store.store import ModelStore
 from serve.embedded.host import EmbeddedHost
-from serve.rollout.events import open_operations
-from serve.rollout.operations import Operation
+from serve.rollout.operations import Operation, open_operations
 from serve.settings import DetectArgs, Settings
 from tests.fixtures_local import add_hanging, jpeg, motion_store, rows_of
 from tests.serve.rollout.test_sandbox import wait_for_child

@@ -9,8 +9,7 @@ import pytest
 
 from model_store.store import ModelStore
 from serve.rollout import operator
-from serve.rollout.events import events, record
-from serve.rollout.operations import Operation, Outcome, new_outcome
+from serve.rollout.operations import Operation, Outcome, events, new_outcome, record
 from serve.rollout.operator import AliasWatcher
 from serve.rollout.state import AliasState, update_state
 from tests.fixtures_local import motion_store

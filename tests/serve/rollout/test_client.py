@@ -11,8 +11,7 @@ from model_store.names import VersionId
 from model_store.storage import Folder
 from model_store.store import ModelStore
 from serve.rollout.client import RolloutClient, apply_offline
-from serve.rollout.events import events
-from serve.rollout.operations import Operation
+from serve.rollout.operations import Operation, events
 from serve.rollout.state import read_state
 from tests.fixtures_local import motion_store
 

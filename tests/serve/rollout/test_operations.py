@@ -16,8 +16,18 @@ from model_store.names import VersionId
 from model_store.storage import Folder
 from model_store.store import ModelStore
 from serve.rollout import operator
-from serve.rollout.events import Accepted, events, open_operations, outcome_of, record, remove_operation, save_operation
-from serve.rollout.operations import Operation, Outcome, new_outcome
+from serve.rollout.operations import (
+    Accepted,
+    Operation,
+    Outcome,
+    events,
+    new_outcome,
+    open_operations,
+    outcome_of,
+    record,
+    remove_operation,
+    save_operation,
+)
 from serve.rollout.operator import RolloutOperator
 from serve.rollout.sandbox import Proof
 from serve.rollout.state import AliasState, read_state
