@@ -13,8 +13,7 @@ import ray
 from ray.exceptions import ActorDiedError, RayError, RayTaskError
 
 from archive.views.search import ImageSearch, SearchPage
-from model_store.errors import StorageUnreachable
-from serve.cluster.handles import unwrapped
+from model_store.errors import ResightError, StorageUnreachable
 from serve.inference.os_priority import lower_process_priority
 from serve.log_config import configure_logs
 from serve.settings import Settings
@@ -70,7 +69,7 @@ class RayTables:
             pending: Any = finder.find.options(max_task_retries=0).remote(wanted)
             return await asyncio.wait_for(pending, ANSWER_S)
         except RayTaskError as error:  # raised by the search, so the process is alive
-            raise unwrapped(error) from None
+            raise (error.cause if isinstance(error.cause, ResightError) else error) from None
         except (RayError, TimeoutError) as error:
             self._actors.clear()
             message = f"the process that reads the tables does not answer: {error!r}"
