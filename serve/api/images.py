@@ -5,6 +5,7 @@ GET /v1/images: search the images of the archive by the rows of the published vi
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Annotated, NamedTuple
 
@@ -21,7 +22,7 @@ from serve.api.headers import REQUEST_ID, deadline_of, request_id_of
 from serve.api.multipart import answer_image, each_file, is_form
 from serve.api.schemas import DetectResponse, FoundImages, UploadAnswer, UploadFormResponse, UploadResponse
 from serve.inference.engine import Engine
-from serve.uploads.uploads import Recording, Uploads, recorded, wait_for_rows
+from serve.uploads.uploads import Recording, Uploads
 
 MAX_WAIT_S = 30.0
 OTHERS = ["HEAD", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
@@ -79,9 +80,9 @@ def router(engine: Engine, uploads: Uploads) -> APIRouter:
     async def wait(recordings: Sequence[Recording], wait_s: float) -> None:
         """Wait for rows, unless too many requests already wait; the response then reports the current state."""
         room = engine.admission.uploads
-        if wait_s and not room.is_full:
+        if recordings and wait_s and not room.is_full:
             with room.place():
-                await wait_for_rows(recordings, wait_s)
+                await asyncio.wait({recording.rows for recording in recordings}, timeout=wait_s)
 
     @routes.get("/v1/images", responses=PROBLEMS)
     async def images(wanted: Annotated[ImageSearch, Query()]) -> FoundImages:
@@ -104,4 +105,4 @@ class StoredImage(NamedTuple):
     recording: Recording
 
     def response(self) -> UploadResponse:
-        return to_upload(self.detected, self.recording.kept, recorded(self.recording))
+        return to_upload(self.detected, self.recording.kept, self.recording.is_recorded())

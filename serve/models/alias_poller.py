@@ -93,12 +93,6 @@ class AliasTable:
     def needs(self, version: VersionId) -> bool:
         return version in self.state(version.name).versions(version.name)
 
-    def with_state(self, name: str, state: ModelState) -> AliasTable:
-        return replace(self, states={**self.states, name: state})
-
-    def without(self, name: str) -> AliasTable:
-        return replace(self, states={n: s for n, s in self.states.items() if n != name})
-
 
 class StoreReading(NamedTuple):
     """The state and the only version, if any, of each readable model of this pool, and the errors of others."""
@@ -229,7 +223,8 @@ class AliasPoller:
             await asyncio.gather(*(self._follow(name, reading.states[name]) for name in aliased))
             for name in set(self.table.states) - set(reading.states):
                 if self._placement.pool_of(name) != self._placement.own:  # its versions become idle here
-                    self.table = self.table.without(name)
+                    states = {n: s for n, s in self.table.states.items() if n != name}
+                    self.table = replace(self.table, states=states)
                     self.failures = {k: why for k, why in self.failures.items() if k.partition(":")[0] != name}
             await self.release_idle()
             return True
@@ -315,7 +310,7 @@ class AliasPoller:
         current = self.table.state(name)
         if state.generation < current.generation or state == current:
             return
-        self.table = self.table.with_state(name, state)
+        self.table = replace(self.table, states={**self.table.states, name: state})
         left = current.versions(name) - state.versions(name)
         # kept loaded for a while, so that a rollback is immediate
         self._left_s |= dict.fromkeys(left, time.monotonic())

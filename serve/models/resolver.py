@@ -79,7 +79,8 @@ class ModelResolver:
         if ref.alias is None:
             return await self._exact(VersionId(ref.name, ref.version or ""))
         await self._catch_up(ref.name)
-        version, alias = self._resolve(ref, sample) or await self._resolve_new(text, ref, sample)
+        resolved = self._aliases.table.resolve(ref, sample, self._models)
+        version, alias = resolved or await self._resolve_new(text, ref, sample)
         return ResolvedModel(self._models.use(version), alias) if alias else await self._exact(version)
 
     def shadow(self, name: str, alias: str | None, sample: float) -> LoadedDetector | None:
@@ -87,14 +88,11 @@ class ModelResolver:
         version = self._aliases.table.shadow(name, alias, sample)
         return require_detector(self._models.model(version)) if version and version in self._models else None
 
-    def _resolve(self, ref: ModelRef, sample: float) -> tuple[VersionId, str | None] | None:
-        return self._aliases.table.resolve(ref, sample, self._models)
-
     async def _resolve_new(self, text: str, ref: ModelRef, sample: float) -> tuple[VersionId, str | None]:
         """Read the store again for an alias without a version here: it may be new, or may have failed to load."""
         await self._lookups.run(self._store.resolve, ref)
         await self._aliases.refresh()
-        resolved = self._resolve(ref, sample)
+        resolved = self._aliases.table.resolve(ref, sample, self._models)
         if resolved is None:
             reason = self._aliases.failures.get(
                 f"{ref.name}:{ref.alias}", f"it is being proved, or was refused: see GET /v1/models/{ref.name}"

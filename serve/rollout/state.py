@@ -46,10 +46,6 @@ class AliasState(Frozen):
         shares = (share.version for share in (self.canary, self.shadow) if share)
         return {self.active, *shares}
 
-    def named(self) -> set[str]:
-        """Return the versions that must be loaded, and the previous ones."""
-        return self.versions() | set(self.previous)
-
 
 class ModelState(Frozen):
     """State of all aliases of a model, and the digest (`ModelVersion.digest`) of each version at its rollout."""
@@ -65,7 +61,7 @@ class ModelState(Frozen):
         """
         others = {name: other for name, other in self.aliases.items() if name != alias}
         aliases = others if state is None else others | {alias: state}
-        named = {version for other in aliases.values() for version in other.named()}
+        named = {version for other in aliases.values() for version in (*other.versions(), *other.previous)}
         kept = {v: d for v, d in (self.digests | dict(digests or {})).items() if v in named}
         # the clock in ms, so that it grows even if the file was lost
         generation = max(self.generation + 1, time.time_ns() // 1_000_000)

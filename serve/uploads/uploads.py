@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -93,6 +93,9 @@ class Recording(NamedTuple):
     kept: Kept
     rows: asyncio.Task[bool]
 
+    def is_recorded(self) -> bool:
+        return self.rows.done() and self.rows.result()
+
 
 class Uploads:
     """Uploads of one replica. `counted(outcome)` is called for each: kept, then recorded or unrecorded.
@@ -157,13 +160,3 @@ class Uploads:
         task.add_done_callback(self._tasks.discard)
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
         return task
-
-
-async def wait_for_rows(recordings: Collection[Recording], wait_s: float) -> None:
-    """Wait up to `wait_s` for all recordings to end."""
-    if recordings and wait_s:
-        await asyncio.wait({recording.rows for recording in recordings}, timeout=wait_s)
-
-
-def recorded(recording: Recording) -> bool:
-    return recording.rows.done() and recording.rows.result()
