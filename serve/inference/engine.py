@@ -27,11 +27,10 @@ from model_store.names import VersionId
 from model_store.runtimes.inputs import joined
 from model_store.store import ModelStore
 from model_store.transform.preprocess import Prepared
-from serve.inference.admission import Admission
+from serve.inference.admission import Admission, Threads
 from serve.inference.batcher import Lane
 from serve.inference.chunks import Chunk, ChunkAnswer, LogitsAnswer, pack_answers, pack_logits
 from serve.inference.results import Answer, ClassAnswer, ClassResult, ImageResult, TensorAnswer, Timings
-from serve.inference.threads import Threads
 from serve.inference.workers import PendingImage, SharedImage, Workers
 from serve.models.alias_poller import AliasPoller
 from serve.models.loaded_models import LoadedModels, Loader, NoProver, Prover

@@ -31,9 +31,9 @@ from model_store.load import Loaded
 from model_store.machine import usable_cores
 from model_store.names import VersionId
 from model_store.transform.preprocess import Prepared
+from serve.inference.admission import Threads
 from serve.inference.batcher import Batcher, Lane, LaneBound
 from serve.inference.results import ClassResult, ImageResult
-from serve.inference.threads import Threads
 from serve.settings import DetectArgs
 
 R = TypeVar("R")

@@ -22,7 +22,7 @@ from model_store.errors import Conflict, ModelError, ResightError, StorageError,
 from model_store.load import Loaded
 from model_store.names import DEFAULT_ALIAS, ModelRef, VersionId
 from model_store.store import ModelStore
-from serve.inference.threads import Threads
+from serve.inference.admission import Threads
 from serve.models.loaded_models import LoadedModels
 from serve.models.pools import PENDING, Placement
 from serve.rollout.state import AliasState, ModelState, read_state

@@ -18,7 +18,7 @@ from model_store.errors import Forbidden, ModelNotReady, ResightError
 from model_store.load import Loaded, require_classifier, require_detector
 from model_store.names import ModelRef, VersionId, parse_ref
 from model_store.store import ModelStore
-from serve.inference.threads import Threads
+from serve.inference.admission import Threads
 from serve.models.alias_poller import AliasPoller
 from serve.models.loaded_models import LoadedModels
 from serve.models.pools import retry_after_s

@@ -15,7 +15,7 @@ from fastapi import Request
 from model_store.errors import BadRequest, ImageTooLarge
 from serve.api.bodies import MIB, read_whole
 from serve.api.v2.json_process import JsonProcess
-from serve.inference.threads import Threads
+from serve.inference.admission import Threads
 
 WINDOW = {"gzip": 31, "deflate": 15}
 """zlib's `wbits` of each coding."""

@@ -14,9 +14,9 @@ import pytest
 
 from model_store.errors import BadRequest, Overloaded
 from serve.api import models as routes
+from serve.inference.admission import Threads
 from serve.inference.batcher import Lane
 from serve.inference.engine import MAX_LOOKUPS, Engine
-from serve.inference.threads import Threads
 from serve.inference.workers import PendingImage, Workers
 from serve.settings import DetectArgs
 from tests.serve.http_client import MakeEngine, client

@@ -24,7 +24,7 @@ from model_store.errors import (
 )
 from model_store.names import VersionId, parse_ref
 from model_store.store import ModelStore
-from serve.inference.threads import Threads
+from serve.inference.admission import Threads
 from serve.models.alias_poller import AliasPoller, AliasTable, StoreReading
 from serve.models.loaded_models import LoadedModels, NoProver
 from serve.models.pools import PENDING, Placement
