@@ -79,10 +79,7 @@ async def read_whole(request: Request, limit_mib: int, within_s: float) -> bytes
 
 
 async def received(request: Request, within_s: float, max_bytes: int, too_large: Exception) -> AsyncIterator[bytes]:
-    """Yield the body as it arrives.
-
-    Raises `too_large` as soon as the limit is exceeded, and TooSlow, so that a slow sender cannot occupy a place.
-    """
+    """Yield the body as it arrives. Raises `too_large` at the limit, and TooSlow: a slow sender cannot keep a place."""
     if declared_bytes(request.headers) > max_bytes:
         raise too_large
     parts, size = request.stream(), 0

@@ -25,10 +25,7 @@ ALIVE = ("/healthz", "/v2/health/live", "/antenna/livez")
 
 
 class MaxRequests:
-    """Middleware that answers 429 to a request over the bound, without reading its body.
-
-    Ray would queue such requests, including the health checks of load balancers.
-    """
+    """Middleware that answers 429 over the bound, without reading a body. Ray would queue even health checks."""
 
     def __init__(self, app: ASGIApp, room: Room) -> None:
         self.app, self._room = app, room

@@ -113,10 +113,7 @@ class Engine:
         return pack_answers(detector.info, outcomes)  # type: ignore[arg-type]
 
     async def classify_chunk(self, chunk: Chunk) -> LogitsAnswer:
-        """Classify the crops of a chunk. A bad crop is an error inside the answer.
-
-        Raises BadRequest for a detector or for crops of a wrong size, ModelError, Overloaded.
-        """
+        """Classify crops; `errors` has bad ones. Raises BadRequest, ModelError, Overloaded."""
         classifier = (await self.resolver.get(chunk.model)).classifier
         _require_crops(chunk, classifier)
         outcomes = await self.workers.images(classifier, chunk.items())

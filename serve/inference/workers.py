@@ -107,10 +107,7 @@ class PendingImage:
         return self._done[0]
 
     def prepared(self) -> Prepared:
-        """Return the network input, decoded on the first call.
-
-        Raises the errors of `read`, and DeadlinePassed if the deadline passes before or during decoding.
-        """
+        """Return the network input, decoded on the first call. Raises the errors of `read`, and DeadlinePassed."""
         if self._done is None:
             started = self._require_time("before the image was decoded")
             self._done = self._read()
@@ -135,10 +132,7 @@ class BatchKey:
 
 
 class SharedImage:
-    """The pixels of an image that several crops need. The first crop decodes it; pass the others after its end.
-
-    Crops that are passed together would each decode it.
-    """
+    """The pixels of an image for several crops. The first one decodes it, before the others are passed."""
 
     def __init__(self) -> None:
         self._image: DecodedImage | None = None

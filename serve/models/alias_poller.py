@@ -172,10 +172,7 @@ class AliasPoller:
         self._switch(name, state)
 
     async def ensure(self, version: VersionId, digest: str | None = None) -> None:
-        """Prove and load a version, unless it is loaded here.
-
-        Its files must have this digest, or that with which it was rolled out. Raises ModelError, Overloaded.
-        """
+        """Prove and load a version, from files of this digest or of its rollout. Raises ModelError, Overloaded."""
         await self._models.ensure(version, digest or self.table.digest(version))
 
     async def release(self, version: VersionId) -> bool:

@@ -86,10 +86,7 @@ class Serving:
         return Serving(self.loaded + other.loaded, self.failures | other.failures)
 
     def require_ready(self, store: str) -> None:
-        """Raise ModelNotReady, with the failures, if nothing is loaded or a pool does not answer.
-
-        A model or alias that fails does not make the others unready.
-        """
+        """Raise ModelNotReady, with the failures, if nothing is loaded or a pool does not answer; models may fail."""
         reasons = [
             f"{label}: {why}" for label, why in self.failures.items() if not self.loaded or label.startswith(POOL)
         ]

@@ -144,10 +144,7 @@ def remove_operation(store: ModelStore, outcome: Outcome) -> None:
 
 
 def open_operations(store: ModelStore) -> Iterator[Accepted]:
-    """Yield the operations of all models, oldest first for each; skip damaged files. Raises StorageUnreachable.
-
-    Files of operations with a recorded end are removed.
-    """
+    """Yield the open operations of each model, oldest first; remove ended ones. Raises StorageUnreachable."""
     for name in store.names():
         files = store.folder.names(f"{name}/{OPERATIONS}")
         records = [record for file in files if (record := _read(store, f"{name}/{OPERATIONS}/{file}", Accepted))]

@@ -55,10 +55,7 @@ class ModelState(Frozen):
     digests: dict[str, str] = {}
 
     def with_alias(self, alias: str, state: AliasState | None, digests: Mapping[str, str] | None = None) -> ModelState:
-        """Return the next generation with this alias changed, or removed if `state` is None.
-
-        Digests of versions that no alias names are dropped.
-        """
+        """Return the next generation, with this alias changed, or removed if `state` is None; drop unused digests."""
         others = {name: other for name, other in self.aliases.items() if name != alias}
         aliases = others if state is None else others | {alias: state}
         named = {version for other in aliases.values() for version in (*other.versions(), *other.previous)}

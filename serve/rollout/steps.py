@@ -253,10 +253,7 @@ def _rolled_back(place: str, now: AliasState, version: str, at: datetime) -> Ali
 
 
 def _require_not_moved(prepared: PreparedOperation, now: AliasState | None, place: str) -> None:
-    """Raise Conflict if the alias was moved after the request, except to the version of the operation.
-
-    `follow` is exempt: it depends on aliases.json alone.
-    """
+    """Raise Conflict if the alias was moved after the request; `follow` depends on aliases.json alone."""
     if prepared.operation.kind == "follow":
         return
     active, before = now and now.active, prepared.before and prepared.before.active

@@ -54,10 +54,7 @@ Report = Callable[[MeasuredPoint], None]
 
 
 def run(plan: TuningPlan, report: Report) -> TuningResult:
-    """Measure the plan in replica processes; `report` gets each figure.
-
-    Raises ModelError if the version does not load or cannot be measured with its current settings.
-    """
+    """Measure the plan in replica processes; `report` gets each figure. Raises ModelError if the version fails."""
     with closing(Bench(plan)) as bench:
         batch, device = bench.current()
         return Sweep(plan, plan.current(batch.max, batch.wait_ms), bench.measure, report).run(device)
@@ -235,10 +232,7 @@ class ReplicaProcess:
             self._pipe.send(point)
 
     def receive(self, limit_s: float) -> Any:
-        """Return `loaded` first, then the results of both loops for each point.
-
-        Raises the error of the process, or ModelNotReady if it is late or has ended.
-        """
+        """Return `loaded`, then results by point. Raises the error of the process, or ModelNotReady if it is late."""
         try:
             if not self._pipe.poll(limit_s):
                 raise ModelNotReady(f"{self._model} did not answer within {limit_s:.0f} s")

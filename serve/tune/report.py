@@ -271,10 +271,7 @@ def apply_best(store: ModelStore, result: TuningResult, pool: DetectArgs) -> dic
 
 
 def undo(store: ModelStore, result: TuningResult) -> None:
-    """Restore the entry from before --apply.
-
-    Raises BadRequest if the version has that entry, Conflict if it has another than --apply wrote.
-    """
+    """Restore the entry from before --apply. Raises BadRequest if it is there, Conflict if another one is."""
     version = parse_version(result.model)
     entry = own_entry(store, version)
     if entry == result.entry:

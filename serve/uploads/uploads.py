@@ -98,10 +98,7 @@ class Recording(NamedTuple):
 
 
 class Uploads:
-    """Uploads of one replica. `counted(outcome)` is called for each: kept, then recorded or unrecorded.
-
-    At least `free_mib` remain free on a local disk.
-    """
+    """Uploads of one replica, which leave `free_mib` free on a local disk; `counted(outcome)` is called for each."""
 
     def __init__(self, url: str, tables: ArchiveTables, counted: Callable[[str], None], free_mib: int = 0) -> None:
         self.tables, self._free_mib = tables, free_mib

@@ -107,10 +107,7 @@ def _in_binary(output: OutputRequest, default: bool) -> bool:
 async def infer_response(
     request: ParsedRequest, model: ModelInfo, outputs: Mapping[str, NDArray[Any]], accept_encoding: str
 ) -> Response:
-    """Encode the outputs of a model, arrays (n, …) by name.
-
-    Raises BadRequest for outputs that do not exist or that JSON cannot represent, Overloaded.
-    """
+    """Encode outputs of a model, arrays (n, …) by name. Raises BadRequest if JSON cannot represent one, Overloaded."""
     wanted = request.outputs(list(outputs))
     as_json = {name: outputs[name] for name, binary in wanted.items() if not binary}
     in_binary = {name: outputs[name] for name, binary in wanted.items() if binary}

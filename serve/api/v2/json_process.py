@@ -28,10 +28,7 @@ class JsonProcess:
         self._process: subprocess.Popen[bytes] | None = None
 
     def call(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Return `function(…)`; the function must be importable by its name.
-
-        Raises the errors of the function, and Overloaded if the process ends during the call.
-        """
+        """Return `function(…)`, importable by its name. Raises its errors, and Overloaded if the process ends."""
         try:
             if self._process is None or self._process.poll() is not None:
                 self._start()
