@@ -24,12 +24,12 @@ from pathlib import Path
 
 import psutil
 
-from model_store.errors import ClusterError, StorageUnreachable
+from model_store.errors import ClusterError
 from model_store.machine import usable_cores
 from model_store.storage import Folder
-from serve.cluster.ports import InnerPorts, Ports, inner_ports, is_free, preferred_or_free, start_lock
+from serve.cluster.ports import InnerPorts, Ports, inner_ports, preferred_or_free, require_free, start_lock
 from serve.cluster.private_folder import private_folder, private_path
-from serve.embedded.home_lock import served_at
+from serve.embedded.home_lock import served_at, unusable_home
 from serve.node_environment import node_environment
 from serve.settings import Settings
 
@@ -183,7 +183,7 @@ def read_state(settings: Settings) -> ClusterState | None:
     except (FileNotFoundError, ValueError, TypeError, psutil.NoSuchProcess):
         return None
     except OSError as error:
-        raise _unusable(settings, error) from error
+        raise unusable_home(settings, error) from error
 
 
 def has_cluster(settings: Settings) -> bool:
@@ -195,11 +195,7 @@ def start(
     settings: Settings, ports: Ports, host: str, object_store_mib: int, starting: Callable[[], object] = lambda: None
 ) -> ClusterState:
     """Start a Ray head; call `starting` after the checks. Raises ClusterError, with the end of its log, if it fails."""
-    if not is_free(host, ports.http):
-        raise ClusterError(
-            f"{host}:{ports.http} is in use; stop the program that listens there, or choose another port with "
-            "'resight up --port'"
-        )
+    require_free(host, ports.http, "up")
     _make_home(settings)
     temp_dir = _make_temp_dir(settings)
     log_path = settings.logs_path / "ray.log"
@@ -363,13 +359,7 @@ def _make_home(settings: Settings) -> None:
             with tempfile.TemporaryFile(dir=folder) as file:
                 file.write(bytes(FIRST_LOG_BYTES))
         except OSError as error:
-            raise _unusable(settings, error) from error
-
-
-def _unusable(settings: Settings, error: OSError) -> StorageUnreachable:
-    return StorageUnreachable(
-        f"cannot use {settings.home_path} as the home: {error}; set RESIGHT_HOME to a folder that you can write to"
-    )
+            raise unusable_home(settings, error) from error
 
 
 def folder_of(settings: Settings) -> Path:

@@ -91,6 +91,15 @@ def is_free(host: str, port: int) -> bool:
     return False
 
 
+def require_free(host: str, port: int, command: str) -> None:
+    """Raise ClusterError if another program listens on this port; `command` is the one that wants it."""
+    if not is_free(host, port):
+        raise ClusterError(
+            f"{host}:{port} is in use; stop the program that listens there, or choose another port with "
+            f"'resight {command} --port'"
+        )
+
+
 def preferred_or_free(port: int) -> int:
     """Return the port, or any free one if it is in use or 0."""
     if port and is_free("127.0.0.1", port):

@@ -22,9 +22,7 @@ def home_lock(settings: Settings, endpoint: str) -> Generator[None]:
         home.mkdir(parents=True, exist_ok=True)
         file = (home / LOCK).open("a+")
     except OSError as error:
-        raise StorageUnreachable(
-            f"cannot use {home} as the home: {error}; set RESIGHT_HOME to a folder that you can write to"
-        ) from error
+        raise unusable_home(settings, error) from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -36,6 +34,12 @@ def home_lock(settings: Settings, endpoint: str) -> Generator[None]:
         file.write(json.dumps({"pid": os.getpid(), "endpoint": endpoint}))
         file.flush()
         yield
+
+
+def unusable_home(settings: Settings, error: OSError) -> StorageUnreachable:
+    return StorageUnreachable(
+        f"cannot use {settings.home_path} as the home: {error}; set RESIGHT_HOME to a folder that you can write to"
+    )
 
 
 def served_at(settings: Settings) -> str:

@@ -17,7 +17,7 @@ import uvicorn
 
 from model_store.errors import ClusterError
 from serve.cluster.head import read_state
-from serve.cluster.ports import is_free, start_lock
+from serve.cluster.ports import require_free, start_lock
 from serve.embedded.home_lock import home_lock
 from serve.embedded.host import EmbeddedHost
 from serve.settings import DetectArgs, Settings
@@ -43,11 +43,7 @@ async def serve(
     The functions of `mounted` make their applications on a thread, after `ready`: detections do not wait for them.
     Raises ClusterError if the address is in use, or another host serves this home; StorageUnreachable.
     """
-    if not is_free(*address):
-        raise ClusterError(
-            f"{address[0]}:{address[1]} is in use; stop the program that listens there, or choose another port with "
-            "'resight serve --port'"
-        )
+    require_free(*address, "serve")
     loop, reload_wanted = asyncio.get_running_loop(), asyncio.Event()
     loop.add_signal_handler(signal.SIGHUP, reload_wanted.set)  # also while the host starts
     with sole_host(settings, f"http://{address[0]}:{address[1]}"):

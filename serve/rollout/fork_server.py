@@ -79,8 +79,7 @@ def _prove(request: dict[str, Any], peer: socket.socket) -> NoReturn:
     try:
         before = _bound_memory()
         try:
-            version, digest = parse_version(request["version"]), request.get("digest", "")
-            proof = prove(request["url"], version, request["threads"], digest)
+            proof = prove(request["url"], parse_version(request["version"]), request["threads"], request["digest"])
         finally:
             resource.setrlimit(resource.RLIMIT_DATA, before)
         answer: dict[str, Any] = {"proof": asdict(proof)}
