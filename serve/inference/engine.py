@@ -37,8 +37,7 @@ from serve.models.loaded_models import LoadedModels, Loader, NoProver, Prover
 from serve.models.pools import Placement, Serving
 from serve.models.resolver import ModelResolver, ResolvedModel
 from serve.models.shadow import Shadows
-from serve.observability.metrics import Metrics, exposition
-from serve.observability.observer import CLASSIFY, DETECT, INFER, Observer
+from serve.observability.metrics import CLASSIFY, DETECT, INFER, Metrics, Observer, exposition
 from serve.observability.traces import Traces
 from serve.rollout.state import ModelState
 from serve.settings import DetectArgs, Settings

@@ -1,4 +1,4 @@
-"""Prometheus metrics of a replica, by model and version.
+"""Prometheus metrics of a replica, by model and version, and the observer that counts, traces and logs its requests.
 
 Metrics.answered / failed / batch -> registry of this replica -> exposition(): its text
 texts of all replicas -> merged(): one text, with the label `replica` on each sample
@@ -8,19 +8,26 @@ Times are in seconds, as is usual for Prometheus.
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
+import structlog
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
-from model_store.names import VersionId
+from model_store.errors import ResightError
+from model_store.names import MAX_QUOTED, VersionId
 from model_store.store import ModelInfo
 from model_store.transform.thresholds import least_scores, shown
 from serve.inference.batcher import Lane
 from serve.inference.results import STAGES, Answer, ClassAnswer, TensorAnswer
+from serve.models.resolver import ResolvedModel
+from serve.observability.traces import Traces
 
 if TYPE_CHECKING:
     from serve.inference.engine import Engine
@@ -29,6 +36,7 @@ SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.
 SCORES = tuple(i / 10 for i in range(1, 11))
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 MODEL = ("model", "version")
+log = structlog.get_logger("resight.serve")
 
 
 class Metrics:
@@ -166,3 +174,77 @@ def merged(texts: Mapping[str, str], swaps: Mapping[tuple[str, str], int], refus
         _Families([*families.values(), rollouts, _family("refused_aliases", about, "gauge", ({}, refused))])
     )
     return generate_latest(registry).decode()
+
+
+class RequestKind(NamedTuple):
+    """A kind of request: its events in the log, and the name of its span, or "" if it has none."""
+
+    answered: str
+    failed: str
+    span: str
+
+
+DETECT = RequestKind("detected", "not_detected", "detect")
+CLASSIFY = RequestKind("classified", "not_classified", "classify")
+INFER = RequestKind("inferred", "not_detected", "")
+
+
+@dataclass(slots=True)
+class Observation:
+    """A request while it is answered, which sets both fields."""
+
+    model: ResolvedModel | None = None
+    answer: Answer | ClassAnswer | TensorAnswer | None = None
+
+
+class Observer:
+    """Writes the metrics, the traces (if any) and the log of a replica."""
+
+    def __init__(self, metrics: Metrics, traces: Traces | None) -> None:
+        self._metrics, self._traces = metrics, traces
+
+    @contextlib.contextmanager
+    def request(self, kind: RequestKind, ref: str, request_id: str, **fields: int) -> Iterator[Observation]:
+        """Observe the request that the block answers; `fields` are added to the log of its answer."""
+        observation, began_ns = Observation(), time.time_ns()
+        traces = self._traces if kind.span else None
+        try:
+            yield observation
+        except BaseException as error:
+            model = self._failed(kind.failed, ref, observation.model, request_id, error)
+            if traces:
+                traces.failed(kind.span, began_ns, request_id, model, error)
+            raise
+        answer = observation.answer
+        assert answer is not None
+        self._metrics.answered(answer)
+        if traces and not isinstance(answer, TensorAnswer):
+            traces.answered(kind.span, began_ns, request_id, answer)
+        log.info(kind.answered, request=request_id, **fields, **answer.facts())
+
+    @contextlib.contextmanager
+    def failures(self, ref: str | ResolvedModel, request_id: str) -> Iterator[None]:
+        """Count and log any error of the block; not for places and requests, which count theirs."""
+        try:
+            yield
+        except BaseException as error:
+            name, model = (ref, None) if isinstance(ref, str) else ("", ref)
+            self._failed(INFER.failed, name, model, request_id, error)
+            raise
+
+    @contextlib.contextmanager
+    def errors(self) -> Iterator[None]:
+        """Count the errors of the block, which comes before there is an image."""
+        try:
+            yield
+        except ResightError as error:
+            self._metrics.failed(None, type(error).__name__)
+            raise
+
+    def _failed(self, event: str, ref: str, model: ResolvedModel | None, request_id: str, error: BaseException) -> str:
+        """Count and log a request that was not answered; return the resolved version, or else the reference."""
+        info, outcome = model.model.info if model else None, type(error).__name__
+        name = str(info.id) if info else ref[:MAX_QUOTED]
+        self._metrics.failed(info, outcome)
+        log.info(event, request=request_id, model=name, outcome=outcome)
+        return name

@@ -14,7 +14,7 @@ from pages.routes.models import live_times
 from serve.auth.guard import Access
 from serve.auth.scopes import TokenScope
 from serve.auth.tokens import TokenFile
-from serve.rollout import events
+from serve.rollout import operations
 from serve.rollout.operations import Operation, RolloutEvent, new_outcome
 from serve.rollout.state import AliasState, Share, update_state
 from tests.cli.ran import ran
@@ -52,9 +52,9 @@ def test_a_model_has_its_versions_history_and_forms(client: TestClient, context:
         publish_blobs(context.store, version, **SMALL)
     context.store.set_alias("blobs", "production", "1")
     operation = Operation(kind="promote", name="blobs", version="2")
-    events.record(context.store, new_outcome(operation), AliasState(active="1"), AliasState(active="2"))
+    operations.record(context.store, new_outcome(operation), AliasState(active="1"), AliasState(active="2"))
     operation = Operation(kind="shadow", name="blobs", version="2", percent=12.5)
-    events.record(context.store, new_outcome(operation), AliasState(active="2"), AliasState(active="2"))
+    operations.record(context.store, new_outcome(operation), AliasState(active="2"), AliasState(active="2"))
     assert 'href="/ui/models/blobs"' in client.get("/ui/models").text
     text = client.get("/ui/models/blobs").text
     assert "What served when" in text
