@@ -1,6 +1,6 @@
 """Serve models: images over HTTP and chunks of images over Ray handles, from the same replicas.
 
-client -> HAProxy -> replica: http_api -> engine -> online lane -> a worker: decode, fit -+
+client -> HAProxy -> replica: serve/api -> engine -> online lane -> a worker: decode, fit -+
 Ray Data -> handle -> replica: detect_chunk(uint8 tensors) -> bulk lane -> a worker ------+-> session
 
 Separate threads decode the images of requests if the workers fill batches or feed a GPU.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import httpx2
@@ -23,21 +24,15 @@ MAX_WAIT_S = 10.0
 GONE = (httpx2.ConnectError, httpx2.ReadError, httpx2.RemoteProtocolError, httpx2.WriteError)
 
 
-class Client:
+class Client(AbstractContextManager["Client"]):
     """A synchronous client with one connection pool. Methods raise the errors of `model_store.errors`."""
 
     def __init__(self, url: str, token: str = "", timeout_s: float = 120.0) -> None:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._http = httpx2.Client(base_url=url, headers=headers, timeout=timeout_s)
 
-    def close(self) -> None:
-        self._http.close()
-
-    def __enter__(self) -> Client:
-        return self
-
     def __exit__(self, *_: object) -> None:
-        self.close()
+        self._http.close()
 
     def detect(self, image: bytes, model: str) -> DetectResponse:
         answer = self._post("/v1/detect", content=image, params={"model": model})
