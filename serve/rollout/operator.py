@@ -62,7 +62,7 @@ class RolloutHost(Protocol):
         ...
 
     def prove(self, url: str, version: VersionId, pool: Pool, limit_s: float, digest: str) -> Proof:
-        """Prove a version in a process of its own on a machine of its pool. Raises ModelError, also if that ends."""
+        """Prove a version in a separate process on a machine of its pool. Raises ModelError, also if that ends."""
         ...
 
 
