@@ -92,7 +92,8 @@ class Engine:
         await self.aliases.start()
 
     def serving(self) -> Serving:
-        return Serving(tuple(map(str, self.models.names)), dict(self.aliases.failures))
+        failures = {label: str(error) for label, error in self.aliases.errors.items()}
+        return Serving(tuple(map(str, self.models.names)), failures)
 
     def exposition(self) -> str:
         return exposition(self.metrics, self)

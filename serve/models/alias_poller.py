@@ -18,7 +18,15 @@ from typing import NamedTuple
 
 import structlog
 
-from model_store.errors import Conflict, ModelError, ResightError, StorageError, StorageUnreachable
+from model_store.errors import (
+    SOON_S,
+    Conflict,
+    ModelError,
+    ModelNotReady,
+    ResightError,
+    StorageError,
+    StorageUnreachable,
+)
 from model_store.load import Loaded
 from model_store.names import DEFAULT_ALIAS, ModelRef, VersionId
 from model_store.store import ModelStore
@@ -95,16 +103,16 @@ class AliasTable:
 
 
 class StoreReading(NamedTuple):
-    """The state and the only version, if any, of each readable model of this pool, and the errors of others."""
+    """The state and the only version, if any, of each readable model of this pool, and the errors of others by name."""
 
     names: list[str]
     states: dict[str, ModelState]
     only_versions: dict[str, VersionId | None]
-    failures: dict[str, str]
+    errors: dict[str, ResightError]
 
 
 class AliasPoller:
-    """Reads the alias files every `poll_s`; `failures` has why aliases or models do not serve.
+    """Reads the alias files every `poll_s`; `errors` has why models, or aliases as `name:alias`, do not serve.
 
     With `has_rollout`, aliases that were never rolled out are adopted only until `start` has returned; after that the
     rollout proves their versions first. `tune` applies deployment.json to a model. Use it on one event loop.
@@ -122,14 +130,14 @@ class AliasPoller:
         has_rollout: bool = False,
     ) -> None:
         self.table = AliasTable()
-        self.failures: dict[str, str] = {}
+        self.errors: dict[str, ResightError] = {}
         self._store, self._models, self._placement, self._tune = store, models, placement, tune
         self._poll_s, self._retain_s, self._retry_s = poll_s, retain_s, retry_s
         self._has_rollout, self._follows_rollout = has_rollout, False
         # a thread that no request uses, so that reading alias files never waits for a request
         self._files = Threads(1, "readings of alias files", 64)
         self._left_s: dict[VersionId, float] = {}
-        self._failed: dict[VersionId, tuple[float, str]] = {}
+        self._failed: dict[VersionId, tuple[float, ModelNotReady]] = {}
         self._refreshing = asyncio.Lock()
         self._next_refresh: asyncio.Task[bool] | None = None
         self._polling: asyncio.Task[None] | None = None
@@ -222,7 +230,7 @@ class AliasPoller:
                 if self._placement.pool_of(name) != self._placement.own:  # its versions become idle here
                     states = {n: s for n, s in self.table.states.items() if n != name}
                     self.table = replace(self.table, states=states)
-                    self.failures = {k: why for k, why in self.failures.items() if k.partition(":")[0] != name}
+                    self.errors = {k: why for k, why in self.errors.items() if k.partition(":")[0] != name}
             await self.release_idle()
             return True
 
@@ -239,21 +247,21 @@ class AliasPoller:
                 reading.only_versions[name] = self._store.only_version(name) if unset else None
                 reading.states[name] = state
             except ModelError as error:
-                reading.failures[name] = str(error)
+                reading.errors[name] = error
             except StorageError as error:  # files of other models may be readable
                 log.warning("model_unreadable", model=name, error=str(error))
                 if name not in self.table.states:
-                    reading.failures[name] = str(error)
+                    reading.errors[name] = error
         return reading
 
     def _note(self, reading: StoreReading) -> None:
-        """Record the failures and the only versions; drop the failures of models that were removed."""
+        """Record the errors and the only versions; drop the errors of models that were removed."""
         existing = {*reading.names, *self.table.states}
-        for label in list(self.failures):
+        for label in list(self.errors):
             removed = label.partition(":")[0] not in existing
             if label in reading.states or (removed and reading.names):
-                del self.failures[label]
-        self.failures |= reading.failures
+                del self.errors[label]
+        self.errors |= reading.errors
         only = {**self.table.only_versions, **reading.only_versions}
         self.table = replace(self.table, only_versions={name: version for name, version in only.items() if version})
 
@@ -269,38 +277,39 @@ class AliasPoller:
             elif alias in current.aliases:
                 aliases[alias] = current.aliases[alias]
         for removed in set(current.aliases) - set(state.aliases):
-            self.failures.pop(f"{name}:{removed}", None)
+            self.errors.pop(f"{name}:{removed}", None)
         if self.table.state(name).generation <= state.generation:
             self._switch(name, state.model_copy(update={"aliases": aliases}))
 
     async def _can_follow(self, name: str, alias: str, target: AliasState, digests: Mapping[str, str]) -> bool:
-        """Load the versions of an alias; return False, and record the reason, if one fails to load. Never raises."""
+        """Load the versions of an alias; return False, and record the error, if one fails to load. Never raises."""
         if target.since is None and self._follows_rollout:
             return False
-        label, reason = f"{name}:{alias}", await self._load(name, target, digests)
-        before = self.failures.pop(label, None)
-        if reason is None:
+        label, error = f"{name}:{alias}", await self._load(name, target, digests)
+        before = self.errors.pop(label, None)
+        if error is None:
             return True
-        if before != reason:
-            log.error("model_not_loaded", alias=label, error=reason)
-        self.failures[label] = reason
+        if str(before) != str(error):
+            log.error("model_not_loaded", alias=label, error=str(error))
+        self.errors[label] = error
         return False
 
-    async def _load(self, name: str, state: AliasState, digests: Mapping[str, str]) -> str | None:
-        """Load the versions of an alias; return None, or the reason if one fails to load."""
+    async def _load(self, name: str, state: AliasState, digests: Mapping[str, str]) -> ModelNotReady | None:
+        """Load the versions of an alias; return None, or the error of the first that fails to load."""
         for version in sorted(VersionId(name, v) for v in state.versions()):
-            failed_s, reason = self._failed.get(version, (float("-inf"), ""))
-            if time.monotonic() - failed_s < self._retry_s:
-                return reason
+            failed = self._failed.get(version)
+            if failed and time.monotonic() - failed[0] < self._retry_s:
+                return failed[1]
             try:
                 loading = self.ensure(version, digests.get(version.version))
                 await asyncio.wait_for(loading, PATIENCE_S if self._follows_rollout else START_PATIENCE_S)
                 self._failed.pop(version, None)
             except TimeoutError:
-                return f"{version}: {PENDING}"
+                return ModelNotReady(f"{version}: {PENDING}", SOON_S)
             except Exception as error:
-                self._failed[version] = (time.monotonic(), f"{version}: {error}")
-                return f"{version}: {error}"
+                reason = ModelNotReady(f"{version}: {error}", getattr(error, "retry_after_s", None))
+                self._failed[version] = (time.monotonic(), reason)
+                return reason
         return None
 
     def _switch(self, name: str, state: ModelState) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 import structlog
 
 from model_store.deployment import DEFAULT_POOL, read_pool
-from model_store.errors import SOON_S, ModelNotReady, ModelRefused
+from model_store.errors import ModelNotReady, ModelRefused
 from model_store.names import VersionId, get_first_model, parse_version
 from model_store.store import ModelStore
 
@@ -77,7 +77,7 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """Loaded versions, and by model or alias why it does not serve (`AliasPoller.failures`)."""
+    """Loaded versions, and by model or alias why it does not serve (`AliasPoller.errors`)."""
 
     loaded: tuple[str, ...] = ()
     failures: dict[str, str] = field(default_factory=dict[str, str])
@@ -118,8 +118,3 @@ class Pools(Protocol):
 async def serving_everywhere(own: Serving, pools: Pools | None) -> Serving:
     """Return what this replica serves (`own`), and one replica of each other pool."""
     return own.plus(await pools.serving()) if pools else own
-
-
-def retry_after_s(reason: str) -> float | None:
-    """Return when a version with this reason in `failures` may serve, or None if a person must do something first."""
-    return SOON_S if reason.endswith(PENDING) else None

@@ -21,7 +21,6 @@ from model_store.store import ModelStore
 from serve.inference.admission import Threads
 from serve.models.alias_poller import AliasPoller
 from serve.models.loaded_models import LoadedModels
-from serve.models.pools import retry_after_s
 from serve.rollout.state import read_state
 
 YOUNG_S = 10.0
@@ -94,10 +93,10 @@ class ModelResolver:
         await self._aliases.refresh()
         resolved = self._aliases.table.resolve(ref, sample, self._models)
         if resolved is None:
-            reason = self._aliases.failures.get(
-                f"{ref.name}:{ref.alias}", f"it is being proved, or was refused: see GET /v1/models/{ref.name}"
+            error = self._aliases.errors.get(f"{ref.name}:{ref.alias}") or ModelNotReady(
+                f"it is being proved, or was refused: see GET /v1/models/{ref.name}"
             )
-            raise ModelNotReady(f"{text} cannot answer yet: {reason}", retry_after_s(reason))
+            raise ModelNotReady(f"{text} cannot answer yet: {error}", error.retry_after_s)
         return resolved
 
     async def _exact(self, version: VersionId) -> ResolvedModel:

@@ -127,7 +127,7 @@ def engine_state(engine: Engine) -> Iterator[Metric]:
         for version in engine.models.names
     ]
     yield _family("loaded_versions", "1 for a version in memory", "gauge", *loaded)
-    failures = ({}, len(engine.aliases.failures))
+    failures = ({}, len(engine.aliases.errors))
     yield _family("failing_aliases", "Aliases that do not serve the version that is set", "gauge", failures)
     images, boxes, shift = list[Sample](), list[Sample](), list[Sample]()
     for (active, candidate), counts in engine.shadows.tallies.items():

@@ -105,11 +105,12 @@ def _bound_memory() -> tuple[int, int]:
 
 
 def _failure(version: str, error: BaseException) -> dict[str, Any]:
-    """Return class and message; the message must be stable, since a repeated refusal is reported once."""
+    """Return class, message and `retry_after_s`; the message must be stable: a repeated refusal is reported once."""
     if any(isinstance(cause, MemoryError) or _NO_MEMORY.search(str(cause)) for cause in _causes(error)):
         message = f"{version} needs more memory than is free here: free some, or use a machine with more"
         return {"error": ModelRefused.__name__, "message": message}
-    return {"error": type(error).__name__, "message": str(error) or repr(error)}
+    soon = getattr(error, "retry_after_s", None)
+    return {"error": type(error).__name__, "message": str(error) or repr(error), "retry_after_s": soon}
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

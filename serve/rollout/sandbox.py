@@ -90,7 +90,7 @@ class Sandbox:
         name, message = answer["error"], answer["message"]
         kind: Any = getattr(errors, name, None)
         if isinstance(kind, type) and issubclass(kind, ResightError):
-            raise kind(message)
+            raise kind(message, answer.get("retry_after_s"))
         raise ModelRefused(f"{version} cannot be loaded: {name}: {message}"[:1000])
 
     def stop(self) -> None:

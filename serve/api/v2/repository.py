@@ -13,7 +13,7 @@ from model_store.names import ModelRef, VersionId, parse_ref, version_id
 from model_store.store import ModelStore
 from serve.api.v2.schemas import IndexEntry
 from serve.inference.engine import Engine
-from serve.models.pools import Serving, retry_after_s
+from serve.models.pools import Serving
 
 _NOT_LOADED = "not loaded; a request for this version loads it, with a token of the scope admin"
 
@@ -25,7 +25,7 @@ async def index(engine: Engine, serving: Serving, ready_only: bool) -> list[Inde
     for version in sorted(stored | serving.versions):
         state, reason = "READY", ""
         if version not in serving.versions:
-            state, reason = "UNAVAILABLE", _failure(serving.failures, version) or _NOT_LOADED
+            state, reason = "UNAVAILABLE", _reason(serving.failures, version) or _NOT_LOADED
         if state == "READY" or not ready_only:
             entries.append(IndexEntry(name=version.name, version=version.version, state=state, reason=reason))
     return entries
@@ -34,8 +34,8 @@ async def index(engine: Engine, serving: Serving, ready_only: bool) -> list[Inde
 async def loaded_version(engine: Engine, ref: str) -> VersionId:
     """Return the loaded version of a reference; load nothing. Raises BadRequest, ModelNotFound, ModelNotReady."""
     wanted = parse_ref(ref)
-    failures, table = engine.aliases.failures, engine.aliases.table
-    damaged = failures.get(wanted.name)
+    errors, table = engine.aliases.errors, engine.aliases.table
+    damaged = errors.get(wanted.name)
     if wanted.alias is not None and damaged is not None:
         raise ModelNotReady(f"{wanted.name}: {damaged}")
     for version in _loaded(engine, wanted.name):
@@ -43,8 +43,9 @@ async def loaded_version(engine: Engine, ref: str) -> VersionId:
         if named or wanted.alias in table.aliases_of(version):
             return version
     version = await engine.lookups.run(engine.store.resolve, wanted)
-    reason = _failure(failures, version) or "load it first"
-    raise ModelNotReady(f"{version} is not loaded in this replica: {reason}", retry_after_s(reason))
+    error = next((error for error in errors.values() if _is_about(str(error), version)), None)
+    soon = error and error.retry_after_s
+    raise ModelNotReady(f"{version} is not loaded in this replica: {error or 'load it first'}", soon)
 
 
 async def loaded_versions(engine: Engine, ref: str) -> list[VersionId]:
@@ -113,7 +114,10 @@ def _loaded(engine: Engine, name: str) -> list[VersionId]:
     return [version for version in engine.models.names if version.name == name]
 
 
-def _failure(failures: Mapping[str, str], version: VersionId) -> str:
+def _reason(failures: Mapping[str, str], version: VersionId) -> str:
     """Return why a version could not be loaded; empty if no attempt failed."""
-    prefix = f"{version}:"
-    return next((text for text in failures.values() if text.startswith(prefix)), "")
+    return next((text for text in failures.values() if _is_about(text, version)), "")
+
+
+def _is_about(reason: str, version: VersionId) -> bool:
+    return reason.startswith(f"{version}:")

@@ -20,6 +20,8 @@ from model_store.errors import (
     ModelNotFound,
     ModelNotReady,
     ModelRefused,
+    Overloaded,
+    ResightError,
     StorageUnreachable,
 )
 from model_store.names import VersionId, parse_ref
@@ -27,7 +29,7 @@ from model_store.store import ModelStore
 from serve.inference.admission import Threads
 from serve.models.alias_poller import AliasPoller, AliasTable, StoreReading
 from serve.models.loaded_models import LoadedModels, NoProver
-from serve.models.pools import PENDING, Placement
+from serve.models.pools import Placement
 from serve.models.resolver import ModelResolver, loads_if
 from serve.rollout.sandbox import Proof
 from serve.rollout.state import AliasState, ModelState, read_state, update_state
@@ -62,6 +64,10 @@ class Shelf:
         write_json(self.place / name / "aliases.json", aliases)
 
     @property
+    def failures(self) -> dict[str, str]:
+        return {label: str(error) for label, error in self.aliases.errors.items()}
+
+    @property
     def loaded(self) -> list[str]:
         return [str(version) for version in self.models.names]
 
@@ -87,11 +93,14 @@ class FakeProver(NoProver):
         self.proved: list[str] = []
         self.granted: list[str] = []
         self.needs_bytes: dict[str, int] = {}
+        self.errors: dict[str, Exception] = {}
 
     async def prove(self, version: VersionId) -> Proof:
         if version.name in self.hanging:
             await self.ends.wait()
         self.proved.append(str(version))
+        if error := self.errors.get(str(version)):
+            raise error
         if version.version in self.refused:
             raise ModelRefused("it ended the process that loaded it")
         proof = await super().prove(version)
@@ -134,7 +143,7 @@ async def test_a_new_version_that_fails_keeps_the_old_one_and_the_reason(shelf: 
     shelf.alias("deer", production="2")
     await shelf.aliases.refresh()
     assert await shelf.answers("deer:production") == "detector of deer@1"
-    assert shelf.aliases.failures == {"deer:production": "deer@2: deer@2 is broken"}
+    assert shelf.failures == {"deer:production": "deer@2: deer@2 is broken"}
 
 
 async def test_a_store_that_vanishes_changes_nothing(shelf: Shelf) -> None:
@@ -150,10 +159,10 @@ async def test_a_damaged_alias_file_is_a_failure_of_its_model_alone(shelf: Shelf
     (shelf.place / "bee" / "aliases.json").write_text("{")
     await shelf.aliases.refresh()
     assert await shelf.answers("deer") == "detector of deer@1"
-    assert "aliases.json is not JSON" in shelf.aliases.failures["bee"]
+    assert "aliases.json is not JSON" in shelf.failures["bee"]
     shelf.alias("bee", production="1")
     await shelf.aliases.refresh()
-    assert shelf.aliases.failures == {}
+    assert shelf.failures == {}
 
 
 async def test_the_name_of_a_model_with_one_version_is_as_if_that_was_named_exactly(tmp_path: Path) -> None:
@@ -358,19 +367,21 @@ async def test_where_a_rollout_proves_first_a_new_alias_is_not_loaded_unproved(t
     assert await shelf.answers("deer") == "detector of deer@1"
 
 
-@pytest.mark.parametrize(
-    ("reason", "retry_after_s"), [(f"deer@2: {PENDING}", SOON_S), ("deer@2: its probe fails", None)]
-)
-async def test_an_alias_whose_version_is_being_loaded_may_answer_soon(
-    tmp_path: Path, reason: str, retry_after_s: float | None
+@pytest.mark.parametrize("error", [Overloaded("16 versions are being proved", 60.0), ModelRefused("its probe fails")])
+async def test_an_alias_may_answer_soon_if_the_error_of_its_version_ends_by_itself(
+    tmp_path: Path, error: ResightError
 ) -> None:
-    shelf = stocked(tmp_path, has_rollout=True)
+    shelf = stocked(tmp_path, has_rollout=True, retry_s=60.0)
     await shelf.aliases.start()
-    shelf.alias("deer", production="1", staging="2")
-    shelf.aliases.failures["deer:staging"] = reason
-    with pytest.raises(ModelNotReady, match=reason) as raised:
-        await shelf.answers("deer:staging")
-    assert raised.value.retry_after_s == retry_after_s
+    shelf.add("ape", "1", "2")
+    shelf.alias("ape", production="1")
+    shelf.prover.errors["ape@1"] = error
+    write_state(shelf.store, "ape", state(1, "1"))
+    for _ in range(2):  # the second one is not tried again
+        with pytest.raises(ModelNotReady, match=f"ape@1: {error}") as raised:
+            await shelf.answers("ape:production")
+        assert raised.value.retry_after_s == error.retry_after_s
+    assert shelf.prover.proved == ["deer@1", "ape@1"]
 
 
 async def test_a_version_that_does_not_load_is_not_tried_at_every_look(tmp_path: Path) -> None:
@@ -381,7 +392,7 @@ async def test_a_version_that_does_not_load_is_not_tried_at_every_look(tmp_path:
     for _ in range(3):
         await shelf.aliases.refresh()
     assert shelf.loads == ["deer@1"]
-    assert "is broken" in shelf.aliases.failures["deer:production"]
+    assert "is broken" in shelf.failures["deer:production"]
 
 
 async def test_what_another_cluster_rolled_out_is_proved_here_before_it_is_loaded(tmp_path: Path) -> None:
@@ -394,7 +405,7 @@ async def test_what_another_cluster_rolled_out_is_proved_here_before_it_is_loade
     assert await shelf.answers("deer") == "detector of deer@1"
     assert prover.proved == ["deer@2"]
     assert shelf.loads == ["deer@1"]
-    assert "ended the process" in shelf.aliases.failures["deer:production"]
+    assert "ended the process" in shelf.failures["deer:production"]
     prover.refused = ()
     await shelf.aliases.refresh()
     assert await shelf.answers("deer") == "detector of deer@2"
@@ -427,13 +438,13 @@ async def test_a_version_that_hangs_where_it_is_proved_delays_no_other_model(tmp
     await shelf.aliases.refresh()
     assert await shelf.answers("owl") == "detector of owl@2"
     assert await shelf.answers("deer") == "detector of deer@1"
-    assert "is being proved" in shelf.aliases.failures["deer:production"]
+    assert "is being proved" in shelf.failures["deer:production"]
     shelf.prover.ends.set()
     while shelf.models._loads:
         await asyncio.sleep(0.01)
     await shelf.aliases.refresh()
     assert await shelf.answers("deer") == "detector of deer@2"
-    assert shelf.aliases.failures == {}
+    assert shelf.failures == {}
 
 
 async def test_requests_that_wait_for_a_look_at_the_store_share_one_that_begins_after_them(
@@ -475,7 +486,7 @@ async def test_a_version_whose_files_were_replaced_is_not_loaded_for_its_alias(t
     restarted = Shelf(tmp_path)
     await restarted.aliases.refresh()
     assert restarted.loads == []
-    assert "the files of deer@1 were replaced" in restarted.aliases.failures["deer:production"]
+    assert "the files of deer@1 were replaced" in restarted.failures["deer:production"]
     with pytest.raises(ModelRefused, match="the files of deer@1 were replaced"):
         await restarted.aliases.activate("deer", read_state(shelf.store, "deer"))
 
