@@ -25,7 +25,7 @@ with lazy_imports():
     from model_store.inference_key import sha256_hex
     from model_store.load import load_model
     from model_store.names import VersionId, get_first_model, parse_version
-    from model_store.repair import repair
+    from model_store.repair import repair, repair_weights
     from model_store.runtimes.weights_file import read_weights
     from model_store.storage import absolute
     from model_store.store import ModelInfo, ModelStore, versions_at
@@ -82,6 +82,9 @@ def add(
     models, recognition = _store(), recognised(data, overrides)
     existing = already_there(models, name, recognition.config, data) if version is None else None
     if existing is not None:
+        if data is not None and (repaired := repair_weights(models, existing, data)):
+            note(f"repaired: {repaired}")
+        models.verify(existing.id)
         print_facts(_facts(existing.info, recognition, fmt), fmt)
         note(f"{existing.id} already has these weights and this config: nothing was added")
         new = [file for file, content in extra.items() if existing.digests.get(file) != sha256_hex(content)]
@@ -95,14 +98,15 @@ def add(
     print_facts(_facts(added.info, recognition, fmt), fmt)
     if not probe:
         note("no --probe image was given: the golden probe uses a synthetic image; a photograph is better")
+    config = recognition.config
     outside = 0
-    if recognition.config.kind == "detector":
-        outside = golden.outside_picture({golden.EXPECTED: models.read_file(added, golden.EXPECTED)})
+    if config.kind == "detector":
+        outside = golden.outside_picture(config, models.read_file(added, golden.EXPECTED))
     if outside:
         note(
-            f"{outside} detections of the probe lie outside the picture: its pixels are probably not prepared as in "
-            "training; set preprocess (channel_order, divide_by, resize) in --config, add another version, "
-            "and check it with 'resight detect --draw'"
+            f"{outside} detections of the probe, at the model's thresholds, lie outside the picture: its pixels are "
+            "probably not prepared as in training; set preprocess (channel_order, divide_by, resize) in --config, "
+            "add another version, and check it with 'resight detect --draw'"
         )
     note("added; " + how_to_serve(models, added.id))
 
@@ -244,7 +248,7 @@ def remove(
 
     Refused, with a way out, while an alias, canary, shadow, published view or running run needs it. Table rows and
     the version names in them are kept; 'resight runs prune' removes rows. The version number is not reused for other
-    weights: add or pull the same files to restore it.
+    weights: pull the version again to restore it, or add the same files with --version.
 
     Example: resight models remove deer@2 --yes
     """

@@ -21,6 +21,7 @@ import numpy as np
 from pydantic import Field, ValidationError
 
 from model_store.classifier import Classifier, Logits, best
+from model_store.config import ModelConfig
 from model_store.decoders.layout import OutputNonsense
 from model_store.detector import LoadedDetector
 from model_store.errors import ModelRefused, ProbeFailed
@@ -101,13 +102,15 @@ def record_probe(model: LoadedDetector | Classifier, images: Mapping[str, bytes]
     return {**{f"probe/{name}": data for name, data in images.items()}, EXPECTED: expected}
 
 
-def outside_picture(files: Mapping[str, bytes]) -> int:
-    """Return the number of recorded detections without area inside their image.
+def outside_picture(config: ModelConfig, expected: bytes) -> int:
+    """Return the number of recorded detections without area inside their image, at the thresholds of the model.
 
-    They lie in the padding, where a network detects nothing unless preprocessing differs from its training.
+    They lie in the padding, where a network detects nothing unless preprocessing differs from its training. Below the
+    thresholds, any network does.
     """
-    expected = ExpectedProbe.model_validate_json(files[EXPECTED])
-    boxes = [row.box_xyxy_px for found in expected.images.values() for row in found]
+    least = dict(zip(config.labels, config.class_thresholds, strict=True))
+    images = ExpectedProbe.model_validate_json(expected).images
+    boxes = [row.box_xyxy_px for found in images.values() for row in found if row.score >= least[row.label]]
     return sum(x1 >= x2 or y1 >= y2 for x1, y1, x2, y2 in boxes)
 
 

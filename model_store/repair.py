@@ -1,4 +1,4 @@
-"""Repair a damaged version from a copy of it: bytes are replaced only by those that its READY or CLAIM lists."""
+"""Repair a damaged version from its own files: bytes are replaced only by those that its READY or CLAIM lists."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from model_store.errors import ModelExists, StorageUnsafe
 from model_store.inference_key import sha256_hex
 from model_store.names import VersionId
 from model_store.ready import CLAIM, MAX_READY_BYTES, READY, format_ready
-from model_store.store import MAX_VERSION_BYTES, ModelStore
+from model_store.store import MAX_VERSION_BYTES, ModelStore, ModelVersion
 
 
 def repair(store: ModelStore, version: VersionId, files: Mapping[str, bytes]) -> list[str]:
@@ -24,6 +24,16 @@ def repair(store: ModelStore, version: VersionId, files: Mapping[str, bytes]) ->
     for name in damaged:
         store.folder.write(f"{version.name}/{version.version}/{name}", wanted[name])
     return damaged
+
+
+def repair_weights(store: ModelStore, version: ModelVersion, weights: bytes) -> str:
+    """Write the weights of a version again if their file is damaged or missing; return its name, or ""."""
+    digest = sha256_hex(weights)
+    name = next((name for name, wanted in version.digests.items() if wanted == digest), "")
+    if not name or _found(store, version.id, name) == weights:
+        return ""
+    store.folder.write(f"{version.id.name}/{version.id.version}/{name}", weights)
+    return name
 
 
 def _found(store: ModelStore, version: VersionId, name: str) -> bytes | None:

@@ -371,7 +371,8 @@ class ModelStore:
         if found != wanted:
             raise DigestMismatch(
                 f"{version}: {name} has sha256 {found[:12]}…, but READY lists {str(wanted)[:12]}…; "
-                "the file was changed or truncated: pull the version again, or copy the file"
+                "the file was changed or truncated: pull the version again, or copy the original to "
+                f"{self.url}/{version.name}/{version.version}/{name}"
             )
         return data
 

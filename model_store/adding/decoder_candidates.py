@@ -119,7 +119,7 @@ def _of_rows(evidence: Evidence) -> Iterator[str]:
     rows, columns = evidence.rows.shape[1:]
     several, prototypes = pyramids(evidence.network_px, least=3), evidence.prototypes
     boxes, objects = 4 + prototypes, 5 + prototypes
-    if columns in several and rows > boxes:
+    if rows > boxes and (columns in several or columns > rows):
         yield f"{'yolov8_seg' if prototypes else 'yolov8'}, with {rows - boxes} labels"
     if rows in rows_of_yolov5(evidence) and columns > objects:
         yield f"{'yolov5_seg' if prototypes else 'yolov5'}, with {columns - objects} labels"

@@ -122,13 +122,13 @@ class Rollout:
         share = None
         if operation.percent:
             share = Share(version=str(operation.version), percent=operation.percent)
-            if share.version == now.active:
-                raise Conflict(f"{share.version} already answers for {place}")
             version = version_id(operation.name, share.version)
             if kind == "shadow" and self.store.describe(version).config.kind != "detector":
                 raise BadRequest(
                     f"{version} is a classifier, and shadows are compared by their boxes: use a canary instead"
                 )
+            if share.version == now.active:
+                raise Conflict(f"{version} already answers for {place}")
         return now.model_copy(update={kind: share})
 
     def _no_version(self, operation: Operation, place: str) -> str:
@@ -266,14 +266,17 @@ def _require_not_moved(prepared: PreparedOperation, now: AliasState | None, plac
 
 def _require_unpinned(state: AliasState, place: str) -> None:
     if state.pinned:
-        raise Conflict(f"{place} is pinned to {state.active}; unpin it first")
+        name, _, alias = place.partition(":")
+        raise Conflict(
+            f"{place} is pinned to {state.active}; unpin it first: resight models unpin {name} --alias {alias}"
+        )
 
 
 def _words(operation: Operation, now: AliasState) -> str:
     place = f"{operation.name}:{operation.alias}"
     share = {"canary": now.canary, "shadow": now.shadow}.get(operation.kind)
     if share is not None:
-        return f"{place}: {share.version} is its {operation.kind} for {share.percent:g} %"
+        return f"{place}: {operation.name}@{share.version} is its {operation.kind} for {share.percent:g} %"
     if operation.kind in ("canary", "shadow"):
         return f"{place} no longer has a {operation.kind}"
     return f"{place} is now {operation.name}@{now.active}" + (" (pinned)" if now.pinned else "")

@@ -300,6 +300,25 @@ def test_remove_says_what_it_would_do_and_with_yes_does_it(
     assert store.digests(VersionId("blobs", "2")) == before, "the same files bring it back"
 
 
+def test_adding_the_same_files_again_repairs_damaged_weights(resight: Resight, tmp_path: Path, home: Path) -> None:
+    weights = tmp_path / "generated.onnx"
+    weights.write_bytes(random_head("yolox_raw"))
+    words = ("models", "add", weights, "--name", "trailcam", "--probe", PHOTOS / "cat.jpg")
+    resight(*words).ok()
+    stored = home / "models" / "trailcam" / "1" / "model.onnx"
+    stored.write_bytes(weights.read_bytes()[:-1] + b"x")
+    assert f"copy the original to {home}/models/trailcam/1/model.onnx" in resight(
+        "models", "verify", "trailcam@1"
+    ).refused(6)
+    again = resight(*words)
+    again.ok()
+    assert "repaired: model.onnx" in again.err
+    assert "nothing was added" in again.err
+    resight("models", "verify", "trailcam@1").ok()
+    (home / "models" / "trailcam" / "1" / "config.json").unlink()
+    assert "trailcam@2" in resight(*words).ok(), "a version without its config is not one of these files"
+
+
 def test_detections_beside_the_picture_are_a_doubt_that_is_said(resight: Resight, tmp_path: Path) -> None:
     """These weights take RGB from 0 to 1, as their graph shows; with 0 to 255 they detect things anywhere."""
     weights = tmp_path / "generated.onnx"
@@ -309,6 +328,8 @@ def test_detections_beside_the_picture_are_a_doubt_that_is_said(resight: Resight
     wrong = {"preprocess": {"channel_order": "BGR", "divide_by": 1, "pad_value": 114}}
     config = write_json(tmp_path / "trailcam.json", wrong)
     assert "lie outside the picture" in resight(*words, "--config", config).err
+    hidden = write_json(tmp_path / "hidden.json", wrong | {"thresholds": {"default": 1.0}})
+    assert "lie outside" not in resight(*words, "--config", hidden).err, "no answer would show them"
 
 
 def test_a_classifier_is_added_listed_verified_and_promoted_like_a_detector(resight: Resight, tmp_path: Path) -> None:

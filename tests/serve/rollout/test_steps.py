@@ -221,7 +221,7 @@ def test_a_canary_of_a_model_that_does_not_answer_leads_to_the_other_model(
 def test_a_canary_is_loaded_before_it_gets_requests_and_ends_with_zero(
     apply: Any, store: ModelStore, replicas: FakeReplicas
 ) -> None:
-    assert "2 is its canary for 10 %" in apply("canary", version="2", percent=10)
+    assert "@2 is its canary for 10 %" in apply("canary", version="2", percent=10)
     assert replicas.log[1].startswith("ensure 2")
     state = serving(store)
     assert (state.active, state.canary and state.canary.version) == ("1", "2")
