@@ -13,7 +13,7 @@ burst     the same, all of them at once: many pictures, which others wait for (n
 unread    POST /v2/models/…/infer, an eighth of the connections: raw outputs as JSON that the sender does not read
 kills     a replica is killed while clients send requests; each status is counted, and 500 must not occur
 
-The exit code is 1 if a verdict does not hold. The control of the attacks is the same measurement without attack.
+A 429 is an answer: while the queue is full, a request is refused at once. The exit code is 1 if a verdict does not hold. The control of the attacks is the same measurement without attack.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ BETWEEN_S = 0.1
 RECOVERY_S = 60.0
 CLIENTS = 6
 BURST = "burst"
+GOOD = ("200", "429")
 
 
 @dataclass
@@ -81,7 +82,7 @@ def main() -> int:
             f"{row['attack']}: slowest",
             max(row["healthz_s"], row["detect_s"]),
             f"<= {bound:.1f} s",
-            max(row["healthz_s"], row["detect_s"]) <= bound and row["other_statuses"] == 0,
+            max(row["healthz_s"], row["detect_s"]) <= bound and all(status[-3:] in GOOD for status in row["statuses"]),
         )
         for row in rows
         if row["attack"] != BURST
