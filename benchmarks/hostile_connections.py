@@ -13,7 +13,8 @@ burst     the same, all of them at once: many pictures, which others wait for (n
 unread    POST /v2/models/…/infer, an eighth of the connections: raw outputs as JSON that the sender does not read
 kills     a replica is killed while clients send requests; each status is counted, and 500 must not occur
 
-A 429 is an answer: while the queue is full, a request is refused at once. The exit code is 1 if a verdict does not hold. The control of the attacks is the same measurement without attack.
+A 429 is an answer: while the queue is full, a request is refused at once. The exit code is 1 if a verdict does not
+hold. The control of the attacks is the same measurement without attack.
 """
 
 from __future__ import annotations

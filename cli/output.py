@@ -29,8 +29,8 @@ HereOption = Annotated[bool, typer.Option("--here", help="run on this machine, a
 WIDEST = 100_000
 """Maximum width in characters of a table outside a terminal; no cell is cut or wrapped there."""
 
-console = Console()
-errors = Console(stderr=True)
+console = Console(emoji=False)
+errors = Console(stderr=True, emoji=False)
 
 
 def note(text: str) -> None:
@@ -52,7 +52,7 @@ def print_rows(rows: Sequence[Mapping[str, Any]], fmt: Format, columns: Sequence
         for row in rows:
             table.add_row(*(escape(_short(row[name])) for name in names))
         # in files and pipes, cells are neither cut nor wrapped
-        (console if console.is_terminal else Console(width=WIDEST)).print(table)
+        (console if console.is_terminal else Console(width=WIDEST, emoji=False)).print(table)
 
 
 def print_facts(facts: Mapping[str, Any], fmt: Format) -> None:

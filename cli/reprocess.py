@@ -192,7 +192,8 @@ def _within(spec: RunSpec, folder: str) -> RunSpec:
 def _catalogued(settings: Settings, tables: Tables, folder: str) -> bool:
     """Ingest the archive of a folder; return whether all of its files were read. Exits with 1 if files are missing."""
     place = absolute(folder)
-    root = next((root for root in archives(tables) if contains(root, place)), place)
+    catalogued = (root for root, files in archives(tables).items() if files)  # not those that were retired
+    root = next((root for root in catalogued if contains(root, place)), place)
     report = catalogue(settings, tables, root)
     note(f"catalogued {root}: images {report.files}, new {report.new}, changed {report.changed}")
     complete = explained(report)

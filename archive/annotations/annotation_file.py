@@ -81,7 +81,10 @@ class Statement(Frozen):
         if self.action in ("keep", "relabel") and of_image:
             raise ValueError(f"{self.action} needs a box, or inference_key and rank of a detection")
         if self.label and of_image:
-            raise ValueError(f"{self.action} without a box applies to the whole image: remove the label")
+            raise ValueError(
+                f"{self.action} without a box applies to the whole image: remove the label, or name one detection by "
+                "inference_key and rank"
+            )
         if self.action in ("relabel", "add") and not self.label:
             raise ValueError(f"{self.action} needs the correct label")
         return self
@@ -159,6 +162,8 @@ def read_rows(file: Path) -> list[Any]:
 def _csv(text: str) -> Iterator[dict[str | None, Any]]:
     header = text.partition("\n")[0]
     separator = max(_SEPARATORS, key=header.count)
+    if separator not in header and re.search("[|:]", header):
+        raise ValueError("its columns must be separated by commas, semicolons or tabs")
     for row in csv.DictReader(io.StringIO(text, newline=""), strict=True, delimiter=separator):
         unnamed = [name for name in row if not name and not any(row[name] or ())]
         commas = () if separator == "," else DECIMALS

@@ -89,6 +89,9 @@ def read_assertions(tables: Tables, file: Path, by: str | None = None, at: str |
     if unknown:
         names = ", ".join(f"'{name}'" for name in unknown)
         raise BadRequest(f"{file}: unknown column {names}; nothing was added\n{HELP}")
+    if columns and "action" not in columns:
+        keep = f"to correct labels, keep {', '.join(corrected.COLUMNS)} and {corrected.EXPORTED_LABEL} of the export"
+        raise BadRequest(f"{file}: missing column 'action'; nothing was added\n{HELP}\n{keep}")
     now = datetime.now(UTC)
     statements, errors = read_statements(rows, {"actor": by, "asserted_at": at or now.isoformat()})
     assertions = _assertions(tables, file, statements, errors, HELP)

@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, NamedTuple
 
+import duckdb
 import pyarrow as pa
 
 from archive.catalogue.absences import withhold
@@ -122,6 +123,8 @@ def ingest(
             raise StorageUnreachable(f"{error}{hint}") from error
         catalogued = diff.know(base, mismatches(tables))
         _require_files(root.url, listed, catalogued)
+        if template:
+            _require_match(sql, template, pattern)
         keep(tables.url, root.url, template, exiftool)
         todo = diff.plan(verify or has_notes != had_notes)
         unreadable = dict(listed.unnamed)
@@ -199,6 +202,17 @@ def _list(root: Folder, diff: Difference) -> _Listed:
         gaps += part.gaps
         unnamed |= {_printable(path): "its name is not UTF-8" for path in part.unnamed}
     return _Listed(unnamed, gaps, files, others)
+
+
+def _require_match(sql: duckdb.DuckDBPyConnection, template: str, pattern: re.Pattern[str]) -> None:
+    """Raise BadRequest if a template matches no listed file: every file would lose its camera."""
+    rows = sql.execute("select path from listed")
+    path = ""
+    while part := rows.fetchmany(COMMIT_ROWS):
+        if any(pattern.fullmatch(path) for (path,) in part):
+            return
+        path = part[0][0]
+    raise BadRequest(f"the template '{template}' matches no file, such as {path}; nothing was changed")
 
 
 def _require_files(root_url: str, listed: _Listed, catalogued: int) -> None:

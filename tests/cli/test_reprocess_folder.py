@@ -52,6 +52,18 @@ def test_a_folder_is_catalogued_first(resight: Resight, home: Path, archive: Pat
     assert scope_of(jobs) == {"folder": str(archive)}
 
 
+def test_a_folder_of_a_retired_archive_is_an_archive_of_its_own(
+    resight: Resight, home: Path, archive: Path, jobs: FakeJobs
+) -> None:
+    resight("ingest", archive).ok()
+    resight("ingest", "--retire", archive).ok()
+    done = resight(*RUN, archive / "north")
+    assert done.code == 0, done.err
+    assert f"catalogued {archive / 'north'}: images 1, new 1, changed 0" in done.err
+    again = resight(*RUN, archive / "north")
+    assert f"catalogued {archive / 'north'}: images 1, new 0, changed 0" in again.err
+
+
 def test_of_a_part_of_an_archive_the_whole_is_catalogued(
     resight: Resight, home: Path, archive: Path, jobs: FakeJobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:

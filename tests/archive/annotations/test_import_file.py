@@ -121,6 +121,21 @@ def test_every_kind_of_file_says_the_same(tables: Tables, tmp_path: Path) -> Non
     assert [append(tables, one) for one in read] == [2, 0, 0]
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("path|label\na.jpg|fox\n", "must be separated by commas, semicolons or tabs"),
+        ("path:label\na.jpg:fox\n", "must be separated by commas, semicolons or tabs"),
+        ("path,label\na.jpg,fox\n", "(?s)missing column 'action'.*to correct labels, keep media_sha256"),
+    ],
+)
+def test_a_file_without_its_columns_has_one_error(tables: Tables, tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "edited.csv"
+    file.write_text(text)
+    with pytest.raises(BadRequest, match=message):
+        read_assertions(tables, file, "Ana")
+
+
 @pytest.mark.parametrize("separator", [";", ","])
 def test_decimal_commas_are_read_unless_commas_separate_columns(tables: Tables, tmp_path: Path, separator: str) -> None:
     row = {name: str(value) for name, value in KEEP.items()} | {"x1_px": '"1,5"'}

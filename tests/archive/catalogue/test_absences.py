@@ -140,8 +140,8 @@ def test_a_camera_that_is_spread_over_folders_is_asked_for_as_one(tmp_path: Path
     months = [f"2025-{month:02}" for month in range(1, 13)]
     files = {f"{m}/{i}.jpg": jpeg(shade=i) for m in months for i in range(10)}
     files |= {f"{month}/cam.jpg": jpeg(detail={SERIAL: "H42"}, shade=7) for month in months}
-    root = write_files(tmp_path / "archive", files)
-    ingest(tables, str(root), template="{rest}/{camera}.none")
+    root = write_files(tmp_path / "archive", files | {"other/B/0.jpg": jpeg(shade=99)})
+    ingest(tables, str(root), template="other/{camera}/{rest}")
     for month in months:
         (root / month / "cam.jpg").unlink()
     report = ingest(tables, str(root))

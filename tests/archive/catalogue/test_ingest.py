@@ -206,6 +206,15 @@ def test_changed_rows_are_committed_in_few_commits(
     assert counts(ingest(tables, str(root))) == (0, 0, 9, 0)
 
 
+def test_a_template_that_matches_no_file_is_refused_and_changes_nothing(small: Path, tables: Tables) -> None:
+    ingest(tables, str(small))
+    version = tables.snapshot("media").version()
+    with pytest.raises(BadRequest, match=r"'foo-\{site\}/\{camera\}/\{rest\}' matches no file, such as .*\.jpg"):
+        ingest(tables, str(small), template="foo-{site}/{camera}/{rest}")
+    assert tables.snapshot("media").version() == version
+    assert counts(ingest(tables, str(small)))[:2] == (0, 0), "the template from before is kept"
+
+
 def test_another_template_names_the_cameras_anew_without_reading_and_is_kept(
     small: Path, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
