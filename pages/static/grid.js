@@ -5,14 +5,14 @@ import { element, json, notice, root, shape, STATUS, t } from "./page.js";
 import { batchId, decide, leftOut, onSaved, save, undo } from "./decisions.js";
 import { bind } from "./keys.js";
 
-const WINDOW = 600, TYPED = 10_000, LATE_S = 10, UNDATED = "0001-01-01";
+const WINDOW = 600, TYPED = 10_000, LATE_S = 10, CATCH_UP = 15, UNDATED = "0001-01-01";
 const grid = document.getElementById("grid"), end = document.getElementById("end");
 const eventId = grid.dataset.event; // of the page of one event, which has its images in the order of their times
 const PAGE = eventId ? 500 : 100;
 const filter = new URLSearchParams([...new URLSearchParams(location.search)].filter(([name, value]) => value && !["at", "crops", "order", "run", "shown"].includes(name)));
 if (eventId) filter.set("event_id", eventId);
 const crops = new URLSearchParams(location.search).has("crops") ? filter.get("label") : null;
-let pages = []; // {cells, previous, next, from}, in the order of the list; `from` is the number of the first row, null if unknown
+let pages = []; // {cells, previous, next, from, asked}, in the order of the list; `from` is the number of the first row, null if unknown
 let loading = null;
 const selection = { all: false, digests: new Set() }; // with `all`, `digests` are excluded
 let counted = null, focused = null, anchor = null;
@@ -65,7 +65,7 @@ async function fetchPage(more) {
   const { columns, previous, next } = await json(`/v1/images?${query({ limit: PAGE, ...more })}`);
   const names = Object.keys(columns);
   const rows = columns.media_sha256.map((_, i) => Object.fromEntries(names.map((name) => [name, columns[name][i]])));
-  return { cells: (eventId ? rows.reverse() : rows).map(cellOf), previous, next };
+  return { cells: (eventId ? rows.reverse() : rows).map(cellOf), previous, next, asked: more };
 }
 
 /** Set the number of the first row of a page, which screen readers announce. */
@@ -126,6 +126,23 @@ const show = (at) => once(async () => {
   const url = new URL(location.href);
   at ? url.searchParams.set("at", at) : url.searchParams.delete("at");
   history.replaceState(null, "", url);
+});
+
+/** Fetch the pages of the window again, in place: decisions have changed them. */
+const renew = () => once(async () => {
+  const fresh = [await fetchPage(pages[0].asked)], digest = focused?.dataset.digest;
+  while (fresh.length < pages.length && fresh.at(-1).next) fresh.push(await fetchPage({ after: fresh.at(-1).next }));
+  let from = pages[0].from;
+  for (const page of fresh) {
+    number(page, from);
+    from = from && from + page.cells.length;
+  }
+  const had = grid.contains(document.activeElement);
+  pages = fresh;
+  grid.replaceChildren(...pages.flatMap((page) => page.cells));
+  const cells = [...grid.children], next = cells.find((cell) => cell.dataset.digest === digest) ?? cells[0];
+  focused = anchor = null;
+  if (next) focus(next, had);
 });
 
 addEventListener("scroll", () => {
@@ -203,8 +220,18 @@ onSaved((entry, answer) => {
   const chosen = entry.body.selection;
   if (answer && chosen) notice([t("Saved for {n} images. Ctrl+Z takes it back.", { n: (chosen.count - answer.left).toLocaleString() }), answer.left ? leftOut(answer) : ""].join(" ").trim(), 0);
   else if (answer && entry.body.of) notice(t("Taken back."));
-  drawCount().catch(fail); // the next selection counts what matches now
+  catchUp().catch(fail);
 });
+
+/** Wait until the list has what was saved; then show it, and count it for the next selection. */
+async function catchUp() {
+  for (let tries = 0; tries < CATCH_UP; tries++) {
+    await drawCount();
+    if (!counted.behind_s) break;
+    await new Promise((done) => setTimeout(done, 1000));
+  }
+  await renew();
+}
 
 document.getElementById("bulk").addEventListener("click", (event) => event.target.dataset.bulk && bulk(event.target.dataset.bulk).catch(fail));
 document.getElementById("all").addEventListener("click", selectAll);
