@@ -98,10 +98,9 @@ def add(
     print_facts(_facts(added.info, recognition, fmt), fmt)
     if not probe:
         note("no --probe image was given: the golden probe uses a synthetic image; a photograph is better")
-    config = recognition.config
-    outside = 0
-    if config.kind == "detector":
-        outside = golden.outside_picture(config, models.read_file(added, golden.EXPECTED))
+    outside, found = 0, recognition.config
+    if found.kind == "detector":
+        outside = golden.outside_picture(found, models.read_file(added, golden.EXPECTED))
     if outside:
         note(
             f"{outside} detections of the probe, at the model's thresholds, lie outside the picture: its pixels are "

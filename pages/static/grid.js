@@ -12,7 +12,7 @@ const PAGE = eventId ? 500 : 100;
 const filter = new URLSearchParams([...new URLSearchParams(location.search)].filter(([name, value]) => value && !["at", "crops", "order", "run", "shown"].includes(name)));
 if (eventId) filter.set("event_id", eventId);
 const crops = new URLSearchParams(location.search).has("crops") ? filter.get("label") : null;
-let pages = []; // {cells, previous, next, from, asked}, in the order of the list; `from` is the number of the first row, null if unknown
+let pages = []; // {cells, previous, next, from, wanted}, in the order of the list; `from` is the number of the first row, null if unknown
 let loading = null;
 const selection = { all: false, digests: new Set() }; // with `all`, `digests` are excluded
 let counted = null, focused = null, anchor = null;
@@ -65,7 +65,7 @@ async function fetchPage(more) {
   const { columns, previous, next } = await json(`/v1/images?${query({ limit: PAGE, ...more })}`);
   const names = Object.keys(columns);
   const rows = columns.media_sha256.map((_, i) => Object.fromEntries(names.map((name) => [name, columns[name][i]])));
-  return { cells: (eventId ? rows.reverse() : rows).map(cellOf), previous, next, asked: more };
+  return { cells: (eventId ? rows.reverse() : rows).map(cellOf), previous, next, wanted: more };
 }
 
 /** Set the number of the first row of a page, which screen readers announce. */
@@ -130,7 +130,7 @@ const show = (at) => once(async () => {
 
 /** Fetch the pages of the window again, in place: decisions have changed them. */
 const renew = () => once(async () => {
-  const fresh = [await fetchPage(pages[0].asked)], digest = focused?.dataset.digest;
+  const fresh = [await fetchPage(pages[0].wanted)], digest = focused?.dataset.digest;
   while (fresh.length < pages.length && fresh.at(-1).next) fresh.push(await fetchPage({ after: fresh.at(-1).next }));
   let from = pages[0].from;
   for (const page of fresh) {
