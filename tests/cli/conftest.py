@@ -65,7 +65,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def resight(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Resight:
     """Run a command as the entry point does."""
 
-    def no_process(*arguments: object, **_: object) -> None:
+    def no_process(_: object, *arguments: object, **__: object) -> None:
         raise AssertionError(f"a fast test started {arguments}")
 
     def run(*arguments: object) -> Done:
@@ -73,7 +73,7 @@ def resight(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
         with monkeypatch.context() as patch:
             patch.setattr(sys, "argv", ["resight", *map(str, arguments)])
             patch.setattr(typer.main, "get_command", COMMANDS)
-            patch.setattr(subprocess, "Popen", no_process)
+            patch.setattr(subprocess.Popen, "__init__", no_process)  # the class stays: Ray derives from it
             patch.setattr(stage_start, "start_ahead", lambda *_: None)
             try:
                 main()
