@@ -155,8 +155,9 @@ def test_who_waits_for_rows_holds_up_no_detection(tmp_path: Path) -> None:
         async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
             path = "/v1/images?model=blobs&wait_s=20"
             kept = asyncio.create_task(client.post(path, content=CAT, headers=SECRET))
-            async with asyncio.timeout(10):
-                while not two.recorded:
+            waiting = two.there.admission.uploads  # after the rows are on their way, the place of its image is freed
+            async with asyncio.timeout(60):
+                while waiting.taken == 0:
                     await asyncio.sleep(0.01)
             seen = await client.post(DETECT, content=CAT, headers=SECRET)
             assert not kept.done()
