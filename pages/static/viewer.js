@@ -329,13 +329,17 @@ const run = (work) => (...given) => Promise.resolve(work(...given)).catch(fail);
 /** One decision at a time: a key that is held, or pressed before the next picture is there, does nothing. */
 const decision = (work) => run(async (event) => {
   if (busy || !image || event?.repeat) return;
-  busy = true;
+  setBusy(true);
   try {
     await work(event);
   } finally {
-    busy = false;
+    setBusy(false);
   }
 });
+function setBusy(is) {
+  busy = is;
+  document.getElementById("stage").ariaBusy = is;
+}
 const needsImage = (work) => run((...given) => image && work(...given));
 const isDrawing = () => picture.drawing !== null;
 const nudge = (dx, dy) => (event) => (picture.nudge(dx, dy, event?.shiftKey), picture.draw(image.boxes, selected));

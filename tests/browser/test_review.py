@@ -33,6 +33,7 @@ def test_a_picture_is_opened_decided_by_keys_and_undone_after_a_reload(served: S
 
     page.keyboard.press("Enter")
     expect(page).not_to_have_url(re.compile(first))
+    expect(page.locator("#stage")).to_have_attribute("aria-busy", "false")  # until then, `x` decides nothing
     page.keyboard.press("j")
     page.keyboard.press("x")
     expect(page.locator("#boxes")).to_contain_text("rejected")
