@@ -19,21 +19,22 @@ def repair(store: ModelStore, version: VersionId, files: Mapping[str, bytes]) ->
     ready = format_ready({name: sha256_hex(data) for name, data in files.items()}, str(version))
     if ready not in (_found(store, version, READY), _found(store, version, CLAIM)):
         raise ModelExists(f"{version} is already in {store.url}, with other files")
-    wanted = {**files, READY: ready}
-    damaged = [name for name, data in wanted.items() if _found(store, version, name) != data]
-    for name in damaged:
-        store.folder.write(f"{version.name}/{version.version}/{name}", wanted[name])
-    return damaged
+    return _restore(store, version, {**files, READY: ready})
 
 
 def repair_weights(store: ModelStore, version: ModelVersion, weights: bytes) -> str:
     """Write the weights of a version again if their file is damaged or missing; return its name, or ""."""
     digest = sha256_hex(weights)
     name = next((name for name, wanted in version.digests.items() if wanted == digest), "")
-    if not name or _found(store, version.id, name) == weights:
-        return ""
-    store.folder.write(f"{version.id.name}/{version.id.version}/{name}", weights)
-    return name
+    return name if name and _restore(store, version.id, {name: weights}) else ""
+
+
+def _restore(store: ModelStore, version: VersionId, files: Mapping[str, bytes]) -> list[str]:
+    """Write each file whose stored bytes differ; return the names of those written."""
+    damaged = [name for name, data in files.items() if _found(store, version, name) != data]
+    for name in damaged:
+        store.folder.write(f"{version.name}/{version.version}/{name}", files[name])
+    return damaged
 
 
 def _found(store: ModelStore, version: VersionId, name: str) -> bytes | None:
