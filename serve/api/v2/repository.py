@@ -5,16 +5,17 @@ Load and unload affect only the replica that answers, and move no alias; promote
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, TypeVar
 
-from model_store.errors import BadRequest, Conflict, ModelNotReady
+from model_store.errors import BadRequest, Conflict, ModelNotReady, ResightError
 from model_store.names import ModelRef, VersionId, parse_ref, version_id
 from model_store.store import ModelStore
 from serve.api.v2.schemas import IndexEntry
 from serve.inference.engine import Engine
 from serve.models.pools import Serving
 
+_Reason = TypeVar("_Reason", str, ResightError)
 _NOT_LOADED = "not loaded; a request for this version loads it, with a token of the scope admin"
 
 
@@ -25,7 +26,7 @@ async def index(engine: Engine, serving: Serving, ready_only: bool) -> list[Inde
     for version in sorted(stored | serving.versions):
         state, reason = "READY", ""
         if version not in serving.versions:
-            state, reason = "UNAVAILABLE", _reason(serving.failures, version) or _NOT_LOADED
+            state, reason = "UNAVAILABLE", _about(version, serving.failures.values()) or _NOT_LOADED
         if state == "READY" or not ready_only:
             entries.append(IndexEntry(name=version.name, version=version.version, state=state, reason=reason))
     return entries
@@ -43,7 +44,7 @@ async def loaded_version(engine: Engine, ref: str) -> VersionId:
         if named or wanted.alias in table.aliases_of(version):
             return version
     version = await engine.lookups.run(engine.store.resolve, wanted)
-    error = next((error for error in errors.values() if _is_about(str(error), version)), None)
+    error = _about(version, errors.values())
     soon = error and error.retry_after_s
     raise ModelNotReady(f"{version} is not loaded in this replica: {error or 'load it first'}", soon)
 
@@ -114,10 +115,6 @@ def _loaded(engine: Engine, name: str) -> list[VersionId]:
     return [version for version in engine.models.names if version.name == name]
 
 
-def _reason(failures: Mapping[str, str], version: VersionId) -> str:
-    """Return why a version could not be loaded; empty if no attempt failed."""
-    return next((text for text in failures.values() if _is_about(text, version)), "")
-
-
-def _is_about(reason: str, version: VersionId) -> bool:
-    return reason.startswith(f"{version}:")
+def _about(version: VersionId, reasons: Iterable[_Reason]) -> _Reason | None:
+    """Return why a version could not be loaded; None if no attempt failed."""
+    return next((reason for reason in reasons if str(reason).startswith(f"{version}:")), None)
