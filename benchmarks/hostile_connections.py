@@ -154,7 +154,8 @@ def measured(
     with contextlib.ExitStack() as held:
         opening = threading.Thread(target=open_all)
         opening.start()
-        opening.join(None if per_s == float("inf") else 0.0)
+        if per_s == float("inf"):
+            opening.join()
         until = time.monotonic() + hold_s + count / per_s
         while time.monotonic() < until or opening.is_alive():
             watch.ask(up.url, "healthz", "GET", "/healthz")
