@@ -35,7 +35,8 @@ from model_store.lazy_imports import lazy_imports
 with lazy_imports():
     import duckdb
 
-    from archive.views.query import is_of_storage, out_of_memory
+    from archive.delta.snapshot import is_of_storage
+    from archive.views.query import out_of_memory
     from model_store.libraries import installed_version, resight_version
     from model_store.storage_errors import is_full, storage_error
 

@@ -26,10 +26,10 @@ from typing import Any, Generic, TypeVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from archive.delta.snapshot import dataset
+from archive.delta.snapshot import dataset, storage_errors
 from archive.delta.tables import Tables
 from archive.schemas import MEDIA
-from archive.views.query import connect, storage_errors
+from archive.views.query import connect
 from batch.pipeline.read_image import image_bytes, within_memory
 from batch.schedule.policy import Privacy, read_policy
 from model_store.errors import Conflict, ImageError, ModelNotFound

@@ -14,8 +14,8 @@ import structlog
 
 from archive.annotations.batches import Recorded, StatementBatch, record_all
 from archive.delta.compact import compact
+from archive.delta.snapshot import is_of_storage
 from archive.delta.tables import Tables
-from archive.views.query import is_of_storage
 from model_store.errors import Overloaded, ResightError, StorageUnreachable
 
 WAIT_S, MAX_IN_COMMIT = 0.25, 500

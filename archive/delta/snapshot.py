@@ -30,6 +30,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError
 from deltalake.fs import DeltaStorageHandler
 from pyarrow.dataset import FileSystemDataset, ParquetFileFormat, ParquetFragmentScanOptions
 from pyarrow.fs import FileSystem, LocalFileSystem, PyFileSystem, S3FileSystem, SubTreeFileSystem
@@ -37,6 +38,7 @@ from pyarrow.fs import FileSystem, LocalFileSystem, PyFileSystem, S3FileSystem, 
 from archive.delta.sql_literal import file_literal
 from archive.delta.tables import Tables, s3_endpoint, storage_options
 from archive.schemas import TABLES
+from model_store.errors import StorageUnreachable
 from model_store.storage import is_local, path_of
 
 _COLUMN = "inference_key"
@@ -55,6 +57,26 @@ def open_tables(tables: Tables, *names: str) -> duckdb.DuckDBPyConnection:
     for name in names:
         connection.register(name, dataset(tables.existing(name), TABLES[name]))
     return connection
+
+
+def is_of_storage(error: Exception) -> bool:
+    """Return whether a library reports a file that is missing, damaged or unreachable, or a full disk."""
+    if isinstance(error, duckdb.IOException):
+        return True
+    if isinstance(error, duckdb.InvalidInputException):
+        return any(words in str(error) for words in ("reading the stream", "exporting a stream", "magic bytes"))
+    return isinstance(error, DeltaError | pa.ArrowException | FileNotFoundError)
+
+
+@contextlib.contextmanager
+def storage_errors(tables: Tables) -> Iterator[None]:
+    """Raise StorageUnreachable instead of a library's error about files of the tables."""
+    try:
+        yield
+    except (duckdb.Error, DeltaError, pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) or is_of_storage(error):
+            raise StorageUnreachable(f"cannot read from {tables.url}: {error}") from error
+        raise
 
 
 def memory_database() -> duckdb.DuckDBPyConnection:

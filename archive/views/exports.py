@@ -23,13 +23,13 @@ from archive.annotations.corrections import EXPORTED_LABEL
 from archive.defaults import RELATIONS
 from archive.delta.replace import Replacement
 from archive.delta.scratch_db import scratch
-from archive.delta.snapshot import dataset
+from archive.delta.snapshot import dataset, is_of_storage
 from archive.delta.sql_literal import literal
 from archive.delta.tables import Tables
 from archive.delta.writer import Writer
 from archive.retention import pruned_keys
 from archive.schemas import EXPORTS
-from archive.views.query import connect, is_of_storage, out_of_memory
+from archive.views.query import connect, out_of_memory
 from archive.views.views import View, Views
 from model_store.errors import BadRequest, Conflict, StorageError, StorageUnreachable
 from model_store.leftovers import remove, remove_leftovers

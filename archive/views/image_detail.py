@@ -14,9 +14,10 @@ import duckdb
 import pyarrow as pa
 from pydantic import Field
 
+from archive.delta.snapshot import storage_errors
 from archive.delta.tables import Tables
 from archive.views.image_index_file import READ, row_statements
-from archive.views.query import connect, storage_errors
+from archive.views.query import connect
 from archive.views.views import View
 from model_store.frozen import Frozen
 

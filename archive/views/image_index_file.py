@@ -26,12 +26,12 @@ from pyarrow.dataset import Dataset
 from archive.annotations.assertions import HUMAN
 from archive.delta.relations import Relations
 from archive.delta.scratch_db import MEMORY_MIB
-from archive.delta.snapshot import added_since, commit_time, dataset, has_removed_since
+from archive.delta.snapshot import added_since, commit_time, dataset, has_removed_since, is_of_storage
 from archive.delta.sql_literal import literal
 from archive.delta.tables import Tables
 from archive.schemas import TABLES
 from archive.views.past import VIEW, PastTables
-from archive.views.query import bounded, connect, is_of_storage
+from archive.views.query import bounded, connect
 from archive.views.search import view_shown
 from archive.views.views import View
 from model_store.errors import StorageUnreachable

@@ -14,7 +14,7 @@ import duckdb
 import pyarrow as pa
 
 from archive.delta.relations import Relations
-from archive.delta.snapshot import dataset, open_tables
+from archive.delta.snapshot import dataset, open_tables, storage_errors
 from archive.delta.tables import Tables
 from archive.schemas import RUNS, UTC
 from archive.views.run_kinds import DETECTS, in_words
@@ -109,14 +109,22 @@ def view_of_run(tables: Tables, run_id: str) -> View:
 
 
 def last_event(tables: Tables, run_id: str) -> dict[str, Any] | None:
-    """Return run_id, state, model, spec and metrics (JSON), requested and kind of a run; None if it is unknown."""
-    rows = connect_runs(tables).sql(_LAST_EVENT, params={"run_id": run_id}).to_arrow_table()
+    """Return run_id, state, model, spec and metrics (JSON), requested and kind of a run; None if it is unknown.
+
+    Raises StorageUnreachable.
+    """
+    with storage_errors(tables):
+        rows = connect_runs(tables).sql(_LAST_EVENT, params={"run_id": run_id}).to_arrow_table()
     return rows.to_pylist()[0] if len(rows) else None
 
 
 def last_sealed(tables: Tables, inference_key: str | None = None) -> str | None:
-    """Return the id of the detection run that was sealed last, of one key or of any; None without one."""
-    rows = connect_runs(tables).execute(_LAST_SEALED, {"key": inference_key}).fetchall()
+    """Return the id of the detection run that was sealed last, of one key or of any; None without one.
+
+    Raises StorageUnreachable.
+    """
+    with storage_errors(tables):
+        rows = connect_runs(tables).execute(_LAST_SEALED, {"key": inference_key}).fetchall()
     return rows[0][0] if rows else None
 
 

@@ -19,7 +19,6 @@ from concurrent.futures import ThreadPoolExecutor
 import duckdb
 import pyarrow as pa
 from deltalake import DeltaTable
-from deltalake.exceptions import DeltaError
 from pyarrow.dataset import Dataset
 
 from archive.annotations.assertions import ANNOTATIONS, NO_ANNOTATIONS
@@ -27,7 +26,7 @@ from archive.annotations.layers import layer_table, layers_of
 from archive.catalogue.images import dated, images_of
 from archive.delta.relations import Relations
 from archive.delta.scratch_db import half_of_memory_mib, scratch
-from archive.delta.snapshot import dataset, memory_database, scan
+from archive.delta.snapshot import dataset, is_of_storage, memory_database, scan, storage_errors
 from archive.delta.sql_literal import literal
 from archive.delta.tables import Tables
 from archive.schemas import TABLES
@@ -193,26 +192,6 @@ def out_of_memory(error: duckdb.OutOfMemoryException) -> BadRequest:
         f"{reason}. The query needs more memory, or more room in TMPDIR ({tempfile.gettempdir()}): select fewer "
         "rows or columns, set --memory-mib of 'resight sql' or 'resight export', or set TMPDIR to a larger disk"
     )
-
-
-def is_of_storage(error: Exception) -> bool:
-    """Return whether a library reports a file that is missing, damaged or unreachable, or a full disk."""
-    if isinstance(error, duckdb.IOException):
-        return True
-    if isinstance(error, duckdb.InvalidInputException):
-        return any(words in str(error) for words in ("reading the stream", "exporting a stream", "magic bytes"))
-    return isinstance(error, DeltaError | pa.ArrowException | FileNotFoundError)
-
-
-@contextlib.contextmanager
-def storage_errors(tables: Tables) -> Iterator[None]:
-    """Raise StorageUnreachable instead of a library's error about files of the tables."""
-    try:
-        yield
-    except (duckdb.Error, DeltaError, pa.ArrowException, OSError) as error:
-        if isinstance(error, OSError) or is_of_storage(error):
-            raise StorageUnreachable(f"cannot read from {tables.url}: {error}") from error
-        raise
 
 
 @contextlib.contextmanager

@@ -17,10 +17,11 @@ from typing import Any
 import pyarrow as pa
 from pydantic import ConfigDict, Field, NaiveDatetime, TypeAdapter
 
+from archive.delta.snapshot import storage_errors
 from archive.delta.tables import Tables
 from archive.views.image_filter import Conditions, parameterised
 from archive.views.publications import view_named
-from archive.views.query import bounded, connect, storage_errors
+from archive.views.query import bounded, connect
 from archive.views.views import NAME, PRODUCTION, View, Views
 from model_store.errors import BadRequest
 from model_store.frozen import Frozen

@@ -20,13 +20,12 @@ import pyarrow as pa
 from deltalake import DeltaTable
 
 from archive.delta.scratch_db import LARGE_MIB, Scratch, windows
-from archive.delta.snapshot import scan
+from archive.delta.snapshot import is_of_storage, scan
 from archive.delta.sql_literal import literal
 from archive.delta.tables import Tables
 from archive.schemas import MEDIA, TABLES
 from archive.views.clocks import with_deployments
 from archive.views.past import PastTables
-from archive.views.query import is_of_storage
 from archive.views.views import View
 from batch.planning.passes import TRIED_AGAIN, DetectPass, Pass
 from batch.planning.sample import choose_sample

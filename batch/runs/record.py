@@ -16,7 +16,6 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, Literal, Protocol
 
-import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable
@@ -47,7 +46,7 @@ def recorded(
     """
     cause = ours(error) or error
     state = "cancelled" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
-    with contextlib.suppress(StorageError, duckdb.Error):  # the first error is the one to raise
+    with contextlib.suppress(StorageError):  # the first error is the one to raise
         if not run_log.is_sealed():
             run_log.write(state, counts, in_words(cause), stages, metrics)
     return cause

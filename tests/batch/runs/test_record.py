@@ -12,8 +12,9 @@ import archive.delta.tables
 from archive.delta.tables import Tables
 from archive.views.query import query
 from batch.runs.accounting import Counts
-from batch.runs.record import RunLog
+from batch.runs.record import RunLog, recorded
 from batch.runs.spec import RunSpec
+from model_store.errors import BadRequest, StorageUnreachable
 from model_store.libraries import resight_version
 from tests.fixtures_local import model_info, rows_of
 
@@ -76,3 +77,14 @@ def test_of_two_drivers_of_one_run_no_event_is_lost(tables: Tables) -> None:
     two.write("sealed", Counts())
     assert [event for _, event, _ in events(tables)] == [0, 1, 2, 3]
     assert query(tables, "select state from runs").to_pylist() == [{"state": "sealed"}]
+
+
+def test_a_table_that_cannot_be_read_leaves_the_first_error_of_the_run(tables: Tables, tmp_path: Path) -> None:
+    log = RunLog(tables, SPEC, model_info())
+    log.write("running", Counts())
+    for file in (tmp_path / "runs").glob("*.parquet"):
+        file.write_bytes(b"not a table")
+    with pytest.raises(StorageUnreachable, match="cannot read from"):
+        log.is_sealed()
+    first = BadRequest("the first error")
+    assert recorded(log, Counts(), first) is first
