@@ -4,12 +4,12 @@ from __future__ import annotations
 
 TABLE_NAMES = (
     *("media", "results", "runs", "assertions", "layers", "decisions", "exports", "snips"),
-    *("classifications", "deployments"),
+    *("classifications", "embeddings", "deployments"),
 )
 RELATIONS = (
     *("media", "images", "results", "detections", "runs", "all_results", "all_detections"),
     *("assertions", "decisions", "exports", "snips", "views", "layers", "classifications"),
-    *("hidden", "orphaned", "events", "occurrences", "deployments", "image_deployments"),
+    *("embeddings", "hidden", "orphaned", "events", "occurrences", "deployments", "image_deployments"),
 )
 PRODUCTION = "production"
 """Default view of queries."""

@@ -54,6 +54,7 @@ _CONTENTS = f"""
             coalesce(sum(num_records) filter (kind = 'results'), 0)::bigint as rows,
             coalesce(sum(num_records) filter (kind = 'snips'), 0)::bigint as snips,
             coalesce(sum(num_records) filter (kind = 'classifications'), 0)::bigint as classifications,
+            coalesce(sum(num_records) filter (kind = 'embeddings'), 0)::bigint as embeddings,
             count(*) as files, sum(size_bytes)::bigint as bytes, max(modification_time) as written_ms
         from files group by inference_key),
     newest as (
@@ -90,7 +91,7 @@ _ENDED = f"""
 """
 """Results of an ended run may still be published or continued; published ones are kept by their views.
 
-Runs of other kinds write layers or classifications, which belong to the results of a view.
+Runs of other kinds write layers, classifications or embeddings, which belong to the results of a view.
 """
 
 
@@ -106,6 +107,7 @@ class KeyUse:
     rows: int
     snips: int
     classifications: int
+    embeddings: int
     files: int
     bytes: int
     last_run_at: datetime | None

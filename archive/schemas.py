@@ -228,6 +228,32 @@ CLASSIFICATIONS = pa.schema(
 )
 """`logits` are 16-bit floats in a 32-bit column: Delta has no 16-bit type, and compresses the unused bits away."""
 
+EMBEDDINGS = pa.schema(
+    [
+        ("inference_key", pa.string()),
+        ("media_sha256", pa.string()),
+        ("rank", pa.int32()),
+        ("detection_id", pa.string()),
+        ("embedder_key", pa.string()),
+        ("margin_frac", pa.float64()),
+        ("status", pa.string()),
+        ("error_code", pa.string()),
+        ("error_detail", pa.string()),
+        ("vector", pa.list_(pa.float32())),
+        ("norm", pa.float32()),
+        ("crop_x1_px", pa.int32()),
+        ("crop_y1_px", pa.int32()),
+        ("crop_x2_px", pa.int32()),
+        ("crop_y2_px", pa.int32()),
+        ("run_id", pa.string()),
+        ("model_name", pa.string()),
+        ("model_version", pa.string()),
+        ("weights_sha256", pa.string()),
+        ("finished_at", UTC),
+    ]
+)
+"""`vector` has length 1, in 16-bit floats like `logits`; `norm` is the length that the network gave it."""
+
 DEPLOYMENTS = pa.schema(
     [
         ("change", pa.int64()),
@@ -260,8 +286,9 @@ TABLES: dict[str, pa.Schema] = {
     "exports": EXPORTS,
     "snips": SNIPS,
     "classifications": CLASSIFICATIONS,
+    "embeddings": EMBEDDINGS,
     "deployments": DEPLOYMENTS,
 }
-BY_KEY = ("results", "snips", "classifications")
+BY_KEY = ("results", "snips", "classifications", "embeddings")
 """Tables partitioned by the inference key of the detections, and pruned with it."""
 PARTITIONS: dict[str, list[str]] = {name: ["inference_key"] for name in BY_KEY}

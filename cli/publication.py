@@ -29,7 +29,7 @@ with lazy_imports():
 
 app = typer.Typer()
 Reason = Annotated[str, typer.Option(help="reason that is recorded with the publication")]
-COLUMNS = ("inference_key", "model", "rows", "snips", "classifications", "files", "bytes")
+COLUMNS = ("inference_key", "model", "rows", "snips", "classifications", "embeddings", "files", "bytes")
 COLUMNS += ("last_run_at", "kept")
 
 

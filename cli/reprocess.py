@@ -1,4 +1,4 @@
-"""The commands `plan, reprocess, classify`: run a detector on images without results, a classifier on detections."""
+"""The commands `plan, reprocess, classify, embed`: run a detector on images without results, others on detections."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from batch.runs.options import require_model, scope_arguments, takes_scope, takes_spec
-from batch.runs.spec import ClassifySpec, RunSpec
+from batch.runs.spec import ClassifySpec, EmbedSpec, RunSpec
 from cli.archive import catalogue, explained
 from cli.follow import prepare_here, run_to_end
 from cli.layers import tell_silent
@@ -36,6 +36,8 @@ with lazy_imports():
     from serve.settings import Settings
 
 app = typer.Typer()
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="print the plan and write nothing")]
+FollowOption = Annotated[bool, typer.Option(help="wait until the run ends")]
 _NOT_FACTS = ("changes", "reasons", "decision", "until")
 WIDEST = 44
 """Maximum characters of a value in a line of a plan; digests and lists of labels are longer."""
@@ -78,7 +80,7 @@ def reprocess(
             help="folder or s3://bucket/prefix: catalogue it first as 'resight ingest', then run on its images only",
         ),
     ] = "",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the plan and write nothing")] = False,
+    dry_run: DryRunOption = False,
     needed: Annotated[
         bool, typer.Option("--if-needed", help="run only what is due under the policy; safe in cron")
     ] = False,
@@ -93,7 +95,7 @@ def reprocess(
         ),
     ] = False,
     here: HereOption = False,
-    follow: Annotated[bool, typer.Option(help="wait until the run ends")] = True,
+    follow: FollowOption = True,
     fmt: FormatOption = Format.table,
 ) -> None:
     """Run one model version on all images of the scope. To resume, run it again.
@@ -138,9 +140,9 @@ def reprocess(
 @takes_spec(ClassifySpec)
 def classify(
     spec: ClassifySpec,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the plan and write nothing")] = False,
+    dry_run: DryRunOption = False,
     here: HereOption = False,
-    follow: Annotated[bool, typer.Option(help="wait until the run ends")] = True,
+    follow: FollowOption = True,
     fmt: FormatOption = Format.table,
 ) -> None:
     """Run a classifier on crops of the detections that the published view shows. To resume, run it again.
@@ -150,6 +152,29 @@ def classify(
 
     Example: resight classify --model efficientnet-lite0@1 --labels animal --dry-run
     """
+    _run_on_crops(spec, dry_run, here, follow, fmt)
+
+
+@app.command()
+@takes_spec(EmbedSpec)
+def embed(
+    spec: EmbedSpec,
+    dry_run: DryRunOption = False,
+    here: HereOption = False,
+    follow: FollowOption = True,
+    fmt: FormatOption = Format.table,
+) -> None:
+    """Run an embedder on crops of the detections that the published view shows. To resume, run it again.
+
+    The vectors are rows of the table `embeddings`. If the plan is empty, the command ends there. Otherwise it starts
+    `python -m batch.embed` as `resight classify` does.
+
+    Example: resight embed --model lite0-vectors@1 --labels animal --dry-run
+    """
+    _run_on_crops(spec, dry_run, here, follow, fmt)
+
+
+def _run_on_crops(spec: ClassifySpec | EmbedSpec, dry_run: bool, here: bool, follow: bool, fmt: Format) -> None:
     require_model(spec)
     settings = Settings()
     if follow and not dry_run:

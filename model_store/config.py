@@ -1,7 +1,7 @@
 """Typed, frozen config.json of a model version: every setting that affects its results.
 
-`kind` selects ModelConfig of a detector (the default, also without `kind`) or ClassifierConfig; AnyConfig is
-either. Unknown fields are rejected. Fields that change results are part of the inference key
+`kind` selects ModelConfig of a detector (the default, also without `kind`), ClassifierConfig or EmbedderConfig;
+AnyConfig is any of them. Unknown fields are rejected. Fields that change results are part of the inference key
 (`inference_key.py`); thresholds, batch, licence, source and description are not.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import json
-from typing import Annotated, Literal, cast
+from typing import Annotated, Literal, Self, cast
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
@@ -199,12 +199,29 @@ class ModelConfig(Frozen):
         return tuple(own.get(label, default) for label in self.labels)
 
 
-class ClassifierConfig(Frozen):
-    """config.json of a classifier: one score per label for an image or a crop, without decoder or suppression."""
+class CropConfig(Frozen):
+    """Fields of every model of crops: one row of numbers for an image or a crop, without decoder or suppression."""
 
-    kind: Literal["classifier"]
+    kind: Literal["classifier", "embedder"]
     runtime: Annotated[OnnxRuntime | TorchRuntime, Field(discriminator="kind")]
     preprocess: Preprocess = Preprocess(resize="stretch", side_px=224)
+    batch: Batch = Batch()
+    licence: str = ""
+    source: str = ""
+    description: str = ""
+
+    @model_validator(mode="after")
+    def _one_size(self) -> Self:
+        spec = self.preprocess
+        if spec.tiling or spec.resize == "rect" or spec.jpeg_shrink > 1:
+            raise ValueError(f"crops of {self.kind}s have one size: preprocess cannot use tiling, rect or jpeg_shrink")
+        return self
+
+
+class ClassifierConfig(CropConfig):
+    """config.json of a classifier: one score per label."""
+
+    kind: Literal["classifier"]  # pyright: ignore[reportIncompatibleVariableOverride]  it is frozen
     labels: tuple[str, ...] = Field(min_length=2)
     scores: Literal["logits", "probabilities"] = Field(
         default="logits", description="output of the graph: before its softmax, or after"
@@ -213,10 +230,6 @@ class ClassifierConfig(Frozen):
         default=(),
         description="taxa of each label, in label order: separated by ;, coarsest first; empty where unknown",
     )
-    batch: Batch = Batch()
-    licence: str = ""
-    source: str = ""
-    description: str = ""
 
     @model_validator(mode="after")
     def _consistent(self) -> ClassifierConfig:
@@ -226,14 +239,32 @@ class ClassifierConfig(Frozen):
                 f"lineage needs one entry per label, '' where unknown: {len(self.labels)} labels, "
                 f"{len(self.lineage)} lineages"
             )
-        spec = self.preprocess
-        if spec.tiling or spec.resize == "rect" or spec.jpeg_shrink > 1:
-            raise ValueError("a classifier takes crops of one size: preprocess cannot use tiling, rect or jpeg_shrink")
         return self
 
 
-AnyConfig = ModelConfig | ClassifierConfig
-KINDS: dict[str, type[ModelConfig] | type[ClassifierConfig]] = {"detector": ModelConfig, "classifier": ClassifierConfig}
+class EmbedderConfig(CropConfig):
+    """config.json of an embedder: one vector, and no labels."""
+
+    kind: Literal["embedder"]  # pyright: ignore[reportIncompatibleVariableOverride]  it is frozen
+    size: int = Field(ge=2, le=16384, description="numbers of a vector")
+    output: str = Field(default="", description="output of the graph with the vectors; empty: its only one")
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return ()
+
+
+AnyConfig = ModelConfig | ClassifierConfig | EmbedderConfig
+KINDS: dict[str, type[ModelConfig] | type[ClassifierConfig] | type[EmbedderConfig]] = {
+    "detector": ModelConfig,
+    "classifier": ClassifierConfig,
+    "embedder": EmbedderConfig,
+}
+
+
+def with_article(kind: str) -> str:
+    """Return the kind of a model as `a detector`, `an embedder`."""
+    return f"an {kind}" if kind == "embedder" else f"a {kind}"
 
 
 def _require_distinct(labels: tuple[str, ...]) -> None:
@@ -251,7 +282,7 @@ def parse_config(text: str | bytes, where: str) -> AnyConfig:
         raise ModelRefused(f"{where} is not JSON: {error}") from error
     name: object = cast(dict[str, object], value).get("kind") if isinstance(value, dict) else None
     if name not in (None, *KINDS):
-        raise ModelRefused(f"{where}: unknown kind {name!r}: use {' or '.join(KINDS)}")
+        raise ModelRefused(f"{where}: unknown kind {name!r}: use {', '.join(KINDS)}")
     kind = KINDS[str(name or "detector")]
     try:
         return kind.model_validate(value)

@@ -2,7 +2,8 @@
 
 key = sha256(canonical JSON of weights digest, labels digest, preprocess, decoder, nms, score_floor,
 numerics version, and that of the decoder if it has one); canonical = sorted keys, no spaces, UTF-8.
-The key of a classifier: kind, weights digest, labels digest, preprocess, scores, and its numerics version.
+The key of a classifier: kind, weights digest, labels digest, preprocess, scores, and its numerics version. That of an
+embedder has `size` and `output` instead of `scores`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import hashlib
 import json
 from typing import Any
 
-from model_store.config import AnyConfig, ClassifierConfig, ExternalRuntime, MotionRuntime
+from model_store.config import AnyConfig, ClassifierConfig, EmbedderConfig, ExternalRuntime, MotionRuntime
 from model_store.errors import ModelRefused
 
 NUMERICS_VERSION = 2
@@ -28,8 +29,8 @@ DECODER_NUMERICS = {"yolox": 1, "yolox_raw": 1}
 yolox, yolox_raw 1: a score of exactly score_floor is kept, as in YOLOX's code.
 """
 
-CLASSIFIER_NUMERICS = 1
-"""Numerics version of all classifiers: raise both if decoding, cropping or resizing of images changes."""
+CROP_NUMERICS = 1
+"""Numerics version of classifiers and embedders: raise both if decoding, cropping or resizing of images changes."""
 
 NEUTRAL: dict[str, Any] = {
     "jpeg_shrink": 1,
@@ -74,7 +75,9 @@ def inference_key(config: AnyConfig, weights_sha256: str, numerics: int = NUMERI
         "preprocess": _without_neutral(config.preprocess.model_dump(mode="json")),
     }
     if isinstance(config, ClassifierConfig):
-        parts |= {"kind": config.kind, "scores": config.scores, "numerics": CLASSIFIER_NUMERICS}
+        parts |= {"kind": config.kind, "scores": config.scores, "numerics": CROP_NUMERICS}
+    elif isinstance(config, EmbedderConfig):
+        parts |= {"kind": config.kind, "size": config.size, "output": config.output, "numerics": CROP_NUMERICS}
     else:
         nms = _without_neutral(config.nms.model_dump(mode="json"))
         parts |= {"decoder": config.decoder, "nms": nms, "score_floor": config.score_floor, "numerics": numerics}

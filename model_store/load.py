@@ -1,6 +1,6 @@
 """Load a version from the store into memory: verify its files, open the session, reproduce the golden probe.
 
-ModelStore, VersionId --load_model--> LoadedDetector | Classifier --with_measured_batch--> the same, with the number of
+ModelStore, VersionId --load_model--> LoadedDetector | CropModel --with_measured_batch--> the same, with the number of
 images that a session call should take on this device.
 
 On a CPU one image per call is often fastest (an SSDLite here: 24.1 ms alone, 26.4 ms each in batches of eight); on a
@@ -17,18 +17,20 @@ from typing import TypeVar
 import numpy as np
 
 from model_store.classifier import Classifier
-from model_store.config import AnyConfig, ClassifierConfig
+from model_store.config import AnyConfig, ClassifierConfig, EmbedderConfig
+from model_store.crop_model import CropModel
 from model_store.detector import LoadedDetector
+from model_store.embedder import Embedder
 from model_store.errors import BadRequest, DigestMismatch
 from model_store.libraries import require_single_builds
 from model_store.names import VersionId
 from model_store.probe import check_probe
 from model_store.runtimes import open_session
-from model_store.store import ModelInfo, ModelStore
+from model_store.store import ModelInfo, ModelStore, in_words
 from model_store.transform.preprocess import to_tensor
 
-Loaded = LoadedDetector | Classifier
-M = TypeVar("M", bound=LoadedDetector | Classifier)
+Loaded = LoadedDetector | CropModel
+M = TypeVar("M", bound=Loaded)
 ROUNDS = 3
 WORTH = 0.95
 """Largest share of the time per image that a batch of twice the size may take: in a larger batch, the first image
@@ -56,28 +58,26 @@ def opened(info: ModelInfo, config: AnyConfig, files: Mapping[str, bytes], threa
     session = open_session(config, files, threads)
     if isinstance(config, ClassifierConfig):
         return Classifier(info, config, session, config.batch)
+    if isinstance(config, EmbedderConfig):
+        return Embedder(info, config, session, config.batch)
     return LoadedDetector(info, config, session, config.batch)
 
 
 def load_detector(store: ModelStore, version: VersionId, threads: int = 1) -> LoadedDetector:
-    """Load a detector. Raises like `load_model`, and BadRequest for a classifier, before it is loaded."""
+    """Load a detector. Raises like `load_model`, and BadRequest for another kind, before it is loaded."""
     store.describe(version).detector_config  # noqa: B018  read only for its BadRequest
     model = load_model(store, version, threads)
     assert isinstance(model, LoadedDetector)
     return model
 
 
-def require_detector(model: Loaded) -> LoadedDetector:
-    """Return the model if it is a detector. Raises BadRequest for a classifier."""
-    if isinstance(model, Classifier):
-        raise BadRequest(f"{model.info.id} is a classifier: use POST /v1/classify, or choose a detector")
-    return model
-
-
-def require_classifier(model: Loaded) -> Classifier:
-    """Return the model if it is a classifier. Raises BadRequest for a detector."""
-    if not isinstance(model, Classifier):
-        raise BadRequest(f"{model.info.id} is a detector: use POST /v1/detect, or choose a classifier")
+def require(kind: type[M], model: Loaded) -> M:
+    """Return the model if it is of this kind. Raises BadRequest."""
+    if not isinstance(model, kind):
+        route = {"detector": "/v1/detect", "classifier": "/v1/classify", "embedder": "/v1/embed"}[model.config.kind]
+        kinds: dict[type, str] = {LoadedDetector: "a detector", Classifier: "a classifier", Embedder: "an embedder"}
+        needed = kinds.get(kind, "a classifier or an embedder")
+        raise BadRequest(f"{model.info.id} is {in_words(model.config)}: use POST {route}, or choose {needed}")
     return model
 
 

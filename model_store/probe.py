@@ -5,8 +5,7 @@ box_xyxy_px}, ..]}}, with all detections above the floor when the version was ad
 only within the score tolerance of the floor, or of the end of a `full` list. A `tied` detection
 (`adding/add.py`) may also be replaced by others at its place.
 
-A classifier's: {"tolerance": {"logit": ..}, "images": {"cat.jpg": [{label, class_id, logit}, ..5]}}. Each logit must be
-reproduced within the tolerance, and no other class may exceed the recorded ones by more.
+Those of classifiers and embedders are in `crop_probe.py`.
 
 The probe detects a wrong decoder, scaling, channel order or class order, and damaged weights.
 """
@@ -17,11 +16,11 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeVar
 
-import numpy as np
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
-from model_store.classifier import Classifier, Logits, best
 from model_store.config import ModelConfig
+from model_store.crop_model import CropModel
+from model_store.crop_probe import expected_kind, expected_values, values_of
 from model_store.decoders.layout import OutputNonsense
 from model_store.detector import LoadedDetector
 from model_store.errors import ModelRefused, ProbeFailed
@@ -29,10 +28,6 @@ from model_store.frozen import Frozen, wrong_fields
 
 EXPECTED = "probe/expected.json"
 E = TypeVar("E", bound=Frozen)
-TOP = 5
-TOLERANCE_FRAC, LEAST_TOLERANCE = 0.02, 1e-3
-"""Tolerance as a fraction of the distance from an image's best logit to its median, and its minimum: the scale of
-logits depends on the network. Wide enough for another CPU or GPU, far too narrow for swapped channels."""
 
 
 class ProbeDetection(Frozen):
@@ -66,33 +61,13 @@ class ExpectedProbe(Frozen):
         return json.dumps(value, indent=1).encode()
 
 
-class ProbeClass(Frozen):
-    label: str
-    class_id: int = Field(ge=0)
-    logit: float
-
-
-class ClassTolerance(Frozen):
-    logit: float = Field(default=LEAST_TOLERANCE, gt=0)
-
-
-class ExpectedClasses(Frozen):
-    tolerance: ClassTolerance = ClassTolerance()
-    images: dict[str, list[ProbeClass]]
-
-
-def record_probe(model: LoadedDetector | Classifier, images: Mapping[str, bytes]) -> dict[str, bytes]:
+def record_probe(model: LoadedDetector | CropModel, images: Mapping[str, bytes]) -> dict[str, bytes]:
     """Return the files of the probe folder: these encoded images, and this model's results for them.
 
     Raises ImageError, ModelRefused.
     """
-    if isinstance(model, Classifier):
-        logits = {name: _logits(model, data) for name, data in images.items()}
-        spread = max((float(row.max() - np.median(row)) for row in logits.values()), default=0.0)
-        tolerance = ClassTolerance(logit=max(LEAST_TOLERANCE, TOLERANCE_FRAC * spread))
-        classes = {name: _best(model, row) for name, row in logits.items()}
-        value = ExpectedClasses(tolerance=tolerance, images=classes).model_dump(mode="json")
-        expected = json.dumps(value, indent=1).encode()
+    if isinstance(model, CropModel):
+        expected = expected_values(model, {name: values_of(model, data) for name, data in images.items()})
     else:
         results = {name: recorded_detections(model, data) for name, data in images.items()}
         expected = ExpectedProbe(
@@ -114,27 +89,27 @@ def outside_picture(config: ModelConfig, expected: bytes) -> int:
     return sum(x1 >= x2 or y1 >= y2 for x1, y1, x2, y2 in boxes)
 
 
-def check_probe(model: LoadedDetector | Classifier, files: Mapping[str, bytes]) -> None:
+def check_probe(model: LoadedDetector | CropModel, files: Mapping[str, bytes]) -> None:
     """Raise ProbeFailed with the first difference, or ModelRefused if the probe is unusable."""
     difference = first_difference(model, files)
     if difference:
-        output = "scores" if isinstance(model, Classifier) else "decoder"
+        output = "decoder" if isinstance(model, LoadedDetector) else "output"
         raise ProbeFailed(
             f"{model.info.id} does not reproduce its probe {difference}; its weights, labels, preprocessing or "
             f"{output} have changed since it was added"
         )
 
 
-def first_difference(model: LoadedDetector | Classifier, files: Mapping[str, bytes]) -> str | None:
+def first_difference(model: LoadedDetector | CropModel, files: Mapping[str, bytes]) -> str | None:
     """Return the first image and row that differ from the record, in words, or None.
 
     Raises ModelRefused if the probe is unusable.
     """
     where = f"{model.info.id} {EXPECTED}"
-    if isinstance(model, Classifier):
-        classes = _expected(ExpectedClasses, where, files)
-        pictures = _pictures(where, classes.images, files)
-        differences = ((name, _class_difference(model, classes, name, data)) for name, data in pictures)
+    if isinstance(model, CropModel):
+        values = _expected(expected_kind(model), where, files)
+        pictures = _pictures(where, values.images, files)
+        differences = ((name, values.difference(model, name, values_of(model, data))) for name, data in pictures)
     else:
         boxes = _expected(ExpectedProbe, where, files)
         pictures = _pictures(where, boxes.images, files)
@@ -239,46 +214,3 @@ def _iou(a: tuple[float, ...], b: tuple[float, ...]) -> float:
 
 def _words(row: ProbeDetection) -> str:
     return f"{row.label} {row.score:.3f} at {[round(v) for v in row.box_xyxy_px]}"
-
-
-def require_distinct_classes(classifier: Classifier, files: Mapping[str, bytes]) -> None:
-    """Raise ModelRefused if all classes have one logit in the probe: it would accept them in any order."""
-    expected = ExpectedClasses.model_validate_json(files[EXPECTED])
-    rows = [_logits(classifier, files[f"probe/{name}"]) for name in expected.images]
-    if rows and all(np.ptp(row) <= expected.tolerance.logit for row in rows):
-        raise ModelRefused(
-            f"the probe cannot distinguish {classifier.info.id} from another model: all {len(classifier.labels)} "
-            "classes have the same logit. Choose another image with --probe; if this happens with every image, the "
-            "weights are untrained"
-        )
-
-
-def _class_difference(classifier: Classifier, expected: ExpectedClasses, name: str, data: bytes) -> str | None:
-    """Return the first difference from the recorded classes of an image in words, or None."""
-    logits, labels = _logits(classifier, data), classifier.labels
-    wanted, tolerance = expected.images[name], expected.tolerance.logit
-    for want in wanted:
-        if want.class_id >= len(labels) or labels[want.class_id] != want.label:
-            return f"expected class {want.class_id} to be {want.label}: the labels have changed"
-        found = float(logits[want.class_id])
-        if abs(found - want.logit) > tolerance:
-            return f"expected {want.label} {want.logit:.3f}, found {found:.3f}"
-    recorded = {want.class_id for want in wanted}
-    limit = min((want.logit for want in wanted), default=float("inf")) + tolerance
-    for other in _best(classifier, logits):
-        if other.class_id not in recorded and other.logit > limit:
-            return f"unexpected {other.label} {other.logit:.3f}"
-    return None
-
-
-def _best(classifier: Classifier, logits: Logits) -> list[ProbeClass]:
-    return [ProbeClass(label=classifier.labels[i], class_id=i, logit=float(logits[i])) for i in best(logits, TOP)]
-
-
-def _logits(classifier: Classifier, data: bytes) -> Logits:
-    """Return the logits (labels,) of the whole image."""
-    _, prepared = classifier.read(data)
-    try:
-        return classifier.infer(prepared.pixels)[0]
-    except OutputNonsense as error:
-        raise ModelRefused(f"{classifier.info.id} cannot be trusted: {error}") from error

@@ -30,7 +30,7 @@ def repair_weights(store: ModelStore, version: ModelVersion, weights: bytes) -> 
 
 
 def _restore(store: ModelStore, version: VersionId, files: Mapping[str, bytes]) -> list[str]:
-    """Write each file whose stored bytes differ; return the names of those written."""
+    """Write each file unless the same bytes are stored; return the names of those written."""
     damaged = [name for name, data in files.items() if _found(store, version, name) != data]
     for name in damaged:
         store.folder.write(f"{version.name}/{version.version}/{name}", files[name])

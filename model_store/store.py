@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import pydantic_core
 
-from model_store.config import AnyConfig, ClassifierConfig, ModelConfig, parse_config
+from model_store.config import AnyConfig, ClassifierConfig, CropConfig, ModelConfig, parse_config, with_article
 from model_store.errors import (
     BadRequest,
     Conflict,
@@ -83,16 +83,16 @@ class ModelVersion:
 
     @property
     def detector_config(self) -> ModelConfig:
-        """Return the config of a detector. Raises BadRequest for a classifier."""
-        if isinstance(self.config, ClassifierConfig):
-            raise BadRequest(f"{self.id} is a classifier, which finds no boxes: choose a detector")
+        """Return the config of a detector. Raises BadRequest for another kind."""
+        if not isinstance(self.config, ModelConfig):
+            raise BadRequest(f"{self.id} is {in_words(self.config)}, which finds no boxes: choose a detector")
         return self.config
 
     @property
     def classifier_config(self) -> ClassifierConfig:
-        """Return the config of a classifier. Raises BadRequest for a detector."""
+        """Return the config of a classifier. Raises BadRequest for another kind."""
         if not isinstance(self.config, ClassifierConfig):
-            raise BadRequest(f"{self.id} is a detector: choose a classifier")
+            raise BadRequest(f"{self.id} is {in_words(self.config)}: choose a classifier")
         return self.config
 
 
@@ -101,9 +101,11 @@ def digest_of(digests: Mapping[str, str]) -> str:
     return sha256_hex(canonical_json(dict(digests)))
 
 
-def _kind(config: AnyConfig) -> str:
-    is_external = isinstance(config, ModelConfig) and config.is_external
-    return "a model of imported results" if is_external else f"a {config.kind}"
+def in_words(config: ModelConfig | CropConfig) -> str:
+    """Return the kind with an article, such as `an embedder`."""
+    if isinstance(config, ModelConfig) and config.is_external:
+        return "a model of imported results"
+    return with_article(config.kind)
 
 
 def versions_at(url: str) -> tuple[ModelStore, list[VersionId]]:
@@ -237,8 +239,8 @@ class ModelStore:
         """Create a new version, READY last. Repeating the call completes a publication that was cut off.
 
         Raises ModelExists if the version exists or another publication has claimed it: versions are never replaced.
-        Raises ModelRefused if the model has versions of another kind (detector, classifier, imported results): aliases
-        move between versions, and callers expect responses of one kind.
+        Raises ModelRefused if the model has versions of another kind (detector, classifier, embedder, imported
+        results): aliases move between versions, and callers expect responses of one kind.
         """
         digests = {name: sha256_hex(data) for name, data in files.items()}
         ready = format_ready(digests, str(version))
@@ -319,10 +321,10 @@ class ModelStore:
 
     def require_one_kind(self, version: VersionId, config: AnyConfig) -> None:
         """Raise ModelRefused if the model has a version of another kind than that of `config`."""
-        kind = _kind(config)
+        kind = in_words(config)
         for other in self.versions(version.name):
             try:
-                other_kind = _kind(self.describe(other).config)
+                other_kind = in_words(self.describe(other).config)
             except ModelError:
                 continue  # a damaged version has no kind
             if other_kind != kind:

@@ -170,6 +170,7 @@ def mean_colours(
     softmax: bool = False,
     batch: int | str = "batch",
     shape: Sequence[int] | None = None,
+    output: str = "output0",
 ) -> bytes:
     """A classifier: the mean of each channel times `weight` (3, classes), also through a softmax; reshaped to
     `shape` where one is given.
@@ -180,10 +181,10 @@ def mean_colours(
         helper.make_node("ReduceMean", ["images"], ["means"], axes=[2, 3], keepdims=0),
         helper.make_node("MatMul", ["means", "weight"], ["plain"]),
         helper.make_node("Softmax" if softmax else "Identity", ["plain"], ["flat"]),
-        helper.make_node("Reshape", ["flat", "shape"], ["output0"]),
+        helper.make_node("Reshape", ["flat", "shape"], [output]),
     ]
     constants = {"weight": weight.astype(np.float32), "shape": np.array(shape or [-1, classes], np.int64)}
-    results = [helper.make_tensor_value_info("output0", TensorProto.FLOAT, None)]
+    results = [helper.make_tensor_value_info(output, TensorProto.FLOAT, None)]
     return _serialised("mean_colours", nodes, inputs, results, constants, metadata)
 
 

@@ -35,6 +35,7 @@ _ORDER = {
     "results": ("media_sha256",),
     "snips": ("media_sha256",),
     "classifications": ("media_sha256", "rank"),
+    "embeddings": ("media_sha256", "rank"),
     "assertions": ("media_sha256",),
     "runs": ("run_id", "event"),
     "decisions": ("decided_at",),

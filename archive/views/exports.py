@@ -45,7 +45,7 @@ _EDITABLE = {
 """Relations with labels that people correct (archive/annotations/corrections.py): a second column keeps the exported
 label."""
 _RECORD = ("exported_at", "file")
-BESIDE = ("snips", "classifications")
+BESIDE = ("snips", "classifications", "embeddings")
 """Tables that depend on results, by inference key."""
 
 

@@ -8,10 +8,15 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-RunKind = Literal["detect", "classify", "filter"]
+RunKind = Literal["detect", "classify", "embed", "filter"]
 DETECTS = "coalesce(kind, 'detect') = 'detect'"
 """SQL condition on rows of `runs`."""
-_ARTICLES = {"detect": "a detection run", "classify": "a classify run", "filter": "a filter run"}
+_ARTICLES = {
+    "detect": "a detection run",
+    "classify": "a classify run",
+    "embed": "an embed run",
+    "filter": "a filter run",
+}
 
 
 def kind_of(event: dict[str, Any]) -> str:

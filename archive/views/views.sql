@@ -13,6 +13,7 @@ create or replace temp view exports as from exports_table;
 create or replace temp view snips as from snips_table;
 create or replace temp view layers as from layers_table;
 create or replace temp view classifications as from classifications_table;
+create or replace temp view embeddings as from embeddings_table;
 create or replace temp view views as from views_table;
 
 -- The last event of each run.

@@ -25,7 +25,7 @@ from serve.cluster.deploy import require_dashboard
 from serve.cluster.head import read_state
 from serve.settings import Settings
 
-JOBS = ("batch.reprocess", "batch.classify", "batch.filters")
+JOBS = ("batch.reprocess", "batch.classify", "batch.embed", "batch.filters")
 """Modules with --run-id on their command line."""
 PACKING = (
     "ray._private.runtime_env.packaging",

@@ -27,9 +27,9 @@ from batch.runs.spec import PassSpec
 _COLUMNS = ["status", "run_id", "finished_at"]
 _SCHEMA = pa.schema(
     [RESULTS.field(name) for name in ("inference_key", "media_sha256", *_COLUMNS)]
-    + [(name, pa.string()) for name in ("settings_key", "classifier_key", "detection_id")]
+    + [(name, pa.string()) for name in ("settings_key", "classifier_key", "embedder_key", "detection_id")]
 )
-"""Columns of the tables that runs write: `results`, `snips` with its settings, and `classifications`."""
+"""Columns of the tables that runs write: `results`, `snips` with its settings, `classifications`, `embeddings`."""
 
 
 class Rivals:

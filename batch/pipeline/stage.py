@@ -56,7 +56,7 @@ class Answers(Protocol):
     """Replicas, as a stage sees them."""
 
     def answer(self, method: str, chunk: Chunk) -> Any:
-        """Return the answer of a replica to `detect_chunk` or `classify_chunk`. Raises ModelError, Overloaded."""
+        """Return the answer of a replica to `detect_chunk` or `crops_chunk`. Raises ModelError, Overloaded."""
         ...
 
 

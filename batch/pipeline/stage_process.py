@@ -28,11 +28,12 @@ from archive.delta.arrow_stream import as_stream, from_stream
 from batch.pipeline.isolation import sendable
 from batch.pipeline.stage import Stage, StageProcess
 from batch.pipeline.stage_start import StageOrder
+from model_store.crop_model import CropModel
 from model_store.load import Loaded, load_model, with_measured_batch
 from model_store.names import parse_ref
 from model_store.store import ModelStore
 from serve.inference.batcher import outcomes_of
-from serve.inference.chunks import Chunk, pack_answers, pack_logits
+from serve.inference.chunks import Chunk, pack_answers, pack_crops
 from serve.inference.workers import infer, make_items
 from serve.log_config import configure_logs
 
@@ -68,8 +69,9 @@ class OwnModel:
             for start in range(0, len(items), size)
             for outcome in outcomes_of(infer, key, items[start : start + size])
         ]
-        pack: Any = pack_answers if method == "detect_chunk" else pack_logits
-        return pack(self._model.info, outcomes)
+        if isinstance(self._model, CropModel):
+            return pack_crops(self._model, outcomes)  # type: ignore[arg-type]
+        return pack_answers(self._model.info, outcomes)  # type: ignore[arg-type]
 
 
 def with_own_batch(model: Loaded) -> Loaded:

@@ -2,9 +2,9 @@
 
 Pass --plan_pass--> Plan --stage--> rows --Committer--> its table --read_back--> Counts
 
-There are three: DetectPass here, and the two BoxPasses, ClassifyPass in `batch/classify/plan.py` and SnipPass in
-`batch/crops/plan.py`. Planning, streaming, commits, accounting, dry runs and reports are the same for all and read what
-differs from here.
+There are four: DetectPass here, and the BoxPasses: SnipPass in `batch/crops/plan.py`, ClassifyPass in
+`batch/classify/plan.py` and EmbedPass in `batch/embed/plan.py`. Planning, streaming, commits, accounting, dry runs and
+reports are the same for all and read what differs from here.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Plan a pass before it starts: one anti-join of what its scope wants against the rows of its table.
 
-spec --pass_of--> the pass of exactly one model version, and of one view to classify
+spec --pass_of--> the pass of exactly one model version, and of one view if it reads crops
 (tables, Pass, scope) --plan_pass--> Plan(number of units, number due, and the images to read in windows)
 Counts are of unique contents: two names of the same bytes are one image. Resume, backfill, delta and
 idempotence are all this query. The driver keeps only counts; rows are in a scratch database
@@ -32,16 +32,19 @@ from batch.planning.sample import choose_sample
 from batch.planning.select import select_scope
 from batch.runs.resume import tables_of_unsealed
 from batch.runs.scope import MediaScope, Scope
-from batch.runs.spec import ClassifySpec, PassSpec
-from model_store.config import ModelConfig
+from batch.runs.spec import ClassifySpec, EmbedSpec, PassSpec
+from model_store.config import ModelConfig, with_article
 from model_store.errors import BadRequest, StorageUnreachable
 from model_store.lazy_imports import lazy_imports
 from model_store.names import parse_ref
-from model_store.store import ModelStore, ModelVersion
+from model_store.store import ModelStore, ModelVersion, in_words
 
 with lazy_imports():
     from batch.classify.plan import classify_pass
+    from batch.embed.plan import embed_pass
 
+Kind = Literal["detector", "classifier", "embedder"]
+_COMMANDS: dict[str, str] = {"detector": "reprocess", "classifier": "classify", "embedder": "embed"}
 _PRESENT = """
     create or replace temp view present as
     select media_sha256, source_root, path, size_bytes, quick_digest, camera_id, captured_at_corrected, deployment_id,
@@ -145,16 +148,17 @@ class Plan:
         return digests.to_arrow_table()["media_sha256"].combine_chunks()
 
 
-def pinned(store: ModelStore, ref: str, kind: Literal["detector", "classifier"] = "detector") -> ModelVersion:
+def pinned(store: ModelStore, ref: str, kind: Kind = "detector") -> ModelVersion:
     """Return the exact version that `ref` refers to now.
 
-    Raises BadRequest, also for a model of the other kind. Raises ModelNotFound or ModelRefused.
+    Raises BadRequest, also for a model of another kind. Raises ModelNotFound or ModelRefused.
     """
     version = store.describe(store.resolve(parse_ref(ref)))
     if version.config.kind != kind:
-        command = "classify" if version.config.kind == "classifier" else "reprocess"
+        command = _COMMANDS[version.config.kind]
         raise BadRequest(
-            f"{version.id} is a {version.config.kind}, and a {kind} is needed here; see: resight {command} --help"
+            f"{version.id} is {in_words(version.config)}, and {with_article(kind)} is needed here; see: resight "
+            f"{command} --help"
         )
     if isinstance(version.config, ModelConfig) and version.config.is_external:
         raise BadRequest(
@@ -167,6 +171,8 @@ def pass_of(spec: PassSpec, tables: Tables, store: ModelStore) -> Pass:
     """Return the pass of a spec. Raises BadRequest, ModelError or StorageError."""
     if isinstance(spec, ClassifySpec):
         return classify_pass(tables, store, spec, pinned(store, spec.model, "classifier"))
+    if isinstance(spec, EmbedSpec):
+        return embed_pass(tables, store, spec, pinned(store, spec.model, "embedder"))
     return DetectPass(pinned(store, spec.model))
 
 

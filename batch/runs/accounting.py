@@ -196,4 +196,4 @@ def _failed(tables: Tables, event: dict[str, Any], most: int) -> list[dict[str, 
 
 
 def _rows(event: dict[str, Any]) -> str:
-    return "all_results" if event["kind"] == "detect" else "classifications"
+    return {"detect": "all_results", "embed": "embeddings"}.get(event["kind"], "classifications")

@@ -65,13 +65,12 @@ class RunSpec(PassSpec):
     snips: Snips | None = Field(default=None, description="keep a crop of each detection as a JPEG")
 
 
-class ClassifySpec(PassSpec):
-    """Complete input of a classify run; running the same spec again resumes it."""
+class CropsSpec(PassSpec):
+    """Fields of every run of a model over crops of detections; running the same spec again resumes it."""
 
-    run_kind, job = "classify", "batch.classify"
     same = ("scope", "megapixels", "view", "labels", "least_score", "min_side_px", "margin_frac")
 
-    view: str = Field(default=PRODUCTION, description="view with the detections to classify")
+    view: str = Field(default=PRODUCTION, description="view with the detections")
     labels: tuple[str, ...] = Field(
         default=(), description="only detections with these labels of the detector: animal,…"
     )
@@ -91,6 +90,18 @@ class ClassifySpec(PassSpec):
         if not names:
             raise ValueError("name at least one, such as --labels animal,bird")
         return tuple(names)
+
+
+class ClassifySpec(CropsSpec):
+    """Complete input of a classify run."""
+
+    run_kind, job = "classify", "batch.classify"
+
+
+class EmbedSpec(CropsSpec):
+    """Complete input of an embed run."""
+
+    run_kind, job = "embed", "batch.embed"
 
 
 CHUNK_BYTES, CHUNK_IMAGES = 32 * 1024 * 1024, 64

@@ -20,8 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_store.adding.recognise import Recognised, recognise
-from model_store.classifier import Classifier
 from model_store.config import AnyConfig, MotionRuntime, OnnxRuntime, TorchRuntime, parse_config
+from model_store.crop_model import CropModel
+from model_store.crop_probe import require_distinct
 from model_store.detector import LoadedDetector
 from model_store.errors import ModelError, ModelExists, ModelRefused
 from model_store.inference_key import inference_key, sha256_hex, weights_digest
@@ -36,7 +37,6 @@ from model_store.probe import (
     match,
     record_probe,
     recorded_detections,
-    require_distinct_classes,
 )
 from model_store.ready import READY
 from model_store.runtimes import Session
@@ -151,14 +151,14 @@ def synthetic_scene() -> bytes:
     return cv2.imencode(".png", scene)[1].tobytes()
 
 
-def mark_ties(model: LoadedDetector | Classifier, files: Mapping[str, bytes]) -> dict[str, bytes]:
+def mark_ties(model: LoadedDetector | CropModel, files: Mapping[str, bytes]) -> dict[str, bytes]:
     """Return the changed files of a newly recorded probe.
 
     Raises ModelRefused for a probe that cannot distinguish this model from another: it has detections, but each of
-    them may be missing; or all classes of a classifier have the same logit.
+    them may be missing; or as `require_distinct`.
     """
-    if isinstance(model, Classifier):
-        require_distinct_classes(model, files)
+    if isinstance(model, CropModel):
+        require_distinct(model, files[EXPECTED], files)
         return {}
     expected = ExpectedProbe.model_validate_json(files[EXPECTED])
     if isinstance(model.config.runtime, MotionRuntime):  # integers: no rounding

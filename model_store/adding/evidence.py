@@ -79,5 +79,6 @@ def labels_of(metadata: Mapping[str, str]) -> list[str]:
     except (ValueError, SyntaxError, KeyError, TypeError, MemoryError, RecursionError) as error:
         raise ModelRefused(
             f"the weights contain no usable labels (metadata 'names': {error}), one for each class; "
-            'add them to the config file: {"labels": ["deer", …]}'
+            'add them to the config file: {"labels": ["deer", …]}; for a network that returns a vector: '
+            '{"kind": "embedder"}'
         ) from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple, cast
 
-from model_store.config import AnyConfig, ClassifierConfig, Nms, Preprocess
+from model_store.config import AnyConfig, ClassifierConfig, EmbedderConfig, Nms, Preprocess
 from model_store.decoders import DECODERS
 from model_store.decoders.evidence import Evidence
 
@@ -16,6 +16,7 @@ FIELDS = {
     "pixels": {"channel_order", "divide_by", "mean", "std"},
     "resize": {"resize", "pad_value", "stride_px", "interpolation"},
     "suppression": {"nms"},
+    "vector": {"size", "output"},
 }
 """Fields of the config file, or of its `preprocess`, by choice: if it sets one of them, it is the reason."""
 SHOWN_LABELS = 5
@@ -42,6 +43,9 @@ def reasons_for(config: AnyConfig, why: Mapping[str, str], overrides: Mapping[st
     }
     if isinstance(config, ClassifierConfig):
         found = {"kind": config.kind, **found, "scores": config.scores}
+    elif isinstance(config, EmbedderConfig):
+        del found["labels"]
+        found = {"kind": config.kind, **found, "vector": f"{config.size} numbers"}
     else:
         found = {"decoder": config.decoder, **found, "suppression": _nms(config.nms)}
     given = overrides.keys() | given_preprocess(overrides).keys()

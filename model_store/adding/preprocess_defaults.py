@@ -22,8 +22,8 @@ from model_store.decoders.evidence import Evidence, pyramids, stride
 AS_THEY_ARE = {"divide_by": 1.0, "mean": [0.0] * 3, "std": [1.0] * 3}
 AS_FRACTIONS = {**AS_THEY_ARE, "divide_by": 255.0}
 BLACK = 0
-CLASSIFIER_SIDE_PX = 224
-CLASSIFIER_SCALING: dict[str, dict[str, Any]] = {
+CROP_SIDE_PX = 224
+CROP_SCALING: dict[str, dict[str, Any]] = {
     "efficientnet-lite": {"divide_by": 1.0, "mean": [127.0] * 3, "std": [128.0] * 3}
 }
 """Scaling by name in the metadata, lower case and with hyphens; tensorflow/tpu, efficientnet/lite (MEAN_RGB,
@@ -75,15 +75,15 @@ def infer_detector(evidence: Evidence, scaling: Scaling, decoder: str, tiled: bo
     )
 
 
-def infer_classifier(evidence: Evidence, scaling: Scaling) -> InferredPreprocess:
-    """Infer the preprocessing of a classifier."""
-    pixels, why_pixels = _classifier_pixels(evidence, scaling)
+def infer_crops(kind: str, evidence: Evidence, scaling: Scaling) -> InferredPreprocess:
+    """Infer the preprocessing of a classifier or an embedder."""
+    pixels, why_pixels = _crop_pixels(evidence, scaling)
     size, why_input = _size(evidence), _why_size(evidence)
     if evidence.size_from == "guess":
-        size, why_input = {"side_px": CLASSIFIER_SIDE_PX}, GUESSED.format(side_px=CLASSIFIER_SIDE_PX)
+        size, why_input = {"side_px": CROP_SIDE_PX}, GUESSED.format(side_px=CROP_SIDE_PX)
     resize = "assumed: the whole crop is used; many are trained on the centre of their images"
     return InferredPreprocess(
-        {"kind": "classifier", "preprocess": {"resize": "stretch", **size, **pixels}},
+        {"kind": kind, "preprocess": {"resize": "stretch", **size, **pixels}},
         {"input": why_input, "pixels": why_pixels, "resize": resize},
     )
 
@@ -108,14 +108,14 @@ def _pixels(evidence: Evidence, scaling: Scaling, usual: Mapping[str, Any], assu
     return inferred, f"{why}, unlike the framework's exports: RGB and black padding are assumed"
 
 
-def _classifier_pixels(evidence: Evidence, scaling: Scaling) -> tuple[Mapping[str, Any], str]:
+def _crop_pixels(evidence: Evidence, scaling: Scaling) -> tuple[Mapping[str, Any], str]:
     """Return range and scaling of pixels, and the reason: the graph, the metadata, else the most common training."""
     if known := _known_range(evidence, scaling):
         return known
     if _is_ultralytics(evidence):
         return AS_FRACTIONS, "the metadata name Ultralytics"
     words = " ".join(evidence.metadata.values()).lower().replace("_", "-")
-    for network, scaled in CLASSIFIER_SCALING.items():
+    for network, scaled in CROP_SCALING.items():
         if network in words:
             return scaled, f"the metadata name {network}"
     return IMAGENET, "assumed: ImageNet's mean and deviation, as of torchvision and timm"

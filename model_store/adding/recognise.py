@@ -3,7 +3,8 @@
 weights + overrides -> Recognised(config, reasons). Order of evidence: the overrides (config file), the file's
 metadata, the names of its outputs, their shapes; for pixels see `preprocess_defaults.py`. If several decoders fit or
 none, or the evidence is contradictory, the model is rejected with the candidates and the line to write. A graph with
-one output of one score per label is a classifier, unless a decoder fits it; metadata `task` decides.
+one output of one score per label is a classifier, unless a decoder fits it; metadata `task` decides. A graph without
+labels, with an output named as embeddings are, is an embedder.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from model_store.adding.decoder_candidates import candidates, choose_decoder, ne
 from model_store.adding.evidence import labels_of, read_evidence
 from model_store.adding.explain import GIVEN, Reason, given_preprocess, reasons_for, why_decoder
 from model_store.adding.input_scaling import Scaling, first_steps
-from model_store.adding.preprocess_defaults import InferredPreprocess, infer_classifier, infer_detector
+from model_store.adding.preprocess_defaults import InferredPreprocess, infer_crops, infer_detector
 from model_store.classifier import SUM_TOLERANCE, scores_of
 from model_store.config import KINDS, AnyConfig, parse_config
 from model_store.decoders import DECODERS
@@ -52,14 +53,16 @@ def recognise(runtime: str, weights: bytes, overrides: dict[str, Any]) -> Recogn
     metadata = evidence.metadata
     _require_supported_task(evidence, overrides)
     scaling = first_steps(weights, session.input.name) if runtime == "onnx" else Scaling()
-    labels: list[str] = overrides.get("labels") or labels_of(metadata)
+    is_embedder = _is_embedder(evidence, overrides)
+    labels: list[str] = [] if is_embedder else overrides.get("labels") or labels_of(metadata)
     _require_one_size(evidence, overrides)
-    infer = _classifier if _is_classifier(evidence, len(labels), overrides) else _detector
+    kind = "embedder" if is_embedder else _kind(evidence, len(labels), overrides)
+    infer = {"classifier": _classifier, "embedder": _embedder, "detector": _detector}[kind]
     found = infer(session, evidence, scaling, len(labels), overrides)
     about = {"licence": "license", "source": "source", "description": "description"}
     config = {
         "runtime": {"kind": runtime},
-        "labels": labels,
+        **({"labels": labels} if labels else {}),
         **{field: metadata.get(key, "") for field, key in about.items()},
         **found.fields,
     }
@@ -92,8 +95,28 @@ def _classifier(
     if not (overrides.get("kind") or task):
         source = f"outputs {evidence.shapes}: one score per label"
     scores, why_scores = _scores(evidence, labels, overrides)
-    found = infer_classifier(evidence, scaling)
+    found = infer_crops("classifier", evidence, scaling)
     return InferredPreprocess({**found.fields, "scores": scores}, {**found.why, "kind": source, "scores": why_scores})
+
+
+def _embedder(
+    _: WeightsSession, evidence: Evidence, scaling: Scaling, __: int, overrides: Mapping[str, Any]
+) -> InferredPreprocess:
+    """Raise ModelRefused if no output, or more than one, can be the vector of an image."""
+    vectors = {name: out.size for name, out in evidence.outputs.items() if out.size == max(out.shape) > 1}
+    named = [name for name in vectors if _is_named_embedding(name)]
+    possible = [overrides["output"]] if overrides.get("output") else named if len(named) == 1 else list(vectors)
+    if len(possible) != 1 or possible[0] not in vectors:
+        lines = " or ".join(json.dumps({"output": name}) for name in vectors)
+        hint = f"add the right line to the config file: {lines}" if vectors else "none of them is one vector per image"
+        raise ModelRefused(
+            f"an embedder needs one output of shape [1, size]; its outputs are {evidence.shapes}: {hint}"
+        )
+    (output,) = possible
+    fields = {"size": vectors[output], "output": output if len(evidence.outputs) > 1 else ""}
+    found = infer_crops("embedder", evidence, scaling)
+    source = GIVEN if overrides.get("kind") else f"outputs {evidence.shapes}: named as an embedding, without labels"
+    return InferredPreprocess({**found.fields, **fields}, {**found.why, "kind": source, "vector": f"output {output}"})
 
 
 def _require_types(overrides: dict[str, Any]) -> None:
@@ -105,7 +128,7 @@ def _require_types(overrides: dict[str, Any]) -> None:
     if decoder is not None and not isinstance(decoder, str):
         raise ModelRefused(f'decoder: {decoder!r} is not a name: use {{"decoder": "yolov8"}}')
     if kind is not None and not (isinstance(kind, str) and kind in KINDS):
-        raise ModelRefused(f"unknown kind {kind!r}: use {' or '.join(KINDS)}")
+        raise ModelRefused(f"unknown kind {kind!r}: use {', '.join(KINDS)}")
 
 
 def _require_known_fields(overrides: dict[str, Any]) -> None:
@@ -158,7 +181,7 @@ def _require_decodable(evidence: Evidence, decoder: str, classes: int, session: 
 
 
 def _require_supported_task(evidence: Evidence, overrides: Mapping[str, Any]) -> None:
-    """Raise ModelRefused for a model that finds neither boxes nor classes, unless the config file declares it."""
+    """Raise ModelRefused for a model with another kind of result, unless the config file declares it."""
     if overrides.get("kind") or overrides.get("decoder"):
         return
     task = evidence.metadata.get("task", "")
@@ -166,15 +189,11 @@ def _require_supported_task(evidence: Evidence, overrides: Mapping[str, Any]) ->
         raise ModelRefused(f"this is {OTHER_TASKS[task]} (metadata 'task': {task}); a detector is needed")
     outputs = evidence.outputs
     sides = {out.shape[2:] if out.ndim == 4 else (1,) for out in outputs.values()}
-    # the scores of a classifier have the shape of an embedding, so names of outputs count only without labels
-    is_labelled = bool(overrides.get("labels") or evidence.metadata.get("names"))
     if len(sides) == 1 and min(sides.pop()) > 1:
-        found = "semantic segmentation, depth or other values for each pixel"
-    elif not is_labelled and any(part in name.lower() for name in outputs for part in _EMBEDDING):
-        found = "an embedding of the image, which has no labels"
-    else:
-        return
-    raise ModelRefused(f"outputs {evidence.shapes} look like {found}; a detector or a classifier is needed")
+        raise ModelRefused(
+            f"outputs {evidence.shapes} look like semantic segmentation, depth or other values for each pixel; a "
+            "detector, a classifier or an embedder is needed"
+        )
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -187,16 +206,31 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _is_classifier(evidence: Evidence, labels: int, overrides: Mapping[str, Any]) -> bool:
-    """Return True for a classifier, by the config file, the metadata, then the shape of the output."""
+def _is_embedder(evidence: Evidence, overrides: Mapping[str, Any]) -> bool:
+    """Return True for an embedder, by the config file, then the names of the outputs.
+
+    The scores of a classifier have the shape of an embedding, so these names count only without labels.
+    """
+    if overrides.get("kind") or overrides.get("decoder"):
+        return overrides.get("kind") == "embedder"
+    is_labelled = bool(overrides.get("labels") or evidence.metadata.get("names"))
+    return not is_labelled and any(map(_is_named_embedding, evidence.outputs))
+
+
+def _kind(evidence: Evidence, labels: int, overrides: Mapping[str, Any]) -> str:
+    """Return `classifier` or `detector`, by the config file, the metadata, then the shape of the output."""
     if overrides.get("kind"):
-        return overrides["kind"] == "classifier"
+        return str(overrides["kind"])
     if overrides.get("decoder"):
-        return False
+        return "detector"
     task = evidence.metadata.get("task")
     if task:
-        return task == "classify"
-    return _is_score_per_label(evidence, labels) and not candidates(evidence, labels)
+        return "classifier" if task == "classify" else "detector"
+    return "classifier" if _is_score_per_label(evidence, labels) and not candidates(evidence, labels) else "detector"
+
+
+def _is_named_embedding(output: str) -> bool:
+    return any(part in output.lower() for part in _EMBEDDING)
 
 
 def _is_score_per_label(evidence: Evidence, labels: int) -> bool:

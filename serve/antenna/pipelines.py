@@ -116,7 +116,7 @@ def served_pipelines(store: ModelStore, pool_of: Callable[[str], str]) -> list[P
     pipelines = list[Pipeline]()
     for detector in filter(is_detector, served):
         pool = pool_of(detector.id.name)
-        others = [m for m in served if not is_detector(m) and pool_of(m.id.name) == pool]
+        others = [m for m in served if m.config.kind == "classifier" and pool_of(m.id.name) == pool]
         pipelines += [Pipeline(detector), *(Pipeline(detector, model) for model in others)]
     return pipelines
 
@@ -128,7 +128,7 @@ def find_pipeline(store: ModelStore, slug: str) -> Pipeline:
     every = (str(version) for name in names for version in store.versions(name))
     by_key = {key_of(model.info): model for model in _described(store, every)}
     found = [by_key[key] for key in keys if key in by_key]
-    if list(map(is_detector, found)) == [True, False][: len(keys)]:
+    if [model.config.kind for model in found] == ["detector", "classifier"][: len(keys)]:
         return Pipeline(*found)
     raise _not_found(slug)
 

@@ -18,7 +18,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import to_json
 
-from model_store.classifier import softmax
+from model_store.classifier import Classifier, softmax
 from model_store.errors import SOON_S, BadRequest, DeadlinePassed, ResightError, StorageError, TooSlow
 from model_store.images.crops import Box
 from model_store.store import ModelInfo
@@ -282,13 +282,15 @@ class PipelineRun:
         side = found["bbox"]
         box: Box = (side["x1"], side["y1"], side["x2"], side["y2"])
         try:
-            answer = await self._engine.classify(data, str(classifier.id), box, None, self._request_id, shared)
+            answer = await self._engine.infer_crop(
+                Classifier, data, str(classifier.id), box, None, self._request_id, shared
+            )
         except BadRequest:
             return
-        label, scores = classifier.labels[int(answer.logits.argmax())], softmax(answer.logits[None])[0].tolist()
+        label, scores = classifier.labels[int(answer.values.argmax())], softmax(answer.values[None])[0].tolist()
         seconds = answer.timings.inference_ms / 1e3
         found["classifications"].append(
-            _classification(classifier, label, scores, answer.logits.tolist(), seconds, True)
+            _classification(classifier, label, scores, answer.values.tolist(), seconds, True)
         )
 
 

@@ -11,20 +11,31 @@ from model_store.classifier import best, softmax
 from model_store.detections import Detections, RunLengths
 from model_store.transform.thresholds import least_scores, shown
 from serve.api import schemas
-from serve.inference.results import Answer, ClassAnswer, Timings
+from serve.inference.results import Answer, CropAnswer, Timings
 
 
-def to_classes(answer: ClassAnswer, top: int) -> schemas.ClassifyResponse:
+def to_classes(answer: CropAnswer, top: int) -> schemas.ClassifyResponse:
     """Return the answer of a classifier with its `top` best classes, or all if there are fewer."""
-    labels, scores = answer.model.labels, softmax(answer.logits[None])[0]
+    labels, scores = answer.model.labels, softmax(answer.values[None])[0]
     return schemas.ClassifyResponse(
         model=_copied(schemas.WireModel, answer.model, alias=answer.alias),
         image=_copied(schemas.WireImage, answer.image, decode_note=answer.image.note),
         box_xyxy_px=answer.box_xyxy_px,
         classes=[
-            schemas.WireClass(label=labels[i], class_id=i, score=float(scores[i]), logit=float(answer.logits[i]))
-            for i in best(answer.logits, top)
+            schemas.WireClass(label=labels[i], class_id=i, score=float(scores[i]), logit=float(answer.values[i]))
+            for i in best(answer.values, top)
         ],
+        timings_ms=_timings(answer.timings),
+    )
+
+
+def to_vector(answer: CropAnswer) -> schemas.EmbedResponse:
+    """Return the answer of an embedder, with the vector at its own length."""
+    return schemas.EmbedResponse(
+        model=_copied(schemas.WireModel, answer.model, alias=answer.alias),
+        image=_copied(schemas.WireImage, answer.image, decode_note=answer.image.note),
+        box_xyxy_px=answer.box_xyxy_px,
+        vector=answer.values.tolist(),
         timings_ms=_timings(answer.timings),
     )
 

@@ -1,4 +1,4 @@
-"""POST /v1/detect and /v1/classify: encoded images to detections, or to their best classes.
+"""POST /v1/detect, /v1/classify and /v1/embed: encoded images to detections, their best classes, or vectors.
 
 The body is one image, or a form of several. `DetectShortcut` answers one image with a plain query without the
 framework's routing and validation, which take a fifth of the event loop's time (docs/decisions/0032).
@@ -16,11 +16,13 @@ from fastapi.responses import Response
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from model_store.classifier import Classifier
+from model_store.embedder import Embedder
 from model_store.errors import BadRequest, ResightError
 from model_store.images.crops import Box
 from model_store.names import REF
 from serve.api import schemas
-from serve.api.answers import to_classes, to_response
+from serve.api.answers import to_classes, to_response, to_vector
 from serve.api.bodies import IMAGE_BODY, PROBLEMS
 from serve.api.headers import REQUEST_ID, deadline_of, request_id_of
 from serve.api.multipart import answer_images, is_form
@@ -38,16 +40,16 @@ DetectorRef = Annotated[str, Query(description="name, name@version or name:alias
 ClassifierRef = Annotated[
     str, Query(description="name, name@version or name:alias of a classifier", json_schema_extra=PATTERN)
 ]
+EmbedderRef = Annotated[
+    str, Query(description="name, name@version or name:alias of an embedder", json_schema_extra=PATTERN)
+]
 MinScore = Annotated[
     float | None, Query(ge=0, le=1, description="minimum score of a detection; default: the model's own thresholds")
 ]
 Top = Annotated[int, Query(ge=1, le=MAX_CLASSES, description="number of classes, best first")]
 CropBox = Annotated[
     str | None,
-    Query(
-        description="x1,y1,x2,y2 in px of the upright image: classify this crop only",
-        json_schema_extra={"pattern": BOX},
-    ),
+    Query(description="x1,y1,x2,y2 in px of the upright image: only this crop", json_schema_extra={"pattern": BOX}),
 ]
 
 
@@ -65,10 +67,21 @@ def router(engine: Engine) -> APIRouter:
         deadline_s, request_id, box_xyxy_px = deadline_of(request), request_id_of(request), box_of(box)
 
         async def answer(body: bytes) -> schemas.ClassifyResponse:
-            classes = await engine.classify(body, model, box_xyxy_px, deadline_s, request_id)
-            return to_classes(classes, top)
+            values = await engine.infer_crop(Classifier, body, model, box_xyxy_px, deadline_s, request_id)
+            return to_classes(values, top)
 
         text = (await answer_images(engine, request, answer, schemas.ClassifyFormResponse)).model_dump_json()
+        return Response(text, headers={REQUEST_ID: request_id}, media_type="application/json")
+
+    @routes.post("/v1/embed", response_model=schemas.EmbedAnswer, responses=PROBLEMS, openapi_extra=IMAGE_BODY)
+    async def embed(request: Request, model: EmbedderRef, box: CropBox = None) -> Response:
+        """Return a vector of one image, sent as the raw body, or of each file of a form."""
+        deadline_s, request_id, box_xyxy_px = deadline_of(request), request_id_of(request), box_of(box)
+
+        async def answer(body: bytes) -> schemas.EmbedResponse:
+            return to_vector(await engine.infer_crop(Embedder, body, model, box_xyxy_px, deadline_s, request_id))
+
+        text = (await answer_images(engine, request, answer, schemas.EmbedFormResponse)).model_dump_json()
         return Response(text, headers={REQUEST_ID: request_id}, media_type="application/json")
 
     return routes

@@ -103,9 +103,21 @@ class ClassifyResponse(Wire):
     timings_ms: WireTimings
 
 
+class EmbedResponse(Wire):
+    """Answer of POST /v1/embed."""
+
+    model: WireModel
+    image: WireImage
+    box_xyxy_px: tuple[float, float, float, float] | None = Field(
+        description="the requested crop; null: the whole image"
+    )
+    vector: list[float] = Field(description="float32, at any length; compare vectors of one inference key by cosine")
+    timings_ms: WireTimings
+
+
 class WireVersion(Wire):
     version: str
-    kind: Literal["detector", "classifier"]
+    kind: Literal["detector", "classifier", "embedder"]
     aliases: list[str]
     resident: bool = Field(description="loaded in the replica that answered")
     weights_sha256: str
@@ -225,6 +237,22 @@ class ClassifyFormResponse(Wire):
     """Answer of POST /v1/classify to multipart/form-data: a result for each file, in order."""
 
     results: list[ClassifyFormResult]
+
+
+class EmbedFormResult(FileAnswer[EmbedResponse]):
+    """One file of a form: an answer, or a problem as it would be for that image alone."""
+
+
+class EmbedFormResponse(Wire):
+    """Answer of POST /v1/embed to multipart/form-data: a result for each file, in order."""
+
+    results: list[EmbedFormResult]
+
+
+class EmbedAnswer(RootModel[EmbedResponse | EmbedFormResponse]):
+    """A single answer for an image, a list of results for a form."""
+
+    model_config = ConfigDict(frozen=True, json_schema_extra=_one_of)
 
 
 class ClassifyAnswer(RootModel[ClassifyResponse | ClassifyFormResponse]):

@@ -37,7 +37,7 @@ log = structlog.get_logger("resight.access")
 RULES: tuple[tuple[str, str, TokenScope | None], ...] = (
     # load balancers and orchestrators call these without a token; the answers contain only the health
     ("GET|HEAD", r"/healthz|/readyz|/v2/health/(live|ready)|/antenna/(livez|readyz)", None),
-    ("POST", r"/v1/(detect|classify)", TokenScope.detect),
+    ("POST", r"/v1/(detect|classify|embed)", TokenScope.detect),
     ("POST", r"/v2/models/[^/]+(/versions/[^/]+)?/infer", TokenScope.detect),
     ("POST", r"/v2/repository/index", TokenScope.detect),  # a list, by POST
     ("POST", r"(/antenna)?/process", TokenScope.detect),

@@ -144,7 +144,7 @@ MAX_TEMP_DIR_BYTES = 31
 With it, Ray's sockets are below the Unix limit of 107 bytes.
 """
 DRIVERS = "-m batch."
-"""Part of the command of every job: python -m batch.reprocess, batch.classify, batch.filters."""
+"""Part of the command of every job: python -m batch.reprocess, batch.classify, batch.embed, batch.filters."""
 
 
 @dataclass(frozen=True, slots=True)

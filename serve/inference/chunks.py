@@ -2,7 +2,7 @@
 
 Chunk: pixels of n images end to end + shapes (n, 5) + fits (tiles, 8), for one model version
 ChunkAnswer: detections of n images end to end, and their number per image in `counts` (n,)
-LogitsAnswer: logits of a classifier, one row per image
+CropsAnswer: values of a model of crops, one row per image
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from model_store.transform.letterbox import Fit
 from model_store.transform.preprocess import Prepared
 
 if TYPE_CHECKING:
-    from serve.inference.results import ClassResult, ImageResult
+    from model_store.crop_model import CropModel
+    from serve.inference.results import CropResult, ImageResult
 
 TIMING_COLUMNS = ("queue_ms", "inference_ms", "postprocess_ms")
 
@@ -47,7 +48,7 @@ class Chunk:
 
     @staticmethod
     def of_inputs(model: str, inputs: NDArray[np.uint8]) -> Chunk:
-        """Pack inputs of a classifier, (n, height, width, 3) as `Classifier.prepare` returns them."""
+        """Pack inputs of a model of crops, (n, height, width, 3) as `CropModel.prepare` returns them."""
         count, down, across, _ = inputs.shape
         return Chunk(
             model,
@@ -90,12 +91,11 @@ class ChunkAnswer:
 
 
 @dataclass(frozen=True, slots=True)
-class LogitsAnswer:
-    """Logits of a chunk. `errors[i]` is None, or the reason why image i failed, with logits of NaN."""
+class CropsAnswer:
+    """Values of a chunk. `errors[i]` is None, or the reason why image i failed, with values of NaN."""
 
     model: ModelInfo
-    logits: NDArray[np.float32]  # (n, labels); logarithms where the graph gives probabilities
-    labels: tuple[str, ...]
+    values: NDArray[np.float32]  # (n, width) of `CropModel.infer`
     queue_ms: NDArray[np.float32]  # (n,)
     inference_ms: NDArray[np.float32]  # (n,), of its batch
     errors: tuple[str | None, ...]
@@ -117,17 +117,17 @@ def pack_answers(model: ModelInfo, outcomes: Sequence[tuple[ImageResult, float] 
     )
 
 
-def pack_logits(model: ModelInfo, outcomes: Sequence[tuple[ClassResult, float] | BaseException]) -> LogitsAnswer:
-    """Pack the outcomes of a classifier, in order. Raises errors of the whole replica instead of packing them."""
+def pack_crops(model: CropModel, outcomes: Sequence[tuple[CropResult, float] | BaseException]) -> CropsAnswer:
+    """Pack the outcomes of a model of crops, in order. Raises errors of the whole replica instead of packing them."""
     _raise_replica_error(outcomes)
-    logits = np.full((len(outcomes), len(model.labels)), np.nan, np.float32)
+    values = np.full((len(outcomes), model.width), np.nan, np.float32)
     times_ms = np.zeros((2, len(outcomes)), np.float32)
     for i, outcome in enumerate(outcomes):
         if not isinstance(outcome, BaseException):
             result, queue_ms = outcome
-            logits[i] = result.logits
+            values[i] = result.values
             times_ms[:, i] = queue_ms, result.inference_ms
-    return LogitsAnswer(model, logits, model.labels, times_ms[0], times_ms[1], tuple(_reason(o) for o in outcomes))
+    return CropsAnswer(model.info, values, times_ms[0], times_ms[1], tuple(_reason(o) for o in outcomes))
 
 
 def _raise_replica_error(outcomes: Sequence[object]) -> None:

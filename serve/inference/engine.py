@@ -1,9 +1,9 @@
 """The engine of a replica, without HTTP and without Ray: queue, decode, prepare, infer.
 
 detect(body, ref)         online lane: encoded bytes -> Answer
-classify(body, ref, box)  online lane: encoded bytes and a box -> ClassAnswer
+infer_crop(body, ref, …)  online lane: encoded bytes and a box, for a classifier or an embedder -> CropAnswer
 detect_chunk(chunk)       bulk lane: prepared uint8 pixels of many images -> ChunkAnswer, in order
-classify_chunk(chunk)     bulk lane: prepared crops -> LogitsAnswer, in order
+crops_chunk(chunk)        bulk lane: prepared crops -> CropsAnswer, in order
 
 Both lanes call the same `infer` of the model, so their results are equal bit for bit. Waiting items refer to their
 model, so a version that is released still answers them.
@@ -18,8 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_store.classifier import Classifier
+from model_store.crop_model import CropModel
 from model_store.detections import Detections
 from model_store.detector import LoadedDetector
+from model_store.embedder import Embedder
 from model_store.errors import BadRequest
 from model_store.images.crops import Box
 from model_store.images.decode import ImageFacts
@@ -29,15 +31,15 @@ from model_store.store import ModelStore
 from model_store.transform.preprocess import Prepared
 from serve.inference.admission import Admission, Threads
 from serve.inference.batcher import Lane
-from serve.inference.chunks import Chunk, ChunkAnswer, LogitsAnswer, pack_answers, pack_logits
-from serve.inference.results import Answer, ClassAnswer, ClassResult, ImageResult, TensorAnswer, Timings
+from serve.inference.chunks import Chunk, ChunkAnswer, CropsAnswer, pack_answers, pack_crops
+from serve.inference.results import Answer, CropAnswer, CropResult, ImageResult, TensorAnswer, Timings
 from serve.inference.workers import PendingImage, SharedImage, Workers
 from serve.models.alias_poller import AliasPoller
 from serve.models.loaded_models import LoadedModels, Loader, NoProver, Prover
 from serve.models.pools import Placement, Serving
 from serve.models.resolver import ModelResolver, ResolvedModel
 from serve.models.shadow import Shadows
-from serve.observability.metrics import CLASSIFY, DETECT, INFER, Metrics, Observer, exposition
+from serve.observability.metrics import CLASSIFY, DETECT, EMBED, INFER, Metrics, Observer, exposition
 from serve.observability.traces import Traces
 from serve.rollout.state import ModelState
 from serve.settings import DetectArgs, Settings
@@ -49,7 +51,7 @@ LOOKUPS, MAX_LOOKUPS = 4, 64
 class Engine:
     """Models, lanes and metrics of a replica. Call `start` once on the event loop that serves requests.
 
-    A request calls `detect`, `classify` or `infer_tensor` with a place of `admission.images` for each image.
+    A request calls `detect`, `infer_crop` or `infer_tensor` with a place of `admission.images` for each image.
     `prover` is the rollout, which permits each load; None: versions are loaded without a proof.
     """
 
@@ -106,19 +108,19 @@ class Engine:
             self.traces.stop()
 
     async def detect_chunk(self, chunk: Chunk) -> ChunkAnswer:
-        """Detect in a chunk; `errors` has bad images. Raises BadRequest for a classifier, ModelError, Overloaded."""
+        """Detect in a chunk; `errors` has bad images. Raises BadRequest, ModelError, Overloaded."""
         detector = (await self.resolver.get(chunk.model)).detector
         outcomes = await self.workers.images(detector, chunk.items())
         self.metrics.bulk(detector.info, len(outcomes))
         return pack_answers(detector.info, outcomes)  # type: ignore[arg-type]
 
-    async def classify_chunk(self, chunk: Chunk) -> LogitsAnswer:
-        """Classify crops; `errors` has bad ones. Raises BadRequest, ModelError, Overloaded."""
-        classifier = (await self.resolver.get(chunk.model)).classifier
-        _require_crops(chunk, classifier)
-        outcomes = await self.workers.images(classifier, chunk.items())
-        self.metrics.bulk(classifier.info, len(outcomes))
-        return pack_logits(classifier.info, outcomes)  # type: ignore[arg-type]
+    async def crops_chunk(self, chunk: Chunk) -> CropsAnswer:
+        """Run a model of crops; `errors` has bad images. Raises BadRequest, ModelError, Overloaded."""
+        model = (await self.resolver.get(chunk.model)).crop_model(CropModel)
+        _require_crops(chunk, model)
+        outcomes = await self.workers.images(model, chunk.items())
+        self.metrics.bulk(model.info, len(outcomes))
+        return pack_crops(model, outcomes)  # type: ignore[arg-type]
 
     async def detect(
         self, body: bytes, ref: str | ResolvedModel, deadline_s: float | None = None, request_id: str = ""
@@ -146,36 +148,38 @@ class Engine:
             )
         return answer
 
-    async def classify(
+    async def infer_crop(
         self,
+        kind: type[Classifier | Embedder],
         body: bytes,
         ref: str,
         box_xyxy_px: Box | None = None,
         deadline_s: float | None = None,
         request_id: str = "",
         shared: SharedImage | None = None,
-    ) -> ClassAnswer:
-        """Classify one encoded image, or a box of it in px of the upright image.
+    ) -> CropAnswer:
+        """Run a model of this kind on one encoded image, or a box of it in px of the upright image.
 
         Pass the same `shared` for several boxes of an image: the first one decodes it, and the others follow. Raises as
-        `detect`, and BadRequest for a detector or for a box that lies outside the image.
+        `detect`, and BadRequest for a box that lies outside the image.
         """
-        with self.observer.request(CLASSIFY, ref, request_id, bytes=len(body)) as request:
-            request.model = model = await self.resolver.get(ref, sample_of(body))
-            classifier, max_px = model.classifier, self._max_pixels
+        observed = CLASSIFY if kind is Classifier else EMBED
+        with self.observer.request(observed, ref, request_id, bytes=len(body)) as request:
+            request.model = resolved = await self.resolver.get(ref, sample_of(body))
+            model, max_px = resolved.crop_model(kind), self._max_pixels
 
             def read() -> tuple[ImageFacts, Prepared]:
                 if shared is None:
-                    return classifier.read(body, box_xyxy_px, max_px)
-                whole = shared.decoded(lambda: classifier.decode(body, max_px))
-                return classifier.read_box(whole, box_xyxy_px)
+                    return model.read(body, box_xyxy_px, max_px)
+                whole = shared.decoded(lambda: model.decode(body, max_px))
+                return model.read_box(whole, box_xyxy_px)
 
             image = PendingImage(read, len(body), deadline_s)
-            result, queue_ms = await self.workers.image(Lane.ONLINE, classifier, image)
-            assert isinstance(result, ClassResult)
+            result, queue_ms = await self.workers.image(Lane.ONLINE, model, image)
+            assert isinstance(result, CropResult)
             times = Timings(queue_ms, image.preprocess_ms, result.inference_ms, 0.0)
-            request.answer = answer = ClassAnswer(
-                classifier.info, model.alias, image.facts, box_xyxy_px, result.logits, times, image.waited_first
+            request.answer = answer = CropAnswer(
+                model.info, resolved.alias, image.facts, box_xyxy_px, result.values, times, image.waited_first
             )
         return answer
 
@@ -219,8 +223,8 @@ class Replica:
     async def detect_chunk(self, chunk: Chunk) -> ChunkAnswer:
         return await self.engine.detect_chunk(chunk)
 
-    async def classify_chunk(self, chunk: Chunk) -> LogitsAnswer:
-        return await self.engine.classify_chunk(chunk)
+    async def crops_chunk(self, chunk: Chunk) -> CropsAnswer:
+        return await self.engine.crops_chunk(chunk)
 
     async def holds(self, version: VersionId, digest: str) -> bool:
         """Return whether a version is loaded from files of this digest.
@@ -254,13 +258,13 @@ class Replica:
         self.engine.models.lease(version, holder, for_s)
 
 
-def _require_crops(chunk: Chunk, classifier: Classifier) -> None:
+def _require_crops(chunk: Chunk, model: CropModel) -> None:
     """Raise BadRequest unless each image is one tile of the network's input size."""
-    width, height = classifier.config.preprocess.input_px
+    width, height = model.config.preprocess.input_px
     if not (chunk.shapes[:, :3] == (1, height, width)).all():
         tiles, sent_height, sent_width = chunk.shapes[0, :3].tolist()
         raise BadRequest(
-            f"{classifier.info.id} requires one crop of {width} x {height} px at a time, not {tiles} of "
+            f"{model.info.id} requires one crop of {width} x {height} px at a time, not {tiles} of "
             f"{sent_width} x {sent_height} px: prepare them with this version"
         )
 

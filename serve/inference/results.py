@@ -38,10 +38,10 @@ class ImageResult:
 
 
 @dataclass(frozen=True, slots=True)
-class ClassResult:
-    """Output of a classifier for one image of a batch; `inference_ms` is that of the batch."""
+class CropResult:
+    """Output of a model of crops for one image of a batch; `inference_ms` is that of the batch."""
 
-    logits: NDArray[np.float32]  # (labels,)
+    values: NDArray[np.float32]  # (width,)
     inference_ms: float
 
 
@@ -63,21 +63,22 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class ClassAnswer:
-    """Content of a classifier's HTTP response for one image; `box_xyxy_px` is the requested crop."""
+class CropAnswer:
+    """Content of the HTTP response of a model of crops for one image; `box_xyxy_px` is the requested crop."""
 
     model: ModelInfo
     alias: str | None
     image: ImageFacts
     box_xyxy_px: Box | None
-    logits: NDArray[np.float32]  # (labels,)
+    values: NDArray[np.float32]  # (labels,) logits of a classifier; (size,) vector of an embedder
     timings: Timings
     waited_first: bool = False
     """See `Answer.waited_first`."""
 
     def facts(self) -> dict[str, Any]:
-        best = self.model.labels[int(self.logits.argmax())]
-        return _model_facts(self.model, self.alias) | {"label": best, **_times(self.timings)}
+        labels = self.model.labels
+        best = {"label": labels[int(self.values.argmax())]} if labels else {}
+        return _model_facts(self.model, self.alias) | best | _times(self.timings)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from model_store.classifier import Classifier
+from model_store.crop_model import CropModel
 from model_store.detector import LoadedDetector
 from model_store.errors import DeadlinePassed
 from model_store.images.decode import DecodedImage, ImageFacts
@@ -33,12 +33,12 @@ from model_store.names import VersionId
 from model_store.transform.preprocess import Prepared
 from serve.inference.admission import Threads
 from serve.inference.batcher import Batcher, Lane, LaneBound
-from serve.inference.results import ClassResult, ImageResult
+from serve.inference.results import CropResult, ImageResult
 from serve.settings import DetectArgs
 
 R = TypeVar("R")
 Rows = dict[str, NDArray[np.float32]]
-Result = ImageResult | ClassResult | Rows
+Result = ImageResult | CropResult | Rows
 MIB = 1 << 20
 
 
@@ -169,11 +169,11 @@ def infer(key: BatchKey, items: Sequence[Item]) -> Sequence[Result]:
     """Run a batch and return one result per item. Raises the errors of decoding and of the model."""
     model = items[-1].model
     data = [d.prepared() if isinstance(d := item.data, PendingImage) else d for item in items]
-    if isinstance(model, Classifier):  # all inputs have the size of its network
+    if isinstance(model, CropModel):  # all inputs have the size of its network
         started = time.perf_counter()
-        logits = model.infer(np.concatenate([image.pixels for image in data]))  # type: ignore[union-attr]
+        values = model.infer(np.concatenate([image.pixels for image in data]))  # type: ignore[union-attr]
         took_ms = (time.perf_counter() - started) * 1e3
-        return [ClassResult(row, took_ms) for row in logits]
+        return [CropResult(row, took_ms) for row in values]
     if key.raw:
         return model.run_rows(data)  # type: ignore[arg-type]
     done = model.infer(data)  # type: ignore[arg-type]

@@ -28,7 +28,7 @@ from serve.models.pools import Pools, require_pool
 from serve.models.resolver import MAY_LOAD, loads_if
 
 UPLOADS = "/v1/images"
-IN_QUERY = ("/v1/detect", "/v1/classify", UPLOADS)
+IN_QUERY = ("/v1/detect", "/v1/classify", "/v1/embed", UPLOADS)
 """Paths with the model in the query parameter `model`."""
 _IN_PATH = re.compile(rf"(?:/v1/models|/v2/models|/v2/repository/models)/({NAME.pattern})(?:[@:][^/]*)?(?:/.*)?")
 _CONTROL = re.compile(r"/v1/models/[^/]+/.+")

@@ -11,11 +11,12 @@ import time
 from collections.abc import Generator
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import TypeVar
 
-from model_store.classifier import Classifier
+from model_store.crop_model import CropModel
 from model_store.detector import LoadedDetector
 from model_store.errors import Forbidden, ModelNotReady, ResightError
-from model_store.load import Loaded, require_classifier, require_detector
+from model_store.load import Loaded, require
 from model_store.names import ModelRef, VersionId, parse_ref
 from model_store.store import ModelStore
 from serve.inference.admission import Threads
@@ -23,6 +24,7 @@ from serve.models.alias_poller import AliasPoller
 from serve.models.loaded_models import LoadedModels
 from serve.rollout.state import read_state
 
+C = TypeVar("C", bound=CropModel)
 YOUNG_S = 10.0
 """Seconds after its first request during which a replica reads the state file before each request.
 
@@ -52,13 +54,12 @@ class ResolvedModel:
 
     @property
     def detector(self) -> LoadedDetector:
-        """The model. Raises BadRequest if it is a classifier."""
-        return require_detector(self.model)
+        """The model. Raises BadRequest if it is of another kind."""
+        return require(LoadedDetector, self.model)
 
-    @property
-    def classifier(self) -> Classifier:
-        """The model. Raises BadRequest if it is a detector."""
-        return require_classifier(self.model)
+    def crop_model(self, kind: type[C]) -> C:
+        """Return the model of crops. Raises BadRequest if it is of another kind."""
+        return require(kind, self.model)
 
 
 class ModelResolver:
@@ -85,7 +86,7 @@ class ModelResolver:
     def shadow(self, name: str, alias: str | None, sample: float) -> LoadedDetector | None:
         """Return the shadow that also gets this image, or None if there is none or it is not loaded."""
         version = self._aliases.table.shadow(name, alias, sample)
-        return require_detector(self._models.model(version)) if version and version in self._models else None
+        return require(LoadedDetector, self._models.model(version)) if version and version in self._models else None
 
     async def _resolve_new(self, text: str, ref: ModelRef, sample: float) -> tuple[VersionId, str | None]:
         """Read the store again for an alias without a version here: it may be new, or may have failed to load."""

@@ -25,7 +25,7 @@ from model_store.names import MAX_QUOTED, VersionId
 from model_store.store import ModelInfo
 from model_store.transform.thresholds import least_scores, shown
 from serve.inference.batcher import Lane
-from serve.inference.results import STAGES, Answer, ClassAnswer, TensorAnswer
+from serve.inference.results import STAGES, Answer, CropAnswer, TensorAnswer
 from serve.models.resolver import ResolvedModel
 from serve.observability.traces import Traces
 
@@ -65,7 +65,7 @@ class Metrics:
         about = "Scores of all detections of online images, from the model's floor up"
         self._scores = histogram("detection_score", about, SCORES, *MODEL)
 
-    def answered(self, answer: Answer | ClassAnswer | TensorAnswer) -> None:
+    def answered(self, answer: Answer | CropAnswer | TensorAnswer) -> None:
         """Count the online images, or the rows of a raw tensor, that a model has answered."""
         who = (answer.model.name, answer.model.version)
         if isinstance(answer, TensorAnswer):
@@ -186,6 +186,7 @@ class RequestKind(NamedTuple):
 
 DETECT = RequestKind("detected", "not_detected", "detect")
 CLASSIFY = RequestKind("classified", "not_classified", "classify")
+EMBED = RequestKind("embedded", "not_embedded", "embed")
 INFER = RequestKind("inferred", "not_detected", "")
 
 
@@ -194,7 +195,7 @@ class Observation:
     """A request while it is answered, which sets both fields."""
 
     model: ResolvedModel | None = None
-    answer: Answer | ClassAnswer | TensorAnswer | None = None
+    answer: Answer | CropAnswer | TensorAnswer | None = None
 
 
 class Observer:

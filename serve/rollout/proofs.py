@@ -23,7 +23,7 @@ from pydantic import ValidationError
 
 from model_store.errors import SOON_S, ModelError, ModelNotReady, ModelRefused, Overloaded, ResightError, StorageError
 from model_store.frozen import Frozen
-from model_store.inference_key import CLASSIFIER_NUMERICS, NUMERICS_VERSION, canonical_json, sha256_hex
+from model_store.inference_key import CROP_NUMERICS, NUMERICS_VERSION, canonical_json, sha256_hex
 from model_store.libraries import library_versions
 from model_store.machine import cpu_name
 from model_store.names import VersionId
@@ -186,7 +186,7 @@ class Proofs:
 def software() -> dict[str, object]:
     """Return what a proof also depends on: the versions of numerics and libraries, and the processor."""
     return {
-        "numerics": (NUMERICS_VERSION, CLASSIFIER_NUMERICS),
+        "numerics": (NUMERICS_VERSION, CROP_NUMERICS),
         "libraries": {"python": platform.python_version(), **library_versions()},
         "processor": cpu_name(),
     }

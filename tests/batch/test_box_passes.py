@@ -18,13 +18,14 @@ from model_store.errors import AccountingOpen, NothingWorked, StorageUnreachable
 from tests.batch.box_bench import BOX, BoxBench, png
 from tests.batch.classify import bench as classify
 from tests.batch.crops import bench as crops
+from tests.batch.embed import bench as embed
 from tests.fixtures_local import put_results, result_rows, rows_of
 from tests.support.hosts import HOST
 
 Turn = Callable[[], None]
 
 
-@pytest.fixture(params=[classify, crops], ids=["classify", "snips"])
+@pytest.fixture(params=[classify, embed, crops], ids=["classify", "embed", "snips"])
 def bench(request: pytest.FixtureRequest, tmp_path: Path) -> BoxBench:
     made: BoxBench = request.param.make(tmp_path)
     if isinstance(made, classify.ClassifyBench):

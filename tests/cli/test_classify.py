@@ -14,7 +14,8 @@ import cli.follow
 from archive.delta.tables import Tables
 from archive.schemas import CLASSIFICATIONS
 from archive.views.views import View, Views
-from batch.classify.rows import detection_id, target_of
+from batch.classify.rows import classify_target
+from batch.crops.model_rows import detection_id
 from batch.jobs.cluster_jobs import runs_of
 from batch.jobs.control import JobOutcome
 from cli.follow import Followed
@@ -59,7 +60,7 @@ def ready(folder: Path) -> None:
 def done(tables: Tables, home: Path) -> None:
     """Classify all detections that are shown."""
     store = ModelStore(str(home / "models"))
-    target = target_of(KEY, store.describe(store.versions("colours")[0]), 0.0)
+    target = classify_target(KEY, store.describe(store.versions("colours")[0]), 0.0)
     rows = [
         {"media_sha256": row["media_sha256"], "rank": 0, "status": "ok", **target.key}
         | {"detection_id": detection_id(row["media_sha256"], 0), "run_id": "r0"}
@@ -77,7 +78,7 @@ def facts(text: str) -> dict[str, Any]:
 def test_the_dry_run_counts_and_writes_nothing(resight: Resight, seen: Tables, home: Path) -> None:
     told = facts(resight(*RUN, "--dry-run", "--format", "json").ok())
     assert (told["model"], told["view"], told["inference_key"]) == ("colours@1", "production 1", KEY)
-    assert (told["requested"], told["to_classify"], told["images"]) == (3, 3, 3)
+    assert (told["requested"], told["to_infer"], told["images"]) == (3, 3, 3)
     north = (*RUN, "--dry-run", "--camera", "north", "--format", "json")
     assert facts(resight(*north).ok())["requested"] == 2
     none = (*RUN, "--dry-run", "--labels", "person", "--format", "json")

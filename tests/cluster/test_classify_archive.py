@@ -61,7 +61,7 @@ def test_each_detection_that_is_shown_is_classified_once(
     tables, planned = classified.tables, classified.planned
     shown_sql = "select distinct media_sha256, rank from detections"
     shown = {(row["media_sha256"], row["rank"]) for row in query(tables, shown_sql).to_pylist()}
-    assert planned["to_classify"] == planned["requested"] == len(shown) > 0
+    assert planned["to_infer"] == planned["requested"] == len(shown) > 0
     assert classified.report["counts"]["ok"] == len(shown)
     assert classified.report["counts"]["failed"] == 0
     rows = rows_of(tables, "classifications")

@@ -59,7 +59,7 @@ def test_logits_are_those_of_plain_loops(
     spec = {**scale["preprocess"], "channel_order": order}
     classifier = loaded(tmp_path, colours(), {"preprocess": spec})
     image = picture(*size)
-    found = classifier.classify([image])
+    found = classifier.of_images([image])
     assert (found.shape, found.dtype) == ((1, len(LABELS)), np.float32)
     np.testing.assert_allclose(found[0], by_hand(image, spec), rtol=1e-4, atol=1e-3)
     assert (classifier.labels, classifier.info.labels) == (LABELS, LABELS)
@@ -69,16 +69,16 @@ def test_logits_are_those_of_plain_loops(
 def test_batches_of_any_size_give_the_same_logits_in_order(tmp_path: Path, most: int) -> None:
     classifier = replace(loaded(tmp_path, colours(), PLAIN), batch=Batch(max=most))
     images = [picture(20, 20, seed) for seed in range(7)]
-    alone = np.concatenate([classifier.classify([image]) for image in images])
-    np.testing.assert_array_equal(classifier.classify(images), alone)
+    alone = np.concatenate([classifier.of_images([image]) for image in images])
+    np.testing.assert_array_equal(classifier.of_images(images), alone)
 
 
 def test_probabilities_become_their_logarithms(tmp_path: Path) -> None:
     images = [picture(20, 20, seed) for seed in range(3)]
-    logits = loaded(tmp_path / "a", colours(), PLAIN).classify(images)
+    logits = loaded(tmp_path / "a", colours(), PLAIN).of_images(images)
     classifier = loaded(tmp_path / "b", colours(softmax=True), PLAIN)
     assert classifier.config.scores == "probabilities"
-    found = classifier.classify(images)
+    found = classifier.of_images(images)
     for row, wanted in zip(found.tolist(), logits.tolist(), strict=True):
         total = sum(math.exp(x) for x in wanted)
         for one, x in zip(row, wanted, strict=True):
@@ -97,7 +97,7 @@ def fixed(tmp_path: Path, rows: list[list[float]], scores: str) -> Classifier:
 
 def test_a_probability_of_nothing_is_a_small_finite_logit(tmp_path: Path) -> None:
     classifier = fixed(tmp_path, [[1, 0, 0, 0]], "probabilities")
-    (found,) = classifier.classify([picture(9, 9)])
+    (found,) = classifier.of_images([picture(9, 9)])
     assert found[0] == 0
     assert found[1:] == pytest.approx([math.log(2.0**-126)] * 3)
     assert softmax(found[None])[0].tolist() == pytest.approx([1, 0, 0, 0], abs=1e-30)
@@ -117,7 +117,7 @@ def test_what_means_nothing_is_said(tmp_path: Path, scores: str, row: list[float
     red = np.zeros((SIDE_PX, SIDE_PX, 3), np.uint8)
     red[0, 0, 0] = 1
     with pytest.raises(OutputNonsense, match=said):
-        classifier.classify([red])
+        classifier.of_images([red])
 
 
 @pytest.mark.parametrize("row", [[1, 2, 3], [1000, 0], [-1000, -1001]])

@@ -98,7 +98,7 @@ def test_a_classifier_needs_neither_decoder_nor_suppression() -> None:
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"kind": "pose"}, "unknown kind 'pose': use detector or classifier"),
+        ({"kind": "pose"}, "unknown kind 'pose': use detector, classifier, embedder"),
         ({"kind": None}, "kind: "),
         ({"kind": ["classifier"]}, "unknown kind ['classifier']"),
         ({"decoder": "yolov8"}, "decoder: unknown field"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -15,16 +15,18 @@ import batch.planning.plan
 from archive.delta.tables import Tables
 from archive.schemas import CLASSIFICATIONS
 from archive.views.views import View, Views
-from batch.classify.plan import ClassifyPass, classify_pass
-from batch.classify.rows import classification_table, detection_id, target_of
-from batch.classify.stage import cut, in_chunks
+from batch.classify.plan import classify_pass
+from batch.classify.rows import classification_table, classify_target
+from batch.crops.model_pass import CropModelPass
+from batch.crops.model_rows import Target, detection_id
+from batch.crops.model_stage import cut, in_chunks
 from batch.planning.plan import Plan, plan_pass
 from batch.runs.accounting import Counts
 from batch.runs.run import RunReport, execute
-from batch.runs.spec import ClassifySpec
+from batch.runs.spec import ClassifySpec, CropsSpec
 from model_store.config import ClassifierConfig, OnnxRuntime, Preprocess
 from model_store.store import ModelInfo, ModelStore, ModelVersion
-from serve.inference.chunks import LogitsAnswer
+from serve.inference.chunks import CropsAnswer
 from tests.batch.box_bench import KEY, BoxBench, without_ray
 from tests.fixtures_local import write_files
 from tests.support.hosts import HOST
@@ -63,9 +65,14 @@ class ClassifyBench(BoxBench):
         view = View(**fields, threshold=threshold, label_thresholds=labels)
         return views.publish(view, after=now.serial if now else 0)
 
+    spec_of: ClassVar[Callable[..., CropsSpec]] = staticmethod(spec_of)
+    pass_of: ClassVar[Callable[..., CropModelPass]] = staticmethod(classify_pass)
+    table_of: ClassVar[Callable[..., pa.Table]] = staticmethod(classification_table)
+    schema: ClassVar[pa.Schema] = CLASSIFICATIONS
+
     def plan(self, read_only: bool = True, **fields: Any) -> Plan:
-        spec = spec_of(**fields)
-        work = classify_pass(self.tables, self.store, spec, self.model)
+        spec = self.spec_of(**fields)
+        work = self.pass_of(self.tables, self.store, spec, self.model)
         return plan_pass(self.tables, work, spec.scope, read_only)
 
     @property
@@ -74,19 +81,21 @@ class ClassifyBench(BoxBench):
 
     def run(self, run_id: str = "r1", **fields: Any) -> RunReport:
         """Execute one run; needs `without_ray`."""
-        return execute(spec_of(run_id=run_id, **fields), self.tables, self.store, HOST)
+        return execute(self.spec_of(run_id=run_id, **fields), self.tables, self.store, HOST)
 
     def counts(self, run_id: str = "r1", **fields: Any) -> Counts:
         return self.run(run_id, **fields).counts
 
     def put(self, of: Sequence[tuple[str, int]], status: str = "ok", **more: Any) -> None:
-        target = target_of(KEY, self.model, 0.0)
-        same = {**target.key, "status": status, "run_id": "r0", **more}
+        same = {**self.target().key, "status": status, "run_id": "r0", **more}
         rows = [
             {"media_sha256": sha, "rank": rank, "detection_id": detection_id(sha, rank), **same} for sha, rank in of
         ]
-        table = pa.Table.from_pylist(rows, schema=CLASSIFICATIONS)
-        self.tables.append("classifications", table, "test", lambda _, wanted: wanted)
+        table = pa.Table.from_pylist(rows, schema=self.schema)
+        self.tables.append(self.table, table, "test", lambda _, wanted: wanted)
+
+    def target(self) -> Target:
+        return classify_target(KEY, self.model, 0.0)
 
     def without_ray(self, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
         monkeypatch.setattr(batch.planning.plan, "pinned", lambda *_: self.model)
@@ -94,12 +103,12 @@ class ClassifyBench(BoxBench):
 
     def chunks(self, plan: Plan, spec: Any, window: pa.Table) -> Iterator[pa.Table]:
         work, info = plan.work, plan.model.info
-        assert isinstance(work, ClassifyPass)
+        assert isinstance(work, CropModelPass)
         for crops in in_chunks(cut(window, spec, plan.model)):
             answer = self._answer(crops)
-            yield classification_table(spec.run_id, info, work.target, crops, answer, 2.0, "node")
+            yield self.table_of(spec.run_id, info, work.target, crops, answer, 2.0, "node")
 
-    def _answer(self, crops: Sequence[Any]) -> LogitsAnswer | None:
+    def _answer(self, crops: Sequence[Any]) -> CropsAnswer | None:
         inputs = [crop.input for crop in crops if crop.input is not None]
         names = [detection_id(c.media_sha256, c.rank) for c in crops if c.input is not None]
         self.asked += names
@@ -108,7 +117,7 @@ class ClassifyBench(BoxBench):
         logits, times = colour_logits(np.stack(inputs)), np.ones(len(inputs), np.float32)
         errors = tuple("model: no colour" if name in self.broken else None for name in names)
         logits[[error is not None for error in errors]] = np.nan
-        return LogitsAnswer(self.model.info, logits, self.model.info.labels, times, times, errors)
+        return CropsAnswer(self.model.info, logits, times, times, errors)
 
     @property
     def rows(self) -> dict[tuple[str, int], dict[str, Any]]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from archive.views.views import Views
-from batch.classify.plan import view_to_classify
+from batch.crops.model_pass import view_of_crops
 from batch.runs.scope import Scope
 from model_store.errors import BadRequest
 from model_store.store import ModelStore
@@ -117,7 +117,7 @@ def test_random_tables_against_plain_python(bench: ClassifyBench, seed: int) -> 
 def test_without_a_publication_there_is_nothing_to_classify(bench: ClassifyBench) -> None:
     store = ModelStore(str(bench.root.parent / "models"))
     with pytest.raises(BadRequest, match="nothing is published as production"):
-        view_to_classify(bench.tables, store, spec_of())
+        view_of_crops(bench.tables, store, spec_of())
 
 
 def test_a_label_that_the_detector_does_not_have_is_refused(
@@ -125,13 +125,13 @@ def test_a_label_that_the_detector_does_not_have_is_refused(
 ) -> None:
     view = bench.publish()
     gone = ModelStore(str(bench.root.parent / "models"))
-    assert view_to_classify(bench.tables, gone, spec_of(labels=("anmal",))) == view
+    assert view_of_crops(bench.tables, gone, spec_of(labels=("anmal",))) == view
     store = motion_store(bench.root.parent / "store", "1")
     now = view.model_copy(update={"model_name": "blobs", "model_version": "1"})
     Views(bench.tables.url).publish(now, after=1)
-    assert view_to_classify(bench.tables, store, spec_of(labels=("blob",))).serial == 2
+    assert view_of_crops(bench.tables, store, spec_of(labels=("blob",))).serial == 2
     with pytest.raises(BadRequest, match="--labels: unknown label 'anmal'; labels of blobs@1: blob$"):
-        view_to_classify(bench.tables, store, spec_of(labels=("blob", "anmal")))
-    monkeypatch.setattr("batch.classify.plan.MAX_NAMED", 0)
+        view_of_crops(bench.tables, store, spec_of(labels=("blob", "anmal")))
+    monkeypatch.setattr("batch.crops.model_pass.MAX_NAMED", 0)
     with pytest.raises(BadRequest, match=" and 1 more$"):
-        view_to_classify(bench.tables, store, spec_of(labels=("anmal",)))
+        view_of_crops(bench.tables, store, spec_of(labels=("anmal",)))

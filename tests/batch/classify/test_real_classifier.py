@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from batch.classify.rows import classification_table, target_of
-from batch.classify.stage import crops_of
+from batch.classify.rows import classification_table, classify_target
+from batch.crops.model_stage import crops_of
 from model_store.adding.add import add_version
 from model_store.images.decode import decode
 from model_store.load import load_model
 from model_store.names import version_id
 from model_store.store import ModelStore
-from serve.inference.chunks import Chunk, LogitsAnswer
+from serve.inference.chunks import Chunk, CropsAnswer
 from tests.fixtures_local import PHOTOS
 from tests.model_store.classifiers import colours
 from tests.shared_data import shared
@@ -41,13 +41,13 @@ def test_the_row_has_the_class_in_the_image(weights: str, photo: str, label: str
     chunk = Chunk.of_inputs(str(version.id), inputs)
     logits = model.infer(np.concatenate([one.pixels for one in chunk.items()]))
     times = np.zeros(1, np.float32)
-    answer = LogitsAnswer(model.info, logits, model.labels, times, times, (None,))
-    target = target_of("k" * 64, version, 0.0)
+    answer = CropsAnswer(model.info, logits, times, times, (None,))
+    target = classify_target("k" * 64, version, 0.0)
     (found,) = classification_table("r", model.info, target, crops, answer).to_pylist()
     assert (found["status"], len(found["logits"])) == ("ok", len(model.labels))
     assert len(model.labels) == (4 if weights == "generated" else 1000)
     assert label in found["label"]
-    alone = model.classify([decode(data).pixels])[0]
+    alone = model.of_images([decode(data).pixels])[0]
     assert np.array_equal(alone, logits[0])
     assert found["logits"] == alone.astype(np.float16).astype(np.float32).tolist()
 

@@ -11,29 +11,30 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-import batch.classify.rows
+import batch.crops.model_rows
 from archive.annotations.classes import classes_digest
 from archive.schemas import CLASSIFICATIONS
-from batch.classify.rows import EXTRA, Crop, classification_table, target_of
-from serve.inference.chunks import LogitsAnswer
+from batch.classify.rows import classification_table, classify_target
+from batch.crops.model_rows import EXTRA, Crop
+from serve.inference.chunks import CropsAnswer
 from tests.batch.box_bench import KEY
 from tests.batch.classify.bench import COLOURS, classifier
 
 MODEL = classifier()
-TARGET = target_of(KEY, MODEL, 0.25)
+TARGET = classify_target(KEY, MODEL, 0.25)
 PICTURE = np.zeros((8, 8, 3), np.uint8)
 
 
-def table(crops: list[Crop], answer: LogitsAnswer | None) -> pa.Table:
+def table(crops: list[Crop], answer: CropsAnswer | None) -> pa.Table:
     found = classification_table("r", MODEL.info, TARGET, crops, answer, 12.0, "here")
     assert found.schema == pa.schema([*CLASSIFICATIONS, *EXTRA])
     return found
 
 
-def answer(logits: list[list[float]], *errors: str | None) -> LogitsAnswer:
+def answer(logits: list[list[float]], *errors: str | None) -> CropsAnswer:
     times = np.arange(len(logits), dtype=np.float32) + 1
     given = tuple(errors) or (None,) * len(logits)
-    return LogitsAnswer(MODEL.info, np.array(logits, np.float32), COLOURS, times, 10 * times, given)
+    return CropsAnswer(MODEL.info, np.array(logits, np.float32), times, 10 * times, given)
 
 
 def test_rows_are_in_the_order_of_the_crops_also_where_some_failed() -> None:
@@ -68,7 +69,7 @@ def test_rows_are_in_the_order_of_the_crops_also_where_some_failed() -> None:
     assert [r["inference_ms"] for r in rows] == [10.0, 0.0, 20.0, 30.0]
     assert [r["waited_ms"] for r in rows] == [4.0, 0.0, 4.0, 4.0]
     assert {r["margin_frac"] for r in rows} == {0.25}
-    assert {r["classifier_key"] for r in rows} == {TARGET.classifier_key}
+    assert {r["classifier_key"] for r in rows} == {TARGET.key["classifier_key"]}
 
 
 def test_a_long_reason_is_cut() -> None:
@@ -90,22 +91,22 @@ def test_the_key_is_the_digest_of_model_margin_and_classes() -> None:
         json.dumps({"lineage": ["", "", ""], "names": list(COLOURS)}, separators=(",", ":")).encode()
     ).hexdigest()
     text = f'{{"cropping":1,"inference_key":"{"c" * 64}","labels":"{labels}","margin_frac":0.25}}'
-    target = target_of(KEY, classifier(), 0.25)
-    assert target.classifier_key == hashlib.sha256(text.encode()).hexdigest()
-    assert target.labels_digest == labels == classes_digest(COLOURS, ("", "", ""))
-    assert target.key == {"inference_key": KEY, "classifier_key": target.classifier_key}
+    target = classify_target(KEY, classifier(), 0.25)
+    assert target.key["classifier_key"] == hashlib.sha256(text.encode()).hexdigest()
+    assert target.constants["labels_digest"] == labels == classes_digest(COLOURS, ("", "", ""))
+    assert target.key == {"inference_key": KEY, "classifier_key": target.key["classifier_key"]}
 
 
 def test_each_of_them_is_in_it_and_the_detector_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    first = target_of(KEY, classifier(), 0.0).classifier_key
-    assert target_of("another", classifier(), 0).classifier_key == first
+    first = classify_target(KEY, classifier(), 0.0).key["classifier_key"]
+    assert classify_target("another", classifier(), 0).key["classifier_key"] == first
     others = [
-        target_of(KEY, classifier("d" * 64), 0.0),
-        target_of(KEY, classifier(labels=("red", "green", "cyan")), 0.0),
-        target_of(KEY, classifier(), 0.1),
+        classify_target(KEY, classifier("d" * 64), 0.0),
+        classify_target(KEY, classifier(labels=("red", "green", "cyan")), 0.0),
+        classify_target(KEY, classifier(), 0.1),
     ]
-    monkeypatch.setattr(batch.classify.rows, "CROPPING", 2)
-    keys = {one.classifier_key for one in [*others, target_of(KEY, classifier(), 0.0)]}
+    monkeypatch.setattr(batch.crops.model_rows, "CROPPING", 2)
+    keys = {one.key["classifier_key"] for one in [*others, classify_target(KEY, classifier(), 0.0)]}
     assert len(keys - {first}) == 4
 
 
@@ -113,6 +114,6 @@ def test_other_lineages_are_another_key() -> None:
     plain = classifier()
     lineage = ("a;b", "a;c", "")
     config = plain.classifier_config.model_copy(update={"lineage": lineage})
-    target = target_of(KEY, replace(plain, config=config), 0.0)
-    assert target.lineage == lineage
-    assert target.classifier_key != target_of(KEY, plain, 0.0).classifier_key
+    target = classify_target(KEY, replace(plain, config=config), 0.0)
+    assert target.constants["labels_digest"] == classes_digest(COLOURS, lineage)
+    assert target.key["classifier_key"] != classify_target(KEY, plain, 0.0).key["classifier_key"]

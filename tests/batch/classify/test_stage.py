@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import batch.pipeline.read_image
-from batch.classify.rows import Crop
-from batch.classify.stage import CHUNK_CROPS, crops_of, in_chunks
+from batch.crops.model_rows import Crop
+from batch.crops.model_stage import CHUNK_CROPS, crops_of, in_chunks
 from model_store.config import Preprocess
 from tests.batch.box_bench import picture
 from tests.fixtures_local import encoded, write_files

@@ -103,7 +103,7 @@ def test_the_config_file_decides_between_the_kinds() -> None:
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        ({"kind": "pose"}, "unknown kind 'pose': use detector or classifier"),
+        ({"kind": "pose"}, "unknown kind 'pose': use detector, classifier, embedder"),
         ({"kind": "classifier", "decoder": "yolov8"}, "decoder: unknown field"),
         ({"nms": {"iou": 0.5}}, "nms: unknown field"),
         ({"scores": "ranks"}, "scores: "),

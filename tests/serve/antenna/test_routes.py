@@ -13,8 +13,9 @@ import httpx2
 import numpy as np
 import pytest
 
-import model_store.classifier
+import model_store.crop_model
 import serve.antenna.pipelines as pipelines_module
+from model_store.classifier import Classifier
 from model_store.errors import ModelNotFound, ModelNotReady, ResightError, StorageUnreachable, TooSlow
 from model_store.images.decode import decode
 from model_store.names import VersionId
@@ -149,7 +150,7 @@ def test_boxes_that_antenna_knows_are_classified_in_place_of_the_detector(engine
 def test_the_boxes_of_an_image_decode_it_once_and_score_as_v1_classify(
     wide: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    decoded, steps, classify = list[int](), list[str](), wide.classify
+    decoded, steps, classify = list[int](), list[str](), wide.infer_crop
 
     async def followed(*args: Any) -> Any:
         steps.append("start")
@@ -161,8 +162,8 @@ def test_the_boxes_of_an_image_decode_it_once_and_score_as_v1_classify(
         decoded.append(len(data))
         return decode(data, *args, **more)
 
-    monkeypatch.setattr(model_store.classifier, "decode", counted)
-    monkeypatch.setattr(wide, "classify", followed)
+    monkeypatch.setattr(model_store.crop_model, "decode", counted)
+    monkeypatch.setattr(wide, "infer_crop", followed)
     of = {"name": "theirs", "key": "theirs"}
     boxes = [{"x1": x, "y1": 5.5, "x2": x + 20, "y2": 30} for x in range(0, 55, 5)]
     known = [{"source_image": {"id": "square.png", "url": "x"}, "bbox": box, "algorithm": of} for box in boxes]
@@ -175,8 +176,8 @@ def test_the_boxes_of_an_image_decode_it_once_and_score_as_v1_classify(
     for one in found:
         (species,) = one["classifications"]
         box = tuple(one["bbox"].values())
-        alone = asyncio.run(classify(SQUARE, "colours", box))
-        assert species["logits"] == alone.logits.tolist()
+        alone = asyncio.run(classify(Classifier, SQUARE, "colours", box))
+        assert species["logits"] == alone.values.tolist()
 
 
 def test_an_image_that_fails_is_an_error_and_not_an_empty_image(engine: Engine) -> None:

@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx2
@@ -20,9 +21,9 @@ from model_store.errors import BadRequest, ImageUnreadable, ModelNotReady
 from model_store.images.crops import crop
 from model_store.images.decode import decode
 from model_store.names import VersionId
-from serve.inference.chunks import Chunk, LogitsAnswer, pack_logits
+from serve.inference.chunks import Chunk, CropsAnswer, pack_crops
 from serve.inference.engine import Engine
-from serve.inference.results import ClassResult
+from serve.inference.results import CropResult
 from serve.settings import DetectArgs, Limits
 from tests.fixtures_local import encoded, model_info, motion_store, photo
 from tests.model_store.classifiers import LABELS, WEIGHT, colour_store
@@ -72,7 +73,7 @@ async def classify(engine: Engine, body: Any, model: str = "colours", **query: A
 
 
 async def chunk_of(engine: Engine, model: str, *bodies: bytes) -> Chunk:
-    classifier = (await engine.resolver.get(model)).classifier
+    classifier = (await engine.resolver.get(model)).crop_model(Classifier)
     return Chunk.of_inputs(model, np.stack([classifier.prepare(decode(b).pixels) for b in bodies]))
 
 
@@ -80,31 +81,31 @@ async def chunk_of(engine: Engine, model: str, *bodies: bytes) -> Chunk:
 
 
 async def test_both_lanes_give_the_same_logits_bit_for_bit(engine: Engine) -> None:
-    answer = await engine.classify_chunk(await chunk_of(engine, "colours@1", CAT, MOOSE, RED))
-    assert (answer.model.id, answer.labels) == (ONE, LABELS)
+    answer = await engine.crops_chunk(await chunk_of(engine, "colours@1", CAT, MOOSE, RED))
+    assert (answer.model.id, answer.model.labels) == (ONE, LABELS)
     assert answer.errors == (None,) * 3
-    assert (answer.logits.shape, answer.logits.dtype) == ((3, 4), np.float32)
+    assert (answer.values.shape, answer.values.dtype) == ((3, 4), np.float32)
     assert answer.queue_ms.shape == answer.inference_ms.shape == (3,)
     assert (answer.inference_ms > 0).all()
-    online = [await engine.classify(body, "colours@1") for body in (CAT, MOOSE, RED)]
-    for row, one in zip(answer.logits, online, strict=True):
-        np.testing.assert_array_equal(row, one.logits)
+    online = [await engine.infer_crop(Classifier, body, "colours@1") for body in (CAT, MOOSE, RED)]
+    for row, one in zip(answer.values, online, strict=True):
+        np.testing.assert_array_equal(row, one.values)
 
 
 async def test_a_crop_is_what_a_run_cuts_out(engine: Engine) -> None:
     box = (20.5, 31.0, 200.2, 177.9)
-    classifier = (await engine.resolver.get("colours@1")).classifier
+    classifier = (await engine.resolver.get("colours@1")).crop_model(Classifier)
     inputs = classifier.prepare(crop(decode(CAT).pixels, box))[None]
-    answer = await engine.classify_chunk(Chunk.of_inputs("colours@1", inputs))
-    online = await engine.classify(CAT, "colours@1", box)
-    np.testing.assert_array_equal(answer.logits[0], online.logits)
+    answer = await engine.crops_chunk(Chunk.of_inputs("colours@1", inputs))
+    online = await engine.infer_crop(Classifier, CAT, "colours@1", box)
+    np.testing.assert_array_equal(answer.values[0], online.values)
     assert online.box_xyxy_px == box
-    assert not np.array_equal(online.logits, (await engine.classify(CAT, "colours@1")).logits)
+    assert not np.array_equal(online.values, (await engine.infer_crop(Classifier, CAT, "colours@1")).values)
 
 
 async def test_the_other_kind_is_refused_by_its_name(engine: Engine) -> None:
     crops = await chunk_of(engine, "colours@1", RED)
-    for wrong in (engine.classify(RED, "blobs"), engine.classify_chunk(replace(crops, model="blobs@1"))):
+    for wrong in (engine.infer_crop(Classifier, RED, "blobs"), engine.crops_chunk(replace(crops, model="blobs@1"))):
         with pytest.raises(BadRequest, match="blobs@1 is a detector: use POST /v1/detect"):
             await wrong
     for wrong in (engine.detect(RED, "colours"), engine.detect_chunk(crops)):
@@ -116,21 +117,21 @@ async def test_the_other_kind_is_refused_by_its_name(engine: Engine) -> None:
 async def test_crops_of_another_size_are_refused(engine: Engine, shape: tuple[int, ...]) -> None:
     chunk = Chunk.of_inputs("colours@1", np.zeros(shape, np.uint8))
     with pytest.raises(BadRequest, match="16 x 16 px at a time"):
-        await engine.classify_chunk(chunk)
+        await engine.crops_chunk(chunk)
 
 
 async def test_a_bad_crop_fails_alone(own_engine: Engine) -> None:
     chunk = await chunk_of(own_engine, "colours@1", RED, CAT, MOOSE)
-    alone = await own_engine.classify_chunk(await chunk_of(own_engine, "colours@1", RED, MOOSE))
+    alone = await own_engine.crops_chunk(await chunk_of(own_engine, "colours@1", RED, MOOSE))
     classifier = own_engine.models.model(ONE)
     assert isinstance(classifier, Classifier)
     cat = classifier.prepare(decode(CAT).pixels)
     own_engine.models.exchange(ONE, replace(classifier, session=Sour(classifier.session, cat)))
-    answer = await own_engine.classify_chunk(chunk)
+    answer = await own_engine.crops_chunk(chunk)
     assert answer.errors[0] is answer.errors[2] is None
     assert answer.errors[1] == "model: the network's output holds NaN or infinity"
-    assert np.isnan(answer.logits[1]).all()
-    np.testing.assert_array_equal(answer.logits[[0, 2]], alone.logits)
+    assert np.isnan(answer.values[1]).all()
+    np.testing.assert_array_equal(answer.values[[0, 2]], alone.values)
 
 
 class Sour:
@@ -149,10 +150,10 @@ class Sour:
 
 
 async def test_what_was_answered_is_counted(own_engine: Engine) -> None:
-    await own_engine.classify(RED, "colours")
-    await own_engine.classify_chunk(await chunk_of(own_engine, "colours@1", RED, CAT))
+    await own_engine.infer_crop(Classifier, RED, "colours")
+    await own_engine.crops_chunk(await chunk_of(own_engine, "colours@1", RED, CAT))
     with pytest.raises(BadRequest):
-        await own_engine.classify(RED, "blobs")
+        await own_engine.infer_crop(Classifier, RED, "blobs")
     text = own_engine.exposition()
     for line in (
         'resight_requests_total{model="colours",outcome="ok",version="1"} 1.0',
@@ -167,19 +168,19 @@ async def test_what_was_answered_is_counted(own_engine: Engine) -> None:
 
 
 def test_outcomes_are_packed_in_order_with_their_reasons() -> None:
-    info = model_info()
-    results = [ClassResult(np.array([i, -i], np.float32), 3.0) for i in (1, 2)]
+    model = SimpleNamespace(info=model_info(), width=2)
+    results = [CropResult(np.array([i, -i], np.float32), 3.0) for i in (1, 2)]
     outcomes = [(results[0], 7.0), ImageUnreadable("cut"), OutputNonsense("odd"), (results[1], 8.0)]
-    answer = pack_logits(info, outcomes)
-    assert isinstance(answer, LogitsAnswer)
-    assert answer.logits[[0, 3]].tolist() == [[1, -1], [2, -2]]
-    assert np.isnan(answer.logits[1:3]).all()
+    answer = pack_crops(model, outcomes)
+    assert isinstance(answer, CropsAnswer)
+    assert answer.values[[0, 3]].tolist() == [[1, -1], [2, -2]]
+    assert np.isnan(answer.values[1:3]).all()
     assert answer.errors == (None, "decode: cut", "model: odd", None)
     assert answer.queue_ms.tolist() == [7, 0, 0, 8]
     assert answer.inference_ms.tolist() == [3, 0, 0, 3]
     with pytest.raises(ModelNotReady):
-        pack_logits(info, [*outcomes, ModelNotReady("released")])
-    assert pack_logits(info, []).logits.shape == (0, 2)
+        pack_crops(model, [*outcomes, ModelNotReady("released")])
+    assert pack_crops(model, []).values.shape == (0, 2)
 
 
 # --- HTTP

@@ -13,11 +13,13 @@ import pytest
 
 from model_store.adding.add import add_version
 from model_store.classifier import Classifier
+from model_store.crop_probe import LEAST_TOLERANCE
 from model_store.errors import ModelRefused, ProbeFailed
-from model_store.probe import EXPECTED, LEAST_TOLERANCE, check_probe, record_probe
+from model_store.probe import EXPECTED, check_probe, record_probe
 from model_store.store import ModelStore
 from tests.fixtures_local import photo
 from tests.graphs import constant_graph, mean_colours
+from tests.model_store import embedders
 from tests.model_store.classifiers import NAMES, ONE, PLAIN, SIDE_PX, WEIGHT, colours, loaded
 
 
@@ -57,7 +59,7 @@ def test_the_best_classes_of_each_picture_are_recorded(classifier: Classifier, f
         lambda one: prepared_otherwise(one, channel_order="BGR"),
         lambda one: prepared_otherwise(one, divide_by=1.0),
         lambda one: prepared_otherwise(one, mean=(0.5, 0.5, 0.5)),
-        lambda one: replace(one, config=one.config.model_copy(update={"labels": one.labels[::-1]})),
+        lambda one: replace(one, info=replace(one.info, labels=one.labels[::-1])),
     ],
     ids=["colours turned", "not divided", "mean", "labels turned"],
 )
@@ -112,3 +114,27 @@ def test_scores_that_are_no_probabilities_are_refused_when_added(tmp_path: Path)
         add_version(store, ONE, colours(), said, {})
     assert store.folder.names() == []
     assert mean_colours(WEIGHT, SIDE_PX, NAMES) == colours()
+
+
+# embedders
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda weight: weight[::-1], "found one with a cosine of"),  # channels turned
+        (lambda weight: weight * 1.03, "expected a vector of length"),
+        (lambda weight: weight[:, :4], "expected 5 numbers, found 4"),
+        (lambda weight: weight * 1.01 + 1e-5, ""),  # within the tolerance
+    ],
+)
+def test_the_vectors_of_a_probe_are_reproduced(
+    tmp_path: Path, change: Callable[[np.ndarray], np.ndarray], words: str
+) -> None:
+    recorded = record_probe(embedders.loaded(tmp_path / "a", embedders.looks()), {"cat.jpg": photo("cat")})
+    other = embedders.loaded(tmp_path / "b", embedders.looks(change(embedders.WEIGHT)))
+    if words:
+        with pytest.raises(ProbeFailed, match=rf"^looks@1 does not reproduce its probe cat.jpg: .*{words}"):
+            check_probe(other, recorded)
+    else:
+        check_probe(other, recorded)

@@ -1,4 +1,4 @@
-"""Classify crops: rows of a plan in, rows of `classifications` out.
+"""Run a model of crops: rows of a plan in, rows of its table out.
 
 row of an image -> read, check the digest, decode once -> its crops, prepared: Crop(input) or Crop(error code)
 -> uint8 chunks -> replica (bulk lane) -> rows
@@ -7,7 +7,7 @@ row of an image -> read, check the digest, decode once -> its crops, prepared: C
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,10 +15,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from batch.classify.rows import Crop, Target, classification_table
+from batch.crops.model_rows import Crop, Target
 from batch.pipeline.read_image import MAX_DETAIL, boxed_pixels, image_bytes
 from batch.pipeline.stage import ReplicaStage, StageProcess
-from batch.runs.spec import CHUNK_BYTES, ClassifySpec
+from batch.runs.spec import CHUNK_BYTES, CropsSpec
 from model_store.config import Preprocess
 from model_store.errors import ImageError
 from model_store.images.crops import Corners, corners_px
@@ -32,26 +32,35 @@ CHUNK_CROPS = 64
 Row = Mapping[str, Any]
 
 
-class ClassifyStage(ReplicaStage):
-    def __init__(self, process: StageProcess, spec: ClassifySpec, model: ModelVersion, target: Target) -> None:
+class CropModelStage(ReplicaStage):
+    """`table_of` makes the rows of a chunk: `classification_table` or `embedding_table`."""
+
+    def __init__(
+        self,
+        process: StageProcess,
+        spec: CropsSpec,
+        model: ModelVersion,
+        target: Target,
+        table_of: Callable[..., pa.Table],
+    ) -> None:
         super().__init__(process, model)
-        self._spec, self._target = spec, target
+        self._spec, self._target, self._table_of = spec, target, table_of
 
     def rows(self, planned: pa.Table) -> pa.Table:
         crops = cut(planned, self._spec, self._model)
-        return pa.concat_tables([self._classified(chunk) for chunk in in_chunks(crops)])
+        return pa.concat_tables([self._inferred(chunk) for chunk in in_chunks(crops)])
 
-    def _classified(self, crops: Sequence[Crop]) -> pa.Table:
+    def _inferred(self, crops: Sequence[Crop]) -> pa.Table:
         inputs = [crop.input for crop in crops if crop.input is not None]
         started = time.perf_counter()
         name = str(self._model.id)
-        answer = self.request("classify_chunk", Chunk.of_inputs(name, np.stack(inputs))) if inputs else None
+        answer = self.request("crops_chunk", Chunk.of_inputs(name, np.stack(inputs))) if inputs else None
         waited_ms = (time.perf_counter() - started) * 1e3
         run_id, info = self._spec.run_id, self._model.info
-        return classification_table(run_id, info, self._target, crops, answer, waited_ms, self._process.node)
+        return self._table_of(run_id, info, self._target, crops, answer, waited_ms, self._process.node)
 
 
-def cut(planned: pa.Table, spec: ClassifySpec, model: ModelVersion) -> Iterator[Crop]:
+def cut(planned: pa.Table, spec: CropsSpec, model: ModelVersion) -> Iterator[Crop]:
     """Yield the crops of these images; one image is decoded at a time."""
     preprocess, max_pixels = model.config.preprocess, spec.megapixels * 1_000_000
     for row in planned.to_pylist():
@@ -96,7 +105,7 @@ def crops_of(row: Row, spec: Preprocess, margin_frac: float, max_pixels: int) ->
 
 
 def _cut(pixels: Pixels, box: Row, margin_frac: float, spec: Preprocess) -> tuple[Corners, NDArray[np.uint8]]:
-    """Cut and prepare a box like `Classifier.read` for a box over HTTP, and add the margin."""
+    """Cut and prepare a box like `CropModel.read` for a box over HTTP, and add the margin."""
     height_px, width_px = pixels.shape[:2]
     sides = (box["x1_px"], box["y1_px"], box["x2_px"], box["y2_px"])
     corners = corners_px(sides, margin_frac, (width_px, height_px))
