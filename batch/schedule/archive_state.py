@@ -42,18 +42,28 @@ _COUNTS = """
 
 
 def wanted_version(store: ModelStore, view: View | None, ref: str = "") -> ModelVersion:
-    """Return the version that `ref` refers to; default: the name of the published model, or of the only one.
+    """Return the version that `ref` refers to; default: the name of the published model, or of the only detector.
 
-    Raises BadRequest if nothing is published and there are several models. Raises ModelNotFound or ModelRefused.
+    Raises BadRequest if nothing is published and there are several detectors. Raises ModelNotFound or ModelRefused.
     """
     if not ref and view is None:
-        names = [name for name in store.names() if store.versions(name)]
+        names = [name for name in store.names() if _may_detect(store, name)]
         if not names:
-            raise ModelNotFound(f"no model is in {store.url}; to begin with: {get_first_model()}")
+            raise ModelNotFound(f"no detector is in {store.url}; to begin with: {get_first_model()}")
         if len(names) > 1:
             raise BadRequest(f"nothing is published yet: name a model with --model: {', '.join(names)}; see --help")
         ref = names[0]
     return pinned(store, ref or (view.model_name if view else ""))
+
+
+def _may_detect(store: ModelStore, name: str) -> bool:
+    """Return True if a model has versions, unless they are of another kind; all versions of a model are of one kind."""
+    for version in store.versions(name):
+        try:
+            return store.describe(version).config.kind == "detector"
+        except ModelError:  # damaged; its next version can tell
+            continue
+    return bool(store.versions(name))
 
 
 def gather(tables: Tables, model: ModelVersion, now: datetime) -> DecisionFacts:

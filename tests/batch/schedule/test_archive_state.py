@@ -23,6 +23,8 @@ from model_store.inference_key import NUMERICS_VERSION, inference_key
 from model_store.store import ModelStore, ModelVersion
 from tests.batch.schedule.test_decision_log import put_event
 from tests.fixtures_local import motion_store, put_results, result_rows
+from tests.model_store.classifiers import colour_store
+from tests.model_store.embedders import look_store
 
 NOW = datetime(2026, 5, 18, 3, 0, tzinfo=UTC)
 
@@ -111,6 +113,15 @@ def test_a_model_to_begin_with_is_named_and_of_several_one_must_be(store: ModelS
         wanted_version(ModelStore(str(tmp_path / "none")), None)
     shutil.copytree(tmp_path / "models" / "blobs", tmp_path / "models" / "bees")
     with pytest.raises(BadRequest, match="name a model with --model: bees, blobs"):
+        wanted_version(store, None)
+
+
+def test_models_of_other_kinds_are_no_choice(store: ModelStore, model: ModelVersion, tmp_path: Path) -> None:
+    look_store(tmp_path / "models")
+    colour_store(tmp_path / "models")
+    assert wanted_version(store, None) == model
+    shutil.rmtree(tmp_path / "models" / "blobs")
+    with pytest.raises(ModelNotFound, match="no detector is in"):
         wanted_version(store, None)
 
 
