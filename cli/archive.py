@@ -1,4 +1,4 @@
-"""The commands `ingest, sql, compact`: the archive and its tables. Need no cluster."""
+"""The commands `ingest, sql, similar, compact`: the archive and its tables. Need no cluster."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from archive.defaults import DEFAULT_TEMPLATE, MAX_MIB, MIN_FILES, RELATIONS, TABLE_NAMES
+from archive.defaults import DEFAULT_TEMPLATE, MAX_MIB, MIN_FILES, PRODUCTION, RELATIONS, TABLE_NAMES
 from cli.output import Format, FormatOption, errors, note, print_facts, print_rows
 from model_store.errors import BadRequest
 from model_store.lazy_imports import lazy_imports
@@ -23,6 +23,7 @@ with lazy_imports():
     from archive.delta.tables import Tables
     from archive.views.publications import unpublished, view_named, view_of_run
     from archive.views.query import query
+    from archive.views.similar import SimilarSearch
     from archive.views.views import View
     from model_store.leftovers import remove_leftovers
     from serve.settings import Settings
@@ -164,6 +165,28 @@ def sql(
     found = query(tables, statement, chosen, allow_files, memory_mib)
     print_rows(found.to_pylist(), fmt, found.column_names)
     note_unpublished(tables, chosen, statement)
+
+
+@app.command()
+def similar(
+    detection: Annotated[str, typer.Argument(help="<media_sha256>-<rank>, as in 'embeddings' and names of snips")],
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="number of detections")] = 20,
+    view: Annotated[str, typer.Option(help="view with the detections")] = PRODUCTION,
+    embedder: Annotated[
+        str, typer.Option(help="embedder_key, its first digits, or name@version; default: the only one")
+    ] = "",
+    within_s: Annotated[float, typer.Option(min=1, help="time limit, s")] = 600.0,
+    fmt: FormatOption = Format.table,
+) -> None:
+    """List the detections that look like one, nearest first, by the vectors of `resight embed`.
+
+    Example: resight similar 32aca5d6f0c9…-0 --limit 5
+    """
+    tables = Tables(Settings().mounted_tables_url)
+    search = SimilarSearch(detection=detection, view=view, embedder=embedder, limit=limit)
+    found = search.answer(tables, within_s).detections
+    names = ("cosine", "label", "score", "camera_id", "captured_at_corrected", "path", "detection_id")
+    print_rows([{name: row[name] for name in names} for row in found], fmt, names)
 
 
 @app.command("compact")

@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
 from pydantic import ConfigDict, Field, NaiveDatetime, TypeAdapter
@@ -26,6 +26,7 @@ from archive.views.views import NAME, PRODUCTION, View, Views
 from model_store.errors import BadRequest
 from model_store.frozen import Frozen
 
+P = TypeVar("P", covariant=True)
 MOST_IMAGES = 1000
 MOST_MARK = 32 * 1024
 """Maximum length of a cursor in characters: enough for a root and a path of 4,096 bytes."""
@@ -54,12 +55,24 @@ _DETAILS = """
 """
 
 
+class Search(Protocol[P]):
+    """A query of the tables with its parameters, which a host runs where it reads them."""
+
+    def answer(self, tables: Tables, within_s: float) -> P:
+        """Return the answer. Raises BadRequest, DeadlinePassed, StorageUnreachable."""
+        ...
+
+
 class ImageSearch(Conditions):
     """Conditions of a search, and the part of its images to return."""
 
     view: str = Field(default=PRODUCTION, json_schema_extra={"pattern": f"^{NAME.pattern}$"})
     limit: int = Field(default=100, ge=1, le=MOST_IMAGES)
     after: str = Field(default="", max_length=MOST_MARK, description="`next` of the previous page")
+
+    def answer(self, tables: Tables, within_s: float) -> SearchPage:
+        """Return the page. Raises as `find`."""
+        return find(tables, self, within_s)
 
 
 class SearchPage(Frozen):

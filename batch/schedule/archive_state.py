@@ -61,7 +61,7 @@ def _may_detect(store: ModelStore, name: str) -> bool:
     for version in store.versions(name):
         try:
             return store.describe(version).config.kind == "detector"
-        except ModelError:  # damaged; its next version can tell
+        except ModelError:  # damaged: see its other versions
             continue
     return bool(store.versions(name))
 

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from archive.catalogue.uploads import Kept
 from archive.views.search import SearchPage
+from archive.views.similar import SimilarPage
 from model_store.classifier import best, softmax
 from model_store.detections import Detections, RunLengths
 from model_store.transform.thresholds import least_scores, shown
@@ -77,6 +78,21 @@ def to_found(found: SearchPage) -> schemas.FoundImages:
         view=view and _copied(schemas.WireView, view),
         images=[schemas.WireFoundImage.model_validate(image) for image in images],
         next=found.next,
+    )
+
+
+def to_similar(found: SimilarPage) -> schemas.SimilarDetections:
+    rows = (
+        {name: row[name] for name in schemas.WireSimilar.model_fields if name in row}
+        | {"box_xyxy_px": tuple(row[f"{side}_px"] for side in ("x1", "y1", "x2", "y2"))}
+        | {"captured_at_corrected": row["captured_at_corrected"] and row["captured_at_corrected"].isoformat()}
+        for row in found.detections
+    )
+    return schemas.SimilarDetections(
+        view=_copied(schemas.WireView, found.view),
+        embedder_key=found.embedder_key,
+        model=found.model,
+        detections=[schemas.WireSimilar.model_validate(row) for row in rows],
     )
 
 

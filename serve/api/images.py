@@ -1,6 +1,7 @@
 """POST /v1/images: detect in encoded images; store each image as a file and its detections as rows.
 
 GET /v1/images: search the images of the archive by the rows of the published view.
+GET /v1/detections/ID/similar: the detections of the view that look like one.
 """
 
 from __future__ import annotations
@@ -9,22 +10,33 @@ import asyncio
 from collections.abc import Sequence
 from typing import Annotated, NamedTuple
 
-from fastapi import APIRouter, HTTPException, Query, Request
+from fastapi import APIRouter, HTTPException, Path, Query, Request
 from fastapi.responses import Response
 
 from archive.catalogue.uploads import CAMERA, require_camera
 from archive.views.search import ImageSearch
-from serve.api.answers import to_found, to_response, to_upload
+from archive.views.similar import DETECTION_ID, SimilarOptions, SimilarSearch
+from serve.api.answers import to_found, to_response, to_similar, to_upload
 from serve.api.base import any_query
 from serve.api.bodies import FULL, IMAGE_BODY, PROBLEMS
 from serve.api.detect import DetectorRef, MinScore
 from serve.api.headers import REQUEST_ID, deadline_of, request_id_of
 from serve.api.multipart import answer_image, each_file, is_form
-from serve.api.schemas import DetectResponse, FoundImages, UploadAnswer, UploadFormResponse, UploadResponse
+from serve.api.schemas import (
+    DetectResponse,
+    FoundImages,
+    SimilarDetections,
+    UploadAnswer,
+    UploadFormResponse,
+    UploadResponse,
+)
 from serve.inference.engine import Engine
 from serve.uploads.uploads import Recording, Uploads
 
 MAX_WAIT_S = 30.0
+DetectionId = Annotated[
+    str, Path(description="<media_sha256>-<rank>", json_schema_extra={"pattern": f"^{DETECTION_ID}$"})
+]
 OTHERS = ["HEAD", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
 
 
@@ -88,6 +100,12 @@ def router(engine: Engine, uploads: Uploads) -> APIRouter:
     async def images(wanted: Annotated[ImageSearch, Query()]) -> FoundImages:
         """Return the images that match all parameters: newest first, undated ones last."""
         return to_found(await uploads.tables.find(wanted))
+
+    @routes.get("/v1/detections/{detection}/similar", responses=PROBLEMS)
+    async def similar(wanted: Annotated[SimilarOptions, Query()], detection: DetectionId) -> SimilarDetections:
+        """Return the detections of a view that look like one of them, nearest first."""
+        search = SimilarSearch(detection=detection, **wanted.model_dump())
+        return to_similar(await uploads.tables.find(search))
 
     @routes.api_route("/v1/images", methods=OTHERS, include_in_schema=False)
     @any_query

@@ -211,6 +211,30 @@ class FoundImages(Wire):
     next: str = Field(description="value of `after` for the next page; empty at the end")
 
 
+class WireSimilar(Wire):
+    """One detection, and its image."""
+
+    detection_id: str
+    cosine: float = Field(description="similarity to the detection of the request, -1 to 1")
+    label: str
+    score: float | None
+    box_xyxy_px: tuple[float, float, float, float]
+    media_sha256: str
+    source_root: str
+    path: str
+    camera_id: str | None
+    captured_at_corrected: str | None
+
+
+class SimilarDetections(Wire):
+    """Answer of GET /v1/detections/ID/similar, nearest first."""
+
+    view: WireView
+    embedder_key: str
+    model: str = Field(description="version that made the vectors")
+    detections: list[WireSimilar]
+
+
 class UploadFormResult(FileAnswer[UploadResponse]):
     """One file of a form: an answer, or a problem as it would be for that image alone."""
 

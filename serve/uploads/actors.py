@@ -12,7 +12,7 @@ from typing import Any
 import ray
 from ray.exceptions import ActorDiedError, RayError, RayTaskError
 
-from archive.views.search import ImageSearch, SearchPage
+from archive.views.search import P, Search
 from model_store.errors import ResightError, StorageUnreachable
 from serve.inference.os_priority import lower_process_priority
 from serve.log_config import configure_logs
@@ -36,7 +36,7 @@ class TablesActor:
         """Wait until the rows of `Upload.packed()` are in the tables. Raises as `Recorder.record`."""
         await self._tables.record(Upload.unpacked(packed))
 
-    async def find(self, wanted: ImageSearch) -> SearchPage:
+    async def find(self, wanted: Search[P]) -> P:
         return await self._tables.find(wanted)
 
 
@@ -63,7 +63,7 @@ class RayTables:
             self._actors.clear()  # it is not restarted: the next upload creates another one
             raise
 
-    async def find(self, wanted: ImageSearch) -> SearchPage:
+    async def find(self, wanted: Search[P]) -> P:
         try:
             finder = await self._actor("finder")
             pending: Any = finder.find.options(max_task_retries=0).remote(wanted)

@@ -23,7 +23,7 @@ from archive.delta.compact import compact
 from archive.delta.tables import Tables
 from archive.delta.writer import Writer, add_results
 from archive.retention import remember_store
-from archive.views.search import ImageSearch, SearchPage, find
+from archive.views.search import P, Search
 from model_store.errors import Overloaded, StorageError, StorageUnreachable
 from serve.inference.admission import Room
 from serve.uploads.uploads import MAX_BYTES, MAX_WAITING, Upload
@@ -180,9 +180,9 @@ class OwnTables:
                 await asyncio.to_thread(remember_store, *self._places)
         await self._recorder.record(upload)
 
-    async def find(self, wanted: ImageSearch) -> SearchPage:
+    async def find(self, wanted: Search[P]) -> P:
         with self._room.place():
-            return await asyncio.to_thread(find, self._tables, wanted, FIND_S)
+            return await asyncio.to_thread(wanted.answer, self._tables, FIND_S)
 
     async def close(self) -> None:
         """Commit the rows that wait, once."""

@@ -19,7 +19,7 @@ from archive.catalogue.uploads import Kept, keep, require_free
 from archive.delta.arrow_stream import as_stream, from_stream
 from archive.delta.result_columns import detection_columns
 from archive.schemas import MEDIA, RESULTS
-from archive.views.search import ImageSearch, SearchPage
+from archive.views.search import P, Search
 from model_store.errors import Overloaded
 from model_store.storage import Folder
 from serve.inference.results import Answer
@@ -82,8 +82,8 @@ class ArchiveTables(Protocol):
         """Wait until the rows are in the tables. After any error they might be missing."""
         ...
 
-    async def find(self, wanted: ImageSearch) -> SearchPage:
-        """Search images. Raises BadRequest, DeadlinePassed, Overloaded, StorageUnreachable."""
+    async def find(self, wanted: Search[P]) -> P:
+        """Return the answer of a search. Raises BadRequest, DeadlinePassed, Overloaded, StorageUnreachable."""
         ...
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 
 import cli.follow
 from archive.delta.tables import Tables
-from archive.schemas import CLASSIFICATIONS
+from archive.schemas import CLASSIFICATIONS, EMBEDDINGS
 from archive.views.views import View, Views
 from batch.classify.rows import classify_target
 from batch.crops.model_rows import detection_id
@@ -137,3 +138,18 @@ def test_invalid_requests_are_rejected(resight: Resight, seen: Tables) -> None:
         (("reprocess", "--model", "colours@1", "--dry-run"), "resight classify --help"),
     ):
         assert said in resight(*words).refused(2)
+
+
+def test_similar_detections_are_listed_and_wrong_ids_refused(resight: Resight, seen: Tables) -> None:
+    digests = sorted(row["media_sha256"] for row in rows_of(seen, "media"))
+    rows = [
+        {"media_sha256": sha, "rank": 0, "detection_id": detection_id(sha, 0), "vector": vector, "status": "ok"}
+        | {"inference_key": KEY, "embedder_key": "e" * 64, "margin_frac": 0.0, "model_name": "looks"}
+        | {"model_version": "1", "finished_at": datetime.now(UTC)}
+        for sha, vector in zip(digests, ([1.0, 0.0], [0.0, 1.0], [0.6, 0.8]), strict=True)
+    ]
+    seen.append("embeddings", pa.Table.from_pylist(rows, schema=EMBEDDINGS), "test", lambda _, wanted: wanted)
+    found = json.loads(resight("similar", f"{digests[0]}-0", "--format", "json").ok())
+    assert [row["detection_id"] for row in found] == [f"{digests[2]}-0", f"{digests[1]}-0"]
+    assert [row["cosine"] for row in found] == pytest.approx([0.6, 0.0])
+    assert "invalid detection 'x'" in resight("similar", "x").refused(2)

@@ -13,7 +13,7 @@ import pytest
 from fastapi import FastAPI
 from hypothesis import HealthCheck, given, settings, strategies
 
-from archive.views.search import ImageSearch, SearchPage, find
+from archive.views.search import P, Search
 from serve.api.app import build_http_api
 from serve.inference.engine import Engine
 from serve.uploads.uploads import Upload, Uploads
@@ -38,8 +38,8 @@ class Shelf:
     async def record(self, upload: Upload) -> None:
         raise AssertionError
 
-    async def find(self, wanted: ImageSearch) -> SearchPage:
-        return await asyncio.to_thread(find, self.tables, wanted, 30)
+    async def find(self, wanted: Search[P]) -> P:
+        return await asyncio.to_thread(wanted.answer, self.tables, 30)
 
 
 @pytest.fixture(scope="module")

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import httpx2
+import pyarrow as pa
 import pytest
 from fastapi import FastAPI
 
 import serve.uploads.uploads
 from archive.delta.tables import Tables
-from archive.views.search import ImageSearch, SearchPage, find
+from archive.schemas import EMBEDDINGS
+from archive.views.search import P, Search
 from archive.views.views import View, Views
 from model_store.errors import Overloaded
 from serve.api.app import build_http_api
@@ -42,17 +45,17 @@ class Desk:
         self.records = self.records or Recorder(self.tables, 0.05)
         await self.records.record(upload)
 
-    async def find(self, wanted: ImageSearch) -> SearchPage:
-        return await asyncio.to_thread(find, self.tables, wanted, 30)
+    async def find(self, wanted: Search[P]) -> P:
+        return await asyncio.to_thread(wanted.answer, self.tables, 30)
 
     async def post(self, **request: Any) -> httpx2.Response:
         query = {"model": "blobs"} | request.pop("query", {})
         async with self._client() as client:
             return await client.post("/v1/images", params=query, **request)
 
-    async def get(self, **query: Any) -> httpx2.Response:
+    async def get(self, path: str = "/v1/images", **query: Any) -> httpx2.Response:
         async with self._client() as client:
-            return await client.get("/v1/images", params=query)
+            return await client.get(path, params=query)
 
     def _client(self) -> httpx2.AsyncClient:
         transport = httpx2.ASGITransport(self._api())
@@ -271,3 +274,28 @@ async def test_where_nothing_can_be_kept_the_sender_is_told(desk: Desk) -> None:
     desk.folder.write_text("a file where the folder should be")
     problem_of(await desk.post(content=CAT), 503)
     assert not desk.counted("kept")
+
+
+async def test_detections_like_one_are_listed_with_their_images(desk: Desk) -> None:
+    sha = (await desk.post(content=photo("cat"), query={"wait_s": 20})).json()["media"]["media_sha256"]
+    info = (await desk.engine.resolver.get("blobs")).model.info
+    rows = [
+        {"media_sha256": sha, "rank": rank, "detection_id": f"{sha}-{rank}", "vector": vector, "status": "ok"}
+        | {"inference_key": info.inference_key, "embedder_key": "e" * 64, "margin_frac": 0.0}
+        | {"model_name": "looks", "model_version": "1", "finished_at": datetime.now(UTC)}
+        for rank, vector in enumerate([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]])
+    ]
+    desk.tables.append("embeddings", pa.Table.from_pylist(rows, EMBEDDINGS), "test", lambda _, wanted: wanted)
+    facts = {"model_name": "blobs", "model_version": "1", "weights_sha256": info.weights_sha256}
+    Views(desk.tables.url).publish(View(inference_key=info.inference_key, **facts), after=0)
+    (stored,) = rows_of(desk.tables, "results")
+    boxes = {box["rank"]: box for box in stored["detections"]}
+    body = (await desk.get(f"/v1/detections/{sha}-0/similar", limit=1)).json()
+    (found,) = body["detections"]
+    assert (body["embedder_key"], body["model"], body["view"]["model_name"]) == ("e" * 64, "looks@1", "blobs")
+    assert (found["detection_id"], found["label"], found["media_sha256"]) == (f"{sha}-1", "blob", sha)
+    assert found["cosine"] == pytest.approx(0.6)
+    assert found["box_xyxy_px"] == [boxes[1][f"{side}_px"] for side in ("x1", "y1", "x2", "y2")]
+    assert "unknown embedder" in problem_of(await desk.get(f"/v1/detections/{sha}-0/similar", embedder="x"), 400)
+    assert "invalid detection" in problem_of(await desk.get("/v1/detections/x-0/similar"), 400)
+    assert "limit" in problem_of(await desk.get(f"/v1/detections/{sha}-0/similar", limit=0), 400)

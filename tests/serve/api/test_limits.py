@@ -14,7 +14,7 @@ import httpx2
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from archive.views.search import ImageSearch, SearchPage
+from archive.views.search import P, Search
 from model_store.errors import Overloaded
 from serve.api.app import build_http_api
 from serve.api.limits import MaxRequests
@@ -96,7 +96,7 @@ class Unrecorded:
         self.begun += 1
         await asyncio.Event().wait()
 
-    async def find(self, wanted: ImageSearch) -> SearchPage:
+    async def find(self, wanted: Search[P]) -> P:
         raise AssertionError
 
 

@@ -18,7 +18,7 @@ import schemathesis
 from hypothesis import HealthCheck, settings
 
 from archive.delta.tables import Tables
-from archive.views.search import ImageSearch, SearchPage, find
+from archive.views.search import P, Search
 from serve.api.app import build_http_api
 from serve.auth.guard import Access
 from serve.inference.engine import Engine
@@ -42,6 +42,8 @@ CONFIG: dict[str, Any] = {
             "include-name": [
                 "GET /v1/images",
                 "POST /v1/classify",
+                "POST /v1/embed",
+                "GET /v1/detections/{detection}/similar",
                 "POST /v1/detect",
                 "POST /v1/images",
                 "POST /v1/models/{name}/canary",
@@ -64,8 +66,8 @@ class Forgetful:
     async def record(self, upload: Upload) -> None:
         pass
 
-    async def find(self, wanted: ImageSearch) -> SearchPage:
-        return await asyncio.to_thread(find, TABLES, wanted, 30)
+    async def find(self, wanted: Search[P]) -> P:
+        return await asyncio.to_thread(wanted.answer, TABLES, 30)
 
 
 _place = tempfile.TemporaryDirectory(prefix="resight-openapi-")

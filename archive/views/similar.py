@@ -1,0 +1,152 @@
+"""Find the detections that look like one: the nearest vectors of `embeddings` that the published view shows.
+
+SimilarSearch --find_similar--> SimilarPage, nearest first. The search is exact: it reads every vector of one embedder
+and compares it by cosine.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+from pydantic import Field
+
+from archive.defaults import PRODUCTION
+from archive.delta.snapshot import storage_errors
+from archive.delta.tables import Tables
+from archive.views.query import bounded, connect
+from archive.views.search import MEMORY_MIB, view_shown
+from archive.views.views import NAME, View
+from model_store.errors import BadRequest
+from model_store.frozen import Frozen
+
+DETECTION_ID = r"[0-9a-f]{64}-[0-9]{1,6}"
+MOST_SIMILAR = 1000
+AHEAD, FURTHER = 4, 8
+"""Nearest vectors for each detection to return, because some are hidden; and the factor while too few are shown."""
+_EMBEDDERS = """
+    select embedder_key, model_name || '@' || model_version as model, any_value(margin_frac) as margin_frac,
+        count(*) filter (status = 'ok') as vectors
+    from embeddings where inference_key = $key group by all order by max(finished_at) desc, embedder_key
+"""
+_VECTOR = """
+    select status, vector from embeddings
+    where inference_key = $key and embedder_key = $embedder and media_sha256 = $media_sha256 and rank = $rank
+"""
+_NEAREST = """
+    select media_sha256, rank, array_inner_product(vector::float[{size}], $vector::float[{size}]) as cosine
+    from embeddings
+    where inference_key = $key and embedder_key = $embedder and status = 'ok'
+        and not (media_sha256 = $media_sha256 and rank = $rank)
+    order by cosine desc, media_sha256, rank limit $most
+"""
+_SHOWN = """
+    select n.media_sha256 || '-' || n.rank as detection_id, n.cosine, d.label, d.score, n.media_sha256, n.rank,
+        d.source_root, d.path, d.camera_id, d.captured_at_corrected, d.x1_px, d.y1_px, d.x2_px, d.y2_px
+    from nearest n join detections d using (media_sha256, rank)
+    order by n.cosine desc, n.media_sha256, n.rank
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Embedder:
+    """An embedder, with one crop margin, and the number of its vectors."""
+
+    embedder_key: str
+    model: str
+    margin_frac: float
+    vectors: int
+
+    def __str__(self) -> str:
+        return f"{self.embedder_key[:12]} is {self.model} with margin {self.margin_frac:g} ({self.vectors} vectors)"
+
+
+class SimilarOptions(Frozen):
+    """Choice of view and embedder, and the number of detections to return."""
+
+    view: str = Field(default=PRODUCTION, json_schema_extra={"pattern": f"^{NAME.pattern}$"})
+    embedder: str = Field(
+        default="", description="embedder_key, its first digits, or name@version; default: the only one"
+    )
+    limit: int = Field(default=20, ge=1, le=MOST_SIMILAR)
+
+
+class SimilarSearch(SimilarOptions):
+    """A search for the detections that look like one."""
+
+    detection: str = Field(description="<media_sha256>-<rank>", json_schema_extra={"pattern": f"^{DETECTION_ID}$"})
+
+    def answer(self, tables: Tables, within_s: float) -> SimilarPage:
+        """Return the similar detections. Raises as `find_similar`."""
+        return find_similar(tables, self, within_s)
+
+
+class SimilarPage(Frozen):
+    """Detections with the columns of `_SHOWN`, nearest first; `model` made the vectors."""
+
+    view: View
+    embedder_key: str
+    model: str
+    detections: list[dict[str, Any]]
+
+
+def find_similar(tables: Tables, wanted: SimilarSearch, within_s: float) -> SimilarPage:
+    """Return the detections of a view that are most similar to one of its inference key.
+
+    Raises BadRequest for an invalid id, or without a vector to compare. Raises DeadlinePassed, StorageUnreachable.
+    """
+    view, since_s = view_shown(tables, wanted.view), time.monotonic()
+    if view is None:
+        raise BadRequest(f"nothing is published as '{wanted.view}': publish a run with resight runs publish RUN")
+    key, media_sha256, rank = view.inference_key, *_parts_of(wanted.detection)
+    with (
+        storage_errors(tables),
+        connect(tables, view, memory_mib=MEMORY_MIB, statement=_NEAREST) as sql,
+        bounded(sql, within_s, "the search", "use resight sql", since_s),
+    ):
+        rows = sql.execute(_EMBEDDERS, {"key": key}).fetchall()
+        embedder = _only([_Embedder(*row) for row in rows], wanted.embedder, key)
+        same = {"key": key, "embedder": embedder.embedder_key, "media_sha256": media_sha256, "rank": rank}
+        status, vector = next(iter(sql.execute(_VECTOR, same).fetchall()), (None, []))
+        if status != "ok":
+            reason = "its crop failed" if status else "the view's inference key has no such row"
+            raise BadRequest(f"no vector of {wanted.detection} by {embedder.model}: {reason}")
+        nearest, most = _NEAREST.format(size=len(vector)), AHEAD * wanted.limit
+        while True:
+            near: pa.Table = sql.sql(nearest, params={**same, "vector": vector, "most": most}).to_arrow_table()
+            shown = _shown(tables, view, near)
+            if len(shown) >= wanted.limit or len(near) < most:
+                break
+            most *= FURTHER
+    return SimilarPage(
+        view=view, embedder_key=embedder.embedder_key, model=embedder.model, detections=shown[: wanted.limit]
+    )
+
+
+def _parts_of(detection: str) -> tuple[str, int]:
+    """Return media_sha256 and rank of a detection. Raises BadRequest."""
+    if not re.fullmatch(DETECTION_ID, detection):
+        raise BadRequest(f"invalid detection '{detection[:80]}': use <media_sha256>-<rank>, as in embeddings")
+    media_sha256, _, rank = detection.rpartition("-")
+    return media_sha256, int(rank)
+
+
+def _shown(tables: Tables, view: View, nearest: pa.Table) -> list[dict[str, Any]]:
+    """Return the nearest detections that the view shows, with their boxes and images."""
+    with connect(tables, view, nearest["media_sha256"].unique(), MEMORY_MIB, _SHOWN) as sql:
+        sql.register("nearest", nearest)
+        return sql.sql(_SHOWN).to_arrow_table().to_pylist()
+
+
+def _only(embedders: list[_Embedder], name: str, inference_key: str) -> _Embedder:
+    """Return the named embedder, or the only one. Raises BadRequest that lists them."""
+    if not embedders:
+        raise BadRequest(f"no embeddings for inference key {inference_key[:12]}…: run resight embed --model NAME first")
+    matching = [one for one in embedders if name in ("", one.model) or one.embedder_key.startswith(name)]
+    if len(matching) == 1:
+        return matching[0]
+    words = "several embedders" if matching else f"unknown embedder '{name[:80]}'"
+    raise BadRequest(f"{words} of these detections, name one: {'; '.join(map(str, matching or embedders))}")
