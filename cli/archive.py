@@ -25,6 +25,8 @@ with lazy_imports():
     from archive.views.query import query
     from archive.views.similar import SimilarSearch
     from archive.views.views import View
+    from batch.schedule.policy import policy_of
+    from model_store.free_space import require_free_space
     from model_store.leftovers import remove_leftovers
     from serve.settings import Settings
 
@@ -113,6 +115,8 @@ def catalogue(
     """Ingest an archive with a progress bar. Raises as `archive.catalogue.ingest.ingest`."""
     places = (settings.models_url, settings.tables_url, settings.snips_url)
     require_foreign(url, str(settings.home_path), places, settings.uploads_url)
+    free_mib = policy_of(settings).stop.free_mib
+    require_free_space(tables.url, free_mib, tables.url, "free_mib in [stop] of the policy")
     with Progress(console=errors, transient=True, disable=not errors.is_terminal) as bar:
         task = bar.add_task("reading", total=None)
         return ingest(

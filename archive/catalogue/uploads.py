@@ -8,27 +8,23 @@ of image files cannot collide.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from archive.catalogue.exif import FORMULA_SIGNS
 from archive.catalogue.listing import file_at
 from archive.catalogue.media import compile_template, media_row
 from archive.defaults import DEFAULT_TEMPLATE
-from model_store.errors import BadRequest, StorageFull, StorageUnreachable, StorageUnsafe
+from model_store.errors import BadRequest, StorageUnsafe
 from model_store.images.header import read_header
-from model_store.storage import Folder, is_local
+from model_store.storage import Folder
 
 CAMERA = r"[^\x00-\x1f\x7f/\\?.\s]([^\x00-\x1f\x7f/\\?]{0,98}[^\x00-\x1f\x7f/\\?\s])?"
 """Name of one folder without slashes, control characters, a leading dot (hidden files are not listed), or a question
 mark (s3fs cuts the key there)."""
 CAMERA_BYTES = 200
 """Maximum length of a camera name; file systems allow 255 bytes."""
-FREE_FILES = 10_000
-"""Files that uploads leave free on a disk with a fixed number of them; small images exhaust these before the space."""
 _PICTURE = re.compile(r"[0-9a-f]{64}\..*", re.IGNORECASE)
 EXTENSIONS = {
     "image/jpeg": ".jpg",
@@ -66,27 +62,6 @@ def keep(root: Folder, camera: str, data: bytes) -> Kept:
             f"{root.url}/{path} ({file.size_bytes} bytes) does not match the digest in its name: remove it"
         )
     return Kept(media_row(root.url, file, data, _TEMPLATE), is_new)
-
-
-def require_free(root: Folder, free_mib: int) -> None:
-    """Raise StorageFull if a local disk has less than `free_mib` free; tables, models and Ray may share the disk.
-
-    Object stores and a `free_mib` of 0 have no limit. Raises StorageUnreachable.
-    """
-    if not is_local(root.url) or not free_mib:
-        return
-    folder = Path(root.root)
-    try:
-        place = next(p for p in (folder, *folder.parents) if p.exists())
-        disk = os.statvfs(place)
-    except OSError as error:
-        raise StorageUnreachable(f"cannot stat {root.url}: {error}") from error
-    free, files = disk.f_bavail * disk.f_frsize >> 20, disk.f_favail
-    if free < free_mib or (disk.f_files and files < FREE_FILES):
-        raise StorageFull(
-            f"the disk of uploads has {free} MiB and {files} files free, but {free_mib} MiB and {FREE_FILES} "
-            "files are reserved for tables and logs: free some space, or lower limits.free_mib"
-        )
 
 
 def require_camera(camera: str) -> None:

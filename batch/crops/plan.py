@@ -58,6 +58,9 @@ class SnipPass(BoxPass):
         shown = {"labels": list(least), "scores": list(least.values()), "threshold": EVERY}
         return shown | {"least_score": EVERY, "only": [], "min_side_px": EVERY}
 
+    def written(self, tables: Tables) -> tuple[str, ...]:
+        return tables.url, self.url
+
     def prepare(self, tables: Tables) -> None:
         require_create(self.url)
 

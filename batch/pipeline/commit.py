@@ -23,6 +23,7 @@ from archive.delta.writer import Writer
 from archive.schemas import RESULTS, TABLES
 from batch.planning.plan import Plan
 from batch.runs.spec import PassSpec
+from model_store.free_space import require_free_space
 
 _COLUMNS = ["status", "run_id", "finished_at"]
 _SCHEMA = pa.schema(
@@ -87,7 +88,7 @@ class Committer:
         """`plan.base` has none of the rows that are added, except failed ones to replace."""
         work = plan.work
         self.table, self.inference_key = work.table, work.key["inference_key"]
-        self._spec = spec
+        self._spec, self._folders = spec, work.written(tables)
         self._writer = Writer(tables, self.table, self.inference_key, plan.base)
         self._key = (*work.key, work.row)
         self._rivals = Rivals(plan.base, work.key, spec.run_id, work.row)
@@ -97,14 +98,23 @@ class Committer:
         self.seconds = 0.0
 
     def add(self, rows: pa.Table) -> None:
-        """Buffer rows of the table with the column `replaces`. Raises TableConflict if all retries of a commit fail."""
+        """Buffer rows of the table with the column `replaces`, and commit as `tick`.
+
+        Raises TableConflict if all retries of a commit fail.
+        """
         self._buffer.append(rows)
         self.tick()
 
     def tick(self) -> None:
-        """Commit what is buffered if it is due; to be called also while nothing arrives."""
+        """Commit what is buffered if it is due; to be called also while nothing arrives. Raises as `require_space`."""
         if time.monotonic() - self._last_s >= self._spec.commit_s:
+            self.require_space()
             self.flush()
+
+    def require_space(self) -> None:
+        """Raise StorageFull if a disk has less free space than the run leaves; a `flush` after it still has space."""
+        for url in self._folders:
+            require_free_space(url, self._spec.stop.free_mib, url, "--free-mib; finished results are kept")
 
     def flush(self) -> None:
         if not self._buffer:

@@ -113,6 +113,10 @@ class Pass(ABC):
     def make_todo(self, sql: duckdb.DuckDBPyConnection, due: str, whole: bool) -> None:
         """Make `due` and `todo`. `whole`: no unit has a row yet."""
 
+    def written(self, tables: Tables) -> tuple[str, ...]:
+        """Return the folders into which the pass writes."""
+        return (tables.url,)
+
     def prepare(self, tables: Tables) -> None:  # noqa: B027
         """Write what rows refer to, before the first one."""
 

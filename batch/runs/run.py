@@ -168,6 +168,7 @@ class PassRun:
                 Folder(root).require_present()
             self._work.prepare(self._tables)
             self._committer = Committer(self._tables, self._spec, plan)
+            self._committer.require_space()
             with contextlib.ExitStack() as lease:
                 if self._work.needs_replica:
                     lease.enter_context(self._host.leased(self._work.model, self._spec.run_id))

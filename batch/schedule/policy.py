@@ -110,6 +110,9 @@ class Stop(Frozen):
         default=200, ge=1, description="number of images tried before the limit of failures applies"
     )
     stall_s: float = Field(default=900, gt=0, description="give up after this many seconds without a result")
+    free_mib: int = Field(
+        default=1024, ge=0, description="MiB that a run leaves free on the disks of tables and snips; 0: no check"
+    )
 
 
 class Gates(Frozen):

@@ -15,12 +15,13 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import pyarrow as pa
 import structlog
 
-from archive.catalogue.uploads import Kept, keep, require_free
+from archive.catalogue.uploads import Kept, keep
 from archive.delta.arrow_stream import as_stream, from_stream
 from archive.delta.result_columns import detection_columns
 from archive.schemas import MEDIA, RESULTS
 from archive.views.search import P, Search
 from model_store.errors import Overloaded
+from model_store.free_space import require_free_space
 from model_store.storage import Folder
 from serve.inference.results import Answer
 
@@ -121,7 +122,7 @@ class Uploads:
 
     async def _keep(self, body: bytes, camera: str, answer: Answer) -> Recording:
         def write() -> tuple[Kept, Upload]:
-            require_free(self._root, self._free_mib)
+            require_free_space(self._root.url, self._free_mib, "uploads", "limits.free_mib")
             kept = keep(self._root, camera, body)
             return kept, Upload.of(kept.row, answer)
 

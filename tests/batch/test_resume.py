@@ -25,7 +25,7 @@ from batch.runs.resume import tables_of_unsealed
 from batch.runs.run import report_of_nothing
 from batch.runs.scope import Scope
 from batch.runs.spec import RunSpec
-from model_store.errors import NothingWorked, ResightError, StorageUnreachable
+from model_store.errors import NothingWorked, ResightError, StorageFull, StorageUnreachable
 from model_store.store import ModelStore, ModelVersion
 from serve.settings import Settings
 from tests.archive.media_rows import media_rows, put_media, replace_with
@@ -33,6 +33,7 @@ from tests.batch.pipeline.test_patience import MODELS, Pipeline
 from tests.batch.pipeline.test_patience import tables as tables
 from tests.batch.schedule.test_archive_state import publish
 from tests.fixtures_local import put_results, result_rows, rows_of
+from tests.support.disks import disk_with
 from tests.support.hosts import HOST
 
 STORE = ModelStore(str(MODELS))
@@ -120,6 +121,28 @@ def test_it_ends_as_an_undisturbed_run(
     put_results(tables, result_rows(["new"], motion.info.inference_key, "failed", "r1"))
     assert run(tables, monkeypatch, scope, statuses) == undisturbed
     assert "requested 0" not in undisturbed
+
+
+def test_a_disk_that_fills_ends_a_run_before_it_is_full(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Finished results are kept, also those that had arrived without a commit; the next run makes the others."""
+    disk_with(monkeypatch, 2048)
+
+    def filling(spec: RunSpec, plan: Plan) -> Iterator[pa.Table]:
+        for number, rows in enumerate(Killer("oooooooo", 8)(spec, plan)):
+            if number == 2:
+                disk_with(monkeypatch, 1023)
+            yield rows
+
+    monkeypatch.setattr(HOST, "rows", filling)
+    spec = RunSpec(run_id="r", model="motion@1", commit_s=1e-9)
+    with pytest.raises(StorageFull, match="has 1023 MiB .* lower --free-mib; finished results are kept"):
+        batch.runs.run.execute(spec, tables, STORE, HOST)
+    assert 1 <= len(rows_of(tables, "results")) <= 4
+    assert max(rows_of(tables, "runs"), key=lambda row: row["event"])["state"] == "failed"
+    with pytest.raises(StorageFull):  # at once
+        batch.runs.run.execute(spec.model_copy(update={"run_id": "again"}), tables, STORE, HOST)
+    disk_with(monkeypatch, 1024)
+    assert run(tables, monkeypatch, Scope(), "oooooooo") == "requested 8 = ok 8 + empty 0 + failed 0 + reused 0"
 
 
 def test_the_command_line_ends_it_as_the_run_would_have(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -176,3 +176,10 @@ def test_a_file_above_the_size_limit_is_named(resight: Resight, archive: Path) -
     done = resight("ingest", archive, "--max-mib", "2")
     assert done.code == 1
     assert "unreadable: ortho.tif: 3 MiB, over --max-mib 2" in done.err
+
+
+def test_ingest_does_not_begin_on_a_disk_that_is_almost_full(resight: Resight, archive: Path, home: Path) -> None:
+    home.mkdir()
+    (home / "policy.toml").write_text(f"[stop]\nfree_mib = {2**40}\n")
+    assert "lower free_mib in [stop] of the policy" in resight("ingest", archive).refused(7)
+    assert not (home / "tables").exists()

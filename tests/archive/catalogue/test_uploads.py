@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from contextlib import nullcontext
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
@@ -18,12 +16,12 @@ import archive.catalogue.ingest
 from archive.catalogue.ingest import ingest
 from archive.catalogue.listing import file_at
 from archive.catalogue.row_updates import add_files
-from archive.catalogue.uploads import CAMERA_BYTES, FREE_FILES, keep, require_free
+from archive.catalogue.uploads import CAMERA_BYTES, keep
 from archive.delta.tables import Tables
 from archive.delta.writer import Writer, add_results
 from archive.schemas import MEDIA
 from archive.views.query import query
-from model_store.errors import BadRequest, ImageUnsupported, StorageFull, StorageUnsafe
+from model_store.errors import BadRequest, ImageUnsupported, StorageUnsafe
 from model_store.storage import Folder
 from tests.fixtures_local import encoded, jpeg, photo, result_rows, rows_of, write_files
 
@@ -204,33 +202,6 @@ def test_a_folder_in_its_place_is_not_taken_for_it_on_s3(s3_endpoint: str) -> No
         file_at(Folder(f"s3://{bucket}/sent"), name)
     kept = keep(Folder(f"s3://{bucket}/sent"), "", photo("cat"))
     assert kept.is_new
-
-
-@pytest.mark.parametrize(
-    ("free_mib", "free_files", "files", "is_full"),
-    [
-        (1024, 10**6, 10**7, False),
-        (1023, 10**6, 10**7, True),
-        (10**6, FREE_FILES - 1, 10**7, True),
-        (10**6, 0, 0, False),  # a file system without a file count, such as btrfs
-    ],
-)
-def test_a_disk_is_full_before_nothing_is_free(
-    root: Folder, monkeypatch: pytest.MonkeyPatch, free_mib: int, free_files: int, files: int, is_full: bool
-) -> None:
-    asked: list[Path] = []
-
-    def disk(place: Path) -> SimpleNamespace:
-        asked.append(place)
-        blocks = free_mib << 8  # of 4 KiB
-        return SimpleNamespace(f_bavail=blocks, f_frsize=4096, f_favail=free_files, f_files=files)
-
-    monkeypatch.setattr("os.statvfs", disk)
-    require_free(root, 0)
-    with pytest.raises(StorageFull) if is_full else nullcontext():
-        require_free(root, 1024)
-    assert asked == [Path(root.root).parent]  # the folder does not exist yet
-    require_free(Folder("memory://uploads"), 1024)
 
 
 def test_a_row_that_failed_is_replaced_and_no_other(tables: Tables) -> None:

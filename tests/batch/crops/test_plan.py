@@ -7,6 +7,7 @@ import pytest
 
 from batch.runs.scope import Scope
 from batch.schedule.policy import Snips
+from serve.settings import Settings
 from tests.batch.box_bench import BOX, Found, png
 from tests.batch.crops.bench import SnipBench
 
@@ -41,3 +42,9 @@ def test_a_sample_has_only_those_of_the_sample(bench: SnipBench) -> None:
     plan = bench.detection_plan(Scope(sample=2))
     snips = bench.plan(scope=Scope(sample=2))
     assert set(bench.due(snips)) == set(plan.requested_ids().to_pylist()) < set(shas)
+
+
+def test_a_run_leaves_space_on_the_disk_of_its_snips_too(bench: SnipBench) -> None:
+    bench.add("a.png", png(1), [(0.9, "cat", BOX)])
+    plan = bench.plan()
+    assert set(plan.work.written(bench.tables)) == {bench.tables.url, Settings().snips_url}

@@ -111,7 +111,7 @@ def test_a_submitted_spec_with_a_wrong_field_is_refused() -> None:
 )
 def test_every_field_of_a_spec_is_an_option_of_both_commands(kind: type[PassSpec], commands: tuple[Any, ...]) -> None:
     fields = {*kind.model_fields, *Scope.model_fields} - {"scope", "stop"}
-    fields |= {"stop_failed_frac", "stop_failed_after", "stall_s"}
+    fields |= {"stop_failed_frac", "stop_failed_after", "stall_s", "free_mib"}
     if kind is RunSpec:
         fields |= {f"snip_{name}" for name in Snips.model_fields}
     for command in commands:
