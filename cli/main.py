@@ -16,6 +16,7 @@ from cli import (
     cluster,
     deployments,
     detect,
+    doctor,
     export,
     filters,
     layers,
@@ -43,7 +44,7 @@ with lazy_imports():
 LIBRARIES = ("ray", "onnxruntime", "onnxruntime-gpu", "torch")
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich")
-for module in (cluster, serve, logs, archive, export, reprocess, detect, metrics, tune):
+for module in (cluster, serve, logs, archive, export, reprocess, detect, metrics, tune, doctor):
     app.add_typer(module.app)
 for module in (models, runs, tokens, assertions, filters, layers, deployments, antenna):
     app.add_typer(module.app, name=module.__name__.removeprefix("cli."))

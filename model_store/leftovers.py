@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from model_store.storage import is_local
@@ -14,14 +15,18 @@ WRITING = "**/.writing-*"
 """Pattern of the files that `Folder.write` renames, in a folder and all below it."""
 
 
-def remove_leftovers(url: str, pattern: str = WRITING) -> None:
-    """Remove files and folders of a local folder that match the pattern and are more than a day old; ignore errors."""
-    if not is_local(url):
-        return
-    for path in Path(url.removeprefix("file://")).glob(pattern):
+def leftovers(url: str, pattern: str = WRITING) -> Iterator[Path]:
+    """Yield files and folders of a local folder that match the pattern and are more than a day old; ignore errors."""
+    for path in Path(url.removeprefix("file://")).glob(pattern) if is_local(url) else ():
         with contextlib.suppress(OSError):
             if time.time() - path.stat().st_mtime > OLD_S:
-                remove(path)
+                yield path
+
+
+def remove_leftovers(url: str, pattern: str = WRITING) -> None:
+    """Remove what `leftovers` yields; ignore errors."""
+    for path in leftovers(url, pattern):
+        remove(path)
 
 
 def remove(path: Path) -> None:

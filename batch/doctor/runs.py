@@ -1,0 +1,66 @@
+"""Check that running runs are alive, and that each view shows results that exist."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+from archive.annotations.layers import read_layers
+from archive.delta.snapshot import partition_keys
+from archive.delta.tables import Tables
+from archive.retention import other_stores
+from archive.views.publications import last_event
+from archive.views.views import View, Views
+from batch.doctor.finding import RESTORE, Finding
+from batch.jobs.control import close
+from batch.runs.listing import page
+from model_store.errors import StorageError
+from model_store.names import VersionId
+from model_store.store import ModelStore
+
+MOST_RUNS = 1_000
+
+
+def check_runs(tables: Tables) -> Iterator[Finding]:
+    """Find runs that are recorded as running, and have written no event for five minutes. The repair cancels them."""
+    for run in page(tables, MOST_RUNS, state="interrupted"):
+        name = run["run_id"]
+        problem = f"it was interrupted: no event since {run['event_at']:%Y-%m-%d %H:%M} UTC"
+        action = f"start it again with --run-id {name}, or resight runs cancel {name}"
+        yield Finding("runs", name, problem, action, partial(close, tables, name, None))
+
+
+def check_views(tables: Tables, store: ModelStore) -> Iterator[Finding]:
+    """Find views with lost publications, and current ones that show what does not exist."""
+    views = Views(tables.url)
+    for name in views.names():
+        try:
+            history = views.history(name)
+        except StorageError as error:
+            yield Finding("views", name, str(error), RESTORE)
+            continue
+        serials = [view.serial for view in history]
+        if serials != list(range(1, len(serials) + 1)):
+            yield Finding("views", name, f"publications are missing: it has the numbers {serials}", RESTORE)
+        for problem in _problems(tables, store, history[-1]) if history else ():
+            yield Finding("views", name, problem, f"publish again with --view {name}, or restore what it lacks")
+
+
+def _problems(tables: Tables, store: ModelStore, view: View) -> Iterator[str]:
+    run = last_event(tables, view.run_id) if view.run_id else None
+    if view.run_id and (run is None or run["state"] != "sealed"):
+        yield f"its run {view.run_id} is {run['state'] if run else 'unknown'}, not sealed"
+    if run and run["requested"] and view.inference_key not in partition_keys(tables.existing("results")):
+        yield f"no results of its inference key {view.inference_key[:12]} exist"
+    if lost := sorted(set(view.layers).difference(read_layers(tables) if view.layers else ())):
+        yield f"its layer {lost[0][:12]} does not exist"
+    version = VersionId(view.model_name, view.model_version)
+    if version not in store.versions(version.name) and not _has_other_stores(tables, store):
+        yield f"its model {version} is not in {store.url}"
+
+
+def _has_other_stores(tables: Tables, store: ModelStore) -> bool:
+    try:
+        return bool(other_stores(tables.url, store.url))
+    except StorageError:  # on another machine
+        return True

@@ -1,0 +1,147 @@
+"""Each defect of the tables is one finding."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from batch.doctor.tables import RULES, check_files, check_rows
+from tests.batch.doctor.conftest import STATEMENT, Home
+from tests.fixtures_local import put_results, put_rows, result_rows, rows_of
+
+LATER, EARLIER = datetime.now(UTC) + timedelta(days=1), datetime(2020, 1, 1, tzinfo=UTC)
+SOON = datetime.now(UTC) + timedelta(minutes=30)
+OTHER, UNSEEN = "f" * 64, "e" * 64
+Damage = Callable[[Home], None]
+
+
+def again(name: str) -> Damage:
+    def damage(home: Home) -> None:
+        put_rows(home.tables, name, max(rows_of(home.tables, name), key=lambda row: row.get("method") == "human"))
+
+    return damage
+
+
+def result(**more: Any) -> Damage:
+    """Add a result of an image that is not catalogued."""
+    return lambda home: put_results(home.tables, result_rows([OTHER], home.key, **{"run_id": "r1"} | more))
+
+
+def row(name: str, **more: object) -> Damage:
+    def damage(home: Home) -> None:
+        keys = {"settings_key": "s", "classifier_key": "c", "embedder_key": "c", "detection_id": "d", "run_id": "r1"}
+        put_rows(home.tables, name, {"inference_key": home.key, "media_sha256": home.sha, **keys, **more})
+
+    return damage
+
+
+def statement(**more: object) -> Damage:
+    added = {**STATEMENT, "assertion_id": "9" * 64, "asserted_at": datetime.now(UTC), **more}
+    return lambda home: put_rows(home.tables, "assertions", {"media_sha256": home.sha, **added})
+
+
+def table_lost(name: str) -> Damage:
+    return lambda home: shutil.rmtree(f"{home.tables.url}/{name}")
+
+
+DEFECTS: list[tuple[Damage, str, str]] = [
+    *((again(n), n, "1 rows exist more than once") for n in ("media", "snips", "layers")),
+    (again("assertions"), "assertions", "1 rows exist more than once"),
+    (result(finished_at=LATER, run_id="upload"), "results", f"1 results of images .* older, such as {OTHER}"),
+    (row("snips", media_sha256=UNSEEN), "snips", f"1 rows without the result .* such as {UNSEEN}"),
+    (row("classifications", media_sha256=UNSEEN), "classifications", "1 rows without the result"),
+    (row("embeddings", media_sha256=UNSEEN), "embeddings", "1 rows without the result"),
+    (row("snips", settings_key="s2", run_id="r9"), "snips", "rows of 1 runs .* such as r9"),
+    (row("classifications", classifier_key="c2", run_id="r9"), "classifications", "rows of 1 runs .* such as r9"),
+    (row("embeddings", embedder_key="c2", run_id="r9"), "embeddings", "rows of 1 runs .* such as r9"),
+    (result(run_id="r9", finished_at=EARLIER), "results", "rows of 1 runs .* such as r9"),
+    (statement(media_sha256=OTHER, asserted_at=LATER), "assertions", "human statements about 1 images"),
+    (statement(inference_key="other"), "assertions", "1 human statements about results .* such as 999"),
+    (statement(withdraws="8" * 64), "assertions", "1 statements withdraw .* such as 999"),
+    (statement(method="machine", layer_id="m" * 64), "assertions", "statements of 1 layers .* such as mmm"),
+    (result(finished_at=EARLIER), "runs", "1 sealed runs .* counted, such as r1"),
+]
+
+
+@pytest.mark.parametrize(("damage", "table", "problem"), DEFECTS)
+def test_a_defect_of_rows_is_one_finding(home: Home, damage: Damage, table: str, problem: str) -> None:
+    damage(home)
+    (found,) = home.findings
+    assert (found.check, found.subject, found.repair) == ("rows", table, None)
+    assert re.search(problem, found.problem)
+
+
+def test_every_rule_finds_something(home: Home) -> None:
+    """A rule that can never match, such as one with a wrong column in a join, would look like health."""
+    for damage, *_ in DEFECTS:
+        damage(home)
+    again("runs")(home)
+    again("results")(home)
+    again("classifications")(home)
+    again("embeddings")(home)
+    found = [finding.problem.split(", such as")[0] for finding in check_rows(home.tables)]
+    assert len(found) == len(RULES), found
+
+
+@pytest.mark.parametrize("table", ["results", "classifications", "embeddings"])
+def test_a_row_that_exists_twice_is_found_with_its_run(home: Home, table: str) -> None:
+    again(table)(home)
+    assert table in {finding.subject for finding in home.findings} <= {table, "runs"}
+
+
+@pytest.mark.parametrize(
+    "harmless",
+    [
+        result(run_id="upload", finished_at=EARLIER),  # of bytes that were changed since
+        result(run_id="upload", finished_at=SOON),  # of a file that was changed while it was processed
+        result(run_id="upload", finished_at=LATER, status="failed", error_code="changed"),
+        statement(media_sha256=OTHER, asserted_at=EARLIER),
+    ],
+)
+def test_rows_about_earlier_bytes_of_a_file_are_no_defect(home: Home, harmless: Damage) -> None:
+    harmless(home)
+    assert home.findings == []
+
+
+def test_a_batch_about_earlier_bytes_can_be_undone(home: Home) -> None:
+    statement(media_sha256=OTHER, asserted_at=EARLIER)(home)
+    statement(media_sha256=OTHER, asserted_at=LATER, assertion_id="7" * 64, withdraws="9" * 64)(home)
+    assert home.findings == []
+
+
+def test_the_runs_of_pruned_results_are_no_defect(home: Home) -> None:
+    """A later run of the same model has processed the images again."""
+    home.tables.snapshot("results").delete(f"inference_key = '{home.key}'")
+    put_results(home.tables, result_rows([home.sha], home.key, run_id="upload", finished_at=LATER))
+    assert not [finding for finding in check_rows(home.tables) if finding.subject == "runs"]
+
+
+def test_a_run_that_lost_all_its_rows_is_found(home: Home) -> None:
+    home.tables.snapshot("results").delete("run_id = 'r1'")
+    put_results(home.tables, result_rows([home.sha], home.key, run_id="upload", finished_at=EARLIER))
+    (found,) = (finding for finding in check_rows(home.tables) if finding.subject == "runs")
+    assert "such as r1" in found.problem
+
+
+@pytest.mark.parametrize("table", ["media", "results", "runs"])
+def test_a_lost_or_cut_file_of_a_table_is_one_finding(home: Home, table: str) -> None:
+    """The rows are not checked then, since each rule would fail for the same reason."""
+    file = max(home.files(f"tables/{table}/**/*.parquet"), key=lambda path: path.stat().st_size)
+    whole = file.read_bytes()
+    for damage in (file.unlink, lambda: file.write_bytes(whole[:-1])):
+        damage()
+        found = next(iter(check_files(home.tables)))
+        assert (found.subject, found.repair) == (table, None)
+        assert f"such as {file.relative_to(home.tables.url + '/' + table)}" in found.problem
+
+
+def test_a_table_without_its_log_is_a_finding(home: Home) -> None:
+    log = next(iter(home.files("tables/results/_delta_log/*0.json")))
+    log.write_bytes(b"{")
+    (found,) = check_files(home.tables)
+    assert found.subject == "results"
