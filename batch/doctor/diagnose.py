@@ -31,7 +31,7 @@ def diagnose(settings: Settings, digests: bool = False) -> list[Finding]:
         "settings": lambda: check_settings(settings),
         "tables": lambda: check_tables(tables),
         "runs": lambda: check_runs(tables),
-        "views": lambda: check_views(tables, store),
+        "views": lambda: check_views(tables),
         "models": lambda: check_models(store, digests),
         "uploads": lambda: check_uploads(tables, settings.uploads_url),
         "leftovers": lambda: check_leftovers(settings),

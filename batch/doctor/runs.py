@@ -8,15 +8,12 @@ from functools import partial
 from archive.annotations.layers import read_layers
 from archive.delta.snapshot import partition_keys
 from archive.delta.tables import Tables
-from archive.retention import other_stores
 from archive.views.publications import last_event
 from archive.views.views import View, Views
 from batch.doctor.finding import RESTORE, Finding
 from batch.jobs.control import close
 from batch.runs.listing import page
 from model_store.errors import StorageError
-from model_store.names import VersionId
-from model_store.store import ModelStore
 
 MOST_RUNS = 1_000
 
@@ -30,7 +27,7 @@ def check_runs(tables: Tables) -> Iterator[Finding]:
         yield Finding("runs", name, problem, action, partial(close, tables, name, None))
 
 
-def check_views(tables: Tables, store: ModelStore) -> Iterator[Finding]:
+def check_views(tables: Tables) -> Iterator[Finding]:
     """Find views with lost publications, and current ones that show what does not exist."""
     views = Views(tables.url)
     for name in views.names():
@@ -42,11 +39,11 @@ def check_views(tables: Tables, store: ModelStore) -> Iterator[Finding]:
         serials = [view.serial for view in history]
         if serials != list(range(1, len(serials) + 1)):
             yield Finding("views", name, f"publications are missing: it has the numbers {serials}", RESTORE)
-        for problem in _problems(tables, store, history[-1]) if history else ():
+        for problem in _problems(tables, history[-1]) if history else ():
             yield Finding("views", name, problem, f"publish again with --view {name}, or restore what it lacks")
 
 
-def _problems(tables: Tables, store: ModelStore, view: View) -> Iterator[str]:
+def _problems(tables: Tables, view: View) -> Iterator[str]:
     run = last_event(tables, view.run_id) if view.run_id else None
     if view.run_id and (run is None or run["state"] != "sealed"):
         yield f"its run {view.run_id} is {run['state'] if run else 'unknown'}, not sealed"
@@ -54,13 +51,3 @@ def _problems(tables: Tables, store: ModelStore, view: View) -> Iterator[str]:
         yield f"no results of its inference key {view.inference_key[:12]} exist"
     if lost := sorted(set(view.layers).difference(read_layers(tables) if view.layers else ())):
         yield f"its layer {lost[0][:12]} does not exist"
-    version = VersionId(view.model_name, view.model_version)
-    if version not in store.versions(version.name) and not _has_other_stores(tables, store):
-        yield f"its model {version} is not in {store.url}"
-
-
-def _has_other_stores(tables: Tables, store: ModelStore) -> bool:
-    try:
-        return bool(other_stores(tables.url, store.url))
-    except StorageError:  # on another machine
-        return True

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 from datetime import UTC, datetime, timedelta
 
-from archive.retention import remember_store
 from archive.views.views import Views
 from batch.doctor.finding import Finding
 from tests.batch.doctor.conftest import Home
@@ -65,10 +63,3 @@ def test_a_view_of_what_does_not_exist_is_found(home: Home) -> None:
     event(home, minutes=1)
     (found,) = republish(home, layers=(), inference_key=home.key, run_id="r2")
     assert "run r2 is running, not sealed" in found.problem
-
-
-def test_a_view_whose_model_was_lost_is_found_unless_another_store_may_have_it(home: Home) -> None:
-    shutil.rmtree(home.files("models/blobs/1")[0])
-    assert "views" in {finding.check for finding in home.findings}
-    remember_store(home.tables.url, "s3://other/models")
-    assert "views" not in {finding.check for finding in home.findings}
