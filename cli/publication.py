@@ -18,6 +18,7 @@ with lazy_imports():
     from archive.delta.tables import Tables
     from archive.retention import KeyUse, other_stores, plan_prune, prune
     from archive.views.views import View, Views
+    from batch.crops.write import folders_of
     from batch.publishing import publish as publishing
     from batch.publishing.impact.measure import Impact
     from batch.publishing.impact.report import as_json, judged, require_empty, write_report
@@ -124,6 +125,8 @@ def prune_command(
         removed = prune(tables, aliased, keep_days)
         print_rows([_use(use, fmt) for use in removed], fmt, COLUMNS)
         note(f"removed {len(removed)} inference keys; their files are deleted from disk after a week")
+        for use in filter(lambda use: use.snips, removed):
+            note(f"the JPEGs of its snips stay: remove {settings.snips_url}/{folders_of(use.inference_key)}")
         return
     uses = plan_prune(tables, aliased, keep_days)
     print_rows([_use(use, fmt) for use in uses], fmt, COLUMNS)

@@ -69,6 +69,11 @@ def snip_name(settings_key: str, inference_key: str, media_sha256: str, rank: in
     return f"{folder}/{media_sha256}-{rank}.jpg"
 
 
+def folders_of(inference_key: str) -> str:
+    """Return the pattern of the folders with all snips of an inference key."""
+    return f"*/{inference_key[:KEY_CHARS]}"
+
+
 @dataclass(frozen=True, slots=True)
 class Snip:
     """An encoded crop; `size_px` is width and height."""

@@ -41,6 +41,8 @@ from serve.settings import Settings
 HEAD_BYTES = 64 * 1024
 END_S = 10.0
 """Time in which a job that has written its report ends."""
+KEEP_LOGS_S = 90 * 24 * 3600
+"""Time after its last line for which the log of a job is kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +227,7 @@ class OwnJobs:
                 with (self._folder / "lock").open("ab") as new_logs:
                     # no command sees an unlocked new log, and every process that writes to it holds its lock
                     fcntl.flock(new_logs, fcntl.LOCK_EX)
+                    self._remove_old_logs()
                     log = self._path(name).open("xb", buffering=0)
                     fcntl.flock(log, fcntl.LOCK_EX)
                     return name, log
@@ -237,6 +240,13 @@ class OwnJobs:
             except OSError as error:
                 raise StorageUnreachable(f"cannot write the log of the run: {error}") from error
         raise AssertionError("unreachable")
+
+    def _remove_old_logs(self) -> None:
+        """Remove the logs of jobs that ended KEEP_LOGS_S ago; ignore errors."""
+        for path in self._folder.glob("*.log"):
+            with contextlib.suppress(OSError):
+                if time.time() - path.stat().st_mtime > KEEP_LOGS_S and not is_locked(path):
+                    path.unlink()
 
     def _path(self, job: str) -> Path:
         return self._folder / f"{job}.log"

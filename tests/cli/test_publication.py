@@ -17,9 +17,10 @@ from archive.schemas import ASSERTIONS
 from archive.views.views import Views
 from model_store.store import ModelStore
 from serve.rollout.state import AliasState, Share, update_state
+from serve.settings import Settings
 from tests.cli.conftest import Resight
 from tests.cli.ran import key, rows, scores
-from tests.fixtures_local import put_results, result_rows, rows_of
+from tests.fixtures_local import put_results, put_rows, result_rows, rows_of
 
 
 def test_where_no_model_is_nothing_is_pruned(resight: Resight, two: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,6 +73,7 @@ def test_prune_says_what_it_would_do_and_does_it_with_yes(
 ) -> None:
     monkeypatch.setattr(archive.retention, "WRITTEN", timedelta(seconds=-1))
     put_results(two, result_rows(["a", "b"], key="k" * 64))
+    put_rows(two, "snips", {"inference_key": "k" * 64, "media_sha256": "a", "names": ["x.jpg"]})
     resight("runs", "publish", "old").ok()
     done = resight("runs", "prune", "--format", "json")
     uses = {row["inference_key"]: row for row in rows(done.ok())}
@@ -87,6 +89,7 @@ def test_prune_says_what_it_would_do_and_does_it_with_yes(
     gone = resight("runs", "prune", "--yes", "--keep-days", 0, "--format", "json")
     assert [row["inference_key"] for row in rows(gone.ok())] == ["k" * 64]
     assert "removed 1 inference keys" in gone.err
+    assert f"remove {Settings().snips_url}/*/{'k' * 16}\n" in gone.err
     assert len(rows_of(two, "results")) == 4
     assert [row["run_id"] for row in rows(resight("runs", "list", "--format", "json").ok())] == ["new", "old"]
     assert rows(resight("runs", "prune", "--yes", "--format", "json").ok()) == []

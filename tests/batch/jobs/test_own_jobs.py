@@ -136,6 +136,18 @@ def test_a_killed_job_is_not_running(jobs: OwnJobs) -> None:
     assert others().stop("r") is None
 
 
+def test_logs_of_jobs_that_ended_long_ago_are_removed_with_the_next_one(jobs: OwnJobs) -> None:
+    for run_id in ("running", "old", "new"):
+        start(jobs, run_id, "waits" if run_id == "running" else "ends")
+    events(jobs, "old")
+    events(jobs, "new")
+    wait_for(lambda: "began" in jobs.log_files("running")[0].read_text())  # its last line
+    for run_id in ("running", "old"):
+        os.utime(jobs.log_files(run_id)[0], (0, 0))
+    start(jobs, "next")
+    assert [run for run in ("running", "old", "new", "next") if jobs.log_files(run)] == ["running", "new", "next"]
+
+
 COMMAND = f"""
 import signal
 from batch.jobs.own_jobs import OwnJobs
