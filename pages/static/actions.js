@@ -3,7 +3,7 @@
 // A field's name may have dots (scope.camera); data-kind is one of READ, or item, key. Empty fields are not sent, with data-optional null.
 // data-estimate: one button has dry_run, and the other can be pressed once its answer is shown. data-download: the answer is a file, listed in the element of this id.
 
-import { element, json, Refused, request, root, t } from "./page.js";
+import { element, json, pause, Refused, request, root, t } from "./page.js";
 
 const parts = (text, separator) => text.split(separator).map((part) => part.trim()).filter(Boolean);
 const READ = { number: Number, list: (text) => parts(text, ","), lines: (text) => parts(text, "\n"), json: JSON.parse };
@@ -38,7 +38,7 @@ export function values(form, button) {
 /** Return an operation of a rollout once it has ended. */
 async function ended(outcome) {
   while (outcome.operation && ["waiting", "running"].includes(outcome.state)) {
-    await new Promise((done) => setTimeout(done, 1000));
+    await pause(1000);
     outcome = await json(`//v1/operations/${outcome.id}`);
   }
   return outcome;

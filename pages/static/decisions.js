@@ -1,6 +1,6 @@
 // Decisions of a reviewer, saved one after another: a queue that survives a reload, and undo by batches.
 
-import { json, notice, Refused, t } from "./page.js";
+import { json, notice, pause, Refused, t } from "./page.js";
 
 const who = document.documentElement.dataset.who;
 const QUEUE = "resight.queue", DONE = `resight.done ${who}`, UNDONE = `resight.undone ${who}`, KEPT = 200;
@@ -79,7 +79,7 @@ async function work() {
         continue;
       }
       notice(t("Not saved yet: {why} Trying again …", { why: error.message }), 0);
-      await new Promise((done) => setTimeout(done, wait));
+      await pause(wait);
       wait = Math.min(wait * 2, 8000);
     }
   }

@@ -1,7 +1,7 @@
 // The grid of images: a window of at most WINDOW cells over the list, moved by scrolling or by choosing a day.
 // Pages come by cursors in both directions; a page that leaves the window is fetched again when it returns.
 
-import { element, json, notice, root, shape, STATUS, t } from "./page.js";
+import { element, json, notice, pause, root, shape, STATUS, t } from "./page.js";
 import { batchId, decide, leftOut, onSaved, save, undo } from "./decisions.js";
 import { bind } from "./keys.js";
 
@@ -129,7 +129,7 @@ const show = (at) => once(async () => {
 });
 
 /** Fetch the pages of the window again, in place: decisions have changed them. */
-const renew = () => once(async () => {
+const renew = () => pages.length && once(async () => {
   const fresh = [await fetchPage(pages[0].wanted)], digest = focused?.dataset.digest;
   while (fresh.length < pages.length && fresh.at(-1).next) fresh.push(await fetchPage({ after: fresh.at(-1).next }));
   let from = pages[0].from;
@@ -228,7 +228,7 @@ async function catchUp() {
   for (let tries = 0; tries < CATCH_UP; tries++) {
     await drawCount();
     if (!counted.behind_s) break;
-    await new Promise((done) => setTimeout(done, 1000));
+    await pause(1000);
   }
   await renew();
 }

@@ -8,6 +8,9 @@ export function t(text, values = {}) {
   return (messages[text] ?? text).replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole);
 }
 
+/** Wait for this time in ms. */
+export const pause = (ms) => new Promise((done) => setTimeout(done, ms));
+
 /** Return an element. `values` are its properties, or attributes if it has no such property. */
 export function element(tag, values = {}, ...children) {
   const made = document.createElement(tag);

@@ -1,6 +1,6 @@
 // A picture with its boxes: an SVG over the image in the image's own pixels, with zoom, pan and drawing.
 
-import { element, shape } from "./page.js";
+import { element, pause, shape } from "./page.js";
 
 const SIGN = { human: "✓ ", rejected: "✕ " }; // in addition to the style of the line, as not everyone sees the colours
 const MAX_ZOOM = 12, STEP_PX = 0.02, LEAST_FRAC = 0.005, WAIT_MS = 10_000;
@@ -40,7 +40,7 @@ export class Picture {
 
   /** Return once the picture can be seen, or cannot be loaded, or after WAIT_MS. */
   visible() {
-    return Promise.race([this.image.decode().catch(() => {}), new Promise((done) => setTimeout(done, WAIT_MS))]);
+    return Promise.race([this.image.decode().catch(() => {}), pause(WAIT_MS)]);
   }
 
   draw(boxes, selected) {

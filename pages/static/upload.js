@@ -1,6 +1,6 @@
 // Show the camera, time and place of chosen files; then send them to the detectors, and show what came of each. Nothing is kept.
 
-import { element, json, Refused, root, t } from "./page.js";
+import { element, json, pause, Refused, root, t } from "./page.js";
 
 const AT_ONCE = 3, WAIT_S = 2, ROWS_S = 7, MAX_WAITS = 60, HEAD_BYTES = 256 * 1024, RETRIED = [429, 503];
 const at = (id) => document.getElementById(id);
@@ -108,7 +108,7 @@ async function send(item) {
       item.why = error.message;
       if (!(error instanceof Refused) || !RETRIED.includes(error.status) || !error.retryS) return show(item, "failed", error.message);
       show(item, "processing", error.message);
-      await new Promise((done) => setTimeout(done, error.retryS * 1000));
+      await pause(error.retryS * 1000);
     }
   }
 }
@@ -118,7 +118,7 @@ async function rowsOfAll() {
   for (let waits = 0; waits < MAX_WAITS; waits++) {
     const item = items.find(({ state, answer }) => state === "processing" && answer);
     if (!item) return;
-    await new Promise((done) => setTimeout(done, item.rowsAt - Date.now()));
+    await pause(item.rowsAt - Date.now());
     try {
       await json(`/v1/images/${item.answer.media.media_sha256}`);
       show(item, "completed");

@@ -7,6 +7,11 @@ from playwright.sync_api import Dialog, Page, expect
 from tests.browser.conftest import Served, Visit
 
 TO_END = "scrollTo(0, document.body.scrollHeight)"
+NOTICES = """() => {
+    window.notices = [];
+    const place = document.getElementById("notice");
+    new MutationObserver(() => notices.push(place.textContent)).observe(place, {childList: true});
+}"""
 
 
 def digests(page: Page) -> list[str]:
@@ -75,3 +80,22 @@ def test_everything_that_matches_is_confirmed_after_the_number_and_taken_back(se
     assert '"n": 0' in served.resight("sql", images, "--format", "json")
     expect(page.locator(".cell.reviewed")).to_have_count(0, timeout=20_000)
     expect(page.locator("#count")).to_have_text(f"{total} images")
+
+
+def test_a_decision_without_a_list_reports_only_that_it_is_saved(served: Served, visit: Visit) -> None:
+    page = visit("/session")
+    n = page.evaluate("fetch('/ui/v1/images/count?status=ok').then(a => a.json())")["count"]
+    page.route("**/v1/images?*", lambda route: route.abort())
+    page.route(
+        "**/images/count?*", lambda route: route.fulfill(json={"count": n, "behind_s": 0, "index_version": None})
+    )
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.goto(f"{served.url}/images?status=ok")
+    expect(page.locator("#notice")).to_have_text("The server does not answer.")
+    page.evaluate(NOTICES)
+    page.get_by_role("button", name="Select all that match").click()
+    with page.expect_response("**/images/count?*"):  # then the list is read again
+        page.get_by_role("button", name="Confirm").click()
+    page.keyboard.press("Control+z")
+    expect(page.locator("#notice")).to_have_text("Taken back.")
+    assert page.evaluate("notices") == [f"Saved for {n} images. Ctrl+Z takes it back.", "Taken back."]
