@@ -338,7 +338,7 @@ const decision = (work) => run(async (event) => {
 });
 function setBusy(is) {
   busy = is;
-  document.getElementById("stage").ariaBusy = is;
+  document.getElementById("stage").setAttribute("aria-busy", is);
 }
 const needsImage = (work) => run((...given) => image && work(...given));
 const isDrawing = () => picture.drawing !== null;
