@@ -15,7 +15,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, Response, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Response, expect, sync_playwright
 
 from examples.sample_archive import build
 from tests.fixtures_local import ROOT, copy_of_models
@@ -23,6 +23,7 @@ from tests.support.own_server import OwnServer
 
 CHROMIUM = os.environ.get("RESIGHT_CHROMIUM", "/usr/bin/chromium")
 IMAGES = 60
+expect.set_options(timeout=60_000)  # a guard against hanging: no test expects that something does not come
 
 
 @pytest.fixture(scope="session", autouse=True)
