@@ -80,7 +80,7 @@ def test_a_burst_leaves_what_a_colleague_decided(served: Served, visit: Visit) -
     expect(ben.locator("#place")).not_to_contain_text("unsaved")
     (first,) = statements(served)
     ana.keyboard.press("Enter")
-    expect(ana.locator("#notice")).to_contain_text("1 images stay as Ben decided", timeout=30_000)
+    expect(ana.locator("#notice")).to_contain_text("1 images stay as Ben decided")
     assert [row for row in statements(served) if row["actor"] == "Ben"] == [first]
     for person in (ana, ben):
         person.keyboard.press("u")
@@ -117,7 +117,7 @@ def test_decisions_of_one_person_are_not_sent_as_another(served: Served, visit: 
 
 def test_a_flag_decides_nothing_and_leads_a_colleague_there(served: Served, visit: Visit) -> None:
     page = visit("/review?status=ok")
-    expect(page.locator("#place")).to_contain_text("left", timeout=30_000)
+    expect(page.locator("#place")).to_contain_text("left")
     left = page.locator("#place").inner_text().split(" left")[0].split()[-1]
     source = str(page.locator("#stage img").get_attribute("src"))
     first = source.split("/")[-2]
@@ -129,14 +129,14 @@ def test_a_flag_decides_nothing_and_leads_a_colleague_there(served: Served, visi
     expect(page.locator("#statements")).to_contain_text("flagged")
     assert statements(served) == []
     page.goto(f"{served.url}/review?status=ok")
-    expect(page.locator("#place")).to_contain_text(f"{left} left", timeout=30_000)
+    expect(page.locator("#place")).to_contain_text(f"{left} left")
     page.keyboard.press("Shift+Enter")
     expect(page.locator("#place")).to_contain_text(f"{int(left) - 1} left")
     for _ in range(2):
         page.keyboard.press("u")
         expect(page.locator("#notice")).to_contain_text("Taken back.")
         expect(page.locator("#place")).not_to_contain_text("unsaved")
-    expect(page.locator("#place")).to_contain_text(f"{left} left", timeout=30_000)
+    expect(page.locator("#place")).to_contain_text(f"{left} left")
     assert statements(served) == []
 
 
@@ -169,7 +169,7 @@ def test_two_versions_are_chosen_from_lists(served: Served, visit: Visit) -> Non
     run = page.get_by_label("Compared with").locator("option").nth(1).get_attribute("value")
     page.get_by_label("Compared with").select_option(run)
     page.locator(".filter").get_by_role("button", name="Show").click()
-    expect(page.locator("#stage .other").first).to_be_attached(timeout=60_000)
+    expect(page.locator("#stage .other").first).to_be_attached()
     digest = page.evaluate("document.querySelector('#stage img').src").split("/")[-2]
     ranked = fetched(page, f"/images/disagreement?run={run}&status=ok&reviewed=false&limit=500")
     assert isinstance(ranked, list)
