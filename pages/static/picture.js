@@ -1,9 +1,9 @@
 // A picture with its boxes: an SVG over the image in the image's own pixels, with zoom, pan and drawing.
 
-import { element, pause, shape } from "./page.js";
+import { element, shape } from "./page.js";
 
 const SIGN = { human: "✓ ", rejected: "✕ " }; // in addition to the style of the line, as not everyone sees the colours
-const MAX_ZOOM = 12, STEP_PX = 0.02, LEAST_FRAC = 0.005, WAIT_MS = 10_000;
+const MAX_ZOOM = 12, STEP_PX = 0.02, LEAST_FRAC = 0.005;
 
 const clip = (value, most) => Math.min(most, Math.max(0, value));
 
@@ -38,9 +38,11 @@ export class Picture {
     this.#fit();
   }
 
-  /** Return once the picture can be seen, or cannot be loaded, or after WAIT_MS. */
-  visible() {
-    return Promise.race([this.image.decode().catch(() => {}), pause(WAIT_MS)]);
+  /** Return once the picture can be seen, or cannot be loaded. */
+  async visible() {
+    const { src } = this.image;
+    await this.image.decode().catch(() => {});
+    if (src !== this.image.src) await this.visible(); // the original is loaded instead
   }
 
   draw(boxes, selected) {

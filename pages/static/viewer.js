@@ -13,7 +13,7 @@ const order = isReview && filter.get("order");
 for (const name of ["shown", "run", "order", "crops", "at"]) filter.delete(name);
 if (isReview && !filter.has("reviewed")) filter.set("reviewed", "false");
 const picture = new Picture(document.getElementById("stage"), (index) => choose(index), (box) => ask((label) => say([place(box, "add", label)])));
-let image = null, selected = -1, burst = [], labels = [], repeatable = null, queue = [], turns = 0, busy = false, left = null, counting = null, bursting = null, naming = null;
+let image = null, selected = -1, burst = [], labels = [], repeatable = null, queue = [], turns = 0, seen = 0, deciding = false, left = null, counting = null, bursting = null, naming = null;
 const details = new Map(), neighbours = new Map(), ahead = new Map(); // pictures that are kept, so that they stay decoded
 const before = new Map(); // by decision: the image as it was, which an undo shows at once
 
@@ -26,6 +26,7 @@ function remembered(map, digest, path) {
   return map.get(digest);
 }
 const detailOf = (digest) => remembered(details, digest, `/v1/images/${digest}?${new URLSearchParams(shown ? { run: shown } : view)}`);
+const secondOf = async (digest) => (other ? (await json(`/v1/images/${digest}?${new URLSearchParams({ run: other })}`)).boxes.filter((box) => box.is_shown) : []);
 const besides = (digest) => (queue.length ? { previous: queue[queue.indexOf(digest) - 1] ?? null, next: queue[queue.indexOf(digest) + 1] ?? null } : listed(digest));
 const listed = (digest) => remembered(neighbours, digest, `/v1/images/${digest}/neighbours?${query()}`);
 
@@ -39,27 +40,41 @@ async function first() {
   return columns.media_sha256[0] ?? null;
 }
 
-/** Show an image; its data are usually here already, so this takes no request. */
+/** Show an image; its data are usually here already, so this takes no request. Nothing is decided until all of it can be seen. */
 async function show(digest) {
-  if (!digest) {
-    image = null;
+  const mine = ++turns;
+  showBusy();
+  try {
+    const found = digest && await Promise.all([detailOf(digest), secondOf(digest)]);
+    if (mine !== turns) return; // another image was requested since
     burst = [];
-    document.getElementById("stage").hidden = true;
-    document.getElementById("strip").replaceChildren();
-    return say_place(isReview ? t("Nothing is left to review.") : t("No image matches."));
+    if (found) await display(...found);
+    else conceal();
+  } finally {
+    if (mine === turns) seen = mine; // after an error, the image before
+    showBusy();
   }
-  const mine = ++turns, found = await detailOf(digest);
-  if (mine !== turns) return; // another image was requested since
+}
+
+async function display(found, second) {
+  const digest = found.media_sha256;
   image = found;
   selected = shownBoxes().length === 1 ? image.boxes.indexOf(shownBoxes()[0]) : -1;
-  burst = [];
+  picture.second = second;
   const url = isReview ? `${root}/review${location.search}` : `${root}/images/${digest}?${new URLSearchParams(location.search)}`;
   history.replaceState(null, "", url);
-  await draw();
-  await picture.visible(); // until then, keys would decide about pixels that are not shown
-  bursting = drawBurst(digest).catch(fail); // a decision about the burst waits for it
+  draw();
+  bursting = drawBurst(digest).catch(fail);
+  await Promise.all([picture.visible(), bursting]);
   naming ??= readLabels().catch((error) => ((naming = null), fail(error)));
   lookAhead(digest).catch(() => {}); // the next key tries again, and shows what is wrong
+}
+
+function conceal() {
+  image = null;
+  document.getElementById("stage").hidden = true;
+  document.getElementById("strip").replaceChildren();
+  say_place(isReview ? t("Nothing is left to review.") : t("No image matches."));
 }
 
 async function lookAhead(digest) {
@@ -77,12 +92,10 @@ async function lookAhead(digest) {
 
 const shownBoxes = () => image.boxes.filter((box) => box.is_shown);
 
-async function draw() {
+function draw() {
   const [width, height] = [image.width_px || 4, image.height_px || 3];
   const alt = [shownBoxes().map((box) => box.label).join(", ") || STATUS[image.status], image.camera_id, image.captured_at_corrected].filter(Boolean).join(", ");
   picture.show({ src: pictureOf(image.media_sha256), full: `${root}/v1/images/${image.media_sha256}/original`, width, height, alt });
-  const second = other ? (await json(`/v1/images/${image.media_sha256}?${new URLSearchParams({ run: other })}`)).boxes : [];
-  picture.second = second.filter((box) => box.is_shown);
   picture.draw(image.boxes, selected);
   drawAside();
 }
@@ -224,7 +237,6 @@ function emptied() {
 
 /** Decide the whole burst, or this image, and show the next. */
 async function settle(action, alone) {
-  await bursting;
   const media = alone || burst.length < 2 ? [image.media_sha256] : burst;
   repeatable = () => settle(action, alone);
   if (media.length > 1) {
@@ -281,7 +293,7 @@ async function reject() {
 function change(index, values) {
   const boxes = image.boxes.map((box, i) => (i === index ? { ...box, is_human: true, ...values } : box));
   image = { ...image, boxes };
-  return draw();
+  draw();
 }
 
 const isSame = (a, b) => (a.rank === null ? b.rank === null && JSON.stringify(corners(a)) === JSON.stringify(corners(b)) : a.rank === b.rank && a.inference_key === b.inference_key);
@@ -296,7 +308,7 @@ async function refresh() {
   const chosen = image.boxes[selected];
   image = fresh;
   selected = chosen ? image.boxes.findIndex((box) => isSame(chosen, box)) : -1;
-  await draw();
+  draw();
 }
 
 /** Show the images of an undo or a redo. The image as it was needs no answer; `onSaved` reads it again. */
@@ -326,20 +338,20 @@ function fail(error) {
 
 const step = async (name) => image && show((await besides(image.media_sha256))[name] ?? image.media_sha256);
 const run = (work) => (...given) => Promise.resolve(work(...given)).catch(fail);
-/** One decision at a time: a key that is held, or pressed before the next picture is there, does nothing. */
+const isBusy = () => deciding || seen !== turns;
+const showBusy = () => document.getElementById("stage").setAttribute("aria-busy", isBusy());
+/** One decision at a time: a key that is held, or pressed before the picture with its boxes and burst can be seen, does nothing. */
 const decision = (work) => run(async (event) => {
-  if (busy || !image || event?.repeat) return;
-  setBusy(true);
+  if (isBusy() || !image || event?.repeat) return;
+  deciding = true;
+  showBusy();
   try {
     await work(event);
   } finally {
-    setBusy(false);
+    deciding = false;
+    showBusy();
   }
 });
-function setBusy(is) {
-  busy = is;
-  document.getElementById("stage").setAttribute("aria-busy", is);
-}
 const needsImage = (work) => run((...given) => image && work(...given));
 const isDrawing = () => picture.drawing !== null;
 const nudge = (dx, dy) => (event) => (picture.nudge(dx, dy, event?.shiftKey), picture.draw(image.boxes, selected));
@@ -355,7 +367,7 @@ const keys = {
   u: run(() => back(undo(), t("Taken back."), 1)),
   "Ctrl+z": run(() => back(undo(), t("Taken back."), 1)),
   U: run(() => back(redo(), t("Done."), -1)),
-  b: needsImage(() => (picture.startDrawing(), picture.draw(image.boxes, selected))),
+  b: decision(() => (picture.startDrawing(), picture.draw(image.boxes, selected))),
   Escape: needsImage(() => (picture.finishDrawing(false), picture.draw(image.boxes, selected))),
   ArrowLeft: arrow(-1, 0, () => step("previous")),
   ArrowRight: arrow(1, 0, () => step("next")),

@@ -7,7 +7,7 @@ import json
 from playwright.sync_api import Dialog, Page, Route, expect
 
 from tests.browser.conftest import Served, Visit
-from tests.browser.test_review import signed_in, statements
+from tests.browser.test_review import signed_in, statements, wait_for_picture
 
 
 def fetched(page: Page, path: str) -> object:
@@ -72,10 +72,11 @@ def test_a_burst_leaves_what_a_colleague_decided(served: Served, visit: Visit) -
     images = f"/images?event_id={event['event_id']}"
     digests = json.loads(json.dumps(fetched(ana, images)))["columns"]["media_sha256"]
     ana.goto(f"{served.url}/images/{digests[0]}")
-    expect(ana.locator("#stage")).to_be_visible()
+    wait_for_picture(ana)
     expect(ana.locator("#strip a")).to_have_count(len(digests))
     ben.goto(f"{served.url}/images/{digests[1]}")
     expect(ben.locator("#strip a")).to_have_count(len(digests))
+    wait_for_picture(ben)
     ben.keyboard.press("Shift+0")
     expect(ben.locator("#place")).not_to_contain_text("unsaved")
     (first,) = statements(served)
@@ -92,7 +93,7 @@ def test_a_burst_leaves_what_a_colleague_decided(served: Served, visit: Visit) -
 def test_decisions_of_one_person_are_not_sent_as_another(served: Served, visit: Visit) -> None:
     page = signed_in(visit, "Ana")
     page.goto(f"{served.url}/review?status=ok")
-    expect(page.locator("#boxes li")).not_to_have_count(0)
+    wait_for_picture(page)
     page.route("**/v1/assertions", lambda route: route.abort())
     page.keyboard.press("Shift+Enter")
     expect(page.locator("#place")).to_contain_text("1 unsaved")
@@ -121,6 +122,7 @@ def test_a_flag_decides_nothing_and_leads_a_colleague_there(served: Served, visi
     left = page.locator("#place").inner_text().split(" left")[0].split()[-1]
     source = str(page.locator("#stage img").get_attribute("src"))
     first = source.split("/")[-2]
+    wait_for_picture(page)
     page.keyboard.press("m")
     expect(page.locator("#stage img")).not_to_have_attribute("src", source)
     expect(page.locator("#place")).not_to_contain_text("unsaved")
@@ -130,6 +132,7 @@ def test_a_flag_decides_nothing_and_leads_a_colleague_there(served: Served, visi
     assert statements(served) == []
     page.goto(f"{served.url}/review?status=ok")
     expect(page.locator("#place")).to_contain_text(f"{left} left")
+    wait_for_picture(page)
     page.keyboard.press("Shift+Enter")
     expect(page.locator("#place")).to_contain_text(f"{int(left) - 1} left")
     for _ in range(2):

@@ -28,12 +28,12 @@ def test_a_picture_is_opened_decided_by_keys_and_undone_after_a_reload(served: S
     cell = page.locator("#grid .cell").first
     expect(cell.locator("img")).to_have_js_property("complete", True)
     cell.locator("a").click()
-    expect(page.locator("#stage rect").first).to_be_visible()
+    wait_for_picture(page)
     first = page.url.split("/")[-1][:64]
 
     page.keyboard.press("Enter")
     expect(page).not_to_have_url(re.compile(first))
-    expect(page.locator("#stage")).to_have_attribute("aria-busy", "false")  # until then, `x` decides nothing
+    wait_for_picture(page)
     page.keyboard.press("j")
     page.keyboard.press("x")
     expect(page.locator("#boxes")).to_contain_text("rejected")
@@ -55,12 +55,12 @@ def test_a_picture_is_opened_decided_by_keys_and_undone_after_a_reload(served: S
 def test_two_people_on_one_picture_both_have_their_word(served: Served, visit: Visit) -> None:
     ana, ben = signed_in(visit, "Ana"), signed_in(visit, "Ben")
     ana.goto(f"{served.url}/review?status=ok&camera=deer-north")
-    expect(ana.locator("#boxes li")).not_to_have_count(0)
+    wait_for_picture(ana)
     digest = ana.evaluate("document.querySelector('#stage img').src").split("/")[-2]
     ben.goto(f"{served.url}/images/{digest}")
-    expect(ben.locator("#boxes li")).not_to_have_count(0)
+    wait_for_picture(ben)
     ana.goto(f"{served.url}/images/{digest}")
-    expect(ana.locator("#boxes li")).not_to_have_count(0)
+    wait_for_picture(ana)
     for person, key in ((ana, "j"), (ben, "j")):
         person.keyboard.press(key)
     ana.keyboard.press("x")
@@ -94,9 +94,37 @@ def signed_in(visit: Visit, name: str) -> Page:
     return page
 
 
+def test_nothing_is_decided_before_the_picture_can_be_seen(served: Served, visit: Visit) -> None:
+    page, held = visit("/session"), list[Route]()
+    sent: list[str] = []
+    page.on("request", lambda request: sent.append(request.url) if request.method == "POST" else None)
+    page.route("**/thumbnail?w=1600", lambda route: held.append(route))
+    page.goto(f"{served.url}/review?status=ok")
+    expect(page.locator("#boxes li")).not_to_have_count(0)
+    expect(page.locator("#stage")).to_have_attribute("aria-busy", "true")
+    source = str(page.locator("#stage img").get_attribute("src"))
+    for key in ("Enter", "Shift+Enter", "0", "m", "r", "b"):
+        page.keyboard.press(key)
+    assert (sent, page.locator("#stage.drawing").count()) == ([], 0)
+    page.keyboard.press("d")
+    expect(page.locator("#stage img")).not_to_have_attribute("src", source)
+    page.keyboard.press("Shift+Enter")
+    page.keyboard.press("a")
+    expect(page.locator("#stage img")).to_have_attribute("src", source)
+    expect(page.locator("#place")).not_to_contain_text("unsaved")
+    assert sent == []
+    page.unroute("**/thumbnail?w=1600")  # the held ones go on
+    wait_for_picture(page)
+    with page.expect_request("**/v1/assertions"):
+        page.keyboard.press("Shift+Enter")
+    page.keyboard.press("u")
+    assert_taken_back(page)
+    assert statements(served) == []
+
+
 def test_decisions_survive_a_server_that_is_killed(served: Served, visit: Visit) -> None:
     page = visit("/review?status=ok")
-    expect(page.locator("#boxes li")).not_to_have_count(0)
+    wait_for_picture(page)
     served.server.end(signal.SIGKILL)
     page.keyboard.press("Shift+Enter")
     expect(page.locator("#place")).to_contain_text("1 unsaved")
@@ -160,9 +188,14 @@ def test_digits_keep_their_labels_across_decisions_cameras_and_reloads(served: S
     assert statements(served) == []
 
 
+def wait_for_picture(page: Page) -> None:
+    """Wait until the picture with its boxes can be seen; until then, no key decides."""
+    expect(page.locator("#stage")).to_have_attribute("aria-busy", "false")
+
+
 def picture(page: Page) -> str:
     """Return the address of the picture that is shown, once its boxes and the keys are."""
-    expect(page.locator("#boxes li")).not_to_have_count(0)
+    wait_for_picture(page)
     expect(page.locator("#buttons button")).not_to_have_count(0)
     return str(page.locator("#stage img").get_attribute("src"))
 
