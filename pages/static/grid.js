@@ -281,7 +281,7 @@ bind({ "Ctrl+z": () => undo() ?? notice(t("Nothing to take back.")), ...(eventId
   Space: t("select; with Shift up to here"), "Shift ← →": t("extend the selection"), "Ctrl+Z": t("undo"), ...(eventId ? { "0": t("the whole event is empty"), L: t("one label for the whole event") } : {}),
 });
 
-// days: months that open to days, drawn from the histogram
+// days: months, each of which goes to its newest picture and opens to its days; drawn from the histogram
 
 async function drawDays() {
   const bars = await json(`/v1/images/histogram?${query({ by: "day" })}`);
@@ -289,9 +289,11 @@ async function drawDays() {
   for (const bar of bars.reverse()) months.set(bar.value.slice(0, 7), [...(months.get(bar.value.slice(0, 7)) ?? []), bar]);
   const place = document.getElementById("days");
   const button = (words, images, at) => element("button", { className: "day", onclick: () => show(at) }, `${words} · ${images.toLocaleString()}`);
+  const endOf = (day) => `${day.value}T23:59:59.999999`;
   for (const [month, days] of months) {
     const n = days.reduce((sum, day) => sum + day.images, 0), title = element("summary", {}, `${month} · ${n.toLocaleString()}`);
-    place.append(element("details", {}, title, ...days.map((day) => button(day.value, day.images, `${day.value}T23:59:59.999999`))));
+    title.addEventListener("click", () => title.parentElement.open || show(endOf(days[0]))); // this click opens it, and closes the others
+    place.append(element("details", { name: "month" }, title, ...days.map((day) => button(day.value, day.images, endOf(day)))));
   }
   if (undated) place.append(button(t("without a time"), undated.images, UNDATED));
   if (months.size === 1) place.firstChild.open = true;

@@ -47,6 +47,18 @@ def test_a_day_is_shown_at_once_and_is_part_of_the_url(visit: Visit) -> None:
     expect(page.locator(".cell")).to_have_count(n)
 
 
+def test_a_month_opens_alone_and_goes_to_its_newest_picture(visit: Visit) -> None:
+    page = visit("/images")
+    months = page.locator("#days details")
+    for month in (months.last, months.first):
+        month.locator("summary").click()
+        expect(page.locator(".cell .when").first).to_contain_text(month.locator("button").first.inner_text()[:10])
+        expect(page.locator("#days details[open]")).to_have_count(1)
+        expect(month).to_have_attribute("open", "")
+    months.first.locator("summary").click()
+    expect(page.locator("#days details[open]")).to_have_count(0)
+
+
 def test_shift_with_arrows_extends_and_shrinks_the_selection(visit: Visit) -> None:
     page = visit("/images")
     page.locator("#grid a").first.focus()
