@@ -4,6 +4,7 @@
 import { element, json, notice, pause, root, shape, STATUS, t } from "./page.js";
 import { batchId, decide, leftOut, onSaved, save, undo } from "./decisions.js";
 import { bind } from "./keys.js";
+import { askLabel } from "./labels.js";
 
 const WINDOW = 600, TYPED = 10_000, LATE_S = 10, CATCH_UP = 15, UNDATED = "0001-01-01";
 const grid = document.getElementById("grid"), end = document.getElementById("end");
@@ -11,6 +12,7 @@ const eventId = grid.dataset.event; // of the page of one event, which has its i
 const PAGE = eventId ? 500 : 100;
 const filter = new URLSearchParams([...new URLSearchParams(location.search)].filter(([name, value]) => value && !["at", "crops", "order", "run", "shown"].includes(name)));
 if (eventId) filter.set("event_id", eventId);
+const view = filter.has("view") ? { view: filter.get("view") } : {};
 const crops = new URLSearchParams(location.search).has("crops") ? filter.get("label") : null;
 let pages = []; // {cells, previous, next, from, wanted}, in the order of the list; `from` is the number of the first row, null if unknown
 let loading = null;
@@ -182,6 +184,11 @@ function selectAll() {
   showSelection();
 }
 
+async function labelsOfView() {
+  const bars = await json(`/v1/images/histogram?${new URLSearchParams({ ...view, by: "label" })}`);
+  return bars.map((bar) => bar.value).filter(Boolean);
+}
+
 async function bulk(action) {
   if (action === "none") {
     selection.all = false;
@@ -189,12 +196,12 @@ async function bulk(action) {
     for (const cell of grid.children) cell.querySelector("input").checked = false;
     return showSelection();
   }
-  const label = action === "relabel" ? prompt(t("Label of every detection in these images:"))?.trim() : undefined;
+  const label = action === "relabel" ? await askLabel(await labelsOfView()) : undefined;
   if (action === "relabel" && !label) return;
   const count = selectedCount(), replaces = filter.get("reviewed") === "true";
   const chosen = selection.all
     ? { filter: Object.fromEntries(filter), excluded: [...selection.digests], index_version: counted.index_version }
-    : { digests: [...selection.digests], ...(filter.has("view") ? { view: filter.get("view") } : {}) };
+    : { digests: [...selection.digests], ...view };
   const decision = { ...chosen, count, action, label, replaces };
   if ((!eventId || action === "relabel") && !(await isConfirmed(decision))) return;
   const typed = count > TYPED ? prompt(t("Type the number of images, {n}, to go on:", { n: count })) : null;

@@ -4,6 +4,7 @@ import { ACTION, element, json, notice, Refused, root, STATUS, t } from "./page.
 import { decide, onSaved, redo, save, undo, unsaved } from "./decisions.js";
 import { Picture } from "./picture.js";
 import { bind, KEYS } from "./keys.js";
+import { askLabel } from "./labels.js";
 
 const AHEAD = 3, FREQUENT = 9, WIDTH = 1600, UNDOS = 50, DIGITS = "resight.digits";
 const viewer = document.getElementById("viewer"), isReview = viewer.dataset.review === "1";
@@ -12,7 +13,10 @@ const shown = filter.get("shown"), other = filter.get("run"); // runs: of the bo
 const order = isReview && filter.get("order");
 for (const name of ["shown", "run", "order", "crops", "at"]) filter.delete(name);
 if (isReview && !filter.has("reviewed")) filter.set("reviewed", "false");
-const picture = new Picture(document.getElementById("stage"), (index) => choose(index), (box) => ask((label) => say([place(box, "add", label)])));
+const picture = new Picture(document.getElementById("stage"), (index) => choose(index), async (box) => {
+  const label = await ask();
+  if (label) say([place(box, "add", label)]);
+});
 let image = null, selected = -1, burst = [], labels = [], repeatable = null, queue = [], turns = 0, seen = 0, deciding = false, left = null, counting = null, bursting = null, naming = null;
 const details = new Map(), neighbours = new Map(), ahead = new Map(); // pictures that are kept, so that they stay decoded
 const before = new Map(); // by decision: the image as it was, which an undo shows at once
@@ -155,7 +159,6 @@ async function readLabels() {
 
 function drawLabels() {
   sessionStorage.setItem(DIGITS, JSON.stringify(labels.slice(0, FREQUENT)));
-  document.getElementById("labels").replaceChildren(...labels.map((value) => element("option", { value })));
   const names = [["Enter", t("Confirm")], ["0", t("Empty")], ["X", t("Reject")], ["L", t("Label …")], ["B", t("Draw")], ["U", t("Undo")],
     ...labels.slice(0, FREQUENT).map((label, i) => [String(i + 1), label])];
   document.getElementById("buttons").replaceChildren(...names.map(([key, words]) => {
@@ -164,31 +167,15 @@ function drawLabels() {
   }));
 }
 
-const dialog = document.getElementById("label"), input = document.getElementById("label-input"), question = document.getElementById("label-new");
-
-function ask(then) {
-  input.value = question.textContent = question.dataset.label = dialog.returnValue = "";
-  dialog.addEventListener("close", () => {
-    const label = dialog.returnValue && input.value.trim();
-    if (label && !labels.includes(label)) {
-      labels.push(label);
-      drawLabels();
-    }
-    if (label) then(label);
-    document.getElementById("stage").focus();
-  }, { once: true });
-  dialog.showModal();
+async function ask() {
+  const label = await askLabel(labels);
+  if (label && !labels.includes(label)) {
+    labels.push(label);
+    drawLabels();
+  }
+  document.getElementById("stage").focus();
+  return label;
 }
-
-// a label that no image has may be half a word: sending it again adds it
-dialog.addEventListener("submit", (event) => {
-  const label = input.value.trim();
-  if (!event.submitter.value || labels.includes(label) || label === question.dataset.label) return;
-  event.preventDefault();
-  const similar = labels.filter((each) => each.toLowerCase().includes(label.toLowerCase())).slice(0, 5).join(", ");
-  question.textContent = [t("“{label}” is a new label: Enter again adds it.", { label }), similar && t("Known: {labels}", { labels: similar })].join(" ");
-  question.dataset.label = label;
-});
 
 // statements
 
@@ -362,7 +349,10 @@ const keys = {
   Enter: decision((event) => (isDrawing() ? picture.finishDrawing(true) : settle("keep", event?.shiftKey))),
   "0": decision((event) => settle("suppress", event?.shiftKey)),
   x: decision(reject),
-  l: decision(() => ask((label) => decision(() => relabel(label))())),
+  l: decision(async () => {
+    const label = await ask();
+    if (label) await relabel(label);
+  }),
   r: decision(() => repeatable?.()),
   u: run(() => back(undo(), t("Taken back."), 1)),
   "Ctrl+z": run(() => back(undo(), t("Taken back."), 1)),

@@ -67,6 +67,31 @@ def test_shift_with_arrows_extends_and_shrinks_the_selection(visit: Visit) -> No
         expect(page.locator("#selected")).to_have_text(f"{n} selected")
 
 
+def test_a_label_for_many_images_is_completed_like_that_of_one(served: Served, visit: Visit) -> None:
+    page, questions = visit("/images?status=ok"), list[str]()
+    known = page.evaluate("fetch('/ui/v1/images/histogram?by=label').then(a => a.json())")[1]["value"]
+
+    def accept(dialog: Dialog) -> None:
+        questions.append(dialog.message)
+        dialog.accept()
+
+    page.on("dialog", accept)
+    page.locator(".cell input").first.click()
+    page.get_by_role("button", name="Relabel …").click()
+    page.locator("#label-input").fill(known[:-1])
+    page.keyboard.press("Enter")
+    expect(page.locator("#label-new")).to_contain_text(
+        f"“{known[:-1]}” is a new label: Enter again adds it. Known: {known}"
+    )
+    assert questions == []
+    page.keyboard.type(known[-1])
+    page.keyboard.press("Enter")
+    expect(page.locator("#notice")).to_contain_text("Saved for 1 images")
+    assert questions == [f"Relabel all as {known} in 1 images?"]
+    page.keyboard.press("Control+z")
+    expect(page.locator("#notice")).to_have_text("Taken back.")
+
+
 def test_everything_that_matches_is_confirmed_after_the_number_and_taken_back(served: Served, visit: Visit) -> None:
     page = visit("/images?status=ok")
     expect(page.locator("#count")).not_to_be_empty()
