@@ -141,7 +141,8 @@ def _where(found: str) -> str:
 
 
 def selected(wanted: ImageFilter) -> tuple[dict[str, str], dict[str, Any]]:
-    """Return the table of an index and the conditions of a filter for a statement, and their values."""
+    """Return the table of an index, its label and the conditions of a filter for a statement, and their values."""
     values = _given(wanted)
     conditions = ["true", *(_OF_INDEX.get(name, _CONDITIONS[name][1]).format(f"${name}") for name in values)]
-    return {"rows": "cells" if wanted.label is None else "found", "conditions": " and ".join(conditions)}, values
+    rows, label = ("cells", "top_label") if wanted.label is None else ("found", "label")
+    return {"rows": rows, "label": label, "conditions": " and ".join(conditions)}, values

@@ -50,11 +50,13 @@ _FORWARDS, _BACKWARDS = "moment desc, source_root, path", "moment, source_root d
 _UNDATED: Place = (None, "", "")
 """Place before the images without a time."""
 _PAGE = """
-    with page as (select image_id from {rows} where {conditions} order by {order} limit {limit})
+    with page as (
+        select image_id, {label} as top_label, top_score from {rows} where {conditions} order by {order} limit {limit})
     select media_sha256, captured_at_local, nullif(moment, '-infinity') as captured_at_corrected, camera_id,
         location, source_root, path,
-        width_px, height_px, status, reviewed, flagged, n_boxes, top_label, top_score, uncertain_score, event_id, boxes
-    from cells semi join page using (image_id) order by moment desc, source_root, path
+        width_px, height_px, status, reviewed, flagged, n_boxes, page.top_label, page.top_score, uncertain_score,
+        event_id, boxes
+    from cells join page using (image_id) order by moment desc, source_root, path
 """
 _ANY = "select 1 from {rows} where {conditions} limit 1"
 _COUNT = "select count(*) from {rows} where {conditions}"
@@ -82,7 +84,10 @@ _DAMAGED = (duckdb.IOException, duckdb.SerializationException, duckdb.InternalEx
 
 
 class ImagePage(Frozen):
-    """Images as columns, newest first, and the cursors of the pages before and after them, "" at the ends."""
+    """Images as columns, newest first, and the cursors of the pages before and after them, "" at the ends.
+
+    `top_label` and `top_score` are of the best detection that the view shows, of the filter's label if it has one.
+    """
 
     columns: dict[str, list[Any]]
     previous: str

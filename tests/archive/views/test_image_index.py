@@ -32,10 +32,8 @@ from tests.archive.resolve_worlds import LABELS, SCORES, as_tables, view_of, wor
 from tests.archive.views.test_search import START, VIEW, put, world
 
 Image = dict[str, Any]
-COLUMNS = (
-    *("media_sha256", "captured_at_local", "captured_at_corrected", "camera_id"),
-    *("source_root", "path", "width_px"),
-)
+COLUMNS = ("media_sha256", "captured_at_local", "captured_at_corrected", "camera_id")
+COLUMNS += ("source_root", "path", "width_px")
 TIMES = st.none() | st.integers(0, 4).map(lambda hour: datetime(2026, 5, 14, hour))
 FILTERS = st.builds(
     dict,
@@ -92,14 +90,15 @@ def fits(image: Image, wanted: dict[str, Any]) -> bool:
     )
 
 
-def details(image: Image) -> Image:
-    """Return the columns of a page from an image of the relations."""
+def details(image: Image, label: str | None = None) -> Image:
+    """Return the columns of a page from an image of the relations, for a filter by `label`."""
     scores = [score for _, score in image["labels"] if score is not None]
-    best = max(image["labels"], key=lambda one: (one[1] or -1.0, one[0]), default=(None, None))
+    wanted = (one for one in image["labels"] if label in (None, one[0]))
+    best = max(wanted, key=lambda one: (one[1] or -1.0, one[0]), default=(None, None))
     return {name: image[name] for name in (*COLUMNS, "status", "reviewed", "event_id")} | {
         "n_boxes": len(image["labels"]),
         "top_label": best[0],
-        "top_score": max(scores, default=None),
+        "top_score": best[1],
         "distance": min((abs(score - 0.5) for score in scores), default=None),
     }
 
@@ -158,7 +157,7 @@ def check(index: ImageIndex, images: Sequence[Image], wanted: dict[str, Any]) ->
         assert len(image.pop("boxes")) <= min(10, image["n_boxes"]), "none without a size"
         assert not image.pop("flagged")
         del image["height_px"], image["location"]
-    assert there == [details(image) for image in expected]
+    assert there == [details(image, wanted["label"]) for image in expected]
     assert index.count(asked) == len(expected)
     for by in ("day", "hour", "camera", "status", "label"):
         assert dict(index.histogram(asked, by)) == bars(expected, by), by
@@ -292,6 +291,14 @@ def test_a_walk_gives_what_a_search_gives(index: ImageIndex, tables: Tables, wan
         assert [image[name] for image in there] == [image[name] for image in found]
     assert [image["n_boxes"] for image in there] == [sum(i["labels"].values()) for i in found]
     assert found
+
+
+def test_a_list_of_a_label_has_its_scores(index: ImageIndex, tables: Tables) -> None:
+    there = walked(index, ImageFilter(label="fox"), limit=20)
+    best = "select media_sha256, label, max(score) from detections where label = 'fox' group by all"
+    with connect(tables, statement=best) as sql:
+        found = set(sql.sql(best).fetchall())
+    assert {(image["media_sha256"], image["top_label"], image["top_score"]) for image in there} == found
 
 
 def paths_at(index: ImageIndex, at: datetime) -> list[str]:
