@@ -3,6 +3,7 @@
 page(request, "images.html", camera="north") -> HTML response
 In templates:
     t("English text with {n}", n=3)  translates
+    explain(detail)                  translates a message of the server
     url("/images")                   adds the prefix /ui
     number(1234.5, ",.1f")           formats a number
     static("page.css")               names a file by the digest of its folder, so that browsers keep it for ever
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
@@ -53,6 +55,8 @@ def page(request: Request, template: str, status: int = 200, **values: Any) -> H
         static=lambda name: f"{prefix(request)}/static/{static_digest()}/{name}",
         language=language,
         messages=messages(language),
+        problems=problems(language),
+        explain=partial(explain, language),
         number=partial(number, language),
         theme=theme if theme in THEMES else "auto",
         identity=identity_of(request),
@@ -112,7 +116,34 @@ class _Texts(Formatter):
 @cache
 def messages(language: str) -> dict[str, str]:
     """Return the translations of a language, by the English text."""
-    file = _FOLDER / "locales" / f"{language}.json"
+    return _read(f"{language}.json")
+
+
+@cache
+def problems(language: str) -> list[tuple[str, str]]:
+    """Return patterns of messages of the server, and their translations with {0}, {1} … for the groups.
+
+    They are stored as templates, in an order in which the more specific ones come first.
+    """
+    found: list[tuple[str, str]] = []
+    for english, other in _read(f"{language}.problems.json").items():
+        pattern = re.sub(r"\\{\w+\\}", "(.*?)", re.escape(english))
+        groups = {name: f"{{{i}}}" for i, name in enumerate(re.findall(r"\{(\w+)\}", english))}
+        found.append((pattern, other.format(**groups)))
+    return found
+
+
+def explain(language: str, text: str) -> str:
+    """Return a message of the server in a language if it is translated; `explain` of static/page.js does the same."""
+    for pattern, words in problems(language):
+        if found := re.fullmatch(pattern, text, re.DOTALL):
+            return words.format(*(explain(language, part) for part in found.groups()))
+    name, colon, reason = text.partition(": ")  # of a field
+    return f"{name}: {explain(language, reason)}" if colon else text
+
+
+def _read(name: str) -> dict[str, str]:
+    file = _FOLDER / "locales" / name
     return dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}
 
 

@@ -3,7 +3,7 @@
 // A field's name may have dots (scope.camera); data-kind is one of READ, or item, key. Empty fields are not sent, with data-optional null.
 // data-estimate: one button has dry_run, and the other can be pressed once its answer is shown. data-download: the answer is a file, listed in the element of this id.
 
-import { element, json, pause, Refused, request, root, t } from "./page.js";
+import { element, explain, json, pause, Refused, request, root, t } from "./page.js";
 
 const parts = (text, separator) => text.split(separator).map((part) => part.trim()).filter(Boolean);
 const READ = { number: Number, list: (text) => parts(text, ","), lines: (text) => parts(text, "\n"), json: JSON.parse };
@@ -110,7 +110,7 @@ async function send(form, button) {
     for (const each of buttons) each.disabled = true;
     const response = await request(post, { method, body });
     const answer = "download" in form.dataset ? await save(response, form.dataset.download) : await ended(await response.json());
-    if (answer?.state === "refused") throw new Error(answer.detail);
+    if (answer?.state === "refused") throw new Error(explain(answer.detail));
     output.textContent = answer?.plan ? inWords(answer.plan) : (answer?.detail ?? t("Done."));
     if (!form.dispatchEvent(new CustomEvent("answered", { detail: answer, cancelable: true }))) return; // shown by the page's own script
     if (answer?.plan) form.querySelector("[data-needs-estimate]").disabled = false;

@@ -1,11 +1,21 @@
 // What every page shares: translated texts, requests with plain errors, elements, and the notice at the foot.
 
 export const root = document.documentElement.dataset.root;
-const messages = JSON.parse(document.getElementById("messages").textContent);
+const [messages, problems] = ["messages", "problems"].map((id) => JSON.parse(document.getElementById(id).textContent));
 
 /** Return the text in the visitor's language, with {values}. */
 export function t(text, values = {}) {
   return (messages[text] ?? text).replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole);
+}
+
+/** Return a message of the server in the visitor's language if it is translated; patterns and words are those of pages/html.py. */
+export function explain(text) {
+  for (const [pattern, words] of problems) {
+    const found = new RegExp(`^${pattern}$`, "s").exec(text);
+    if (found) return words.replace(/\{(\d+)\}/g, (_, i) => explain(found[Number(i) + 1]));
+  }
+  const reason = text.indexOf(": ") + 2; // of a field
+  return reason < 2 ? text : text.slice(0, reason) + explain(text.slice(reason));
 }
 
 /** Wait for this time in ms. */
@@ -61,7 +71,8 @@ export async function request(path, { method = "GET", body } = {}) {
   if (answer.ok) return answer;
   const problem = await answer.json().catch(() => ({}));
   if (answer.status === 401 && path !== "/v1/session") problem.detail = t("Your session has ended. Sign in again in another tab.");
-  throw new Refused(answer.status, problem.detail ?? `HTTP ${answer.status}`, Number(answer.headers.get("Retry-After")) || 0, problem.errors);
+  const errors = Object.fromEntries(Object.entries(problem.errors ?? {}).map(([name, words]) => [name, explain(words)]));
+  throw new Refused(answer.status, explain(problem.detail ?? `HTTP ${answer.status}`), Number(answer.headers.get("Retry-After")) || 0, errors);
 }
 
 /** Words for the codes of the API. */

@@ -45,6 +45,18 @@ def test_a_camera_and_its_deployment_are_added_corrected_and_deleted(visit: Visi
     expect(page.get_by_role("link", name="gate/1 #2")).to_have_count(0)
 
 
+def test_errors_of_the_server_are_shown_in_german(visit: Visit) -> None:
+    page = visit("/cameras", locale="de-DE")
+    page.get_by_text("Kamera hinzufügen").first.click()
+    page.get_by_label("Kamera", exact=True).fill("a\tb")
+    page.get_by_role("button", name="Kamera hinzufügen").click()
+    expect(page.locator(".field-error[data-of]")).to_contain_text("verwenden Sie druckbare Zeichen")
+    page.goto(page.url.replace("/cameras", "/images"))
+    page.get_by_role("button", name="Alle passenden auswählen").click()
+    page.get_by_role("button", name="Bestätigen").click()
+    expect(page.locator("#notice")).to_contain_text("eine Auswahl braucht einen Filter mit einer Bedingung")
+
+
 @pytest.mark.parametrize("kind", FILTERS)
 def test_the_form_of_a_filter_sends_its_defaults(visit: Visit, kind: str) -> None:
     page = visit(f"/filters/{kind}")

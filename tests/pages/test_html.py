@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 from pathlib import Path
 
 import pytest
+from pydantic_core._pydantic_core import list_all_errors
 from starlette.testclient import TestClient
 
 import pages
@@ -14,7 +16,7 @@ from archive.formats.file_formats import FORMATS
 from batch.filters.registry import FILTERS
 from batch.publishing.impact.verdict import RULES
 from pages.forms import fields_of
-from pages.html import LANGUAGES, STATIC, messages, number, static_digest
+from pages.html import LANGUAGES, STATIC, explain, messages, number, static_digest
 
 FOLDER = Path(pages.__file__).parent
 CALL = re.compile(r"""\bt\(\s*((?:"(?:[^"\\]|\\.)*"\s*)+|'[^']*')""")
@@ -43,6 +45,41 @@ def test_each_text_is_translated_with_the_same_values(language: str) -> None:
     assert sorted(set(translated) - texts()) == [], "of no text"
     for text, other in translated.items():
         assert sorted(re.findall(r"\{\w+[^}]*\}", text)) == sorted(re.findall(r"\{\w+[^}]*\}", other)), text
+
+
+def templates() -> set[str]:
+    """Return the texts of the server's packages and of pydantic, with {} for each value."""
+    folders = ("archive", "batch", "model_store", "pages", "serve")
+    files = [file for name in folders for file in (FOLDER.parent / name).rglob("*.py")]
+    found = {re.sub(r"\{\w+\}", "{}", error["message_template_python"]) for error in list_all_errors()}
+    for node in (node for file in files for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))):
+        if isinstance(node, ast.JoinedStr):
+            found.add("".join(str(part.value) if isinstance(part, ast.Constant) else "{}" for part in node.values))
+        elif isinstance(node, ast.Constant):
+            found.add(str(node.value))
+    return found
+
+
+@pytest.mark.parametrize("language", LANGUAGES[1:])
+def test_each_translated_problem_is_one_of_the_server(language: str) -> None:
+    text = (FOLDER / "locales" / f"{language}.problems.json").read_text(encoding="utf-8")
+    translated = json.loads(text)
+    of_server = templates()
+    assert [english for english in translated if re.sub(r"\{\w+\}", "{}", english) not in of_server] == []
+    assert text == json.dumps(translated, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
+    for english, other in translated.items():
+        names = re.findall(r"\{(\w+)\}", english)
+        assert set(re.findall(r"\{([^}]*)\}", other)) <= set(names), english
+        values = {name: f"<{name}>" for name in names}
+        assert explain(language, english.format(**values)) == other.format(**values)
+
+
+def test_a_message_within_a_message_is_translated_too() -> None:
+    text = "unknown camera 'nort'; did you mean 'north'?"
+    assert explain("de", text) == "unbekannt: camera 'nort'; meinten Sie 'north'?"
+    assert explain("de", f"scope: {text}") == "scope: unbekannt: camera 'nort'; meinten Sie 'north'?"
+    assert explain("en", text) == text
+    assert explain("de", "KeyError; see the replica's log") == "KeyError; see the replica's log"
 
 
 def test_the_language_is_chosen_by_the_browser_and_then_by_the_visitor(client: TestClient) -> None:
@@ -87,7 +124,9 @@ def test_pages_have_a_policy_and_an_error_is_a_page(client: TestClient) -> None:
     assert "unknown path /ui/no-such-page" in missing.text
     assert missing.headers["content-type"].startswith("text/html")
     assert "in English" not in missing.text
-    german = client.get("/ui/no-such-page", headers={"accept-language": "de"}).text
-    assert "Meldung des Servers, auf Englisch:" in german
-    assert 'lang="en">unknown path' in german
+    german = {"accept-language": "de"}
+    assert "<span>unbekannter Pfad /ui/no-such-page" in client.get("/ui/no-such-page", headers=german).text
+    rare = client.get("/ui/images?nonsense=1", headers=german).text
+    assert "Meldung des Servers, auf Englisch:" in rare
+    assert '<span lang="en">' in rare
     assert client.get("/ui/v1/none").headers["content-type"] == "application/problem+json"
