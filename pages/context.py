@@ -46,7 +46,7 @@ class IndexFollower:
         self._builds: dict[str, Future[bool]] = {}
         self._lock = threading.Lock()
         self._worker = ThreadPoolExecutor(1, "index")
-        index.on_missing = self.require
+        index.on_missing, index.on_read = self.require, self.used
 
     def used(self, view: str = PRODUCTION, changed: bool = False) -> None:
         """Refresh the view soon; with `changed`, also if it was refreshed just now."""
@@ -132,9 +132,7 @@ class Context:
             [(name, f"{name} ({images})") for name, images in self._counted(column, view)]
             for column in ("camera", "label")
         )
-        views = Views(self.tables.url).names()
-        view_choices = [(name, name) for name in views]
-        return {"cameras": cameras, "labels": labels, "views": views, "view_choices": view_choices}
+        return {"cameras": cameras, "labels": labels, "views": Views(self.tables.url).names()}
 
     def _counted(self, column: Literal["camera", "label"], view: str) -> list[tuple[str, int]]:
         if self.tables.existing("media") is None:

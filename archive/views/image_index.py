@@ -122,6 +122,8 @@ class ImageIndex:
         self._tables, self._folder, self._within_s = tables, folder, within_s
         self.on_missing: Callable[[str], None] | None = None
         """Called with a view that has no file: it lets `refresh` build one elsewhere, or raises."""
+        self.on_read: Callable[[str], None] | None = None
+        """Called with a view before its rows are read: it may let `refresh` follow the tables."""
         self.steps: dict[str, tuple[int, int]] = {}
         """Step of the newest build of each view, and the number of its steps."""
         self._open: dict[str, OpenIndex] = {}
@@ -251,6 +253,8 @@ class ImageIndex:
         `about` is the origin of the rows.
         """
         opened = self._opened(view)
+        if self.on_read:
+            self.on_read(view)
         try:
             return self._read_from(opened, read)
         except duckdb.Error as error:

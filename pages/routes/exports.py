@@ -118,18 +118,16 @@ def router(context: Context) -> APIRouter:
     @routes.get("/exports", include_in_schema=False)
     def exports(request: Request, wanted: Annotated[FormFilter, Query()]) -> HTMLResponse:
         asked, roots = filter_of(wanted), _roots(context)
-        count, choices = context.index.count(asked), [(root, root) for root in roots]
-        context.follower.used(wanted.view)
         return page(
             request,
             "exports.html",
             wanted=wanted,
             review=None,
             types=TABLE_TYPES,
-            count=count,
+            count=context.index.count(asked),
             tables={name: _sql(statement(name, asked), asked.view, f"{name}.csv") for name in FILTERED},
             formats=[
-                (fmt, fields_of(fmt.option_class), choices if fmt.has_one_root else [], command(fmt, asked, roots))
+                (fmt, fields_of(fmt.option_class), roots if fmt.has_one_root else [], command(fmt, asked, roots))
                 for fmt in FORMATS.values()
             ],
             query=asked.model_dump(mode="json", exclude_defaults=True),

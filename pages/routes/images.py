@@ -118,28 +118,21 @@ def router(context: Context) -> APIRouter:
 
     @routes.get("/v1/images")
     def images(wanted: Annotated[ImagesQuery, Query()]) -> ImagePage:
-        found = index.page(filter_of(wanted), wanted.limit, after=wanted.after, before=wanted.before, at=wanted.at)
-        context.follower.used(wanted.view)  # after the look-up, which raises for an unknown view
-        return found
+        return index.page(filter_of(wanted), wanted.limit, after=wanted.after, before=wanted.before, at=wanted.at)
 
     @routes.get("/v1/images/count")
     def count(wanted: Annotated[ImageFilter, Query()]) -> Count:
         state = index.state(wanted.view)
-        context.follower.used(wanted.view)
         return Count(count=index.count(wanted), **state.model_dump())
 
     @routes.get("/v1/images/histogram")
     def histogram(wanted: Annotated[HistogramQuery, Query()]) -> list[Bar]:
-        bars = index.histogram(filter_of(wanted), wanted.by)
-        context.follower.used(wanted.view)
-        return [Bar(value=value, images=images) for value, images in bars]
+        return [Bar(value=value, images=images) for value, images in index.histogram(filter_of(wanted), wanted.by)]
 
     @routes.get("/v1/images/uncertain")
     def uncertain(wanted: Annotated[RankedQuery, Query()]) -> list[str]:
         """Return the digests of the images with the score nearest to 0.5, these first."""
-        found = index.uncertain(filter_of(wanted), wanted.limit)
-        context.follower.used(wanted.view)
-        return found
+        return index.uncertain(filter_of(wanted), wanted.limit)
 
     @routes.get("/v1/images/disagreement")
     async def disagreement(wanted: Annotated[DisagreementQuery, Query()]) -> list[str]:
@@ -163,9 +156,7 @@ def router(context: Context) -> APIRouter:
     @routes.get("/v1/events")
     def all_events(wanted: Annotated[EventsQuery, Query()]) -> EventPage:
         """Return the events with a matching image, the latest first."""
-        found = events(index, filter_of(wanted), wanted.limit, wanted.after)
-        context.follower.used(wanted.view)
-        return found
+        return events(index, filter_of(wanted), wanted.limit, wanted.after)
 
     @routes.get("/v1/events/{event_id}")
     def one_event(event_id: str, view: ViewName = PRODUCTION) -> Event:
@@ -195,10 +186,11 @@ def router(context: Context) -> APIRouter:
         values = {"media_sha256": "", "wanted": wanted, "review": True}
         return page(request, "viewer.html", **values, **context.filter_choices(wanted.view), runs=runs())
 
-    def runs() -> list[dict[str, Any]]:
-        """Return the newest detection runs."""
-        newest = listing.page(context.tables, MAX_RUNS, kind="detect")
-        return [run for run in newest if run["inference_key"]]
+    def runs() -> list[tuple[str, str]]:
+        """Return the newest detection runs with their words."""
+        newest = (run for run in listing.page(context.tables, MAX_RUNS, kind="detect") if run["inference_key"])
+        words = "{model_name}@{model_version}, {started_at:%Y-%m-%d %H:%M}"
+        return [(run["run_id"], words.format_map(run)) for run in newest]
 
     def versions() -> dict[str, Any]:
         return {"views": Views(context.tables.url).names(), "runs": runs()}

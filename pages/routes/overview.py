@@ -54,7 +54,6 @@ def router(context: Context, cameras: CameraViews) -> APIRouter:
             return page(request, "start.html")
         t, index = translator_of(request), context.index
         behind_s = ceil(index.state().behind_s)
-        context.follower.used()
         counted = [
             (t("images"), {}, ""),
             (t("with detections"), {"status": "ok"}, ""),

@@ -2,28 +2,21 @@
 // Pages come by cursors in both directions; a page that leaves the window is fetched again when it returns.
 
 import { element, json, notice, pause, root, shape, STATUS, t } from "./page.js";
+import { address, filter, query, view } from "./address.js";
 import { batchId, decide, leftOut, onSaved, save, undo } from "./decisions.js";
 import { bind } from "./keys.js";
-import { askLabel } from "./labels.js";
+import { askLabel, labelsInUse } from "./labels.js";
 
 const WINDOW = 600, TYPED = 10_000, LATE_S = 10, CATCH_UP = 15, UNDATED = "0001-01-01";
 const grid = document.getElementById("grid"), end = document.getElementById("end");
 const eventId = grid.dataset.event; // of the page of one event, which has its images in the order of their times
 const PAGE = eventId ? 500 : 100;
-const filter = new URLSearchParams([...new URLSearchParams(location.search)].filter(([name, value]) => value && !["at", "crops", "order", "run", "shown"].includes(name)));
 if (eventId) filter.set("event_id", eventId);
-const view = filter.has("view") ? { view: filter.get("view") } : {};
-const crops = new URLSearchParams(location.search).has("crops") ? filter.get("label") : null;
+const crops = address.has("crops") ? filter.get("label") : null;
 let pages = []; // {cells, previous, next, from, wanted}, in the order of the list; `from` is the number of the first row, null if unknown
 let loading = null;
 const selection = { all: false, digests: new Set() }; // with `all`, `digests` are excluded
 let counted = null, focused = null, anchor = null;
-
-function query(more = {}) {
-  const words = new URLSearchParams(filter);
-  for (const [name, value] of Object.entries(more)) words.set(name, value);
-  return words.toString();
-}
 
 /** Return the boxes of a cell as an SVG over its picture; coordinates are fractions of the image. */
 function outlines(boxes) {
@@ -184,11 +177,6 @@ function selectAll() {
   showSelection();
 }
 
-async function labelsOfView() {
-  const bars = await json(`/v1/images/histogram?${new URLSearchParams({ ...view, by: "label" })}`);
-  return bars.map((bar) => bar.value).filter(Boolean);
-}
-
 async function bulk(action) {
   if (action === "none") {
     selection.all = false;
@@ -196,7 +184,7 @@ async function bulk(action) {
     for (const cell of grid.children) cell.querySelector("input").checked = false;
     return showSelection();
   }
-  const label = action === "relabel" ? await askLabel(await labelsOfView()) : undefined;
+  const label = action === "relabel" ? await askLabel(await labelsInUse(view)) : undefined;
   if (action === "relabel" && !label) return;
   const count = selectedCount(), replaces = filter.get("reviewed") === "true";
   const chosen = selection.all
@@ -316,6 +304,6 @@ async function drawCount() {
 
 document.getElementById("review").href += `?${query()}`;
 save();
-show(new URLSearchParams(location.search).get("at"));
+show(address.get("at"));
 drawCount().then(() => eventId && selectAll()).catch(fail);
 if (!eventId) drawDays().catch(fail);

@@ -1,9 +1,15 @@
 // The dialog for a label. A label that no image has may be half a word: sending it again adds it.
 
-import { element, t } from "./page.js";
+import { element, json, t } from "./page.js";
 
 const dialog = document.getElementById("label"), input = document.getElementById("label-input"), question = document.getElementById("label-new");
 let known = [];
+
+/** Return the labels that a view shows, the most frequent first. */
+export async function labelsInUse(view = {}) {
+  const bars = await json(`/v1/images/histogram?${new URLSearchParams({ ...view, by: "label" })}`);
+  return bars.map((bar) => bar.value).filter(Boolean);
+}
 
 /** Return the label that the person types, or "" without one. `labels` are those in use, the most frequent first. */
 export function askLabel(labels) {

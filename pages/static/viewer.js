@@ -1,17 +1,16 @@
 // One image at a time: look, decide by keys, see the next. In review, the list has the images without a decision, and a burst is one decision.
 
 import { ACTION, element, json, notice, Refused, root, STATUS, t } from "./page.js";
+import { address, filter, query, view } from "./address.js";
 import { decide, onSaved, redo, save, undo, unsaved } from "./decisions.js";
 import { Picture } from "./picture.js";
 import { bind, KEYS } from "./keys.js";
-import { askLabel } from "./labels.js";
+import { askLabel, labelsInUse } from "./labels.js";
 
 const AHEAD = 3, FREQUENT = 9, WIDTH = 1600, UNDOS = 50, DIGITS = "resight.digits";
 const viewer = document.getElementById("viewer"), isReview = viewer.dataset.review === "1";
-const filter = new URLSearchParams([...new URLSearchParams(location.search)].filter(([, value]) => value));
-const shown = filter.get("shown"), other = filter.get("run"); // runs: of the boxes, and of a second set that is compared
-const order = isReview && filter.get("order");
-for (const name of ["shown", "run", "order", "crops", "at"]) filter.delete(name);
+const shown = address.get("shown"), other = address.get("run"); // runs: of the boxes, and of a second set that is compared
+const order = isReview && address.get("order");
 if (isReview && !filter.has("reviewed")) filter.set("reviewed", "false");
 const picture = new Picture(document.getElementById("stage"), (index) => choose(index), async (box) => {
   const label = await ask();
@@ -21,8 +20,6 @@ let image = null, selected = -1, burst = [], labels = [], repeatable = null, que
 const details = new Map(), neighbours = new Map(), ahead = new Map(); // pictures that are kept, so that they stay decoded
 const before = new Map(); // by decision: the image as it was, which an undo shows at once
 
-const view = filter.has("view") ? { view: filter.get("view") } : {};
-const query = (more = {}) => new URLSearchParams({ ...Object.fromEntries(filter), ...more }).toString();
 const pictureOf = (digest) => `${root}/v1/images/${digest}/thumbnail?w=${WIDTH}`;
 
 function remembered(map, digest, path) {
@@ -152,8 +149,8 @@ async function drawBurst(digest) {
 // labels: the first have digits, which keep their meaning in a tab
 
 async function readLabels() {
-  const bars = await json("/v1/images/histogram?by=label"), kept = JSON.parse(sessionStorage.getItem(DIGITS) ?? "[]");
-  labels = [...new Set([...kept, ...bars.map((bar) => bar.value), ...labels])].filter(Boolean);
+  const used = await labelsInUse(), kept = JSON.parse(sessionStorage.getItem(DIGITS) ?? "[]");
+  labels = [...new Set([...kept, ...used, ...labels])];
   drawLabels();
 }
 

@@ -91,6 +91,7 @@ def test_details_of_an_index_that_is_behind_or_cannot_be_written_are_those_of_th
     flag = {"action": "flag", "media_sha256": archive[0]}
     body = {"batch_id": "0" * 32, "statements": [flag]}
     monkeypatch.setattr(context.follower, "used", lambda *_, **__: None)
+    monkeypatch.setattr(context.index, "on_read", None)
     assert client.post("/ui/v1/assertions", json=body).status_code == 200
     assert client.get(path).json()["flagged"]
     assert client.get(f"/ui/v1/images/{archive[1]}").json()["status"] == "ok"
