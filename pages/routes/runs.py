@@ -41,7 +41,8 @@ def router(context: Context, impacts: Impacts) -> APIRouter:
         found = page(tables, limit + 1, before, state, kind)
         rows = rows_of(tables, found[:limit])
         history = Views(tables.url).history()
-        versions = [version for name in store.names() for version in store.versions(name)]
+        t, versions = html.translator_of(request), {name: store.versions(name) for name in store.names()}
+        serving = [(name, f"{name} ({t('the version that serves')})") for name, each in versions.items() if each]
         return html.page(
             request,
             "runs.html",
@@ -52,8 +53,7 @@ def router(context: Context, impacts: Impacts) -> APIRouter:
             done=done,
             publications=history[: -MAX_PUBLICATIONS - 1 : -1],
             has_earlier=len(not_rolled_back(history)) > 1,
-            models=dict.fromkeys(version.name for version in versions),
-            versions=[str(version) for version in versions],
+            models=[*serving, *(str(version) for each in versions.values() for version in each)],
         )
 
     @routes.get("/runs/compare")

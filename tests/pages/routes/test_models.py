@@ -82,7 +82,7 @@ def test_the_impact_is_shown_before_an_alias_moves(client: TestClient, context: 
     assert "What would change is unknown" in unknown
     assert 'href="/ui/runs?model=blobs%402"' in unknown
     form = client.get("/ui/runs?model=blobs%402").text
-    assert "<option selected>blobs@2</option>" in form
+    assert '<option value="blobs@2" selected>blobs@2</option>' in form
     ran(tables, store, "new", "2", "running", "sealed", scores=())
     text = client.get("/ui/models/blobs/change?do=promote&version=2").text
     assert "Let version 2 answer in place of 1" in text
