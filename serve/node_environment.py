@@ -1,6 +1,6 @@
 """Environment variables that Ray needs on each node of a cluster, in addition to places and secrets.
 
-On a node of `cluster.yaml`, before `ray start`: node=$(python -m serve.node_environment) && eval "$node"
+On a node of `cluster.yaml` or KubeRay, before `ray start`: node=$(python -m serve.node_environment) && eval "$node"
 
 Most of them are settings of Ray's HAProxy: private files, bounds, and its answer if no replica answers. Ray renders its
 configuration from a template, which lacks settings for some directives. These are appended to the balancing algorithm,
@@ -22,6 +22,28 @@ LOGS = {"RAY_ROTATION_MAX_BYTES": str(64 * 1024 * 1024), "RAY_ROTATION_BACKUP_CO
 
 Ray rotates the output of workers only if the first one is set.
 """
+LIGHT = {
+    "RAY_prestart_worker_first_driver": "0",
+    "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",
+    "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+    "RAY_worker_niceness": "0",
+    "RAY_event_stats": "0",
+    "RAY_metrics_report_interval_ms": "30000",
+    "RAY_task_events_report_interval_ms": "10000",
+    "RAY_raylet_report_resources_period_milliseconds": "500",
+    "RAY_DASHBOARD_AGENT_CHECK_PARENT_INTERVAL_S": "2",
+    "EVENT_AGENT_REPORT_INTERVAL_SECONDS": "2",
+    "METRICS_RECORD_INTERVAL_S": "30",
+    "REPORTER_UPDATE_INTERVAL_MS": "30000",
+}
+"""Settings that reduce Ray's own load on a small machine (docs/decisions/0012). Variables already set take precedence.
+
+- No idle workers are started before a job: eight of them, at 2 s of CPU each.
+- Applications are checked for changes twice per second instead of ten times.
+- Messages of a request do not switch between two threads: no code of Resight blocks the event loop.
+- Workers, including replicas, have the same priority as Ray's dashboard, not a lower one.
+- Statistics, task events and charts of the dashboard are up to 10 to 30 s old.
+"""
 MAX_CONNECTIONS = 16_384
 FILES_PER_CONNECTION = 2.5
 """Open files: a socket on either side, and both ends of a pipe for every fourth connection."""
@@ -38,7 +60,7 @@ def node_environment(folder: Path) -> dict[str, str]:
     return {
         "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve.api.headers:middlewares",
         **haproxy_environment(folder),
-        **{name: os.environ.get(name, value) for name, value in LOGS.items()},
+        **{name: os.environ.get(name, value) for name, value in (LOGS | LIGHT).items()},
     }
 
 

@@ -41,28 +41,6 @@ RAY_FOLDER = "ray"
 """Ray's own folder inside that of the cluster: Ray makes it readable for every user."""
 
 _PLAIN = re.compile(r"[\w./+-]+", re.ASCII)
-LIGHT = {
-    "RAY_prestart_worker_first_driver": "0",
-    "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",
-    "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
-    "RAY_worker_niceness": "0",
-    "RAY_event_stats": "0",
-    "RAY_metrics_report_interval_ms": "30000",
-    "RAY_task_events_report_interval_ms": "10000",
-    "RAY_raylet_report_resources_period_milliseconds": "500",
-    "RAY_DASHBOARD_AGENT_CHECK_PARENT_INTERVAL_S": "2",
-    "EVENT_AGENT_REPORT_INTERVAL_SECONDS": "2",
-    "METRICS_RECORD_INTERVAL_S": "30",
-    "REPORTER_UPDATE_INTERVAL_MS": "30000",
-}
-"""Settings that reduce Ray's own load on a small machine (docs/decisions/0012). Variables already set take precedence.
-
-- No idle workers are started before a job: eight of them, at 2 s of CPU each.
-- Applications are checked for changes twice per second instead of ten times.
-- Messages of a request do not switch between two threads: no code of Resight blocks the event loop.
-- Workers, including replicas, have the same priority as Ray's dashboard, not a lower one.
-- Statistics, task events and charts of the dashboard are up to 10 to 30 s old.
-"""
 
 
 def head_command(gcs: int, dashboard: int, inner: InnerPorts, folder: Path, object_store_mib: int) -> list[str]:
@@ -88,9 +66,7 @@ def head_environment(settings: Settings, inner: InnerPorts, folder: Path) -> dic
     ours = {
         **node_environment(folder),
         **inner.serve_environment(),
-        **{name: os.environ.get(name, value) for name, value in LIGHT.items()},
         **authentication(settings),
-        "RAY_DISABLE_IMPORT_WARNING": "1",
         "RESIGHT_HOME": str(settings.home_path),
         "RESIGHT_MODELS": settings.models_url,
         "RESIGHT_TABLES": settings.tables_url,

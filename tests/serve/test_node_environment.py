@@ -1,7 +1,8 @@
-"""The variables that a node of cluster.yaml sets before `ray start`."""
+"""The variables that a node of cluster.yaml or KubeRay sets before `ray start`."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from serve.node_environment import LOGS, node_environment
+from serve.node_environment import LIGHT, LOGS, node_environment
 
 ROOT = Path(__file__).resolve().parents[2]
 SET = 'node=$("$0" -m serve.node_environment) && eval "$node" && env -0'
@@ -62,3 +63,13 @@ def test_a_node_whose_folder_is_not_private_does_not_start(temporary: Path) -> N
     assert done.returncode != 0
     assert "must be a folder of uid" in done.stderr
     assert "RAY_TMPDIR" not in done.stdout
+
+
+def test_every_setting_that_makes_ray_light_is_one_that_ray_reads() -> None:
+    ray = Path(importlib.util.find_spec("ray").submodule_search_locations[0])  # type: ignore
+    sources = (*ray.rglob("*const*.py"), *ray.rglob("ray_config*.py"))
+    sources += (ray / "_private" / "node.py",)
+    python = "\n".join(one.read_text(errors="ignore") for one in sources)
+    native = (ray / "core" / "src" / "ray" / "raylet" / "raylet").read_bytes()
+    for name in LIGHT | LOGS:
+        assert name in python or name.removeprefix("RAY_").encode() in native, name

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import importlib.util
 import io
 import json
 import subprocess
@@ -17,8 +16,6 @@ import pytest
 
 from model_store.errors import StorageFull, StorageUnreachable
 from serve.cluster import head as cluster
-from serve.cluster.head import LIGHT
-from serve.node_environment import LOGS
 from serve.settings import Settings
 
 SLEEP = "import time; time.sleep(60)"
@@ -77,16 +74,6 @@ def test_a_cluster_is_known_by_its_command_whatever_the_clock_is_set_to(
         for process in (head, other):
             process.kill()
             process.wait()
-
-
-def test_every_setting_that_makes_ray_light_is_one_that_ray_reads() -> None:
-    ray = Path(importlib.util.find_spec("ray").submodule_search_locations[0])  # type: ignore
-    sources = (*ray.rglob("*const*.py"), *ray.rglob("ray_config*.py"))
-    sources += (ray / "_private" / "node.py",)
-    python = "\n".join(one.read_text(errors="ignore") for one in sources)
-    native = (ray / "core" / "src" / "ray" / "raylet" / "raylet").read_bytes()
-    for name in LIGHT | LOGS:
-        assert name in python or name.removeprefix("RAY_").encode() in native, name
 
 
 def test_processes_that_start_at_once_share_one_token(settings: Settings) -> None:
