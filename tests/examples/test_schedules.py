@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 import typer.main
-import yaml
 
 from batch.schedule.policy import Policy, read_policy
 from cli.main import app
 from serve.settings import Settings
 from tests.fixtures_local import ROOT
+from tests.support.kuberay import containers, named
 
 PLACE = ROOT / "examples" / "schedules"
 FIELDS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
@@ -43,16 +43,6 @@ def unit(name: str) -> configparser.ConfigParser:
     return found
 
 
-def cronjob() -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load((PLACE / "cronjob.yaml").read_text())
-    return found
-
-
-def container() -> dict[str, Any]:
-    (found,) = cronjob()["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
-    return dict(found)
-
-
 def commands() -> Iterator[tuple[str, list[str]]]:
     for _, command in crontab()[1]:
         words = shlex.split(command.partition(">>")[0])
@@ -61,7 +51,8 @@ def commands() -> Iterator[tuple[str, list[str]]]:
     service = unit("resight-reprocess.service")["Service"]
     for key in ("ExecStartPre", "ExecStart"):
         yield key, shlex.split(service[key].lstrip("-"))
-    yield "cronjob.yaml", container()["command"]
+    for one in containers(named("CronJob")["spec"]["jobTemplate"]["spec"]["template"]):
+        yield "schedule.yaml", ["resight", *one["args"]]  # the entry point of the image
 
 
 COMMANDS = list(commands())
@@ -77,7 +68,7 @@ def test_every_command_and_option_exists(where: str, words: list[str]) -> None:
 
 def test_every_schedule_asks_the_policy() -> None:
     asking = [where for where, words in COMMANDS if "--if-needed" in words]
-    assert asking == ["crontab", "ExecStart", "cronjob.yaml"]
+    assert asking == ["crontab", "ExecStart", "schedule.yaml"]
 
 
 def test_the_lines_of_the_crontab_have_five_fields_in_range() -> None:
@@ -93,26 +84,11 @@ def test_the_lines_of_the_crontab_have_five_fields_in_range() -> None:
 
 
 def test_the_cron_job_runs_one_at_a_time_and_does_not_insist() -> None:
-    job = cronjob()
-    assert (job["apiVersion"], job["kind"]) == ("batch/v1", "CronJob")
-    spec = job["spec"]
+    spec = named("CronJob")["spec"]
     assert spec["concurrencyPolicy"] == "Forbid"
     assert len(spec["schedule"].split()) == 5
     assert spec["jobTemplate"]["spec"]["backoffLimit"] <= 1
     assert spec["jobTemplate"]["spec"]["template"]["spec"]["restartPolicy"] == "Never"
-
-
-def test_the_cron_job_knows_the_places_and_has_its_token_from_a_secret() -> None:
-    given = {one["name"]: one["value"] for one in container()["env"]}
-    assert {"RESIGHT_ADDRESS", "RESIGHT_TABLES", "RESIGHT_MODELS"} <= given.keys()
-    known = {f"RESIGHT_{name.upper()}" for name in Settings.model_fields}
-    assert {name for name in given if name.startswith("RESIGHT_")} <= known
-    pod = cronjob()["spec"]["jobTemplate"]["spec"]["template"]["spec"]
-    mounts = {mount["name"]: mount["mountPath"] for mount in container()["volumeMounts"]}
-    assert mounts.keys() == {volume["name"] for volume in pod["volumes"]}
-    assert given["RAY_AUTH_TOKEN_PATH"].startswith(mounts["token"])
-    assert given["RESIGHT_POLICY"].startswith(mounts["policy"])
-    assert any("secret" in volume for volume in pod["volumes"])
 
 
 def test_the_policy_is_the_default_one_and_names_every_field() -> None:
