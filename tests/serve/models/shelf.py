@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from model_store.detector import LoadedDetector
 from model_store.errors import ModelRefused
 from model_store.names import VersionId
 from model_store.store import ModelStore
@@ -65,7 +66,17 @@ class Shelf:
         self.loads.append(str(version))
         if str(version) in self.broken:
             raise ModelRefused(f"{version} is broken")
-        return f"detector of {version}"
+        return NamedDetector(version)
+
+
+class NamedDetector(LoadedDetector):
+    """A detector that can only be told from others."""
+
+    def __init__(self, version: VersionId) -> None:
+        object.__setattr__(self, "version", version)
+
+    def __str__(self) -> str:
+        return f"detector of {self.version}"
 
 
 class FakeProver(NoProver):
