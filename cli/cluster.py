@@ -19,6 +19,7 @@ with lazy_imports():
 
     from archive.delta.tables import Tables
     from archive.views.query import archives
+    from batch.schedule.policy import policy_fault
     from model_store.store import ModelStore
     from serve.api.models import rollout_words
     from serve.auth.tokens import TokenFile
@@ -77,6 +78,8 @@ def up(
     if state is None:
         ports = Ports(port, ray_port, dashboard_port)
         state = start(settings, ports, host, object_store_mib, lambda: note("starting Ray …"))
+    if fault := policy_fault(settings):
+        note(fault)
     join(settings)
     note("deploying serve/app.yaml …")
     try:
@@ -158,6 +161,7 @@ def status(fmt: FormatOption = Format.table) -> None:
         "uploads": settings.uploads_url,
         "logs": str(settings.logs_path),
         "tokens": TokenFile.of(settings).words(),
+        "policy": policy_fault(settings) or str(settings.policy_path),
         "rollout": _rollout(settings),
         "archives": None,
         "cluster": "down",

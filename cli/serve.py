@@ -19,6 +19,7 @@ with lazy_imports():
     from archive.delta.tables import Tables
     from batch.api.app import build_runs_api
     from batch.jobs.control import jobs_of
+    from batch.schedule.policy import policy_fault
     from pages.context import Context
     from pages.http_app import build_pages_app
     from serve.auth.guard import Access
@@ -67,6 +68,8 @@ def serve(
         note(f"page    http://{host}:{port}/ui/")
         for label, why in serving.failures.items():
             note(f"not {label}: {why}")
+        if fault := policy_fault(settings):
+            note(fault)
         if not serving.loaded:
             note(f"next: {next_step(served.engine.store)}")
 

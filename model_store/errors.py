@@ -91,6 +91,10 @@ class BadRequest(RequestError):
     """Invalid parameter or body."""
 
 
+class InvalidPolicy(BadRequest):
+    """The policy file is invalid: an input of a command, but not of an HTTP request."""
+
+
 class Unauthorized(RequestError):
     """A bearer token is configured and was not sent."""
 

@@ -132,7 +132,7 @@ def made_of(row: Row, make: Callable[[bytes], T]) -> T:
 
 
 def current_privacy(settings: Settings) -> Privacy:
-    """Return the section of the policy file, read again after each change. Raises BadRequest as `read_policy`."""
+    """Return the section of the policy file, read again after each change. Raises InvalidPolicy as `read_policy`."""
     try:
         status = settings.policy_path.stat()
         state = (status.st_ino, status.st_mtime_ns, status.st_size)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
 
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
-from model_store.errors import BadRequest
+from model_store.errors import InvalidPolicy
 from model_store.frozen import Frozen, wrong_fields
 
 if TYPE_CHECKING:
@@ -172,22 +172,37 @@ class Policy(Frozen):
 
 
 def policy_of(settings: Settings) -> Policy:
-    """Return the policy of a home; a file that RESIGHT_POLICY names must exist. Raises BadRequest."""
+    """Return the policy of a home; a file that RESIGHT_POLICY names must exist. Raises InvalidPolicy."""
     return read_policy(settings.policy_path, required=bool(settings.policy))
+
+
+def policy_fault(settings: Settings) -> str:
+    """Return why the policy cannot be used, or an empty text."""
+    try:
+        policy_of(settings)
+    except InvalidPolicy as error:
+        return str(error)
+    return ""
 
 
 def read_policy(path: Path, required: bool = False) -> Policy:
     """Read the policy; without a file, return the defaults.
 
-    Raises BadRequest that names file and field, also for a missing file that is `required` (named by the user).
+    Raises InvalidPolicy that names file and field, also for a missing file that is `required` (named by the user).
     """
     try:
         return Policy.model_validate(tomllib.loads(path.read_text()))
     except FileNotFoundError as error:
         if required:
-            raise BadRequest(f"no policy file {path}: correct RESIGHT_POLICY") from error
+            raise InvalidPolicy(f"no policy file {path}: correct RESIGHT_POLICY") from error
         return Policy()
     except ValidationError as error:
-        raise BadRequest(f"{path}: {wrong_fields(error, Policy)}") from error
-    except (OSError, ValueError) as error:
-        raise BadRequest(f"{path}: {error}") from error
+        raise _invalid(path, wrong_fields(error, Policy)) from error
+    except OSError as error:
+        raise InvalidPolicy(f"cannot read the policy {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise _invalid(path, error) from error
+
+
+def _invalid(path: Path, why: object) -> InvalidPolicy:
+    return InvalidPolicy(f"invalid policy; correct {path}: {why}")

@@ -28,6 +28,7 @@ STATUS: dict[type[ResightError], int] = {
     errors.ModelExists: 409,
     errors.ModelNotReady: 503,
     errors.ModelError: 503,
+    errors.InvalidPolicy: 503,
     errors.Unauthorized: 401,
     errors.Forbidden: 403,
     errors.Conflict: 409,

@@ -69,6 +69,7 @@ def test_status_without_a_cluster_says_where_everything_is_and_ends_with_1(resig
         "uploads": str(home / "uploads"),
         "logs": str(home / "logs"),
         "tokens": "none were made",
+        "policy": str(home / "policy.toml"),
         "rollout": "",
         "archives": {},
         "cluster": "down",
@@ -102,6 +103,21 @@ def test_up_names_the_next_step_where_no_model_is_served(
     done.ok()
     step = "models promote motion@1" if pulled else "models pull .*ssdlite-coco"
     assert re.search(f"^next: resight {step}$", done.err, re.MULTILINE)
+
+
+def test_an_invalid_policy_is_reported_and_stops_neither_status_nor_up(
+    resight: Resight, started: list[Any], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_files(home, {"policy.toml": b"[gates"})
+    words = f"invalid policy; correct {home / 'policy.toml'}: Expected ']'"
+    assert json.loads(resight("status", "--format", "json").out)["policy"].startswith(words)
+    state = ClusterState(1, "127.0.0.1", 8000, "127.0.0.1:1", "http://127.0.0.1:1", "/tmp")
+    monkeypatch.setattr("cli.cluster.read_state", lambda _: state)
+    monkeypatch.setattr("cli.cluster.join", lambda _: None)
+    monkeypatch.setattr("cli.cluster._ready", lambda _: (True, "yes: motion@1", ""))
+    done = resight("up")
+    assert [line for line in done.err.splitlines() if line.startswith(words)]
+    assert "ready" in done.ok()
 
 
 def test_places_follow_their_variables(resight: Resight, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import pytest
 from archive.delta.tables import Tables
 from archive.views.views import Views
 from batch.schedule.policy import Privacy
-from model_store.errors import BadRequest, StorageUnreachable
+from model_store.errors import InvalidPolicy, StorageUnreachable
 from pages.pictures import current_privacy, hidden_boxes
 from serve.settings import Settings
 from tests.archive.resolve_oracle import File, Row, Seen, World
@@ -118,7 +118,7 @@ def test_the_policy_is_read_again_after_a_change(settings: Settings) -> None:
     policy.write_text('[privacy]\nhide_labels = ["person"]\nmode = "hide"\n')
     assert current_privacy(settings) == Privacy(hide_labels=["person"], mode="hide")
     policy.write_text('[privacy]\nhide_labels = ["person"]\nmode = "mask"\n')
-    with pytest.raises(BadRequest, match=r"privacy\.mode"):  # nothing is shown until it is corrected
+    with pytest.raises(InvalidPolicy, match=r"privacy\.mode"):  # nothing is shown until it is corrected
         current_privacy(settings)
     policy.unlink()
     assert current_privacy(settings) == Privacy()

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from batch.schedule.decide import Action
 from batch.schedule.policy import DAYS, OFF, WEEK, DueConditions, Gates, Policy, Weekly, read_policy
-from model_store.errors import BadRequest
+from model_store.errors import InvalidPolicy
 from tests.fixtures_local import ROOT
 
 MOMENTS = st.datetimes(datetime(2024, 1, 1), datetime(2030, 1, 1))
@@ -34,7 +34,7 @@ def read(place: Path, text: str) -> Policy:
 
 def test_without_a_file_the_defaults_hold_unless_somebody_named_it(tmp_path: Path) -> None:
     assert read_policy(tmp_path / "none.toml") == Policy()
-    with pytest.raises(BadRequest, match="no policy file .*none.toml: correct RESIGHT_POLICY"):
+    with pytest.raises(InvalidPolicy, match="no policy file .*none.toml: correct RESIGHT_POLICY"):
         read_policy(tmp_path / "none.toml", required=True)
 
 
@@ -71,7 +71,7 @@ def test_off_is_how_toml_says_none(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_wrong_is_refused_with_file_and_field(tmp_path: Path, text: str, message: str) -> None:
-    with pytest.raises(BadRequest, match=rf"policy\.toml.*{message}|{message}"):
+    with pytest.raises(InvalidPolicy, match=rf"policy\.toml.*{message}|{message}"):
         read(tmp_path, text)
 
 
@@ -79,7 +79,7 @@ def test_what_is_wrong_is_refused_with_file_and_field(tmp_path: Path, text: str,
 def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path, data: bytes | None) -> None:
     file = tmp_path / "policy.toml"
     file.mkdir() if data is None else file.write_bytes(data)
-    with pytest.raises(BadRequest, match="policy.toml"):
+    with pytest.raises(InvalidPolicy, match="policy.toml"):
         read_policy(file)
 
 

@@ -373,8 +373,8 @@ def test_an_invalid_policy_shows_nothing(guarded: TestClient, settings: Settings
     policy(settings, hide_labels='"person"')
     for path in ROUTES:
         got = guarded.get(path, headers=sent_by("reviewer"))
-        assert got.status_code == 400
-        assert "privacy.hide_labels" in got.json()["detail"]
+        assert (got.status_code, got.json()["type"]) == (503, "urn:resight:invalid-policy")
+        assert f"correct {settings.policy_path}: privacy.hide_labels" in got.json()["detail"]
 
 
 @pytest.mark.usefixtures("root")

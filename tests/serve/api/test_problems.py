@@ -33,6 +33,7 @@ STATUS_AND_EXIT_CODE = [
     (errors.ModelNotReady, 503, 6),
     (errors.RequestError, 400, 2),
     (errors.BadRequest, 400, 2),
+    (errors.InvalidPolicy, 503, 2),
     (errors.Unauthorized, 401, 2),
     (errors.Forbidden, 403, 2),
     (errors.Conflict, 409, 2),
