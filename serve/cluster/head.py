@@ -171,9 +171,6 @@ def start(
     settings: Settings, ports: Ports, host: str, object_store_mib: int, starting: Callable[[], object] = lambda: None
 ) -> ClusterState:
     """Start a Ray head; call `starting` after the checks. Raises ClusterError, with the end of its log, if it fails."""
-    require_free(host, ports.http, "up")
-    _make_home(settings)
-    temp_dir = _make_temp_dir(settings)
     log_path = settings.logs_path / "ray.log"
     with start_lock():
         if running := read_state(settings):  # another 'resight up' started it in the meantime
@@ -182,6 +179,9 @@ def start(
             raise ClusterError(
                 f"'resight serve' serves {settings.home_path} at {endpoint}: stop it with Ctrl-C or SIGTERM"
             )
+        require_free(host, ports.http, "up")
+        _make_home(settings)
+        temp_dir = _make_temp_dir(settings)
         gcs, dashboard = preferred_or_free(ports.ray), preferred_or_free(ports.dashboard)
         inner = inner_ports()
         starting()

@@ -43,10 +43,10 @@ async def serve(
     The functions of `mounted` make their applications on a thread, after `ready`: detections do not wait for them.
     Raises ClusterError if the address is in use, or another host serves this home; StorageUnreachable.
     """
-    require_free(*address, "serve")
     loop, reload_wanted = asyncio.get_running_loop(), asyncio.Event()
     loop.add_signal_handler(signal.SIGHUP, reload_wanted.set)  # also while the host starts
     with sole_host(settings, f"http://{address[0]}:{address[1]}"):
+        require_free(*address, "serve")
         host = EmbeddedHost(settings, args)
         try:
             await host.start()

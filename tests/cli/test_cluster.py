@@ -282,7 +282,8 @@ def test_while_one_process_serves_status_and_down_name_it(
     assert "resight serve" not in resight("down").err
 
 
-def test_up_on_a_taken_port_begins_nothing(resight: Resight) -> None:
+def test_up_on_a_taken_port_begins_nothing(resight: Resight, home: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert f"127.0.0.1:{port} is in use" in resight("up", "--port", port).refused(8)
+        assert not home.exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -81,7 +82,7 @@ def server(settings: Settings) -> Iterator[Server]:
     server.process.communicate()
 
 
-def test_runs_are_beside_it_its_port_is_taken_and_sigterm_ends_it_with_every_upload_recorded(
+def test_runs_are_beside_it_its_home_is_taken_and_sigterm_ends_it_with_every_upload_recorded(
     server: Server, settings: Settings
 ) -> None:
     kinds = httpx2.get(f"{server.url}/runs/filters", timeout=60).json()
@@ -90,7 +91,7 @@ def test_runs_are_beside_it_its_port_is_taken_and_sigterm_ends_it_with_every_upl
     words = [sys.executable, "-m", "resight", "serve", "--port", str(server.port)]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=120, env=dict(os.environ))
     assert done.returncode == 8
-    assert "choose another port with 'resight serve --port'" in done.stderr
+    assert f"serves {settings.home_path} already, at {server.url}" in done.stderr  # before its port is mentioned
     for shade in (40, 80):
         kept = httpx2.post(
             f"{server.url}/v1/images",
@@ -141,7 +142,7 @@ def test_while_it_serves_no_other_host_starts_and_after_kill_9_one_does(server: 
     with pytest.raises(ClusterError, match=f"already, at {server.url}"), home_lock(settings, "mine"):
         pass
     with pytest.raises(ClusterError, match=f"at {server.url}: stop it with Ctrl-C"):
-        start(settings, Ports(preferred_or_free(0), 0, 0), "127.0.0.1", 128)
+        start(settings, Ports(server.port, 0, 0), "127.0.0.1", 128)
     assert server.end(signal.SIGKILL) == -signal.SIGKILL
     with home_lock(settings, "mine"):
         assert served_at(settings) == "mine"
@@ -187,4 +188,15 @@ def test_beside_a_cluster_it_does_not_start(settings: Settings, monkeypatch: pyt
     monkeypatch.setattr(serve.embedded.server, "read_state", lambda _: STATE)
     with pytest.raises(ClusterError, match="resight down"), sole_host(settings, "mine"):
         pass
+    assert served_at(settings) == ""
+
+
+@pytest.mark.parametrize("cluster", [True, False])
+def test_a_taken_port_is_named_unless_a_cluster_of_the_home_has_it(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, cluster: bool
+) -> None:
+    monkeypatch.setattr(serve.embedded.server, "read_state", lambda _: STATE if cluster else None)
+    words = "stop it with 'resight down'" if cluster else "choose another port with 'resight serve --port'"
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(ClusterError, match=words):
+        asyncio.run(serve_until_signal(settings, detect_args(settings), taken.getsockname()[:2], {}, lambda _: None))
     assert served_at(settings) == ""
