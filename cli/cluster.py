@@ -12,7 +12,7 @@ from cli.models import next_step
 from cli.output import Format, FormatOption, note, print_facts
 from model_store.errors import BadRequest, ClusterError, ModelNotReady, ResightError, StorageError
 from model_store.lazy_imports import lazy_imports
-from serve.cluster.ports import LOOPBACK, MAX_PORT, Ports
+from serve.cluster.ports import LOOPBACK, MAX_PORT, Ports, network_url
 
 with lazy_imports():
     import httpx2
@@ -90,8 +90,10 @@ def up(
             stop(settings)
         raise
     _, words, fails = _ready(state.reachable_url)
-    page, docs = f"{state.endpoint}/ui/", f"{state.endpoint}/docs"
-    print_facts({"page": page, "endpoint": state.endpoint, "docs": docs, "ready": words}, fmt)
+    here, elsewhere = state.reachable_url, network_url(state.host, state.http_port)
+    facts = {"page": f"{here}/ui/", "endpoint": here, "docs": f"{here}/docs"}
+    facts |= {"network": f"{elsewhere}/ui/"} if elsewhere else {}
+    print_facts(facts | {"ready": words}, fmt)
     if pools.NO_MODEL in words:
         note(f"next: {next_step(ModelStore(settings.models_url))}")
     if block:

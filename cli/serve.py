@@ -10,7 +10,7 @@ from cli.cluster import require_token_beyond_loopback
 from cli.models import next_step
 from cli.output import note
 from model_store.lazy_imports import lazy_imports
-from serve.cluster.ports import MAX_PORT
+from serve.cluster.ports import MAX_PORT, local_url, network_url
 
 with lazy_imports():
     import uvloop
@@ -64,8 +64,11 @@ def serve(
 
     def ready(served: EmbeddedHost) -> None:
         serving = served.engine.serving()
-        note(f"serving {', '.join(serving.loaded) or 'no model yet'} at http://{host}:{port}")
-        note(f"page    http://{host}:{port}/ui/")
+        url = local_url(host, port)
+        note(f"serving {', '.join(serving.loaded) or 'no model yet'} at {url}")
+        note(f"page    {url}/ui/")
+        if elsewhere := network_url(host, port):
+            note(f"network {elsewhere}/ui/")
         for label, why in serving.failures.items():
             note(f"not {label}: {why}")
         if fault := policy_fault(settings):

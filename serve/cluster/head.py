@@ -27,7 +27,16 @@ import psutil
 from model_store.errors import ClusterError
 from model_store.machine import usable_cores
 from model_store.storage import Folder
-from serve.cluster.ports import InnerPorts, Ports, inner_ports, preferred_or_free, require_free, start_lock
+from serve.cluster.ports import (
+    InnerPorts,
+    Ports,
+    inner_ports,
+    local_url,
+    preferred_or_free,
+    require_free,
+    start_lock,
+    url_of,
+)
 from serve.cluster.private_folder import private_folder, private_path
 from serve.embedded.home_lock import served_at, unusable_home
 from serve.node_environment import node_environment
@@ -136,8 +145,8 @@ class ClusterState:
 
     @property
     def endpoint(self) -> str:
-        """URL of the HTTP API."""
-        return f"http://{_bracketed(self.host)}:{self.http_port}"
+        """URL of the HTTP API, with the host on which it listens."""
+        return url_of(self.host, self.http_port)
 
     @property
     def logs(self) -> str:
@@ -146,8 +155,7 @@ class ClusterState:
     @property
     def reachable_url(self) -> str:
         """URL of the HTTP API for this machine, also if it listens on all interfaces."""
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
-        return f"http://{_bracketed(host)}:{self.http_port}"
+        return local_url(self.host, self.http_port)
 
 
 def read_state(settings: Settings) -> ClusterState | None:
@@ -313,10 +321,6 @@ def _wait_until_up(process: subprocess.Popen[bytes], state: ClusterState, settin
                 return
         time.sleep(0.3)
     raise ClusterError(f"Ray did not start within {START_TIMEOUT_S} s:\n{_tail(log_path)}")
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
 
 
 def _tail(path: Path) -> str:

@@ -19,6 +19,8 @@ from serve.cluster.private_folder import private_folder
 
 MAX_PORT = 65_535
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+EVERY_INTERFACE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+"""Loopback address by the host that stands for every interface, to which nothing can connect."""
 BLOCK = 100
 FIRST_PORT, LAST_PORT = 20_000, 30_000
 """Range above the ports of Ray's workers (10002 to 19999) and below Linux's ephemeral ports (from 32768)."""
@@ -98,6 +100,31 @@ def require_free(host: str, port: int, command: str) -> None:
             f"{host}:{port} is in use; stop the program that listens there, or choose another port with "
             f"'resight {command} --port'"
         )
+
+
+def url_of(host: str, port: int) -> str:
+    """Return the URL of a server that listens on this host, an address or a name."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def local_url(host: str, port: int) -> str:
+    """Return the URL at which this machine reaches a server that listens on this host."""
+    return url_of(EVERY_INTERFACE.get(host, host), port)
+
+
+def network_url(host: str, port: int) -> str:
+    """Return the URL at which others reach a server that listens on every interface; for other hosts, an empty text.
+
+    It has this machine's address on the route to other networks, or its name without such a route.
+    """
+    if host not in EVERY_INTERFACE:
+        return ""
+    with socket.socket(type=socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # sends nothing; the address is reserved for documentation
+            return url_of(probe.getsockname()[0], port)
+        except OSError:
+            return url_of(socket.gethostname(), port)
 
 
 def preferred_or_free(port: int) -> int:

@@ -17,7 +17,7 @@ import uvicorn
 
 from model_store.errors import ClusterError
 from serve.cluster.head import read_state
-from serve.cluster.ports import require_free, start_lock
+from serve.cluster.ports import require_free, start_lock, url_of
 from serve.embedded.home_lock import home_lock
 from serve.embedded.host import EmbeddedHost
 from serve.settings import DetectArgs, Settings
@@ -45,7 +45,7 @@ async def serve(
     """
     loop, reload_wanted = asyncio.get_running_loop(), asyncio.Event()
     loop.add_signal_handler(signal.SIGHUP, reload_wanted.set)  # also while the host starts
-    with sole_host(settings, f"http://{address[0]}:{address[1]}"):
+    with sole_host(settings, url_of(*address)):
         require_free(*address, "serve")
         host = EmbeddedHost(settings, args)
         try:

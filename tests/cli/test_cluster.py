@@ -14,7 +14,7 @@ import pytest
 
 from cli import cluster
 from serve.cluster.head import ClusterState
-from serve.cluster.ports import preferred_or_free
+from serve.cluster.ports import network_url, preferred_or_free
 from serve.embedded.home_lock import home_lock
 from serve.models.pools import NO_MODEL, PENDING
 from serve.settings import Settings
@@ -118,6 +118,20 @@ def test_an_invalid_policy_is_reported_and_stops_neither_status_nor_up(
     done = resight("up")
     assert [line for line in done.err.splitlines() if line.startswith(words)]
     assert "ready" in done.ok()
+
+
+@pytest.mark.parametrize(("host", "network"), [("0.0.0.0", True), ("127.0.0.1", False)])
+def test_up_prints_addresses_that_a_browser_can_open(
+    resight: Resight, started: list[Any], monkeypatch: pytest.MonkeyPatch, host: str, network: bool
+) -> None:
+    state = ClusterState(1, host, 8000, "127.0.0.1:1", "http://127.0.0.1:1", "/tmp")
+    monkeypatch.setenv("RESIGHT_TOKEN", "secret")
+    monkeypatch.setattr("cli.cluster.read_state", lambda _: state)
+    monkeypatch.setattr("cli.cluster.join", lambda _: None)
+    monkeypatch.setattr("cli.cluster._ready", lambda _: (True, "yes: motion@1", ""))
+    facts = json.loads(resight("up", "--format", "json").ok())
+    assert (facts["page"], facts["endpoint"]) == ("http://127.0.0.1:8000/ui/", "http://127.0.0.1:8000")
+    assert facts.get("network") == (f"{network_url(host, 8000)}/ui/" if network else None)
 
 
 def test_places_follow_their_variables(resight: Resight, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from model_store.store import ModelStore
+from serve.cluster.ports import network_url
 from serve.models.pools import NO_MODEL
 from tests.cli.conftest import Resight
 from tests.fixtures_local import write_files
@@ -28,3 +29,19 @@ def test_an_invalid_policy_is_reported_and_does_not_stop_it(resight: Resight, ho
     done = resight("serve")
     done.ok()
     assert f"\ninvalid policy; correct {home / 'policy.toml'}: privacy.mode: " in done.err
+
+
+@pytest.mark.parametrize(("host", "local"), [("0.0.0.0", "127.0.0.1"), ("::", "[::1]")])
+def test_on_every_interface_it_prints_addresses_that_a_browser_can_open(
+    resight: Resight, monkeypatch: pytest.MonkeyPatch, host: str, local: str
+) -> None:
+    monkeypatch.setenv("RESIGHT_TOKEN", "secret")
+    lines = resight("serve", "--host", host).err.splitlines()
+    assert lines[:2] == [f"serving no model yet at http://{local}:8000", f"page    http://{local}:8000/ui/"]
+    assert lines[2] == f"network {network_url(host, 8000)}/ui/"
+
+
+def test_on_one_address_it_prints_that(resight: Resight) -> None:
+    lines = resight("serve", "--host", "localhost", "--port", "8100").err.splitlines()
+    assert lines[1] == "page    http://127.0.0.1:8100/ui/"
+    assert not any(line.startswith("network") for line in lines)

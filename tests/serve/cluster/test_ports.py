@@ -12,7 +12,16 @@ import pytest
 
 from model_store.errors import ClusterError
 from serve.cluster import ports
-from serve.cluster.ports import BLOCK, FIRST_PORT, FIXED, LAST_PORT, inner_ports, preferred_or_free, start_lock
+from serve.cluster.ports import (
+    BLOCK,
+    FIRST_PORT,
+    FIXED,
+    LAST_PORT,
+    inner_ports,
+    network_url,
+    preferred_or_free,
+    start_lock,
+)
 
 
 @contextlib.contextmanager
@@ -65,3 +74,22 @@ def test_only_one_cluster_starts_at_a_time(tmp_path: Path, monkeypatch: pytest.M
             fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
     with lock.open("a") as second:
         fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+@pytest.mark.parametrize("route", [True, False])
+def test_others_reach_every_interface_by_the_address_of_this_machine_or_its_name(
+    monkeypatch: pytest.MonkeyPatch, route: bool
+) -> None:
+    class Probe(socket.socket):
+        def connect(self, _: object) -> None:
+            if not route:
+                raise OSError("Network is unreachable")
+
+        def getsockname(self) -> tuple[str, int]:
+            return "10.1.2.3", 40000
+
+    monkeypatch.setattr(ports.socket, "socket", Probe)
+    monkeypatch.setattr(ports.socket, "gethostname", lambda: "camera-server")
+    assert network_url("0.0.0.0", 8000) == f"http://{'10.1.2.3' if route else 'camera-server'}:8000"
+    assert network_url("::", 80) == f"http://{'10.1.2.3' if route else 'camera-server'}:80"
+    assert network_url("127.0.0.1", 8000) == ""
