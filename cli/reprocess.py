@@ -22,6 +22,7 @@ with lazy_imports():
     from archive.delta.tables import Tables
     from archive.views.query import archives
     from archive.views.views import Views
+    from batch.jobs.control import ended_here
     from batch.planning.dry_run import dry_run_report
     from batch.publishing.impact.verdict import failed_gates
     from batch.publishing.publish import publish
@@ -60,7 +61,7 @@ def plan(
     tables, store = Tables(settings.mounted_tables_url), ModelStore(settings.models_url)
     policy = policy_of(settings)
     version = wanted_version(store, Views(tables.url).current(), model)
-    report = plan_report(tables, store, policy, version, scope)
+    report = plan_report(tables, store, policy, version, scope, ended_here(settings))
     if keep:
         keep_decision(tables, report.facts, report.decision, datetime.now(UTC), acted=False)
     if fmt is Format.table:
@@ -238,7 +239,7 @@ def _if_needed(
     here: bool,
 ) -> None:
     policy = policy_of(settings)
-    due = if_needed(tables, store, policy, spec.model, publishes)
+    due = if_needed(tables, store, policy, spec.model, publishes, ended=ended_here(settings))
     facts = _decision(due)
     for reason in due.decision.reasons:
         note(f"{due.decision.action}: {reason}")

@@ -15,7 +15,7 @@ from model_store.lazy_imports import lazy_imports
 
 with lazy_imports():
     from archive.delta.tables import Tables
-    from batch.jobs.control import Jobs, all_jobs, close, is_interrupted, jobs_of
+    from batch.jobs.control import Jobs, all_jobs, close, ended_here, is_interrupted, jobs_of
     from batch.runs import listing
     from batch.runs.listing import RunRow, moment
     from batch.runs.record import report_of
@@ -39,8 +39,9 @@ def list_runs(
 
     Example: resight runs list --format json
     """
-    tables = Tables(Settings().mounted_tables_url)
-    rows = listing.rows_of(tables, listing.page(tables, most))
+    settings = Settings()
+    tables = Tables(settings.mounted_tables_url)
+    rows = listing.rows_of(tables, _now(settings, *listing.page(tables, most)))
     print_rows([_row(row) for row in rows], fmt, COLUMNS)
 
 
@@ -50,8 +51,9 @@ def show(run_id: RunId, fmt: FormatOption = Format.table) -> None:
 
     Example: resight runs show 20260514T031500-9f2c1a
     """
-    tables = Tables(Settings().mounted_tables_url)
-    run = _run(tables, run_id)
+    settings = Settings()
+    tables = Tables(settings.mounted_tables_url)
+    (run,) = _now(settings, _run(tables, run_id))
     last = [_event(event) for event in listing.events_of(tables, run_id, SHOWN_EVENTS)]
     facts = _facts(tables, run)
     if fmt is not Format.table:
@@ -137,7 +139,7 @@ def cancel(run_id: RunId, fmt: FormatOption = Format.table) -> None:
     job = jobs_of(settings, here=True).stop(run_id)
     if job is None and has_cluster(settings) and _answers(settings, tables, run_id):
         job = jobs_of(settings).stop(run_id)
-    state = close(tables, run_id, job)
+    state = close(tables, run_id, job, ended_here(settings))
     print_facts({"run_id": run_id, "state": state, "job": job}, fmt)
 
 
@@ -161,6 +163,13 @@ def _run(tables: Tables, run_id: str) -> dict[str, Any]:
     if run is None:
         raise BadRequest(f"unknown run '{run_id}': see resight runs list")
     return run
+
+
+def _now(settings: Settings, *runs: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the runs; those that are running by their records, but have ended on this machine, are interrupted."""
+    ended = ended_here(settings) if any(run["state_now"] == "running" for run in runs) else ()
+    gone = {"state_now": "interrupted"}
+    return [run | gone if run["state_now"] == "running" and run["run_id"] in ended else run for run in runs]
 
 
 def _row(row: RunRow) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from archive.delta.tables import Tables
 from archive.views.run_kinds import RunKind
 from archive.views.views import PRODUCTION, View, Views
 from batch.api.filters import caller
-from batch.jobs.control import Jobs, close, require_startable, submit
+from batch.jobs.control import Jobs, close, ended_here, require_startable, submit
 from batch.jobs.job_log import LogPart
 from batch.planning.dry_run import dry_run_report
 from batch.publishing.impact.report import impact_report
@@ -159,7 +159,7 @@ def router(settings: Settings, tables: Tables, hosts: Sequence[Jobs]) -> APIRout
         job = next((job for jobs in hosts if (job := jobs.stop(run_id))), None)
         if job is None:
             require_run(tables, run_id)
-        return Cancelled(run_id=run_id, state=close(tables, run_id, job), job=job)
+        return Cancelled(run_id=run_id, state=close(tables, run_id, job, ended_here(settings)), job=job)
 
     @routes.post("/{run_id}/publish")
     async def publish(run_id: str, change: Publication) -> Published:

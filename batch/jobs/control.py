@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,7 +27,7 @@ from batch.planning.plan import pinned
 from batch.runs.listing import find
 from batch.runs.options import arguments
 from batch.runs.spec import PassSpec, RunSpec
-from batch.schedule.archive_state import running_run
+from batch.schedule.archive_state import SILENT, running_run
 from model_store.errors import BadRequest, ClusterError, Conflict, ModelError, StorageError
 from model_store.store import ModelStore
 from serve.cluster.head import has_cluster, join, read_state
@@ -146,6 +147,22 @@ def submit_filters(specs: Sequence[FilterSpec], jobs: Jobs, settings: Settings, 
     return jobs.submit(MODULE, specs[0].run_id, words, followed)
 
 
+def ended_here(settings: Settings) -> set[str]:
+    """Return the runs of this machine with processes that have ended within SILENT, and without a job of the cluster.
+
+    If such a run was killed, its record still has the state `running`. Empty if the cluster does not answer.
+    """
+    from batch.jobs.own_jobs import OwnJobs
+
+    ended = OwnJobs(settings, "").ended(time.time() - SILENT.total_seconds())
+    if ended and has_cluster(settings):
+        try:
+            return ended - jobs_of(settings).running()
+        except ClusterError:
+            return set()
+    return ended
+
+
 def running_elsewhere(jobs: Jobs, settings: Settings) -> set[str]:
     """Return the runs that are running as jobs of the other host; none if it does not answer."""
     found: set[str] = set()
@@ -197,11 +214,11 @@ def goes_on(run_ids: Sequence[str]) -> str:
     )
 
 
-def close(tables: Tables, run_id: str, job: str | None) -> str:
+def close(tables: Tables, run_id: str, job: str | None, ended: Collection[str] = ()) -> str:
     """Record that a run is cancelled, unless it did so itself; return its state. `job`: the job that was stopped.
 
     Raises BadRequest if the run is unknown or has ended. Raises Conflict if it is running, but not as a job of this
-    machine or its cluster.
+    machine or its cluster, and not one of those that `ended_here`.
     """
     state = _state(tables, run_id)
     if state is None and job is None:
@@ -210,7 +227,7 @@ def close(tables: Tables, run_id: str, job: str | None) -> str:
         return "cancelled before it began"
     if state not in OPEN and job is None:
         raise BadRequest(f"run {run_id} has ended: it is {state}")
-    if state == "running" and job is None:
+    if state == "running" and job is None and run_id not in ended:
         raise Conflict(
             f"run {run_id} is running, but no job of this machine or its cluster belongs to it: stop it where it was "
             "started; five minutes after its last event it counts as interrupted and can be cancelled"

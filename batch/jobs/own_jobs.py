@@ -202,6 +202,16 @@ class OwnJobs:
     def running(self) -> set[str]:
         return {run for _, head in self._jobs(running=True) for run in head["runs"]}
 
+    def ended(self, since_s: float) -> set[str]:
+        """Return the runs of jobs on this machine that have ended, and wrote to their logs after this time."""
+        ended: set[str] = set()
+        for path in self._folder.glob("*.log"):
+            with contextlib.suppress(FileNotFoundError, PermissionError):  # of another user
+                if path.stat().st_mtime >= since_s and not is_locked(path):
+                    head = _head(path)
+                    ended.update(head["runs"] if head.get("node") == platform.node() else ())
+        return ended - self.running()
+
     def interrupted(self, run_ids: Sequence[str]) -> str:
         """The runs have ended with the command."""
         return f"stopped run {', '.join(run_ids)}; committed results are kept: to continue, run the same command again"

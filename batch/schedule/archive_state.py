@@ -66,8 +66,8 @@ def _may_detect(store: ModelStore, name: str) -> bool:
     return bool(store.versions(name))
 
 
-def gather(tables: Tables, model: ModelVersion, now: datetime) -> DecisionFacts:
-    """Return the facts. `now` has a time zone. Raises StorageUnreachable."""
+def gather(tables: Tables, model: ModelVersion, now: datetime, ended: Collection[str] = ()) -> DecisionFacts:
+    """Return the facts. `now` has a time zone; `ended` as in `running_run`. Raises StorageUnreachable."""
     history, info, config = Views(tables.url).history(), model.info, model.detector_config
     view, key, shown = history[-1] if history else None, info.inference_key, config.thresholds
     return DecisionFacts(
@@ -77,7 +77,7 @@ def gather(tables: Tables, model: ModelVersion, now: datetime) -> DecisionFacts:
         published=view,
         published_numerics=numerics_of(config, info.weights_sha256, view.inference_key) if view else None,
         taken_back=was_rolled_back(history, key, shown.default, shown.per_label),
-        running=running_run(tables, key, now) or started_run(tables, key, now),
+        running=running_run(tables, key, now, ended=ended) or started_run(tables, key, now),
         **_counts(tables, key),
     )
 
@@ -95,10 +95,15 @@ def published_side(store: ModelStore, view: View) -> ConfiguredModel | None:
     return ConfiguredModel(config, weights, shown_by(view), numerics, view.layers)
 
 
-def running_run(tables: Tables, key: str, now: datetime, among: Collection[str] | None = None) -> str | None:
-    """Return a detection run (`among` these) of this inference key with an event within SILENT and no end, or None."""
+def running_run(
+    tables: Tables, key: str, now: datetime, among: Collection[str] | None = None, ended: Collection[str] = ()
+) -> str | None:
+    """Return a detection run (`among` these) of this inference key with an event within SILENT and no end, or None.
+
+    `ended`: runs that have ended although their records may still have the state `running`.
+    """
     running = [run for run, kind in running_runs(tables, now, inference_key=key) if kind == "detect"]
-    return next((run for run in running if among is None or run in among), None)
+    return next((run for run in running if run not in ended and (among is None or run in among)), None)
 
 
 def running_runs(tables: Tables, now: datetime, **same: str) -> list[tuple[str, str]]:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -68,13 +69,15 @@ class PlanReport:
         }
 
 
-def plan_report(tables: Tables, store: ModelStore, policy: Policy, version: ModelVersion, scope: Scope) -> PlanReport:
-    """Return the report. The policy's decision covers all images, not only the scope.
+def plan_report(
+    tables: Tables, store: ModelStore, policy: Policy, version: ModelVersion, scope: Scope, ended: Collection[str] = ()
+) -> PlanReport:
+    """Return the report. The policy's decision covers all images, not only the scope; `ended` as in `gather`.
 
     Raises BadRequest if the scope has no image. Raises StorageError.
     """
     now = datetime.now(UTC)
-    facts = gather(tables, version, now)
+    facts = gather(tables, version, now, ended)
     compared, changed = compare(store, facts.published, version)
     changed += layers_to_make(tables, facts.published, version)
     return PlanReport(

@@ -7,7 +7,7 @@ If several processes decide at once, one starts the run; the others return its i
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -45,15 +45,16 @@ def if_needed(
     model: str = "",
     publish: bool = False,
     now: datetime | None = None,
+    ended: Collection[str] = (),
 ) -> Needed:
     """Decide, and record the decision, except one to publish: see `recorded_publication`.
 
-    `model` defaults to the name of the published one; `now` has a time zone.
+    `model` defaults to the name of the published one; `now` has a time zone; `ended` as in `gather`.
     Raises BadRequest if no model is given, none is published, and there are several. Raises ModelError or StorageError.
     """
     now = now or datetime.now(UTC)
     version = wanted_version(store, Views(tables.url).current(), model)
-    facts = gather(tables, version, now)
+    facts = gather(tables, version, now, ended)
     decision, decision_id = decide(facts, policy, local_time(now)), new_decision_id(now)
     if decision.scope is not None:
         run_id = new_run_id()

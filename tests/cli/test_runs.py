@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import platform
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,7 +31,7 @@ from model_store.names import version_id
 from model_store.store import ModelStore
 from tests.cli.conftest import Resight
 from tests.cli.ran import LABELS, START, key, ran, rows, scores
-from tests.fixtures_local import put_results, result_rows
+from tests.fixtures_local import put_results, result_rows, write_files
 from tests.support.jobs import FakeJobs
 
 
@@ -315,6 +316,21 @@ def test_without_a_cluster_an_interrupted_run_is_cancelled_in_the_record(
     assert "run old has ended: it is sealed" in resight("runs", "cancel", "old").refused(2)
     ran(two, store, "young", "1", "running", start=datetime.now(UTC))
     assert "run young is running" in resight("runs", "cancel", "young").refused(2)
+
+
+def test_a_run_of_this_machine_whose_process_is_gone_is_not_running_for_any_command(
+    resight: Resight, two: Tables, store: ModelStore, home: Path
+) -> None:
+    """Its record is a moment old. It was killed, so that its log is unlocked."""
+    ran(two, store, "young", "1", "running", start=datetime.now(UTC))
+    plan = ("plan", "--model", "blobs@1", "--format", "json")
+    assert any("run young" in reason for reason in json.loads(resight(*plan).ok())["reasons"])
+    head = {"event": "job", "runs": ["young"], "node": platform.node(), "pid": 1, "at": 0}
+    write_files(home, {"logs/runs/young.log": json.dumps(head).encode() + b"\n"})
+    assert not any("run young" in reason for reason in json.loads(resight(*plan).ok())["reasons"])
+    assert rows(resight("runs", "list", "--most", 1, "--format", "json").ok())[0]["state"] == "interrupted"
+    assert json.loads(resight("runs", "show", "young", "--format", "json").ok())["state"] == "interrupted"
+    assert json.loads(resight("runs", "cancel", "young", "--format", "json").ok())["state"] == "cancelled"
 
 
 def test_where_no_cluster_answers_only_an_interrupted_run_is_cancelled(

@@ -19,10 +19,11 @@ from typing import Any
 import pytest
 
 from batch.jobs.cluster_jobs import JOBS
-from batch.jobs.control import JobOutcome, jobs_of
+from batch.jobs.control import JobOutcome, ended_here, jobs_of
 from batch.jobs.own_jobs import OwnJobs, is_locked, main_of
-from model_store.errors import BadRequest
+from model_store.errors import BadRequest, ClusterError
 from serve.settings import Settings
+from tests.support.jobs import FakeJobs
 
 JOB = "tests.batch.jobs.waiting_job"
 WAIT_S = 60
@@ -134,6 +135,32 @@ def test_a_killed_job_is_not_running(jobs: OwnJobs) -> None:
     assert outcome.killed_by == "SIGKILL"
     assert not is_locked(log)
     assert others().stop("r") is None
+    assert others().ended(since_s=time.time() - WAIT_S) == {"r"} == ended_here(Settings())
+    assert others().ended(since_s=time.time() + WAIT_S) == set()
+
+
+def test_a_run_that_continues_in_another_job_or_on_another_machine_has_not_ended(
+    jobs: OwnJobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for run in ("r", "s"):
+        events(jobs, start(jobs, run, "ends"))
+    start(jobs, "r")
+    assert ended_here(Settings()) == {"s"}
+    monkeypatch.setattr("batch.jobs.control.has_cluster", lambda _: True)
+    for cluster, ended in ((FakeJobs(), {"s"}), (None, set[str]())):
+        monkeypatch.setattr("batch.jobs.control.jobs_of", lambda _, cluster=cluster: cluster or no_answer())
+        assert ended_here(Settings()) == ended
+    cluster = FakeJobs()
+    cluster.alive = {"s"}
+    monkeypatch.setattr("batch.jobs.control.jobs_of", lambda _: cluster)
+    assert ended_here(Settings()) == set()
+    with monkeypatch.context() as patch:
+        patch.setattr("platform.node", lambda: "another machine")
+        assert others().ended(since_s=0) == set()
+
+
+def no_answer() -> FakeJobs:
+    raise ClusterError("refused")
 
 
 def test_logs_of_jobs_that_ended_long_ago_are_removed_with_the_next_one(jobs: OwnJobs) -> None:

@@ -145,13 +145,16 @@ def test_what_waits_says_until_when(tables: Tables, store: ModelStore, model: Mo
     assert ask(tables, store, policy=policy, now=in_window).scope == Scope()
 
 
-def test_a_run_that_is_under_way_is_left_to_do_it(tables: Tables, store: ModelStore, model: ModelVersion) -> None:
+@pytest.mark.parametrize("killed", [True, False])
+def test_a_run_that_is_under_way_is_left_to_do_it(
+    tables: Tables, store: ModelStore, model: ModelVersion, killed: bool
+) -> None:
     put_event(tables, "r1", "running", MONDAY - timedelta(minutes=4), model.info.inference_key)
     needed = ask(tables, store, model="blobs", publish=True)
     assert (needed.decision.action, needed.scope, needed.publish) == ("nothing", None, None)
     assert "run r1 of this inference key was started" in needed.decision.reasons[0]
-    later = ask(tables, store, model="blobs", now=MONDAY + timedelta(minutes=2))
-    assert later.scope == Scope()
+    gone = {"ended": {"r1"}} if killed else {"now": MONDAY + timedelta(minutes=2)}
+    assert ask(tables, store, model="blobs", **gone).scope == Scope()
 
 
 def test_of_two_at_the_same_moment_one_starts_a_run(
