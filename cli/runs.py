@@ -15,7 +15,7 @@ from model_store.lazy_imports import lazy_imports
 
 with lazy_imports():
     from archive.delta.tables import Tables
-    from batch.jobs.control import Jobs, all_jobs, close, ended_here, is_interrupted, jobs_of
+    from batch.jobs.control import Jobs, all_jobs, close, ended_here, is_interrupted, jobs_of, submitted_runs
     from batch.runs import listing
     from batch.runs.listing import RunRow, moment
     from batch.runs.record import report_of
@@ -27,6 +27,8 @@ RunId = Annotated[str, typer.Argument(metavar="RUN", help="id of the run, see 'r
 COLUMNS = ("run_id", "kind", "state", "model", "scope", "requested", "ok", "empty", "failed", "reused")
 COLUMNS += ("started_at", "took_s", "published")
 SHOWN_EVENTS = 5
+SUBMITTED = "submitted"
+"""State of a run with a job that has recorded nothing yet."""
 ENDED = ("sealed", "failed", "cancelled")
 
 
@@ -37,12 +39,18 @@ def list_runs(
 ) -> None:
     """List runs, newest first, with state, counts and the views that show their results.
 
+    A run is `submitted` until its job has started and recorded it.
+
     Example: resight runs list --format json
     """
     settings = Settings()
     tables = Tables(settings.mounted_tables_url)
+    submitted = submitted_runs(settings, tables)  # first, as one may be recorded now
     rows = listing.rows_of(tables, _now(settings, *listing.page(tables, most)))
-    print_rows([_row(row) for row in rows], fmt, COLUMNS)
+    new = sorted(submitted.keys() - {row.run_id for row in rows}, reverse=True)
+    empty = dict.fromkeys(COLUMNS)
+    shown = [empty | {"run_id": run, "state": SUBMITTED} for run in new]
+    print_rows([*shown, *map(_row, rows)][:most], fmt, COLUMNS)
 
 
 @app.command()
@@ -53,6 +61,9 @@ def show(run_id: RunId, fmt: FormatOption = Format.table) -> None:
     """
     settings = Settings()
     tables = Tables(settings.mounted_tables_url)
+    if listing.find(tables, run_id) is None and (job := submitted_runs(settings, tables).get(run_id)):
+        print_facts({"run_id": run_id, "state": SUBMITTED, "job": job}, fmt)
+        return
     (run,) = _now(settings, _run(tables, run_id))
     last = [_event(event) for event in listing.events_of(tables, run_id, SHOWN_EVENTS)]
     facts = _facts(tables, run)

@@ -147,6 +147,19 @@ def submit_filters(specs: Sequence[FilterSpec], jobs: Jobs, settings: Settings, 
     return jobs.submit(MODULE, specs[0].run_id, words, followed)
 
 
+def submitted_runs(settings: Settings, tables: Tables) -> dict[str, str]:
+    """Return the jobs, by their runs, that have not ended and have recorded nothing yet. Raises StorageError.
+
+    Those of a cluster that does not answer are missing.
+    """
+    found: dict[str, str] = {}
+    with contextlib.suppress(ClusterError):
+        for jobs in all_jobs(settings):
+            new = [run for run in jobs.running() if find(tables, run) is None]
+            found |= {run: job[1] for run in new if (job := jobs.job_of(run))}
+    return found
+
+
 def ended_here(settings: Settings) -> set[str]:
     """Return the runs of this machine with processes that have ended within SILENT, and without a job of the cluster.
 

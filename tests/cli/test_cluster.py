@@ -13,6 +13,7 @@ import httpx2
 import pytest
 
 from cli import cluster
+from model_store.errors import ClusterError
 from serve.cluster.head import ClusterState
 from serve.cluster.ports import network_url, preferred_or_free
 from serve.embedded.home_lock import home_lock
@@ -86,7 +87,12 @@ def test_status_with_unmounted_tables_shows_the_rest_and_ends_with_7(
     assert (done.code, facts["home"], facts["archives"]) == (7, str(home), None)
     assert f"{tmp_path / 'disk'} does not exist; is it mounted?" in done.err
     monkeypatch.setenv("RESIGHT_ADDRESS", "http://127.0.0.1:1")  # its nodes may have the folder
+    monkeypatch.setattr("batch.jobs.control.all_jobs", no_answer)
     assert resight("runs", "list").code == 0
+
+
+def no_answer(_: Settings) -> None:
+    raise ClusterError("refused")
 
 
 @pytest.mark.parametrize("pulled", [True, False])

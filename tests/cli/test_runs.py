@@ -9,6 +9,7 @@ import platform
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,6 +24,7 @@ import cli.runs
 from archive.delta.tables import Tables
 from archive.schemas import CLASSIFICATIONS
 from batch.jobs.control import JobOutcome
+from batch.runs import listing
 from batch.runs.accounting import Counts
 from batch.runs.record import RunLog
 from batch.runs.spec import RunSpec
@@ -278,6 +280,35 @@ def test_a_run_that_is_running_is_followed_to_its_end(
     monkeypatch.setattr(cli.runs, "follow", followed)
     for words in ((), ("young",)):
         assert json.loads(resight("runs", "attach", *words, "--format", "json").ok()) == report
+
+
+def test_a_run_is_listed_and_shown_from_its_submission_on(
+    resight: Resight, two: Tables, store: ModelStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its job takes seconds to record it; the job of `new` is still ending."""
+    cluster, own = FakeJobs(), FakeJobs()
+    cluster.alive = {"fresh", "new"}
+    monkeypatch.setattr(batch.jobs.control, "all_jobs", lambda _: [own, cluster])
+    listed = rows(resight("runs", "list", "--format", "json").ok())
+    assert [(row["run_id"], row["state"], row["model"]) for row in listed[:2]] == [
+        ("fresh", "submitted", None),
+        ("new", "sealed", "blobs@2"),
+    ]
+    assert len(rows(resight("runs", "list", "--most", 1, "--format", "json").ok())) == 1
+    shown = json.loads(resight("runs", "show", "fresh", "--format", "json").ok())
+    assert shown == {"run_id": "fresh", "state": "submitted", "job": "job of fresh"}
+    assert json.loads(resight("runs", "show", "new", "--format", "json").ok())["state"] == "sealed"
+    page = listing.page
+
+    def recorded_first(*arguments: Any) -> Any:
+        monkeypatch.setattr(listing, "page", page)
+        ran(two, store, "fresh", "1", "running", start=datetime.now(UTC))
+        return page(*arguments)
+
+    monkeypatch.setattr(listing, "page", recorded_first)  # while the list is being read
+    listed = rows(resight("runs", "list", "--format", "json").ok())
+    assert [(row["run_id"], row["state"]) for row in listed[:2]] == [("fresh", "running"), ("new", "sealed")]
+    assert "unknown run 'other'" in resight("runs", "show", "other").refused(2)
 
 
 def test_a_second_run_of_a_model_is_refused_while_the_first_is_running(
