@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import signal
 from typing import Annotated, Any
@@ -89,6 +90,9 @@ def up(
             note(f"stopping Ray; its logs are in {state.logs}")
             stop(settings)
         raise
+    if not started:
+        with contextlib.suppress(ResightError), Client(state.reachable_url, settings.token) as client:
+            client.reload()  # else `ready` could report what failed before a repair
     _, words, fails = _ready(state.reachable_url)
     here, elsewhere = state.reachable_url, network_url(state.host, state.http_port)
     facts = {"page": f"{here}/ui/", "endpoint": here, "docs": f"{here}/docs"}

@@ -13,6 +13,7 @@ import contextlib
 import errno
 import fcntl
 import functools
+import hashlib
 import os
 import secrets
 import stat
@@ -122,6 +123,20 @@ class Folder:
             return []
         below = {str(name).rstrip("/") for name in listed} - {path}
         return sorted({name.rsplit("/", 1)[-1] for name in below})
+
+    def mark(self, relative: str) -> str:
+        """Return a text that changes when a file directly below is added, removed or written. Empty without a folder.
+
+        Raises StorageUnreachable.
+        """
+        try:
+            with self._attempt("list", relative, _NOT_THERE):
+                listed: list[dict[str, Any]] = self.fs.ls(
+                    self.path(relative), detail=True
+                )  # with times on a disk, and ETags on S3
+        except _NOT_THERE:
+            return ""
+        return hashlib.sha256(repr(sorted(listed, key=lambda file: str(file["name"]))).encode()).hexdigest()
 
     def is_empty(self) -> bool:
         """Return True if the folder is empty or missing. Lists at most two names of a disk or S3."""

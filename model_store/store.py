@@ -26,6 +26,7 @@ from model_store.errors import (
     ModelExists,
     ModelNotFound,
     ModelRefused,
+    StorageUnreachable,
     StorageUnsafe,
 )
 from model_store.inference_key import canonical_json, inference_key, sha256_hex, weights_digest
@@ -219,6 +220,13 @@ class ModelStore:
             return parse_ready(self._read(version, READY, MAX_READY_BYTES), str(version))
         except FileNotFoundError:
             raise ModelNotFound(f"{version} is not in {self.url}, or is not READY yet") from None
+
+    def mark(self, version: VersionId) -> str:
+        """Return a text that changes when a file of the version is written, such as by a repair. Never raises."""
+        try:
+            return self.folder.mark(f"{version.name}/{version.version}")
+        except StorageUnreachable as error:
+            return str(error)
 
     def read_file(self, version: ModelVersion, name: str) -> bytes:
         """Return the bytes of one file, verified. Raises DigestMismatch, ModelRefused."""

@@ -137,7 +137,7 @@ class AliasPoller:
         # a thread that no request uses, so that reading alias files never waits for a request
         self._files = Threads(1, "readings of alias files", 64)
         self._left_s: dict[VersionId, float] = {}
-        self._failed: dict[VersionId, tuple[float, ModelNotReady]] = {}
+        self._failed: dict[VersionId, tuple[float, str, ModelNotReady]] = {}
         self._refreshing = asyncio.Lock()
         self._next_refresh: asyncio.Task[bool] | None = None
         self._polling: asyncio.Task[None] | None = None
@@ -297,9 +297,10 @@ class AliasPoller:
     async def _load(self, name: str, state: AliasState, digests: Mapping[str, str]) -> ModelNotReady | None:
         """Load the versions of an alias; return None, or the error of the first that fails to load."""
         for version in sorted(VersionId(name, v) for v in state.versions()):
-            failed = self._failed.get(version)
-            if failed and time.monotonic() - failed[0] < self._retry_s:
-                return failed[1]
+            mark = "" if version in self._models else await self._files.run(self._store.mark, version)
+            at_s, failed_mark, failure = self._failed.get(version, (0.0, "", None))
+            if failure and failed_mark == mark and time.monotonic() - at_s < self._retry_s:
+                return failure
             try:
                 loading = self.ensure(version, digests.get(version.version))
                 await asyncio.wait_for(loading, PATIENCE_S if self._follows_rollout else START_PATIENCE_S)
@@ -308,7 +309,7 @@ class AliasPoller:
                 return ModelNotReady(f"{version}: {PENDING}", SOON_S)
             except Exception as error:
                 reason = ModelNotReady(f"{version}: {error}", getattr(error, "retry_after_s", None))
-                self._failed[version] = (time.monotonic(), reason)
+                self._failed[version] = (time.monotonic(), mark, reason)
                 return reason
         return None
 

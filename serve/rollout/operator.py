@@ -19,11 +19,10 @@ from typing import Any, Protocol
 import structlog
 
 from model_store.deployment import read_pool
-from model_store.errors import ModelNotReady, Overloaded, ResightError, StorageUnreachable
-from model_store.inference_key import sha256_hex
+from model_store.errors import ModelNotReady, Overloaded, ResightError
 from model_store.names import VersionId
 from model_store.storage import Folder
-from model_store.store import READY, ModelStore
+from model_store.store import ModelStore
 from serve.rollout.operations import (
     Accepted,
     Operation,
@@ -307,7 +306,7 @@ class AliasWatcher:
             return True
         if operation.kind != "follow":
             return True
-        mark = self._mark(operation.name, str(operation.version))
+        mark = self._mark(VersionId(operation.name, str(operation.version)))
         last_mark, _, last = self._refused.get(place, ("", 0.0, ""))
         self._refused[place] = (mark, time.monotonic(), outcome.detail)
         return (last_mark, last) != (mark, outcome.detail)
@@ -334,14 +333,10 @@ class AliasWatcher:
                 self._refused.pop((name, alias), None)
                 continue
             mark, at_s, _ = self._refused.get((name, alias), ("", 0.0, ""))
-            if mark != self._mark(name, version) or time.monotonic() - at_s >= RETRY_S:
+            if mark != self._mark(VersionId(name, version)) or time.monotonic() - at_s >= RETRY_S:
                 operations.append(Operation(kind="follow", name=name, alias=alias, version=version))
         return operations
 
-    def _mark(self, name: str, version: str) -> str:
-        """Return a text that changes with the version, and with its files as READY lists them. Never raises."""
-        try:
-            ready = self._store.folder.read(f"{name}/{version}/{READY}")
-        except (FileNotFoundError, StorageUnreachable):
-            ready = b"not READY"
-        return f"{version} {sha256_hex(ready)}"
+    def _mark(self, version: VersionId) -> str:
+        """Return a text that changes with the version and its files. Never raises."""
+        return f"{version} {self._store.mark(version)}"

@@ -35,7 +35,7 @@ from serve.settings import Pool
 MAX_PROOFS = 16
 """Maximum proofs, running or waiting; one runs per model, so that a version that hangs delays only its own model."""
 REFUSED_S = 60.0
-"""Time for which repeated requests get the same refusal."""
+"""Time for which repeated requests get the same refusal, unless a file of the version is written before."""
 DEADLY_S = 600.0
 """Time for which a version that has ended MAX_DEATHS processes is not loaded."""
 MAX_DEATHS = 3
@@ -70,7 +70,7 @@ class Proofs:
         self._store, self._folder = store, folder
         self._run, self._pool_of, self._is_alive = run, pool_of, is_alive
         self._records: dict[str, ProofRecord] = {}
-        self._refused: dict[str, tuple[float, ModelError]] = {}
+        self._refused: dict[str, tuple[float, str, ModelError]] = {}
         self._running: dict[str, asyncio.Task[Proof]] = {}
         self._models: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._writing = asyncio.Lock()
@@ -86,7 +86,7 @@ class Proofs:
         if record.proof is not None:
             return record.proof
         if not again:
-            self._require_not_refused(key, version)
+            self._require_not_refused(key, version, await asyncio.to_thread(self._store.mark, version))
         if key not in self._running:
             if len(self._running) >= MAX_PROOFS:
                 raise Overloaded(f"{MAX_PROOFS} versions are being proved", REFUSED_S)
@@ -109,8 +109,8 @@ class Proofs:
         left = tuple(other for other in self._records[key].loading if other != holder)
         await self._keep(key, loading=left, deaths=0)
 
-    def _require_not_refused(self, key: str, version: VersionId) -> None:
-        """Raise ModelRefused after too many deaths, or the error of a recent refusal."""
+    def _require_not_refused(self, key: str, version: VersionId, mark: str) -> None:
+        """Raise ModelRefused after too many deaths, or the error of a recent refusal of files with this `mark`."""
         record = self._records[key]
         left_s = record.refused_until - time.time()
         if left_s > 0:
@@ -118,18 +118,19 @@ class Proofs:
                 f"{version} has ended {record.deaths} processes that loaded it; it is tried again in {left_s:.0f} s, "
                 "when its files change, or when it is promoted again"
             )
-        until_s, error = self._refused.get(key, (0.0, None))
-        if error is not None and time.monotonic() < until_s:
+        until_s, refused_mark, error = self._refused.get(key, (0.0, "", None))
+        if error is not None and refused_mark == mark and time.monotonic() < until_s:
             raise error.with_traceback(None)
 
     async def _prove(self, key: str, digest: str, version: VersionId) -> Proof:
         loop = asyncio.get_running_loop()
         async with self._models[version.name]:
             self._refused = {k: r for k, r in self._refused.items() if r[0] > time.monotonic()}
+            mark = await asyncio.to_thread(self._store.mark, version)
             try:
                 proof = await loop.run_in_executor(self._lanes, self._run, version, digest)
             except ModelError as error:
-                self._refused[key] = (time.monotonic() + REFUSED_S, error)
+                self._refused[key] = (time.monotonic() + REFUSED_S, mark, error)
                 raise
         log.info("version_proved", version=str(version), s=round(proof.seconds, 3))
         await self._keep(key, proof=proof)

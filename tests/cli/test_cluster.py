@@ -48,9 +48,11 @@ def test_up_moves_no_running_cluster(
     resight: Resight, started: list[Any], home: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], refused: bool
 ) -> None:
     state = ClusterState(1, "127.0.0.1", 8100, "127.0.0.1:1", "http://127.0.0.1:1", "/tmp")
+    asked: list[str] = []
     monkeypatch.setattr("cli.cluster.read_state", lambda _: state)
     monkeypatch.setattr("cli.cluster.join", lambda _: None)
-    monkeypatch.setattr("cli.cluster._ready", lambda _: (True, "yes: motion@1", ""))
+    monkeypatch.setattr("serve.client.Client.reload", lambda _: asked.append("reload"))
+    monkeypatch.setattr("cli.cluster._ready", lambda _: (asked.append("ready") or True, "yes: motion@1", ""))
     done = resight("up", *words)
     if refused:
         assert f"a cluster of {home} is up at http://127.0.0.1:8100; to move" in done.refused(2)
@@ -58,6 +60,7 @@ def test_up_moves_no_running_cluster(
     else:
         assert "http://127.0.0.1:8100/docs" in done.ok()
         assert len(started) == 1
+        assert asked == ["reload", "ready"]  # a model that was repaired has been tried again
 
 
 def test_status_without_a_cluster_says_where_everything_is_and_ends_with_1(resight: Resight, home: Path) -> None:

@@ -38,6 +38,20 @@ def test_what_is_written_is_read_listed_and_removed(folder: Folder) -> None:
     assert folder.read("deer/2/b.txt") == b"two"
 
 
+def test_a_mark_changes_with_the_files_and_not_by_itself(folder: Folder) -> None:
+    assert folder.mark("v") == ""
+    folder.write("v/a", b"old")
+    marks = [folder.mark("v")]
+    folder.read("v/a")
+    assert folder.mark("v") == marks[0]
+    for name, data in (("v/a", b"longer"), ("v/b", b"1"), ("v/b", b"2")):
+        folder.write(name, data)
+        marks.append(folder.mark("v"))
+    assert len(set(marks)) == 4
+    folder.remove("v/b")
+    assert folder.mark("v") == marks[1]
+
+
 def test_a_folder_is_empty_until_something_is_in_it(folder: Folder) -> None:
     assert folder.is_empty()
     folder.write("deer/a.txt", b"one")

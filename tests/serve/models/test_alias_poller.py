@@ -118,6 +118,10 @@ async def test_a_version_that_does_not_load_is_not_tried_at_every_look(tmp_path:
         await shelf.aliases.refresh()
     assert shelf.loads == ["deer@1"]
     assert "is broken" in shelf.failures["deer:production"]
+    shelf.broken.clear()
+    shelf.store.folder.write("deer/1/weights", b"repaired")
+    await shelf.aliases.refresh()
+    assert shelf.failures == {}
 
 
 async def test_what_another_cluster_rolled_out_is_proved_here_before_it_is_loaded(tmp_path: Path) -> None:

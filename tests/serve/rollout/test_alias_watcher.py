@@ -49,8 +49,7 @@ def test_what_was_refused_waits_until_something_changes(store: ModelStore, monke
     refuse(follower, operation)
     assert follower.due() == []
     assert follower.failures("blobs") == {"production": "it does not load"}
-    ready = store.folder.read("blobs/2/READY")
-    store.folder.write("blobs/2/READY", ready + b"\n")  # its files were copied again
+    store.folder.write("blobs/2/config.json", store.folder.read("blobs/2/config.json"))  # a repair
     assert len(follower.due()) == 1
     refuse(follower, operation)
     monkeypatch.setattr(operator, "RETRY_S", -1.0)
@@ -116,7 +115,7 @@ def test_a_refusal_is_noted_though_the_store_is_away(store: ModelStore, monkeypa
     def away(*_: object, **__: object) -> None:
         raise ConnectionError("no route to host")
 
-    monkeypatch.setattr(store.folder.fs, "cat_file", away)
+    monkeypatch.setattr(store.folder.fs, "ls", away)
     follower = AliasWatcher(store)
     operation = Operation(kind="follow", name="blobs", version="2")
     assert follower.note(refused(operation))

@@ -91,9 +91,7 @@ async def test_callers_that_go_away_do_not_multiply_the_work(bench: Bench) -> No
     assert bench.proved == ["blobs@1"]
 
 
-async def test_a_refusal_answers_for_a_while_and_an_operation_proves_again(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_refusal_answers_for_a_while_and_an_operation_or_a_repair_proves_again(bench: Bench) -> None:
     bench.refuses = {"blobs@1": ModelRefused("its graph is odd")}
     for _ in range(3):
         with pytest.raises(ModelRefused, match="its graph is odd"):
@@ -105,6 +103,15 @@ async def test_a_refusal_answers_for_a_while_and_an_operation_proves_again(
     bench.refuses = {}
     with pytest.raises(ModelRefused):
         await bench.proofs.of(ONE)
+    bench.store.folder.write("blobs/1/config.json", bench.store.folder.read("blobs/1/config.json"))  # a repair
+    assert await bench.proofs.of(ONE)
+
+
+async def test_a_refusal_is_not_repeated_for_ever(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.refuses = {"blobs@1": ModelRefused("its graph is odd")}
+    with pytest.raises(ModelRefused):
+        await bench.proofs.of(ONE)
+    bench.refuses = {}
     monkeypatch.setattr(proofs, "REFUSED_S", -1.0)
     bench.proofs = bench.again()
     assert await bench.proofs.of(ONE)
