@@ -65,6 +65,7 @@ _CONTENTS = f"""
     order by last_run_at desc nulls last, inference_key
 """
 Reason = tuple[str, str]
+"""An inference key, and a reason to keep its results."""
 _EXPORTED = """
     select key, 'it was exported to ' || arg_max(file, exported_at) || ' on ' || max(exported_at)::date
         || if(count(*) > 1, ' (and ' || count(*) - 1 || ' more)', '')
@@ -114,15 +115,15 @@ class KeyUse:
     kept: tuple[str, ...]
 
 
-def plan_prune(tables: Tables, aliased: Mapping[str, str], keep_days: float = KEEP_DAYS) -> list[KeyUse]:
+def plan_prune(tables: Tables, aliased: Collection[Reason], keep_days: float = KEEP_DAYS) -> list[KeyUse]:
     """Return every inference key of the tables, that of the newest run first. Writes nothing.
 
-    `aliased` maps inference keys to the reason that an alias gives. Raises StorageUnreachable.
+    `aliased` are inference keys with the reason that an alias gives. Raises StorageUnreachable.
     """
     return _plan(tables, _snapshots(tables), aliased, keep_days)
 
 
-def prune(tables: Tables, aliased: Mapping[str, str], keep_days: float = KEEP_DAYS) -> list[KeyUse]:
+def prune(tables: Tables, aliased: Collection[Reason], keep_days: float = KEEP_DAYS) -> list[KeyUse]:
     """Delete the results that nothing needs; return what was deleted.
 
     The files stay on disk for Delta's retention (a week), so that running queries do not fail. The first prune or
@@ -179,7 +180,7 @@ def _snapshots(tables: Tables) -> dict[str, DeltaTable]:
 
 
 def _plan(
-    tables: Tables, snapshots: Mapping[str, DeltaTable], aliased: Mapping[str, str], keep_days: float
+    tables: Tables, snapshots: Mapping[str, DeltaTable], aliased: Collection[Reason], keep_days: float
 ) -> list[KeyUse]:
     now = datetime.now(UTC)
     needed = reasons(tables, aliased, keep_days, now)
@@ -215,8 +216,8 @@ def _delete(table: DeltaTable, keys: Collection[str]) -> None:
         table.delete(f"inference_key in ({listed})", commit_properties=properties_of(table, MAINTENANCE))
 
 
-def reasons(tables: Tables, aliased: Mapping[str, str], keep_days: float, now: datetime) -> dict[str, list[str]]:
-    """Return the reasons by inference key; `aliased` maps keys to the reason that an alias gives.
+def reasons(tables: Tables, aliased: Collection[Reason], keep_days: float, now: datetime) -> dict[str, list[str]]:
+    """Return the reasons by inference key; `aliased` are keys with the reason that an alias gives.
 
     Raises StorageUnreachable: if any reason cannot be read, nothing may be pruned.
     """
@@ -236,7 +237,7 @@ def reasons(tables: Tables, aliased: Mapping[str, str], keep_days: float, now: d
         *sql.execute(_ACTIVE, {"recent": recent}).fetchall(),
         *sql.execute(_ENDED, {"recent": recent, "since": since, "published": sorted(published)}).fetchall(),
     ]
-    for key, reason in [*stored, *aliased.items()]:
+    for key, reason in [*stored, *aliased]:
         kept[key].append(reason)
     return dict(kept)
 

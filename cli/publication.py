@@ -118,9 +118,9 @@ def prune_command(
     """
     settings = Settings()
     tables, own = Tables(settings.mounted_tables_url), settings.models_url
-    aliased: dict[str, str] = {}
+    aliased: list[tuple[str, str]] = []
     for url in [own, *(other_stores(tables.url, own) if store is None else store)]:
-        aliased |= _aliased(ModelStore(url), "" if url == own else f" of {url}")
+        aliased += _aliased(ModelStore(url), "" if url == own else f" of {url}")
     if yes:
         removed = prune(tables, aliased, keep_days)
         print_rows([_use(use, fmt) for use in removed], fmt, COLUMNS)
@@ -137,20 +137,20 @@ def prune_command(
         note("nothing was removed: add --yes")
 
 
-def _aliased(store: ModelStore, origin: str) -> dict[str, str]:
-    """Map each inference key to a description of the alias that refers to it, also as canary or shadow.
+def _aliased(store: ModelStore, origin: str) -> list[tuple[str, str]]:
+    """Return each inference key that an alias refers to, also as canary or shadow, with a description of the alias.
 
     Raises ModelError. Raises StorageUnreachable if the store has no model, because its aliases are unknown then.
     """
     if not any(store.versions(name) for name in store.names()):
         raise StorageUnreachable(f"no model in {store.url}; is it mounted?")
-    aliased: dict[str, str] = {}
+    aliased: list[tuple[str, str]] = []
     for name in store.names():
         for alias, state in read_state(store, name).aliases.items():
             for version in sorted(state.versions()):
                 described = store.describe(version_id(name, version))
                 words = f"alias {name}:{alias}{origin} has version {version}"
-                aliased[described.info.inference_key] = words
+                aliased.append((described.info.inference_key, words))
     return aliased
 
 

@@ -30,7 +30,7 @@ def event(key: str, days: float, state: str = "sealed", run_id: str = "r") -> di
 
 
 def kept(tables: Tables, **options: Any) -> dict[str, tuple[str, ...]]:
-    return {use.inference_key: use.kept for use in plan_prune(tables, {}, **options) if use.kept}
+    return {use.inference_key: use.kept for use in plan_prune(tables, [], **options) if use.kept}
 
 
 def keys_of(tables: Tables, name: str = "results") -> set[str]:

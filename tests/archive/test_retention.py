@@ -25,7 +25,7 @@ from tests.support.s3_server import new_bucket
 
 def test_the_plan_counts_what_each_key_holds(four: Tables) -> None:
     put_rows(four, "runs", event("b", 5), event("a", 2), event("a", 40, run_id="older"))
-    uses = plan_prune(four, {})
+    uses = plan_prune(four, [])
     assert [use.inference_key for use in uses] == ["a", "b", "c", "d"]
     held = [(use.rows, use.snips, use.classifications, use.files) for use in uses]
     assert held == [(3, 1, 2, 4), (3, 0, 2, 3), (3, 0, 0, 2), (3, 0, 0, 2)]
@@ -47,14 +47,14 @@ def test_keys_are_quoted(tables: Tables, old_files: None) -> None:
     for key in keys:
         put_results(tables, result_rows(["x"], key=key))
     publish(tables, "a b")
-    assert {use.inference_key for use in prune(tables, {})} == keys - {"a b"}
+    assert {use.inference_key for use in prune(tables, [])} == keys - {"a b"}
     assert keys_of(tables) == {"a b"}
 
 
 def test_whole_files_leave_the_table_and_stay_on_disk_for_delta_s_retention(four: Tables) -> None:
     before = four.snapshot("results").version()
     publish(four, "a")
-    prune(four, {})
+    prune(four, [])
     last = four.snapshot("results").history(1)[0]
     assert last["operationMetrics"]["num_added_files"] == 0
     assert len(list(Path(four.url, "results", "inference_key=b").glob("*.parquet"))) == 2
@@ -77,7 +77,7 @@ def during_delete(monkeypatch: pytest.MonkeyPatch, act: Callable[[], None], time
 def test_rows_that_are_appended_meanwhile_are_kept(four: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
     publish(four, "a")
     during_delete(monkeypatch, lambda: put_results(four, result_rows(["a4"], key="a")))
-    assert {use.inference_key for use in prune(four, {})} == {"b", "c", "d"}
+    assert {use.inference_key for use in prune(four, [])} == {"b", "c", "d"}
     assert sorted(row["media_sha256"] for row in rows_of(four, "results")) == ["a1", "a2", "a3", "a4"]
 
 
@@ -87,7 +87,7 @@ def test_a_key_that_is_published_meanwhile_is_kept(four: Tables, monkeypatch: py
         block_concurrent_prune(four)
 
     during_delete(monkeypatch, publish_and_hold)
-    assert {use.inference_key for use in prune(four, {})} == {"a", "c", "d"}
+    assert {use.inference_key for use in prune(four, [])} == {"a", "c", "d"}
     assert keys_of(four) == {"b"}
 
 
@@ -96,10 +96,10 @@ def test_of_two_prunes_at_once_both_end_well(four: Tables, monkeypatch: pytest.M
     inner: list[list[KeyUse]] = []
 
     def other() -> None:
-        inner.append(prune(four, {}))
+        inner.append(prune(four, []))
 
     during_delete(monkeypatch, other)
-    assert prune(four, {}) == []
+    assert prune(four, []) == []
     assert {use.inference_key for use in inner[0]} == {"b", "c", "d"}
     assert keys_of(four) == {"a"}
 
@@ -117,7 +117,7 @@ def test_when_snips_are_refused_what_went_before_is_told_too(four: Tables, monke
         delete(table, keys)
 
     monkeypatch.setattr(archive.retention, "_delete", late)
-    assert [use.rows for use in prune(four, {})] == [3, 3, 3, 3]
+    assert [use.rows for use in prune(four, [])] == [3, 3, 3, 3]
     assert keys_of(four) == keys_of(four, "snips") == set()
 
 
@@ -125,7 +125,7 @@ def test_a_prune_that_is_always_refused_gives_up(four: Tables, monkeypatch: pyte
     monkeypatch.setattr(archive.delta.tables, "LOST_RACES", 3)
     during_delete(monkeypatch, lambda: block_concurrent_prune(four), times=100)
     with pytest.raises(TableConflict, match="3 commits rejected, try again later"):
-        prune(four, {})
+        prune(four, [])
     assert keys_of(four) == set(KEYS)
 
 
@@ -133,7 +133,7 @@ def test_in_doubt_nothing_goes(four: Tables) -> None:
     publish(four, "a")
     Path(four.url, "views", "production", "00000001.json").write_text("{")
     with pytest.raises(StorageUnreachable):
-        prune(four, {})
+        prune(four, [])
     assert keys_of(four) == set(KEYS)
 
 
@@ -158,7 +158,7 @@ def test_on_s3_it_is_the_same(s3_endpoint: str, old_files: None, tmp_path: Path)
     assert query(tables, "select count(*) as n from all_results").to_pylist() == [{"n": 8}]
     view_of_n = view("n", run_id="r")
     assert export(tables, "results", tmp_path / "n.csv", view_of_n) == 2
-    assert [(use.inference_key, use.rows) for use in prune(tables, {})] == [("a b", 2)]
+    assert [(use.inference_key, use.rows) for use in prune(tables, [])] == [("a b", 2)]
     block_concurrent_prune(tables)
     assert keys_of(tables) == {"k", "m", "n"}
     Views(tables.url).rollback(Views(tables.url).history())

@@ -95,13 +95,13 @@ def test_a_key_is_kept_for_each_of_these_reasons_and_the_others_go(
 ) -> None:
     setup(four)
     assert kept(four, keep_days=0) == {key: tuple(words) for key, words in want.items()}
-    before = {use.inference_key: use for use in plan_prune(four, {}, 0)}
+    before = {use.inference_key: use for use in plan_prune(four, [], 0)}
     gone = set(KEYS) - set(want)
-    assert prune(four, {}, 0) == [use for key, use in before.items() if key in gone]
+    assert prune(four, [], 0) == [use for key, use in before.items() if key in gone]
     assert keys_of(four) == set(want)
     assert keys_of(four, "snips") == {"a"} & set(want)
     assert keys_of(four, "classifications") == {"a", "b"} & set(want)
-    assert prune(four, {}, 0) == []
+    assert prune(four, [], 0) == []
 
 
 @pytest.mark.parametrize(
@@ -156,4 +156,4 @@ def test_what_a_view_showed_is_kept_for_so_many_days_after(
 def test_what_was_written_lately_is_kept(tables: Tables) -> None:
     put_results(tables, result_rows(["x"], key="a"))
     assert kept(tables) == {"a": ("it was written to in the last day",)}
-    assert prune(tables, {}, 0) == []
+    assert prune(tables, [], 0) == []

@@ -83,13 +83,13 @@ def test_a_run_that_reuses_all_rows_keeps_them(
 ) -> None:
     reports: list[Counts] = []
     before_delete(monkeypatch, lambda: reports.append(execute(SPEC, tables, store, HOST).counts))
-    assert prune(tables, {}) == []
+    assert prune(tables, []) == []
     assert reports[0].reused == rows_of_model(tables, model) == 3
     assert other_stores(tables.url, "s3://another/store") == [store.url]
 
 
 def test_without_a_run_the_same_rows_go(tables: Tables, model: ModelVersion) -> None:
-    assert [use.inference_key for use in prune(tables, {})] == [model.info.inference_key]
+    assert [use.inference_key for use in prune(tables, [])] == [model.info.inference_key]
     assert rows_of_model(tables, model) == rows_of_model(tables, model, "snips") == 0
 
 
@@ -105,7 +105,7 @@ def test_a_filter_run_keeps_the_rows_that_it_judges(
     other = spec.view.model_copy(update=results | {"model_version": info.version})
     spec = spec.model_copy(update={"view": other})
     before_delete(monkeypatch, lambda: execute_filter(spec, tables, here))
-    assert prune(tables, {}) == []
+    assert prune(tables, []) == []
     assert rows_of_model(tables, model) == 3
 
 
@@ -115,6 +115,6 @@ def test_snips_are_kept_for_a_run_that_begins_after_the_results_are_gone(
     """The run infers the images again, and counts the snips that it finds as done."""
     log = RunLog(tables, SPEC, model.info)
     before_delete(monkeypatch, lambda: log.begin(Counts()), of="snips")
-    prune(tables, {})
+    prune(tables, [])
     assert rows_of_model(tables, model) == 0
     assert rows_of_model(tables, model, "snips") == 1

@@ -76,10 +76,10 @@ def test_prune_says_which_detection_run_was_last_and_waits_for_no_other(
     put_results(tables, result_rows(["a"]))
     ran(tables, event("old", timedelta(days=100), None))
     ran(tables, event("filtered", timedelta(days=20), "filter", model_version="x"))
-    (use,) = plan_prune(tables, {})
+    (use,) = plan_prune(tables, [])
     assert (use.model, use.last_run_at, use.kept) == ("deer@1", NOW - timedelta(days=100), ())
     ran(tables, event("new", timedelta(days=30), "detect"))
-    (use,) = plan_prune(tables, {})
+    (use,) = plan_prune(tables, [])
     assert (use.last_run_at, len(use.kept)) == (NOW - timedelta(days=30), 1)
 
 
@@ -87,7 +87,7 @@ def test_who_is_at_work_on_a_key_keeps_it_whatever_the_run_is(tables: Tables, mo
     monkeypatch.setattr(archive.retention, "WRITTEN", timedelta(seconds=-1))
     put_results(tables, result_rows(["a"]))
     ran(tables, event("filtered", hours(1), "filter", state="running"))
-    (use,) = plan_prune(tables, {})
+    (use,) = plan_prune(tables, [])
     assert use.kept[0].startswith("run filtered was active on ")
 
 

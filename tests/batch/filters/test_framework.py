@@ -220,7 +220,7 @@ def test_an_export_of_layers_keeps_its_inference_key(tables: Tables, tmp_path: P
     assert export(tables, "hidden", tmp_path / "out.parquet") > 0
     (row,) = rows_of(tables, "exports")
     assert (row["inference_keys"], row["view"]) == ([KEY], f"production {serial}")
-    (use,) = plan_prune(tables, {})
+    (use,) = plan_prune(tables, [])
     assert any("exported" in words for words in use.kept)
 
 

@@ -338,7 +338,7 @@ def test_a_prune_at_the_same_moment_either_keeps_the_results_or_is_told(
         delete(*arguments)
 
     monkeypatch.setattr(archive.retention, "_delete", late)
-    assert prune(tables, {}) == []
+    assert prune(tables, []) == []
     assert query(tables, "select count(*) as n from results").to_pylist() == [{"n": 3}]
 
     ran(tables, store, "r3", "3", "running", "sealed")
