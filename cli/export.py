@@ -96,7 +96,7 @@ def export_command(
         note_unpublished(tables, chosen, what)
         return
     chosen = chosen or Views(tables.url).current()
-    images = export_file(
+    counts = export_file(
         tables,
         FORMATS[what],
         out,
@@ -107,8 +107,8 @@ def export_command(
         options=dict(map(_setting, settings or ())),
         memory_mib=memory_mib,
     )
-    print_facts({"format": what, "images": images, "file": str(out)}, fmt)
-    if not images:
+    print_facts({"format": what, **counts, "file": str(out)}, fmt)
+    if not counts["images"]:
         note("the file has no image")
 
 

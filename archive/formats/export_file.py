@@ -1,6 +1,6 @@
 """Export the images of a view to a file or folder of another tool, and record the export.
 
-export_file(tables, FORMATS["megadetector"], out, view) -> number of images
+export_file(tables, FORMATS["megadetector"], out, view) -> {"images": number of images}
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def export_file(
     options: Mapping[str, Any] | None = None,
     memory_mib: int | None = None,
     name: str = "",
-) -> int:
-    """Write the present files of a view (default: production) to `out` atomically; return their number.
+) -> dict[str, int]:
+    """Write the present files of a view (default: production) to `out` atomically; return counts, such as `images`.
 
     `files` (source_root, path) narrows them, and `floor` their detections. `labels` are the detector's, in its order;
     default: those of its results. The record has `name`, by default the path.
@@ -61,6 +61,8 @@ def export_file(
         model = f"{classifier.model_name}@{classifier.model_version}"
         lineages = dict(zip(*read_classes(tables.url, classifier.labels_digest), strict=True))
         facts = replace(facts, classifier=model, descriptions={k: v for k, v in lineages.items() if v})
+
+    counts: dict[str, int] = {}
 
     def write(part: Path) -> tuple[int, list[str]]:
         count = 0
@@ -83,10 +85,10 @@ def export_file(
             key = classifier.classifier_key if classifier else ""
             of_results = tuple(label for (label,) in sql.execute(_LABELS).fetchall()) if not facts.labels else ()
             known = replace(facts, labels=facts.labels or of_results)
-            fmt.write(counted(image_records(sql, files, floor, key)), known, part, chosen)
+            counts.update(fmt.write(counted(image_records(sql, files, floor, key)), known, part, chosen))
         return count, [view.inference_key]
 
-    return write_recorded(tables, fmt.name, out, write, view, name)
+    return {"images": write_recorded(tables, fmt.name, out, write, view, name)} | counts
 
 
 def _require_name(tables: Tables, fmt: FileFormat, out: Path) -> None:

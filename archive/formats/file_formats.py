@@ -2,7 +2,8 @@
 
 FORMATS["megadetector"].write(records, facts, part, options)
 A format is a line of FORMATS and a module with `write(images, facts, out, options)`. `images` yields each ImageRecord
-once, `out` is the file or the folder to make, and the class of `options` (Frozen) is that of the parameter.
+once, `out` is the file or the folder to make, and the class of `options` (Frozen) is that of the parameter. `write` may
+return counts, such as {"images": 9, "left_out": 1}; without them, `images` is the number of files of the view.
 """
 
 from __future__ import annotations
@@ -59,9 +60,14 @@ class FileFormat:
         except ValidationError as error:
             raise BadRequest(f"invalid option of {self.name}: {wrong_fields(error)}") from error
 
-    def write(self, images: Iterable[ImageRecord], facts: ExportLineage, out: Path, options: Frozen) -> None:
-        """Write the images to `out`. Raises BadRequest if the format requires a fact that is missing."""
-        self._function()(images, facts, out, options)
+    def write(
+        self, images: Iterable[ImageRecord], facts: ExportLineage, out: Path, options: Frozen
+    ) -> Mapping[str, int]:
+        """Write the images to `out`; return the counts that the format has, else none.
+
+        Raises BadRequest if the format requires a fact that is missing.
+        """
+        return self._function()(images, facts, out, options) or {}
 
     def _function(self) -> Any:
         module, function = self.place.split(":")

@@ -52,8 +52,10 @@ class _Listed:
     event_id: str | None
 
 
-def write(images: Iterable[ImageRecord], facts: ExportLineage, out: Path, options: YoloOptions) -> None:
-    """Write the data set to the folder `out`. Images without a result or a size are left out, and counted in data.yaml.
+def write(images: Iterable[ImageRecord], facts: ExportLineage, out: Path, options: YoloOptions) -> dict[str, int]:
+    """Write the data set to the folder `out`; return the numbers of its images and of those that are left out.
+
+    Images without a result or a size are left out, and counted in data.yaml.
 
     Raises BadRequest for images that are not on this machine, and if no image is left.
     """
@@ -85,6 +87,7 @@ def write(images: Iterable[ImageRecord], facts: ExportLineage, out: Path, option
     }
     text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
     (out / "data.yaml").write_text(text, "utf-8")
+    return {"images": len(listed), "left_out": left_out}
 
 
 def _link(image: ImageRecord, out: Path) -> str | None:

@@ -69,7 +69,7 @@ def test_the_export_equals_the_tables_of_the_publisher(tmp_path: Path) -> None:
     taxa = [{"scientificName": name} for name in {row["scientificName"] for row in theirs.values()}]
     stated = write_json(tmp_path / "stated.json", STATED | {"taxonomic": taxa})
     out = tmp_path / "out"
-    assert export_file(tables, FORMATS["camtrap-dp"], out, options={"package": str(stated)}) == 10
+    assert export_file(tables, FORMATS["camtrap-dp"], out, options={"package": str(stated)}) == {"images": 10}
 
     assert errors(out) == []
     (row,) = rows_of(out / "deployments.csv")

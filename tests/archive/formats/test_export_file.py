@@ -37,7 +37,7 @@ def tables(untouched: Tables, tmp_path: Path) -> Tables:
 
 def test_an_export_is_recorded_with_its_view(tables: Tables, tmp_path: Path) -> None:
     out = tmp_path / "out" / "md.json"
-    assert export_file(tables, FILE, out) == 6
+    assert export_file(tables, FILE, out) == {"images": 6}
     (row,) = rows_of(tables, "exports")
     assert (row["relation"], row["inference_keys"], row["view"]) == (FILE.name, [KEY], "production 1")
     assert (row["model"], row["layers"], row["rows"], row["file"]) == ("md@5a", [], 6, str(out))
@@ -85,7 +85,7 @@ def test_images_of_two_archives_are_refused_where_paths_are_relative_to_one(tabl
     put_media(tables, media_row("a", "north/a.jpg", source_root="/other"))
     with pytest.raises(BadRequest, match=r"several archives .*--folder"):
         export_file(tables, FILE, tmp_path / "out.json")
-    assert export_file(tables, FORMATS["csv"], tmp_path / "csv") == 7
+    assert export_file(tables, FORMATS["csv"], tmp_path / "csv") == {"images": 7}
 
 
 def test_a_full_disk_is_reported_as_such(tables: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
