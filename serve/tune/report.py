@@ -99,11 +99,14 @@ def advice(result: TuningResult, version: ModelVersion, store: str, out: str) ->
         lines["version"] = f"jpeg_shrink {factor} could not be measured: {shrunk.failed}"
         if shrunk.rounds:
             gain = shrunk.images_per_s / whole.images_per_s - 1
-            lines["version"] = (
-                f"with jpeg_shrink {factor}: {gain:+.0%} images/s, {shrunk.cpu_ms:.1f} ms of CPU per image instead of "
-                f"{whole.cpu_ms:.1f}. It changes pixels and so the inference key, and is never applied; a new version "
-                f"of it, from local files:\n  {_add_command(version, store, f'{out}/{SHRUNK_CONFIG.format(factor)}')}"
-            )
+            figures = f"{gain:+.0%} images/s, {shrunk.cpu_ms:.1f} ms of CPU per image instead of {whole.cpu_ms:.1f}"
+            lines["version"] = f"jpeg_shrink {factor} is not better here: {figures}"
+            if gain > result.margin:
+                lines["version"] = (
+                    f"with jpeg_shrink {factor}: {figures}. It changes pixels and so the inference key, and is never "
+                    "applied; a new version of it, from local files:\n  "
+                    + _add_command(version, store, f"{out}/{SHRUNK_CONFIG.format(factor)}")
+                )
     return lines
 
 
@@ -119,7 +122,8 @@ def _add_command(version: ModelVersion, store: str, config: str) -> str:
 def _gain(result: TuningResult, point: Point) -> str:
     now, then = result.of(result.current), result.of(point)
     gain = then.images_per_s / now.images_per_s - 1
-    return f"{point}: {then} ({gain:+.0%} images/s; now {now})"
+    missed = f", over the objective of {result.objective_p99_ms:g} ms" if now.p99_ms > result.objective_p99_ms else ""
+    return f"{point}: {then} ({gain:+.0%} images/s; now {now}{missed})"
 
 
 def doubts(result: TuningResult) -> list[str]:

@@ -130,6 +130,22 @@ def test_the_advice_is_a_command_and_the_lines_to_write() -> None:
     assert "under args, pools, small: workers: 1, replicas: 2;" in small["pool"]
 
 
+@pytest.mark.parametrize("per_s", [40, 51])
+def test_what_is_not_better_is_reported_and_not_advised(per_s: float) -> None:
+    """Throughputs within 3 % count as equal."""
+    facts = result([measured(NOW, 50, 40), measured(at(batch=2), 45, 40), measured(at(jpeg_shrink=2), per_s, 30)])
+    assert verdict(facts).startswith("the current settings are the best")
+    (words,) = todo(facts).values()
+    assert words.startswith(f"jpeg_shrink 2 is not better here: {per_s / 50 - 1:+.0%} images/s")
+    assert "models add" not in words
+
+
+def test_a_slower_point_is_advised_only_if_the_current_one_misses_the_objective() -> None:
+    facts = result([measured(NOW, 50, 140), measured(at(batch=2), 45, 40)])
+    assert "batch 2" in verdict(facts)
+    assert "(-10% images/s; now 50.0 images/s, p99 140 ms, over the objective of 100 ms)" in todo(facts)["apply"]
+
+
 def test_a_missed_objective_names_the_nearest_point() -> None:
     facts = result(CLOUD, objective=20)
     assert facts.best is None
