@@ -17,6 +17,7 @@ from typing import Any, Protocol, TypeVar
 import pyarrow as pa
 from pydantic import ConfigDict, Field, NaiveDatetime, TypeAdapter
 
+from archive.catalogue.known_names import require_known
 from archive.delta.snapshot import storage_errors
 from archive.delta.tables import Tables
 from archive.views.image_filter import Conditions, parameterised
@@ -54,6 +55,13 @@ _DETAILS = """
     order by captured_at_corrected desc nulls last, source_root, path
 """
 
+_NAMES = {
+    "camera": "select camera_id from images union select camera_id from deployments order by 1",
+    "deployment": "select deployment_id from deployments order by 1",
+    "location": "select distinct location from deployments order by 1",
+}
+"""Names that the catalogue has, by condition."""
+
 
 class Search(Protocol[P]):
     """A query of the tables with its parameters, which a host runs where it reads them."""
@@ -89,7 +97,8 @@ class SearchPage(Frozen):
 def find(tables: Tables, wanted: ImageSearch, within_s: float) -> SearchPage:
     """Return the first page of `wanted`, or the one after `wanted.after`.
 
-    Raises BadRequest, DeadlinePassed, StorageUnreachable.
+    Raises BadRequest, also if nothing is found and the archive lacks the camera, deployment or location. Raises
+    DeadlinePassed, StorageUnreachable.
     """
     view, since_s = view_shown(tables, wanted.view), time.monotonic()
     limit = partial(
@@ -103,6 +112,11 @@ def find(tables: Tables, wanted: ImageSearch, within_s: float) -> SearchPage:
         with connect(tables, view, digests, MEMORY_MIB, _DETAILS) as sql, limit(sql):
             sql.register("page", page)
             images = sql.sql(_DETAILS).to_arrow_table().to_pylist(maps_as_pydicts="strict")
+        if not images:
+            for kind, names in _NAMES.items():
+                if name := getattr(wanted, kind):
+                    with connect(tables, view, memory_mib=MEMORY_MIB, statement=names) as sql, limit(sql):
+                        require_known(kind, name, [str(row[0]) for row in sql.sql(names).fetchall() if row[0]])
     more = len(images) > wanted.limit
     images = images[: wanted.limit]
     return SearchPage(view=view, images=images, next=cursor_of(*place_in(images[-1])) if more else "")

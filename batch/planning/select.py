@@ -7,12 +7,12 @@ The status of results concerns images, not files, and comes next; then `latest_i
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 
+from archive.catalogue.known_names import MAX_NAMES, require_known, suggested
 from archive.delta.snapshot import scan
 from archive.delta.tables import Tables
 from archive.schemas import RESULTS
@@ -49,7 +49,6 @@ _RESOLVED = """
 """
 """A detection that a person added has no score; it is included unless a score is given."""
 EVERY_SCORE = (0.0, 2.0)
-MAX_NAMES = 50
 
 
 def select_scope(
@@ -110,8 +109,7 @@ def _require_all(sql: duckdb.DuckDBPyConnection, name: str, column: str, wanted:
     rows = sql.sql(f"select distinct {column} from present where {column} is not null order by 1")
     names = [str(row[0]) for row in rows.fetchall()]
     for each in wanted:
-        if each not in names:
-            raise BadRequest(f"unknown {name} '{each}'; {_near(each, names)}")
+        require_known(name, each, names)
 
 
 def _select_shown(sql: duckdb.DuckDBPyConnection, tables: Tables, scope: MediaScope, view: View) -> None:
@@ -191,15 +189,6 @@ def _available(
         best = {str(label): score for label, score in rows.fetchall()}
     label = given.get("label")
     if label is not None and label not in best:
-        return _near(label, list(best))
+        return suggested(label, list(best))
     score = max(best.values(), default=0.0) if label is None else best[label]
     return f"the best score{' of that label' if label else ''} is {score:.3g}"
-
-
-def _near(name: str, names: Sequence[str]) -> str:
-    """Suggest the name that is most similar to `name`, or list the names if none is."""
-    near = get_close_matches(name, names)
-    if near:
-        return f"did you mean '{near[0]}'?"
-    more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
-    return f"available: {', '.join(names[:MAX_NAMES]) or 'none'}{more}"

@@ -104,7 +104,8 @@ def test_what_was_sent_is_found_and_what_cannot_be_answered_says_why(host: Host,
 
     (image,) = ask(camera="pond").json()["images"]
     assert image["path"] == told["media"]["path"]
-    assert ask(camera="nowhere").json()["images"] == []
+    assert ask(camera="pond", since="2099-01-01").json()["images"] == []
+    assert "unknown camera 'nowhere'" in ask(camera="nowhere").json()["detail"]
     wrong = ask(view="nobody")
     assert wrong.status_code == 400
     assert "nothing is published as 'nobody'" in wrong.json()["detail"]

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings, strategies
 
 import archive.views.search
+from archive.catalogue.deployments import Deployment, record
 from archive.catalogue.row_updates import add_files
 from archive.delta.tables import Tables
 from archive.delta.writer import Writer, add_results
@@ -159,6 +160,22 @@ def test_without_a_view_nothing_is_seen_and_every_image_is_there(images: list[di
     assert found.view is None
     assert len(found.images) == len({image["media_sha256"] for image in images if not image["gone"]})
     assert {image["status"] for image in found.images} == {"missing"}
+
+
+def test_names_that_the_archive_lacks_are_refused_and_those_of_deployments_are_known(
+    images: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    tables = Tables(str(tmp_path))
+    put(tables, images)
+    with pytest.raises(BadRequest, match="unknown deployment 'd1'; available: none"):
+        find(tables, ImageSearch(deployment="d1"), 60)
+    fact = {"deployment_id": "d1", "camera_id": "west", "location": "mill", "from_local": "2026-05-01T00:00:00"}
+    record(tables, {"row 1": Deployment.model_validate(fact)}, "kim")
+    for known in ({"camera": "west"}, {"deployment": "d1"}, {"location": "mill"}, {"camera": "north", "label": "yeti"}):
+        assert find(tables, ImageSearch.model_validate(known), 60).images == []
+    for name, words in (("camera", "'wset'; did you mean 'west'"), ("location", "'mil'; did you mean 'mill'")):
+        with pytest.raises(BadRequest, match=f"unknown {name} {words}"):
+            find(tables, ImageSearch.model_validate({name: words.split("'")[1]}), 60)
 
 
 def test_another_view_is_asked_by_its_name(tables: Tables) -> None:

@@ -252,7 +252,9 @@ async def test_what_was_kept_is_found(desk: Desk) -> None:
     assert image["labels"] == {"blob": row["n_detections"]}
     assert found["view"]["inference_key"] == result["inference_key"]
     assert found["next"] == ""
-    assert (await desk.get(camera="south")).json()["images"] == []
+    assert (await desk.get(camera="north", label="fox")).json()["images"] == []
+    unknown = await desk.get(camera="nroth")
+    assert (unknown.status_code, unknown.json()["detail"]) == (400, "unknown camera 'nroth'; did you mean 'north'?")
 
 
 async def test_a_wrong_method_is_told_both_that_there_are(desk: Desk) -> None:
