@@ -223,7 +223,8 @@ class Folder:
         """
         probe = f".resight-probe-{secrets.token_hex(8)}"
         try:
-            self.create(probe, b"1")
+            with contextlib.suppress(FileExistsError):  # a repetition of the request found its own file
+                self.create(probe, b"1")
             with contextlib.suppress(FileExistsError):
                 self.create(probe, b"2")
                 raise StorageUnsafe(

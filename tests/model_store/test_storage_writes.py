@@ -5,6 +5,7 @@ import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -185,6 +186,20 @@ def test_a_place_with_conditional_writes_passes_the_probe_and_nothing_is_left(pl
     Folder(place).create("file", b"")
     Folder(place).require_create()
     assert Folder(place).names() == ["file"]
+
+
+def test_a_probe_passes_if_the_answer_to_its_file_was_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The S3 client sends it again, and the store answers that the file exists."""
+    create = storage._create_remote
+
+    def lost(fs: Any, path: str, data: bytes) -> None:
+        create(fs, path, data)
+        create(fs, path, data)
+
+    monkeypatch.setattr(storage, "_create_remote", lost)
+    place = f"memory://{uuid.uuid4()}"
+    Folder(place).require_create()
+    assert Folder(place).names() == []
 
 
 def test_a_store_that_ignores_conditions_is_refused_and_nothing_is_left(careless: str) -> None:
