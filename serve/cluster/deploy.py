@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from model_store.errors import ClusterError
 from model_store.frozen import wrong_fields
-from serve.cluster.head import ClusterState
+from serve.cluster.head import ClusterState, is_running
 from serve.cluster.ports import LOOPBACK
 from serve.inference.os_priority import deprioritise_ray_processes
 from serve.settings import APP, DetectArgs, Settings
@@ -64,14 +64,16 @@ def detect_args(settings: Settings, host: str = LOOPBACK[0]) -> DetectArgs:
 
 
 def deploy(settings: Settings, state: ClusterState, waiting: Callable[[str], object] = lambda words: None) -> None:
-    """Deploy the applications and wait until they run. Raises ClusterError, with Serve's message, if one fails.
+    """Deploy the applications and wait until they run.
+
+    Raises ClusterError, with Serve's message, if one fails, or as soon as Ray has ended.
 
     Calls `waiting` every PROGRESS_S with a line on what does not run yet. A dashboard that does not answer, as on a
     busy machine, gets the request again for DEPLOY_TIMEOUT_S.
     """
     config = serve_config(settings, state.host, state.http_port)
     try:
-        answer = _put(f"{state.dashboard_url}/api/serve/applications/", config)
+        answer = _put(f"{state.dashboard_url}/api/serve/applications/", config, state)
     except httpx2.TransportError as error:
         raise _no_answer(state.dashboard_url, error) from error
     if answer.status_code >= 400:
@@ -81,6 +83,7 @@ def deploy(settings: Settings, state: ClusterState, waiting: Callable[[str], obj
     deadline = began_s + DEPLOY_TIMEOUT_S
     status: dict[str, Any] = {}
     while time.monotonic() < deadline:
+        _require_running(state)
         with contextlib.suppress(ClusterError):
             status = application_status(state.dashboard_url)
         states = {name: status.get(name, {}).get("status", "NOT_STARTED") for name in names}
@@ -95,6 +98,11 @@ def deploy(settings: Settings, state: ClusterState, waiting: Callable[[str], obj
             waiting(f"after {now_s - began_s:.0f} s, not ready yet: {_missing(states)}")
         time.sleep(0.3)
     raise ClusterError(f"the applications did not start within {DEPLOY_TIMEOUT_S} s: {status}"[:3000])
+
+
+def _require_running(state: ClusterState) -> None:
+    if not is_running(state):
+        raise ClusterError(f"Ray ended while its applications started: see its logs in {state.logs}, then try again")
 
 
 def _missing(states: Mapping[str, str]) -> str:
@@ -127,8 +135,9 @@ def require_dashboard(dashboard_url: str) -> None:
     wait=tenacity.wait_random_exponential(multiplier=0.2, max=5),
     reraise=True,
 )
-def _put(url: str, config: dict[str, Any]) -> httpx2.Response:
+def _put(url: str, config: dict[str, Any], state: ClusterState) -> httpx2.Response:
     """Send the applications; sending them again changes nothing."""
+    _require_running(state)
     return httpx2.put(url, json=config, headers=_headers(), timeout=60)
 
 

@@ -162,12 +162,18 @@ def read_state(settings: Settings) -> ClusterState | None:
     """Return the running cluster of this home, or None. Raises StorageUnreachable if its state cannot be read."""
     try:
         state = ClusterState(**json.loads(_state_file(settings).read_text()))
-        # compare the command line: the creation time changes if the system's clock is set
-        return state if _is_ray(psutil.Process(state.pid), state.temp_dir) else None
-    except (FileNotFoundError, ValueError, TypeError, psutil.NoSuchProcess):
+        return state if is_running(state) else None
+    except (FileNotFoundError, ValueError, TypeError):
         return None
     except OSError as error:
         raise unusable_home(settings, error) from error
+
+
+def is_running(state: ClusterState) -> bool:
+    """Return whether the head is alive, by its command line: its creation time changes if the system's clock is set."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return _is_ray(psutil.Process(state.pid), state.temp_dir)
+    return False
 
 
 def has_cluster(settings: Settings) -> bool:

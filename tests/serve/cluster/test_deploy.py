@@ -98,6 +98,7 @@ def dashboard(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             raise (httpx2.ReadTimeout("timed out") if method == "put" else httpx2.RemoteProtocolError(url))
         return httpx2.Response(200, json=RUNNING, request=httpx2.Request(method, url))
 
+    monkeypatch.setattr(deploy, "is_running", lambda _: True)
     monkeypatch.setattr(httpx2, "put", lambda url, **_: answer("put", url))
     monkeypatch.setattr(httpx2, "get", lambda url, **_: answer("get", url))
     monkeypatch.setattr(deploy, "_answers", lambda _: True)
@@ -119,7 +120,8 @@ def test_what_is_awaited_is_reported_at_intervals(monkeypatch: pytest.MonkeyPatc
         names = ("detect", "runs", "pages")
         return {name: {"status": "RUNNING" if now_s[0] > 15 or name == "runs" else "DEPLOYING"} for name in names}
 
-    monkeypatch.setattr(deploy, "_put", lambda url, _: httpx2.Response(200))
+    monkeypatch.setattr(deploy, "is_running", lambda _: True)
+    monkeypatch.setattr(deploy, "_put", lambda *_: httpx2.Response(200))
     monkeypatch.setattr(deploy, "application_status", status)
     monkeypatch.setattr(deploy, "_answers", lambda _: now_s[0] > 30)
     monkeypatch.setattr(deploy, "deprioritise_ray_processes", lambda _: None)
@@ -131,6 +133,15 @@ def test_what_is_awaited_is_reported_at_intervals(monkeypatch: pytest.MonkeyPatc
         "after 12 s, not ready yet: detect (deploying), pages (deploying)",
         "after 24 s, not ready yet: the HTTP proxy",
     ]
+
+
+@pytest.mark.parametrize("requests", [0, 1, 3, 4])
+def test_the_end_of_ray_ends_the_wait(dashboard: list[str], monkeypatch: pytest.MonkeyPatch, requests: int) -> None:
+    """Before, between and after the requests that send the applications, and while they start."""
+    monkeypatch.setattr(deploy, "is_running", lambda _: len(dashboard) < requests)
+    with pytest.raises(ClusterError, match="Ray ended while its applications started: see its logs in /tmp/ray/"):
+        deploy.deploy(Settings(), STATE)
+    assert len(dashboard) == requests
 
 
 def test_a_dashboard_that_never_answers_is_an_error_in_words(
