@@ -24,6 +24,8 @@ OVERLOADED = 429
 """The status of a full queue. It never counts as a failure of the image."""
 LATER = frozenset((408, 425, OVERLOADED, 500, 502, 503, 504, 507))
 """Statuses after which the same request may succeed."""
+STARTING = "/-/routes for available routes"
+"""Text of a 404 of Ray's proxy while the cluster starts: no application is deployed yet."""
 OF_ONE_IMAGE = frozenset((413, 415))
 """Statuses that concern one image, as do problems of the type image-…; others concern every request."""
 log = logging.getLogger("resight_client")
@@ -98,11 +100,12 @@ class Server:
                 # a connection that breaks later may break because of this image
                 is_failure = not isinstance(error, (httpx2.ConnectError, httpx2.ConnectTimeout))
             else:
-                if answer.status_code not in LATER:
+                is_starting = answer.status_code == 404 and STARTING in answer.text
+                if answer.status_code not in LATER and not is_starting:
                     self._pause_s = FIRST_WAIT_S
                     return self._is_new(answer, sha256)
                 reason = _problem(answer)[1]
-                is_failure = answer.status_code != OVERLOADED
+                is_failure = answer.status_code != OVERLOADED and not is_starting
                 asked_s = retry_after_s(answer.headers.get("retry-after", ""))
             failures += is_failure
             self._pause_s = min(MAX_WAIT_S, self._pause_s * 2)

@@ -48,11 +48,14 @@ def test_waits_grow_until_an_answer_and_are_bounded(upload: Upload) -> None:
     assert waits_s[-1] <= 2
 
 
-@pytest.mark.parametrize("answer", [httpx2.ConnectError("refused"), problem(429, "overloaded")])
+STARTING = httpx2.Response(404, text="Path '/v1/images' not found. Ping http://.../-/routes for available routes.")
+
+
+@pytest.mark.parametrize("answer", [httpx2.ConnectError("refused"), problem(429, "overloaded"), STARTING])
 def test_a_server_that_is_away_or_full_is_given_up_in_time(upload: Upload, answer: httpx2.Response | Exception) -> None:
     for start_s in (0, 10_000):  # each upload has its own time
         upload.clock.now_s = start_s
-        with pytest.raises(Unreachable, match=r"does not answer: refused|429"):
+        with pytest.raises(Unreachable, match=r"does not answer: refused|429|404"):
             upload.send(*[answer] * 999)
         assert 300 < upload.clock.now_s - start_s <= 600
 
@@ -84,6 +87,8 @@ def test_an_image_for_which_the_server_fails_has_three_attempts(
         (httpx2.Response(200, json={"media": {"media_sha256": "0", "is_new": True}}), Refused),
         (problem(400, "bad-request"), Rejected),
         (problem(403, "forbidden"), Rejected),
+        (problem(404, "model-not-found"), Rejected),
+        (httpx2.Response(404, text="<html>"), Rejected),
         (httpx2.Response(200, json=[1]), Rejected),
         (httpx2.Response(200, text="<html>"), Rejected),
     ],
