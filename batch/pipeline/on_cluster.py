@@ -15,7 +15,6 @@ import cv2
 import pyarrow as pa
 import ray
 import ray.data
-from ray import serve as ray_serve
 from ray.data import ActorPoolStrategy, DataContext
 from ray.exceptions import ActorDiedError, ActorUnavailableError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
@@ -28,10 +27,9 @@ from model_store.deployment import read_pool
 from model_store.errors import ModelNotReady, ResightError
 from model_store.machine import usable_cores
 from model_store.store import ModelStore, ModelVersion
-from serve.cluster.handles import RayReplicas, deployed_pools
+from serve.cluster.handles import RayReplicas, deployed_pools, handle_of
 from serve.inference.chunks import Chunk
 from serve.inference.os_priority import lower_process_priority
-from serve.settings import APP, deployment_of
 
 STAGE_CPUS = 0.5  # logical; a fraction, so that a small cluster never blocks itself
 DECODE_SHARE = 0.001
@@ -90,7 +88,7 @@ class PoolOfReplicas:
     """Implements `batch.pipeline.stage.Answers` with the deployment handle of a pool."""
 
     def __init__(self, pool: str) -> None:
-        self._handle: Any = ray_serve.get_deployment_handle(deployment_of(pool), APP)
+        self._handle = handle_of(pool)
 
     def answer(self, method: str, chunk: Chunk) -> Any:
         try:

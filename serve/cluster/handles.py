@@ -14,7 +14,7 @@ from typing import Any
 import structlog
 from ray import serve as ray_serve
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError
-from ray.serve.exceptions import DeploymentUnavailableError
+from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
 
 from model_store.deployment import DEFAULT_POOL
 from model_store.errors import SOON_S, ModelNotReady, ResightError
@@ -35,9 +35,19 @@ GONE = (ActorDiedError, ActorUnavailableError, DeploymentUnavailableError)
 
 
 def deployed_pools() -> list[str]:
-    names = ray_serve.status().applications[APP].deployments
-    prefix = deployment_of("")
+    application = ray_serve.status().applications.get(APP)
+    names, prefix = application.deployments if application else (), deployment_of("")
     return [DEFAULT_POOL, *(n.removeprefix(prefix) for n in names if n.startswith(prefix))]
+
+
+def handle_of(pool: str) -> Any:
+    """Return Ray's handle of a pool. Raises ModelNotReady if it is not deployed, as while a cluster starts."""
+    try:
+        return ray_serve.get_deployment_handle(deployment_of(pool), APP)
+    except (KeyError, RayServeException) as error:
+        raise ModelNotReady(
+            f"the detectors of the pool '{pool}' are not deployed yet: see 'resight status', then try again"
+        ) from error
 
 
 def unwrapped(error: Exception) -> Exception:
@@ -91,7 +101,7 @@ class RayReplicas:
 
     @functools.lru_cache  # noqa: B019  one instance per process, until it ends
     def _handle(self, pool: str) -> Any:
-        return ray_serve.get_deployment_handle(deployment_of(pool), APP)
+        return handle_of(pool)
 
     def _broadcast(
         self, timeout_s: float, pool: str, method: str, *arguments: Any, deaths: int | None = None

@@ -50,8 +50,7 @@ def test_a_replica_that_has_gone_or_hangs_is_one_that_is_not_ready(
 
     called = SimpleNamespace(remote=lambda _: SimpleNamespace(result=result))
     handle = SimpleNamespace(detect_chunk=called)
-    serve = SimpleNamespace(get_deployment_handle=lambda *_: handle)
-    monkeypatch.setattr(batch.pipeline.on_cluster, "ray_serve", serve)
+    monkeypatch.setattr(batch.pipeline.on_cluster, "handle_of", lambda _: handle)
     chunk: Any = None
     with pytest.raises(ModelNotReady, match="no replica answered"):
         PoolOfReplicas("default").answer("detect_chunk", chunk)

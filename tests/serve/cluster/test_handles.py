@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 from ray.exceptions import RayTaskError
+from ray.serve.exceptions import RayServeException
 
 from model_store.errors import Conflict, ModelNotReady
+from model_store.names import VersionId
 from serve.cluster import handles as handle
 from serve.cluster.handles import RayReplicas
 from serve.rollout.state import ModelState
@@ -69,6 +71,20 @@ def test_where_serve_cannot_count_those_that_were_reached_are_all(
     over = replicas(Deployment(1, running=2))
     monkeypatch.setattr(handle.ray_serve, "status", unavailable)
     over.activate("deer", ModelState())
+
+
+@pytest.mark.parametrize("error", [KeyError("no such deployment"), RayServeException("no Serve instance is running")])
+def test_a_cluster_that_starts_has_no_detectors_yet(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    """A run that starts in that moment ends with exit code 6 and not with a traceback."""
+
+    def missing(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(handle.ray_serve, "get_deployment_handle", missing)
+    monkeypatch.setattr(handle.ray_serve, "status", lambda: SimpleNamespace(applications={}))
+    assert handle.deployed_pools() == ["default"]
+    with pytest.raises(ModelNotReady, match="the pool 'default' are not deployed yet"):
+        RayReplicas(lambda _: "default", handle.deployed_pools()).lease(VersionId("deer", "1"), "run r", 60.0)
 
 
 def test_the_error_of_a_replica_is_raised(replicas: Any) -> None:
