@@ -29,6 +29,8 @@ EXPECTED = (0, 401, 408, 409, 429, 503, 507)
 
 A publication without a sealed run, a rollback of the first one, and a statement about a pruned detection are 400.
 """
+NOTHING_DUE = "ok 0 + empty 0 + failed 0"
+"""Accounts of a run without work, which is not recorded."""
 STARTING = "/-/routes for available routes"
 """Text of the 404 of a cluster that starts (docs/reference/http.md)."""
 Entry = dict[str, Any]
@@ -215,18 +217,19 @@ def _runs(books: Audit, repaired: bool) -> None:
             problems["open accounts"].append(f"run {run_id}: requested {counts['requested']}, accounted {total}")
         if repaired and row["state"] == "running":
             problems["open accounts"].append(f"run {run_id} is still running in the table")
+    keys = {version: key for key, version in books.versions.items()}
     for entry in books.by["run"]:
-        found = last.get(entry["run_id"]) if entry["outcome"] == "ok" else None
-        if entry["outcome"] == "ok" and " 0 = " not in str(entry["accounting"]):
-            if found is None and "reused" in str(entry["accounting"]) and _all_reused(entry["accounting"]):
-                continue  # nothing was due: such a run is not recorded
-            if found is None or found["state"] != "sealed":
-                problems["lost"].append(f"{entry['at']} run {entry['run_id']}: {found and found['state']}")
-
-
-def _all_reused(accounting: str) -> bool:
-    """Return whether `requested N = ok 0 + empty 0 + failed 0 + reused N`."""
-    return "ok 0 + empty 0 + failed 0" in accounting
+        if entry["outcome"] != "ok":
+            continue
+        state = last[entry["run_id"]]["state"] if entry["run_id"] in last else None
+        if state != "sealed" and (state or NOTHING_DUE not in entry["accounting"]):
+            problems["lost"].append(f"{entry['at']} run {entry['run_id']}: {state}")
+        key = keys[entry["version"]]
+        ingested = [sha for e in books.by["ingest"] if e["at"] < entry["asked"] for sha in e["pictures"]]
+        uploaded = [e["media_sha256"] for e in books.by["upload"] if e["recorded"] and e["at"] < entry["asked"]]
+        missing = [sha[:8] for sha in (*ingested, *uploaded) if not books.results[key, sha]]
+        if key not in books.pruned:
+            problems["lost"] += [f"{entry['at']} result of run {entry['run_id']}: {sha}" for sha in missing]
 
 
 def _views(books: Audit) -> None:
@@ -240,9 +243,14 @@ def _views(books: Audit) -> None:
         elif (view["inference_key"], list(view["layers"])) != (entry["inference_key"], entry["layers"]):
             problems["mixed"].append(f"{entry['at']} {entry['what']} number {serial} shows something else")
     others = [serial for serial in views if serial not in acknowledged]
-    unknown = sum(entry["outcome"] == "unknown" for entry in books.by["view"])
-    if len(others) > unknown + 1:  # the first run publishes itself
-        problems["doubled"].append(f"{len(others)} publications that were not acknowledged, of {unknown} requests")
+    unknown = [entry for entry in books.by["view"] if entry["outcome"] == "unknown"]
+    if len(others) > len(unknown) + 1:  # the first run publishes itself
+        problems["doubled"].append(f"{len(others)} publications that were not acknowledged, of {len(unknown)} requests")
+    if acknowledged:
+        newest = max(acknowledged)
+        later = sum(entry["at"] > acknowledged[newest]["at"] for entry in unknown)
+        if max(views, default=0) > newest + later:
+            problems["mixed"].append(f"number {max(views)} is published, after {newest} and {later} other requests")
     if sorted(views) != list(range(1, len(views) + 1)):
         problems["lost"].append(f"numbers of publications: {sorted(views)}")
 

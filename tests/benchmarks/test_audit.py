@@ -64,7 +64,7 @@ def books(tmp_path: Path) -> list[Entry]:
         entry("detect", 8, sent=7, done=8, **detect),
         upload(9, "b", "k2", recorded=False),
         entry("statements", 10, batch="b1", size=1, of="", added=1),
-        entry("run", 11, version="1", outcome="ok", run_id="r1", accounting=accounting),
+        entry("run", 11, asked=10, version="1", outcome="ok", run_id="r1", accounting=accounting),
         entry("view", 12, what="publish", outcome="ok", changed=True, serial=1, inference_key="k1", layers=[]),
         entry("revoked", 13, token="t"),
         entry("answer", 20, path="/v1/models", status=401, what="", token="t"),
@@ -154,6 +154,18 @@ def invented_views(books: list[Entry], honest: Stored) -> Stored:
     return replace(honest, views={serial: honest.views[1] | {"serial": serial} for serial in (1, 2, 3)})
 
 
+def later_view(books: list[Entry], honest: Stored) -> Stored:
+    books.append(entry("view", 11, what="layer", outcome="unknown", changed=None, serial=None))
+    return replace(honest, views={1: honest.views[1], 2: honest.views[1] | {"serial": 2}})
+
+
+def left_out(books: list[Entry], honest: Stored) -> Stored:
+    """Remove a row of a run that only its acknowledgement promises."""
+    books[:] = [e for e in books if e["kind"] != "export"]
+    rows = [r for r in honest.results if (r["media_sha256"], r["inference_key"]) != ("c", "k1")]
+    return replace(honest, results=rows)
+
+
 def other_export(books: list[Entry], honest: Stored) -> Stored:
     file = next(e["file"] for e in books if e["kind"] == "export")
     pq.write_table(pa.Table.from_pylist([result("a", "k1"), result("b", "k2")]), file)
@@ -192,6 +204,7 @@ FRAUDS: dict[str, tuple[str, Fraud]] = {
     "an answer of a version after its time": ("mixed", changed("promote", at=20, asked=19)),
     "other boxes in a row": ("mixed", other_boxes),
     "another publication": ("mixed", other_view),
+    "a publication after the last request": ("mixed", later_view),
     "an export of two views": ("mixed", other_export),
     "an open account": ("open accounts", open_account),
     "a run without an end": ("open accounts", without("runs", state="sealed")),
@@ -210,6 +223,10 @@ FRAUDS: dict[str, tuple[str, Fraud]] = {
 def test_a_fraud_is_found(name: str, books: list[Entry]):
     account, commit = FRAUDS[name]
     assert audit(books, commit(books, stored()), repaired=True)[account]
+
+
+def test_a_row_that_a_run_left_out_is_found_without_the_repair(books: list[Entry]):
+    assert audit(books, left_out(books, stored()), repaired=False)["lost"] == ["11 result of run r1: c"]
 
 
 def test_a_revoked_token_may_be_accepted_for_a_moment(books: list[Entry]):
