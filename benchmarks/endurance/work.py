@@ -40,27 +40,30 @@ class Keys:
     def __init__(self, host: Host) -> None:
         self._host, self._number, self._lock = host, 0, threading.Lock()
         self.current, self.revoked = self._added(), ""
+        self._name = f"client-{self._number}"
 
     def rotate(self) -> str:
         """Add a token, then revoke the one before it; return a note."""
         with self._lock:
-            old, name, new = self.current, f"client-{self._number}", ""
-            for _ in range(TRIES):  # the disk may be full
+            old, name, new = self.current, self._name, ""
+            for _ in range(TRIES):  # the disk may be full, or the command killed
                 new = new or self._added()
                 if not new:
                     continue
-                time.sleep(FOLLOW_S)
-                self.current = new
-                if self._host.command("tokens", "revoke", name).code == 0:
+                if self.current == old:
+                    time.sleep(FOLLOW_S)
+                self.current, self._name = new, f"client-{self._number}"
+                done = self._host.command("tokens", "revoke", name)
+                if done.code == 0 or "unknown token" in done.err:
                     self._host.books.write("revoked", token=sha256(old.encode()))
                     self.revoked = old
                     return f"{name} revoked"
         return "not revoked"
 
     def _added(self) -> str:
-        words = [word for scope in ("detect", "upload", "review") for word in ("--scope", scope)]
-        added = self._host.command("tokens", "add", f"client-{self._number + 1}", *words).out
         self._number += 1
+        words = [word for scope in ("detect", "upload", "review") for word in ("--scope", scope)]
+        added = self._host.command("tokens", "add", f"client-{self._number}", *words).out
         return added["token"] if added else ""
 
 
@@ -90,7 +93,6 @@ class Work:
         self._number, self._lock = 0, threading.Lock()
         self._recorded: list[tuple[str, str]] = []  # (digest, inference key) of rows with a detection
         self._batches: list[str] = []
-        self._runs: list[str] = []
         makers = [*[self._client] * clients, self._promoter, self._operator]
         self._threads = [
             threading.Thread(target=make, args=(Draw(f"{seed} {number}"),)) for number, make in enumerate(makers)
@@ -105,10 +107,8 @@ class Work:
                 found = detector.detect_encoded(data)[1]
                 columns = zip(found.class_ids, found.scores, found.boxes_xyxy, strict=True)
                 rows = [{"label": detector.config.labels[c], "score": s, "box_xyxy_px": b} for c, s, b in columns]
-                digest = digest_of_answer(rows)
-                self.books.write(
-                    "truth", version=version, key=detector.info.inference_key, photo=photo, digest=digest, n=len(rows)
-                )
+                facts = {"version": version, "key": detector.info.inference_key, "photo": photo}
+                self.books.write("truth", **facts, digest=digest_of_answer(rows))
         self.books.write("promote", version="1", asked=0.0, outcome="ok")
         draw = Draw("prepare")
         self._ingest(draw, FIRST_PICTURES)
@@ -268,8 +268,6 @@ class Work:
             accounting=report.get("accounting"),
             published=report.get("published"),
         )
-        if outcome == "ok":
-            self._runs.append(report["run_id"])
         return outcome
 
     def _publish(self, draw: Draw) -> None:
