@@ -11,6 +11,7 @@ fds, threads  most of the last quarter over most of the second one: at most 10 %
 log         bytes an answer: at most 2,000
 disk        growth of the last quarter over that of the second one: at most 1.5; uploads and tables grow evenly
 p99         median of the windows of the last quarter over that of the second one: at most 1.25
+429         answers of a full queue, which a run beside the load can fill for a moment: at most 1 %
 --control leak  adds a process that leaks a tenth of its memory and 60 files over the whole time: it must be caught
 """
 
@@ -44,6 +45,7 @@ from benchmarks.records import Records
 
 WINDOWS, SAMPLE_S, UPLOADS, OPERATE_EVERY = 40, 5.0, 6, 5
 RSS_PER_HOUR, P99_RATIO, DISK_RATIO, LOG_BYTES, MORE_FRAC, MORE = 0.01, 1.25, 1.5, 2_000, 0.1, 8
+REJECTED_FRAC = 0.01
 LEAK = """
 import tempfile, time
 held, files, block = [bytearray(b"x") * (64 << 20)], [], 0
@@ -224,7 +226,10 @@ def judge(result: dict[str, Any], hours: float) -> list[tuple[str, Any, str, boo
     rows.append(("disk, growth", round(after / max(1, before), 2), f"≤ {DISK_RATIO}", after <= DISK_RATIO * before))
     before, after = ends(result["p99_ms"], lambda values: np.median(values))
     rows.append(("p99, last / second quarter", round(after / before, 3), f"≤ {P99_RATIO}", after <= P99_RATIO * before))
-    failures = result["answers"]["failures"]
+    answers = result["answers"]
+    rejected = answers["statuses"].get("429", 0)
+    failures, share = answers["failures"] - rejected, rejected / max(1, answers["requests"])
+    rows.append(("rejected answers (429), share", share, f"≤ {REJECTED_FRAC:.0%}", share <= REJECTED_FRAC))
     return [*rows, ("failed answers", failures, "0", failures == 0)]
 
 

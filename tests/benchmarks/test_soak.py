@@ -17,7 +17,7 @@ def result(**changes: Any) -> dict[str, Any]:
     process = {"pid": 7, "role": "python", "rss_mib": noisy(300, 0), "fds": [40] * WINDOWS, "threads": [9] * WINDOWS}
     names = {name: changes.pop(name) for name in list(changes) if name in process}
     even = list(range(0, 100_000, 1_000))
-    answers = {"requests": 1_000, "failures": 0}
+    answers = {"requests": 1_000, "failures": 5, "statuses": {"200": 995, "429": 5}}
     flat = {"processes": [process | names], "p99_ms": [50.0] * WINDOWS, "answers": answers}
     return flat | {"log_bytes": even, "disk_bytes": even} | changes
 
@@ -39,7 +39,8 @@ def test_flat_series_hold():
         ({"log_bytes": list(range(0, 10_000_000, 100_000))}, "log, bytes an answer"),
         ({"disk_bytes": [i**2 for i in range(100)]}, "disk, growth"),
         ({"p99_ms": [50.0 + i for i in range(WINDOWS)]}, "p99, last / second quarter"),
-        ({"answers": {"requests": 1_000, "failures": 1}}, "failed answers"),
+        ({"answers": {"requests": 1_000, "failures": 1, "statuses": {"500": 1}}}, "failed answers"),
+        ({"answers": {"requests": 1_000, "failures": 11, "statuses": {"429": 11}}}, "rejected answers (429), share"),
     ],
 )
 def test_each_growth_is_caught(changes: dict[str, Any], name: str):
