@@ -44,8 +44,7 @@ from benchmarks.load import Load
 from benchmarks.records import Records
 
 WINDOWS, SAMPLE_S, UPLOADS, OPERATE_EVERY = 40, 5.0, 6, 5
-RSS_PER_HOUR, P99_RATIO, DISK_RATIO, LOG_BYTES, MORE_FRAC, MORE = 0.01, 1.25, 1.5, 2_000, 0.1, 8
-REJECTED_FRAC = 0.01
+RSS_PER_HOUR, P99_RATIO, DISK_RATIO, LOG_BYTES, MORE_FRAC, MORE, REJECTED_FRAC = 0.01, 1.25, 1.5, 2_000, 0.1, 8, 0.01
 LEAK = """
 import tempfile, time
 held, files, block = [bytearray(b"x") * (64 << 20)], [], 0
@@ -56,10 +55,10 @@ while True:
     if block % {file_every_s} == 0:
         files.append(tempfile.TemporaryFile())
 """
-"""A process of 64 MiB that leaks memory and files."""
 LEAKED_FRAC, LEAKED_FILES = 0.1, 60  # over the whole time
-Samples = dict[tuple[int, str], list[tuple[float, int, int, int]]]
-"""(pid, role) -> (seconds, RSS bytes, files, threads)"""
+Samples = dict[
+    tuple[int, str], list[tuple[float, int, int, int]]
+]  # (pid, role) -> (seconds, RSS bytes, files, threads)
 
 
 def main() -> None:
@@ -171,10 +170,10 @@ def processes(samples: Samples, began_s: float, seconds: float) -> list[dict[str
         if columns[0][0] > began_s + seconds / 8 or columns[0][-1] < began_s + seconds * 7 / 8:
             continue
         at = (columns[0] - began_s) / seconds
-        named = dict(zip(("rss_mib", "fds", "threads"), columns[1:], strict=True))
-        named["rss_mib"] = named["rss_mib"] / 2**20
-        reduce: dict[str, Callable[[NDArray[Any]], Any]] = {"rss_mib": np.median, "fds": np.max, "threads": np.max}
-        rows.append({"pid": pid, "role": role} | {n: windows(at, v, reduce[n]) for n, v in named.items()})
+        _, rss_bytes, fds, threads = columns
+        row = {"rss_mib": windows(at, rss_bytes / 2**20, np.median)}
+        row |= {"fds": windows(at, fds, np.max), "threads": windows(at, threads, np.max)}
+        rows.append({"pid": pid, "role": role, **row})
     return rows
 
 
