@@ -92,7 +92,8 @@ def test_a_search_is_in_order_of_the_corrected_time(tables: Tables) -> None:
     assert found(since=NOON + timedelta(hours=1)) == [1, 3]
     assert found(location="Mill") == [3, 4][:1], "an image without a time is in no deployment"
     assert found(location="Oak hill", until=NOON + timedelta(hours=1)) == [2]
-    assert found(deployment="?") == []
+    with pytest.raises(BadRequest, match=r"unknown deployment '\?'; available"):
+        found(deployment="?")
 
 
 def test_the_index_follows_a_correction_and_its_undo(tables: Tables, tmp_path: Path) -> None:
