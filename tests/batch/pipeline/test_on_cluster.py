@@ -12,10 +12,19 @@ from ray.serve.exceptions import DeploymentUnavailableError
 
 import batch.pipeline.on_cluster
 import batch.runs.heartbeat
-from batch.pipeline.on_cluster import LEASE_S, ClusterHost, PoolOfReplicas
+from batch.pipeline.on_cluster import LEASE_S, MAX_TASK_RETRIES, ClusterHost, PoolOfReplicas
 from model_store.errors import ModelNotReady
 from model_store.store import ModelStore, ModelVersion
 from tests.fixtures_local import MODELS
+
+
+RAY_NOTICES_S = 5 * 3
+"""Seconds after which Ray takes a node for lost: its default is five health checks, 3 s apart."""
+
+
+def test_a_chunk_is_retried_for_longer_than_ray_takes_to_notice_the_loss_of_a_node() -> None:
+    delays_s = [min(0.1 * 2**retry, 5) for retry in range(MAX_TASK_RETRIES)]  # Ray's, if an actor does not answer
+    assert sum(delays_s) > 2 * RAY_NOTICES_S
 
 
 def test_a_lease_is_renewed_while_it_is_held(monkeypatch: pytest.MonkeyPatch, motion: ModelVersion) -> None:
