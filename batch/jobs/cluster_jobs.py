@@ -34,6 +34,7 @@ PACKING = (
 )
 """Ray's loggers that list the files which it packs and uploads; no concern of a command's output."""
 TAKEN_DOWN_S = 10.0
+MAX_NODES = 10_000
 PASSED_ON = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION")
 
 
@@ -82,7 +83,7 @@ class ClusterJobs:
             client = _client()
             alive = [
                 job.submission_id
-                for job in client.list_jobs()
+                for job in _records(client)
                 if job.submission_id and not job.status.is_terminal() and run_id in runs_of(job.entrypoint)
             ]
             for submission_id in alive:
@@ -128,7 +129,32 @@ class ClusterJobs:
 def _jobs() -> list[Any]:
     """Return Ray's records of its jobs. Raises ClusterError."""
     with _errors_as("the cluster does not answer"):
-        return list(_client().list_jobs())
+        return _records(_client())
+
+
+def _records(client: Any) -> list[Any]:
+    """Return Ray's records of its jobs; a job has failed if its node is lost, and with it the process of the run.
+
+    After the loss of a head, Ray itself notices that only when it gets the next job.
+    """
+    from ray.job_submission import JobStatus
+
+    jobs = list(client.list_jobs())
+    if open_jobs := [job for job in jobs if job.driver_node_id and not job.status.is_terminal()]:
+        nodes = _nodes()
+        for job in open_jobs:
+            if job.driver_node_id not in nodes:
+                job.status = JobStatus.FAILED
+    return jobs
+
+
+def _nodes() -> set[str]:
+    """Return the ids of the nodes that are alive. Raises Ray's errors."""
+    from ray.util.state import list_nodes
+
+    address = os.environ["RAY_API_SERVER_ADDRESS"]
+    found: list[Any] = list_nodes(address, filters=[("state", "=", "ALIVE")], limit=MAX_NODES)
+    return {node.node_id for node in found}
 
 
 def _runtime_env(settings: Settings) -> dict[str, Any]:
@@ -154,7 +180,7 @@ def _settled(client: Any, run_id: str) -> dict[str | None, Any]:
     """
     until_s = time.monotonic() + TAKEN_DOWN_S
     while True:
-        jobs = client.list_jobs()
+        jobs = _records(client)
         statuses = {job.submission_id: job.status for job in jobs}
         ours = [job for job in jobs if run_id in runs_of(job.entrypoint)]
         if all(job.status.is_terminal() for job in ours) or time.monotonic() > until_s:
@@ -222,8 +248,9 @@ def _errors_as(problem: str) -> Iterator[None]:
 def _ray_errors() -> tuple[type[Exception], ...]:
     """Return the errors of Ray's client: OSError includes those of requests, RayError an invalid token."""
     from ray.exceptions import RayError
+    from ray.util.state.exception import RayStateApiException
 
-    return RuntimeError, OSError, RayError
+    return RuntimeError, OSError, RayError, RayStateApiException
 
 
 def _client() -> Any:

@@ -36,8 +36,8 @@ DECODE_SHARE = 0.001
 """Amount per actor of the custom resource that selects the nodes to decode on: it is never used up."""
 MAX_RESTARTS, MAX_TASK_RETRIES = 20, 12
 """Limits per actor and per chunk: nodes may come and go, but Ray's default has no limit. A restarted actor reads in
-child processes, so an image that kills its reader does so once. Ray notices the loss of a node after 15 s or more; until
-then each retry fails, after 0.1 s, 0.2 s and so on, up to 5 s."""
+child processes, so an image that kills its reader does so once. Ray notices the loss of a node after 15 s or more;
+until then each retry fails, after 0.1 s, 0.2 s and so on, up to 5 s."""
 WINDOW_CHUNKS = 4096
 """Chunks of one execution of Ray Data, which starts and ends its actors: 260,000 images at 64 images per chunk."""
 PART_CHUNKS = 64

@@ -334,7 +334,7 @@ def test_a_second_run_of_a_model_is_refused_while_the_first_is_running(
 def job(run_id: str, status: JobStatus, start_time: int) -> SimpleNamespace:
     command = f"python -m batch.reprocess --run-id {run_id}"
     facts = {"entrypoint": command, "status": status, "start_time": start_time}
-    return SimpleNamespace(submission_id=f"resight-{run_id}", **facts)
+    return SimpleNamespace(driver_node_id=None, submission_id=f"resight-{run_id}", **facts)
 
 
 def test_without_a_cluster_an_interrupted_run_is_cancelled_in_the_record(

@@ -62,6 +62,7 @@ class Job:
     submission_id: str | None
     entrypoint: str
     status: JobStatus
+    driver_node_id: str | None = None
 
 
 @dataclass
@@ -102,6 +103,19 @@ def test_the_job_of_a_run_that_is_alive_is_stopped_and_no_other(monkeypatch: pyt
     assert ClusterJobs(Settings()).stop("r") == "resight-r-2"
     assert client.stopped == ["resight-r-2"]
     assert client.looks == 2
+
+
+def test_a_job_whose_node_is_lost_is_not_running(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray's record of it stays RUNNING after the loss of the head."""
+    cluster(
+        monkeypatch,
+        Job("resight-r", COMMAND.format("r"), JobStatus.RUNNING, "lost"),
+        Job("resight-q", COMMAND.format("q"), JobStatus.RUNNING, "here"),
+        Job("resight-p", COMMAND.format("p"), JobStatus.PENDING),
+    )
+    monkeypatch.setattr(batch.jobs.cluster_jobs, "_nodes", lambda: {"here"})
+    assert ClusterJobs(Settings()).running() == {"q", "p"}
+    assert ClusterJobs(Settings()).stop("r") is None
 
 
 def test_a_job_that_does_not_stop_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,7 +168,7 @@ def test_a_client_silences_the_packing_of_files_and_nothing_else(monkeypatch: py
 def test_a_log_on_another_machine_is_read_through_the_dashboard(monkeypatch: pytest.MonkeyPatch) -> None:
     """The state file of the cluster is not in this home, so its logs are elsewhere."""
     facts = {"submission_id": "resight-r", "start_time": 1, "status": JobStatus.RUNNING}
-    job = SimpleNamespace(**facts, entrypoint=COMMAND.format("r"))
+    job = SimpleNamespace(**facts, driver_node_id=None, entrypoint=COMMAND.format("r"))
     client = SimpleNamespace(list_jobs=lambda: [job], get_job_logs=lambda _: "one\ntwo\n")
     monkeypatch.setattr(batch.jobs.cluster_jobs, "_client", lambda: client)
     part = ClusterJobs(Settings()).log("r", 4, 100)

@@ -17,7 +17,6 @@ from model_store.errors import ModelNotReady
 from model_store.store import ModelStore, ModelVersion
 from tests.fixtures_local import MODELS
 
-
 RAY_NOTICES_S = 5 * 3
 """Seconds after which Ray takes a node for lost: its default is five health checks, 3 s apart."""
 
