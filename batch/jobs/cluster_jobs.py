@@ -152,9 +152,9 @@ def _nodes() -> set[str]:
     """Return the ids of the nodes that are alive. Raises Ray's errors."""
     from ray.util.state import list_nodes
 
-    address = os.environ["RAY_API_SERVER_ADDRESS"]
-    found: list[Any] = list_nodes(address, filters=[("state", "=", "ALIVE")], limit=MAX_NODES)
-    return {node.node_id for node in found}
+    # without a filter by state: Ray takes rows that it leaves out for lost ones, and raises
+    found: list[Any] = list_nodes(os.environ["RAY_API_SERVER_ADDRESS"], limit=MAX_NODES)
+    return {node.node_id for node in found if node.state == "ALIVE"}
 
 
 def _runtime_env(settings: Settings) -> dict[str, Any]:
