@@ -1,6 +1,7 @@
 """moto's S3 server in a process of its own, with one write at a time: moto checks `If-None-Match` without a lock.
 
-`python -m tests.support.s3_server PORT` is that process. In the tests' own process delta-rs would wait for itself.
+`python -m tests.support.s3_server PORT [HOST]` is that process. In the tests' own process delta-rs would wait for
+itself.
 """
 
 from __future__ import annotations
@@ -79,14 +80,14 @@ def one_write_at_a_time(app: Callable[..., Iterable[bytes]]) -> Callable[..., It
     return answer
 
 
-def serve(port: int) -> None:
+def serve(port: int, host: str) -> None:
     from moto.moto_server.werkzeug_app import MotoRequestHandler, create_backend_app
     from werkzeug.serving import run_simple
 
     # without the dispatcher to all services of AWS: it lists the folder of their modules at each request
     app = one_write_at_a_time(create_backend_app("s3"))
-    run_simple("127.0.0.1", port, app, threaded=True, request_handler=MotoRequestHandler)
+    run_simple(host, port, app, threaded=True, request_handler=MotoRequestHandler)
 
 
 if __name__ == "__main__":
-    serve(int(sys.argv[1]))
+    serve(int(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else "127.0.0.1")
