@@ -74,7 +74,7 @@ def export(
 
     def write(part: Path) -> tuple[int, list[str]]:
         used = f"{relation} {where}"
-        with connect(tables, view, memory_mib=memory_mib, statement=used) as sql:
+        with connect(tables, view, memory_mib=memory_mib, statement=used, scans=True) as sql:
             rows = _EDITABLE.get(relation, relation)
             if where:
                 rows = f"(select * from {rows} where {where})"
