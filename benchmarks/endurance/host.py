@@ -135,9 +135,11 @@ class Host:
     def _environment(self, stack: contextlib.ExitStack) -> dict[str, str]:
         app = (ROOT / "serve" / "app.yaml").read_text().replace("limits:\n", f"limits:\n        free_mib: {FREE_MIB}\n")
         (self.folder / "app.yaml").write_text(app)
+        (self.folder / "policy.toml").write_text(f"[stop]\nfree_mib = {FREE_MIB}\n")
         kept = {name: value for name, value in os.environ.items() if not name.startswith("RESIGHT_")}
         home = {"RESIGHT_HOME": str(self.home), "RESIGHT_MODELS": str(self.home / "models")}
         home |= {"RESIGHT_TOKEN": self.secret, "RESIGHT_APP": str(self.folder / "app.yaml"), "PYTHONPATH": str(ROOT)}
+        home |= {"RESIGHT_POLICY": str(self.folder / "policy.toml")}
         self._options: dict[str, str] = {}
         if self.store == "s3":
             upstream = stack.enter_context(s3_server())
