@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from model_store.crop_model import CropModel
 from model_store.detector import LoadedDetector
-from model_store.errors import Forbidden, ModelNotReady, ResightError
+from model_store.errors import SOON_S, Forbidden, ModelNotReady, ResightError
 from model_store.load import Loaded, require
 from model_store.names import ModelRef, VersionId, parse_ref
 from model_store.store import ModelStore
@@ -95,7 +95,7 @@ class ModelResolver:
         resolved = self._aliases.table.resolve(ref, sample, self._models)
         if resolved is None:
             error = self._aliases.errors.get(f"{ref.name}:{ref.alias}") or ModelNotReady(
-                f"it is being proved, or was refused: see GET /v1/models/{ref.name}"
+                f"it is being proved, or was refused: see GET /v1/models/{ref.name}", SOON_S
             )
             raise ModelNotReady(f"{text} cannot answer yet: {error}", error.retry_after_s)
         return resolved

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from model_store.errors import Forbidden, ModelNotFound, ModelNotReady, ModelRefused, Overloaded, ResightError
+from model_store.errors import SOON_S, Forbidden, ModelNotFound, ModelNotReady, ModelRefused, Overloaded, ResightError
 from model_store.names import VersionId, parse_ref
 from serve.models.alias_poller import AliasTable
 from serve.models.resolver import loads_if
@@ -147,8 +147,9 @@ async def test_where_a_rollout_proves_first_a_new_alias_is_not_loaded_unproved(t
     shelf.alias("deer", production="1", staging="2")
     await shelf.aliases.refresh()
     assert shelf.loads == ["deer@1"]
-    with pytest.raises(ModelNotReady, match="it is being proved, or was refused"):
+    with pytest.raises(ModelNotReady, match="it is being proved, or was refused") as raised:
         await shelf.answers("deer:staging")
+    assert raised.value.retry_after_s == SOON_S
     assert await shelf.answers("deer") == "detector of deer@1"
 
 
