@@ -44,7 +44,7 @@ class _Content:
         elif image.status == "missing":
             return None
         else:
-            failure = "inference failure" if image.error_code == "inference" else "image access failure"
+            failure = "inference failure" if image.error_code == "model" else "image access failure"
             row |= {"detections": None, "failure": failure}  # in MegaDetector's words
         if image.captured_at_corrected is not None:
             row["datetime"] = f"{image.captured_at_corrected:%Y:%m:%d %H:%M:%S}"

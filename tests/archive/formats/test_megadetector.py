@@ -95,6 +95,12 @@ def test_each_field_is_that_of_the_format(tmp_path: Path) -> None:
     assert info["resight"]["images"] == {"ok": 1, "empty": 1, "failed": 1, "missing": 1}
 
 
+@pytest.mark.parametrize(("code", "kind"), [("model", "inference"), ("decode", "image access"), (None, "image access")])
+def test_a_failure_of_the_model_is_not_one_of_the_file(tmp_path: Path, code: str | None, kind: str) -> None:
+    [row] = written(tmp_path, [image("a.jpg", status="failed", error_code=code)])["images"]
+    assert (row["failure"], row["detections"]) == (f"{kind} failure", None)
+
+
 def test_labels_of_people_layers_and_classifiers_are_classes(tmp_path: Path) -> None:
     relabelled = BoxRecord("fox", 0.5, 0, 0, 10, 10, 0, True, "human", "animal")
     by_layer = BoxRecord("deer", 0.5, 0, 0, 10, 10, 0, False, "layer", "animal")
