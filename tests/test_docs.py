@@ -14,6 +14,8 @@ from archive.schemas import TABLES
 from batch.filters.registry import FILTERS
 from batch.jobs.entry import SIGHUP_EXIT, SIGTERM_EXIT
 from batch.jobs.exit_codes import EXIT_CODES, exit_code
+from batch.pipeline.read_image import CRASHED_READER
+from batch.planning.passes import TRIED_AGAIN
 from cli.follow import INTERRUPTED
 from model_store import errors
 from model_store.config import ModelConfig
@@ -111,6 +113,15 @@ def test_the_page_of_exit_codes_is_that_of_the_code() -> None:
     assert shown == {kind.__name__: exit_code(kind.__new__(kind)) for kind in raised}
     others = {0, INTERRUPTED, SIGHUP_EXIT, SIGTERM_EXIT}
     assert {int(code) for code, *_ in rows} == {*EXIT_CODES.values(), *others}
+
+
+def test_the_error_codes_of_results_are_those_of_the_code() -> None:
+    [table] = re.findall(r"Error codes of `status = .*?Decode notes", text("docs/reference/tables.md"), re.DOTALL)
+    listed = re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
+    of_images = {kind.code for kind in kinds if issubclass(kind, errors.ImageError)}
+    of_runs = {*TRIED_AGAIN, CRASHED_READER, "external"} - {"differs"}  # snips alone differ; imports have external
+    assert sorted(listed) == sorted(of_images | of_runs)
 
 
 def test_the_page_of_commands_is_that_of_the_commands() -> None:
