@@ -55,7 +55,7 @@ Needs = Literal["logits", "lineages"] | None
 
 
 class FilterConfig(Frozen):
-    """Base of all configs.
+    """Base of all configs. Its base refuses unknown fields, NaN and infinity; a filter does not check for them.
 
     Each config has `kind: Literal[...]` and fields with a description that names the unit: a docstring of one line,
     or `Field(description=…)` if it is longer. Lists (taxa, reviewed slots) are part of the config, and therefore of the
