@@ -121,6 +121,10 @@ class Overloaded(RequestError):
     retry_after_s: float | None = SOON_S
 
 
+class QuotaSpent(Overloaded):
+    """The token has stored as many bytes as it may on this day."""
+
+
 class StorageError(ResightError):
     pass
 

@@ -2,7 +2,7 @@
 
 import { element, json, pause, Refused, root, t } from "./page.js";
 
-const AT_ONCE = 3, WAIT_S = 2, ROWS_S = 7, MAX_WAITS = 60, HEAD_BYTES = 256 * 1024, RETRIED = [429, 503];
+const AT_ONCE = 3, WAIT_S = 2, ROWS_S = 7, MAX_WAITS = 60, HEAD_BYTES = 256 * 1024, RETRIED = [429, 503], MAX_RETRY_S = 60;
 const at = (id) => document.getElementById(id);
 const settings = at("for"), form = at("send"), list = document.querySelector("#sent tbody");
 const WORDS = { chosen: t("being looked at"), ready: t("not sent yet"), pending: t("waiting"), processing: t("processing"), completed: t("completed"), failed: t("failed") };
@@ -106,7 +106,7 @@ async function send(item) {
       return;
     } catch (error) {
       item.why = error.message;
-      if (!(error instanceof Refused) || !RETRIED.includes(error.status) || !error.retryS) return show(item, "failed", error.message);
+      if (!(error instanceof Refused) || !RETRIED.includes(error.status) || !error.retryS || error.retryS > MAX_RETRY_S) return show(item, "failed", error.message);
       show(item, "processing", error.message);
       await pause(error.retryS * 1000);
     }

@@ -30,6 +30,7 @@ from serve.api.schemas import (
     UploadFormResponse,
     UploadResponse,
 )
+from serve.auth.scopes import IDENTITY
 from serve.inference.engine import Engine
 from serve.uploads.uploads import Recording, Uploads
 
@@ -73,7 +74,7 @@ def router(engine: Engine, uploads: Uploads) -> APIRouter:
         async def store(body: bytes) -> StoredImage:
             """Detect in one image and store it. An image that fails is not stored."""
             answer = await engine.detect(body, model, deadline_s, request_id)
-            recording = await uploads.keep(body, camera, answer)
+            recording = await uploads.keep(body, camera, answer, request.scope.get(IDENTITY))
             return StoredImage(to_response(answer, min_score), recording)
 
         if is_form(request):

@@ -18,6 +18,7 @@ from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from time import monotonic, time
+from typing import NamedTuple
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
@@ -74,6 +75,15 @@ def scope_of(method: str, path: str) -> TokenScope | None:
     return TokenScope.admin
 
 
+class Credential(NamedTuple):
+    """A token that is accepted: its hash, scopes and quota."""
+
+    name: str
+    sha256: str
+    scopes: frozenset[TokenScope]
+    daily_mib: int | None = None
+
+
 class Access:
     """The tokens that one replica accepts, updated in the background. Use it on one event loop.
 
@@ -86,7 +96,7 @@ class Access:
 
     def __init__(self, secret: str = "", file: TokenFile | None = None, required: bool = False) -> None:
         own = secret.strip().encode("utf-8", "surrogateescape")
-        self._secret = ((OPERATOR, digest(own), ALL_SCOPES),) if own else ()
+        self._secret = (Credential(OPERATOR, digest(own), ALL_SCOPES),) if own else ()
         self._file = file
         self._key = secrets.token_bytes(KEY_BYTES) if file is None else None
         self._tokens: tuple[StoredToken, ...] | None = None
@@ -124,14 +134,15 @@ class Access:
         has_bearer = scheme.lower() == "bearer"  # a proxy in front may require another scheme
         session = self._session(headers) if self.open or not has_bearer else None
         if session is not None:
-            identity = Identity(session[0].name, session[2], by_session=True)
+            of = session[1]
+            identity = Identity(session[0].name, of.scopes, True, of.daily_mib)
         elif self.open:
             identity = Identity(LOCAL, ALL_SCOPES)
         else:
             sent = token.strip().encode("latin-1") if has_bearer else b""
             cookie = browsers.session_value(headers.getlist("cookie"))
-            name, _, scopes = self._credential(sent, browsers.parse_session(cookie) is not None)
-            identity = Identity(name, scopes)
+            of = self._credential(sent, browsers.parse_session(cookie) is not None)
+            identity = Identity(of.name, of.scopes, daily_mib=of.daily_mib)
         if scope not in identity.scopes:
             raise Forbidden(
                 f"this request requires a token with the scope {scope}; the one sent has "
@@ -148,7 +159,7 @@ class Access:
         if self.open:
             name, credential = browsers.person_name(text), ""
         else:
-            name, credential, scopes = self._credential(text.strip().encode("utf-8", "replace"))
+            name, credential, scopes, _ = self._credential(text.strip().encode("utf-8", "replace"))
             if TokenScope.detect not in scopes:
                 raise Forbidden("the page requires a token with the scope detect")
         if self._key is None:
@@ -161,46 +172,41 @@ class Access:
         verified, now_s = self._session(headers), int(time())
         if verified is None or self._key is None:
             return None
-        session, credential, _ = verified
+        session, credential = verified
         if session.expires_at_s - now_s > browsers.SESSION_S - browsers.RENEW_S:
             return None
         later = replace(session, expires_at_s=now_s + browsers.SESSION_S)
-        return browsers.set_cookie(later.value(self._key, credential), session.is_secure)
+        return browsers.set_cookie(later.value(self._key, credential.sha256), session.is_secure)
 
-    def _session(self, headers: Headers) -> tuple[browsers.BrowserSession, str, frozenset[TokenScope]] | None:
-        """Return the valid session of a request with its credential and scopes, or None."""
+    def _session(self, headers: Headers) -> tuple[browsers.BrowserSession, Credential] | None:
+        """Return the valid session of a request with its credential, or None."""
         value = browsers.session_value(headers.getlist("cookie"))
         session = browsers.parse_session(value)
         if session is None or self._key is None or session.expires_at_s <= time():
             return None
-        granted = [("", ALL_SCOPES)] if self.open else []
+        granted = [Credential(session.name, "", ALL_SCOPES)] if self.open else []
         if not session.is_person:
-            granted = [(hash_, of) for name, hash_, of in self._stored() if name == session.name]
-        valid = ((hash_, of) for hash_, of in granted if session.is_signed(value, self._key, hash_))
-        return next(((session, hash_, of) for hash_, of in valid), None)
+            granted = [of for of in self._stored() if of.name == session.name]
+        return next(((session, of) for of in granted if session.is_signed(value, self._key, of.sha256)), None)
 
-    def _stored(self) -> Iterator[tuple[str, str, frozenset[TokenScope]]]:
-        """Yield name, hash and scopes of every token that is accepted."""
+    def _stored(self) -> Iterator[Credential]:
+        """Yield every token that is accepted."""
         yield from self._secret
         for token in self._tokens or ():
-            yield token.name, token.sha256, frozenset(token.scopes)
+            yield Credential(token.name, token.sha256, frozenset(token.scopes), token.daily_mib)
 
-    def _credential(self, token: bytes, has_session: bool = False) -> tuple[str, str, frozenset[TokenScope]]:
-        """Return name, hash and scopes of a token. Compares with all tokens, in constant time.
+    def _credential(self, token: bytes, has_session: bool = False) -> Credential:
+        """Return the credential of a token. Compares with all tokens, in constant time.
 
         Raises Unauthorized. Raises StorageUnreachable if the tokens have not been read yet, and there is a token, or a
         session that could not be checked.
         """
         if not token and not (has_session and self._unread):
             raise Unauthorized("send the header 'Authorization: Bearer TOKEN'; 'resight tokens add' makes one")
-        sent, names = digest(token), list[str]()
-        granted: frozenset[TokenScope] = frozenset()
-        for name, sha256, scopes in self._stored():
-            if hmac.compare_digest(sha256, sent):
-                granted |= scopes
-                names.append(name)
-        if names:
-            return names[0], sent, granted
+        sent = digest(token)
+        equal = [of for of in self._stored() if hmac.compare_digest(of.sha256, sent)]
+        if equal:
+            return equal[0]._replace(scopes=frozenset[TokenScope]().union(*(of.scopes for of in equal)))
         if self._unread:
             raise StorageUnreachable(
                 "the token file is missing or cannot be read, so none of its tokens is accepted; run "
@@ -308,7 +314,7 @@ class Guard:
             await (login or of_error(error, path))(connection, receive, send)
             return
         if identity is not None:
-            connection[IDENTITY] = identity
+            connection.setdefault(IDENTITY, identity)  # a forwarded request has its sender already
             if identity.by_session and (cookie := self._access.renewed_session(headers)):
                 send = _with_cookie(send, cookie)
         with loads_if(identity is not None and TokenScope.admin in identity.scopes):

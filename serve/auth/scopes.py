@@ -24,8 +24,12 @@ class TokenScope(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Sender of a request: the name of a token or a person, and its scopes. `by_session`: sent as a cookie."""
+    """Sender of a request: the name of a token or a person, and its scopes. `by_session`: sent as a cookie.
+
+    `daily_mib` is the maximum that it may store in a day (UTC), in MiB; None: without a quota.
+    """
 
     name: str
     scopes: frozenset[TokenScope]
     by_session: bool = False
+    daily_mib: int | None = None

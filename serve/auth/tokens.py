@@ -39,6 +39,8 @@ class StoredToken(Frozen):
     scopes: Annotated[tuple[TokenScope, ...], Field(min_length=1)]
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
     created_at: AwareDatetime
+    daily_mib: Annotated[int, Field(gt=0)] | None = None
+    """Maximum that the token may store in a day (UTC), in MiB."""
 
 
 class TokenTable(Frozen):
@@ -139,7 +141,7 @@ class TokenFile:
                 f"{self.url} is damaged: {wrong}; restore it, or remove it and add every token again"
             ) from None
 
-    def add(self, name: str, scopes: Collection[TokenScope]) -> str:
+    def add(self, name: str, scopes: Collection[TokenScope], daily_mib: int | None = None) -> str:
         """Return a new token; only its hash is stored. Raises BadRequest for an invalid or used name, StorageError."""
         if not NAME.fullmatch(name):
             raise BadRequest(f"invalid token name {name!r}: it must match {NAME.pattern}")
@@ -151,6 +153,7 @@ class TokenFile:
             scopes=tuple(scope for scope in TokenScope if scope in scopes),
             sha256=digest(token.encode()),
             created_at=datetime.now(UTC),
+            daily_mib=daily_mib,
         )
 
         def with_it(tokens: tuple[StoredToken, ...]) -> tuple[StoredToken, ...]:
@@ -163,19 +166,30 @@ class TokenFile:
         return token
 
     def revoke(self, name: str) -> StoredToken:
-        """Remove a token and return it. Raises BadRequest, which lists the existing names, and StorageError."""
-        self.read()
-        revoked: list[StoredToken] = []
+        """Remove a token and return it. Raises as `_replace`."""
+        return self._replace(name, lambda token: ())
 
-        def without_it(tokens: tuple[StoredToken, ...]) -> tuple[StoredToken, ...]:
-            revoked.extend(token for token in tokens if token.name == name)
-            if not revoked:
+    def set_quota(self, name: str, daily_mib: int | None) -> None:
+        """Set the quota of a token, None: without one. Raises as `_replace`."""
+        self._replace(name, lambda token: (token.model_copy(update={"daily_mib": daily_mib}),))
+
+    def _replace(self, name: str, change: Callable[[StoredToken], tuple[StoredToken, ...]]) -> StoredToken:
+        """Replace a token in its place by `change(token)`, and return the old one.
+
+        Raises BadRequest, which lists the existing names, and StorageError.
+        """
+        self.read()
+        old: list[StoredToken] = []
+
+        def replaced(tokens: tuple[StoredToken, ...]) -> tuple[StoredToken, ...]:
+            old.extend(token for token in tokens if token.name == name)
+            if not old:
                 names = ", ".join(token.name for token in tokens) or "none"
                 raise BadRequest(f"unknown token {name!r} in {self.url}; existing tokens: {names}")
-            return tuple(token for token in tokens if token.name != name)
+            return tuple(new for token in tokens for new in (change(token) if token.name == name else (token,)))
 
-        self._update(without_it)
-        return revoked[0]
+        self._update(replaced)
+        return old[0]
 
     def _place(self) -> tuple[Folder, str]:
         parent, _, name = self.url.rpartition("/")
@@ -188,6 +202,6 @@ class TokenFile:
         def changed(data: bytes | None) -> bytes:
             after = change(() if data is None else self._parsed(data))
             self.remember()
-            return TokenTable(tokens=after).model_dump_json(indent=1).encode()
+            return TokenTable(tokens=after).model_dump_json(indent=1, exclude_none=True).encode()
 
         folder.update(name, changed, mode=0o600)

@@ -23,6 +23,7 @@ from serve.api.bodies import MIB, declared_bytes, read_whole
 from serve.api.headers import TIMEOUT, deadline_of
 from serve.api.multipart import FORM_FULL_FILES, is_form
 from serve.api.problems import of_error
+from serve.auth.scopes import IDENTITY, Identity
 from serve.inference.engine import Engine
 from serve.models.pools import Pools, require_pool
 from serve.models.resolver import MAY_LOAD, loads_if
@@ -61,6 +62,7 @@ class ForwardedRequest:
     headers: list[tuple[bytes, bytes]]
     body: bytes
     may_load: bool = True
+    sender: Identity | None = None
 
     async def send_to(self, app: ASGIApp) -> ForwardedAnswer:
         """Call an ASGI application with this request and return its response. Raises what the application raises."""
@@ -78,6 +80,8 @@ class ForwardedRequest:
             "client": None,
             "server": None,
         }
+        if self.sender is not None:
+            scope[IDENTITY] = self.sender
         sent: list[Message] = []
 
         async def receive() -> Message:
@@ -147,7 +151,8 @@ def forwarded(request: Request, body: bytes, deadline_s: float | None) -> Forwar
             raise DeadlinePassed("the deadline passed before the body was read")
         headers.append((TIMEOUT.encode(), str(left_ms).encode()))
     query: bytes = request.scope["query_string"]
-    return ForwardedRequest(request.method, path_of(request.scope), query, headers, body, MAY_LOAD.get())
+    sender = request.scope.get(IDENTITY)
+    return ForwardedRequest(request.method, path_of(request.scope), query, headers, body, MAY_LOAD.get(), sender)
 
 
 def path_of(scope: Scope) -> str:

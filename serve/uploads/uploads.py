@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import pyarrow as pa
 import structlog
 
-from archive.catalogue.uploads import Kept, keep
+from archive.catalogue.uploads import Kept
 from archive.delta.arrow_stream import as_stream, from_stream
 from archive.delta.result_columns import detection_columns
 from archive.schemas import MEDIA, RESULTS
@@ -23,7 +23,9 @@ from archive.views.search import P, Search
 from model_store.errors import Overloaded
 from model_store.free_space import require_free_space
 from model_store.storage import Folder
+from serve.auth.scopes import Identity
 from serve.inference.results import Answer
+from serve.uploads.quota import Quotas
 
 RUN_ID = "upload"
 """Value of `results.run_id` for uploads, as no run has processed the image."""
@@ -104,26 +106,27 @@ class Uploads:
     def __init__(self, url: str, tables: ArchiveTables, counted: Callable[[str], None], free_mib: int = 0) -> None:
         self.tables, self._free_mib = tables, free_mib
         self._root, self._counted = Folder(url), counted
+        self._quotas = Quotas(self._root)
         # separate threads, so that a disk that hangs delays nothing else
         self._writers = ThreadPoolExecutor(WRITERS, "uploads")
         self._tasks: set[asyncio.Task[Any]] = set()
         self._waiting = self._waiting_bytes = self._keeping_bytes = 0
 
-    async def keep(self, body: bytes, camera: str, answer: Answer) -> Recording:
-        """Write the file, also if the client disconnects, and start to record its rows.
+    async def keep(self, body: bytes, camera: str, answer: Answer, sender: Identity | None = None) -> Recording:
+        """Write the file, also if the client disconnects, and start to record its rows; `sender` may have a quota.
 
-        Raises BadRequest, StorageFull, StorageUnreachable, StorageUnsafe, and Overloaded if too many bytes wait to be
-        written.
+        Raises BadRequest, QuotaSpent, ImageTooLarge, StorageFull, StorageUnreachable, StorageUnsafe, and Overloaded if
+        too many bytes wait to be written.
         """
         if self._keeping_bytes + len(body) > MAX_BYTES:
             raise Overloaded(f"{self._keeping_bytes >> 20} MiB of images wait to be written")
         self._keeping_bytes += len(body)
-        return await asyncio.shield(self._start(self._keep(body, camera, answer)))
+        return await asyncio.shield(self._start(self._keep(body, camera, answer, sender)))
 
-    async def _keep(self, body: bytes, camera: str, answer: Answer) -> Recording:
+    async def _keep(self, body: bytes, camera: str, answer: Answer, sender: Identity | None) -> Recording:
         def write() -> tuple[Kept, Upload]:
             require_free_space(self._root.url, self._free_mib, "uploads", "limits.free_mib")
-            kept = keep(self._root, camera, body)
+            kept = self._quotas.keep(sender, camera, body)
             return kept, Upload.of(kept.row, answer)
 
         try:

@@ -94,6 +94,14 @@ def test_a_busy_server_is_asked_again_when_it_says(visit: Visit, served: Served)
     assert answers == []
 
 
+def test_a_spent_quota_is_a_failure_that_is_not_waited_for(visit: Visit, served: Served) -> None:
+    page, body = visit("/upload"), '{"detail": "its quota starts again at 2026-05-02 00:00 UTC"}'
+    page.route("**/v1/images?*", lambda route: route.fulfill(status=429, headers={"Retry-After": "43200"}, body=body))
+    page.get_by_label("Files: choose them").set_input_files(pictures_of(served)[5])
+    page.get_by_role("button", name="Upload").click()
+    expect(page.locator("#failures li")).to_contain_text("starts again at 2026-05-02")
+
+
 def test_a_filter_is_previewed_run_and_switched_on(visit: Visit) -> None:
     page = visit("/filters/score-threshold")
     page.get_by_label("min score").fill("0.9")

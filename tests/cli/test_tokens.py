@@ -25,9 +25,9 @@ def add(resight: Resight, name: str, *scopes: str) -> str:
 
 
 def test_no_tokens_are_an_empty_list_in_every_format(resight: Resight, home: Path) -> None:
-    assert resight("tokens", "list").ok().split() == ["name", "scopes", "created_at"]
+    assert resight("tokens", "list").ok().split() == ["name", "scopes", "daily_mib", "created_at"]
     assert json.loads(resight("tokens", "list", "--format", "json").ok()) == []
-    assert resight("tokens", "list", "--format", "csv").ok().split() == ["name,scopes,created_at"]
+    assert resight("tokens", "list", "--format", "csv").ok().split() == ["name,scopes,daily_mib,created_at"]
     assert not home.exists()
 
 
@@ -88,6 +88,22 @@ def test_the_file_is_where_the_setting_says(
     add(resight, "a", "detect")
     assert (tmp_path / "all" / "tokens.json").exists()
     assert [one.name for one in home.iterdir()] == ["tokens.made"]
+
+
+async def test_a_quota_is_set_listed_changed_and_removed(resight: Resight, home: Path) -> None:
+    words = ("tokens", "add", "a", "--scope", "upload", "--daily-mib", "500", "--format", "json")
+    token = json.loads(resight(*words).ok())["token"]
+    add(resight, "b", "admin")
+    for set_to in (500, 20, None):
+        if set_to != 500:
+            resight("tokens", "quota", "a", *(["--daily-mib", str(set_to)] if set_to else [])).ok()
+        rows = json.loads(resight("tokens", "list", "--format", "json").ok())
+        assert [(row["name"], row["daily_mib"]) for row in rows] == [("a", set_to), ("b", None)]
+        sender = await Access.of(Settings()).check(Headers({"authorization": f"Bearer {token}"}), TokenScope.upload)
+        assert sender.daily_mib == set_to
+    assert "daily_mib" not in (home / "tokens.json").read_text(), "an older Resight reads the file"
+    assert "existing tokens: a, b" in resight("tokens", "quota", "c", "--daily-mib", "1").refused(2)
+    assert "--daily-mib" in resight("tokens", "quota", "a", "--daily-mib", "0").err
 
 
 def test_what_cannot_be_done_is_refused_and_says_why(resight: Resight) -> None:

@@ -16,6 +16,7 @@ import pytest
 
 import resight_client.send
 from resight_client import Options, Rejected, Summary, Unreachable
+from resight_client.command import WAITING, exit_code
 from resight_client.record import Record, default_path
 from tests.client.shelf import OLD_S, Shelf, Station, problem, sha256_of
 
@@ -300,6 +301,16 @@ def test_a_large_file_is_never_in_memory(station: Station) -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 4 * 2**20
+
+
+def test_a_spent_quota_ends_the_call_after_one_request_unless_it_starts_again_soon(station: Station) -> None:
+    station.shelf.answers.append(problem(429, "quota-spent", Retry_After="43200"))
+    summary = station.send()
+    assert (summary.sent, summary.waiting, str(summary.stopped)) == (0, 3, "429 the quota-spent")
+    assert (exit_code(summary), len(station.shelf.asked), station.clock.waits_s) == (WAITING, 1, [])
+    station.shelf.answers.append(problem(429, "quota-spent", Retry_After="300"))
+    assert station.send().sent == 3
+    assert station.clock.waits_s == [300]
 
 
 @pytest.mark.parametrize("number", [0, 1, 2])

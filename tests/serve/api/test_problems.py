@@ -40,6 +40,7 @@ STATUS_AND_EXIT_CODE = [
     (errors.DeadlinePassed, 504, 2),
     (errors.TooSlow, 408, 2),
     (errors.Overloaded, 429, 2),
+    (errors.QuotaSpent, 429, 2),
     (errors.StorageError, 503, 7),
     (errors.StorageFull, 507, 7),
     (errors.StorageUnreachable, 503, 7),
@@ -98,7 +99,7 @@ def test_type_and_title_are_the_words_of_the_class_name(kind: str, urn: str, tit
 def test_an_error_that_ends_by_itself_says_when_to_retry(kind: type[ResightError]) -> None:
     assert of_error(kind("why", 1.0)).headers["Retry-After"] == "1"
     assert pickle.loads(pickle.dumps(kind("why", 1.0))).retry_after_s == 1.0
-    needs_a_person = kind not in (Overloaded, errors.IndexNotReady)
+    needs_a_person = not issubclass(kind, Overloaded | errors.IndexNotReady)
     assert ("Retry-After" not in of_error(kind("why")).headers) is needs_a_person
 
 

@@ -70,10 +70,10 @@ def test_a_session_is_read_back_as_it_was_written(name: str) -> None:
 
 
 async def test_a_token_s_session_has_its_name_and_scopes(file: TokenFile) -> None:
-    token = file.add("anna", [TokenScope.detect, TokenScope.review])
+    token = file.add("anna", [TokenScope.detect, TokenScope.review], 20)
     access = Access("secret", file)
     cookie = sent(await access.start_session(f" {token}\n", False))
-    want = Identity("anna", frozenset({TokenScope.detect, TokenScope.review}), by_session=True)
+    want = Identity("anna", frozenset({TokenScope.detect, TokenScope.review}), by_session=True, daily_mib=20)
     assert await identity_of(access, cookie, TokenScope.review) == want
     assert await identity_of(access, cookie, TokenScope.admin) == "Forbidden"
     operator = await identity_of(access, sent(await access.start_session("secret", True)))

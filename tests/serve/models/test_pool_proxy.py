@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import numpy as np
 import pytest
 from fastapi import FastAPI
 from ray.exceptions import ActorDiedError
@@ -18,6 +19,7 @@ from archive.views.search import ImageSearch, SearchPage
 from model_store.errors import ModelNotReady
 from serve.api.app import build_http_api
 from serve.auth.guard import Access
+from serve.auth.scopes import Identity, TokenScope
 from serve.cluster import handles as handle
 from serve.cluster.handles import RayPools
 from serve.inference.engine import Engine
@@ -27,7 +29,7 @@ from serve.models.pools import Serving
 from serve.models.resolver import loads_if
 from serve.settings import DetectArgs, Limits, Pool
 from serve.uploads.uploads import Upload, Uploads
-from tests.fixtures_local import motion_store, photo
+from tests.fixtures_local import encoded, motion_store, photo
 from tests.serve.api.v2.test_inference import of_images
 
 CAT = photo("cat")
@@ -170,6 +172,17 @@ def test_who_waits_for_rows_holds_up_no_detection(tmp_path: Path) -> None:
         assert (kept.status_code, seen.status_code) == (201, 200)
     finally:
         two.stop()
+
+
+def test_the_quota_of_a_sender_holds_in_another_pool(two: Two) -> None:
+    sent = Identity("station", frozenset(TokenScope), daily_mib=1)
+    body = encoded(np.zeros((256, 256, 3), np.uint8), "bmp")
+    for number, status in ((0, 201), (0, 200), *((n, 201) for n in range(1, 5)), (5, 429)):
+        request = ForwardedRequest("POST", "/v1/images", b"model=blobs", [], body[:-1] + bytes([number]), True, sent)
+        assert asyncio.run(two.pool.answer("gpu", request)).status == status
+    assert two.send_to("POST", "/v1/images?model=blobs", content=CAT).status_code == 201
+    (*_, passed) = two.pool.passed
+    assert (passed.sender and passed.sender.name) == "operator"
 
 
 def test_neither_tokens_nor_origins_travel_and_the_id_does(two: Two) -> None:
