@@ -17,7 +17,7 @@ BUILDS = {
 }
 """Packages that install the same Python module, by that module. The last one that pip installs overwrites the files
 of the others, so it is undefined which one runs."""
-LIBRARIES = ("numpy", "pillow", "simplejpeg", "torch", *BUILDS["cv2"], *BUILDS["onnxruntime"])
+LIBRARIES = ("av", "numpy", "pillow", "simplejpeg", "torch", *BUILDS["cv2"], *BUILDS["onnxruntime"])
 
 
 def resight_version() -> str:

@@ -48,7 +48,10 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"GIF8", "image/gif"),
     (b"%PDF", "application/pdf"),
     (b"PK\x03\x04", "application/zip"),
+    (b"\x1aE\xdf\xa3", "video/x-matroska"),
 )
+_STILL_BRANDS = (b"avif", b"avis", b"crx ", b"hei", b"hevc", b"hevx", b"mif1", b"msf1")
+"""Brands of still pictures in the container of MP4: AVIF, Canon's raw, HEIF."""
 _ANIMATION = (b"acTL", b"fcTL", b"fdAT")
 MOST_SEGMENTS = 2000  # an ICC profile and extended XMP take up to some hundred
 MOST_FILLING = 64 * 1024  # bytes between segments
@@ -81,6 +84,12 @@ def media_type(head: bytes) -> str:
         return "application/x-empty"
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "image/webp"
+    if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
+        return "video/x-msvideo"
+    if head[4:8] == b"ftyp" and not head[8:12].startswith(_STILL_BRANDS):
+        return "video/quicktime" if head[8:12] == b"qt  " else "video/mp4"
+    if head[4:8] in (b"moov", b"mdat", b"wide"):  # of a QuickTime file without its type
+        return "video/quicktime"
     for magic, kind in _MAGIC:
         if head.startswith(magic):
             return kind
