@@ -16,6 +16,7 @@ from model_store.lazy_imports import lazy_imports
 with lazy_imports():
     from rich.progress import Progress
 
+    from archive.catalogue.clips import Sampling
     from archive.catalogue.ingest import IngestReport, ingest
     from archive.catalogue.ingest import retire as retire_archive
     from archive.catalogue.roots import require_foreign
@@ -67,6 +68,23 @@ def ingest_command(
             "its last ingest, at first not"
         ),
     ] = None,
+    frames_per_second: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="catalogue video clips, and this many frames of each second as images; needs PyAV; 0: no clips; "
+            "stored with the archive, and a change reads every clip again; default: as at its last ingest, at first 0",
+        ),
+    ] = None,
+    min_change: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="leave out frames with nearly the brightness of the last one: by less than this fraction on average; "
+            "decodes every clip; stored with --frames-per-second; default: 0, all frames",
+        ),
+    ] = None,
     retire: Annotated[
         bool, typer.Option("--retire", help="the archive is gone for good: leave its files out of runs")
     ] = False,
@@ -93,10 +111,13 @@ def ingest_command(
     if retire:
         print_facts({"root": url, "retired": retire_archive(tables, url)}, fmt)
         return
-    report = catalogue(settings, tables, url, template, verify, max_mib, yes, exiftool)
+    if min_change is not None and not frames_per_second:
+        raise BadRequest("--min-change also needs --frames-per-second")
+    sampling = None if frames_per_second is None else Sampling(frames_per_second, min_change or 0.0)
+    report = catalogue(settings, tables, url, template, verify, max_mib, yes, exiftool, sampling)
     facts = asdict(report)
     if fmt is Format.table:  # the files are named below
-        facts |= {name: len(facts[name]) for name in ("unreadable", "unlisted", "without_notes")}
+        facts |= {name: len(facts[name]) for name in ("unreadable", "unlisted", "without_notes", "damaged_clips")}
     print_facts(facts, fmt)
     if not explained(report):
         raise typer.Exit(1)
@@ -111,6 +132,7 @@ def catalogue(
     max_mib: int = MAX_MIB,
     believe: bool = False,
     exiftool: bool | None = None,
+    sampling: Sampling | None = None,
 ) -> IngestReport:
     """Ingest an archive with a progress bar. Raises as `archive.catalogue.ingest.ingest`."""
     places = (settings.models_url, settings.tables_url, settings.snips_url)
@@ -128,6 +150,7 @@ def catalogue(
             max_mib=max_mib,
             believe=believe,
             exiftool=exiftool,
+            sampling=sampling,
         )
 
 
@@ -137,6 +160,8 @@ def explained(report: IngestReport) -> bool:
         note(f"unreadable: {path}: {why}")
     for path, why in list(report.without_notes.items())[:20]:
         note(f"catalogued without maker notes: {path}: {why}")
+    for path, why in list(report.damaged_clips.items())[:20]:
+        note(f"damaged clip: {path}: {why}")
     for folder, why in list(report.unlisted.items())[:20]:
         note(f"unreadable folder: {folder}: {why}; its files keep their rows")
     for place, files in list(report.withheld.items())[:20]:

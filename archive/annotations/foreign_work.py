@@ -165,7 +165,7 @@ def _images(tables: Tables, paths: set[str], root: str | None) -> tuple[dict[str
             """
             with present as (
                 select path, source_root || '/' || path as full_path, media_sha256, width_px, height_px from media
-                where missing_since is null
+                where missing_since is null and frame_count is null
                     and ($root is null or starts_with(source_root || '/' || path, $root || '/'))),
             found as (
                 select name, name in (path, full_path) as is_equal,

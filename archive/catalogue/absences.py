@@ -20,7 +20,7 @@ GONE_FRAC = 0.1
 WITHHELD = "create or replace table withheld (path varchar, place varchar)"
 _ABSENT = """
     create or replace table absent as
-    select path, camera, content from known anti join listed using (path) where not missing
+    select path, camera, content from known anti join listed on known.file = listed.path where not missing
 """
 _BEHIND = """
     create or replace table behind as

@@ -332,6 +332,7 @@ def _references(found: Mapping[Key, Row], kind: Kind, fact_id: str, images: int)
 def _images_of(tables: Tables, camera: str) -> int:
     """Return the number of present files of a camera."""
     present = (pc.field("camera_id") == camera) & pc.field("missing_since").is_null()
+    present &= pc.field("frame_count").is_null()
     return int(dataset(tables.existing("media"), MEDIA).count_rows(filter=present))
 
 

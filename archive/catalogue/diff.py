@@ -24,7 +24,7 @@ from pyarrow.dataset import Scanner
 
 from archive.catalogue.absences import WITHHELD
 from archive.catalogue.exif import clean_text
-from archive.catalogue.listing import ArchiveFile
+from archive.catalogue.listing import VIDEO_EXTENSIONS, ArchiveFile
 from archive.delta.replace import Replacement
 from archive.delta.scratch_db import windows
 from archive.delta.snapshot import dataset, scan
@@ -38,49 +38,60 @@ _TABLES = """
     create table listed (path varchar, size_bytes bigint, content_tag varchar);
     create table known (
         path varchar, content_tag varchar, missing boolean, camera varchar, by_path boolean,
-        quick_digest bigint, content ubigint, catalogued_at timestamptz, doubted boolean);
-    create table arrived (content ubigint)
+        quick_digest bigint, content ubigint, catalogued_at timestamptz, doubted boolean, file varchar);
+    create table arrived (content ubigint);
+    create table ended (path varchar)
 """
 _KNOWN = """
     insert into known
     select path, content_tag, missing_since is not null, camera_id,
         coalesce(camera_source, 'path') = 'path', quick_digest, hash(media_sha256),
         coalesce(catalogued_at, ingested_at),
-        coalesce(finished_at >= ingested_at, finished_at is not null)
+        coalesce(finished_at >= ingested_at, finished_at is not null),
+        if(clip_sha256 is null, path, left(path, -9))
     from media left join mismatched using (media_sha256) where source_root = $root
 """
 _KNOWN_COLUMNS = [
     *("path", "content_tag", "missing_since", "source_root"),
-    *("camera_id", "camera_source", "quick_digest", "media_sha256", "ingested_at", "catalogued_at"),
+    *("camera_id", "camera_source", "quick_digest", "media_sha256", "ingested_at", "catalogued_at", "clip_sha256"),
 ]
 _NO_MISMATCHES = pa.table(
     {"media_sha256": pa.array([], pa.string()), "finished_at": pa.array([], MEDIA.field("ingested_at").type)}
 )
 _ROWS_DUE = """
     create table todo as
+    with frames as (
+        select file as path, list({'path': path, 'digest': quick_digest}) as frames, bool_or(doubted) as doubted
+        from known where path <> file group by file)
     select path, size_bytes, listed.content_tag as content_tag, known.path is not null as known,
         case when not known.missing and known.content_tag = listed.content_tag then known.quick_digest end
             as quick_digest,
-        known.camera
-    from listed left join known using (path)
-    where $verify or known.path is null or known.missing or known.doubted
+        known.camera, frames
+    from listed left join known using (path) left join frames using (path)
+    where $verify or known.path is null or known.missing or known.doubted or frames.doubted
         or known.content_tag is distinct from listed.content_tag
+        or $clips and regexp_matches(lower(path), $is_clip)
     order by 4, 1
 """
-_NAMES = "select distinct regexp_extract(path, $pattern, 1) from known where by_path"
+_IS_CLIP = f"({'|'.join(map(re.escape, VIDEO_EXTENSIONS))})$"
+_NAMES = "select distinct regexp_extract(file, $pattern, 1) from known where by_path"
 _RENAMED = """
     create or replace table renamed as
     select path, new_camera
-    from known semi join listed using (path) anti join todo using (path)
-        join cameras on regexp_extract(path, $pattern, 1) = name
+    from known semi join listed on known.file = listed.path anti join todo on known.file = todo.path
+        join cameras on regexp_extract(file, $pattern, 1) = name
     where by_path and camera is distinct from new_camera order by path
 """
 _GONE = """
     create or replace table gone as
     select $root as source_root, path, $now::timestamptz as missing_since
-    from known anti join listed using (path) anti join withheld using (path)
+    from {lacking} anti join withheld using (path)
     where not missing order by path
 """
+LACKING = """(
+    from known where not exists (from listed where listed.path = known.file) or path in (select path from ended))
+"""
+"""Rows without a file. That of a frame is its clip, unless the clip has changed and lacks the frame."""
 _MARKED = """
     select affected.* replace (coalesce(affected.missing_since, due.missing_since) as missing_since)
     from affected left join due
@@ -105,6 +116,8 @@ class FileToRead(NamedTuple):
     has_row: bool
     quick_digest: int | None
     camera: str | None = None
+    frames: Sequence[tuple[str, int]] = ()
+    """Paths of the catalogued frames of a clip, with the quick digest of the clip that they are of."""
 
 
 class Difference:
@@ -143,17 +156,18 @@ class Difference:
         self.sql.execute(_KNOWN, {"root": self._root})
         return self._count("known")
 
-    def plan(self, verify: bool) -> Todo:
-        """Plan the files to read: with `verify` all listed ones, else those that are new, changed or mismatched."""
-        self.sql.execute(_ROWS_DUE, {"verify": verify})
+    def plan(self, verify: bool, clips: bool = False) -> Todo:
+        """Plan the files to read: new, changed and mismatched ones; all with `verify`, all clips with `clips`."""
+        self.sql.execute(_ROWS_DUE, {"verify": verify, "clips": clips, "is_clip": _IS_CLIP})
         return Todo(self._count("todo"), self._count("todo where not known"))
 
     def todo(self) -> Iterator[FileToRead]:
         """Yield new files first, then those with a row, each in the order of their paths."""
         for window in windows(self.sql, "todo", WINDOW_ROWS):
             columns = [column.to_pylist() for column in window.columns]
-            for path, size_bytes, tag, has_row, digest, camera in zip(*columns, strict=True):
-                yield FileToRead(ArchiveFile(path, size_bytes, tag), has_row, digest, camera)
+            for path, size_bytes, tag, has_row, digest, camera, frames in zip(*columns, strict=True):
+                known = tuple((frame["path"], frame["digest"]) for frame in frames or ())
+                yield FileToRead(ArchiveFile(path, size_bytes, tag), has_row, digest, camera, known)
 
     def renamed_rows(self, media: DeltaTable, template: re.Pattern[str]) -> Iterator[pa.Table]:
         """Yield rows of unchanged files for which the template gives another camera, with that camera."""
@@ -176,13 +190,17 @@ class Difference:
         self.sql.execute("insert into arrived select hash(digest) from digests")
         self.sql.unregister("digests")
 
+    def end(self, frames: Sequence[str]) -> None:
+        """Record paths of catalogued frames that a changed clip lacks: they are gone."""
+        self.sql.execute("insert into ended select unnest($paths::varchar[])", {"paths": list(frames)})
+
     def gone(self) -> int:
         """Return the number of rows without a listed file, including those that are already marked as missing."""
-        return self._count("known anti join listed using (path) anti join withheld using (path)")
+        return self._count(f"{LACKING} anti join withheld using (path)")
 
     def newly_gone(self, now: datetime) -> int:
         """Select the rows to mark as missing at `now`, for `gone_rows` and `gone_marks`; return their number."""
-        self.sql.execute(_GONE, {"root": self._root, "now": now})
+        self.sql.execute(_GONE.format(lacking=LACKING), {"root": self._root, "now": now})
         return self._count("gone")
 
     def gone_rows(self, media: DeltaTable) -> Iterator[pa.Table]:

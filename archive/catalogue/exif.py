@@ -101,7 +101,7 @@ def _time(root: Mapping[int, Any], detail: Mapping[int, Any]) -> dict[str, Any]:
             "utc_offset_min": offset,
             "captured_at_utc": _utc(local, offset),
             "timestamp_source": source,
-            "timestamp_flags": _flags(local),
+            "timestamp_flags": time_flags(local),
         }
     return {}
 
@@ -127,7 +127,8 @@ def _date(value: object, subsec: object) -> datetime | None:
     return date.replace(microsecond=int(digits[:6].ljust(6, "0"))) if digits.isdecimal() else date
 
 
-def _flags(local: datetime) -> tuple[str, ...]:
+def time_flags(local: datetime) -> tuple[str, ...]:
+    """Return the doubts about a time of a camera's clock."""
     flags: list[str] = []
     if local.year < MIN_BELIEVABLE_YEAR:
         flags.append("before_2001")

@@ -6,8 +6,11 @@ dated(rows, "wrong_clocks") -> SQL with the column `captured_at_corrected`
 
 from __future__ import annotations
 
-_IMAGES = """(
-    with present as (from {media} where missing_since is null),
+PRESENT = "missing_since is null and frame_count is null"
+"""Condition on a row of `media`: an image that is not missing. Only clips have a number of frames; they are not images,
+but their frames are."""
+_IMAGES = f"""(
+    with present as (from {{media}} where {PRESENT}),
     copied as (select hash(media_sha256) as h from present group by h having count(*) > 1),
     copies as (
         select source_root, path from present where hash(media_sha256) in (select h from copied)

@@ -13,20 +13,21 @@ import contextlib
 import re
 import shlex
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
 import duckdb
 import pyarrow as pa
 
 from archive.catalogue.absences import withhold
+from archive.catalogue.clips import ClipRows, Sampling, clip_rows
 from archive.catalogue.diff import Difference, FileToRead, mismatches
 from archive.catalogue.exiftool import BATCH, HEAD_BYTES, ExifTool, MakerNotes
-from archive.catalogue.listing import Gap, list_files
+from archive.catalogue.listing import EXTENSIONS, VIDEO_EXTENSIONS, ArchiveFile, Gap, list_files
 from archive.catalogue.media import compile_template, media_row, with_maker_notes
 from archive.catalogue.roots import keep, kept, require_apart
 from archive.catalogue.row_updates import Changes, add_files, replace_some
@@ -37,6 +38,7 @@ from archive.delta.tables import Tables
 from archive.delta.writer import Writer
 from archive.schemas import MEDIA
 from model_store.errors import BadRequest, ImageTooLarge, StorageUnreachable
+from model_store.images.video import require_video
 from model_store.storage import Folder, absolute
 
 COMMIT_ROWS = 5_000
@@ -45,7 +47,10 @@ READERS = 8
 
 @dataclass(frozen=True, slots=True)
 class IngestReport:
-    """Counts of one ingest: files = new + changed + unchanged + unreadable."""
+    """Counts of one ingest: files = new + changed + unchanged + unreadable.
+
+    Frames of clips are counted apart. `damaged_clips` have the reason, of the clips that were read.
+    """
 
     root: str
     files: int
@@ -59,6 +64,8 @@ class IngestReport:
     unlisted: dict[str, str] = field(default_factory=dict)  # folders that cannot be read
     withheld: dict[str, int] = field(default_factory=dict)  # places that lack too many files
     without_notes: dict[str, str] = field(default_factory=dict)  # files that ExifTool cannot read
+    new_frames: int = 0
+    damaged_clips: dict[str, str] = field(default_factory=dict)
 
 
 class _Listed(NamedTuple):
@@ -76,6 +83,7 @@ class _Outcome(NamedTuple):
     due: FileToRead
     row: dict[str, Any] | Exception
     head: bytes = b""  # of a JPEG, for ExifTool
+    ended: Sequence[str] = ()  # catalogued frames that a clip lacks
 
     @property
     def kind(self) -> str:
@@ -96,16 +104,23 @@ def ingest(
     max_mib: int = MAX_MIB,
     believe: bool = False,
     exiftool: bool | None = None,
+    sampling: Sampling | None = None,
 ) -> IngestReport:
     """Ingest a local folder or s3:// prefix.
 
     `template` defaults to the last one given for this archive. `verify` reads and hashes every file again. A file
     larger than `max_mib` counts as unreadable. With `believe`, any number of files may be marked as missing.
     `exiftool` adds maker notes to the rows, by default if it did at the last ingest; a change reads every file again.
-    Raises BadRequest (template, overlapping archives, no ExifTool), StorageUnreachable, TableConflict.
+    `sampling` catalogues clips and their frames, by default as at the last ingest; a change reads every clip again.
+    Raises BadRequest (template, sampling, overlapping archives, no ExifTool or PyAV), StorageUnreachable,
+    TableConflict.
     """
     root = Folder(absolute(url))
-    former_template, had_notes = kept(tables.url, root.url)
+    former_template, had_notes, former_sampling = kept(tables.url, root.url)
+    sampled = former_sampling if sampling is None else sampling
+    sampled.require_valid()
+    if sampled.frames_per_second:
+        require_video()
     pattern = compile_template(template or former_template)
     has_notes = had_notes if exiftool is None else exiftool
     with scratch("ingest") as sql, contextlib.ExitStack() as stack:
@@ -117,7 +132,7 @@ def ingest(
         require_apart(root.url, archives)
         started = datetime.now(UTC)
         try:
-            listed = _list(root, diff)
+            listed = _list(root, diff, sampled)
         except StorageUnreachable as error:
             hint = _unchanged(root.url) if root.url in archives else ""
             raise StorageUnreachable(f"{error}{hint}") from error
@@ -126,15 +141,18 @@ def ingest(
         if template:
             _require_match(sql, template, pattern)
         keep(tables.url, root.url, template, exiftool)
-        todo = diff.plan(verify or has_notes != had_notes)
+        todo = diff.plan(verify or has_notes != had_notes, sampled != former_sampling)
         unreadable = dict(listed.unnamed)
         total = todo.files + len(unreadable)
-        outcomes = _read_all(root, diff.todo(), pattern, max_mib << 20, HEAD_BYTES if tool else 0)
+        outcomes = chain.from_iterable(
+            _read_all(root, diff.todo(), pattern, max_mib << 20, HEAD_BYTES if tool else 0, sampled)
+        )
         without_notes: dict[str, str] = {}
         if tool:
             outcomes = _with_notes(outcomes, tool, without_notes)
         changes = Changes(writer, sql)
-        written: Counter[str] = Counter()
+        written, frames = Counter[str](), Counter[str]()
+        damaged: dict[str, str] = {}
         bytes_read = 0
         while part := list(islice(outcomes, COMMIT_ROWS)):
             unreadable |= {
@@ -143,12 +161,16 @@ def ingest(
                 if isinstance(outcome.row, Exception)
             }
             read = [(o.kind, o.row) for o in part if isinstance(o.row, dict)]
+            clips = [row for _, row in read if row["frame_count"] is not None]
+            damaged |= {row["path"]: row["header_error"] for row in clips if row["header_error"]}
             new = [row for kind, row in read if kind == "new"]
             if new:
                 add_files(writer, pa.Table.from_pylist(new, schema=MEDIA))
             changes.add(pa.Table.from_pylist([row for kind, row in read if kind != "new"], schema=MEDIA))
-            bytes_read += sum(row["size_bytes"] for _, row in read)
-            written.update(kind for kind, _ in read)
+            bytes_read += sum(row["size_bytes"] for _, row in read if row["clip_sha256"] is None)
+            written.update(kind for kind, row in read if row["clip_sha256"] is None)
+            frames.update(kind for kind, row in read if row["clip_sha256"] is not None)
+            diff.end([path for outcome in part for path in outcome.ended])
             diff.arrive([row["media_sha256"] for kind, row in read if kind != "same"])
             if changes.due():
                 changes.commit()
@@ -158,6 +180,7 @@ def ingest(
             changes.add(rows)
             renamed += len(rows)
         changes.commit()
+        keep(tables.url, root.url, sampling=sampling)  # only now, so that a repetition reads clips that are left
         withheld = withhold(sql, listed.gaps, believe)
         gone = _mark_missing(writer, diff, started)
     return IngestReport(
@@ -173,6 +196,8 @@ def ingest(
         unlisted=listed.unreadable,
         withheld=withheld,
         without_notes=without_notes,
+        new_frames=frames["new"],
+        damaged_clips=damaged,
     )
 
 
@@ -191,11 +216,12 @@ def retire(tables: Tables, url: str) -> int:
         return _mark_missing(Writer(tables, "media", root_url, base), diff, datetime.now(UTC))
 
 
-def _list(root: Folder, diff: Difference) -> _Listed:
+def _list(root: Folder, diff: Difference, sampling: Sampling) -> _Listed:
+    extensions = EXTENSIONS + (VIDEO_EXTENSIONS if sampling.frames_per_second else ())
     unnamed: dict[str, str] = {}
     gaps: list[Gap] = []
     files = others = 0
-    for part in list_files(root):
+    for part in list_files(root, extensions):
         diff.list(part.files)
         files += len(part.files) + len(part.unnamed)
         others += part.others
@@ -236,24 +262,35 @@ def _unchanged(root_url: str) -> str:
 
 
 def _read_all(
-    root: Folder, files: Iterable[FileToRead], pattern: re.Pattern[str], max_bytes: int, head_bytes: int
-) -> Iterator[_Outcome]:
-    """Yield outcomes in any order. The files in memory are bounded in number and in bytes."""
+    root: Folder,
+    files: Iterable[FileToRead],
+    pattern: re.Pattern[str],
+    max_bytes: int,
+    head_bytes: int,
+    sampling: Sampling,
+) -> Iterator[list[_Outcome]]:
+    """Yield the outcomes of each file, files in any order; those of the frames of a clip come before its own.
 
-    def read(due: FileToRead) -> _Outcome:
+    An ingest that is killed between them reads the clip again. The files in memory are bounded in number and in bytes.
+    """
+
+    def read(due: FileToRead) -> list[_Outcome]:
         try:
             size = due.file.size_bytes
             if size > max_bytes:
                 raise ImageTooLarge(f"{size >> 20} MiB, over --max-mib {max_bytes >> 20}")
             read_at = datetime.now(UTC)
             data = root.read(due.file.path)
+            times = {"ingested_at": read_at, "catalogued_at": read_at}
+            if due.file.path.lower().endswith(VIDEO_EXTENSIONS):
+                return _clip_outcomes(due, clip_rows(root.url, due.file, data, pattern, sampling, due.frames), times)
             row = media_row(root.url, due.file, data, pattern)
             head = data[:head_bytes] if row["media_type"] == "image/jpeg" else b""
-            return _Outcome(due, row | {"ingested_at": read_at, "catalogued_at": read_at}, head)
+            return [_Outcome(due, row | times, head)]
         except (OSError, StorageUnreachable, ImageTooLarge, MemoryError) as error:
-            return _Outcome(due, error)
+            return [_Outcome(due, error)]
 
-    pending: dict[Future[_Outcome], int] = {}
+    pending: dict[Future[list[_Outcome]], int] = {}
     queue = iter(files)
     following = next(queue, None)
     with ThreadPoolExecutor(READERS) as pool:
@@ -270,6 +307,17 @@ def _read_all(
                 yield future.result()
 
 
+def _clip_outcomes(due: FileToRead, rows: ClipRows, times: dict[str, Any]) -> list[_Outcome]:
+    known = dict(due.frames)
+    found = [row["path"] for row in rows.frames]
+    outcomes: list[_Outcome] = []
+    for path, row in zip(found, rows.frames, strict=True):
+        file = ArchiveFile(path, row["size_bytes"], row["content_tag"])
+        frame = FileToRead(file, path in known, known.get(path) if due.quick_digest else None, due.camera)
+        outcomes.append(_Outcome(frame, row | times))
+    return [*outcomes, _Outcome(due, rows.clip | times, ended=sorted(known.keys() - found))]
+
+
 def _with_notes(outcomes: Iterator[_Outcome], tool: ExifTool, failures: dict[str, str]) -> Iterator[_Outcome]:
     """Yield outcomes with maker notes; a file that ExifTool cannot read has none and is added to `failures`."""
     while part := list(islice(outcomes, BATCH)):
@@ -280,7 +328,7 @@ def _with_notes(outcomes: Iterator[_Outcome], tool: ExifTool, failures: dict[str
                 row = with_maker_notes(row, found)
             elif isinstance(found, Exception):
                 failures[_printable(outcome.due.file.path)] = str(found)
-            yield _Outcome(outcome.due, row)
+            yield outcome._replace(row=row, head=b"")
 
 
 def _printable(text: str) -> str:

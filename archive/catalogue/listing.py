@@ -28,6 +28,7 @@ from model_store.errors import BadRequest, StorageUnreachable, StorageUnsafe
 from model_store.storage import Folder, is_local
 
 EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".png", ".webp", ".tif", ".tiff", ".bmp")
+VIDEO_EXTENSIONS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm")
 FILES = pa.schema([("path", pa.string()), ("size_bytes", pa.int64()), ("content_tag", pa.string())])
 FOUND_FILES = 20_000
 HIDDEN = re.compile(r"(^|/)\.")
@@ -67,13 +68,13 @@ class ListedPart:
     """A part of an archive. `files` has the columns of FILES, in no order."""
 
     files: pa.Table
-    others: int  # files without the extension of an image, and hidden files
+    others: int  # files without one of the extensions, and hidden files
     unnamed: tuple[str, ...]  # images with a name that is not UTF-8, which no table can store
     gaps: tuple[Gap, ...] = ()
 
 
-def list_files(root: Folder) -> Iterator[ListedPart]:
-    """Yield every file below `root` once, in parts.
+def list_files(root: Folder, extensions: tuple[str, ...] = EXTENSIONS) -> Iterator[ListedPart]:
+    """Yield every file below `root` with one of these extensions once, in parts.
 
     Raises StorageUnreachable if the folder does not exist or cannot be read, and on S3 if any part of the listing
     fails. Unreadable folders on a disk are gaps: their files might exist. Raises BadRequest for other file systems.
@@ -85,7 +86,7 @@ def list_files(root: Folder) -> Iterator[ListedPart]:
             raise StorageUnreachable(f"{root.url} does not exist; is it mounted, is the name right?")
         entries = _walk_local(root.root) if is_local(root.url) else _s3_entries(root)
         while part := list(islice(entries, FOUND_FILES)):
-            yield _found(part)
+            yield _found(part, extensions)
     except StorageUnreachable:
         raise
     except Exception as error:
@@ -113,12 +114,12 @@ def file_at(root: Folder, path: str) -> ArchiveFile:
     return file
 
 
-def _found(entries: Iterable[ArchiveFile | Gap]) -> ListedPart:
+def _found(entries: Iterable[ArchiveFile | Gap], extensions: tuple[str, ...]) -> ListedPart:
     others, files, unnamed, gaps = 0, [], [], []
     for entry in entries:
         if isinstance(entry, Gap):
             gaps.append(entry)
-        elif not entry.path.lower().endswith(EXTENSIONS) or HIDDEN.search(entry.path):
+        elif not entry.path.lower().endswith(extensions) or HIDDEN.search(entry.path):
             others += 1
         elif is_utf8(entry.path):
             files.append(entry)

@@ -21,13 +21,25 @@ from archive.defaults import DEFAULT_TEMPLATE
 from model_store.errors import BadRequest, ImageError, ImageUnreadable
 from model_store.images.header import SUPPORTED, media_type, read_header
 
+CLIP_COLUMNS = ("duration_ms", "frame_rate", "frame_count", "clip_sha256", "frame_index", "at_ms")
+"""Columns that only clips and their frames have (archive/catalogue/clips.py)."""
 MAX_SIDE_PX = 2**31 - 1  # maximum of the int32 columns
 
 
 def media_row(root_url: str, file: ArchiveFile, data: bytes, template: re.Pattern[str]) -> dict[str, Any]:
     """Return the row of a file. Damaged bytes raise nothing: `header_error` describes them."""
-    kind = media_type(data[:512])
-    exif = read_exif(data) if kind in SUPPORTED else Exif()
+    exif = read_exif(data) if media_type(data[:512]) in SUPPORTED else Exif()
+    return file_row(root_url, file, data, template, exif) | _header(data)
+
+
+def file_row(
+    root_url: str,
+    file: ArchiveFile,
+    data: bytes,
+    template: re.Pattern[str],
+    exif: Exif = Exif(),  # noqa: B008
+) -> dict[str, Any]:
+    """Return the columns of a row that need no header."""
     serial = exif.camera_serial
     from_path = camera_of(file.path, template)
     return {
@@ -37,9 +49,9 @@ def media_row(root_url: str, file: ArchiveFile, data: bytes, template: re.Patter
         "size_bytes": len(data),
         "quick_digest": quick_digest(data),
         "content_tag": file.content_tag,
-        "media_type": kind,
-        **_header(data),
+        "media_type": media_type(data[:512]),
         **asdict(MakerNotes()),
+        **dict.fromkeys(CLIP_COLUMNS),
         **asdict(exif),
         "camera_id": serial or from_path,
         "camera_source": "exif_serial" if serial else "path" if from_path else None,

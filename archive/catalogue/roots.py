@@ -2,7 +2,7 @@
 
 A file below two roots would have two rows in `media` and two paths, perhaps with different cameras.
 <tables>/templates/<sha256 of the root>.json has the path template that was last given for an archive, and
-whether ExifTool reads it.
+whether ExifTool reads it. It also has how clips are sampled.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ import hashlib
 import json
 import shlex
 from collections.abc import Iterable
+from typing import Any
 
+from archive.catalogue.clips import Sampling
 from archive.catalogue.listing import HIDDEN
 from archive.catalogue.media import DEFAULT_TEMPLATE
 from model_store.errors import BadRequest, StorageUnreachable
@@ -54,15 +56,25 @@ def require_foreign(url: str, home: str, places: Iterable[str], uploads: str) ->
         )
 
 
-def kept(tables_url: str, root: str) -> tuple[str, bool]:
-    """Return the template of an archive, or the default, and whether ExifTool reads it. Raises StorageUnreachable."""
-    values = _kept(tables_url, root)
-    return str(values.get("template", DEFAULT_TEMPLATE)), values.get("exiftool") is True
+def kept(tables_url: str, root: str) -> tuple[str, bool, Sampling]:
+    """Return the template of an archive, or the default, whether ExifTool reads it, and how its clips are sampled.
+
+    Raises StorageUnreachable.
+    """
+    values: dict[str, Any] = _kept(tables_url, root)
+    sampling = Sampling(*(float(values.get(name, 0)) for name in Sampling._fields))
+    return str(values.get("template", DEFAULT_TEMPLATE)), values.get("exiftool") is True, sampling
 
 
-def keep(tables_url: str, root: str, template: str | None, exiftool: bool | None) -> None:
+def keep(
+    tables_url: str,
+    root: str,
+    template: str | None = None,
+    exiftool: bool | None = None,
+    sampling: Sampling | None = None,
+) -> None:
     """Store what is given for the next ingests of the archive. Raises StorageUnreachable."""
-    given = {"template": template, "exiftool": exiftool}
+    given = {"template": template, "exiftool": exiftool, **(sampling._asdict() if sampling else {})}
     changed = {name: value for name, value in given.items() if value is not None}
     if changed:
         values = {"root": root} | _kept(tables_url, root) | changed

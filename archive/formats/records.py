@@ -45,7 +45,7 @@ _FILES = """
         end as blank_by
     from media m left join results r using (media_sha256) left join described d using (media_sha256)
         left join hidden_boxes h using (media_sha256) left join emptied e using (media_sha256)
-    where m.missing_since is null {chosen} order by n
+    where m.missing_since is null and m.frame_count is null {chosen} order by n
 """
 _CHOSEN = "and (m.source_root, m.path) in (select (source_root, path) from chosen_files)"
 _SHOWN = """

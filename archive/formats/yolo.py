@@ -18,6 +18,7 @@ from typing import Literal
 import yaml
 from pydantic import Field, model_validator
 
+from archive.catalogue.clips import clip_of, frame_file
 from archive.formats.records import ExportLineage, ImageRecord
 from model_store.errors import BadRequest
 from model_store.frozen import Frozen
@@ -91,21 +92,27 @@ def write(images: Iterable[ImageRecord], facts: ExportLineage, out: Path, option
 
 
 def _link(image: ImageRecord, out: Path) -> str | None:
-    """Link the file of an image by its content; return its name in images/, or None for a copy of another one.
+    """Link the file of an image by its content, or write a frame of a clip; return its name in images/.
 
-    YOLO finds labels by the last /images/ of a path, so a folder of the archive must not be part of it.
+    None for a copy of another one. YOLO finds labels by the last /images/ of a path, so a folder of the archive must
+    not be part of it.
     """
     if not is_local(image.source_root):
         raise BadRequest(
             f"{image.source_root} is not on this machine: YOLO reads files, so copy the images to a local folder first"
         )
     sha256 = image.media_sha256
-    name = f"{sha256[:2]}/{sha256}{Path(image.path).suffix.lower()}"
+    clip, at_ms = clip_of(image.path)
+    file = Path(image.source_root.removeprefix("file://")).resolve() / clip
+    name = f"{sha256[:2]}/{sha256}{Path(clip).suffix.lower() if at_ms is None else '.bmp'}"
     link = out / "images" / name
     link.parent.mkdir(parents=True, exist_ok=True)
-    if link.is_symlink():
+    if link.is_symlink() or link.is_file():
         return None
-    link.symlink_to(Path(image.source_root.removeprefix("file://")).resolve() / image.path)
+    if at_ms is None:
+        link.symlink_to(file)
+    else:
+        link.write_bytes(frame_file(file.read_bytes, (str(file), "unverified"), at_ms))
     return name
 
 

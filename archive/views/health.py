@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 
 import duckdb
 
-from archive.catalogue.images import images_of
+from archive.catalogue.images import PRESENT, images_of
 from archive.defaults import MAX_CAMERAS
 from archive.delta.result_columns import shows_nothing
 from archive.delta.scratch_db import Scratch
@@ -163,7 +163,7 @@ def _health(
     }
     for name, value in variables.items():
         sql.execute(f"set variable {name} = $value", {"value": value})
-    present = "(from media where missing_since is null)"
+    present = f"(from media where {PRESENT})"
     for name, source in (("files", present), ("images", images_of("media"))):
         rows = with_times(sql, tables, source)
         sql.execute(_FILES.format(name=name, chars=MAX_NAME_CHARS, rows=rows))

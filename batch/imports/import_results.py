@@ -55,7 +55,7 @@ _STAGED = pa.schema(
 )
 _MATCHED = """
     create table matched as
-    with listed as (from media_table where source_root = getvariable('root')),
+    with listed as (from media_table where source_root = getvariable('root') and frame_count is null),
     sized as (
         select s.rowid as n, s.* exclude (boxes), len(boxes) as n_boxes, m.media_sha256, m.missing_since,
             coalesce(m.width_px, s.width) as width_px, coalesce(m.height_px, s.height) as height_px,

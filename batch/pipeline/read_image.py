@@ -16,6 +16,7 @@ from typing import Any
 
 import tenacity
 
+from archive.catalogue.clips import clip_of, frame_file
 from archive.catalogue.quick_digest import quick_digest
 from model_store.config import Preprocess
 from model_store.errors import ImageError, ImageTooLarge, StorageUnreachable
@@ -77,6 +78,25 @@ def image_bytes(row: Mapping[str, Any]) -> bytes | ReadImage:
 
 
 def _bytes_of(row: Mapping[str, Any], root: str, path: str) -> bytes | ReadImage:
+    """Return the bytes of a file, or those that `frame_file` makes of a frame of a clip; else the error."""
+    clip, at_ms = clip_of(path)
+    if at_ms is None:
+        return _verified(row, root, path)
+    try:
+        with within_memory():
+            return frame_file(lambda: _clip_bytes(row, root, clip), (root, clip, row["quick_digest"]), at_ms)
+    except ImageError as error:
+        return ReadImage(row["media_sha256"], error_code=error.code, error_detail=str(error)[:MAX_DETAIL])
+
+
+def _clip_bytes(row: Mapping[str, Any], root: str, path: str) -> bytes:
+    data = _verified(row, root, path)
+    if isinstance(data, bytes):
+        return data
+    raise coded_error(str(data.error_code), str(data.error_detail))
+
+
+def _verified(row: Mapping[str, Any], root: str, path: str) -> bytes | ReadImage:
     folder, sha256 = _folder(root), row["media_sha256"]
     try:
         data = _read(folder, path)

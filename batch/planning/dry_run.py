@@ -16,13 +16,13 @@ from archive.delta.tables import Tables
 from archive.views.publications import connect_runs
 from archive.views.run_kinds import DETECTS
 from batch.crops.plan import snips_report
+from batch.pipeline.read_image import image_bytes
 from batch.planning.plan import Plan, pass_of, plan_ahead
 from batch.runs.spec import PassSpec, RunSpec
 from model_store.decoders.layout import OutputNonsense
 from model_store.errors import ImageError, StorageError
 from model_store.load import load_detector
 from model_store.machine import usable_cores
-from model_store.storage import Folder
 from model_store.store import ModelStore
 from serve.cluster.head import read_state
 from serve.settings import Settings
@@ -88,8 +88,11 @@ def _measured(plan: Plan, store: ModelStore) -> float | None:
     for row in plan.some(SAMPLE).to_pylist():
         started = time.perf_counter()
         try:
-            detector.detect_encoded(Folder(row["source_root"]).read(row["path"]))
-        except (ImageError, OSError, StorageError, OutputNonsense):
+            data = image_bytes(row)
+            if not isinstance(data, bytes):
+                continue
+            detector.detect_encoded(data)
+        except (ImageError, StorageError, OutputNonsense):
             continue
         seconds.append(time.perf_counter() - started)
     return statistics.mean(seconds) / usable_cores() if seconds else None

@@ -19,6 +19,7 @@ import duckdb
 import pyarrow as pa
 from deltalake import DeltaTable
 
+from archive.catalogue.images import PRESENT
 from archive.delta.scratch_db import LARGE_MIB, Scratch, windows
 from archive.delta.snapshot import is_of_storage, scan
 from archive.delta.sql_literal import literal
@@ -49,7 +50,7 @@ _PRESENT = """
     create or replace temp view present as
     select media_sha256, source_root, path, size_bytes, quick_digest, camera_id, captured_at_corrected, deployment_id,
         location, coalesce(len(timestamp_flags), 0) > 0 as doubtful
-    from {media} where missing_since is null
+    from {media} where {is_present}
 """
 _WANTED = """
     create or replace table wanted as
@@ -196,7 +197,7 @@ def scope_images(
     `view` and `also` as for `select_scope`.
     """
     scan(sql, "media", media, MEDIA)
-    sql.execute(_PRESENT.format(media=with_deployments(sql, tables, "media")))
+    sql.execute(_PRESENT.format(media=with_deployments(sql, tables, "media"), is_present=PRESENT))
     select_scope(sql, tables, scope, view, also)
     sql.execute(_WANTED)
 

@@ -11,6 +11,7 @@ from contextlib import closing
 from datetime import datetime, timedelta
 from typing import Any
 
+from archive.catalogue.images import PRESENT
 from archive.delta.scratch_db import LARGE_MIB, Scratch
 from archive.delta.snapshot import recent_rows, scan
 from archive.delta.tables import Tables
@@ -28,9 +29,9 @@ from model_store.store import ModelStore, ModelVersion
 
 SILENT = timedelta(minutes=5)
 """A run without an event for this long counts as interrupted, as in the view `runs`."""
-_COUNTS = """
+_COUNTS = f"""
     with present as (
-        select distinct md5_number(media_sha256) as id from media where missing_since is null),
+        select distinct md5_number(media_sha256) as id from media where {PRESENT}),
     done as (
         select md5_number(media_sha256) as id, status, finished_at,
             status = 'failed' and error_code in (select unnest($tried_again)) as again

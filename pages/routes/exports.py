@@ -23,6 +23,7 @@ from pydantic import Field, model_validator
 from starlette.concurrency import run_in_threadpool
 from starlette.types import Receive, Scope, Send
 
+from archive.catalogue.images import PRESENT
 from archive.catalogue.local_time import end_in_words
 from archive.delta.sql_literal import literal
 from archive.formats.export_file import export_file
@@ -242,7 +243,7 @@ def _write_format(context: Context, body: ExportBody, view: View | None, file: P
 def _files(context: Context, body: ExportBody, view: View | None) -> pa.Table | None:
     """Return source_root and path of the matching images, those of the catalogue without a filter; None: all."""
     matching = condition("images", body.filter)
-    rows = f"images where {matching}" if matching else "media where missing_since is null"
+    rows = f"images where {matching}" if matching else f"media where {PRESENT}"
     if body.folder:
         rows += f" and source_root = {literal(body.folder)}"
     return query(context.tables, f"select source_root, path from {rows}", view) if matching or body.folder else None

@@ -13,10 +13,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import cv2
 
+from archive.catalogue.clips import clip_of, frame_file, frame_sha256
 from batch.publishing.impact.samples import Sample, SampleStatement, ShownBox
 from model_store.errors import ImageError, StorageUnreachable
 from model_store.images.crops import Colour, Mark, draw_marks
@@ -64,12 +66,16 @@ def _bytes_of(sample: Sample) -> bytes:
     first: Exception | None = None
     for root, path in sample.places:
         try:
-            data = Folder(root).read(path)
+            clip, at_ms = clip_of(path)
+            data = Folder(root).read(clip)
         except (OSError, StorageUnreachable) as error:
             first = first or error
             continue
-        if hashlib.sha256(data).hexdigest() == sample.media_sha256:
+        digest = hashlib.sha256(data).hexdigest()
+        if at_ms is None and digest == sample.media_sha256:
             return data
+        if at_ms is not None and frame_sha256(digest, at_ms) == sample.media_sha256:
+            return frame_file(partial(bytes, data), (digest,), at_ms)
         first = first or OSError("the file has changed since it was ingested")
     assert first is not None
     raise first

@@ -53,10 +53,10 @@ def before_listing(monkeypatch: pytest.MonkeyPatch, act: Callable[[], None]) -> 
     """Run `act` once, after the ingest has opened `media`."""
     listed, acts = archive.catalogue.ingest.list_files, [act]
 
-    def list_files(folder: Folder) -> Iterator[Any]:
+    def list_files(*place: Any) -> Iterator[Any]:
         if acts:
             acts.pop()()
-        yield from listed(folder)
+        yield from listed(*place)
 
     monkeypatch.setattr(archive.catalogue.ingest, "list_files", list_files)
 

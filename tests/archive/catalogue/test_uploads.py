@@ -135,8 +135,8 @@ def test_what_arrives_during_the_listing_is_not_taken_for_gone(
     ingest(tables, root.url)
     listed = archive.catalogue.ingest.list_files
 
-    def with_an_upload_after_it(folder: Folder) -> Any:
-        yield from listed(folder)
+    def with_an_upload_after_it(*place: Any) -> Any:
+        yield from listed(*place)
         put(tables, keep(root, "north", jpeg()).row)
 
     monkeypatch.setattr(archive.catalogue.ingest, "list_files", with_an_upload_after_it)
