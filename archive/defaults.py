@@ -9,7 +9,7 @@ TABLE_NAMES = (
 RELATIONS = (
     *("media", "images", "results", "detections", "runs", "all_results", "all_detections"),
     *("assertions", "decisions", "exports", "snips", "views", "layers", "classifications"),
-    *("embeddings", "hidden", "orphaned", "events", "occurrences", "deployments", "image_deployments"),
+    *("embeddings", "hidden", "orphaned", "events", "occurrences", "clips", "deployments", "image_deployments"),
 )
 PRODUCTION = "production"
 """Default view of queries."""

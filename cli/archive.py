@@ -32,7 +32,7 @@ with lazy_imports():
     from serve.settings import Settings
 
 app = typer.Typer()
-OF_VIEW = re.compile(r"\b(results|detections|hidden|events|occurrences)\b", re.IGNORECASE)
+OF_VIEW = re.compile(r"\b(results|detections|hidden|events|occurrences|clips)\b", re.IGNORECASE)
 ViewOption = Annotated[str | None, typer.Option("--view", help="query the results of this view; default: production")]
 RunOption = Annotated[
     str | None,

@@ -131,6 +131,39 @@ create or replace temp view occurrences as
             partition by occurrence_id order by by_person desc, weight desc, label) = 1) v using (occurrence_id)
     group by occurrence_id;
 
+-- One row per clip, with the determination of its frames. Of clips with the same bytes, the first catalogued counts.
+create or replace temp view clips as
+    with frames as (from images where clip_sha256 is not null),
+    found as (select f.clip_sha256, d.* from detections d join frames f using (media_sha256)),
+    votes as (
+        select clip_sha256, label, coalesce(sum(score), 0) as weight, max(score) as best,
+            bool_or(coalesce(said_by = 'human', false)) as by_person
+        from found group by clip_sha256, label
+        qualify row_number() over (partition by clip_sha256 order by by_person desc, weight desc, label) = 1),
+    counts as (select clip_sha256, label, media_sha256, count(*) as n from found group by all),
+    most as (select clip_sha256, label, max(n) as n from counts group by all),
+    max_n as (select clip_sha256, map_from_entries(list((label, n) order by label)) as max_n from most group by all),
+    tracks as (
+        select clip_sha256, count(distinct occurrence_id) as n_tracks, count(*) as n_detections from found group by all),
+    sampled as (
+        select f.clip_sha256, min(f.captured_at_corrected) as start_local, count(*) as n_frames,
+            count(r.media_sha256) filter (r.status <> 'failed') as n_seen,
+            count(*) filter (r.status = 'failed') as n_failed, min(g.event_id) as event_id
+        from frames f left join results r using (media_sha256) left join image_groups g using (media_sha256)
+        group by f.clip_sha256)
+    select c.media_sha256 as clip_sha256, c.source_root, c.path, c.camera_id, s.start_local, c.duration_ms, c.frame_rate,
+        c.frame_count, coalesce(s.n_frames, 0) as n_frames, coalesce(s.n_failed, 0) as n_failed,
+        case when v.label is not null then 'ok' when s.n_seen > 0 then 'empty'
+            when s.n_failed > 0 or c.frame_count = 0 then 'failed'
+            else 'missing' end as status,
+        v.label, v.best as score, coalesce(t.n_detections, 0) as n_detections, coalesce(t.n_tracks, 0) as n_tracks,
+        m.max_n, s.event_id, c.header_error
+    from media c left join sampled s on s.clip_sha256 = c.media_sha256 left join votes v on v.clip_sha256 = c.media_sha256
+        left join tracks t on t.clip_sha256 = c.media_sha256 left join max_n m on m.clip_sha256 = c.media_sha256
+    where c.missing_since is null and c.frame_count is not null
+    qualify row_number() over (
+        partition by c.media_sha256 order by coalesce(c.catalogued_at, c.ingested_at), c.source_root, c.path) = 1;
+
 -- The valid row of each camera, location and deployment.
 create or replace temp view valid_facts as
     from (from deployments_table qualify row_number() over (partition by kind, fact_id order by change desc) = 1)

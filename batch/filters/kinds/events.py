@@ -7,6 +7,7 @@ Where maker notes number the images of a sequence ("3 of 10"), "1 of n" starts a
 The gap is to the previous image, not to the event's first. If every dated image of the camera has a UTC time, order
 and gaps use UTC; a change of summer time then neither splits nor merges events. Otherwise the order is the camera's
 clock, and a gap uses UTC if both neighbours have it. Images of unknown cameras are grouped by folder.
+Frames of a video clip that follow each other are in one event, also without a time.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from batch.filters.contract import Filter, FilterAction, FilterConfig, Rows
+from archive.catalogue.clips import clip_of
+from batch.filters.contract import Filter, FilterAction, FilterConfig, Rows, changes
 from batch.filters.support.boxes import places
 from batch.filters.support.names import group_id
 
@@ -47,7 +49,9 @@ def say(config: EventsConfig, rows: Rows) -> Iterator[FilterAction]:
     images = rows.take(rows.image_starts())
     place, names = places(images)
     order = _order(images, place)
+    same_clip = _same_clip(images.path[order])
     gap = _gaps(images.taken_local[order], images.taken_utc[order])
+    gap = np.where(same_clip & np.isnat(gap), np.timedelta64(0, "us"), gap)
     undated = np.isnat(images.taken_local[order])
     same_place = np.diff(place[order], prepend=-1) == 0
     back = same_place & (gap < np.timedelta64(0, "us"))
@@ -57,7 +61,7 @@ def say(config: EventsConfig, rows: Rows) -> Iterator[FilterAction]:
         follows = (np.diff(number, prepend=0) > 0) & (np.diff(length, prepend=0) == 0)
         follows &= gap <= _duration(SEQUENCE_GAP_S)
         breaks = np.where(length > 1, ~follows, breaks)
-    begins = ~same_place | undated | back | breaks
+    begins = ~same_place | (undated | back | breaks) & ~same_clip
     cut = np.zeros(len(order), bool)
     if config.max_event_s is not None:
         cut = _cuts(begins, gap, _duration(config.max_event_s))
@@ -83,6 +87,14 @@ def _order(images: Rows, place: NDArray[np.intp]) -> NDArray[np.intp]:
     by_utc = (np.bincount(place, weights=local_only) == 0)[place]
     time = np.where(by_utc, images.taken_utc, images.taken_local).astype(np.int64)
     return np.lexsort((time, undated, place))
+
+
+def _same_clip(paths: NDArray[np.object_]) -> NDArray[np.bool_]:
+    """Return (n,) bool: frames of the clip of the image before."""
+    clips = [clip_of(path) for path in paths.tolist()]
+    names = np.array([None if at_ms is None else clip for clip, at_ms in clips], object)
+    is_frame = np.array([name is not None for name in names], bool)
+    return is_frame & ~changes(names)
 
 
 def _gaps(local: NDArray[np.datetime64], utc: NDArray[np.datetime64]) -> NDArray[np.timedelta64]:

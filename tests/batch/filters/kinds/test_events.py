@@ -53,6 +53,17 @@ def test_an_image_with_three_detections_gets_one_action() -> None:
     assert groups(rows(*one)) == [[1]]
 
 
+def test_frames_of_a_clip_are_one_event_also_without_a_time() -> None:
+    def frame(number: int, clip: str, at_ms: int, seconds: float | None) -> Any:
+        return taken(number, seconds, path=f"north/{clip}#{at_ms:08}")
+
+    dated = rows(frame(1, "a.mp4", 0, 0), frame(2, "a.mp4", 90_000, 90), frame(3, "b.mp4", 0, 200), taken(4, 210))
+    assert groups(dated) == [[1, 2], [3, 4]], "a gap of more than 60 s splits no clip"
+    undated = rows(*(frame(n, "a.mp4" if n < 4 else "b.mp4", 1000 * n, None) for n in range(1, 6)))
+    assert groups(undated, max_event_s=60.0) == [[1, 2, 3], [4, 5]]
+    assert groups(rows(taken(1, None), taken(2, None))) == [[1], [2]]
+
+
 def test_a_gap_of_exactly_60_s_splits_nothing_and_a_microsecond_more_does() -> None:
     assert groups(rows(taken(1, 0), taken(2, 60))) == [[1, 2]]
     assert groups(rows(taken(1, 0), taken(2, 60.000001))) == [[1], [2]]
