@@ -3,18 +3,20 @@
 images --write--> one JSON file; --write_folders--> FOLDER/megadetector.json for each top folder, relative to it
 Paths are relative to the archive, boxes are left, top, width, height as fractions of the displayed image. A failed
 image has `failure`, and no detections; an image without a result in the view is left out and counted in `info`.
+The frames of a clip are one entry: `frames_processed` and `frame_number` are numbers of frames, from 0.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from archive.catalogue.clips import clip_of
 from archive.formats.json_arrays import json_array
 from archive.formats.records import BoxRecord, ExportLineage, ImageRecord
 from model_store.frozen import Frozen
@@ -51,6 +53,16 @@ class _Content:
         if image.width_px and image.height_px:
             row |= {"width": image.width_px, "height": image.height_px}
         return row
+
+    def clip_row(self, frames: Sequence[ImageRecord], path: str) -> dict[str, Any] | None:
+        """Return the row of a clip, None without a result; it is that of its first frame if all have failed."""
+        rows = [(frame, row) for frame in frames if (row := self.row(frame, path))]
+        seen = [(frame, row) for frame, row in rows if row["detections"] is not None]
+        if not seen:
+            return rows[0][1] if rows else None
+        boxes = [box | {"frame_number": f.frame_index} for f, row in seen for box in row["detections"]]
+        of_clip = {"frame_rate": frames[0].frame_rate, "frames_processed": [frame.frame_index for frame, _ in seen]}
+        return seen[0][1] | of_clip | {"detections": boxes}
 
     def rest(self) -> dict[str, Any]:
         facts = self._facts
@@ -92,17 +104,21 @@ class _Content:
 
 
 @contextmanager
-def _results_file(out: Path, facts: ExportLineage) -> Iterator[Callable[[ImageRecord, str], None]]:
-    """Write a file; the function that is returned adds an image by its path."""
+def _results_file(out: Path, facts: ExportLineage) -> Iterator[Callable[[Iterable[ImageRecord], str], None]]:
+    """Write a file; the function that is returned adds images, with paths relative to a folder."""
     content = _Content(facts)
     with out.open("w", encoding="utf-8") as file:
         file.write('{"images": ')
         with json_array(file) as add_row:
 
-            def add(image: ImageRecord, path: str) -> None:
-                row = content.row(image, path)
-                if row is not None:
-                    add_row(row)
+            def add(images: Iterable[ImageRecord], folder: str) -> None:
+                for (_, path), of_file in groupby(images, lambda image: (image.source_root, clip_of(image.path)[0])):
+                    first, *others = of_file  # the frames of a clip follow each other
+                    path = path.removeprefix(folder)
+                    is_frame = first.frame_index is not None
+                    row = content.clip_row([first, *others], path) if is_frame else content.row(first, path)
+                    if row is not None:
+                        add_row(row)
 
             yield add
         text = json.dumps(content.rest(), ensure_ascii=False, indent=1)
@@ -111,8 +127,7 @@ def _results_file(out: Path, facts: ExportLineage) -> Iterator[Callable[[ImageRe
 
 def write(images: Iterable[ImageRecord], facts: ExportLineage, out: Path, options: Frozen) -> None:
     with _results_file(out, facts) as add:
-        for image in images:
-            add(image, image.path)
+        add(images, "")
 
 
 def write_folders(images: Iterable[ImageRecord], facts: ExportLineage, out: Path, options: Frozen) -> None:
@@ -123,13 +138,11 @@ def write_folders(images: Iterable[ImageRecord], facts: ExportLineage, out: Path
         for top, of_top in groupby(images, lambda image: image.path.rpartition("/")[0].partition("/")[0]):
             if not top:
                 add_above = add_above or last.enter_context(_results_file(out / FILE_NAME, facts))
-                for image in of_top:
-                    add_above(image, image.path)
+                add_above(of_top, "")
                 continue
             (out / top).mkdir()  # the images of a folder follow each other
             with _results_file(out / top / FILE_NAME, facts) as add:
-                for image in of_top:
-                    add(image, image.path.removeprefix(f"{top}/"))
+                add(of_top, f"{top}/")
 
 
 def _categories(labels: Iterable[str]) -> dict[str, str]:

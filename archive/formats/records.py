@@ -35,7 +35,7 @@ _FILES = """
         where hidden group by media_sha256),
     emptied as (select media_sha256, true as by_person from standing where x1_px is null)
     select row_number() over (order by source_root, path) - 1 as n, m.source_root, m.path, m.media_sha256, m.media_type,
-        coalesce(r.width_px, m.width_px) as width_px,
+        m.frame_index, m.frame_rate, coalesce(r.width_px, m.width_px) as width_px,
         coalesce(r.height_px, m.height_px) as height_px, m.captured_at_local,
         coalesce(d.captured_at_corrected, m.captured_at_local) as captured_at_corrected,
         coalesce(m.timestamp_flags, []) as timestamp_flags, m.camera_id, d.event_id, d.deployment_id,
@@ -143,6 +143,8 @@ class ImageRecord:
     timestamp_flags: Sequence[str] = ()
     media_type: str | None = None
     blank_by: Observer | None = None
+    frame_index: int | None = None  # of a frame of a clip, and its frames per second
+    frame_rate: float | None = None
 
 
 @dataclass(frozen=True)
