@@ -60,10 +60,11 @@ class Clip:
     """The video stream of a clip in memory. `times_ms` are those of all frames that the file contains, sorted.
 
     `frame_rate`: frames per second, None if unknown; `note`: what is wrong with the file, though frames are listed.
-    Not for several threads at once. Raises ImageUnreadable and ImageTooLarge.
+    Not for several threads at once. Raises ImageUnreadable, ImageTooLarge, and BadRequest without PyAV.
     """
 
     def __init__(self, data: bytes) -> None:
+        require_video()
         self.data = data
         self.media_type = media_type(data[:512])
         if self.media_type not in DEMUXERS:

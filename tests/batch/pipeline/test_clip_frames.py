@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import boto3
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -23,9 +24,10 @@ from batch.runs.spec import RunSpec
 from model_store.errors import BadRequest
 from model_store.images.decode import decode
 from model_store.load import load_detector
+from model_store.storage import Folder
 from model_store.store import ModelStore, ModelVersion
 from tests.fixtures_local import MODELS, jpeg, put_results, rows_of, write_files
-from tests.support.clips import clip, passing, sequential
+from tests.support.clips import clip, noise, passing, sequential
 
 
 @pytest.fixture
@@ -65,6 +67,17 @@ def test_each_frame_has_the_result_of_its_pixels_once(tables: Tables, tmp_path: 
 def test_both_hosts_read_with_one_function() -> None:
     """Actors of Ray Data and processes of this machine run the same stage."""
     assert DetectStage.read is prepare_image
+
+
+def test_frames_of_a_clip_on_s3_are_read_alike(s3_endpoint: str, tmp_path: Path) -> None:
+    boto3.client("s3", endpoint_url=s3_endpoint).create_bucket(Bucket="clips")
+    data = clip(tmp_path / "a.mp4", noise(20))
+    Folder("s3://clips/archive").write("north/a.mp4", data)
+    tables = Tables(str(tmp_path / "tables"))
+    assert ingest(tables, "s3://clips/archive", sampling=Sampling(1.0)).new_frames == 2
+    found = image_bytes(row_of(tables, "north/a.mp4#00001000"))
+    assert isinstance(found, bytes)
+    assert np.array_equal(decode(found).pixels, sequential(data)[10])
 
 
 def row_of(tables: Tables, path: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 import model_store.images.video
-from model_store.errors import ImageError, ImageTooLarge, ImageUnreadable
+from model_store.errors import BadRequest, ImageError, ImageTooLarge, ImageUnreadable
 from model_store.images.decode import decode
 from model_store.images.header import media_type
 from model_store.images.video import Clip, picture
@@ -180,6 +181,13 @@ def test_a_damaged_frame_is_an_error_and_the_others_are_read(tmp_path: Path) -> 
         except ImageError:
             assert at_ms == opened.times_ms[7]
     assert good == 19
+
+
+def test_without_pyav_the_error_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = clip(tmp_path / "a.mp4", noise(2))
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(BadRequest, match=r"pip install 'resight\[video\]'"):
+        Clip(data)
 
 
 def test_the_picture_of_a_frame_loses_nothing() -> None:
