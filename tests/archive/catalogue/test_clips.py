@@ -166,15 +166,18 @@ def test_damaged_clips_have_a_row_with_the_reason(root: Path, tables: Tables) ->
 def test_an_ingest_that_ends_between_a_clip_and_its_frames_is_repeated(
     root: Path, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (root / "north" / "a.mp4").rename(root / "away")
+    ingest(tables, str(root), sampling=ONE)
+    (root / "away").rename(root / "north" / "a.mp4")
     monkeypatch.setattr("archive.catalogue.ingest.COMMIT_ROWS", 2)
 
     def killed(done: int, total: int) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        ingest(tables, str(root), sampling=ONE, progress=killed)
-    assert len(media(tables)) == 2
-    ingest(tables, str(root), sampling=ONE)
+        ingest(tables, str(root), progress=killed)
+    assert len(media(tables)) == 1 + 2
+    ingest(tables, str(root))
     assert frames(tables) == [0, 1000, 2000, 3000]
 
 

@@ -52,6 +52,19 @@ def test_each_frame_is_that_of_a_sequential_decoding(tmp_path: Path, kind: str) 
     opened.close()
 
 
+def test_a_clip_of_reordered_frames_without_times_is_decoded_from_its_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """AVI has no times: after a seek, those that FFmpeg computes for MPEG-4 with B-frames are others."""
+    seeks = list[int]()
+    seek = Clip._seek
+    monkeypatch.setattr(Clip, "_seek", lambda clip, key_ms: (seeks.append(key_ms), seek(clip, key_ms)))
+    for b_frames, has_seeked in ((2, False), (0, True)):
+        seeks.clear()
+        Clip(clip(tmp_path / "a.avi", noise(20), codec="mpeg4", b_frames=b_frames)).frame(1300)
+        assert bool(seeks) == has_seeked
+
+
 def test_times_are_those_of_the_container(tmp_path: Path) -> None:
     opened = Clip(clip(tmp_path / "a.mp4", noise(FRAMES), times=VARIABLE))
     assert opened.times_ms == [100 * moment for moment in VARIABLE]
