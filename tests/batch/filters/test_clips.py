@@ -109,6 +109,14 @@ def test_the_file_of_megadetector_has_one_entry_per_clip(tables: Tables, tmp_pat
     assert (b["file"], b["frames_processed"], b["detections"]) == ("n/b.mkv", [0], [])
 
 
+def test_a_data_set_for_yolo_has_the_pixels_of_frames(tables: Tables, tmp_path: Path) -> None:
+    export_file(tables, FORMATS["yolo"], tmp_path / "yolo", Views(tables.url).current())
+    row = next(row for row in rows_of(tables, "media") if row["path"] == "n/a.mp4#00001000")
+    (file,) = (tmp_path / "yolo" / "images").rglob(f"{row['media_sha256']}.bmp")
+    expected = sequential((tmp_path / "archive" / "n" / "a.mp4").read_bytes())[10]
+    assert np.array_equal(np.asarray(Image.open(file)), expected)
+
+
 def test_the_page_has_pictures_of_frames(tables: Tables, tmp_path: Path) -> None:
     row = next(row for row in rows_of(tables, "media") if row["path"] == "n/a.mp4#00002000")
     (files,) = picture_rows(tables, [row["media_sha256"]]).values()
