@@ -14,6 +14,12 @@ from archive.delta.tables import Tables
 from archive.schemas import DEPLOYMENTS
 from archive.views.query import RELATIONS
 
+_DEPLOYMENT = ", p.deployment_id, p.location, p.latitude, p.longitude, p.utc_offset_s"
+_NO_DEPLOYMENT = (
+    ", null::varchar as deployment_id, null::varchar as location"
+    ", null::double as latitude, null::double as longitude, null::double as utc_offset_s"
+)
+
 
 def with_times(sql: duckdb.DuckDBPyConnection, tables: Tables, rows: str) -> str:
     """Return a query in brackets for `rows` with `captured_at_corrected`, as `with_deployments`."""
@@ -26,13 +32,15 @@ def with_times(sql: duckdb.DuckDBPyConnection, tables: Tables, rows: str) -> str
 
 
 def with_deployments(sql: duckdb.DuckDBPyConnection, tables: Tables, rows: str) -> str:
-    """Return a query in brackets for `rows`, files of `media` as it is stored, each with its deployment.
+    """Return a query in brackets for `rows`, files of `media` as it is stored, each with its deployment and its place.
 
+    It has what `light_at` and `utc_of` (archive/views/sun.sql) need, and creates them.
     `captured_at_corrected` is text if the archive has no deployments, else a timestamp. Raises StorageUnreachable.
     """
+    RELATIONS.create(sql, "light_at", "utc_of")
     table = tables.existing("deployments")
     if table is None:
-        return dated(rows, more=", null::varchar as deployment_id, null::varchar as location")
+        return dated(rows, more=_NO_DEPLOYMENT)
     sql.register("deployments_table", dataset(table, DEPLOYMENTS))
     RELATIONS.create(sql, "deployment_periods", "corrected")
-    return dated(rows, "deployment_periods", ", p.deployment_id, p.location")
+    return dated(rows, "deployment_periods", _DEPLOYMENT)

@@ -39,7 +39,7 @@ PUBLICATIONS = pa.schema(
         ("rolled_back_to", pa.int64()),
     ]
 )
-VIEWS_SQL = Path(__file__).with_name("views.sql")
+VIEWS_SQL, SUN_SQL = (Path(__file__).with_name(name) for name in ("views.sql", "sun.sql"))
 _LAST_EVENT = """
     select run_id, state, inference_key, model_name, model_version, weights_sha256, spec, metrics,
         counts.requested as requested, coalesce(kind, 'detect') as kind from runs_table

@@ -30,7 +30,7 @@ from archive.delta.snapshot import dataset, is_of_storage, memory_database, scan
 from archive.delta.sql_literal import literal
 from archive.delta.tables import Tables
 from archive.schemas import TABLES
-from archive.views.publications import VIEWS_SQL, Publications
+from archive.views.publications import SUN_SQL, VIEWS_SQL, Publications
 from archive.views.views import View, Views
 from model_store.errors import BadRequest, DeadlinePassed, StorageUnreachable
 
@@ -51,7 +51,7 @@ _LISTING_WORDS = ("query", "show", "schema", "table", "view", "pragma", "duckdb_
 @functools.cache
 def _relations(annotated: bool, deployed: bool) -> Relations:
     """Return the relations; those of an archive without annotations or deployments are cheaper."""
-    files = [*ANNOTATIONS.files, VIEWS_SQL, *([] if annotated else [NO_ANNOTATIONS])]
+    files = [*ANNOTATIONS.files, VIEWS_SQL, SUN_SQL, *([] if annotated else [NO_ANNOTATIONS])]
     images = dated(images_of("media"), "wrong_clocks" if deployed else "")
     return Relations(*files, images=f"create or replace temp view images as from {images}")
 

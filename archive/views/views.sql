@@ -106,14 +106,15 @@ create or replace temp view results as
 
 create or replace temp view events as
     with frames as (
-        select g.event_id, g.event_note, media_sha256, m.camera_id, m.captured_at_corrected
-        from image_groups g join images m using (media_sha256)),
+        select g.event_id, g.event_note, media_sha256, m.camera_id, d.captured_at_corrected, d.light, d.light_by
+        from image_groups g join images m using (media_sha256) join image_deployments d using (media_sha256)),
     counts as (
         select event_id, label, media_sha256, count(*) as n from detections where event_id is not null group by all),
     most as (select event_id, label, max(n) as n from counts group by all),
     max_n as (select event_id, map_from_entries(list((label, n) order by label)) as max_n from most group by event_id)
     select event_id, min(camera_id) as camera_id, min(captured_at_corrected) as start_local,
         max(captured_at_corrected) as end_local, count(*) as n_images,
+        arg_min(light, captured_at_corrected) as light, arg_min(light_by, captured_at_corrected) as light_by,
         string_agg(distinct nullif(event_note, ''), '; ') as notes, any_value(max_n) as max_n
     from frames left join max_n using (event_id) group by event_id;
 
@@ -179,10 +180,11 @@ create or replace temp view deployments as
 
 -- The period of each deployment. It ends where the next one of its camera begins, also if other programs stored overlaps.
 create or replace temp view deployment_periods as
-    select fact_id as deployment_id, camera_id, location, clock_offset_s, from_local::timestamp as from_local,
-        least(coalesce(until_local::timestamp, 'infinity'), lead(from_local::timestamp, 1, 'infinity'::timestamp)
-            over (partition by camera_id order by from_local, fact_id)) as until_local
-    from valid_facts where kind = 'deployment';
+    select * replace (
+            least(coalesce(until_local, 'infinity'), lead(from_local, 1, 'infinity'::timestamp)
+                over (partition by camera_id order by from_local, deployment_id)) as until_local),
+        zone_offset_s(time_zone, corrected(from_local, clock_offset_s)) as utc_offset_s
+    from deployments;
 
 create or replace temp view wrong_clocks as from deployment_periods where clock_offset_s <> 0;
 
@@ -191,10 +193,15 @@ create or replace temp macro corrected(taken, offset_s) as
     case when taken is null or offset_s is null then taken
         else greatest(least(taken + to_seconds(offset_s), timestamp '9999-12-31'), timestamp '0001-01-01') end;
 
--- Each image with the deployment of its camera at its time.
+-- Each image with the deployment of its camera at its time, and the light then (archive/views/sun.sql).
 create or replace temp view image_deployments as
-    select m.media_sha256, p.deployment_id, p.location, d.latitude, d.longitude, d.time_zone,
-        corrected(m.captured_at_local, p.clock_offset_s) as captured_at_corrected
-    from images m left join deployment_periods p
-            on p.camera_id = m.camera_id and p.from_local <= m.captured_at_local and m.captured_at_local < p.until_local
-        left join deployments d on d.deployment_id = p.deployment_id;
+    with placed as (
+        select m.media_sha256, p.deployment_id, p.location, p.latitude, p.longitude, p.time_zone,
+            corrected(m.captured_at_local, p.clock_offset_s) as captured_at_corrected,
+            utc_of(m.captured_at_utc, m.captured_at_local, captured_at_corrected, p.utc_offset_s) as utc
+        from images m left join deployment_periods p on p.camera_id = m.camera_id
+            and p.from_local <= m.captured_at_local and m.captured_at_local < p.until_local)
+    select * exclude (utc), light_at(latitude, longitude, utc, captured_at_corrected) as light,
+        if(light_by_sun(latitude, longitude, utc) is null, if(light is null, null, 'hours'), 'sun') as light_by,
+        solar_hour(longitude, utc) as solar_hour
+    from placed;

@@ -1,4 +1,4 @@
-"""Draw a sample of a scope with the same chance for every image, in proportion by camera and by day and night.
+"""Draw a sample of a scope with the same chance for every image, in proportion by camera and by light.
 
 `wanted` (id) --choose_sample--> as a sample; a share in the sample is an estimate of the share in the scope.
 Within a stratum the images with the lowest digests are taken: the same ones each time, and independent of the content
@@ -19,22 +19,22 @@ from archive.catalogue.images import images_of
 from archive.delta.tables import Tables
 from archive.views.clocks import with_deployments
 
-DAY_STARTS_H, NIGHT_STARTS_H = 6, 18
-"""Hours by the camera's corrected clock; images without a time are a separate stratum."""
 _STRATA = """
     create table strata as
-    select md5_number(media_sha256) as id, camera_id, case
-        when captured_at_corrected is null then 'undated'
-        when substr(captured_at_corrected::varchar, 12, 2)::integer >= {day}
-            and substr(captured_at_corrected::varchar, 12, 2)::integer < {night} then 'day'
-        else 'night' end as light
-    from {images} where id in (select id from wanted)
+    with timed as (
+        select * replace (captured_at_corrected::timestamp as captured_at_corrected),
+            utc_of(captured_at_utc, captured_at_local::timestamp, captured_at_corrected::timestamp, utc_offset_s) as utc
+        from {images})
+    select md5_number(media_sha256) as id, camera_id,
+        coalesce(light_at(latitude, longitude, utc, captured_at_corrected), 'undated') as light
+    from timed where id in (select id from wanted)
 """
+"""Day, night, dawn and dusk as in archive/views/sun.sql; images without a time are a separate stratum."""
 _SIZES = """
     from (select camera_id, light, count(*) as n, min(id) as first_id from strata group by all)
     order by light, md5(camera_id), camera_id
 """
-"""Day and night are separate, and cameras are in random order, so that the list has no period to match the sample's."""
+"""The lights are separate, and cameras are in random order, so that the list has no period to match the sample's."""
 _CUT = """
     delete from wanted where id not in (
         select id from strata join quotas
@@ -46,7 +46,7 @@ _CUT = """
 def choose_sample(sql: duckdb.DuckDBPyConnection, tables: Tables, images: int) -> None:
     """Keep `images` rows in `wanted` (id), by strata of the images in `media`; all of them if there are fewer."""
     rows = with_deployments(sql, tables, images_of("media"))
-    sql.execute(_STRATA.format(day=DAY_STARTS_H, night=NIGHT_STARTS_H, images=rows))
+    sql.execute(_STRATA.format(images=rows))
     strata = sql.sql(_SIZES).fetchall()
     rng = random.Random(min((first for *_, first in strata), default=0))
     quotas = allocate([n for _, _, n, _ in strata], images, rng.random())

@@ -32,7 +32,7 @@ class MediaScope(Frozen):
 
     `latest_per_camera` selects the newest file of each camera by local time, after all other conditions. It selects a
     file with a doubtful time only if the camera has no other. `sample` is drawn from what is left, with the same chance
-    for each image, by camera and by day and night. JSON has only the fields that are given.
+    for each image, by camera and by light. JSON has only the fields that are given.
     """
 
     camera: tuple[Name, ...] = Field(default=(), description="only images of this camera; repeat it for several")
@@ -86,7 +86,7 @@ class MediaScope(Frozen):
     sample: int | None = Field(
         default=None,
         ge=1,
-        description="only a sample of this many images, after all other conditions, by camera and by day and night",
+        description="only a sample of this many images, after all other conditions, by camera and light",
     )
 
     @model_validator(mode="after")

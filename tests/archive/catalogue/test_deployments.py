@@ -273,10 +273,11 @@ def with_relations() -> duckdb.DuckDBPyConnection:
     sql = duckdb.connect()
     sql.register("deployments_table", DEPLOYMENTS.empty_table())
     types = {"media_sha256": pa.string(), "camera_id": pa.string()}
-    images = pa.schema(types | {"captured_at_local": pa.timestamp("us")})
+    images = pa.schema(types | dict.fromkeys(("captured_at_local", "captured_at_utc"), pa.timestamp("us")))
     sql.register("images", images.empty_table())
-    for name in ("valid_facts", "deployments", "deployment_periods", "corrected", "image_deployments"):
-        sql.execute(RELATIONS.statements[name])
+    for name in RELATIONS.needed_by("image_deployments"):
+        if name in RELATIONS.statements and name not in ("media", "images"):
+            sql.execute(RELATIONS.statements[name])
     return sql
 
 
@@ -304,6 +305,7 @@ def test_an_image_is_in_one_deployment_at_most_and_sql_finds_it(
     sql = with_relations()
     sql.register("deployments_table", pa.Table.from_pylist(rows, schema=DEPLOYMENTS))
     taken_at = {"captured_at_local": pa.array(times, pa.timestamp("us"))}
+    taken_at["captured_at_utc"] = pa.nulls(len(times), pa.timestamp("us"))
     sql.register("images", pa.table(images | taken_at))
     columns = "media_sha256, deployment_id, captured_at_corrected"
     found = sql.sql(f"select {columns} from image_deployments").fetchall()
