@@ -17,14 +17,14 @@ from archive.delta.tables import Tables
 from archive.views.past import moment_of
 from archive.views.query import connect
 
-_DATED = """
+DATED = """
     with dated as (
         select *, coalesce(len(timestamp_flags), 0) > 0
                 and captured_at_corrected is not distinct from captured_at_local as doubtful,
             if(doubtful, null, captured_at_corrected) as taken_at from images)
 """
 _CAMERAS = f"""
-    {_DATED}
+    {DATED}
     select camera_id, count(*) as images, min(taken_at) as first_at, max(taken_at) as last_at,
         count(distinct taken_at::date) as days, count(*) filter (status = 'failed') as failed,
         count(*) filter (status = 'empty') as empty, count(status) as seen
@@ -55,7 +55,7 @@ _DEPLOYMENTS = f"""
     from begun where deployment_id is not null group by deployment_id
 """
 _ACTIVITY = f"""
-    {_DATED}, by_day as (
+    {DATED}, by_day as (
         select camera_id, taken_at::date as day, max(taken_at) as last_at, count(*) as images,
             count(*) filter (doubtful) as doubtful
         from dated group by camera_id, day)
@@ -64,7 +64,7 @@ _ACTIVITY = f"""
     from by_day where camera_id is not null group by camera_id order by camera_id
 """
 _DAYS = f"""
-    {_DATED} select taken_at::date as day, count(*) as images from dated
+    {DATED} select taken_at::date as day, count(*) as images from dated
     where camera_id = $camera and taken_at is not null group by day
 """
 MEMORY_MIB = 1024

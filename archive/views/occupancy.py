@@ -1,0 +1,90 @@
+"""Report detection histories: for each camera and occasion, whether a label was detected, as occupancy models take it.
+
+histories(tables, label, days) -> a row for each camera: 1 detected, 0 not detected, None without effort
+Effort is the days of deployments, and the days with pictures. An open deployment ends at its camera's last picture. A
+camera without deployments worked from its first picture to its last. Days are by the corrected clock.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from datetime import date, timedelta
+from typing import Any
+
+from archive.delta.tables import Tables
+from archive.views.cameras import DATED
+from archive.views.query import connect
+from archive.views.views import View
+from model_store.errors import BadRequest
+
+MAX_OCCASIONS = 10_000
+_DAYS = f"""
+    {DATED}
+    select camera_id, taken_at::date as day,
+        bool_or(media_sha256 in (select media_sha256 from detections where label = $label)) as detected
+    from dated where camera_id is not null and taken_at is not null group by camera_id, day
+"""
+_PERIODS = """
+    select camera_id, corrected(from_local, clock_offset_s)::date,
+        if(isfinite(until_local), (corrected(until_local, clock_offset_s) - interval 1 microsecond)::date, null)
+    from deployment_periods
+"""
+Days = dict[str, set[date]]
+
+
+def histories(
+    tables: Tables,
+    label: str,
+    days: int = 7,
+    since: date | None = None,
+    until: date | None = None,
+    effort: bool = False,
+    view: View | None = None,
+) -> list[dict[str, Any]]:
+    """Return `camera_id` and the occasions `o1`, `o2`, … of `days` days, the first from `since` or the first effort.
+
+    `until` is the last day. With `effort`, cells are days of effort, also 0. Raises BadRequest for
+    occasions of less than a day or more than MAX_OCCASIONS, StorageUnreachable.
+    """
+    if days < 1:
+        raise BadRequest(f"invalid occasion of {days} days: use 1 or more")
+    worked, detected = _effort(tables, label, view)
+    within = {
+        camera: {day for day in of if (since or day) <= day <= (until or day)} for camera, of in sorted(worked.items())
+    }
+    every = [day for of in within.values() for day in of]
+    if not every:
+        return []
+    start = since or min(every)
+    count = (max(every) - start).days // days + 1
+    if count > MAX_OCCASIONS:
+        raise BadRequest(f"{count} occasions, more than {MAX_OCCASIONS}: use longer ones (--days) or --since")
+    rows: list[dict[str, Any]] = []
+    for camera, of in within.items():
+        efforts = Counter((day - start).days // days for day in of)
+        hits = {(day - start).days // days for day in of & detected[camera]}
+        cells = (efforts[n] if effort else int(n in hits) if efforts[n] else None for n in range(count))
+        rows.append({"camera_id": camera} | {f"o{n}": cell for n, cell in enumerate(cells, 1)})
+    return rows
+
+
+def _effort(tables: Tables, label: str, view: View | None) -> tuple[Days, Days]:
+    """Return the days of effort, and the days with the label, of each camera."""
+    with connect(tables, view, statement=_DAYS + _PERIODS) as sql:
+        pictured = sql.execute(_DAYS, {"label": label}).fetchall()
+        periods = sql.execute(_PERIODS).fetchall()
+    pictures, detected, worked = (defaultdict[str, set[date]](set) for _ in range(3))
+    for camera, day, is_detected in pictured:
+        pictures[camera].add(day)
+        detected[camera] |= {day} if is_detected else set()
+    for camera, first, last in periods:
+        worked[camera] |= set(_span(first, last or max(pictures[camera], default=first)))
+    deployed = set(worked)
+    for camera, days in pictures.items():
+        worked[camera] |= days if camera in deployed else set(_span(min(days), max(days)))
+    return worked, detected
+
+
+def _span(first: date, last: date) -> Iterator[date]:
+    return (first + timedelta(days=n) for n in range((last - first).days + 1))

@@ -1,0 +1,81 @@
+"""Detection histories against a loop over days: effort by deployments and pictures, occasions, and no effort."""
+
+from __future__ import annotations
+
+import random
+from datetime import date, timedelta
+from pathlib import Path
+
+import pytest
+
+from archive.catalogue.deployments import Deployment, record
+from archive.delta.tables import Tables
+from archive.views.occupancy import histories
+from model_store.errors import BadRequest
+from tests.batch.filters.scene import NOON, box, publish, put, tables_at
+
+DAY = 86_400.0
+FIRST = NOON.date()
+
+
+def deploy(tables: Tables, camera: str, start: int, end: int | None) -> None:
+    until = None if end is None else (FIRST + timedelta(days=end)).isoformat()
+    values = {"camera_id": camera, "location": "Oak", "from_local": (FIRST + timedelta(days=start)).isoformat()}
+    record(tables, {"": Deployment.model_validate(values | {"until_local": until})}, "ana")
+
+
+def slow(days: int, pictures: dict[int, bool], periods: list[tuple[int, int]], last: int) -> list[int | None]:
+    cells: list[int | None] = []
+    for start in range(0, last + 1, days):
+        occasion = range(start, start + days)
+        worked = [n for n in occasion if n in pictures or any(a <= n < b for a, b in periods)]
+        hit = any(pictures.get(n, False) for n in occasion)
+        cells.append(int(hit) if worked else None)
+    return cells
+
+
+@pytest.mark.parametrize("days", [1, 3, 7])
+def test_histories_are_those_of_a_loop(tmp_path: Path, days: int) -> None:
+    lot = random.Random(days)
+    tables = tables_at(tmp_path)
+    label = str(box(0, 1.0, 1.0, 50.0)["label"])
+    pictures = {camera: {n: lot.random() < 0.4 for n in lot.sample(range(40), 9)} for camera in ("a", "b")}
+    pictures["a"][0] = False  # the first day of all
+    put(
+        tables,
+        {
+            number: (camera, n * DAY, [box(0, 1.0, 1.0, 50.0)] if hit else [])
+            for number, (camera, n, hit) in enumerate(
+                ((camera, n, hit) for camera, of in pictures.items() for n, hit in of.items()), 1
+            )
+        },
+    )
+    publish(tables)
+    periods = {"a": [(0, 5), (20, 26)], "b": [(11, 13)]}
+    for camera, of in periods.items():
+        for start, end in of:
+            deploy(tables, camera, start, end)
+    last = max(max(pictures["a"]), max(pictures["b"]), 25)
+    found = {row.pop("camera_id"): list(row.values()) for row in histories(tables, label, days)}
+    assert found == {camera: slow(days, pictures[camera], periods[camera], last) for camera in ("a", "b")}
+    assert any(cell is None for cells in found.values() for cell in cells) or days == 7
+
+
+def test_effort_without_deployments_and_of_open_ones_is_up_to_the_last_picture(tmp_path: Path) -> None:
+    tables = tables_at(tmp_path)
+    hit = [box(0, 1.0, 1.0, 50.0)]
+    label = str(hit[0]["label"])
+    put(tables, {1: ("a", 0.0, []), 2: ("a", 9 * DAY, hit), 3: ("b", 2 * DAY, hit), 4: ("c", None, hit)})
+    publish(tables)
+    deploy(tables, "b", 1, None)
+    deploy(tables, "d", 12, 14)
+    rows = {row.pop("camera_id"): list(row.values()) for row in histories(tables, label, 5)}
+    assert rows == {"a": [0, 1, None], "b": [1, None, None], "d": [None, None, 0]}
+    rows = {row.pop("camera_id"): list(row.values()) for row in histories(tables, label, 5, effort=True)}
+    assert rows == {"a": [5, 5, 0], "b": [2, 0, 0], "d": [0, 0, 2]}
+    (first, last) = (FIRST + timedelta(days=2), FIRST + timedelta(days=8))
+    rows = {row.pop("camera_id"): list(row.values()) for row in histories(tables, label, 5, first, last)}
+    assert rows == {"a": [0, 0], "b": [1, None], "d": [None, None]}
+    assert histories(tables, label, 5, since=date(2030, 1, 1)) == []
+    with pytest.raises(BadRequest, match="use 1 or more"):
+        histories(tables, label, 0)
