@@ -26,7 +26,7 @@ DAY = ["%Y-%m-%d"]
 def activity(
     label: Annotated[str | None, typer.Argument(help="label of detections; default: all labels")] = None,
     solar: Annotated[
-        bool, typer.Option("--solar", help="hours by the sun (highest at 12), where coordinates and UTC are known")
+        bool, typer.Option("--solar", help="hours by the sun (highest at 12), for images with coordinates and UTC")
     ] = False,
     view: ViewName = PRODUCTION,
     fmt: FormatOption = Format.table,

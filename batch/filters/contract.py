@@ -31,6 +31,8 @@ COLUMNS = pa.schema(
         ("media_sha256", pa.string()),
         ("path", pa.string()),
         ("camera_id", pa.string()),
+        ("deployment_id", pa.string()),
+        ("location", pa.string()),
         ("taken_local", pa.timestamp("us")),
         ("taken_utc", pa.timestamp("us")),
         ("clock_flags", pa.string()),
@@ -112,6 +114,8 @@ class Rows:
     media_sha256: NDArray[np.object_]
     path: NDArray[np.object_]
     camera_id: NDArray[np.object_]  # None: unknown
+    deployment_id: NDArray[np.object_]  # of the camera at that time; None: unknown
+    location: NDArray[np.object_]  # of that deployment
     taken_local: NDArray[np.datetime64]  # us, the camera's clock; NaT: undated
     taken_utc: NDArray[np.datetime64]  # us; NaT where the offset is unknown
     clock_flags: NDArray[np.object_]  # doubts about the time: "" or before_2001, reset_default, after_now joined by ","

@@ -37,7 +37,7 @@ LOGITS = pa.field("logits", pa.list_(pa.float32()))
 _ASSERTION_COLUMNS = "media_sha256, rank, assertion_id, action, label, score, asserted_at"
 _CONTENTS = """
     create table contents as
-    select media_sha256, path, camera_id, captured_at_corrected::timestamp as taken_local,
+    select media_sha256, path, camera_id, deployment_id, location, captured_at_corrected::timestamp as taken_local,
         captured_at_utc::timestamp + (captured_at_corrected::timestamp - captured_at_local::timestamp) as taken_utc,
         coalesce(array_to_string(timestamp_flags, ','), '') as clock_flags, sequence_number, sequence_length,
         width_px, height_px,
@@ -53,7 +53,7 @@ _WIDENED = """
 """
 _IMAGES = """
     create table images as
-    select c.media_sha256, c.path, c.camera_id, c.taken_local, c.taken_utc, c.clock_flags,
+    select c.media_sha256, c.path, c.camera_id, c.deployment_id, c.location, c.taken_local, c.taken_utc, c.clock_flags,
         c.sequence_number, c.sequence_length,
         coalesce(s.width_px, c.width_px)::double as width_px, coalesce(s.height_px, c.height_px)::double as height_px,
         {group} as part_of

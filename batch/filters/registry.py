@@ -17,6 +17,7 @@ from batch.filters.kinds import (
     score_threshold,
     small_size,
     smoothing,
+    species_list,
     tracking,
 )
 from model_store.errors import BadRequest
@@ -31,6 +32,7 @@ FILTERS: dict[str, Filter] = {
         repeat_detections,
         class_mask,
         rank_rollup,
+        species_list,
         events,
         smoothing,
         tracking,

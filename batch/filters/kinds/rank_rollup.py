@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationInfo, field_validator
 
 from batch.filters.contract import ClassFilterConfig, Filter, FilterAction, Rows
+from batch.filters.support.lineages import Taxon, has_rank, labels_of_taxa, taxon_of
 from batch.filters.support.logits import IGNORED, blocks, classified, kept_classes, softmax, unclassified
 from batch.filters.support.names import Names, labelled
 from batch.filters.support.reasons import compared
 from model_store.errors import BadRequest
 
 MISSING = -1
-Taxon = tuple[str, ...]
 Sum = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -87,7 +87,7 @@ def require(config: RankRollupConfig, classes: tuple[str, ...], lineage: tuple[s
     kept = kept_classes(config.keep, classes)
     if len(lineage) != len(classes) or not any(lineage):
         raise BadRequest("the classifier has no lineages of its classes, which rank-rollup needs")
-    taxa = [_taxon(text) for text in lineage]
+    taxa = [taxon_of(text) for text in lineage]
     for name, taxon in zip(classes, taxa, strict=True):
         if len(taxon) > len(config.ranks):
             raise BadRequest(
@@ -108,7 +108,7 @@ def say(config: RankRollupConfig, rows: Rows) -> Iterator[FilterAction]:
     if rows.logits is None:
         return
     kept = kept_classes(config.keep, rows.classes)
-    levels = _levels(config, taxa, _labels_of_taxa(rows))
+    levels = _levels(config, taxa, labels_of_taxa(rows))
     column_of = {rows.classes[index]: column for column, index in enumerate(kept.tolist())}
     selected = classified(rows) & labelled(rows, (), config.ignored_labels)
     for block in blocks(np.flatnonzero(selected), len(rows.classes)):
@@ -162,31 +162,14 @@ def _levels(config: RankRollupConfig, taxa: list[Taxon], labels: dict[Taxon, str
     for rank, threshold in config.thresholds.items():
         depth = config.ranks.index(rank) + 1
         number: dict[Taxon, int] = {}
-        numbers = [number.setdefault(taxon[:depth], len(number)) if _has(taxon, depth) else MISSING for taxon in taxa]
+        numbers = [
+            number.setdefault(taxon[:depth], len(number)) if has_rank(taxon, depth) else MISSING for taxon in taxa
+        ]
         count = Counter(numbers)
         labels_here = tuple(labels.get(taxon, taxon[-1]) for taxon in number)
         sizes = tuple(count[i] for i in range(len(number)))
         levels.append(_Level(rank, threshold, np.array(numbers, np.intp), labels_here, sizes))
     return levels
-
-
-def _taxon(lineage: str) -> Taxon:
-    """Return the names from coarse to fine, without empty ones at the end."""
-    parts = [part.strip() for part in lineage.split(";")]
-    while parts and not parts[-1]:
-        parts.pop()
-    return tuple(parts)
-
-
-def _has(taxon: Taxon, depth: int) -> bool:
-    return len(taxon) >= depth and bool(taxon[depth - 1])
-
-
-def _labels_of_taxa(rows: Rows) -> dict[Taxon, str]:
-    """Return the class of each taxon at which exactly one class's lineage ends."""
-    ends = [_taxon(text) for text in rows.class_lineage]
-    count = Counter(ends)
-    return {end: name for end, name in zip(ends, rows.classes, strict=True) if end and count[end] == 1}
 
 
 def _reached(config: RankRollupConfig, level: _Level, label: str, total: float) -> str:

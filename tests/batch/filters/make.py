@@ -12,6 +12,8 @@ PLAIN: dict[str, Any] = {
     "media_sha256": "a" * 64,
     "path": "north/0001.jpg",
     "camera_id": "north",
+    "deployment_id": None,
+    "location": None,
     "taken_local": None,
     "taken_utc": None,
     "clock_flags": "",
