@@ -4,12 +4,13 @@ from __future__ import annotations
 
 TABLE_NAMES = (
     *("media", "results", "runs", "assertions", "layers", "decisions", "exports", "snips"),
-    *("classifications", "embeddings", "deployments"),
+    *("classifications", "embeddings", "deployments", "individuals"),
 )
 RELATIONS = (
     *("media", "images", "results", "detections", "runs", "all_results", "all_detections"),
     *("assertions", "decisions", "exports", "snips", "views", "layers", "classifications"),
     *("embeddings", "hidden", "orphaned", "events", "occurrences", "clips", "deployments", "image_deployments"),
+    *("individuals", "sightings"),
 )
 PRODUCTION = "production"
 """Default view of queries."""
@@ -19,4 +20,6 @@ MAX_MIB = 512
 MIN_FILES = 64
 KEEP_DAYS = 90.0
 """Days for which earlier publications keep their results."""
+GAP_MIN = 30.0
+"""Default minutes between two sightings, as usual for camera traps (O'Brien, Kinnaird and Wibisono 2003)."""
 MAX_CAMERAS = 5_000

@@ -75,6 +75,10 @@ _ASSERTED = """
     select inference_key, count(*) || ' human assertions refer to it' from assertions
     where method = 'human' and inference_key is not null group by inference_key
 """
+_IDENTIFIED = """
+    select inference_key, count(*) || ' statements about individuals refer to it' from individuals
+    where inference_key is not null group by inference_key
+"""
 _ACTIVE = """
     select inference_key, 'run ' || arg_max(run_id, event_at) || ' was active on '
         || strftime(max(event_at), '%Y-%m-%d %H:%M') || ' UTC'
@@ -229,11 +233,12 @@ def reasons(tables: Tables, aliased: Collection[Reason], keep_days: float, now: 
         published.update(view.inference_key for view in history)
         for key, reason in of_view(history, keep_days, now):
             kept[key].append(reason)
-    sql = open_tables(tables, "exports", "assertions", "runs")
+    sql = open_tables(tables, "exports", "assertions", "individuals", "runs")
     recent, since = now - RECENT, now - timedelta(days=keep_days)
     stored: list[Reason] = [
         *sql.execute(_EXPORTED).fetchall(),
         *sql.execute(_ASSERTED).fetchall(),
+        *sql.execute(_IDENTIFIED).fetchall(),
         *sql.execute(_ACTIVE, {"recent": recent}).fetchall(),
         *sql.execute(_ENDED, {"recent": recent, "since": since, "published": sorted(published)}).fetchall(),
     ]

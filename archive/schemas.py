@@ -282,6 +282,31 @@ DEPLOYMENTS = pa.schema(
     ]
 )
 
+INDIVIDUALS = pa.schema(
+    [
+        ("statement_id", pa.string()),
+        ("batch_id", pa.string()),
+        ("actor", pa.string()),
+        ("stated_at", UTC),
+        ("action", pa.string()),
+        ("individual_id", pa.string()),
+        ("name", pa.string()),
+        ("species", pa.string()),
+        ("sex", pa.string()),
+        ("notes", pa.string()),
+        ("retired", pa.bool_()),
+        ("merged_into", pa.string()),
+        ("media_sha256", pa.string()),
+        ("inference_key", pa.string()),
+        ("rank", pa.int32()),
+        ("x1_px", pa.float32()),
+        ("y1_px", pa.float32()),
+        ("x2_px", pa.float32()),
+        ("y2_px", pa.float32()),
+        ("withdraws", pa.string()),
+    ]
+)
+
 TABLES: dict[str, pa.Schema] = {
     "media": MEDIA,
     "results": RESULTS,
@@ -294,6 +319,7 @@ TABLES: dict[str, pa.Schema] = {
     "classifications": CLASSIFICATIONS,
     "embeddings": EMBEDDINGS,
     "deployments": DEPLOYMENTS,
+    "individuals": INDIVIDUALS,
 }
 BY_KEY = ("results", "snips", "classifications", "embeddings")
 """Tables partitioned by the inference key of the detections, and pruned with it."""

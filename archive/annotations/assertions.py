@@ -32,6 +32,7 @@ _ADDED_LATER = ("group_id", "batch_id", "withdraws")
 """Columns that were added later: rows without them keep their id."""
 _FOLDER = Path(__file__).parent
 NO_ANNOTATIONS = _FOLDER / "no_annotations.sql"
+INDIVIDUALS_SQL = _FOLDER / "individuals.sql"
 ANNOTATIONS = Relations(_FOLDER / "annotations.sql")
 """Relations of human assertions and layers, and macro `iou` over two rows with a box."""
 _LISTED = """

@@ -21,7 +21,7 @@ import pyarrow as pa
 from deltalake import DeltaTable
 from pyarrow.dataset import Dataset
 
-from archive.annotations.assertions import ANNOTATIONS, NO_ANNOTATIONS
+from archive.annotations.assertions import ANNOTATIONS, INDIVIDUALS_SQL, NO_ANNOTATIONS
 from archive.annotations.layers import layer_table, layers_of
 from archive.catalogue.images import dated, images_of
 from archive.delta.relations import Relations
@@ -51,7 +51,7 @@ _LISTING_WORDS = ("query", "show", "schema", "table", "view", "pragma", "duckdb_
 @functools.cache
 def _relations(annotated: bool, deployed: bool) -> Relations:
     """Return the relations; those of an archive without annotations or deployments are cheaper."""
-    files = [*ANNOTATIONS.files, VIEWS_SQL, SUN_SQL, *([] if annotated else [NO_ANNOTATIONS])]
+    files = [*ANNOTATIONS.files, INDIVIDUALS_SQL, VIEWS_SQL, SUN_SQL, *([] if annotated else [NO_ANNOTATIONS])]
     images = dated(images_of("media"), "wrong_clocks" if deployed else "")
     return Relations(*files, images=f"create or replace temp view images as from {images}")
 

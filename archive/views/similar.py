@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 from pydantic import Field
 
@@ -52,7 +53,7 @@ _SHOWN = """
 
 
 @dataclass(frozen=True, slots=True)
-class _Embedder:
+class Embedder:
     """An embedder, with one crop margin, and the number of its vectors."""
 
     embedder_key: str
@@ -101,14 +102,13 @@ def find_similar(tables: Tables, wanted: SimilarSearch, within_s: float) -> Simi
     view, since_s = view_shown(tables, wanted.view), time.monotonic()
     if view is None:
         raise BadRequest(f"nothing is published as '{wanted.view}': publish a run with resight runs publish RUN")
-    key, media_sha256, rank = view.inference_key, *_parts_of(wanted.detection)
+    key, media_sha256, rank = view.inference_key, *parts_of(wanted.detection)
     with (
         storage_errors(tables),
         connect(tables, view, memory_mib=MEMORY_MIB, statement=_NEAREST) as sql,
         bounded(sql, within_s, "the search", "use resight sql", since_s),
     ):
-        rows = sql.execute(_EMBEDDERS, {"key": key}).fetchall()
-        embedder = _only([_Embedder(*row) for row in rows], wanted.embedder, key)
+        embedder = embedder_named(sql, wanted.embedder, key)
         same = {"key": key, "embedder": embedder.embedder_key, "media_sha256": media_sha256, "rank": rank}
         status, vector = next(iter(sql.execute(_VECTOR, same).fetchall()), (None, []))
         if status != "ok":
@@ -126,7 +126,7 @@ def find_similar(tables: Tables, wanted: SimilarSearch, within_s: float) -> Simi
     )
 
 
-def _parts_of(detection: str) -> tuple[str, int]:
+def parts_of(detection: str) -> tuple[str, int]:
     """Return media_sha256 and rank of a detection. Raises BadRequest."""
     if not re.fullmatch(DETECTION_ID, detection):
         raise BadRequest(f"invalid detection '{detection[:80]}': use <media_sha256>-<rank>, as in embeddings")
@@ -141,8 +141,9 @@ def _shown(tables: Tables, view: View, nearest: pa.Table) -> list[dict[str, Any]
         return sql.sql(_SHOWN).to_arrow_table().to_pylist()
 
 
-def _only(embedders: list[_Embedder], name: str, inference_key: str) -> _Embedder:
-    """Return the named embedder, or the only one. Raises BadRequest that lists them."""
+def embedder_named(sql: duckdb.DuckDBPyConnection, name: str, inference_key: str) -> Embedder:
+    """Return the named embedder of relation `embeddings`, or the only one. Raises BadRequest that lists them."""
+    embedders = [Embedder(*row) for row in sql.execute(_EMBEDDERS, {"key": inference_key}).fetchall()]
     if not embedders:
         raise BadRequest(f"no embeddings for inference key {inference_key[:12]}…: run resight embed --model NAME first")
     matching = [one for one in embedders if name in ("", one.model) or one.embedder_key.startswith(name)]
