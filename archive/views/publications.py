@@ -33,6 +33,7 @@ PUBLICATIONS = pa.schema(
         ("layers", pa.list_(pa.string())),
         ("threshold", pa.float64()),
         ("label_thresholds", pa.string()),
+        ("identity_threshold", pa.float64()),
         ("run_id", pa.string()),
         ("published_at", UTC),
         ("reason", pa.string()),

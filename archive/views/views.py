@@ -20,12 +20,14 @@ from model_store.storage import Folder, require_create
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _POINTER = re.compile(r"[0-9]{8,}\.json")
+IDENTITY_THRESHOLD = 0.8
+"""Minimum cosine of suggested individuals. Each embedder has its own best one: see docs/reference/individuals.md."""
 READERS = 16
 """Pointer files read concurrently; on S3 each is a round trip."""
 
 
 class View(Frozen):
-    """An inference key, its layers in order, and the score thresholds of labels.
+    """An inference key, its layers in order, the score thresholds of labels, and the minimum cosine of suggestions.
 
     `serial` counts the publications under this name from 1; `rolled_back_to` is the serial of an earlier publication
     that this one repeats. `Views` sets both, and `published_at`.
@@ -40,6 +42,7 @@ class View(Frozen):
     layers: tuple[str, ...] = ()
     threshold: float = 0.0
     label_thresholds: dict[str, float] = {}
+    identity_threshold: float = IDENTITY_THRESHOLD
     run_id: str | None = None
     published_at: datetime | None = None
     reason: str = ""
@@ -49,7 +52,7 @@ class View(Frozen):
         """Return whether queries of both views give the same; run, time and reason do not count."""
         return all(
             getattr(self, field) == getattr(other, field)
-            for field in ("inference_key", "layers", "threshold", "label_thresholds")
+            for field in ("inference_key", "layers", "threshold", "label_thresholds", "identity_threshold")
         )
 
 

@@ -45,12 +45,13 @@ def publish(
 ) -> View:
     """Make the results of a run, or of the newest sealed run of name@version, the published view; return it.
 
-    The published layers stay. `complete`: the caller has checked that every image has a result, so that name@version
-    needs no sealed run. Raises BadRequest (unknown run, not sealed, pruned), ModelNotFound, and what `publish_view`
-    raises.
+    The published layers and the threshold of suggestions stay. `complete`: the caller has checked that every image has
+    a result, so that name@version needs no sealed run. Raises BadRequest (unknown run, not sealed, pruned),
+    ModelNotFound, and what `publish_view` raises.
     """
     now = Views(tables.url).current(name)
-    fields = {"name": name, "layers": now.layers if now else (), "reason": reason}
+    kept = {"layers": now.layers, "identity_threshold": now.identity_threshold} if now else {}
+    fields = {"name": name, "reason": reason} | kept
     view = view_to_publish(tables, store, what, complete).model_copy(update=fields)
     return publish_view(tables, view, after=now, override=override, check=check)
 
@@ -151,7 +152,8 @@ def _change(layers: Mapping[str, Layer], views: Sequence[View], t: Translator = 
     words = []
     if old.inference_key != new.inference_key or models[0] != models[1]:
         words.append(t("{new} in place of {old}", new=models[1], old=models[0]))
-    if (old.threshold, old.label_thresholds) != (new.threshold, new.label_thresholds):
+    thresholds = ("threshold", "label_thresholds", "identity_threshold")
+    if any(getattr(old, name) != getattr(new, name) for name in thresholds):
         words.append(t("other thresholds"))
     for state, these, others in ((t("on"), new, old), (t("off"), old, new)):
         changed = [layer for layer in these.layers if layer not in others.layers]
