@@ -47,7 +47,7 @@ RULES: tuple[tuple[str, str, TokenScope | None], ...] = (
     ("GET|HEAD", r"/ui/static/.*", None),
     ("GET|HEAD", r"/ui/session", None),
     ("POST", r"/ui/v1/session(/(end|look))?", None),
-    ("POST", r"/ui/v1/(assertions(/.*)?|exports)", TokenScope.review),
+    ("POST", r"/ui/v1/((assertions|individuals)(/.*)?|exports)", TokenScope.review),
     ("GET|HEAD", r".*", TokenScope.detect),  # also metrics and docs: they contain nothing secret
 )
 """Methods, path and scope; the first match applies. Requests without a match change something and require admin.

@@ -76,6 +76,8 @@ async def outcome(access: Access, token: str | None, scope: TokenScope = TokenSc
         ("POST", "/ui/v1/uploads/check", "upload"),
         ("POST", "/ui/static/0000/page.css", "admin"),
         ("POST", "/ui/v1/assertions/undo", "review"),
+        ("POST", "/ui/v1/individuals", "review"),
+        ("PUT", "/ui/v1/individuals/threshold", "admin"),
         ("POST", "/ui/v1/assertionsx", "admin"),
         ("POST", "/v1/assertions", "admin"),
     ],
