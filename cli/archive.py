@@ -173,7 +173,7 @@ def explained(report: IngestReport) -> bool:
 
 @app.command()
 def sql(
-    statement: Annotated[str, typer.Argument(help=f"DuckDB SQL over {', '.join(RELATIONS)}")],
+    statement: Annotated[str, typer.Argument(help=f"DuckDB SQL. Relations: {', '.join(RELATIONS)}")],
     view: ViewOption = None,
     run: RunOption = None,
     allow_files: Annotated[

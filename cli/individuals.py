@@ -157,7 +157,7 @@ def undo(
 def suggest(
     detection: Annotated[str | None, typer.Argument(help="default: the newest without an individual")] = None,
     threshold: Annotated[
-        float | None, typer.Option(min=-1, max=1, help="minimum cosine; default: that of the view")
+        float | None, typer.Option(min=-1, max=1, help="minimum similarity; default: that of the view")
     ] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="number of detections")] = 20,
     embedder: EmbedderName = "",
@@ -175,28 +175,28 @@ def suggest(
         print_facts(found.model_dump(mode="json"), fmt)
         return
     rows = [
-        {"suggestion": f"{c.name or c.individual_id} {c.cosine:.3f}" if c else "new" if one.is_new else "no other"}
+        {"suggestion": f"{c.name or c.individual_id} {c.similarity:.3f}" if c else "new" if one.is_new else "no other"}
         | {"individual_id": c and c.individual_id, "camera_id": one.camera_id, "path": one.path}
         | {"captured_at": one.captured_at_corrected, "detection_id": one.detection_id}
         for one in found.detections
         for c in one.candidates or (None,)
     ]
     print_rows(rows, fmt, ("suggestion", "individual_id", "camera_id", "path", "captured_at", "detection_id"))
-    note(f"suggestions of {found.model} from a cosine of {found.threshold:g}")
+    note(f"suggestions of {found.model} from a similarity of {found.threshold:g}")
 
 
 @app.command()
 def threshold(
-    cosine: Annotated[float, typer.Argument(help="minimum cosine of suggestions, -1 to 1")],
+    similarity: Annotated[float, typer.Argument(help="minimum similarity of suggestions, a cosine from -1 to 1")],
     reason: Annotated[str, typer.Option(help="reason that is recorded with the publication")] = "",
     view: ViewName = PRODUCTION,
     fmt: FormatOption = Format.table,
 ) -> None:
-    """Set from which cosine a view suggests individuals. Nothing is computed again; 'runs rollback' undoes it.
+    """Set the minimum similarity of a view's suggestions. Nothing is computed again; 'runs rollback' undoes it.
 
     Example: resight individuals threshold 0.75 --reason "as many right as wrong below"
     """
-    now = set_threshold(_tables(), view, cosine, reason)
+    now = set_threshold(_tables(), view, similarity, reason)
     print_facts({"view": now.name, "number": now.serial, "identity_threshold": now.identity_threshold}, fmt)
 
 

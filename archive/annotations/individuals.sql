@@ -50,7 +50,7 @@ create or replace temp view identities as
         select 1 from placed_statements r where r.action = 'reject' and r.media_sha256 = n.media_sha256
             and r.thing = n.thing and r.identity = n.identity and r.moment > n.moment);
 
--- Each identified box that nobody and no layer hides; `rank` is null if no detection of the view covers it.
+-- Each identified box, unless a person or a layer hides it; `rank` is null if no detection of the view covers it.
 create or replace temp view sightings as
     select n.identity as individual_id, p.name, m.camera_id, m.captured_at_corrected, m.source_root, m.path,
         n.media_sha256, n.view_rank as rank, n.media_sha256 || '-' || n.view_rank as detection_id,

@@ -1,7 +1,7 @@
 """Report on individuals: sightings by camera and week, who is seen together, and how far naming has come.
 
 sightings(tables, view, gap_min), together(tables, view, gap_min) -> rows; readiness(tables, view) -> Readiness
-separability(vectors, who, where) -> Separability: how well vectors tell the named individuals apart
+separability(vectors, who, where) -> Separability of the named individuals by their vectors
 A sighting is an individual at a camera, until it is not seen there for `gap_min` minutes.
 """
 
@@ -63,11 +63,11 @@ _NAMING = """
 
 
 class Separability(Frozen):
-    """How well vectors tell individuals apart; only crops of other cameras are compared, null without any.
+    """Separation of individuals by vectors. Only crops of different cameras are compared; null without any.
 
-    `within` and `between` are mean cosines of crops of one and of two individuals. Each of `queries` crops, whose
-    individual is also seen at another camera, is the query of a ranking of all crops of other cameras: `rank1` is the
-    share of those whose first crop is right, `mean_average_precision` the mean of their average precision.
+    `within` and `between` are mean cosines of two crops of one individual, and of two. A query is a crop of an
+    individual that is also seen at another camera; it ranks all crops of other cameras. `rank1` is the share of queries
+    with a right first crop, and `mean_average_precision` the mean of their average precision.
     """
 
     within: float | None
@@ -78,7 +78,7 @@ class Separability(Frozen):
 
 
 class Readiness(Frozen):
-    """How far naming has come in a view. `assignment_rate` is the share of shown detections with an individual."""
+    """Progress of naming in a view. `assignment_rate` is the share of shown detections with an individual."""
 
     individuals: int
     named_crops: int
@@ -126,7 +126,7 @@ def readiness(tables: Tables, view: str = PRODUCTION, embedder: str = "") -> Rea
 
 
 def separability(vectors: Vectors, who: NDArray[Any], where: NDArray[Any]) -> Separability:
-    """Return how well (n, size) vectors of length 1 tell `who` apart, at the cameras `where`, both (n,).
+    """Compare (n, size) vectors of length 1 of the individuals `who`, at the cameras `where`, both (n,).
 
     The protocol is that of Market-1501 (Zheng et al. 2015): crops of the query's own camera are left out. Crops of
     equal cosine keep their order.

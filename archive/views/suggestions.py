@@ -1,8 +1,8 @@
 """Suggest individuals for detections, by the vectors of `embeddings`. Nothing is stored: a query computes it.
 
 SuggestionSearch --suggest--> SuggestionPage: for each detection the individuals above the view's threshold, best first
-An individual is as similar to a detection as the most similar of its own crops (`similarity`). If none reaches the
-threshold, the answer is a new individual. Rejected and retired individuals are not suggested.
+The similarity of an individual is the mean cosine of its three crops that are most similar (`similarity`). If none
+reaches the threshold, the answer is a new individual. Rejected and retired individuals are not suggested.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from model_store.errors import BadRequest
 from model_store.frozen import Frozen
 
 Vectors = NDArray[np.float32]
+TOP = 3
+"""Crops of an individual that count: three were right more often than one (docs/reference/individuals.md)."""
 _PART = 4096
 """Detections that are compared at once."""
 _OF_EMBEDDER = "e.inference_key = $key and e.embedder_key = $embedder and e.status = 'ok'"
@@ -60,7 +62,7 @@ class SuggestionSearch(Frozen):
         default="", description="embedder_key, its first digits, or name@version; default: the only one"
     )
     detection: str | None = Field(default=None, description="<media_sha256>-<rank>; default: those of no individual")
-    threshold: float | None = Field(default=None, ge=-1, le=1, description="minimum cosine; default: the view's")
+    threshold: float | None = Field(default=None, ge=-1, le=1, description="minimum similarity; default: the view's")
     limit: int = Field(default=100, ge=1, le=MOST_SIMILAR, description="number of detections")
     most: int = Field(default=5, ge=1, le=100, description="individuals for each detection")
 
@@ -70,16 +72,16 @@ class SuggestionSearch(Frozen):
 
 
 class Candidate(Frozen):
-    """An individual, its most similar crop, and the cosine to that, -1 to 1."""
+    """An individual, its similarity, -1 to 1, and its most similar crop."""
 
     individual_id: str
     name: str | None
-    cosine: float
+    similarity: float
     example: str
 
 
 class Suggestion(Frozen):
-    """A detection, the individual that people stated, and candidates, best first; without both it is `is_new`."""
+    """A detection, the individual that people stated, and candidates, best first; without both, it `is_new`."""
 
     detection_id: str
     label: str | None
@@ -92,7 +94,7 @@ class Suggestion(Frozen):
 
 
 class SuggestionPage(Frozen):
-    """Detections with their suggestions, newest first. `model` made the vectors; no cosine is below `threshold`."""
+    """Detections with their suggestions, newest first. `model` made the vectors; no similarity is below `threshold`."""
 
     threshold: float
     embedder_key: str
@@ -131,12 +133,14 @@ def suggest(tables: Tables, wanted: SuggestionSearch, within_s: float) -> Sugges
         queries = np.array([row.pop("vector") for row in part], np.float32)
         cosines = queries @ vectors.reshape(-1, queries.shape[1]).T
         own = [(n, column_of[row["detection_id"]]) for n, row in enumerate(part) if row["detection_id"] in column_of]
-        for place in own:  # a crop is no evidence for itself
+        for place in own:  # a crop is not evidence for itself
             cosines[place] = -np.inf
         best, nearest = similarity(cosines, places)
         for row, scores, crops in zip(part, best, nearest, strict=True):
             candidates = [
-                Candidate(individual_id=who[n], name=names[who[n]], cosine=float(scores[n]), example=examples[crops[n]])
+                Candidate(
+                    individual_id=who[n], name=names[who[n]], similarity=float(scores[n]), example=examples[crops[n]]
+                )
                 for n in np.argsort(-scores, kind="stable")
                 if scores[n] >= threshold and who[n] in names and (row["detection_id"], who[n]) not in rejected
             ][: wanted.most]
@@ -149,16 +153,21 @@ def suggest(tables: Tables, wanted: SuggestionSearch, within_s: float) -> Sugges
     )
 
 
-def similarity(cosines: Vectors, places: NDArray[np.int64]) -> tuple[Vectors, NDArray[np.int64]]:
-    """Return for (n, crops) cosines the (n, individuals) highest ones, and the columns of those.
+def similarity(cosines: Vectors, places: NDArray[np.int64], top: int = TOP) -> tuple[Vectors, NDArray[np.int64]]:
+    """Return for (n, crops) cosines the (n, individuals) means of the `top` highest, and the columns of the highest.
 
-    The crops of an individual are neighbours, from its column in `places` on.
+    The crops of an individual are neighbours, from its column in `places` on. A cosine of -inf does not count; an
+    individual without another one has the similarity -inf.
     """
-    parts = np.split(cosines, places[1:], axis=1) if len(places) else []
-    best = [part.argmax(axis=1) for part in parts]
-    columns = [place + column for place, column in zip(places, best, strict=True)]
-    nearest = np.array(columns, np.int64).reshape(len(places), len(cosines)).T
-    return np.take_along_axis(cosines, nearest, axis=1), nearest
+    means = np.full((len(cosines), len(places)), -np.inf, np.float32)
+    nearest = np.zeros(means.shape, np.int64)
+    for n, part in enumerate(np.split(cosines, places[1:], axis=1) if len(places) else []):
+        highest = -np.sort(-part, axis=1)[:, :top]
+        counts = np.isfinite(highest).sum(axis=1)
+        sums = np.where(np.isfinite(highest), highest, 0).sum(axis=1)
+        np.divide(sums, counts, out=means[:, n], where=counts > 0)
+        nearest[:, n] = places[n] + part.argmax(axis=1)
+    return means, nearest
 
 
 def vectors_of(rows: pa.Table) -> Vectors:

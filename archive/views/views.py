@@ -20,8 +20,8 @@ from model_store.storage import Folder, require_create
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _POINTER = re.compile(r"[0-9]{8,}\.json")
-IDENTITY_THRESHOLD = 0.8
-"""Minimum cosine of suggested individuals. Each embedder has its own best one: see docs/reference/individuals.md."""
+IDENTITY_THRESHOLD = 0.9
+"""Minimum similarity of suggested individuals; the best one depends on the embedder (docs/reference/individuals.md)."""
 READERS = 16
 """Pointer files read concurrently; on S3 each is a round trip."""
 

@@ -57,7 +57,7 @@ class IndividualBatch(Sent):
 
 
 class SuggestionThreshold(Frozen):
-    threshold: float = Field(ge=-1, le=1, description="minimum cosine of suggestions")
+    threshold: float = Field(ge=-1, le=1, description="minimum similarity of suggestions")
     view: str = PRODUCTION
     reason: str = Field(default="", max_length=2000, description="stored with the publication")
 

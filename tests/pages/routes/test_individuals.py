@@ -38,9 +38,9 @@ def test_a_script_names_confirms_rejects_and_undoes(client: TestClient, archive:
     assert answer.json() == {"batch_id": f"{1:032x}", "added": 2}
     page = client.get(f"{PATH}/suggestions", params={"detection": crop(1)}).json()
     (one,) = page["detections"]
-    assert (page["threshold"], page["model"], one["is_new"]) == (0.8, "looks@1", False)
+    assert (page["threshold"], page["model"], one["is_new"]) == (0.9, "looks@1", False)
     assert one["candidates"] == [
-        {"individual_id": "mia", "name": "Mia", "cosine": pytest.approx(0.9239, abs=1e-3), "example": crop(0)}
+        {"individual_id": "mia", "name": "Mia", "similarity": pytest.approx(0.9239, abs=1e-3), "example": crop(0)}
     ]
     assert client.get(f"{PATH}/suggestions", params={"detection": crop(4)}).json()["detections"][0]["is_new"]
     reject = {"action": "reject", "individual_id": "mia", "detection": crop(1)}
