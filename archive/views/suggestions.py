@@ -126,7 +126,8 @@ def suggest(tables: Tables, wanted: SuggestionSearch, within_s: float) -> Sugges
         rejected, names = set(sql.sql(_REJECTED).fetchall()), dict(sql.sql(_NAMED).fetchall())
     threshold = view.identity_threshold if wanted.threshold is None else wanted.threshold
     vectors, examples = vectors_of(gallery), gallery["detection_id"].to_pylist()
-    who, places = np.unique(np.array(gallery["individual_id"].to_pylist(), object), return_index=True)
+    unique, places = np.unique(np.array(gallery["individual_id"].to_pylist(), object), return_index=True)
+    who: list[str] = unique.tolist()
     column_of, found = {name: n for n, name in enumerate(examples)}, list[Suggestion]()
     for first in range(0, len(rows), _PART):
         part = rows[first : first + _PART]
