@@ -224,11 +224,12 @@ def test_an_override_needs_words(tables: Tables, store: ModelStore) -> None:
         publish(tables, store, "r", override="  ")
 
 
-def test_layers_stay_as_they_are_published(tables: Tables, store: ModelStore) -> None:
+def test_layers_and_the_threshold_of_suggestions_stay_as_they_are_published(tables: Tables, store: ModelStore) -> None:
     both(tables, store)
-    view = view_to_publish(tables, store, "r1").model_copy(update={"layers": ("stones",)})
+    view = view_to_publish(tables, store, "r1").model_copy(update={"layers": ("stones",), "identity_threshold": 0.7})
     publish_view(tables, view, after=None)
-    assert publish(tables, store, "r3").layers == ("stones",)
+    now = publish(tables, store, "r3")
+    assert (now.layers, now.identity_threshold) == (("stones",), 0.7)
 
 
 def test_of_two_that_publish_at_once_one_is_refused(
