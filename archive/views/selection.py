@@ -61,7 +61,7 @@ _SELECTED = """
 
 
 class Selection(Frozen):
-    """What to select: the number of images, and the reasons in their order."""
+    """Number of images to select, and the reasons in their order."""
 
     view: str = PRODUCTION
     count: int = Field(default=100, ge=1, le=MOST)
