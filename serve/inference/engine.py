@@ -25,6 +25,7 @@ from model_store.embedder import Embedder
 from model_store.errors import BadRequest
 from model_store.images.crops import Box
 from model_store.images.decode import ImageFacts
+from model_store.listed_store import ListedStore
 from model_store.names import VersionId
 from model_store.runtimes.inputs import joined
 from model_store.store import ModelStore
@@ -59,7 +60,8 @@ class Engine:
         cv2.setNumThreads(1)
         self.args, self.traces = args, traces
         self.store = ModelStore(args.models or Settings().models_url)
-        self.placement = Placement(self.store, args.pool, args.pools)
+        polled = ListedStore(self.store.url)
+        self.placement = Placement(polled, args.pool, args.pools)
         self.lookups = Threads(LOOKUPS, "look-ups in the model store", MAX_LOOKUPS)
         loader = Loader(self.store, args.threads)
         self.models = LoadedModels(
@@ -70,10 +72,10 @@ class Engine:
             low_priority=args.threads == 1,  # threads started by a session inherit the priority
         )
         self.aliases = AliasPoller(
-            self.store,
+            polled,
             self.models,
             self.placement,
-            loader.tuned,
+            lambda model: loader.tuned(model, polled),
             args.poll_s,
             args.retain_s,
             has_rollout=prover is not None,

@@ -27,9 +27,9 @@ from model_store.errors import (
     StorageError,
     StorageUnreachable,
 )
+from model_store.listed_store import ListedStore
 from model_store.load import Loaded
 from model_store.names import DEFAULT_ALIAS, ModelRef, VersionId
-from model_store.store import ModelStore
 from serve.inference.admission import Threads
 from serve.models.loaded_models import LoadedModels
 from serve.models.pools import PENDING, Placement
@@ -120,7 +120,7 @@ class AliasPoller:
 
     def __init__(
         self,
-        store: ModelStore,
+        store: ListedStore,
         models: LoadedModels,
         placement: Placement,
         tune: Callable[[Loaded], Loaded],
@@ -236,6 +236,7 @@ class AliasPoller:
 
     def _read(self) -> StoreReading:
         """Read the states of all models. A damaged file is a failure of its model only."""
+        self._store.list_again()
         reading = StoreReading(self._store.names(), {}, {}, {})
         for name in reading.names:
             try:

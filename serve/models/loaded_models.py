@@ -222,10 +222,10 @@ class Loader:
         )
         return model
 
-    def tuned(self, model: Loaded) -> Loaded:
+    def tuned(self, model: Loaded, store: ModelStore | None = None) -> Loaded:
         """Return the model with the batch of deployment.json, or the measured one; unchanged if the file is damaged."""
         try:
-            batch = read_deployment(self._store, model.info.id).batch
+            batch = read_deployment(store or self._store, model.info.id).batch
         except ResightError as error:
             log.warning("deployment_ignored", version=str(model.info.id), error=str(error))
             return model

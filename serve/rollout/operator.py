@@ -20,6 +20,7 @@ import structlog
 
 from model_store.deployment import read_pool
 from model_store.errors import ModelNotReady, Overloaded, ResightError
+from model_store.listed_store import ListedStore
 from model_store.names import VersionId
 from model_store.storage import Folder
 from model_store.store import ModelStore
@@ -286,12 +287,13 @@ class AliasWatcher:
     """Finds due operations, and records refusals by (model, alias). Call `due` and `note` in threads."""
 
     def __init__(self, store: ModelStore) -> None:
-        self._store = store
+        self._store = ListedStore(store.url)
         self._refused: dict[tuple[str, str], tuple[str, float, str]] = {}
 
     def due(self) -> list[Operation]:
         """Return the due operations of all models. Raises StorageUnreachable if the models cannot be listed."""
         operations: list[Operation] = []
+        self._store.list_again()
         for name in self._store.names():
             with contextlib.suppress(ResightError):  # replicas report files that cannot be read
                 operations += self._due(name)

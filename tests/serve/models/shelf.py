@@ -11,6 +11,7 @@ from typing import Any
 
 from model_store.detector import LoadedDetector
 from model_store.errors import ModelRefused
+from model_store.listed_store import ListedStore
 from model_store.names import VersionId
 from model_store.store import ModelStore
 from serve.inference.admission import Threads
@@ -33,13 +34,9 @@ class Shelf:
         self.store = ModelStore(str(place))
         self.prover = FakeProver(self.store)
         self.models = LoadedModels(self._load, self.prover, idle_versions)
+        polled = ListedStore(self.store.url)
         self.aliases = AliasPoller(
-            self.store,
-            self.models,
-            Placement(self.store),
-            lambda model: model,
-            poll_s=3600,
-            **{"retry_s": 0, **options},
+            polled, self.models, Placement(polled), lambda model: model, poll_s=3600, **{"retry_s": 0, **options}
         )
         self.resolver = ModelResolver(self.store, self.models, self.aliases, Threads(1, "", 64))
 
