@@ -30,7 +30,7 @@ from serve.uploads.uploads import MAX_BYTES, MAX_WAITING, Upload
 
 FLUSH_S, MAX_WAIT_S, PATIENCE = 5.0, 60.0, 2
 """Seconds between commits; the maximum while they fail; the minimum as a multiple of the last commit's duration."""
-MAX_IN_COMMIT, COMPACT_EVERY = 1_000, 500
+COMPACT_EVERY = 500
 _UNRELATED = (StorageError, OSError, MemoryError, pa.ArrowException)
 """Errors that a row does not cause: all rows wait for the next commit."""
 log = structlog.get_logger("resight.recorder")
@@ -61,7 +61,7 @@ class Recorder:
         self._task.cancel()
         await asyncio.wait([self._task])
         while self._waiting:
-            taken = self._waiting[:MAX_IN_COMMIT]
+            taken = self._waiting[:]
             try:
                 await self._flush(taken)
             except _UNRELATED as error:
@@ -74,7 +74,7 @@ class Recorder:
             await asyncio.sleep(wait_s)
             began_s = time.monotonic()
             try:
-                await self._flush(self._waiting[:MAX_IN_COMMIT])
+                await self._flush(self._waiting[:])
             except _UNRELATED as error:
                 wait_s = min(MAX_WAIT_S, 2 * wait_s)
                 log.warning("uploads_wait", rows=len(self._waiting), error=repr(error)[:500])
