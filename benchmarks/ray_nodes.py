@@ -58,6 +58,8 @@ class Nodes:
         The name is short: the path of a socket has 97 bytes at most.
         """
         self.running: dict[str, subprocess.Popen[bytes]] = {}
+        self.next_root = ROOT
+        """Checkout with which the next node starts."""
 
     def __enter__(self) -> Nodes:
         try:
@@ -108,7 +110,7 @@ class Nodes:
         own.mkdir()
         variables = COMMON | {
             "PATH": f"{BIN}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": str(self.next_root),
             "LANG": "C.UTF-8",
             "ADDRESS": NODES[name],
             "RESOURCES": json.dumps(RESOURCES[name]),
@@ -125,7 +127,7 @@ class Nodes:
             variables |= {"RAY_gcs_rpc_server_reconnect_timeout_s": "600"}
         ip("link", "set", f"{BRIDGE}{name}", "up")
         own = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "bash", "-ec", START + more]
-        self._run(name, ["ip", "netns", "exec", f"{BRIDGE}-{name}", *own], variables)
+        self._run(name, ["ip", "netns", "exec", f"{BRIDGE}-{name}", *own], variables, self.next_root)
 
     def kill(self, name: str, unplug: bool) -> None:
         """End all processes of the node by SIGKILL: its first process is that of its process namespace."""
@@ -144,9 +146,9 @@ class Nodes:
     def _service(self, name: str, words: list[str], **more: str) -> None:
         self._run(name, words, os.environ | more)
 
-    def _run(self, name: str, words: list[str], variables: dict[str, str]) -> None:
+    def _run(self, name: str, words: list[str], variables: dict[str, str], root: Path = ROOT) -> None:
         with (self.place / f"{name}.log").open("ab") as log:
-            self.running[name] = subprocess.Popen(words, env=variables, cwd=ROOT, stdout=log, stderr=log)
+            self.running[name] = subprocess.Popen(words, env=variables, cwd=root, stdout=log, stderr=log)
 
 
 def ray_nodes() -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """Lose each node of a cluster under load: three Ray nodes in network namespaces, with S3 and Redis on their bridge.
 
-python benchmarks/three_nodes.py [--images 100] [--unplug] [--quick]     as root; needs ip, unshare and redis-server
+python benchmarks/three_nodes.py [--images 100] [--unplug | --upgrade] [--quick]     as root
+It needs ip, unshare and redis-server.
 The nodes are those of `ray_nodes.py`.
 
 Each node has its own addresses, processes and folders, and starts as in `cluster.yaml`. Clients send pictures and
@@ -12,6 +13,8 @@ One phase after the other, each with a run over its own part of the archive:
   With `--unplug` its network ends first, so that no peer sees its connections end.
 - `worker drained`: `ray drain-node` and `ray stop` in the middle of the run, and it starts again.
 - `head lost`: SIGKILL in the middle of the run, which ends; the head starts again with the same Redis.
+- With `--upgrade` no node is killed: the workers, then the head are drained and stopped, and start with a copy of this
+  checkout under another version number. In the end only that version answers `GET /v2`.
 
 At the end, an ingest of the uploads and a run do what is left. Then every picture that was acknowledged must have its
 file, one row of `media` and one of `results`; so must every picture of the archive; and no client had another answer
@@ -61,6 +64,7 @@ from examples.sample_archive import build  # noqa: E402
 
 PHASES = ("all nodes", "worker lost", "worker drained", "head lost")
 LOST: dict[str, str] = dict(zip(PHASES[1:], ("north", "south", "head"), strict=True))
+UPGRADED = "999.0.0"
 FINE, AGAIN = ("200", "201"), ("429", "503")
 
 
@@ -129,7 +133,9 @@ class Clients:
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--unplug", action="store_true", help="end the network of the lost worker before its processes")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--unplug", action="store_true", help="end the network of the lost worker before its processes")
+    how.add_argument("--upgrade", action="store_true", help="stop each node in turn, and start it with another version")
 
 
 def main() -> None:
@@ -144,6 +150,8 @@ def main() -> None:
         digests = prepare(nodes, images)
         print(f"the cluster runs after {time.monotonic() - began:.0f} s", file=sys.stderr)
         with Clients() as clients:
+            if arguments.upgrade:
+                nodes.next_root = other_version(Path(folder) / "upgraded")
             result["rows"] = [phase(nodes, clients, number, arguments.unplug) for number in range(len(PHASES))]
         result["seconds"] = round(time.monotonic() - began)
         report(result, clients, digests)
@@ -187,9 +195,27 @@ def prepare(nodes: Nodes, images: int) -> list[set[str]]:
     return digests
 
 
+def other_version(root: Path) -> Path:
+    """Copy the committed files to `root`, with a version number that no release has."""
+    root.mkdir()
+    archive = subprocess.run(["git", "archive", "HEAD"], cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout
+    subprocess.run(["tar", "--extract", "--directory", str(root)], input=archive, check=True)
+    facts_of_package = root / f"resight-{UPGRADED}.dist-info"
+    facts_of_package.mkdir()
+    (facts_of_package / "METADATA").write_text(f"Metadata-Version: 2.1\nName: resight\nVersion: {UPGRADED}\n")
+    return root
+
+
+def versions() -> dict[str, int]:
+    """Return how many of some answers of all nodes came from each version of Resight."""
+    answers = [httpx2.get(f"http://{ip}:8000/v2", timeout=5) for ip in NODES.values() for _ in range(20)]
+    return dict(Counter(answer.json().get("version", str(answer.status_code)) for answer in answers))
+
+
 def phase(nodes: Nodes, clients: Clients, number: int, unplug: bool) -> dict[str, Any]:
     """Carry out one phase; return its row of the table."""
     clients.phase = name = PHASES[number]
+    upgrade = nodes.next_root != ROOT
     began, uploads = time.monotonic(), len(clients.acknowledged)
     run = start_run(number, *(() if number else ("--decode-on", "decoding")))
     healed = None
@@ -199,10 +225,11 @@ def phase(nodes: Nodes, clients: Clients, number: int, unplug: bool) -> dict[str
         until(lambda: rows_of_runs() > before or run.poll() is not None)
         at = time.monotonic()
         in_middle = run.poll() is None
-        if name == "worker drained":
+        gently = upgrade or name == "worker drained"
+        if gently and lost != "head":
             drain(nodes, lost)
         clients.lost.add(lost)
-        if name == "worker drained":
+        if gently:
             nodes.inside(lost, f"{BIN}/ray", "stop")
         nodes.kill(lost, unplug and name == "worker lost")
         time.sleep(8)
@@ -225,7 +252,7 @@ def phase(nodes: Nodes, clients: Clients, number: int, unplug: bool) -> dict[str
         print(f"{name}: the run ended with {run.returncode}: {problem[-600:]}", file=sys.stderr)
     seen = {status: n for (of, status), n in clients.seen.items() if of == name}
     row = {
-        "phase": name,
+        "phase": f"{lost} upgraded" if upgrade and lost else name,
         **{status: seen.pop(status, 0) for status in (*FINE, *AGAIN, "no answer")},
         "other": sum(seen.values()),
         "uploads": len(clients.acknowledged) - uploads,
@@ -234,6 +261,7 @@ def phase(nodes: Nodes, clients: Clients, number: int, unplug: bool) -> dict[str
         "run": counts.get("requested"),
         "decoded_on": counts.get("nodes"),
         "in_middle": in_middle,
+        "versions": versions(),
         "s": round(time.monotonic() - began),
     }
     print(row, file=sys.stderr)
@@ -321,6 +349,9 @@ def report(result: dict[str, Any], clients: Clients, digests: list[set[str]]) ->
         ("other answers", len(clients.wrong), "0", not clients.wrong),
         ("never sent, without result", control, "1", control == 1),
     ]
+    if result["config"]["upgrade"]:
+        last = Counter(result["rows"][-1]["versions"])
+        rows.append(("answers of the old version at the end", n := last.total() - last[UPGRADED], "0", n == 0))
     for line in clients.wrong[:20]:
         print(line, file=sys.stderr)
     verdicts(result, rows)
