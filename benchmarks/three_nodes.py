@@ -208,7 +208,8 @@ def other_version(root: Path) -> Path:
 
 def versions() -> dict[str, int]:
     """Return how many of some answers of all nodes came from each version of Resight."""
-    answers = [httpx2.get(f"http://{ip}:8000/v2", timeout=5) for ip in NODES.values() for _ in range(20)]
+    token = {"authorization": f"Bearer {TOKEN}"}
+    answers = [httpx2.get(f"http://{ip}:8000/v2", headers=token, timeout=5) for ip in NODES.values() for _ in range(20)]
     return dict(Counter(answer.json().get("version", str(answer.status_code)) for answer in answers))
 
 

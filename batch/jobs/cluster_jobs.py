@@ -33,6 +33,7 @@ PACKING = (
     "ray.dashboard.modules.dashboard_sdk",
 )
 """Ray's loggers that list the files which it packs and uploads; no concern of a command's output."""
+LOST = "the node of its process was lost; finished results are kept, and the same command does the rest"
 TAKEN_DOWN_S = 10.0
 MAX_NODES = 10_000
 PASSED_ON = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION")
@@ -74,7 +75,7 @@ class ClusterJobs:
         end. Raises ClusterError if the cluster does not answer for long.
         """
         logs = Path(self._state.logs) if self._state else None
-        with contextlib.closing(JobState(_client(), job)) as state:
+        with contextlib.closing(JobState(_client(), job, _settle)) as state:
             return asyncio.run(_tail(state, logs, on_line, enough))
 
     def stop(self, run_id: str) -> str | None:
@@ -133,19 +134,24 @@ def _jobs() -> list[Any]:
 
 
 def _records(client: Any) -> list[Any]:
-    """Return Ray's records of its jobs; a job has failed if its node is lost, and with it the process of the run.
+    """Return Ray's records of its jobs, settled."""
+    jobs = list(client.list_jobs())
+    _settle(jobs)
+    return jobs
+
+
+def _settle(jobs: Sequence[Any]) -> None:
+    """Mark a job as failed if its node is lost, and with it the process of the run. Raises Ray's errors.
 
     After the loss of a head, Ray itself notices that only when it gets the next job.
     """
     from ray.job_submission import JobStatus
 
-    jobs = list(client.list_jobs())
     if open_jobs := [job for job in jobs if job.driver_node_id and not job.status.is_terminal()]:
         nodes = _nodes()
         for job in open_jobs:
             if job.driver_node_id not in nodes:
-                job.status = JobStatus.FAILED
-    return jobs
+                job.status, job.message = JobStatus.FAILED, LOST
 
 
 def _nodes() -> set[str]:

@@ -1,6 +1,6 @@
 """Follow the log of a job: from its file if that is on this machine, else through Ray's dashboard.
 
-job_log(JobState(client, id), folder) -> pieces of text, until the job has ended.
+job_log(JobState(client, id, settle), folder) -> pieces of text, until the job has ended.
 The dashboard polls the file once a second, which takes two more seconds at the end of a run.
 """
 
@@ -19,6 +19,8 @@ from model_store.frozen import Frozen
 
 LOOK_S, ASK_S = 0.1, 1.0
 """Poll intervals: of the file, and of the job's state at the dashboard."""
+SETTLE_S = 10.0
+"""Interval between looks at whether the job's node is lost, while Ray reports it as running."""
 SILENT_S = 60.0
 """Time without a response after which the dashboard counts as unreachable."""
 WAIT_S = 20.0
@@ -50,11 +52,12 @@ def read_part(job: str, log: BinaryIO, after: int | None, max_bytes: int) -> Log
 class JobState:
     """Poll Ray's record of a job until the job has ended, in a daemon thread.
 
-    A busy dashboard may take seconds to respond; that does not mean that the run has ended.
+    `settle` changes the record of a job that is lost, which Ray may keep as running. A busy dashboard may take seconds
+    to respond; that does not mean that the run has ended.
     """
 
-    def __init__(self, client: Any, submission_id: str) -> None:
-        self.client, self.submission_id = client, submission_id
+    def __init__(self, client: Any, submission_id: str, settle: Callable[[list[Any]], None]) -> None:
+        self.client, self.submission_id, self._settle = client, submission_id, settle
         self._info: Any = None
         self._error: Exception | None = None
         self._answered_s = time.monotonic()
@@ -74,9 +77,13 @@ class JobState:
         self._closed.set()
 
     def _poll(self) -> None:
+        settled_s = time.monotonic()
         while self._info is None and not self._closed.wait(ASK_S):
             try:
                 info = self.client.get_job_info(self.submission_id)
+                if time.monotonic() - settled_s > SETTLE_S:
+                    self._settle([info])
+                    settled_s = time.monotonic()
             except Exception as error:  # also of Ray, such as a token that is no longer valid
                 self._error = error
                 continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus
 
 import batch.jobs.cluster_jobs
+import batch.jobs.job_log
 from batch.jobs.cluster_jobs import ClusterJobs, free_submission_id, runs_of
 from model_store.errors import BadRequest, ClusterError
 from serve.settings import Settings
@@ -63,6 +65,8 @@ class Job:
     entrypoint: str
     status: JobStatus
     driver_node_id: str | None = None
+    message: str = ""
+    driver_exit_code: int | None = None
 
 
 @dataclass
@@ -75,6 +79,12 @@ class Jobs:
 
     def list_jobs(self) -> list[Job]:
         return self.jobs
+
+    def get_job_info(self, submission_id: str) -> Job:
+        return next(job for job in self.jobs if job.submission_id == submission_id)
+
+    async def tail_job_logs(self, submission_id: str) -> AsyncIterator[str]:
+        yield f"{submission_id} began\n"
 
     def stop_job(self, submission_id: str) -> None:
         self.stopped.append(submission_id)
@@ -116,6 +126,18 @@ def test_a_job_whose_node_is_lost_is_not_running(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(batch.jobs.cluster_jobs, "_nodes", lambda: {"here"})
     assert ClusterJobs(Settings()).running() == {"q", "p"}
     assert ClusterJobs(Settings()).stop("r") is None
+
+
+def test_a_followed_job_ends_with_its_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The head was stopped in order, and came back: its log ended without an error."""
+    lines: list[str] = []
+    cluster(monkeypatch, Job("resight-r", COMMAND.format("r"), JobStatus.RUNNING, "lost"))
+    monkeypatch.setattr(batch.jobs.cluster_jobs, "_nodes", lambda: {"here"})
+    monkeypatch.setattr(batch.jobs.job_log, "ASK_S", 0.005)
+    monkeypatch.setattr(batch.jobs.job_log, "SETTLE_S", 0.01)
+    outcome = ClusterJobs(Settings()).tail("resight-r", lines.append, lambda: False)
+    assert lines == ["resight-r began"]
+    assert (outcome.status, outcome.message) == ("FAILED", batch.jobs.cluster_jobs.LOST)
 
 
 def test_a_job_that_does_not_stop_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
