@@ -104,8 +104,8 @@ def add(
     if outside:
         note(
             f"{outside} detections of the probe, at the model's thresholds, lie outside the picture: its pixels are "
-            "probably not prepared as in training; set preprocess (channel_order, divide_by, resize) in --config, "
-            "add another version, and check it with 'resight detect --draw'"
+            "probably not prepared as in training, or the decoder is another one; set preprocess (channel_order, "
+            "divide_by, resize) or decoder in --config, add another version, and check it with 'resight detect --draw'"
         )
     note("added; " + how_to_serve(models, added.id))
 
