@@ -36,6 +36,10 @@ MOST_S = 90
 """Seconds for a node to start, and for the cluster to be whole again."""
 START = """
 mount --bind "$OWN" "$TMPDIR"
+if [ "$RELEASE" ]; then
+    for part in archive batch cli model_store pages serve; do mount --bind "$RELEASE/$part" "$part"; done
+    mount --bind "$RELEASE/METADATA" "$INSTALLED"
+fi
 ulimit -n 65536 || ulimit -n "$(ulimit -Hn)"
 node=$(python -m serve.node_environment) && eval "$node"
 exec ray start --block --disable-usage-stats --num-cpus=8 --object-store-memory=200000000 \
@@ -58,8 +62,8 @@ class Nodes:
         The name is short: the path of a socket has 97 bytes at most.
         """
         self.running: dict[str, subprocess.Popen[bytes]] = {}
-        self.next_root = ROOT
-        """Checkout with which the next node starts."""
+        self.release = ""
+        """Folder of another release, which the next node has in place of this checkout's."""
 
     def __enter__(self) -> Nodes:
         try:
@@ -110,7 +114,9 @@ class Nodes:
         own.mkdir()
         variables = COMMON | {
             "PATH": f"{BIN}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-            "PYTHONPATH": str(self.next_root),
+            "PYTHONPATH": str(ROOT),
+            "RELEASE": self.release,
+            "INSTALLED": str(next(Path(BIN).parent.glob("lib/*/site-packages/resight-*.dist-info/METADATA"))),
             "LANG": "C.UTF-8",
             "ADDRESS": NODES[name],
             "RESOURCES": json.dumps(RESOURCES[name]),
@@ -127,7 +133,7 @@ class Nodes:
             variables |= {"RAY_gcs_rpc_server_reconnect_timeout_s": "600"}
         ip("link", "set", f"{BRIDGE}{name}", "up")
         own = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "bash", "-ec", START + more]
-        self._run(name, ["ip", "netns", "exec", f"{BRIDGE}-{name}", *own], variables, self.next_root)
+        self._run(name, ["ip", "netns", "exec", f"{BRIDGE}-{name}", *own], variables)
 
     def kill(self, name: str, unplug: bool) -> None:
         """End all processes of the node by SIGKILL: its first process is that of its process namespace."""
@@ -146,9 +152,9 @@ class Nodes:
     def _service(self, name: str, words: list[str], **more: str) -> None:
         self._run(name, words, os.environ | more)
 
-    def _run(self, name: str, words: list[str], variables: dict[str, str], root: Path = ROOT) -> None:
+    def _run(self, name: str, words: list[str], variables: dict[str, str]) -> None:
         with (self.place / f"{name}.log").open("ab") as log:
-            self.running[name] = subprocess.Popen(words, env=variables, cwd=root, stdout=log, stderr=log)
+            self.running[name] = subprocess.Popen(words, env=variables, cwd=ROOT, stdout=log, stderr=log)
 
 
 def ray_nodes() -> list[dict[str, Any]]:

@@ -151,7 +151,7 @@ def main() -> None:
         print(f"the cluster runs after {time.monotonic() - began:.0f} s", file=sys.stderr)
         with Clients() as clients:
             if arguments.upgrade:
-                nodes.next_root = other_version(Path(folder) / "upgraded")
+                nodes.release = str(other_version(Path(folder) / "release"))
             result["rows"] = [phase(nodes, clients, number, arguments.unplug) for number in range(len(PHASES))]
         result["seconds"] = round(time.monotonic() - began)
         report(result, clients, digests)
@@ -200,9 +200,7 @@ def other_version(root: Path) -> Path:
     root.mkdir()
     archive = subprocess.run(["git", "archive", "HEAD"], cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout
     subprocess.run(["tar", "--extract", "--directory", str(root)], input=archive, check=True)
-    facts_of_package = root / f"resight-{UPGRADED}.dist-info"
-    facts_of_package.mkdir()
-    (facts_of_package / "METADATA").write_text(f"Metadata-Version: 2.1\nName: resight\nVersion: {UPGRADED}\n")
+    (root / "METADATA").write_text(f"Metadata-Version: 2.1\nName: resight\nVersion: {UPGRADED}\n")
     return root
 
 
@@ -216,7 +214,7 @@ def versions() -> dict[str, int]:
 def phase(nodes: Nodes, clients: Clients, number: int, unplug: bool) -> dict[str, Any]:
     """Carry out one phase; return its row of the table."""
     clients.phase = name = PHASES[number]
-    upgrade = nodes.next_root != ROOT
+    upgrade = bool(nodes.release)
     began, uploads = time.monotonic(), len(clients.acknowledged)
     run = start_run(number, *(() if number else ("--decode-on", "decoding")))
     healed = None
@@ -248,7 +246,7 @@ def phase(nodes: Nodes, clients: Clients, number: int, unplug: bool) -> dict[str
     counts: dict[str, Any] = {}
     if run.returncode == 0:
         told = json.loads(output)
-        counts = told["counts"] | {"nodes": len(told["stages"]["images_by_node"])}
+        counts = told["counts"] | {"nodes": len(told.get("stages", {}).get("images_by_node", ()))}
     else:
         print(f"{name}: the run ended with {run.returncode}: {problem[-600:]}", file=sys.stderr)
     seen = {status: n for (of, status), n in clients.seen.items() if of == name}
