@@ -157,7 +157,10 @@ class Clip:
         if not streams:
             raise ImageUnreadable(f"this {self.media_type} has no video")
         self._stream = streams[0]
-        self._stream.codec_context.thread_count = 1
+        context: Any = self._stream.codec_context  # None if FFmpeg lacks the codec
+        if context is None:
+            raise ImageUnreadable(f"this {self.media_type} has a codec that FFmpeg cannot decode")
+        context.thread_count = 1
         self._frames: Iterator[VideoFrame] = self._decode()
         self._position_ms, self._has_seeked = -1, False
 

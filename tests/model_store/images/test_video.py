@@ -137,6 +137,7 @@ def test_files_without_frames_are_errors_with_the_cause(tmp_path: Path) -> None:
         (sound.getvalue(), "has no video"),
         (playlist, "this is application/octet-stream"),
         (data[:40], "damaged video/mp4"),
+        (data.replace(b"avc1", b"BRAW"), "a codec that FFmpeg cannot decode"),
         (b"RIFF\0\0\0\0AVI LIST" + bytes(200), "damaged video/x-msvideo"),
     ]:
         with pytest.raises(ImageUnreadable, match=words):
