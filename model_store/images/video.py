@@ -113,7 +113,8 @@ class Clip:
         if found is None or found.is_corrupt:
             raise ImageUnreadable(f"damaged video: the frame at {at_ms} ms cannot be decoded")
         pixels: Any = found.to_ndarray(format="rgb24")
-        return np.ascontiguousarray(np.rot90(pixels, found.rotation // 90))
+        matrix: Any = found.side_data.get("DISPLAYMATRIX")
+        return pixels if matrix is None else _upright(pixels, bytes(matrix))
 
     def sampled(self, frames_per_second: float, min_change: float = 0.0) -> list[int]:
         """Return the times of the first frame at or after each multiple of 1 / frames_per_second.
@@ -239,6 +240,17 @@ class Clip:
             except av.FFmpegError:
                 continue
             yield from frames
+
+
+def _upright(pixels: NDArray[np.uint8], matrix: bytes) -> NDArray[np.uint8]:
+    """Return the pixels as the display matrix of the container shows them, by the nearest of the 8 orientations.
+
+    Its first numbers are a, b, 0, c, d: (x, y) is shown at (a x + c y, b x + d y). A matrix of zeros changes nothing.
+    """
+    a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()
+    if abs(a) + abs(d) < abs(b) + abs(c):
+        pixels, a, d = pixels.swapaxes(0, 1), c, b
+    return np.ascontiguousarray(pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
 
 
 def picture(pixels: NDArray[np.uint8]) -> bytes:

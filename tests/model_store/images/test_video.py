@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import sys
 import time
 from pathlib import Path
@@ -86,6 +87,42 @@ def test_rotation_is_applied_as_another_reader_does(tmp_path: Path, rotation: in
     assert found.shape == ((640, 360, 3) if rotation in (90, 270) else (360, 640, 3))
     assert found.shape == bgr.shape
     assert np.abs(found.astype(int) - bgr[..., ::-1]).mean() < 3
+
+
+@pytest.mark.parametrize("degrees", [0, 1, -1, 44, -44, 89, 91, -89, -91, 134, 179, 181])
+def test_a_turn_between_two_quarters_is_the_nearest(tmp_path: Path, degrees: int) -> None:
+    quarters = round(degrees / 90)
+    cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    found, stored = shown_by(tmp_path, [cos, -sin, sin, cos])
+    assert np.array_equal(found, np.rot90(stored, quarters))
+
+
+@pytest.mark.parametrize(
+    "matrix", [*([a, 0, 0, d] for a in (1, -1) for d in (1, -1)), *([0, b, c, 0] for b in (1, -1) for c in (1, -1))]
+)
+def test_a_mirrored_clip_is_shown_as_its_matrix_places_each_pixel(tmp_path: Path, matrix: list[float]) -> None:
+    found, stored = shown_by(tmp_path, matrix)
+    a, b, c, d = matrix
+    rows, columns = np.indices(stored.shape[:2])
+    x, y = (a * columns + c * rows).astype(int), (b * columns + d * rows).astype(int)
+    expected = np.zeros((np.ptp(y) + 1, np.ptp(x) + 1, 3), np.uint8)
+    expected[y - y.min(), x - x.min()] = stored
+    assert np.array_equal(found, expected)
+
+
+def test_a_matrix_of_zeros_turns_nothing(tmp_path: Path) -> None:
+    found, stored = shown_by(tmp_path, [0, 0, 0, 0])
+    assert np.array_equal(found, stored)
+
+
+def shown_by(folder: Path, matrix: list[float]) -> tuple[Any, Any]:
+    """Return the first frame of a clip with this matrix a, b, c, d in its track header, and as it is stored."""
+    data = bytearray(clip(folder / "a.mp4", passing("cat", 1)))
+    stored = sequential(bytes(data))[0]
+    a, b, c, d = (round(value * 65536) for value in matrix)
+    at = data.index(b"tkhd") + 44
+    data[at : at + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    return Clip(bytes(data)).frame(0), stored
 
 
 def test_sampling_takes_the_first_frame_at_or_after_each_moment(tmp_path: Path) -> None:
