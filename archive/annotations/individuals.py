@@ -104,7 +104,7 @@ def record(tables: Tables, batch: Batch) -> Recorded:
 def undo(tables: Tables, batch_id: str, actor: str, of_batch: str) -> Recorded:
     """Withdraw a batch: what was valid before is valid again. Undoing an undo restores the batch.
 
-    Raises BadRequest for an unknown batch, StorageError.
+    Raises BadRequest for an unknown batch, a circle of merges, or a merge into an unknown individual; StorageError.
     """
     return _append(tables, batch_id, actor, [{"action": "withdraw", "withdraws": of_batch}])
 
@@ -173,8 +173,7 @@ def _target(stored: pa.Table, row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _require_sound(after: pa.Table, new: Sequence[dict[str, Any]]) -> None:
-    """Raise BadRequest if new statements name an unknown individual, or would merge in a circle."""
-
+    """Raise BadRequest if new statements name an unknown individual, or a merge would be into one, or in a circle."""
     with duckdb.connect() as sql:
         sql.register("individuals_table", after)
         RELATIONS.create(sql, "merged_individuals")
@@ -183,6 +182,9 @@ def _require_sound(after: pa.Table, new: Sequence[dict[str, Any]]) -> None:
     for name in (value for row in new for value in (row.get("individual_id"), row.get("merged_into")) if value):
         if name not in known:
             raise BadRequest(f"unknown individual '{name[:64]}': create it first; see resight individuals list")
+    for name, target in into.items():  # all, as an undo can restore any of them
+        if target not in known:
+            raise BadRequest(f"'{target}' would be unknown, and '{name}' is merged into it: end that merge first")
         passed = {name}
         while (name := into.get(name, "")) and name not in passed:
             passed.add(name)

@@ -119,6 +119,26 @@ def test_merges_chain_and_end_by_undo(tables: Tables, state: Any) -> None:
     assert seen(tables) == {(0, 0): "a", (1, 0): "b"}
 
 
+def test_an_undo_that_would_break_merges_is_refused(tables: Tables, state: Any) -> None:
+    made = state(("profile", "a", {}))
+    state(("profile", "b", {}), ("identify", "b", shows(0)))
+    into_b = state(("profile", "a", {"merged_into": "b"}))
+    ended = state(("profile", "a", {"merged_into": ""}))
+    undo(tables, "e" * 32, "ana", into_b)
+    into_a = state(("profile", "b", {"merged_into": "a"}))
+    undo(tables, "d" * 32, "ana", ended)
+    for batch_id, of_batch, words in (
+        ("f" * 32, "e" * 32, "would be merged into itself"),  # restores a in b, and b is in a
+        ("f" * 32, made, "'a' would be unknown, and 'b' is merged into it"),
+    ):
+        with pytest.raises(BadRequest, match=words):
+            undo(tables, batch_id, "ana", of_batch)
+    assert seen(tables) == {(0, 0): "a"}
+    undo(tables, "c" * 32, "ana", into_a)
+    undo(tables, "b" * 32, "ana", "e" * 32)
+    assert [profile(tables, name)["merged_into"] for name in "ab"] == ["b", None]
+
+
 def test_a_split_moves_detections_to_a_new_individual_and_back(tables: Tables, state: Any) -> None:
     state(("profile", "a", {}), *[("identify", "a", shows(n)) for n in range(3)])
     split = state(("profile", "b", {}), ("identify", "b", shows(1)), ("identify", "b", shows(2)))
