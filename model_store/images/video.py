@@ -37,6 +37,8 @@ with lazy_imports():
 
 DEMUXERS = {"video/mp4": "mov", "video/quicktime": "mov", "video/x-msvideo": "avi", "video/x-matroska": "matroska"}
 MAX_PIXELS = 100_000_000
+_OPTIONS = {"max_pixels": str(MAX_PIXELS)}
+"""Limits FFmpeg's decoders: a frame of a few hundred kilobytes can have 268 megapixels, which no header states."""
 MAX_MS = 99_999_999
 """Last time that a frame can have, 27 hours: 8 digits, so that paths of frames sort by time."""
 MAX_PACKETS = 1_000_000
@@ -111,7 +113,8 @@ class Clip:
             self._open()
             found = self._decoded(at_ms, until_s)
         if found is None or found.is_corrupt:
-            raise ImageUnreadable(f"damaged video: the frame at {at_ms} ms cannot be decoded")
+            most = f"more than {MAX_PIXELS / 1e6:.0f} megapixels"
+            raise ImageUnreadable(f"the frame at {at_ms} ms cannot be decoded: it is damaged, or has {most}")
         pixels: Any = found.to_ndarray(format="rgb24")
         matrix: Any = found.side_data.get("DISPLAYMATRIX")
         return pixels if matrix is None else _upright(pixels, bytes(matrix))
@@ -150,7 +153,11 @@ class Clip:
         """Open the file at its first frame."""
         try:
             self._container: InputContainer = av.open(
-                io.BytesIO(self.data), "r", format=DEMUXERS[self.media_type], metadata_errors="replace"
+                io.BytesIO(self.data),
+                "r",
+                format=DEMUXERS[self.media_type],
+                options=dict(_OPTIONS),
+                metadata_errors="replace",
             )
         except (av.FFmpegError, ValueError) as error:
             raise ImageUnreadable(f"damaged {self.media_type}: {_words(error)}; perhaps it is cut short") from error
@@ -161,7 +168,7 @@ class Clip:
         context: Any = self._stream.codec_context  # None if FFmpeg lacks the codec
         if context is None:
             raise ImageUnreadable(f"this {self.media_type} has a codec that FFmpeg cannot decode")
-        context.thread_count = 1
+        context.thread_count, context.options = 1, dict(_OPTIONS)
         self._frames: Iterator[VideoFrame] = self._decode()
         self._position_ms, self._has_seeked = -1, False
 
@@ -216,8 +223,6 @@ class Clip:
     def _decoded(self, at_ms: int, until_s: float) -> VideoFrame | None:
         """Return the frame at this time from the current position on, None if there is none."""
         for frame in self._frames:
-            if frame.width * frame.height > MAX_PIXELS:
-                raise ImageTooLarge(f"a frame of {frame.width}x{frame.height} pixels")
             if time.monotonic() > until_s:
                 raise ImageUnreadable(f"the frame at {at_ms} ms takes over {MAX_FRAME_S:.0f} s to decode")
             self._position_ms = self._ms(frame.pts) if frame.pts is not None else self._position_ms

@@ -72,6 +72,21 @@ def clip(
     return path.read_bytes()
 
 
+def stills(pictures: Sequence[bytes], size: tuple[int, int]) -> bytes:
+    """Return a QuickTime clip of PNG files, one each 0.1 s, with a header that states the height and width `size`."""
+    file = io.BytesIO()
+    with av.open(file, "w", format="mov") as container:
+        stream = container.add_stream("png", rate=10)
+        (stream.height, stream.width), stream.pix_fmt = size, "rgb24"
+        stream.codec_context.open()
+        for n, data in enumerate(pictures):
+            packet = av.Packet(data)
+            packet.pts = packet.dts = n
+            packet.time_base, packet.stream, packet.is_keyframe = Fraction(1, 10), stream, True
+            container.mux(packet)
+    return file.getvalue()
+
+
 def sequential(data: bytes) -> list[Frame]:
     """Return all frames of a clip, upright, as PyAV decodes them from the first to the last."""
     with av.open(io.BytesIO(data)) as file:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -19,7 +20,7 @@ from model_store.errors import BadRequest, ImageError, ImageTooLarge, ImageUnrea
 from model_store.images.decode import decode
 from model_store.images.header import media_type
 from model_store.images.video import Clip, picture
-from tests.support.clips import CREATED, clip, noise, passing, sequential
+from tests.support.clips import CREATED, clip, noise, passing, sequential, stills
 
 FRAMES = 40
 VARIABLE = [0, 1, 2, 9, 10, 30, 31, *range(60, 60 + 3 * (FRAMES - 7), 3)]
@@ -214,6 +215,32 @@ def test_frames_packets_and_pixels_are_bounded(tmp_path: Path, monkeypatch: pyte
         patch.setattr(model_store.images.video, "MAX_FRAME_S", -1.0)
         with pytest.raises(ImageUnreadable, match="takes over"):
             Clip(data).frame(0)
+
+
+def test_a_frame_that_claims_many_pixels_costs_no_memory(tmp_path: Path) -> None:
+    """The header of the second clip states them: opening it decodes a frame."""
+    small, huge = (
+        cv2.imencode(".png", np.zeros((h, w, 3), np.uint8))[1].tobytes() for h, w in ((4, 6), (12000, 12000))
+    )
+    code = """
+import re, sys
+from pathlib import Path
+from model_store.images.video import Clip
+clip = Clip(Path(sys.argv[1]).read_bytes())
+for at_ms in clip.times_ms:
+    try:
+        print(clip.frame(at_ms).shape)
+    except Exception as error:
+        print(error)
+print(int(re.search(r"VmHWM:\\s*(\\d+)", Path("/proc/self/status").read_text())[1]) >> 10)
+"""
+    for name, pictures, size in (("a", [small, huge, small], (4, 6)), ("b", [huge], (12000, 12000))):
+        (tmp_path / name).write_bytes(stills(pictures, size))
+        done = subprocess.run([sys.executable, "-c", code, tmp_path / name], capture_output=True, text=True, check=True)
+        *shown, peak_mib = done.stdout.splitlines()
+        assert [words for words in shown if "12000" in words or "more than 100 megapixels" in words], done.stdout
+        assert shown.count("(4, 6, 3)") == pictures.count(small)
+        assert int(peak_mib) < 250, "of 432 MB of pixels"
 
 
 def test_a_damaged_frame_is_an_error_and_the_others_are_read(tmp_path: Path) -> None:
