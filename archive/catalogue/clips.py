@@ -28,7 +28,7 @@ FRAME = re.compile(r"(.+)#(\d{8})")
 MAX_FRAMES = 50_000
 """Sampled frames of a clip."""
 KEPT_BYTES = 256 << 20
-"""Size of the clips that a process keeps open."""
+"""Size of the clips that a process keeps open, or of one that is larger."""
 
 
 class Sampling(NamedTuple):
@@ -161,5 +161,5 @@ def frame_file(read: Callable[[], bytes], key: tuple[object, ...], at_ms: int) -
     finally:
         with _lock:
             _kept.append(kept)
-            while sum(len(other.clip.data) for other in _kept) > KEPT_BYTES:
+            while len(_kept) > 1 and sum(len(other.clip.data) for other in _kept) > KEPT_BYTES:
                 _kept.pop(0).clip.close()

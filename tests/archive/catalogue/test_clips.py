@@ -213,5 +213,7 @@ def test_frames_in_order_open_their_clip_once_and_those_kept_are_bounded(
     assert read_in("abab") == ["b"]
     monkeypatch.setattr(archive.catalogue.clips, "KEPT_BYTES", len(data))
     assert read_in("cdcd") == ["c", "d", "c", "d"]
+    monkeypatch.setattr(archive.catalogue.clips, "KEPT_BYTES", len(data) - 1)
+    assert read_in("eeff") == ["e", "f"], "a larger clip is not read again for each frame"
     with pytest.raises(ImageUnreadable):
         frame("c", 50)
