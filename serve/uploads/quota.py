@@ -13,7 +13,7 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime, time, timedelta
 from threading import Lock
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from archive.catalogue.uploads import Kept, keep, path_of
 from model_store.errors import Conflict, ImageTooLarge, Overloaded, QuotaSpent, StorageUnreachable
@@ -30,7 +30,7 @@ class Used(Frozen):
     """Content of the file of a token: `nbytes` stored on `day` (UTC)."""
 
     day: date
-    nbytes: int
+    nbytes: int = Field(ge=0)
 
 
 class Quotas:
@@ -54,7 +54,8 @@ class Quotas:
             return kept
         finally:
             if not (kept.is_new if kept else self._root.exists(path)):
-                self._change(sender.name, day, lambda used: used.nbytes - len(data) if used.day == day else used.nbytes)
+                # not below 0, as an operator may have removed the file
+                self._change(sender.name, day, lambda u: max(0, u.nbytes - len(data)) if u.day == day else u.nbytes)
 
     def _count(self, name: str, daily_mib: int, nbytes: int) -> date:
         """Add bytes to those of this day, and return the day. Raises QuotaSpent, ImageTooLarge, Overloaded."""

@@ -123,10 +123,24 @@ def test_an_image_over_the_whole_quota_is_refused_for_good(root: Folder) -> None
     assert not root.exists()
 
 
-def test_a_damaged_count_is_named(root: Folder) -> None:
-    root.write(".quota/station.json", b"{")
+@pytest.mark.parametrize("content", [b"", b"{", b'{"day": "2026-05-02", "nbytes": -900000000}'])
+def test_a_damaged_count_is_named(root: Folder, content: bytes) -> None:
+    root.write(".quota/station.json", content)
     with pytest.raises(StorageUnreachable, match=r"\.quota/station\.json is damaged: remove it"):
         Quotas(root).keep(STATION, "", image(0))
+
+
+def test_a_count_that_is_removed_while_an_image_fails_is_not_negative(
+    root: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        root.remove(".quota/station.json")
+        raise StorageFull("full")
+
+    monkeypatch.setattr(quota, "keep", full)
+    with pytest.raises(StorageFull):
+        Quotas(root, lambda: EVENING).keep(STATION, "", image(0))
+    assert used(root).nbytes == 0
 
 
 def test_replicas_lose_no_bytes_and_exceed_nothing(place: Folder) -> None:
