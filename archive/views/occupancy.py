@@ -2,7 +2,8 @@
 
 histories(tables, label, days) -> a row for each camera: 1 detected, 0 not detected, None without effort
 Effort is the days of deployments, and the days with pictures. An open deployment ends at its camera's last picture. A
-camera without deployments worked from its first picture to its last. Days are by the corrected clock.
+camera without deployments worked from its first picture to its last. A day has no effort if all its pictures failed or
+have no result in the view: what they show is unknown. Days are by the corrected clock.
 """
 
 from __future__ import annotations
@@ -22,8 +23,10 @@ MAX_OCCASIONS = 10_000
 _DAYS = f"""
     {DATED}
     select camera_id, taken_at::date as day,
-        bool_or(media_sha256 in (select media_sha256 from detections where label = $label)) as detected
-    from dated where camera_id is not null and taken_at is not null group by camera_id, day
+        bool_or(media_sha256 in (select media_sha256 from detections where label = $label)) as detected,
+        detected or bool_or(coalesce(status, 'failed') <> 'failed') as judged
+    from dated left join results using (media_sha256)
+    where camera_id is not null and taken_at is not null group by camera_id, day
 """
 _PERIODS = """
     select camera_id, corrected(from_local, clock_offset_s)::date,
@@ -74,15 +77,17 @@ def _effort(tables: Tables, label: str, view: View | None) -> tuple[Days, Days]:
     with connect(tables, view, statement=_DAYS + _PERIODS) as sql:
         pictured = sql.execute(_DAYS, {"label": label}).fetchall()
         periods = sql.execute(_PERIODS).fetchall()
-    pictures, detected, worked = (defaultdict[str, set[date]](set) for _ in range(3))
-    for camera, day, is_detected in pictured:
+    pictures, detected, unknown, worked = (defaultdict[str, set[date]](set) for _ in range(4))
+    for camera, day, is_detected, is_judged in pictured:
         pictures[camera].add(day)
         detected[camera] |= {day} if is_detected else set()
+        unknown[camera] |= set() if is_judged else {day}
     for camera, first, last in periods:
         worked[camera] |= set(_span(first, last or max(pictures[camera], default=first)))
     deployed = set(worked)
     for camera, days in pictures.items():
         worked[camera] |= days if camera in deployed else set(_span(min(days), max(days)))
+        worked[camera] -= unknown[camera]
     return worked, detected
 
 

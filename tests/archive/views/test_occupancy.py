@@ -79,3 +79,15 @@ def test_effort_without_deployments_and_of_open_ones_is_up_to_the_last_picture(t
     assert histories(tables, label, 5, since=date(2030, 1, 1)) == []
     with pytest.raises(BadRequest, match="use 1 or more"):
         histories(tables, label, 0)
+
+
+def test_a_day_whose_pictures_nobody_has_judged_is_unknown(tmp_path: Path) -> None:
+    """Otherwise a run over half of an archive would report absences in the other half."""
+    tables = tables_at(tmp_path)
+    hit = [box(0, 1.0, 1.0, 50.0)]
+    put(tables, {1: ("a", 0.0, []), 2: ("a", DAY, hit), 4: ("a", 4 * DAY, [])})
+    put(tables, {3: ("a", 2 * DAY, []), 5: ("b", 0.0, [])}, key="j" * 64)  # results of another model
+    publish(tables)
+    deploy(tables, "b", 0, 2)
+    rows = {row.pop("camera_id"): list(row.values()) for row in histories(tables, str(hit[0]["label"]), 1)}
+    assert rows == {"a": [0, 1, None, 0, 0], "b": [None, 0, None, None, None]}
