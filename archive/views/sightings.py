@@ -109,7 +109,7 @@ def together(tables: Tables, view: str = PRODUCTION, gap_min: float = GAP_MIN) -
 def readiness(tables: Tables, view: str = PRODUCTION, embedder: str = "") -> Readiness:
     """Return how far naming has come. Raises BadRequest for an unknown embedder, or several; StorageUnreachable."""
     chosen = view_named(tables, view)
-    with storage_errors(tables), connect(tables, chosen, statement=GALLERY + _NAMING) as sql:
+    with storage_errors(tables), connect(tables, chosen, statement=GALLERY + _NAMING, scans=True) as sql:
         (facts,) = sql.sql(_NAMING).to_arrow_table().to_pylist(maps_as_pydicts="strict")
         named, shown = facts["named_crops"], facts["shown_detections"]
         facts["assignment_rate"] = named / shown if shown else None

@@ -105,7 +105,7 @@ def find_similar(tables: Tables, wanted: SimilarSearch, within_s: float) -> Simi
     key, media_sha256, rank = view.inference_key, *parts_of(wanted.detection)
     with (
         storage_errors(tables),
-        connect(tables, view, memory_mib=MEMORY_MIB, statement=_NEAREST) as sql,
+        connect(tables, view, memory_mib=MEMORY_MIB, statement=_NEAREST, scans=True) as sql,
         bounded(sql, within_s, "the search", "use resight sql", since_s),
     ):
         embedder = embedder_named(sql, wanted.embedder, key)

@@ -32,18 +32,29 @@ TOP = 3
 _PART = 4096
 """Detections that are compared at once."""
 _OF_EMBEDDER = "e.inference_key = $key and e.embedder_key = $embedder and e.status = 'ok'"
-GALLERY = f"""
-    select s.individual_id, s.detection_id, s.camera_id, e.vector
-    from sightings s join embeddings e on e.media_sha256 = s.media_sha256 and e.rank = s.rank and {_OF_EMBEDDER}
-    order by s.individual_id, s.detection_id
+_SIGHTED = """
+    select s.individual_id, s.detection_id, s.camera_id, e.vector from sightings s join {vectors} e
+        on e.media_sha256 = s.media_sha256 and e.rank = s.rank {condition} order by s.individual_id, s.detection_id
 """
-_WANTED = f"""
+GALLERY = _SIGHTED.format(vectors="embeddings", condition=f"and {_OF_EMBEDDER}")
+_CHOSEN = f"""
+    create temp table chosen as
     select d.media_sha256 || '-' || d.rank as detection_id, d.label, d.camera_id, d.captured_at_corrected, d.path,
-        s.individual_id, e.vector
-    from detections d join embeddings e on e.media_sha256 = d.media_sha256 and e.rank = d.rank and {_OF_EMBEDDER}
-        left join sightings s on s.media_sha256 = d.media_sha256 and s.rank = d.rank
-    where ($detection is null and s.individual_id is null) or d.media_sha256 || '-' || d.rank = $detection
+        s.individual_id, d.media_sha256, d.rank
+    from detections d left join sightings s on s.media_sha256 = d.media_sha256 and s.rank = d.rank
+    where (($detection is null and s.individual_id is null) or d.media_sha256 || '-' || d.rank = $detection)
+        and (d.media_sha256, d.rank) in (select (media_sha256, rank) from embeddings e where {_OF_EMBEDDER})
     order by d.captured_at_corrected desc nulls last, detection_id limit $limit
+"""
+_COMPARED = f"""
+    create temp table compared as select e.media_sha256, e.rank, e.vector from embeddings e
+    where {_OF_EMBEDDER} and (e.media_sha256, e.rank) in (
+        select (media_sha256, rank) from chosen union all select (media_sha256, rank) from sightings)
+"""
+"""All vectors of an answer, in one pass: the table has more than fit into memory."""
+_WANTED = """
+    select c.* exclude (media_sha256, rank), v.vector from chosen c join compared v using (media_sha256, rank)
+    order by c.captured_at_corrected desc nulls last, c.detection_id
 """
 _REJECTED = """
     select distinct media_sha256 || '-' || view_rank as detection_id, identity from placed_statements r
@@ -110,19 +121,21 @@ def suggest(tables: Tables, wanted: SuggestionSearch, within_s: float) -> Sugges
     view, since_s = view_named(tables, wanted.view), time.monotonic()
     if wanted.detection:
         parts_of(wanted.detection)
-    statement = GALLERY + _WANTED + _REJECTED + _NAMED
+    statement = _CHOSEN + _COMPARED + _REJECTED + _NAMED
     with (
         storage_errors(tables),
-        connect(tables, view, memory_mib=MEMORY_MIB, statement=statement) as sql,
+        connect(tables, view, memory_mib=MEMORY_MIB, statement=statement, scans=True) as sql,
         bounded(sql, within_s, "the search", "use a smaller limit", since_s),
     ):
         embedder = embedder_named(sql, wanted.embedder, view.inference_key)
         same = {"key": view.inference_key, "embedder": embedder.embedder_key}
         asked = same | {"detection": wanted.detection, "limit": wanted.limit}
-        rows: list[dict[str, Any]] = sql.sql(_WANTED, params=asked).to_arrow_table().to_pylist()
+        sql.execute(_CHOSEN, asked)
+        sql.execute(_COMPARED, same)
+        rows: list[dict[str, Any]] = sql.sql(_WANTED).to_arrow_table().to_pylist()
         if wanted.detection and not rows:
             raise BadRequest(f"no vector of {wanted.detection} by {embedder.model}: the view shows no such detection")
-        gallery: pa.Table = sql.sql(GALLERY, params=same).to_arrow_table()
+        gallery: pa.Table = sql.sql(_SIGHTED.format(vectors="compared", condition="")).to_arrow_table()
         rejected, names = set(sql.sql(_REJECTED).fetchall()), dict(sql.sql(_NAMED).fetchall())
     threshold = view.identity_threshold if wanted.threshold is None else wanted.threshold
     vectors, examples = vectors_of(gallery), gallery["detection_id"].to_pylist()
