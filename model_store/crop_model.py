@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from model_store.config import Batch, CropConfig
 from model_store.decoders.layout import OutputNonsense
 from model_store.errors import BadRequest
-from model_store.images.crops import Box, crop
+from model_store.images.crops import Box
 from model_store.images.decode import MAX_PIXELS, DecodedImage, ImageFacts, Pixels, decode
 from model_store.runtimes import Session
 from model_store.store import ModelInfo
-from model_store.transform.preprocess import Prepared, prepare, to_tensor
+from model_store.transform.preprocess import Prepared, prepare, prepare_crop, to_tensor
 
 Values = NDArray[np.float32]
 Outputs = Mapping[str, NDArray[np.float32]]
@@ -67,10 +67,15 @@ class CropModel(ABC):
     def read_box(self, image: DecodedImage, box_xyxy_px: Box | None = None) -> tuple[ImageFacts, Prepared]:
         """Convert a decoded image, or a box of it, to network input. Raises BadRequest as `read`."""
         pixels, facts = image.pixels, image.facts
-        if box_xyxy_px is not None:
-            _require_inside(box_xyxy_px, facts)
-            pixels = crop(pixels, box_xyxy_px)
-        return facts, prepare(pixels, self.config.preprocess)
+        if box_xyxy_px is None:
+            return facts, prepare(pixels, self.config.preprocess)
+        _require_inside(box_xyxy_px, facts)
+        return facts, prepare_crop(pixels, box_xyxy_px, self.config.preprocess)[1]
+
+    def read_boxes(self, data: bytes, boxes_xyxy_px: Sequence[Box], max_pixels: int = MAX_PIXELS) -> list[Prepared]:
+        """Convert the boxes of an encoded image to network input, as runs do. Raises ImageError."""
+        pixels = self.decode(data, max_pixels).pixels
+        return [prepare_crop(pixels, box, self.config.preprocess)[1] for box in boxes_xyxy_px]
 
     def prepare(self, image: Pixels) -> Pixels:
         """Resize upright RGB (h, w, 3) uint8 to network input (down, across, 3) uint8, still RGB."""

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from batch.crops.model_rows import Crop, Target
 from batch.pipeline.read_image import MAX_DETAIL, boxed_pixels, image_bytes
@@ -21,10 +20,9 @@ from batch.pipeline.stage import ReplicaStage, StageProcess
 from batch.runs.spec import CHUNK_BYTES, CropsSpec
 from model_store.config import Preprocess
 from model_store.errors import ImageError
-from model_store.images.crops import Corners, corners_px
-from model_store.images.decode import Pixels
+from model_store.images.crops import Box
 from model_store.store import ModelVersion
-from model_store.transform.preprocess import prepare
+from model_store.transform.preprocess import prepare_crop
 from serve.inference.chunks import Chunk
 
 CHUNK_CROPS = 64
@@ -95,22 +93,17 @@ def crops_of(row: Row, spec: Preprocess, margin_frac: float, max_pixels: int) ->
         pixels = boxed_pixels(row, data, max_pixels, spec.damaged == "tolerate")
     except ImageError as error:
         return _failed(row, error.code, str(error), read_ms)
-    cut = [_cut(pixels, box, margin_frac, spec) for box in row["boxes"]]
+    cut = [prepare_crop(pixels, _sides(box), spec, margin_frac) for box in row["boxes"]]
     decode_ms = (time.perf_counter() - started) * 1e3
     crops = [
-        Crop(row["media_sha256"], box["rank"], box["replaces"], prepared, corners)
+        Crop(row["media_sha256"], box["rank"], box["replaces"], prepared.pixels[0], corners)
         for box, (corners, prepared) in zip(row["boxes"], cut, strict=True)
     ]
     return _timed(crops, read_ms, decode_ms)
 
 
-def _cut(pixels: Pixels, box: Row, margin_frac: float, spec: Preprocess) -> tuple[Corners, NDArray[np.uint8]]:
-    """Cut and prepare a box like `CropModel.read` for a box over HTTP, and add the margin."""
-    height_px, width_px = pixels.shape[:2]
-    sides = (box["x1_px"], box["y1_px"], box["x2_px"], box["y2_px"])
-    corners = corners_px(sides, margin_frac, (width_px, height_px))
-    left, top, right, bottom = corners
-    return corners, prepare(pixels[top:bottom, left:right], spec).pixels[0]
+def _sides(box: Row) -> Box:
+    return box["x1_px"], box["y1_px"], box["x2_px"], box["y2_px"]
 
 
 def _failed(row: Row, code: str, detail: str, read_ms: float) -> list[Crop]:

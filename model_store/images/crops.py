@@ -1,7 +1,7 @@
 """Cut boxes out of images, and draw them.
 
-box (x1, y1, x2, y2) px --corners_px--> whole pixels inside the image --crop--> a view of them, with the same rounding
-for snips, crops classified over HTTP, and runs
+box (x1, y1, x2, y2) px --corners_px--> whole pixels inside the image, with the same rounding for snips, requests and
+runs
 pixels (h, w, 3) uint8, marks in image px, the most important first --draw_marks--> the same array, drawn on
 """
 
@@ -13,8 +13,6 @@ from typing import Any, NamedTuple
 
 import cv2
 
-from model_store.images.decode import Pixels
-
 Box = tuple[float, float, float, float]
 Corners = tuple[int, int, int, int]
 Colour = tuple[int, int, int]
@@ -25,7 +23,9 @@ BLACK = (0, 0, 0)
 
 
 def corners_px(box_xyxy_px: Box, margin_frac: float, size_px: tuple[int, int]) -> Corners:
-    """Return left, top, right, bottom, with right and bottom exclusive; at least one pixel of the image.
+    """Return left, top, right, bottom of every pixel that the box and its margin touch, at least one of the image.
+
+    Right and bottom are exclusive.
 
     `margin_frac` of the box's longer side is added on each side of it; `size_px` is width, height.
     """
@@ -34,13 +34,6 @@ def corners_px(box_xyxy_px: Box, margin_frac: float, size_px: tuple[int, int]) -
     left, right = _side(x1 - margin_px, x2 + margin_px, size_px[0])
     top, bottom = _side(y1 - margin_px, y2 + margin_px, size_px[1])
     return left, top, right, bottom
-
-
-def crop(image: Pixels, box_xyxy_px: Box, margin_frac: float = 0.0) -> Pixels:
-    """Return a view (h, w, 3) of every pixel that the box and its margin touch."""
-    height_px, width_px = image.shape[:2]
-    left, top, right, bottom = corners_px(box_xyxy_px, margin_frac, (width_px, height_px))
-    return image[top:bottom, left:right]
 
 
 def _side(start: float, end: float, length_px: int) -> tuple[int, int]:

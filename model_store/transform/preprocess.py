@@ -2,6 +2,7 @@
 
 encoded bytes --read_image--> ImageFacts, Prepared
 image (h, w, 3) uint8 RGB --prepare--> Prepared(pixels (tiles, down, across, 3) uint8, a Fit each)
+pixels and a box --prepare_crop--> corners of the crop, Prepared, for requests and runs alike
 pixels (n, down, across, 3) uint8 --to_tensor--> (n, 3, down, across) float32
 """
 
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_store.config import Preprocess
+from model_store.images.crops import Box, Corners, corners_px
 from model_store.images.decode import MAX_PIXELS, ImageFacts, Pixels, decode
 from model_store.transform.letterbox import Fit, SizePx, canvas_px, fit, resized_px
 from model_store.transform.tiling import Tile, tiles
@@ -76,6 +78,15 @@ def prepare(image: Pixels, spec: Preprocess, size_px: SizePx | None = None) -> P
     for (x, y, w, h), one, canvas in zip(cut, fits, pixels, strict=True):
         _place(image[y : y + h, x : x + w], one, spec, canvas)
     return Prepared(pixels, fits, size_px)
+
+
+def prepare_crop(
+    image: Pixels, box_xyxy_px: Box, spec: Preprocess, margin_frac: float = 0.0
+) -> tuple[Corners, Prepared]:
+    """Cut a box with its margin out of upright RGB (h, w, 3) uint8, and resize it into the network's input."""
+    height_px, width_px = image.shape[:2]
+    left, top, right, bottom = corners = corners_px(box_xyxy_px, margin_frac, (width_px, height_px))
+    return corners, prepare(image[top:bottom, left:right], spec)
 
 
 def _fit(spec: Preprocess, size_px: SizePx) -> Fit:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from archive.catalogue.uploads import Kept
 from archive.views.search import SearchPage
 from archive.views.similar import SimilarPage
@@ -12,20 +15,19 @@ from model_store.classifier import best, softmax
 from model_store.detections import Detections, RunLengths
 from model_store.transform.thresholds import least_scores, shown
 from serve.api import schemas
-from serve.inference.results import Answer, CropAnswer, Timings
+from serve.inference.results import Answer, BoxesAnswer, CropAnswer, Timings
+
+TOP = 5
+"""Number of classes in an answer, unless the request has another."""
 
 
 def to_classes(answer: CropAnswer, top: int) -> schemas.ClassifyResponse:
     """Return the answer of a classifier with its `top` best classes, or all if there are fewer."""
-    labels, scores = answer.model.labels, softmax(answer.values[None])[0]
     return schemas.ClassifyResponse(
         model=_copied(schemas.WireModel, answer.model, alias=answer.alias),
         image=_copied(schemas.WireImage, answer.image, decode_note=answer.image.note),
         box_xyxy_px=answer.box_xyxy_px,
-        classes=[
-            schemas.WireClass(label=labels[i], class_id=i, score=float(scores[i]), logit=float(answer.values[i]))
-            for i in best(answer.values, top)
-        ],
+        classes=_classes(answer.model.labels, answer.values, top),
         timings_ms=_timings(answer.timings),
     )
 
@@ -59,6 +61,25 @@ def to_response(answer: Answer, min_score: float | None) -> schemas.DetectRespon
         saturated=found.saturated,
         timings_ms=_timings(answer.timings),
     )
+
+
+def with_classes(found: schemas.DetectResponse, answer: BoxesAnswer) -> schemas.DetectResponse:
+    """Return the answer of a detector with the best classes of each of its detections, in their order."""
+    detections = [
+        detection.model_copy(update={"classes": _classes(answer.model.labels, logits, TOP)})
+        for detection, logits in zip(found.detections, answer.values, strict=True)
+    ]
+    model = _copied(schemas.WireModel, answer.model, alias=answer.alias)
+    then = schemas.WireThen(model=model, timings_ms=_timings(answer.timings))
+    return found.model_copy(update={"detections": detections, "then": then})
+
+
+def _classes(labels: Sequence[str], logits: NDArray[np.float32], top: int) -> list[schemas.WireClass]:
+    scores = softmax(logits[None])[0]
+    return [
+        schemas.WireClass(label=labels[i], class_id=i, score=float(scores[i]), logit=float(logits[i]))
+        for i in best(logits, top)
+    ]
 
 
 def to_upload(seen: schemas.DetectResponse, kept: Kept, recorded: bool) -> schemas.UploadResponse:

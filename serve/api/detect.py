@@ -1,4 +1,4 @@
-"""POST /v1/detect, /v1/classify and /v1/embed: encoded images to detections, their best classes, or vectors.
+"""POST /v1/detect, /v1/classify and /v1/embed: encoded images to detections and their classes, classes, or vectors.
 
 The body is one image, or a form of several. `DetectShortcut` answers one image with a plain query without the
 framework's routing and validation, which take a fifth of the event loop's time (docs/decisions/0032).
@@ -20,14 +20,15 @@ from model_store.classifier import Classifier
 from model_store.embedder import Embedder
 from model_store.errors import BadRequest, ResightError
 from model_store.images.crops import Box
-from model_store.names import REF
+from model_store.names import REF, parse_ref
 from serve.api import schemas
-from serve.api.answers import to_classes, to_response, to_vector
+from serve.api.answers import TOP, to_classes, to_response, to_vector, with_classes
 from serve.api.bodies import IMAGE_BODY, PROBLEMS
 from serve.api.headers import REQUEST_ID, deadline_of, request_id_of
 from serve.api.multipart import answer_images, is_form
 from serve.api.problems import CLIENT_CLOSED_REQUEST, of_error
-from serve.inference.engine import Engine
+from serve.inference.engine import Engine, sample_of
+from serve.models.resolver import ResolvedModel
 
 MAX_CLASSES = 1000
 DETECT_PATH = "/v1/detect"
@@ -46,6 +47,13 @@ EmbedderRef = Annotated[
 MinScore = Annotated[
     float | None, Query(ge=0, le=1, description="minimum score of a detection; default: the model's own thresholds")
 ]
+ThenRef = Annotated[
+    str | None,
+    Query(
+        description="name, name@version or name:alias of a classifier of each detection's crop",
+        json_schema_extra=PATTERN,
+    ),
+]
 Top = Annotated[int, Query(ge=1, le=MAX_CLASSES, description="number of classes, best first")]
 CropBox = Annotated[
     str | None,
@@ -57,12 +65,14 @@ def router(engine: Engine) -> APIRouter:
     routes = APIRouter()
 
     @routes.post(DETECT_PATH, response_model=schemas.DetectAnswer, responses=PROBLEMS, openapi_extra=IMAGE_BODY)
-    async def detect(request: Request, model: DetectorRef, min_score: MinScore = None) -> Response:
-        """Detect in one image, sent as the raw body, or in each file of a form."""
-        return await answer_detect(engine, request, model, min_score)
+    async def detect(
+        request: Request, model: DetectorRef, min_score: MinScore = None, then: ThenRef = None
+    ) -> Response:
+        """Detect in one image, sent as the raw body, or in each file of a form; then classify each detection."""
+        return await answer_detect(engine, request, model, min_score, then)
 
     @routes.post("/v1/classify", response_model=schemas.ClassifyAnswer, responses=PROBLEMS, openapi_extra=IMAGE_BODY)
-    async def classify(request: Request, model: ClassifierRef, top: Top = 5, box: CropBox = None) -> Response:
+    async def classify(request: Request, model: ClassifierRef, top: Top = TOP, box: CropBox = None) -> Response:
         """Classify one image, sent as the raw body, or each file of a form."""
         deadline_s, request_id, box_xyxy_px = deadline_of(request), request_id_of(request), box_of(box)
 
@@ -87,15 +97,44 @@ def router(engine: Engine) -> APIRouter:
     return routes
 
 
-async def answer_detect(engine: Engine, request: Request, model: str, min_score: float | None) -> Response:
+async def answer_detect(
+    engine: Engine, request: Request, model: str, min_score: float | None, then: str | None = None
+) -> Response:
     """Return the response of the image that is the body, or of each file of a form. Raises as `answer_images`."""
     deadline_s, request_id = deadline_of(request), request_id_of(request)
 
     async def answer(body: bytes) -> schemas.DetectResponse:
-        return to_response(await engine.detect(body, model, deadline_s, request_id), min_score)
+        second = None if then is None else await _classifier(engine, body, model, then, request_id)
+        found = to_response(await engine.detect(body, model, deadline_s, request_id), min_score)
+        if second is None:
+            return found
+        with engine.observer.failures(second, request_id):
+            _require_few(len(found.detections), engine.args.limits.online_queue)
+        boxes = [detection.box_xyxy_px for detection in found.detections]
+        return with_classes(found, await engine.classify_boxes(body, second, boxes, deadline_s, request_id))
 
     text = (await answer_images(engine, request, answer, schemas.FormResponse)).model_dump_json()
     return Response(text, headers={REQUEST_ID: request_id}, media_type="application/json")
+
+
+async def _classifier(engine: Engine, body: bytes, model: str, then: str, request_id: str) -> ResolvedModel:
+    """Return the classifier of a detector's boxes. Raises what the resolver raises, and BadRequest for another kind of
+    model, or one of another pool.
+    """
+    with engine.observer.failures(then, request_id):
+        if not engine.placement.serves(parse_ref(then).name):
+            raise BadRequest(f"{then} and {model} are in different pools: place both in one (deployment.json)")
+        second = await engine.resolver.get(then, sample_of(body))
+        second.crop_model(Classifier)
+    return second
+
+
+def _require_few(boxes: int, most: int) -> None:
+    if boxes > most:
+        raise BadRequest(
+            f"then: {boxes} detections, and at most {most} are classified in a request (limits.online_queue): raise "
+            "min_score"
+        )
 
 
 class DetectShortcut:

@@ -24,12 +24,20 @@ class WireMask(Wire):
     area_px: int
 
 
+class WireClass(Wire):
+    label: str
+    class_id: int
+    score: float = Field(description="softmax over all labels, 0..1, float32")
+    logit: float = Field(description="float32; a logarithm where the graph gives probabilities")
+
+
 class WireDetection(Wire):
     label: str
     class_id: int
     score: float = Field(description="0..1, float32")
     box_xyxy_px: tuple[float, float, float, float]
     mask: WireMask | None = Field(default=None, description="only of segmentation models")
+    classes: list[WireClass] | None = Field(default=None, description="only with `then`: of its crop, best first")
 
 
 class WireModel(Wire):
@@ -56,6 +64,13 @@ class WireTimings(Wire):
     postprocess: float
 
 
+class WireThen(Wire):
+    """The classifier of the detections; times are those of the slowest crop."""
+
+    model: WireModel
+    timings_ms: WireTimings
+
+
 class DetectResponse(Wire):
     """Answer of POST /v1/detect; detections are ranked best first."""
 
@@ -64,6 +79,7 @@ class DetectResponse(Wire):
     detections: list[WireDetection]
     saturated: bool = Field(description="the number of detections is a minimum instead of a count")
     timings_ms: WireTimings
+    then: WireThen | None = Field(default=None, description="only with `then`")
 
 
 class WireMedia(Wire):
@@ -82,13 +98,6 @@ class UploadResponse(DetectResponse):
 
     media: WireMedia
     recorded: bool = Field(description="whether its rows are already in the tables")
-
-
-class WireClass(Wire):
-    label: str
-    class_id: int
-    score: float = Field(description="softmax over all labels, 0..1, float32")
-    logit: float = Field(description="float32; a logarithm where the graph gives probabilities")
 
 
 class ClassifyResponse(Wire):

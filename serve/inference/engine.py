@@ -2,6 +2,7 @@
 
 detect(body, ref)         online lane: encoded bytes -> Answer
 infer_crop(body, ref, …)  online lane: encoded bytes and a box, for a classifier or an embedder -> CropAnswer
+classify_boxes(body, …)   online lane: encoded bytes and the boxes of a detector -> BoxesAnswer
 detect_chunk(chunk)       bulk lane: prepared uint8 pixels of many images -> ChunkAnswer, in order
 crops_chunk(chunk)        bulk lane: prepared crops -> CropsAnswer, in order
 
@@ -12,6 +13,7 @@ model, so a version that is released still answers them.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -33,7 +35,7 @@ from model_store.transform.preprocess import Prepared
 from serve.inference.admission import Admission, Threads
 from serve.inference.batcher import Lane
 from serve.inference.chunks import Chunk, ChunkAnswer, CropsAnswer, pack_answers, pack_crops
-from serve.inference.results import Answer, CropAnswer, CropResult, ImageResult, TensorAnswer, Timings
+from serve.inference.results import Answer, BoxesAnswer, CropAnswer, CropResult, ImageResult, TensorAnswer, Timings
 from serve.inference.workers import PendingImage, SharedImage, Workers
 from serve.models.alias_poller import AliasPoller
 from serve.models.loaded_models import LoadedModels, Loader, NoProver, Prover
@@ -183,6 +185,36 @@ class Engine:
             request.answer = answer = CropAnswer(
                 model.info, resolved.alias, image.facts, box_xyxy_px, result.values, times, image.waited_first
             )
+        return answer
+
+    async def classify_boxes(
+        self,
+        body: bytes,
+        resolved: ResolvedModel,
+        boxes_xyxy_px: Sequence[Box],
+        deadline_s: float | None = None,
+        request_id: str = "",
+    ) -> BoxesAnswer:
+        """Classify the boxes of an encoded image, in px of the upright image, in one submission to the online lane.
+
+        The crops are those of a run without margin. Raises as `detect`.
+        """
+        with self.observer.request(CLASSIFY, "", request_id, bytes=len(body)) as request:
+            request.model = resolved
+            model, max_px = resolved.crop_model(Classifier), self._max_pixels
+            done, read_ms = [], 0.0
+            if boxes_xyxy_px:
+                done, read_ms = await self.workers.boxes(
+                    model, lambda: model.read_boxes(body, boxes_xyxy_px, max_px), deadline_s
+                )
+            times = Timings(
+                max((queue_ms for _, queue_ms in done), default=0.0),
+                read_ms,
+                max((result.inference_ms for result, _ in done), default=0.0),
+                0.0,
+            )
+            values = np.array([result.values for result, _ in done], np.float32).reshape(-1, model.width)
+            request.answer = answer = BoxesAnswer(model.info, resolved.alias, values, times)
         return answer
 
     async def infer_tensor(

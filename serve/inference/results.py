@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +49,8 @@ class CropResult:
 class Answer:
     """Content of a detector's HTTP response for one image."""
 
+    rows: ClassVar[int] = 1
+
     model: ModelInfo
     alias: str | None
     detector: LoadedDetector
@@ -66,6 +68,8 @@ class Answer:
 class CropAnswer:
     """Content of the HTTP response of a model of crops for one image; `box_xyxy_px` is the requested crop."""
 
+    rows: ClassVar[int] = 1
+
     model: ModelInfo
     alias: str | None
     image: ImageFacts
@@ -79,6 +83,24 @@ class CropAnswer:
         labels = self.model.labels
         best = {"label": labels[int(self.values.argmax())]} if labels else {}
         return _model_facts(self.model, self.alias) | best | _times(self.timings)
+
+
+@dataclass(frozen=True, slots=True)
+class BoxesAnswer:
+    """Values (boxes, width) of a model of crops for the boxes of one image; times are those of the slowest box."""
+
+    model: ModelInfo
+    alias: str | None
+    values: NDArray[np.float32]
+    timings: Timings
+    waited_first: ClassVar[bool] = False
+
+    @property
+    def rows(self) -> int:
+        return len(self.values)
+
+    def facts(self) -> dict[str, Any]:
+        return _model_facts(self.model, self.alias) | {"boxes": self.rows} | _times(self.timings)
 
 
 @dataclass(frozen=True, slots=True)

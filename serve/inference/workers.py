@@ -220,6 +220,24 @@ class Workers:
         """Return the outcomes of a run's images, in order. Raises Overloaded."""
         return await gather_futures(self.batcher.submit(*make_items(model, prepared), Lane.BULK))
 
+    async def boxes(
+        self, model: CropModel, read: Callable[[], list[Prepared]], deadline_s: float | None
+    ) -> tuple[list[tuple[CropResult, float]], float]:
+        """Return the result of each crop that `read` returns with its wait in ms, and the time of `read` in ms.
+
+        The crops are submitted together. Raises ImageError, Overloaded, DeadlinePassed, ModelError.
+        """
+        began_s = time.perf_counter()
+        prepared = await self._decoders.run(read)
+        read_ms = (time.perf_counter() - began_s) * 1e3
+        futures = self.batcher.submit(*make_items(model, prepared), Lane.ONLINE, deadline_s)
+        done = list[tuple[CropResult, float]]()
+        for outcome in await gather_futures(futures):
+            if isinstance(outcome, BaseException):
+                raise outcome
+            done.append(outcome)  # type: ignore[arg-type]
+        return done, read_ms
+
     async def rows(
         self, model: LoadedDetector, tensor: NDArray[np.float32], deadline_s: float | None
     ) -> tuple[list[Rows], float]:

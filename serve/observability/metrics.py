@@ -25,7 +25,7 @@ from model_store.names import MAX_QUOTED, VersionId
 from model_store.store import ModelInfo
 from model_store.transform.thresholds import least_scores, shown
 from serve.inference.batcher import Lane
-from serve.inference.results import STAGES, Answer, CropAnswer, TensorAnswer
+from serve.inference.results import STAGES, Answer, BoxesAnswer, CropAnswer, TensorAnswer
 from serve.models.resolver import ResolvedModel
 from serve.observability.traces import Traces
 
@@ -36,6 +36,7 @@ SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.
 SCORES = tuple(i / 10 for i in range(1, 11))
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 MODEL = ("model", "version")
+AnyAnswer = Answer | CropAnswer | BoxesAnswer | TensorAnswer
 log = structlog.get_logger("resight.serve")
 
 
@@ -65,13 +66,12 @@ class Metrics:
         about = "Scores of all detections of online images, from the model's floor up"
         self._scores = histogram("detection_score", about, SCORES, *MODEL)
 
-    def answered(self, answer: Answer | CropAnswer | TensorAnswer) -> None:
-        """Count the online images, or the rows of a raw tensor, that a model has answered."""
+    def answered(self, answer: AnyAnswer) -> None:
+        """Count the online images, boxes, or rows of a raw tensor, that a model has answered."""
         who = (answer.model.name, answer.model.version)
+        self._requests.labels(*who, "ok").inc(answer.rows)
         if isinstance(answer, TensorAnswer):
-            self._requests.labels(*who, "ok").inc(answer.rows)
             return
-        self._requests.labels(*who, "ok").inc()
         for stage in STAGES:
             took_ms = getattr(answer.timings, f"{stage}_ms")
             self._stages.labels(*who, stage).observe(took_ms / 1e3)
@@ -195,7 +195,7 @@ class Observation:
     """A request while it is answered, which sets both fields."""
 
     model: ResolvedModel | None = None
-    answer: Answer | CropAnswer | TensorAnswer | None = None
+    answer: AnyAnswer | None = None
 
 
 class Observer:

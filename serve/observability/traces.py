@@ -14,7 +14,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from model_store.errors import ResightError
-from serve.inference.results import Answer, CropAnswer
+from serve.inference.results import Answer, BoxesAnswer, CropAnswer
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
@@ -49,7 +49,7 @@ class Traces:
         provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         return cls(provider)
 
-    def answered(self, what: str, began_ns: int, request_id: str, answer: Answer | CropAnswer) -> None:
+    def answered(self, what: str, began_ns: int, request_id: str, answer: Answer | CropAnswer | BoxesAnswer) -> None:
         """Record an image that has just been answered; `began_ns` is a time of time.time_ns."""
         from opentelemetry.trace import set_span_in_context
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import numpy as np
 import pytest
 
 from archive.annotations.classes import read_classes
@@ -106,6 +107,26 @@ def test_a_row_has_what_http_answers_for_the_same_box(
         (best,) = answer.json()["classes"]
         assert best["label"] == row["label"]
         assert best["score"] == pytest.approx(row["score"], rel=1e-3)
+
+
+def test_detect_then_classify_answers_with_the_rows_bit_for_bit(
+    host: Host, classified: Classified, archive: tuple[Path, Summary]
+) -> None:
+    sql = """
+        select path, list({'label': c.label, 'score': c.score, 'logits': c.logits} order by rank) as rows
+        from detections join classifications c using (inference_key, media_sha256, rank)
+        group by path having count(*) > 1 or path like '%1.jpg' order by path limit 12"""
+    images = query(classified.tables, sql).to_pylist()
+    assert max(len(image["rows"]) for image in images) > 1
+    for image in images:
+        answer = host.detect((archive[0] / image["path"]).read_bytes(), then=MODEL)
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["then"]["model"]["version"] == "1"
+        for found, row in zip(answer.json()["detections"], image["rows"], strict=True):
+            best = found["classes"][0]
+            assert (best["label"], np.float32(best["score"])) == (row["label"], np.float32(row["score"]))
+            for one in found["classes"]:
+                assert np.float16(one["logit"]) == row["logits"][one["class_id"]]
 
 
 def test_a_detector_is_refused_before_anything_is_submitted(host: Host, seen: str) -> None:

@@ -18,7 +18,6 @@ import pytest
 from model_store.classifier import Classifier
 from model_store.decoders.layout import OutputNonsense
 from model_store.errors import BadRequest, ImageUnreadable, ModelNotReady
-from model_store.images.crops import crop
 from model_store.images.decode import decode
 from model_store.names import VersionId
 from serve.inference.chunks import Chunk, CropsAnswer, pack_crops
@@ -95,7 +94,7 @@ async def test_both_lanes_give_the_same_logits_bit_for_bit(engine: Engine) -> No
 async def test_a_crop_is_what_a_run_cuts_out(engine: Engine) -> None:
     box = (20.5, 31.0, 200.2, 177.9)
     classifier = (await engine.resolver.get("colours@1")).crop_model(Classifier)
-    inputs = classifier.prepare(crop(decode(CAT).pixels, box))[None]
+    inputs = classifier.prepare(decode(CAT).pixels[31:178, 20:201])[None]
     answer = await engine.crops_chunk(Chunk.of_inputs("colours@1", inputs))
     online = await engine.infer_crop(Classifier, CAT, "colours@1", box)
     np.testing.assert_array_equal(answer.values[0], online.values)
