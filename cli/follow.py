@@ -103,10 +103,11 @@ def run_to_end(
         return submit(spec, jobs, settings, followed=wait)
 
     if not wait:
-        return {"run_id": spec.run_id, "job": submitted(jobs, start, [spec.run_id])}
-    reports = to_end(jobs, start, [spec.run_id], fmt is not Format.table)
-    with interruptible(lambda: _ended([spec.run_id])):
-        return facts_of(reports.get(spec.run_id, {"run_id": spec.run_id}), fmt, tables)
+        return {"run_id": spec.run_id, "job": submitted(jobs, start, spec.run_ids)}
+    reports = to_end(jobs, start, spec.run_ids, fmt is not Format.table)
+    with interruptible(lambda: _ended(spec.run_ids)):
+        first, *then = (reports.get(run_id, {"run_id": run_id}) for run_id in spec.run_ids)
+        return facts_of({**first, **({"then": then[0]} if then else {})}, fmt, tables)
 
 
 def nothing_to_do(facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -145,6 +146,8 @@ def reports_of(run_ids: Sequence[str], done: Followed) -> Mapping[str, dict[str,
         note("committed results are kept: to continue, run the same command again")
         raise typer.Exit(5)
     if done.outcome.status != "SUCCEEDED":
+        for run_id, report in done.reports.items():  # of those before the one that failed
+            note(f"run {run_id}: {report.get('accounting', 'ended')}")
         words = done.failed.get("error") or done.outcome.message
         note(f"the job ended with status {done.outcome.status}: {words}")
         raise typer.Exit(done.outcome.exit_code or 5)
@@ -227,6 +230,8 @@ def facts_of(report: Mapping[str, Any], fmt: Format, tables: Tables) -> dict[str
     if report["run_id"] and report.get("partly_decoded"):
         note(partly_decoded(report["run_id"], report["partly_decoded"]))
     names = (*NAMES, "counts", "stages") if fmt is Format.json else NAMES
+    if then := report.get("then"):
+        more["then"] = facts_of(then, fmt, tables)
     return {name: report[name] for name in names if name in report} | more
 
 

@@ -21,7 +21,7 @@ from batch.planning.plan import Plan
 from batch.runs.accounting import Counts
 from batch.runs.spec import CropsSpec
 from model_store.errors import BadRequest, ModelError
-from model_store.names import VersionId
+from model_store.names import VersionId, parse_ref
 from model_store.store import ModelStore
 
 CHUNK = 16
@@ -89,7 +89,12 @@ class CropModelPass(BoxPass):
         }
 
     def reported(self, plan: Plan) -> dict[str, Any]:
-        return {"view": f"{self.view.name} {self.view.serial}", self.model_key: self.key[self.model_key]}
+        return {"view": self.view_words, self.model_key: self.key[self.model_key]}
+
+    @property
+    def view_words(self) -> str:
+        view = self.view
+        return f"{view.name} {view.serial}" if view.serial else f"{view.model_name}@{view.model_version}"
 
     def counts(self, counts: Counts, plan: Plan | None = None) -> dict[str, int]:
         if plan is None:
@@ -102,9 +107,10 @@ class CropModelPass(BoxPass):
 def view_of_crops(tables: Tables, store: ModelStore, spec: CropsSpec) -> View:
     """Return the view with the detections of a spec.
 
-    Raises BadRequest if it is not published, or its model lacks one of the labels.
+    Raises BadRequest if it is not published, or its model lacks one of the labels. Raises ModelNotFound for an unknown
+    detector.
     """
-    view = Views(tables.url).current(spec.view)
+    view = view_of_model(store, spec.view) if "@" in spec.view else Views(tables.url).current(spec.view)
     if view is None:
         raise BadRequest(
             f"nothing is published as {spec.view}: publish the results of a run with resight runs publish RUN"
@@ -121,3 +127,17 @@ def view_of_crops(tables: Tables, store: ModelStore, spec: CropsSpec) -> View:
             f"{', '.join(labels[:MAX_NAMED])}{more}"
         )
     return view
+
+
+def view_of_model(store: ModelStore, ref: str) -> View:
+    """Return an unpublished view of all results of a detector, at its own thresholds. Raises ModelError, BadRequest."""
+    described = store.describe(store.resolve(parse_ref(ref)))
+    info, thresholds = described.info, described.detector_config.thresholds
+    return View(
+        inference_key=info.inference_key,
+        model_name=info.name,
+        model_version=info.version,
+        weights_sha256=info.weights_sha256,
+        threshold=thresholds.default,
+        label_thresholds=dict(thresholds.per_label),
+    )

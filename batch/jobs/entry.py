@@ -33,6 +33,7 @@ from serve.settings import Settings
 
 with lazy_imports():
     from batch.planning.dry_run import dry_run_report
+    from batch.planning.plan import following
 
 LOGGER = "resight.run"
 DryRun = Annotated[bool, typer.Option("--dry-run", help="print the plan and write nothing")]
@@ -62,18 +63,26 @@ def host_of(store: ModelStore, here: bool) -> RunHost:
 
 
 def carry_out(spec: PassSpec, dry_run: bool, here: bool) -> None:
-    """Execute the run of a spec and log its report; with `dry_run`, print its plan. Raises ResightError."""
+    """Execute the run of a spec, and the one that follows, and log their reports; with `dry_run`, print the plan.
+
+    Raises ResightError, and then does not begin the next run.
+    """
     require_model(spec)
     settings = Settings()
     tables, store = Tables(settings.tables_url), ModelStore(settings.models_url)
     if dry_run:
         print(json.dumps(dry_run_report(spec, tables, store)), flush=True)
         return
+    next_spec = following(spec, tables, store)  # an unknown classifier must not fail after hours of detection
     begin(settings, here)
     from batch.runs.run import execute
 
     log: Any = structlog.get_logger(LOGGER)
-    log.info("report", **execute(spec, tables, store, host_of(store, here)).as_dict())
+    report = execute(spec, tables, store, host_of(store, here))
+    log.info("report", **report.as_dict())
+    if next_spec:
+        next_spec = next_spec.model_copy(update={"view": str(report.plan.model.id)})  # the alias may have moved
+        log.info("report", **execute(next_spec, tables, store, host_of(store, here)).as_dict())
 
 
 def run_job(main: Callable[..., None], logger: str) -> None:

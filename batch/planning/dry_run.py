@@ -17,7 +17,7 @@ from archive.views.publications import connect_runs
 from archive.views.run_kinds import DETECTS
 from batch.crops.plan import snips_report
 from batch.pipeline.read_image import image_bytes
-from batch.planning.plan import Plan, pass_of, plan_ahead
+from batch.planning.plan import Plan, following, pass_of, plan_ahead
 from batch.runs.spec import PassSpec, RunSpec
 from model_store.decoders.layout import OutputNonsense
 from model_store.errors import ImageError, StorageError
@@ -110,4 +110,6 @@ def dry_run_report(spec: PassSpec, tables: Tables, store: ModelStore) -> dict[st
     expected = estimate(tables, plan, store, measure=is_here)
     report["estimate_s"] = expected.seconds and round(expected.seconds, 1)
     report["estimate_from"] = expected.basis
+    if next_spec := following(spec, tables, store):
+        report["then"] = dry_run_report(next_spec, tables, store)  # of the detections that exist
     return report | (snips_report(spec, plan, tables) if spec.snips else {})

@@ -33,7 +33,7 @@ from batch.planning.sample import choose_sample
 from batch.planning.select import select_scope
 from batch.runs.resume import tables_of_unsealed
 from batch.runs.scope import MediaScope, Scope
-from batch.runs.spec import ClassifySpec, EmbedSpec, PassSpec
+from batch.runs.spec import ClassifySpec, EmbedSpec, PassSpec, RunSpec
 from model_store.config import ModelConfig, with_article
 from model_store.errors import BadRequest, StorageUnreachable
 from model_store.lazy_imports import lazy_imports
@@ -175,6 +175,15 @@ def pass_of(spec: PassSpec, tables: Tables, store: ModelStore) -> Pass:
     if isinstance(spec, EmbedSpec):
         return embed_pass(tables, store, spec, pinned(store, spec.model, "embedder"))
     return DetectPass(pinned(store, spec.model))
+
+
+def following(spec: PassSpec, tables: Tables, store: ModelStore) -> ClassifySpec | None:
+    """Return the spec of the run that follows in the same job, or None. Raises as `pass_of` if it cannot run."""
+    if not (isinstance(spec, RunSpec) and spec.then):
+        return None
+    next_spec = spec.classify_spec(str(pinned(store, spec.model).id))
+    pass_of(next_spec, tables, store)
+    return next_spec
 
 
 def plan_ahead(spec: PassSpec, work: Pass, tables: Tables) -> Plan:

@@ -121,7 +121,8 @@ def make_spec(kind: type[S], **values: Any) -> S:
 
 def arguments(spec: PassSpec) -> list[str]:
     """Return the command line of the job of this spec."""
-    return ["--run-id", spec.run_id, "--spec", spec.model_dump_json()]
+    named = [word for run_id in spec.run_ids for word in ("--run-id", run_id)]
+    return [*named, "--spec", spec.model_dump_json()]
 
 
 def scope_arguments(scope: MediaScope) -> list[str]:

@@ -25,7 +25,7 @@ from batch.pipeline.here import OwnProcesses
 from batch.pipeline.stage import RunHost
 from batch.planning.id_list import keep_ids
 from batch.planning.passes import Pass
-from batch.planning.plan import Plan, pass_of, plan_ahead, plan_pass
+from batch.planning.plan import Plan, following, pass_of, plan_ahead, plan_pass
 from batch.runs.accounting import Counts, PassTally, planned_counts, read_back
 from batch.runs.heartbeat import heartbeat
 from batch.runs.post_run import afterwards, extrapolated, try_steps
@@ -124,12 +124,15 @@ def execute(spec: PassSpec, tables: Tables, store: ModelStore, host: RunHost, co
 def report_of_nothing(spec: PassSpec, settings: Settings, tables: Tables, store: ModelStore) -> dict[str, Any] | None:
     """Return what the job of this run would report; None if there is something to do. Raises ResightError.
 
+    The report of the run that follows, if any, is its field `then`.
+
     Nothing is recorded, unless this run has begun and is not sealed, or no run of the key is: results without a sealed
     run cannot be published. Nothing is compacted, because a command or request waits for this.
     """
     try:
         work = pass_of(spec, tables, store)
         require_same_run(tables, spec, work.model, store)
+        next_spec = following(spec, tables, store)
         plan = plan_ahead(spec, work, tables)
     except ResightError:
         if read_state(settings) is not None or not settings.address:
@@ -140,15 +143,24 @@ def report_of_nothing(spec: PassSpec, settings: Settings, tables: Tables, store:
     snips = plan_snips(tables, plan, spec, read_only=True) if isinstance(spec, RunSpec) and spec.snips else None
     if snips and snips.todo:
         return None
+    later = next_spec and report_of_nothing(next_spec, settings, tables, store)
+    if next_spec and later is None:
+        return None
     event, detects, sample = last_event(tables, spec.run_id), spec.run_kind == "detect", spec.scope.sample
     is_first = detects and not (event or sample or last_sealed(tables, work.key["inference_key"]))
     if is_first or (event and event["state"] != "sealed"):
-        return execute(spec, tables, store, OwnProcesses(store), compacting=False).as_dict()
+        return execute(spec, tables, store, OwnProcesses(store), compacting=False).as_dict() | _then(later)
     counts = read_back(tables, plan, spec.run_id)
     more: dict[str, Any] = {"snips": snips.work.counts(read_back(tables, snips, spec.run_id))} if snips else {}
     if detects and sample and plan.requested:
         more |= try_steps(spec.run_id, partial(extrapolated, plan, tables, store, 0.0))
-    return RunReport(None, plan, counts, 0.0, Progress("", counts, 0.0, work).rates(), {}, more).as_dict()
+    return RunReport(None, plan, counts, 0.0, Progress("", counts, 0.0, work).rates(), {}, more).as_dict() | _then(
+        later
+    )
+
+
+def _then(later: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {"then": later} if later else {}
 
 
 class PassRun:

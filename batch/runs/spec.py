@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import secrets
 from datetime import UTC, datetime
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from archive.defaults import PRODUCTION
 from archive.views.run_kinds import RunKind
@@ -54,6 +54,11 @@ class PassSpec(Frozen):
     stop: Stop = Stop()
     started_by: str | None = Field(default=None, max_length=200, description="name of who starts the run, kept with it")
 
+    @property
+    def run_ids(self) -> list[str]:
+        """Return the runs of its job, in order."""
+        return [self.run_id]
+
 
 class RunSpec(PassSpec):
     """Spec of a detection run; the same spec again resumes it."""
@@ -63,6 +68,27 @@ class RunSpec(PassSpec):
 
     chunk: int = Field(default=0, ge=0, le=1024, description="images per call to a replica; 0: by their size")
     snips: Snips | None = Field(default=None, description="keep a crop of each detection as a JPEG")
+    then: str = Field(
+        default="",
+        description="classifier (name, name@version or name:alias) that then runs on the detections of the scope",
+    )
+
+    @model_validator(mode="after")
+    def _whole_scope(self) -> Self:
+        if self.then and (self.scope.sample or self.scope.latest_per_camera):
+            raise ValueError("then excludes sample and latest_per_camera: start 'resight classify' after the run")
+        return self
+
+    @property
+    def run_ids(self) -> list[str]:
+        return [self.run_id, f"{self.run_id[:95]}-then"] if self.then else [self.run_id]
+
+    def classify_spec(self, detector: str) -> ClassifySpec:
+        """Return the spec of the classify run that follows, on the results of `detector` (name@version)."""
+        fields = {name: getattr(self, name) for name in PassSpec.model_fields}
+        scope = self.scope.model_copy(update={"status": None})  # it is one of detections
+        fields |= {"model": self.then, "run_id": self.run_ids[1], "scope": scope, "view": detector}
+        return ClassifySpec.model_validate(fields)
 
 
 class CropsSpec(PassSpec):
@@ -70,7 +96,10 @@ class CropsSpec(PassSpec):
 
     same = ("scope", "megapixels", "view", "labels", "least_score", "min_side_px", "margin_frac")
 
-    view: str = Field(default=PRODUCTION, description="view with the detections")
+    view: str = Field(
+        default=PRODUCTION,
+        description="view with the detections, or name@version of a detector: all of its results, at its thresholds",
+    )
     labels: tuple[str, ...] = Field(
         default=(), description="only detections with these labels of the detector: animal,…"
     )

@@ -76,12 +76,16 @@ def test_a_job_that_failed_ends_with_its_code_and_words(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     outcome = JobOutcome("FAILED", 7, "Job entrypoint command failed with exit code 7")
-    tries = Tries(monkeypatch, Followed(outcome, {"one": {}}, {"error": "the tables are away"}))
+    tries = Tries(
+        monkeypatch, Followed(outcome, {"one": {"accounting": "requested 1 = ok 1"}}, {"error": "the tables are away"})
+    )
     with pytest.raises(typer.Exit) as ended:
         to_end(FakeJobs(), tries.start, ["one", "two"])
     assert ended.value.exit_code == 7
     assert tries.ids == ["job-1"]
-    assert "the job ended with status FAILED: the tables are away" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "the job ended with status FAILED: the tables are away" in err
+    assert "run one: requested 1 = ok 1" in err
 
 
 @pytest.mark.parametrize(("code", "name"), [(-9, "SIGKILL"), (139, "SIGSEGV")])

@@ -129,7 +129,36 @@ def test_detect_then_classify_answers_with_the_rows_bit_for_bit(
                 assert np.float16(one["logit"]) == row["logits"][one["class_id"]]
 
 
+def test_reprocess_then_classify_is_one_job_with_two_accounts(
+    host: Host, classified: Classified, catalogued: str
+) -> None:
+    def rows(tables: str) -> set[tuple[Any, ...]]:
+        found = rows_of(Tables(tables), "classifications")
+        return {(r["detection_id"], r["classifier_key"], r["label"], r["score"], *r["logits"]) for r in found}
+
+    words = ("--model", "ssdlite-coco", "--then", MODEL)
+    first = host.reprocess(*words, tables=catalogued)
+    count = classified.report["counts"]["ok"]
+    assert first["then"]["run_id"] == f"{first['run_id']}-then"
+    assert (first["counts"]["reused"], first["then"]["counts"]["ok"]) == (0, count)
+    assert first["then"]["view"] == "ssdlite-coco@1"
+    assert rows(catalogued) == rows(classified.tables.url)
+
+    again = host.reprocess(*words, tables=catalogued)
+    assert again["run_id"] is again["then"]["run_id"] is None
+    assert again["then"]["counts"]["reused"] == count
+
+    shutil.rmtree(f"{catalogued}/classifications")
+    resumed = host.reprocess(*words, "--run-id", first["run_id"], tables=catalogued)
+    assert resumed["counts"]["requested"] == first["counts"]["requested"]
+    assert resumed["then"]["counts"]["ok"] == count
+    assert rows(catalogued) == rows(classified.tables.url)
+
+
 def test_a_detector_is_refused_before_anything_is_submitted(host: Host, seen: str) -> None:
     done = host.resight("classify", "--model", "ssdlite-coco", tables=seen)
     assert done.returncode == 2
     assert "a classifier is needed here" in done.stderr
+    done = host.resight("reprocess", "--model", "ssdlite-coco", "--then", "motion", tables=seen)
+    assert done.returncode == 2
+    assert "motion@1 is a detector, and a classifier is needed here" in done.stderr

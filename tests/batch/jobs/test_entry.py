@@ -8,14 +8,17 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import structlog
 
 import batch.jobs.entry
-from batch.jobs.entry import begin, run_job
-from model_store.errors import NothingWorked, ResightError
+import batch.runs.run
+from batch.jobs.entry import begin, carry_out, run_job
+from batch.runs.spec import ClassifySpec, PassSpec, RunSpec
+from model_store.errors import ModelNotFound, NothingWorked, ResightError
 from serve.settings import Settings
 
 MODULES = ("batch.reprocess", "batch.classify.__main__", "batch.filters.__main__")
@@ -50,6 +53,51 @@ def test_an_error_of_ours_is_the_last_line_and_its_exit_code(
     assert [line["event"] for line in lines] == ["planned", "run_failed"]
     assert (lines[-1]["kind"], lines[-1]["error"]) == (kind.__name__, "in its words")
     assert lines[-1]["level"] == "error"
+
+
+@pytest.fixture
+def executed(monkeypatch: pytest.MonkeyPatch) -> list[PassSpec]:
+    """Specs of the runs of a job, which detect with deer@2; the classifier `sour` fails on all crops."""
+    specs: list[PassSpec] = []
+
+    def execute(spec: PassSpec, *_: Any) -> Any:
+        specs.append(spec)
+        if spec.model == "sour":
+            raise NothingWorked("all crops failed")
+        plan = SimpleNamespace(model=SimpleNamespace(id="deer@2"))
+        return SimpleNamespace(plan=plan, as_dict=lambda: {"run_id": spec.run_id})
+
+    def following(spec: RunSpec, *_: Any) -> ClassifySpec:
+        if spec.then == "unknown":
+            raise ModelNotFound("unknown model")
+        return spec.classify_spec("deer@1")
+
+    monkeypatch.setattr(batch.runs.run, "execute", execute)
+    monkeypatch.setattr(batch.jobs.entry, "following", following)
+    monkeypatch.setattr(batch.jobs.entry, "begin", lambda *_: None)
+    return specs
+
+
+@pytest.mark.parametrize(
+    ("then", "code", "runs", "events"),
+    [
+        ("species", 0, ["r", "r-then"], ["report", "report"]),
+        ("sour", 4, ["r", "r-then"], ["report", "run_failed"]),
+        ("unknown", 6, [], ["run_failed"]),
+    ],
+)
+def test_a_job_of_two_runs_has_the_reports_and_the_worse_code_of_both(
+    run: Callable[..., Any], executed: list[PassSpec], then: str, code: int, runs: list[str], events: list[str]
+) -> None:
+    def main() -> None:
+        carry_out(RunSpec(run_id="r", model="deer", then=then), dry_run=False, here=True)
+        sys.exit(0)
+
+    ended, lines = run(main)
+    assert ended == code
+    assert [spec.run_id for spec in executed] == runs
+    assert [line["event"] for line in lines] == events
+    assert not runs or executed[1].view == "deer@2"  # type: ignore[attr-defined]  # that the first run has pinned
 
 
 def test_a_bug_goes_on_to_python(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,6 +67,7 @@ def spec_of(command_line: list[str], kind: type[Any] = RunSpec, job: bool = Fals
         RunSpec(run_id="r", model="m", stop=Stop(failed_frac=0.1, failed_after=7, stall_s=8.5)),
         RunSpec(run_id="r", model="m", scope=Scope(status="failed"), decode_on="field-node"),
         RunSpec(run_id="r", model="m", snips=Snips(margin_frac=0, quality=1, min_score=0)),
+        RunSpec(run_id="r", model="m", then="species:staging"),
     ],
 )
 def test_the_job_gets_the_spec_that_was_submitted(spec: RunSpec, policy: Path) -> None:
@@ -75,8 +76,9 @@ def test_the_job_gets_the_spec_that_was_submitted(spec: RunSpec, policy: Path) -
     assert spec_of(arguments(spec), job=True) == spec
     policy.write_text("")
     command = shlex.join(["python", "-m", "batch.reprocess", *arguments(spec)])
-    assert runs_of(command) == [spec.run_id]
-    assert runs_of(command[: command.index("--spec") + 20]) == [spec.run_id], "cut in a log"
+    runs = ["r", "r-then"] if spec.then else [spec.run_id]
+    assert runs_of(command) == runs
+    assert runs_of(command[: command.index("--spec") + 20]) == runs, "cut in a log"
 
     words = ["--model", spec.model, *scope_arguments(spec.scope)]
     assert spec_of(words).scope == spec_of(words, job=True).scope == spec.scope
@@ -95,6 +97,21 @@ def test_a_run_by_hand_has_an_option_for_each_field(job: bool) -> None:
     wanted |= {"snips": Snips(margin_frac=0, quality=1, min_score=0)}
     wanted |= {"scope": Scope(camera=("a", "b, c"), since=NOON, sample=9)}
     assert spec_of(words, job=job) == RunSpec.model_validate(wanted)
+
+
+@pytest.mark.parametrize("words", ["--sample 5", "--latest-per-camera"])
+def test_what_chooses_other_images_of_detections_excludes_a_second_run(words: str, policy: Path) -> None:
+    with pytest.raises(BadRequest, match="then excludes sample and latest_per_camera"):
+        spec_of(["--model", "m", "--then", "species", *words.split()])
+
+
+def test_the_second_run_has_the_scope_and_the_pace_of_the_first(policy: Path) -> None:
+    words = "--model m --then species --camera a --status missing --actors 3 --run-id r"
+    spec = spec_of(words.split())
+    wanted = {"scope": Scope(camera=("a",)), "view": "m@2", "model": "species", "run_id": "r-then", "actors": 3}
+    assert spec.classify_spec("m@2") == ClassifySpec.model_validate(wanted | {"stop": spec.stop})
+    long = spec.model_copy(update={"run_id": "r" * 100})
+    assert len(long.classify_spec("m@2").run_id) == 100
 
 
 def test_a_submitted_spec_with_a_wrong_field_is_refused() -> None:
