@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import ValidationError
 
 from archive.defaults import PRODUCTION
 from cli.archive import MemoryOption
@@ -14,8 +15,6 @@ from model_store.errors import BadRequest
 from model_store.lazy_imports import lazy_imports
 
 with lazy_imports():
-    from pydantic import ValidationError
-
     from archive.delta.tables import Tables
     from archive.views.selection import Selection, select
     from serve.settings import Settings
