@@ -20,25 +20,18 @@ from model_store.errors import BadRequest
 from model_store.lazy_imports import lazy_imports
 
 with lazy_imports():
-    import pyarrow as pa
-
-    from archive.delta.scratch_db import scratch
     from archive.delta.tables import Tables
     from archive.formats.export_file import export_file
     from archive.views.exports import export
-    from archive.views.views import View, Views
+    from archive.views.views import Views
     from batch.imports.import_results import import_results
-    from batch.planning.plan import latest_images, scope_images
-    from batch.planning.sample import choose_sample
+    from batch.planning.plan import scope_files
     from batch.publishing.publish import labels_of
     from model_store.store import ModelStore
     from serve.settings import Settings
 
 app = typer.Typer()
 _LISTED = "; ".join(f"{fmt.name} ({fmt.description})" for fmt in FORMATS.values())
-_CHOSEN = """
-    select source_root, path from scoped where md5_number(media_sha256) in (select id from wanted)
-"""
 
 
 @app.command("export")
@@ -101,7 +94,7 @@ def export_command(
         FORMATS[what],
         out,
         chosen,
-        files=_files(tables, scope, chosen) if scope != MediaScope() else None,
+        files=scope_files(tables, scope, chosen) if scope != MediaScope() else None,
         floor=floor,
         labels=labels_of(ModelStore(Settings().models_url), chosen) if chosen else (),
         options=dict(map(_setting, settings or ())),
@@ -153,16 +146,6 @@ def import_command(
     for why, (count, path) in found.unmatched.items():
         note(f"left out: {count} {why}, such as {path}")
     note(f"to publish: resight runs publish {found.run_id}; to compare: resight runs diff published {found.run_id}")
-
-
-def _files(tables: Tables, scope: MediaScope, view: View | None) -> pa.Table:
-    """Return source_root and path of the files of a scope; its labels are those of `view`."""
-    with scratch("export") as sql:
-        scope_images(sql, tables, tables.existing("media"), scope, view)
-        latest_images(sql, scope)
-        if scope.sample:
-            choose_sample(sql, tables, scope.sample)
-        return sql.sql(_CHOSEN).to_arrow_table()
 
 
 def _setting(text: str) -> tuple[str, str]:

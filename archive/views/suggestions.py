@@ -31,24 +31,25 @@ TOP = 3
 """Crops of an individual that count: three were right more often than one (docs/reference/individuals.md)."""
 _PART = 4096
 """Detections that are compared at once."""
-_OF_EMBEDDER = "e.inference_key = $key and e.embedder_key = $embedder and e.status = 'ok'"
+OF_EMBEDDER = "e.inference_key = $key and e.embedder_key = $embedder and e.status = 'ok'"
+"""The condition on rows `e` of `embeddings` with a vector."""
 _SIGHTED = """
     select s.individual_id, s.detection_id, s.camera_id, e.vector from sightings s join {vectors} e
         on e.media_sha256 = s.media_sha256 and e.rank = s.rank {condition} order by s.individual_id, s.detection_id
 """
-GALLERY = _SIGHTED.format(vectors="embeddings", condition=f"and {_OF_EMBEDDER}")
+GALLERY = _SIGHTED.format(vectors="embeddings", condition=f"and {OF_EMBEDDER}")
 _CHOSEN = f"""
     create temp table chosen as
     select d.media_sha256 || '-' || d.rank as detection_id, d.label, d.camera_id, d.captured_at_corrected, d.path,
         s.individual_id, d.media_sha256, d.rank
     from detections d left join sightings s on s.media_sha256 = d.media_sha256 and s.rank = d.rank
     where (($detection is null and s.individual_id is null) or d.media_sha256 || '-' || d.rank = $detection)
-        and (d.media_sha256, d.rank) in (select (media_sha256, rank) from embeddings e where {_OF_EMBEDDER})
+        and (d.media_sha256, d.rank) in (select (media_sha256, rank) from embeddings e where {OF_EMBEDDER})
     order by d.captured_at_corrected desc nulls last, detection_id limit $limit
 """
 _COMPARED = f"""
     create temp table compared as select e.media_sha256, e.rank, e.vector from embeddings e
-    where {_OF_EMBEDDER} and (e.media_sha256, e.rank) in (
+    where {OF_EMBEDDER} and (e.media_sha256, e.rank) in (
         select (media_sha256, rank) from chosen union all select (media_sha256, rank) from sightings)
 """
 """All vectors of an answer, in one pass: the table has more than fit into memory."""

@@ -20,7 +20,7 @@ import pyarrow as pa
 from deltalake import DeltaTable
 
 from archive.catalogue.images import PRESENT
-from archive.delta.scratch_db import LARGE_MIB, Scratch, windows
+from archive.delta.scratch_db import LARGE_MIB, Scratch, scratch, windows
 from archive.delta.snapshot import is_of_storage, scan
 from archive.delta.sql_literal import literal
 from archive.delta.tables import Tables
@@ -86,6 +86,7 @@ _PLACED = """
     create or replace temp view scoped as from placed;
 """
 """Images of a past scope, at their current places; those without one at their old place."""
+_FILES = "select media_sha256, source_root, path from scoped where md5_number(media_sha256) in (select id from wanted)"
 _FACTS = """
     select (select {counted} from {wanted}), (select {counted} from {due}),
         (select coalesce(sum(files), 0) from wanted), (select count(*) from {due}),
@@ -216,6 +217,19 @@ def latest_images(sql: duckdb.DuckDBPyConnection, scope: MediaScope) -> None:
     if scope.latest_per_camera:
         sql.execute(_LATEST)
         sql.execute(_WANTED)
+
+
+def scope_files(tables: Tables, scope: MediaScope, view: View | None = None) -> pa.Table:
+    """Return media_sha256, source_root and path of the files of a scope, in memory; its labels are those of `view`.
+
+    Raises as `scope_images`.
+    """
+    with scratch("scope") as sql:
+        scope_images(sql, tables, tables.existing("media"), scope, view)
+        latest_images(sql, scope)
+        if scope.sample:
+            choose_sample(sql, tables, scope.sample)
+        return sql.sql(_FILES).to_arrow_table()
 
 
 def plan_pass(

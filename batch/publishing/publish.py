@@ -17,6 +17,7 @@ from archive.retention import block_concurrent_prune
 from archive.views.publications import last_event, last_sealed
 from archive.views.run_kinds import in_words
 from archive.views.views import PRODUCTION, View, Views, not_rolled_back, rollback_target
+from batch.publishing.impact.result_sets import ResultSet
 from batch.publishing.impact.verdict import Translator, failed_gates
 from batch.schedule.policy import policy_of
 from model_store.errors import BadRequest, Conflict, GateClosed, ModelError, StorageError
@@ -196,8 +197,8 @@ def view_to_publish(tables: Tables, store: ModelStore, what: str, complete: bool
     )
 
 
-def labels_of(store: ModelStore, view: View) -> Sequence[str]:
-    """Return the labels of the view's model in its order, () if this machine lacks the model."""
+def labels_of(store: ModelStore, view: View | ResultSet) -> Sequence[str]:
+    """Return the labels of the model in its order, () if this machine lacks the model."""
     try:
         return store.describe(version_id(view.model_name, view.model_version)).detector_config.labels
     except (ModelError, StorageError):
