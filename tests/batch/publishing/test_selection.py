@@ -98,10 +98,10 @@ def test_reasons_take_turns(tables: Tables) -> None:
 @pytest.mark.parametrize("count", [1, 3, 8])
 def test_random_is_the_start_of_a_permutation_of_the_scope(tables: Tables, count: int) -> None:
     """Events, cameras and what is reviewed have no influence; only the reviewed one needs no label."""
-    order = sorted(range(8), key=lambda n: hashlib.md5(f"7{sha(n)}".encode()).hexdigest())
-    found = [n for n, _ in chosen(tables, by=("random",), seed=7, count=count)]
+    order = sorted(range(8), key=lambda n: hashlib.md5(f"1{sha(n)}".encode()).hexdigest())
+    found = [n for n, _ in chosen(tables, by=("random",), seed=1, count=count)]
     assert found == [n for n in order[:count] if n != REVIEWED]
-    mixed = chosen(tables, by=("uncertain", "random"), seed=7, count=6)
+    mixed = chosen(tables, by=("uncertain", "random"), seed=1, count=6)
     places = [order.index(n) for n, reason in mixed if reason == "random"]
     covered = {n for n, _ in mixed} | {REVIEWED}
     assert set(order[: max(places) + 1]) <= covered, "all images before the last random one are listed or reviewed"
@@ -127,7 +127,7 @@ def test_disagree_compares_with_the_matches_of_a_diff(tmp_path: Path) -> None:
 def test_labels_that_one_model_lacks_are_no_disagreement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     box = (0.0, 0.0, 40.0, 40.0)
     world = World().image("finer", [("animal", 0.9, box)], [("deer", 0.9, box)])
-    world.image("person", [("person", 0.9, box)], [])
+    world.image("person", [("person", 0.9, box)], []).image("only", [], [("deer", 0.9, box)])
     tables = world.write(Tables(str(tmp_path)))
     for name, key in (("production", OLD), ("other", NEW)):
         view = View(name=name, inference_key=key, model_name=name, model_version="1", weights_sha256="w")
