@@ -1,9 +1,9 @@
-"""The command `select`: the images to look at next. Needs no cluster."""
+"""The commands `select, evaluate`: the images to look at next, and models against people. They need no cluster."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -11,12 +11,15 @@ from archive.defaults import PRODUCTION
 from batch.runs.options import takes_scope
 from batch.runs.scope import MediaScope
 from cli.archive import MemoryOption
-from cli.output import Format, FormatOption, ViewName, note, print_rows
+from cli.output import Format, FormatOption, ViewName, note, print_facts, print_rows
 from model_store.errors import BadRequest
 from model_store.lazy_imports import lazy_imports
 
 with lazy_imports():
     from archive.delta.tables import Tables
+    from batch.publishing.evaluation import Evaluation, Fraction, evaluate
+    from batch.publishing.impact.result_sets import side
+    from batch.publishing.impact.verdict import model_of
     from batch.publishing.selection import Selection, reasons, select
     from model_store.store import ModelStore
     from serve.settings import Settings
@@ -65,3 +68,65 @@ def select_command(
         note(f"to label: resight export label-studio review --ids {out}")
     if drawn := max((int(row["value"]) for row in rows if row["reason"] == "random"), default=0):
         note(f"after labelling, with the same options of a scope: resight evaluate --random {drawn} --seed {seed}")
+
+
+@app.command("evaluate")
+@takes_scope(MediaScope)
+def evaluate_command(
+    scope: MediaScope,
+    models: Annotated[
+        list[str] | None, typer.Argument(metavar="[MODEL]", help="run id, name@version or view; default: published")
+    ] = None,
+    random: Annotated[
+        int | None, typer.Option(min=1, help="only this many images, drawn as by 'select --by random'")
+    ] = None,
+    seed: Seed = 0,
+    view: ViewName = PRODUCTION,
+    memory_mib: MemoryOption = None,
+    fmt: FormatOption = Format.table,
+) -> None:
+    """Measure models by the statements of people: precision, recall and calibration, with 95 % intervals.
+
+    The options of a scope and --random choose the images; only reviewed ones count. CSV has the fractions only.
+    Example: resight evaluate published deer@4 --random 100
+    """
+    settings = Settings()
+    tables, store = Tables(settings.mounted_tables_url), ModelStore(settings.models_url)
+    sides = [side(tables, store, name) for name in models or ["published"]]
+    found = [evaluate(tables, model, scope, random, seed, view, memory_mib) for model in sides]
+    if fmt is Format.json:
+        print_rows([one.model_dump(mode="json") for one in found], fmt)
+        return
+    for one in found if fmt is Format.table else []:
+        error = one.calibration_error
+        facts = {"model": model_of(one.model), "sample": one.sample.words}
+        print_facts(facts | {"calibration_error": None if error is None else f"{error:.3f}"}, fmt)
+    print_rows([row for one in found for row in _group_rows(one)], fmt)
+    if fmt is Format.table:
+        print_rows([row for one in found for row in _bin_rows(one)], fmt, ("model", "score"))
+        if undecided := max((one.groups[0].undecided for one in found), default=0):
+            note(f"up to {undecided} detections of these images have no statement: neither right nor wrong")
+
+
+def _group_rows(one: Evaluation) -> list[dict[str, Any]]:
+    counts = ("by", "name", "stated", "found", "recall", "correct", "wrong", "undecided", "precision")
+    rows = [{name: getattr(group, name) for name in counts} for group in one.groups]
+    fractions = [{name: _in_words(row[name]) for name in ("recall", "precision")} for row in rows]
+    return [{"model": model_of(one.model)} | row | words for row, words in zip(rows, fractions, strict=True)]
+
+
+def _bin_rows(one: Evaluation) -> list[dict[str, Any]]:
+    return [
+        {
+            "model": model_of(one.model),
+            "score": f"{place.from_score:g} to {place.to_score:g}",
+            "detections": place.detections,
+            "mean_score": f"{place.mean_score:.2f}",
+            "correct": _in_words(place.correct),
+        }
+        for place in one.bins
+    ]
+
+
+def _in_words(part: Fraction) -> str:
+    return "" if part.value is None else f"{part.value:.2f} ({part.low:.2f} to {part.high:.2f})"

@@ -114,8 +114,8 @@ def compared(tables: Tables, old: ResultSet, new: ResultSet, media: pa.Array | N
     """Yield the comparison of all images, or of those with a digest in `media`. Raises StorageUnreachable."""
     with closing(Scratch("impact", LARGE_MIB, in_order=False)) as scratch:
         sql = scratch.sql
-        _load(sql, tables, old, new, media)
-        _match(sql)
+        load(sql, tables, old, new, media)
+        match(sql)
         hold_against(sql, tables)
         yield Comparison(measure(sql, old, new), sql)
 
@@ -126,7 +126,7 @@ def compare(tables: Tables, old: ResultSet, new: ResultSet, media: pa.Array | No
         return comparison.impact
 
 
-def _load(
+def load(
     sql: duckdb.DuckDBPyConnection, tables: Tables, old: ResultSet, new: ResultSet, media: pa.Array | None
 ) -> None:
     """Create the relations of both sides. `media` are the digests to load, None for all."""
@@ -151,7 +151,7 @@ def _limits(side: ResultSet) -> pa.Table:
     return pa.table({"label": labels, "min_score": min_scores})
 
 
-def _match(sql: duckdb.DuckDBPyConnection) -> None:
+def match(sql: duckdb.DuckDBPyConnection) -> None:
     """Create the relation `outcomes` of old_boxes and new_boxes."""
     ANNOTATIONS.create(sql, "iou")
     sql.execute(_PAIRS)
