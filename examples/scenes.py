@@ -51,16 +51,30 @@ def render(shot: Shot, seed: int) -> RgbImage:
     return _at_night(frame, frame_rng) if shot.light == "night" else frame
 
 
+def subject_box(shot: Shot, seed: int) -> tuple[int, int, int, int] | None:
+    """Return x1, y1, x2, y2 of the photograph in the upright frame, in px; None for a blank frame."""
+    if shot.subject is None:
+        return None
+    photo, _, x, y = _placed(shot.subject, np.random.default_rng((seed, shot.camera, shot.burst)), shot)
+    return x, y, x + photo.shape[1], y + photo.shape[0]
+
+
 def _place(subject: str, burst_rng: np.random.Generator, shot: Shot, frame: RgbImage) -> None:
-    """Blend the photograph of a burst into `frame`, some pixels further with each frame."""
+    """Blend the photograph of a burst into `frame`."""
+    photo, weights, x, y = _placed(subject, burst_rng, shot)
+    region = frame[y : y + photo.shape[0], x : x + photo.shape[1]]
+    region[:] = cv2.blendLinear(photo, region.copy(), weights, 1 - weights)
+
+
+def _placed(subject: str, burst_rng: np.random.Generator, shot: Shot) -> tuple[RgbImage, Weights, int, int]:
+    """Return a photograph with its weights, and its left and top, some pixels further with each frame of a burst."""
     size, flip = int(burst_rng.integers(len(PHOTO_HEIGHTS))), bool(burst_rng.integers(2))
     photo, weights = _photo(subject, PHOTO_HEIGHTS[size], flip)
     room_xy = np.array((WIDTH, HEIGHT)) - photo.shape[1::-1]
     step_xy = burst_rng.integers((-24, -6), (25, 7))
     start_xy = (burst_rng.random(2) * room_xy).astype(int)
     x, y = np.clip(start_xy + shot.frame * step_xy, 0, room_xy)
-    region = frame[y : y + photo.shape[0], x : x + photo.shape[1]]
-    region[:] = cv2.blendLinear(photo, region.copy(), weights, 1 - weights)
+    return photo, weights, int(x), int(y)
 
 
 @lru_cache(maxsize=64)
