@@ -175,12 +175,13 @@ def _rows_of(
 
 
 def archives(tables: Tables) -> dict[str, int]:
-    """Return the number of files that are not missing, by root of each ingested archive."""
+    """Return the number of files that are not missing, by root of each archive; frames of clips are not files."""
     if tables.existing("media") is None:
         return {}
     rows = query(
         tables,
-        "select source_root, count(*) filter (missing_since is null) as files from media group by all order by all",
+        "select source_root, count(*) filter (missing_since is null and clip_sha256 is null) as files from media "
+        "group by all order by all",
     )
     return {row["source_root"]: row["files"] for row in rows.to_pylist()}
 

@@ -14,7 +14,7 @@ import archive.catalogue.clips
 from archive.catalogue.clips import Sampling, clip_of, frame_file, frame_path
 from archive.catalogue.ingest import IngestReport, ingest
 from archive.delta.tables import Tables
-from archive.views.query import query
+from archive.views.query import archives, query
 from model_store.errors import BadRequest, ImageUnreadable
 from model_store.images.decode import decode
 from tests.fixtures_local import jpeg, rows_of, write_files
@@ -86,6 +86,7 @@ def test_a_clip_and_its_frames_have_rows(root: Path, tables: Tables) -> None:
     assert frames(tables) == [0, 1000, 2000, 3000]
     images = query(tables, "select path from images order by path")["path"].to_pylist()
     assert images == [*(f"north/a.mp4#0000{n}000" for n in range(4)), "north/b.jpg"], "a clip is no image"
+    assert archives(tables) == {str(root): report.files}, "a frame is no file"
 
 
 def test_clips_are_catalogued_only_if_frames_are_sampled(root: Path, tables: Tables) -> None:
