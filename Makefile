@@ -72,7 +72,7 @@ $(VENV)/.bench: $(VENV)/bin/uv pyproject.toml constraints.txt
 $(VENV)/.dev: $(VENV)/bin/uv pyproject.toml constraints.txt
 	@echo "installing with development tools (a few minutes the first time) …"
 	@$(RUN) -m pip install --quiet --disable-pip-version-check "$$(grep -o '^torch==[0-9.]*' constraints.txt)"
-	@$(INSTALL) --group dev --editable '.[cpu,s3,torch,video]'
+	@$(INSTALL) --group dev --editable '.[cpu,s3,torch,video,index]'
 	@touch $@ $(VENV)/.user
 
 lock: $(VENV)/bin/uv ## resolve pyproject.toml again; versions that still fit stay

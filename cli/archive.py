@@ -24,7 +24,7 @@ with lazy_imports():
     from archive.delta.tables import Tables
     from archive.views.publications import unpublished, view_named, view_of_run
     from archive.views.query import query
-    from archive.views.similar import SimilarSearch
+    from archive.views.similar import SimilarOptions, SimilarSearch, rebuild_index
     from archive.views.views import View
     from batch.schedule.policy import policy_of
     from model_store.free_space import require_free_space
@@ -198,24 +198,42 @@ def sql(
 
 @app.command()
 def similar(
-    detection: Annotated[str, typer.Argument(help="<media_sha256>-<rank>, as in 'embeddings' and names of snips")],
+    detection: Annotated[
+        str | None, typer.Argument(help="<media_sha256>-<rank>, as in 'embeddings' and names of snips")
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="number of detections")] = 20,
     view: Annotated[str, typer.Option(help="view with the detections")] = PRODUCTION,
     embedder: Annotated[
         str, typer.Option(help="embedder_key, its first digits, or name@version; default: the only one")
     ] = "",
-    within_s: Annotated[float, typer.Option(min=1, help="time limit, s")] = 600.0,
+    exact: Annotated[bool, typer.Option("--exact", help="compare every vector, also if there is an index")] = False,
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="first make the index again, for a million vectors and more; needs FAISS")
+    ] = False,
+    within_s: Annotated[float, typer.Option(min=1, help="time limit of the search, s")] = 600.0,
     fmt: FormatOption = Format.table,
 ) -> None:
     """List the detections that look like one, nearest first, by the vectors of `resight embed`.
 
+    From a million vectors on, an index in HOME/vectors finds most of them faster, if it has all rows of the table.
     Example: resight similar 32aca5d6f0c9…-0 --limit 5
     """
-    tables = Tables(Settings().mounted_tables_url)
-    search = SimilarSearch(detection=detection, view=view, embedder=embedder, limit=limit)
-    found = search.answer(tables, within_s).detections
+    if not detection and not rebuild:
+        raise BadRequest("name a detection, or use --rebuild to make the index")
+    settings = Settings()
+    tables = Tables(settings.mounted_tables_url)
+    options = {"view": view, "embedder": embedder, "limit": limit, "exact": exact}
+    if rebuild:
+        indexed, index = rebuild_index(tables, SimilarOptions(**options), settings.vectors_path)
+        note(f"indexed {len(index)} vectors of {indexed.model}")
+    if not detection:
+        return
+    search = SimilarSearch(detection=detection, folder=str(settings.vectors_path), **options)
+    found = search.answer(tables, within_s)
+    if found.note:
+        note(found.note)
     names = ("cosine", "label", "score", "camera_id", "captured_at_corrected", "path", "detection_id")
-    print_rows([{name: row[name] for name in names} for row in found], fmt, names)
+    print_rows([{name: row[name] for name in names} for row in found.detections], fmt, names)
 
 
 @app.command("compact")

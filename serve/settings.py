@@ -114,6 +114,11 @@ class Settings(BaseSettings):
         return absolute(self.snips or str(self.home_path / "snips"))
 
     @property
+    def vectors_path(self) -> Path:
+        """Folder of the indexes of vectors."""
+        return self.home_path / "vectors"
+
+    @property
     def logs_path(self) -> Path:
         return Path(absolute(self.logs)) if self.logs else self.home_path / "logs"
 

@@ -20,7 +20,8 @@ from archive.delta.tables import Tables
 from archive.views.publications import view_named
 from archive.views.query import connect, query
 from archive.views.similar import embedder_named
-from archive.views.suggestions import GALLERY, Vectors, vectors_of
+from archive.views.suggestions import GALLERY
+from archive.views.vector_index import Vectors, vectors_of
 from model_store.frozen import Frozen
 
 _STEPS = """

@@ -1,7 +1,7 @@
 """Find the detections that look like one: the nearest vectors of `embeddings` that the published view shows.
 
-SimilarSearch --find_similar--> SimilarPage, nearest first. The search is exact: it reads every vector of one embedder
-and compares it by cosine.
+SimilarSearch --find_similar--> SimilarPage, nearest first. An exact search compares every vector of one embedder by
+cosine. From `INDEXED_FROM` vectors on, it uses an index in `folder`, if `rebuild_index` made one of these rows.
 """
 
 from __future__ import annotations
@@ -9,10 +9,13 @@ from __future__ import annotations
 import re
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import Field
 
 from archive.defaults import PRODUCTION
@@ -20,6 +23,7 @@ from archive.delta.snapshot import storage_errors
 from archive.delta.tables import Tables
 from archive.views.query import bounded, connect
 from archive.views.search import MEMORY_MIB, view_shown
+from archive.views.vector_index import INDEXED_FROM, IndexedVectors, VectorIndex, build, find_index
 from archive.views.views import NAME, View
 from model_store.errors import BadRequest
 from model_store.frozen import Frozen
@@ -73,11 +77,13 @@ class SimilarOptions(Frozen):
         default="", description="embedder_key, its first digits, or name@version; default: the only one"
     )
     limit: int = Field(default=20, ge=1, le=MOST_SIMILAR)
+    exact: bool = Field(default=False, description="compare every vector, also if there is an index")
 
 
 class SimilarSearch(SimilarOptions):
-    """A search for the detections that look like one."""
+    """A search for the detections that look like one; `folder` has the indexes, none if it is empty."""
 
+    folder: str = ""
     detection: str = Field(description="<media_sha256>-<rank>", json_schema_extra={"pattern": f"^{DETECTION_ID}$"})
 
     def answer(self, tables: Tables, within_s: float) -> SimilarPage:
@@ -86,11 +92,16 @@ class SimilarSearch(SimilarOptions):
 
 
 class SimilarPage(Frozen):
-    """Detections with the columns of `_SHOWN`, nearest first; `model` made the vectors."""
+    """Detections with the columns of `_SHOWN`, nearest first; `model` made the vectors.
+
+    `note` is the reason why a search of many vectors was exact, empty if none is needed.
+    """
 
     view: View
     embedder_key: str
     model: str
+    is_exact: bool
+    note: str
     detections: list[dict[str, Any]]
 
 
@@ -99,9 +110,7 @@ def find_similar(tables: Tables, wanted: SimilarSearch, within_s: float) -> Simi
 
     Raises BadRequest for an invalid id, or without a vector to compare. Raises DeadlinePassed, StorageUnreachable.
     """
-    view, since_s = view_shown(tables, wanted.view), time.monotonic()
-    if view is None:
-        raise BadRequest(f"nothing is published as '{wanted.view}': publish a run with resight runs publish RUN")
+    view, since_s = _published(tables, wanted.view), time.monotonic()
     key, media_sha256, rank = view.inference_key, *parts_of(wanted.detection)
     with (
         storage_errors(tables),
@@ -114,16 +123,62 @@ def find_similar(tables: Tables, wanted: SimilarSearch, within_s: float) -> Simi
         if status != "ok":
             reason = "its crop failed" if status else "the view's inference key has no such row"
             raise BadRequest(f"no vector of {wanted.detection} by {embedder.model}: {reason}")
+        index, note = _index(tables, wanted, IndexedVectors(key, embedder.embedder_key), embedder.vectors)
         nearest, most = _NEAREST.format(size=len(vector)), AHEAD * wanted.limit
         while True:
-            near: pa.Table = sql.sql(nearest, params={**same, "vector": vector, "most": most}).to_arrow_table()
+            if index:
+                near = _others(index.nearest(np.array(vector, np.float32), most + 1), media_sha256, rank)
+            else:
+                near = sql.sql(nearest, params={**same, "vector": vector, "most": most}).to_arrow_table()
             shown = _shown(tables, view, near)
-            if len(shown) >= wanted.limit or len(near) < most:
+            if len(shown) >= wanted.limit or (len(near) < most and not index):
                 break
-            most *= FURTHER
+            if len(near) < most:
+                index, note = None, "the index found too few that the view shows"
+            else:
+                most *= FURTHER
     return SimilarPage(
-        view=view, embedder_key=embedder.embedder_key, model=embedder.model, detections=shown[: wanted.limit]
+        view=view,
+        embedder_key=embedder.embedder_key,
+        model=embedder.model,
+        is_exact=index is None,
+        note=note,
+        detections=shown[: wanted.limit],
     )
+
+
+def rebuild_index(tables: Tables, wanted: SimilarOptions, folder: Path) -> tuple[Embedder, VectorIndex]:
+    """Build the index of an embedder's vectors.
+
+    Raises BadRequest, also for fewer than `INDEXED_FROM` vectors; StorageUnreachable, StorageFull.
+    """
+    view = _published(tables, wanted.view)
+    with storage_errors(tables), connect(tables, view, statement=_EMBEDDERS, scans=True) as sql:
+        embedder = embedder_named(sql, wanted.embedder, view.inference_key)
+    if embedder.vectors < INDEXED_FROM:
+        raise BadRequest(f"{embedder.vectors} vectors need no index: below {INDEXED_FROM}, searches are exact")
+    return embedder, build(tables, IndexedVectors(view.inference_key, embedder.embedder_key), folder)
+
+
+def _published(tables: Tables, name: str) -> View:
+    if view := view_shown(tables, name):
+        return view
+    raise BadRequest(f"nothing is published as '{name}': publish a run with resight runs publish RUN")
+
+
+def _index(tables: Tables, wanted: SimilarSearch, of: IndexedVectors, vectors: int) -> tuple[VectorIndex | None, str]:
+    """Return the index to use, or none and the reason."""
+    if vectors < INDEXED_FROM or wanted.exact or not wanted.folder:
+        return None, ""
+    found = find_index(tables, of, Path(wanted.folder))
+    if isinstance(found, VectorIndex):
+        return found, ""
+    return None, f"all {vectors} vectors were compared, which is slow: {found}; make it with resight similar --rebuild"
+
+
+def _others(near: pa.Table, media_sha256: str, rank: int) -> pa.Table:
+    """Return the rows of other detections than the given one."""
+    return near.filter((pc.field("media_sha256") != media_sha256) | (pc.field("rank") != rank))
 
 
 def parts_of(detection: str) -> tuple[str, int]:

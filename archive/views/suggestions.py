@@ -22,11 +22,11 @@ from archive.views.publications import view_named
 from archive.views.query import bounded, connect
 from archive.views.search import MEMORY_MIB
 from archive.views.similar import MOST_SIMILAR, embedder_named, parts_of
+from archive.views.vector_index import Vectors, vectors_of
 from archive.views.views import NAME, View, Views
 from model_store.errors import BadRequest
 from model_store.frozen import Frozen
 
-Vectors = NDArray[np.float32]
 TOP = 3
 """Crops of an individual that count: three were right more often than one (docs/reference/individuals.md)."""
 _PART = 4096
@@ -183,12 +183,6 @@ def similarity(cosines: Vectors, places: NDArray[np.int64], top: int = TOP) -> t
         np.divide(sums, counts, out=means[:, n], where=counts > 0)
         nearest[:, n] = places[n] + part.argmax(axis=1)
     return means, nearest
-
-
-def vectors_of(rows: pa.Table) -> Vectors:
-    """Return the column `vector` as (n, size)."""
-    flat = rows["vector"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    return flat.astype(np.float32).reshape(len(rows), -1) if len(rows) else np.zeros((0, 0), np.float32)
 
 
 def set_threshold(tables: Tables, name: str, threshold: float, reason: str) -> View:

@@ -23,7 +23,8 @@ from archive.delta.tables import Tables
 from archive.views.publications import view_named
 from archive.views.query import connect
 from archive.views.similar import embedder_named
-from archive.views.suggestions import OF_EMBEDDER, Vectors, vectors_of
+from archive.views.suggestions import OF_EMBEDDER
+from archive.views.vector_index import Vectors, vectors_of
 from archive.views.views import PRODUCTION, View
 from batch.planning.plan import scope_files
 from batch.publishing.impact.compare import compared

@@ -113,6 +113,8 @@ def to_similar(found: SimilarPage) -> schemas.SimilarDetections:
         view=_copied(schemas.WireView, found.view),
         embedder_key=found.embedder_key,
         model=found.model,
+        is_exact=found.is_exact,
+        note=found.note,
         detections=[schemas.WireSimilar.model_validate(row) for row in rows],
     )
 

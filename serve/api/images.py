@@ -32,6 +32,7 @@ from serve.api.schemas import (
 )
 from serve.auth.scopes import IDENTITY
 from serve.inference.engine import Engine
+from serve.settings import Settings
 from serve.uploads.uploads import Recording, Uploads
 
 MAX_WAIT_S = 30.0
@@ -105,7 +106,7 @@ def router(engine: Engine, uploads: Uploads) -> APIRouter:
     @routes.get("/v1/detections/{detection}/similar", responses=PROBLEMS)
     async def similar(wanted: Annotated[SimilarOptions, Query()], detection: DetectionId) -> SimilarDetections:
         """Return the detections of a view that look like one of them, nearest first."""
-        search = SimilarSearch(detection=detection, **wanted.model_dump())
+        search = SimilarSearch(detection=detection, folder=str(Settings().vectors_path), **wanted.model_dump())
         return to_similar(await uploads.tables.find(search))
 
     @routes.api_route("/v1/images", methods=OTHERS, include_in_schema=False)

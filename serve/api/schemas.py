@@ -241,6 +241,8 @@ class SimilarDetections(Wire):
     view: WireView
     embedder_key: str
     model: str = Field(description="version that made the vectors")
+    is_exact: bool = Field(description="false: an index found them, which misses few")
+    note: str = Field(description="why a search of many vectors was exact; else empty")
     detections: list[WireSimilar]
 
 

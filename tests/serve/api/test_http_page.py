@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -59,7 +60,7 @@ def test_a_section_has_what_the_schema_has(routes: dict[str, Any], route: str) -
         assert (rows[name] == "required") == parameter["required"]
         if default not in (None, ""):
             written = rows[name].strip("`")
-            assert (float(written) if isinstance(default, int | float) else written) == default
+            assert (json.loads(written) if isinstance(default, int | float) else written) == default
     ((sent, where),) = curls(text)
     assert sent == method
     assert re.fullmatch(re.sub(r"\{\w+\}", r"[^/]+", path), where)
