@@ -1,4 +1,4 @@
-"""Index the vectors of one embedder by FAISS: a search reads an eighth of them instead of the whole table.
+"""Index the vectors of one embedder by FAISS: a search reads a quarter of them instead of the whole table.
 
 build(tables, of, folder) -> VectorIndex; find_index(tables, of, folder) -> VectorIndex, or why there is none
 VectorIndex.nearest(vector, most) -> media_sha256, rank, cosine
@@ -46,7 +46,7 @@ Vectors = NDArray[np.float32]
 INDEXED_FROM = 1_000_000
 """Vectors from which a search uses an index (docs/decisions/0035)."""
 FORMAT = 1
-READ_FRAC = 8
+READ_FRAC = 4
 """A search reads one of this many lists."""
 PART, OF_LIST, ROUNDS = 50_000, 48, 8
 """Vectors that are added at once; vectors for each centroid, and rounds, of k-means."""
