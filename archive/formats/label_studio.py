@@ -1,7 +1,7 @@
 """Write tasks of Label Studio with the boxes as predictions (https://labelstud.io/guide/predictions).
 
 images --write--> tasks.json to import, labels.xml for the labelling interface
-Boxes are in percent of the displayed image.
+Boxes are in percent of the displayed image, cut at its borders.
 """
 
 from __future__ import annotations
@@ -73,12 +73,15 @@ def _task(image: ImageRecord, facts: ExportLineage, prefix: str) -> dict[str, An
 
 
 def _region(number: int, box: BoxRecord, width: int, height: int) -> dict[str, Any]:
-    x, y = round(100 * box.x1 / width, DECIMALS), round(100 * box.y1 / height, DECIMALS)
+    # the validator of label-studio-sdk refuses what lies outside
+    x, y, width_percent, height_percent = (
+        round(100 * side, DECIMALS) for side in box.bbox(width, height, DECIMALS + 2)
+    )
     value = {
         "x": x,
         "y": y,
-        "width": round(100 * box.x2 / width - x, DECIMALS),
-        "height": round(100 * box.y2 / height - y, DECIMALS),
+        "width": width_percent,
+        "height": height_percent,
         "rotation": 0,
         "rectanglelabels": [box.label],
     }

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 from xml.etree import ElementTree as ET
 
+import jsonschema
 import pytest
 
 from archive.formats.label_studio import LabelStudioOptions, write
 from tests.archive.formats.some_images import ADDED, DEER, FACTS, burst, image
+
+SCHEMA = json.loads((Path(__file__).parent / "label-studio-sdk-2.1.2" / "task-schema.json").read_text())
 
 
 def test_each_box_is_a_region_in_percent(tmp_path: Path) -> None:
@@ -24,11 +28,27 @@ def test_each_box_is_a_region_in_percent(tmp_path: Path) -> None:
             value = region["value"]
             left, top = value["x"] * 2, value["y"]
             corners = (left, top, left + value["width"] * 2, top + value["height"])
-            assert corners == pytest.approx((box.x1, box.y1, box.x2, box.y2), abs=1e-3)
+            inside = (max(box.x1, 0), max(box.y1, 0), min(box.x2, 200), min(box.y2, 100))
+            assert corners == pytest.approx(inside, abs=1e-3)
             assert value["rectanglelabels"] == [box.label]
             assert (region["original_width"], region["original_height"]) == (200, 100)
             assert region.get("score") == box.score
     assert "predictions" not in tasks[4]  # it failed
+
+
+def test_the_tasks_have_the_form_that_label_studio_requires(tmp_path: Path) -> None:
+    outside = [replace(DEER, x1=-0.4, y1=-3.0), replace(DEER, x2=200.6, y2=101.0, score=1.0)]
+    write([*burst(), image(9, *outside)], FACTS, tmp_path, LabelStudioOptions())
+    tasks = json.loads((tmp_path / "tasks.json").read_text())
+    jsonschema.validate(tasks, SCHEMA)
+    for region in tasks[-1]["predictions"][0]["result"]:
+        value = region["value"]
+        assert value["x"] + value["width"] <= 100
+        assert value["y"] + value["height"] <= 100
+    labels = {label.get("value") for label in ET.parse(tmp_path / "labels.xml").getroot().iter("Label")}
+    for task in tasks:
+        for prediction in task.get("predictions", []):
+            assert {label for each in prediction["result"] for label in each["value"]["rectanglelabels"]} <= labels
 
 
 def test_a_path_in_an_address_is_escaped_and_read_back(tmp_path: Path) -> None:
