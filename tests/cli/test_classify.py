@@ -153,3 +153,5 @@ def test_similar_detections_are_listed_and_wrong_ids_refused(resight: Resight, s
     assert [row["detection_id"] for row in found] == [f"{digests[2]}-0", f"{digests[1]}-0"]
     assert [row["cosine"] for row in found] == pytest.approx([0.6, 0.0])
     assert "invalid detection 'x'" in resight("similar", "x").refused(2)
+    assert "name a detection" in resight("similar").refused(2)
+    assert "vectors need no index" in resight("similar", "--rebuild").refused(2)
