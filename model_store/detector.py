@@ -88,17 +88,6 @@ class LoadedDetector:
         total_s = time.perf_counter() - started
         return DetectorOutput(whole, inference_s * 1e3, (total_s - inference_s) * 1e3)
 
-    def run_rows(self, rows: Sequence[NDArray[np.float32]]) -> list[dict[str, NDArray[np.float32]]]:
-        """Return the raw outputs of each tensor (3, h, w), in the format of `to_tensor`."""
-        shapes = {row.shape for row in rows}
-        results: list[dict[str, NDArray[np.float32]]] = [{} for _ in rows]
-        for shape in shapes:
-            alike = [i for i, row in enumerate(rows) if row.shape == shape]
-            outputs = self.session.run(np.stack([rows[i] for i in alike]))
-            for place, i in enumerate(alike):
-                results[i] = {name: values[place] for name, values in outputs.items()}
-        return results
-
     def detect_encoded(self, data: bytes) -> tuple[ImageFacts, Detections]:
         """Detect on encoded bytes, as for an upload. Raises ImageError, OutputNonsense."""
         facts, prepared = self.read(data)

@@ -10,11 +10,12 @@ GPU it rarely is. So the size is doubled for as long as that pays.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from model_store.classifier import Classifier
 from model_store.config import AnyConfig, ClassifierConfig, EmbedderConfig
@@ -79,6 +80,17 @@ def require(kind: type[M], model: Loaded) -> M:
         needed = kinds.get(kind, "a classifier or an embedder")
         raise BadRequest(f"{model.info.id} is {in_words(model.config)}: use POST {route}, or choose {needed}")
     return model
+
+
+def run_rows(model: Loaded, rows: Sequence[NDArray[np.float32]]) -> list[dict[str, NDArray[np.float32]]]:
+    """Return the raw outputs of each tensor (3, h, w), in the format of `to_tensor`."""
+    results: list[dict[str, NDArray[np.float32]]] = [{} for _ in rows]
+    for shape in {row.shape for row in rows}:
+        alike = [i for i, row in enumerate(rows) if row.shape == shape]
+        outputs = model.session.run(np.stack([rows[i] for i in alike]))
+        for place, i in enumerate(alike):
+            results[i] = {name: values[place] for name, values in outputs.items()}
+    return results
 
 
 def warm_up(model: Loaded) -> None:

@@ -23,7 +23,6 @@ from model_store.classifier import Classifier
 from model_store.crop_model import CropModel
 from model_store.detections import Detections
 from model_store.detector import LoadedDetector
-from model_store.embedder import Embedder
 from model_store.errors import BadRequest
 from model_store.images.crops import Box
 from model_store.images.decode import ImageFacts
@@ -154,9 +153,9 @@ class Engine:
 
     async def infer_crop(
         self,
-        kind: type[Classifier | Embedder],
+        kind: type[CropModel],
         body: bytes,
-        ref: str,
+        ref: str | ResolvedModel,
         box_xyxy_px: Box | None = None,
         deadline_s: float | None = None,
         request_id: str = "",
@@ -167,9 +166,10 @@ class Engine:
         Pass the same `shared` for several boxes of an image: the first one decodes it, and the others follow. Raises as
         `detect`, and BadRequest for a box that lies outside the image.
         """
-        observed = CLASSIFY if kind is Classifier else EMBED
-        with self.observer.request(observed, ref, request_id, bytes=len(body)) as request:
-            request.model = resolved = await self.resolver.get(ref, sample_of(body))
+        observed, name = CLASSIFY if kind is Classifier else EMBED, ref if isinstance(ref, str) else ""
+        with self.observer.request(observed, name, request_id, bytes=len(body)) as request:
+            resolved = await self.resolver.get(ref, sample_of(body)) if isinstance(ref, str) else ref
+            request.model = resolved
             model, max_px = resolved.crop_model(kind), self._max_pixels
 
             def read() -> tuple[ImageFacts, Prepared]:
@@ -231,9 +231,9 @@ class Engine:
         """
         with self.observer.request(INFER, "", request_id, rows=len(tensor)) as request:
             request.model = resolved
-            rows, queue_ms = await self.workers.rows(resolved.detector, tensor, deadline_s)
+            rows, queue_ms = await self.workers.rows(resolved.model, tensor, deadline_s)
             outputs = {name: joined([row[name][np.newaxis] for row in rows]) for name in rows[0]}
-            request.answer = answer = TensorAnswer(resolved.detector.info, resolved.alias, outputs, queue_ms)
+            request.answer = answer = TensorAnswer(resolved.model.info, resolved.alias, outputs, queue_ms)
         return answer
 
     async def _detect_in_bulk(self, body: bytes, detector: LoadedDetector) -> Detections:

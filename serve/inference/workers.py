@@ -24,10 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_store.crop_model import CropModel
-from model_store.detector import LoadedDetector
 from model_store.errors import DeadlinePassed
 from model_store.images.decode import DecodedImage, ImageFacts
-from model_store.load import Loaded
+from model_store.load import Loaded, run_rows
 from model_store.machine import usable_cores
 from model_store.names import VersionId
 from model_store.transform.preprocess import Prepared
@@ -169,13 +168,13 @@ def infer(key: BatchKey, items: Sequence[Item]) -> Sequence[Result]:
     """Run a batch and return one result per item. Raises the errors of decoding and of the model."""
     model = items[-1].model
     data = [d.prepared() if isinstance(d := item.data, PendingImage) else d for item in items]
+    if key.raw:
+        return run_rows(model, data)  # type: ignore[arg-type]
     if isinstance(model, CropModel):  # all inputs have the size of its network
         started = time.perf_counter()
         values = model.infer(np.concatenate([image.pixels for image in data]))  # type: ignore[union-attr]
         took_ms = (time.perf_counter() - started) * 1e3
         return [CropResult(row, took_ms) for row in values]
-    if key.raw:
-        return model.run_rows(data)  # type: ignore[arg-type]
     done = model.infer(data)  # type: ignore[arg-type]
     return [ImageResult(d, done.inference_ms, done.postprocess_ms) for d in done.detections]
 
@@ -239,7 +238,7 @@ class Workers:
         return done, read_ms
 
     async def rows(
-        self, model: LoadedDetector, tensor: NDArray[np.float32], deadline_s: float | None
+        self, model: Loaded, tensor: NDArray[np.float32], deadline_s: float | None
     ) -> tuple[list[Rows], float]:
         """Return the outputs by row of (n, 3, h, w), and the longest wait in ms. Raises Overloaded, DeadlinePassed."""
         futures = self.batcher.submit(*make_items(model, tensor, raw=True), Lane.ONLINE, deadline_s)

@@ -1,8 +1,10 @@
-"""Run an infer request: encoded images to padded detections, or a tensor to raw outputs.
+"""Run an infer request: encoded images to padded detections, scores or vectors, or a tensor to raw outputs.
 
 image  BYTES (n,) or (n, 1)  -> num_detections (n, 1), boxes (n, m, 4) xyxy px of the image as displayed,
                                 scores (n, m), class_ids (n, m); m is the largest number of detections
-                                in an image, padded with zeros and class -1
+                                in an image, padded with zeros and class -1; of a detector
+                             -> scores, logits (n, labels); of a classifier
+                             -> vector (n, size); of an embedder
 images FP32 (n, 3, h, w)     -> the network's outputs by name
 One version answers the whole request; each image takes a slot of the engine.
 """
@@ -12,29 +14,31 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from model_store.classifier import Classifier, softmax
 from model_store.config import Preprocess
+from model_store.crop_model import CropModel
 from model_store.detections import Detections
 from model_store.errors import BadRequest, ImageError
-from model_store.store import ModelInfo
+from model_store.store import ModelInfo, in_words
 from model_store.transform.thresholds import least_scores, shown
 from serve.api.v2.bodies import LOOKED_THROUGH, off_loop
 from serve.api.v2.codec import ParsedRequest
-from serve.api.v2.metadata import Statistics
+from serve.api.v2.metadata import Statistics, image_outputs
 from serve.api.v2.tensors import IMAGE, TENSOR, byte_strings, floats
 from serve.inference.engine import Engine, sample_of
-from serve.inference.results import Answer
 from serve.models.resolver import ResolvedModel
 
 DETECTION_OUTPUTS = ("num_detections", "boxes", "scores", "class_ids")
 FILL_CLASS = -1
 Outputs = dict[str, NDArray[Any]]
+A = TypeVar("A")
 
 
 async def infer(
@@ -58,17 +62,20 @@ async def infer(
     began_ns = time.perf_counter_ns()
     with engine.observer.failures(ref, request_id):
         if request.input.name == IMAGE:
-            request.outputs(list(DETECTION_OUTPUTS))
             images = await off_loop(request.size_bytes, byte_strings, request.input, request.data)
             sample = sample_of(images[0])
-            run = partial(_detect, engine, request, images, deadline_s, request_id)
+            run = partial(_of_images, engine, request, images, deadline_s, request_id)
         else:
             work_bytes = request.size_bytes * LOOKED_THROUGH
             tensor = await off_loop(work_bytes, floats, request.input, request.data)
             sample = sample_of(tensor.reshape(-1)[-1024:].tobytes())
             run = partial(_run, engine, request, tensor, deadline_s, request_id, began_ns)
         resolved = await engine.resolver.get(ref, sample)
-    model = resolved.detector.info
+        if request.input.name == IMAGE:
+            request.outputs([output.name for output in image_outputs(resolved.model)])
+        if request.header.parameters.min_score is not None and isinstance(resolved.model, CropModel):
+            raise BadRequest(f"min_score is a parameter of detectors, and {ref} is {in_words(resolved.model.config)}")
+    model = resolved.model.info
     try:
         outputs, spent_ns = await run(resolved)
     except Exception:
@@ -78,7 +85,7 @@ async def infer(
     return model, outputs
 
 
-async def _detect(
+async def _of_images(
     engine: Engine,
     request: ParsedRequest,
     images: Sequence[bytes],
@@ -86,19 +93,18 @@ async def _detect(
     request_id: str,
     resolved: ResolvedModel,
 ) -> tuple[Outputs, dict[str, int]]:
-    """Detect in all images concurrently. Raises BadRequest that names the first invalid image."""
-    results = await asyncio.gather(
-        *(engine.detect(image, resolved, deadline_s, request_id) for image in images), return_exceptions=True
-    )
-    answers: list[Answer] = []
-    for place, result in enumerate(results):
-        if isinstance(result, ImageError):
-            raise BadRequest(f"input '{IMAGE}', element {place}: {result}") from result
-        if isinstance(result, BaseException):
-            raise result
-        answers.append(result)
-    min_scores = least_scores(resolved.detector.config, request.header.parameters.min_score)
-    outputs = padded([shown(answer.detections, min_scores) for answer in answers])
+    """Run the model on all images concurrently. Raises BadRequest that names the first invalid image."""
+    model, min_score = resolved.model, request.header.parameters.min_score
+    if isinstance(model, CropModel):
+        answers = await _each(
+            engine.infer_crop(type(model), image, resolved, None, deadline_s, request_id) for image in images
+        )
+        values = np.stack([answer.values for answer in answers])
+        outputs = {"scores": softmax(values), "logits": values} if isinstance(model, Classifier) else {"vector": values}
+    else:
+        answers = await _each(engine.detect(image, resolved, deadline_s, request_id) for image in images)
+        min_scores = least_scores(model.config, min_score)
+        outputs = padded([shown(answer.detections, min_scores) for answer in answers])
     times = [answer.timings for answer in answers]
     return outputs, {
         "queue": _ns(max(t.queue_ms for t in times)),
@@ -106,6 +112,19 @@ async def _detect(
         "compute_infer": _ns(max(t.inference_ms for t in times)),
         "compute_output": _ns(max(t.postprocess_ms for t in times)),
     }
+
+
+async def _each(calls: Iterable[Awaitable[A]]) -> list[A]:
+    """Return the answers of concurrent calls for each image. Raises BadRequest that names the first invalid one."""
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    answers: list[A] = []
+    for place, result in enumerate(results):
+        if isinstance(result, ImageError):
+            raise BadRequest(f"input '{IMAGE}', element {place}: {result}") from result
+        if isinstance(result, BaseException):
+            raise result
+        answers.append(result)
+    return answers
 
 
 async def _run(
@@ -118,7 +137,7 @@ async def _run(
     resolved: ResolvedModel,
 ) -> tuple[Outputs, dict[str, int]]:
     with engine.observer.failures(resolved, request_id):
-        _require_fits(tensor.shape, resolved.detector.config.preprocess)
+        _require_fits(tensor.shape, resolved.model.config.preprocess)
     started_ns = time.perf_counter_ns()
     answer = await engine.infer_tensor(tensor, resolved, deadline_s, request_id)
     queue_ns, spent_ns = _ns(answer.queue_ms), time.perf_counter_ns() - started_ns

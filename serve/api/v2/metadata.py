@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model_store.detector import LoadedDetector
+from model_store.classifier import Classifier
+from model_store.embedder import Embedder
+from model_store.load import Loaded
 from model_store.names import VersionId
 from serve.api.v2.schemas import ModelMetadata, TensorMetadata
 from serve.api.v2.tensors import IMAGE, TENSOR, datatype_of
@@ -33,11 +35,11 @@ class RawOutputs:
         self._engine = engine
         self._outputs: dict[tuple[VersionId, str], list[TensorMetadata]] = {}
 
-    async def of(self, detector: LoadedDetector) -> list[TensorMetadata]:
+    async def of(self, model: Loaded) -> list[TensorMetadata]:
         """Return the outputs; lengths that depend on the size of the input are -1. Raises Overloaded."""
-        key = detector.info.id, detector.info.inference_key
+        key = model.info.id, model.info.inference_key
         if key not in self._outputs:
-            spec = detector.config.preprocess
+            spec = model.config.preprocess
             across, down = spec.input_px
             heights = [down]
             if spec.resize == "rect" and down != spec.stride_px:
@@ -46,7 +48,7 @@ class RawOutputs:
             for height in heights:
                 blank = np.zeros((1, 3, height, across), np.float32)
                 with self._engine.admission.images.place():
-                    runs.append((await self._engine.infer_tensor(blank, ResolvedModel(detector, None))).outputs)
+                    runs.append((await self._engine.infer_tensor(blank, ResolvedModel(model, None))).outputs)
             self._outputs[key] = [
                 TensorMetadata(
                     name=name,
@@ -58,46 +60,53 @@ class RawOutputs:
         return self._outputs[key]
 
 
-def model_metadata(
-    detector: LoadedDetector, versions: Sequence[VersionId], raw: Sequence[TensorMetadata]
-) -> ModelMetadata:
-    """Return the metadata; a raw output with the name of a detection output is answered, but not listed."""
-    spec = detector.config.preprocess
+def image_outputs(model: Loaded) -> list[TensorMetadata]:
+    """Return the outputs of encoded images."""
+    if isinstance(model, Embedder):
+        return [TensorMetadata(name="vector", datatype="FP32", shape=[-1, model.width])]
+    if isinstance(model, Classifier):
+        return [TensorMetadata(name=name, datatype="FP32", shape=[-1, model.width]) for name in ("scores", "logits")]
+    return DETECTIONS
+
+
+def model_metadata(model: Loaded, versions: Sequence[VersionId], raw: Sequence[TensorMetadata]) -> ModelMetadata:
+    """Return the metadata; a raw output with the name of an output of images is answered, but not listed."""
+    spec, of_images = model.config.preprocess, image_outputs(model)
     across, down = spec.input_px
     sides = [-1, -1] if spec.resize == "rect" else [down, across]
-    reserved = {output.name for output in DETECTIONS}
+    reserved = {output.name for output in of_images}
     return ModelMetadata(
-        name=detector.info.name,
+        name=model.info.name,
         versions=[version.version for version in versions],
-        platform=PLATFORMS[detector.config.runtime.kind],
+        platform=PLATFORMS[model.config.runtime.kind],
         inputs=[
             TensorMetadata(name=IMAGE, datatype="BYTES", shape=[-1, 1]),
             TensorMetadata(name=TENSOR, datatype="FP32", shape=[-1, 3, *sides]),
         ],
-        outputs=[*DETECTIONS, *(output for output in raw if output.name not in reserved)],
+        outputs=[*of_images, *(output for output in raw if output.name not in reserved)],
     )
 
 
-def model_config(detector: LoadedDetector, metadata: ModelMetadata, max_images: int) -> dict[str, Any]:
+def model_config(model: Loaded, metadata: ModelMetadata, max_images: int) -> dict[str, Any]:
     """Return Triton's ModelConfig as JSON; `parameters` holds everything that decides the rows, as text."""
-    info = detector.info
+    info = model.info
     facts = {
         "version": info.version,
         "weights_sha256": info.weights_sha256,
         "inference_key": info.inference_key,
         "labels": json.dumps(info.labels),
-        "config": detector.config.model_dump_json(),
+        "config": model.config.model_dump_json(),
     }
     return {
         "name": info.name,
         "platform": metadata.platform,
-        "backend": detector.config.runtime.kind,
+        "backend": model.config.runtime.kind,
         "max_batch_size": max_images,
         "input": [{**_tensor(tensor), "optional": True} for tensor in metadata.inputs],
         "output": [_tensor(tensor) for tensor in metadata.outputs],
         "dynamic_batching": {
-            "preferred_batch_size": [detector.batch.max],
-            "max_queue_delay_microseconds": round(detector.batch.wait_ms * 1000),
+            "preferred_batch_size": [model.batch.max],
+            "max_queue_delay_microseconds": round(model.batch.wait_ms * 1000),
         },
         "parameters": {key: {"string_value": text} for key, text in facts.items()},
     }

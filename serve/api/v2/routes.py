@@ -114,16 +114,16 @@ def router(engine: Engine, pools: Pools | None = None) -> APIRouter:
     @each(routes, "GET", "")
     async def metadata(ref: Ref) -> schemas.ModelMetadata:
         """Return inputs, outputs and versions; load an exact version that is not loaded yet."""
-        detector = (await engine.resolver.get(ref)).detector
-        versions = await engine.lookups.run(engine.store.versions, detector.info.name)
-        return model_metadata(detector, versions, await raw_outputs.of(detector))
+        model = (await engine.resolver.get(ref)).model
+        versions = await engine.lookups.run(engine.store.versions, model.info.name)
+        return model_metadata(model, versions, await raw_outputs.of(model))
 
     @each(routes, "GET", "/config")
     async def config(ref: Ref) -> dict[str, Any]:
         """Return Triton's model configuration."""
-        detector = (await engine.resolver.get(ref)).detector
-        described = model_metadata(detector, [], await raw_outputs.of(detector))
-        return model_config(detector, described, engine.args.limits.online_queue)
+        model = (await engine.resolver.get(ref)).model
+        described = model_metadata(model, [], await raw_outputs.of(model))
+        return model_config(model, described, engine.args.limits.online_queue)
 
     @each(routes, "GET", "/ready")
     async def model_ready(ref: Ref) -> schemas.ModelReady:
@@ -145,7 +145,7 @@ def router(engine: Engine, pools: Pools | None = None) -> APIRouter:
         responses=schemas.TENSOR_ANSWER,
     )
     async def infer(request: Request, ref: Ref, slots: HeldUntilSent) -> Response:
-        """Convert encoded images to detections, or a tensor to the network's outputs; JSON or binary."""
+        """Convert images to detections, scores or vectors, or a tensor to the network's outputs; JSON or binary."""
         deadline_s, request_id = deadline_of(request), request_id_of(request)
         slots.enter_context(engine.admission.images.place())
         with engine.observer.errors():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import math
 from collections.abc import Iterator
@@ -26,7 +27,6 @@ from serve.inference.results import CropResult
 from serve.settings import DetectArgs, Limits
 from tests.fixtures_local import encoded, model_info, motion_store, photo
 from tests.model_store.classifiers import LABELS, WEIGHT, colour_store
-from tests.serve.api.v2.test_inference import of_images
 from tests.serve.http_client import client, problem_of
 
 CAT, MOOSE = photo("cat"), photo("moose")
@@ -263,15 +263,13 @@ async def test_each_file_of_a_form_has_its_own_result(engine: Engine) -> None:
     assert results[1]["problem"]["status"] == 415
 
 
-@pytest.mark.parametrize(
-    ("method", "path"), [("GET", "/v2/models/colours/versions/1/config"), ("POST", "/v2/models/colours/infer")]
-)
-async def test_v2_refuses_a_classifier_in_words(engine: Engine, method: str, path: str) -> None:
-    content, headers = of_images(RED) if method == "POST" else (None, {})
+async def test_v2_refuses_the_score_of_a_detector_for_a_classifier(engine: Engine) -> None:
+    image = {"name": "image", "shape": [1], "datatype": "BYTES", "data": [base64.b64encode(RED).decode()]}
     async with client(engine) as api:
-        refused = await api.request(method, path, content=content, headers=headers)
+        body = {"inputs": [image], "parameters": {"min_score": 0.5}}
+        refused = await api.post("/v2/models/colours/infer", json=body)
     assert refused.status_code == 400, refused.text
-    assert "is a classifier: use POST /v1/classify" in refused.json()["error"]
+    assert refused.json()["error"] == "min_score is a parameter of detectors, and colours is a classifier"
 
 
 async def test_v2_lists_loads_and_unloads_a_classifier(own_engine: Engine) -> None:

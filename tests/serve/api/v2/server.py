@@ -31,6 +31,8 @@ from serve.inference.engine import Engine
 from serve.settings import DetectArgs
 from tests.fixtures_local import MODELS, copy_of_models, motion_store, photo
 from tests.graphs import constant_graph
+from tests.model_store.classifiers import colour_store
+from tests.model_store.embedders import look_store
 from tests.oracles.tensors import example
 
 SSD_FILE = MODELS / "ssdlite-coco" / "1" / "model.onnx"
@@ -60,9 +62,11 @@ def labelled(rows: int) -> dict[str, np.ndarray]:
 
 
 def stocked(place: Path) -> ModelStore:
-    """The shipped models, two versions of `blobs` and a network with outputs of several types."""
+    """The shipped models, two versions of `blobs`, a network with outputs of several types, and models of crops."""
     models = copy_of_models(place)
     motion_store(models, "1", "2")
+    look_store(models)
+    colour_store(models)
     store = ModelStore(str(models))
     weights = constant_graph(labelled(4), 64, {"names": "['deer', 'fox', 'hare']"})
     add_version(store, version_id("labelled", "2026-11+a"), weights, {}, {})

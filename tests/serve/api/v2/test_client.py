@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import httpx2
 import numpy as np
 import onnxruntime as ort
 import pytest
@@ -22,6 +23,9 @@ import tritonclient.http as triton
 from model_store.config import parse_config
 from model_store.names import version_id
 from tests.fixtures_local import ROOT, photo
+from tests.model_store.classifiers import SIDE_PX
+from tests.model_store.classifiers import WEIGHT as COLOURS
+from tests.model_store.embedders import WEIGHT as LOOKS
 from tests.serve.api.v2.server import (
     SSD_FILE,
     Server,
@@ -69,6 +73,58 @@ def test_a_model_is_ready_when_it_is_loaded(server: Server, model: str, version:
     assert server.client.is_model_ready(model, version) is ready
 
 
+CROP_MODELS = {
+    "looks": ("/v1/embed", {"vector": 5}, "embedding", LOOKS),
+    "colours": ("/v1/classify", {"scores": 4, "logits": 4}, "output0", COLOURS),
+}
+"""Route of /v1, outputs of an image with their lengths, output of the network, and its matrix of mean colours."""
+
+
+@pytest.mark.parametrize("name", CROP_MODELS)
+def test_metadata_of_a_model_of_crops_has_the_shape_of_its_outputs(server: Server, name: str) -> None:
+    _, lengths, raw, matrix = CROP_MODELS[name]
+    found = server.client.get_model_metadata(name)
+    inputs = {one["name"]: (one["datatype"], one["shape"]) for one in found["inputs"]}
+    assert inputs == {"image": ("BYTES", [-1, 1]), "images": ("FP32", [-1, 3, SIDE_PX, SIDE_PX])}
+    outputs = {one["name"]: (one["datatype"], one["shape"]) for one in found["outputs"]}
+    wanted = {output: ("FP32", [-1, length]) for output, length in lengths.items()}
+    assert outputs == {raw: ("FP32", [-1, matrix.shape[1]])} | wanted
+    config = server.client.get_model_config(name)
+    assert {one["name"]: one["dims"] for one in config["output"]} == {n: shape[1:] for n, (_, shape) in outputs.items()}
+
+
+@pytest.mark.parametrize("name", CROP_MODELS)
+def test_images_give_the_values_of_v1(server: Server, name: str) -> None:
+    route, lengths, _, _ = CROP_MODELS[name]
+    result = server.client.infer(name, [images("cat", "moose")])
+    for row, photograph in enumerate(("cat", "moose")):
+        url = f"http://{server.address}{route}"
+        body = httpx2.post(url, content=photo(photograph), params={"model": name}).json()
+        assert result.get_response()["parameters"]["inference_key"] == body["model"]["inference_key"]
+        wanted = {"vector": body["vector"]} if name == "looks" else {}
+        for output in lengths.keys() - {"vector"}:
+            by_id = sorted(body["classes"], key=lambda one: one["class_id"])
+            wanted[output] = [one[output.removesuffix("s")] for one in by_id]
+        for output, values in wanted.items():
+            assert result.as_numpy(output)[row].tolist() == values
+
+
+@pytest.mark.parametrize("name", CROP_MODELS)
+def test_a_tensor_gives_the_outputs_of_a_network_of_crops(server: Server, name: str) -> None:
+    _, _, raw, matrix = CROP_MODELS[name]
+    tensor = np.random.default_rng(3).random((3, 3, SIDE_PX, SIDE_PX), np.float32)
+    result = server.client.infer(name, [tensor_input(tensor)])
+    np.testing.assert_allclose(result.as_numpy(raw), tensor.mean(axis=(2, 3)) @ matrix, rtol=1e-5)
+    wrong = tensor_input(np.zeros((1, 3, 8, 8), np.float32))
+    refused(400, f"must have the shape [n, 3, {SIDE_PX}, {SIDE_PX}]", server.client.infer, name, [wrong])
+
+
+def test_an_output_of_a_detector_is_unknown_to_an_embedder(server: Server) -> None:
+    output = triton.InferRequestedOutput("boxes")
+    words = "output 'boxes' is unknown or requested twice; input 'image' gives vector"
+    refused(400, words, server.client.infer, "looks", [images("cat")], outputs=[output])
+
+
 def test_metadata_names_inputs_and_outputs_with_their_shapes(server: Server) -> None:
     found = server.client.get_model_metadata("ssdlite-coco")
     assert (found["name"], found["versions"]) == ("ssdlite-coco", ["1"])
@@ -103,7 +159,9 @@ def test_the_index_lists_every_version_and_whether_it_is_loaded(server: Server) 
     assert set(found) == {
         ("blobs", "1"),
         ("blobs", "2"),
+        ("colours", "1"),
         ("labelled", "2026-11+a"),
+        ("looks", "1"),
         ("motion", "1"),
         ("ssdlite-coco", "1"),
     }

@@ -19,6 +19,7 @@ import pytest
 from fastapi import FastAPI
 from structlog.testing import capture_logs
 
+import serve.inference.workers
 from model_store.adding.add import add_version
 from model_store.detector import LoadedDetector
 from model_store.names import version_id
@@ -137,7 +138,7 @@ async def test_a_fault_of_ours_is_a_500_with_v2s_body(blobs: MakeEngine, monkeyp
     def broken(*_: Any) -> Any:
         raise RuntimeError("secret detail")
 
-    monkeypatch.setattr(LoadedDetector, "run_rows", broken)
+    monkeypatch.setattr(serve.inference.workers, "run_rows", broken)
     body, headers = of_tensor()
     async with client(await blobs()) as api:
         answer = await api.post(PATH, content=body, headers=headers)
