@@ -47,7 +47,7 @@ def serve(
 
     Example: resight serve --port 8000
     """
-    import_arrow_alone()
+    import_arrow_alone("system")
     settings = Settings()
     Tables(settings.new_tables_url)  # raises if uploads and runs could not use the path
     require_token_beyond_loopback(settings, host)

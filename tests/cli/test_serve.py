@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +15,9 @@ from model_store.store import ModelStore
 from serve.cluster.ports import network_url
 from serve.models.pools import NO_MODEL
 from tests.cli.conftest import Resight
-from tests.fixtures_local import write_files
+from tests.fixtures_local import ROOT, write_files
+
+POOL = "ARROW_DEFAULT_MEMORY_POOL"
 
 
 @pytest.fixture(autouse=True)
@@ -45,3 +50,27 @@ def test_on_one_address_it_prints_that(resight: Resight) -> None:
     lines = resight("serve", "--host", "localhost", "--port", "8100").err.splitlines()
     assert lines[1] == "page    http://127.0.0.1:8100/ui/"
     assert not any(line.startswith("network") for line in lines)
+
+
+POOL_OF_SERVE = """
+import os, sys
+import cli.serve
+
+async def server(*_):
+    import pyarrow
+    print(pyarrow.default_memory_pool().backend_name, "ARROW_DEFAULT_MEMORY_POOL" in os.environ)
+
+cli.serve.serve_until_signal = server
+from cli.main import app
+app(["serve"])
+"""
+
+
+@pytest.mark.parametrize(("chosen", "printed"), [({}, "system False"), ({POOL: "mimalloc"}, "mimalloc True")])
+def test_arrow_has_the_allocator_that_does_not_keep_the_memory_of_its_threads(
+    home: Path, chosen: dict[str, str], printed: str
+) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != POOL} | {"RESIGHT_HOME": str(home)}
+    words = [sys.executable, "-c", POOL_OF_SERVE]
+    done = subprocess.run(words, cwd=ROOT, env=environment | chosen, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == printed, done.stderr
