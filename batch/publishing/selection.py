@@ -214,6 +214,8 @@ def farthest_first(
     cosine to the nearest vector, -inf for the first one if none is reviewed. A farthest-first traversal: its radius is
     at most twice the smallest possible one (T. F. Gonzalez, Theoretical Computer Science 38, 1985, p. 293).
     """
+    if not len(vectors):  # without rows, their size is unknown
+        return [], []
     nearest = np.full(len(vectors), -np.inf, np.float32)
     for first in range(0, len(reviewed), _PART):
         np.maximum(nearest, (vectors @ reviewed[first : first + _PART].T).max(axis=1), out=nearest)

@@ -163,6 +163,8 @@ def test_diverse_is_farthest_from_what_is_reviewed_and_chosen(tmp_path: Path) ->
     degrees = {0: 0, 1: 10, 2: 60, 3: 84, 4: 170, 5: 5}
     embed(tables, {n: [np.cos(np.radians(a)), np.sin(np.radians(a))] for n, a in degrees.items()})
     assert [n for n, _ in chosen(tables, by=("diverse",), count=3)] == [4, 3, 2]
+    put_rows(tables, "assertions", *(keep | {"assertion_id": f"s{n}", "media_sha256": sha(n)} for n in range(1, 6)))
+    assert chosen(tables, by=("diverse",)) == [], "all are reviewed"
 
 
 def test_farthest_first_against_every_pair() -> None:
