@@ -66,7 +66,7 @@ class ListedFolder(Folder):
 
 
 class ListedStore(ModelStore):
-    """A store as of its last `list_again`."""
+    """A store as of its last `list_again`. Not thread-safe."""
 
     folder: ListedFolder
 

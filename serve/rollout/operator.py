@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 import time
 from collections import Counter, OrderedDict
 from concurrent.futures import ThreadPoolExecutor
@@ -287,16 +288,17 @@ class AliasWatcher:
     """Finds due operations, and records refusals by (model, alias). Call `due` and `note` in threads."""
 
     def __init__(self, store: ModelStore) -> None:
-        self._store = ListedStore(store.url)
+        self._store, self._turn = ListedStore(store.url), threading.Lock()
         self._refused: dict[tuple[str, str], tuple[str, float, str]] = {}
 
     def due(self) -> list[Operation]:
         """Return the due operations of all models. Raises StorageUnreachable if the models cannot be listed."""
         operations: list[Operation] = []
-        self._store.list_again()
-        for name in self._store.names():
-            with contextlib.suppress(ResightError):  # replicas report files that cannot be read
-                operations += self._due(name)
+        with self._turn:  # of a poll and a request, which share the list of files
+            self._store.list_again()
+            for name in self._store.names():
+                with contextlib.suppress(ResightError):  # replicas report files that cannot be read
+                    operations += self._due(name)
         return operations
 
     def note(self, outcome: Outcome) -> bool:

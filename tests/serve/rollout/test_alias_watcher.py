@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -131,3 +134,21 @@ def test_events_come_newest_first_and_a_damaged_one_is_left_out(store: ModelStor
     assert len(events(store, "blobs", max_events=2)) == 2
     store.folder.write(f"blobs/.rollout/events/{newest}", b"{")
     assert [e.after and e.after.active for e in events(store, "blobs")] == ["2", "1"]
+
+
+def test_looks_of_two_threads_take_turns(store: ModelStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request can look while the poll does: the older list of files must not come after the newer one."""
+    follower, steps, began = AliasWatcher(store), list[str](), threading.Event()
+
+    def list_slowly() -> None:
+        steps.append("begins")
+        began.set()
+        time.sleep(0.2)
+        steps.append("ends")
+
+    monkeypatch.setattr(follower._store, "list_again", list_slowly)
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(follower.due)
+        began.wait()
+        assert threads.submit(follower.due).result() == first.result()
+    assert steps == ["begins", "ends"] * 2
