@@ -62,12 +62,13 @@ def select_command(
     rows = select(tables, store, scope, wanted, memory_mib).to_pylist()
     print_rows([{name: row[name] for name in COLUMNS} for row in rows], fmt, COLUMNS)
     if not rows:
-        note("nothing to label: people have stated something about each of these images")
+        note(f"nothing to label: no image without a person's statement has such a reason: {', '.join(wanted.by)}")
     elif out:
         out.write_text("".join(f"{row['media_sha256']}\n" for row in rows))
         note(f"to label: resight export label-studio review --ids {out}")
     if drawn := max((int(row["value"]) for row in rows if row["reason"] == "random"), default=0):
-        note(f"after labelling, with the same options of a scope: resight evaluate --random {drawn} --seed {seed}")
+        of = f"--random {drawn} --seed {seed}" + (f" --view {view}" if view != PRODUCTION else "")
+        note(f"after labelling, with the same options of a scope: resight evaluate {of}")
 
 
 @app.command("evaluate")

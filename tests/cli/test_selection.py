@@ -1,0 +1,31 @@
+"""What `resight select` says after its rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from archive.delta.tables import Tables
+from archive.views.views import View, Views
+from tests.batch.publishing.impact.scene import OLD, World
+from tests.cli.conftest import Resight
+
+SEEN = [("deer", 0.9, (0.0, 0.0, 40.0, 40.0))]
+
+
+@pytest.fixture(autouse=True)
+def _published(home: Path) -> None:
+    tables = World().image("a", SEEN, SEEN).image("b", SEEN, SEEN).write(Tables(str(home / "tables")))
+    view = View(name="trial", inference_key=OLD, model_name="m", model_version="1", weights_sha256="w")
+    Views(tables.url).publish(view, after=0)
+
+
+def test_the_evaluation_of_a_draw_is_of_the_same_view(resight: Resight) -> None:
+    done = resight("select", "--by", "random", "--view", "trial", "--seed", "3")
+    assert "resight evaluate --random 2 --seed 3 --view trial" in done.err, done.err
+
+
+def test_without_a_reason_nobody_is_said_to_have_reviewed_anything(resight: Resight) -> None:
+    done = resight("select", "--by", "disagree", "--against", "trial", "--view", "trial")
+    assert "nothing to label: no image without a person's statement has such a reason: disagree" in done.err, done.err
