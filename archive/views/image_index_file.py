@@ -289,7 +289,7 @@ def locked(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         handle = (folder / ".lock").open("w")
     except OSError as error:
-        raise storage_error(f"write the index of images to {folder}", error) from error
+        raise storage_error(f"write an index to {folder}", error) from error
     with handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield

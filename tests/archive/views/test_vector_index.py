@@ -15,7 +15,7 @@ from archive.views import similar, vector_index
 from archive.views.similar import SimilarOptions, SimilarPage, SimilarSearch, find_similar, rebuild_index
 from archive.views.vector_index import IndexedVectors, build
 from archive.views.views import View, Views
-from model_store.errors import BadRequest
+from model_store.errors import BadRequest, StorageError
 from tests.archive.named_animals import EMBEDDER, KEY, named_animals
 from tests.fixtures_local import put_rows
 
@@ -126,6 +126,9 @@ def test_vectors_of_another_key_have_an_index_of_their_own(tmp_path: Path, folde
         rebuild_index(tables, SimilarOptions(view="trial"), folder)
     with pytest.raises(BadRequest, match="no vectors to index"):
         build(tables, IndexedVectors("j" * 64, EMBEDDER), tmp_path / "vectors")
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match="cannot write an index to .*/file/"):
+        build(tables, IndexedVectors(KEY, EMBEDDER), tmp_path / "file")
 
 
 def test_without_faiss_or_memory_the_way_out_is_named(
