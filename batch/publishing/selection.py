@@ -28,7 +28,7 @@ from archive.views.vector_index import Vectors, vectors_of
 from archive.views.views import PRODUCTION, View
 from batch.planning.plan import scope_files
 from batch.publishing.impact.compare import compared
-from batch.publishing.impact.result_sets import side, side_of_view
+from batch.publishing.impact.result_sets import NOTHING, side, side_of_view
 from batch.publishing.publish import labels_of
 from batch.runs.scope import MediaScope
 from model_store.errors import BadRequest
@@ -176,6 +176,8 @@ def _differing(tables: Tables, store: ModelStore, view: View, against: str, sql:
     if not against:
         raise BadRequest("the reason disagree needs other results: --against with a run, name@version or view")
     old, new = side_of_view(view), side(tables, store, against)
+    if new == NOTHING:
+        raise BadRequest("nothing is published: name a run, name@version or view with --against")
     known = [set(labels_of(store, shown)) for shown in (old, new)]
     labels = sorted(known[0] & known[1]) if all(known) else None
     if labels == []:

@@ -124,6 +124,14 @@ def test_disagree_compares_with_the_matches_of_a_diff(tmp_path: Path) -> None:
         select(tables, ModelStore("/none"), MediaScope(), Selection(by=("disagree",)))
 
 
+def test_disagreement_with_what_is_not_published_is_an_error(tmp_path: Path) -> None:
+    tables = World().image("a", [("deer", 0.9, (0.0, 0.0, 40.0, 40.0))], []).write(Tables(str(tmp_path)))
+    view = View(name="trial", inference_key=OLD, model_name="m", model_version="1", weights_sha256="w")
+    Views(tables.url).publish(view, after=0)
+    with pytest.raises(BadRequest, match="nothing is published: name a run, name@version or view with --against"):
+        chosen(tables, view="trial", by=("disagree",), against="published")
+
+
 def test_labels_that_one_model_lacks_are_no_disagreement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     box = (0.0, 0.0, 40.0, 40.0)
     world = World().image("finer", [("animal", 0.9, box)], [("deer", 0.9, box)])
