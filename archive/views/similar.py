@@ -21,8 +21,9 @@ from pydantic import Field
 from archive.defaults import PRODUCTION
 from archive.delta.snapshot import storage_errors
 from archive.delta.tables import Tables
+from archive.views.publications import view_named
 from archive.views.query import bounded, connect
-from archive.views.search import MEMORY_MIB, view_shown
+from archive.views.search import MEMORY_MIB
 from archive.views.vector_index import INDEXED_FROM, IndexedVectors, VectorIndex, build, find_index
 from archive.views.views import NAME, View
 from model_store.errors import BadRequest
@@ -110,7 +111,7 @@ def find_similar(tables: Tables, wanted: SimilarSearch, within_s: float) -> Simi
 
     Raises BadRequest for an invalid id, or without a vector to compare. Raises DeadlinePassed, StorageUnreachable.
     """
-    view, since_s = _published(tables, wanted.view), time.monotonic()
+    view, since_s = view_named(tables, wanted.view), time.monotonic()
     key, media_sha256, rank = view.inference_key, *parts_of(wanted.detection)
     with (
         storage_errors(tables),
@@ -152,18 +153,12 @@ def rebuild_index(tables: Tables, wanted: SimilarOptions, folder: Path) -> tuple
 
     Raises BadRequest, also for fewer than `INDEXED_FROM` vectors; StorageUnreachable, StorageFull.
     """
-    view = _published(tables, wanted.view)
+    view = view_named(tables, wanted.view)
     with storage_errors(tables), connect(tables, view, statement=_EMBEDDERS, scans=True) as sql:
         embedder = embedder_named(sql, wanted.embedder, view.inference_key)
     if embedder.vectors < INDEXED_FROM:
         raise BadRequest(f"{embedder.vectors} vectors need no index: below {INDEXED_FROM}, searches are exact")
     return embedder, build(tables, IndexedVectors(view.inference_key, embedder.embedder_key), folder)
-
-
-def _published(tables: Tables, name: str) -> View:
-    if view := view_shown(tables, name):
-        return view
-    raise BadRequest(f"nothing is published as '{name}': publish a run with resight runs publish RUN")
 
 
 def _index(tables: Tables, wanted: SimilarSearch, of: IndexedVectors, vectors: int) -> tuple[VectorIndex | None, str]:
