@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from archive.defaults import DEFAULT_TEMPLATE, MAX_MIB, MIN_FILES, PRODUCTION, RELATIONS, TABLE_NAMES
-from cli.output import Format, FormatOption, errors, note, print_facts, print_rows
+from cli.output import EmbedderName, Format, FormatOption, errors, note, print_facts, print_rows
 from model_store.errors import BadRequest
 from model_store.lazy_imports import lazy_imports
 
@@ -203,9 +203,7 @@ def similar(
     ] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="number of detections")] = 20,
     view: Annotated[str, typer.Option(help="view with the detections")] = PRODUCTION,
-    embedder: Annotated[
-        str, typer.Option(help="embedder_key, its first digits, or name@version; default: the only one")
-    ] = "",
+    embedder: EmbedderName = "",
     exact: Annotated[bool, typer.Option("--exact", help="compare every vector, also if there is an index")] = False,
     rebuild: Annotated[
         bool, typer.Option("--rebuild", help="first make the index again, for a million vectors and more; needs FAISS")

@@ -11,7 +11,7 @@ import typer
 from pydantic import ValidationError
 
 from archive.defaults import GAP_MIN, PRODUCTION
-from cli.output import Format, FormatOption, ViewName, note, print_facts, print_rows
+from cli.output import EmbedderName, Format, FormatOption, ViewName, note, print_facts, print_rows
 from model_store.errors import BadRequest, ModelNotFound
 from model_store.frozen import wrong_fields
 from model_store.lazy_imports import lazy_imports
@@ -37,9 +37,6 @@ Name = Annotated[str | None, typer.Option(help='its name; "" clears it, as for t
 Species = Annotated[str | None, typer.Option(help="its species")]
 Sex = Annotated[str | None, typer.Option(help="its sex")]
 Notes = Annotated[str | None, typer.Option(help="free text")]
-EmbedderName = Annotated[
-    str, typer.Option(help="embedder_key, its first digits, or name@version; default: the only one")
-]
 COLUMNS = ("individual_id", "name", "species", "sex", "retired", "merged_into", "crops", "cameras")
 COLUMNS += ("first_seen_local", "last_seen_local", "examples")
 

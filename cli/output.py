@@ -23,6 +23,9 @@ class Format(StrEnum):
 
 
 ViewName = Annotated[str, typer.Option("--view", help="name of the view")]
+EmbedderName = Annotated[
+    str, typer.Option("--embedder", help="embedder_key, its first digits, or name@version; default: the only one")
+]
 FormatOption = Annotated[Format, typer.Option("--format", help="output format; json and csv are for programs")]
 HereOption = Annotated[bool, typer.Option("--here", help="run on this machine, also if a cluster is up")]
 

@@ -11,7 +11,7 @@ from archive.defaults import PRODUCTION
 from batch.runs.options import takes_scope
 from batch.runs.scope import MediaScope
 from cli.archive import MemoryOption
-from cli.output import Format, FormatOption, ViewName, note, print_facts, print_rows
+from cli.output import EmbedderName, Format, FormatOption, ViewName, note, print_facts, print_rows
 from model_store.errors import BadRequest
 from model_store.lazy_imports import lazy_imports
 
@@ -26,9 +26,6 @@ with lazy_imports():
 
 app = typer.Typer()
 COLUMNS = ("reason", "value", "camera_id", "path", "media_sha256")
-EmbedderName = Annotated[
-    str, typer.Option(help="embedder_key, its first digits, or name@version; default: the only one")
-]
 Seed = Annotated[int, typer.Option(help="another seed gives another random order of the images")]
 
 
