@@ -143,24 +143,21 @@ def report_of_nothing(spec: PassSpec, settings: Settings, tables: Tables, store:
     snips = plan_snips(tables, plan, spec, read_only=True) if isinstance(spec, RunSpec) and spec.snips else None
     if snips and snips.todo:
         return None
-    later = next_spec and report_of_nothing(next_spec, settings, tables, store)
-    if next_spec and later is None:
-        return None
+    then: dict[str, Any] = {}
+    if next_spec:
+        then["then"] = report_of_nothing(next_spec, settings, tables, store)
+        if then["then"] is None:
+            return None
     event, detects, sample = last_event(tables, spec.run_id), spec.run_kind == "detect", spec.scope.sample
     is_first = detects and not (event or sample or last_sealed(tables, work.key["inference_key"]))
     if is_first or (event and event["state"] != "sealed"):
-        return execute(spec, tables, store, OwnProcesses(store), compacting=False).as_dict() | _then(later)
+        return execute(spec, tables, store, OwnProcesses(store), compacting=False).as_dict() | then
     counts = read_back(tables, plan, spec.run_id)
     more: dict[str, Any] = {"snips": snips.work.counts(read_back(tables, snips, spec.run_id))} if snips else {}
     if detects and sample and plan.requested:
         more |= try_steps(spec.run_id, partial(extrapolated, plan, tables, store, 0.0))
-    return RunReport(None, plan, counts, 0.0, Progress("", counts, 0.0, work).rates(), {}, more).as_dict() | _then(
-        later
-    )
-
-
-def _then(later: Mapping[str, Any] | None) -> dict[str, Any]:
-    return {"then": later} if later else {}
+    report = RunReport(None, plan, counts, 0.0, Progress("", counts, 0.0, work).rates(), {}, more)
+    return report.as_dict() | then
 
 
 class PassRun:
