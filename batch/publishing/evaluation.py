@@ -204,7 +204,8 @@ def _sample(
     if complete:
         words += ": an unbiased estimate" if is_drawn else ": all of them"
     elif random is not None:
-        words += f"; no estimate before the rest is: resight select --by random --count {random} --seed {seed}"
+        words += f"; no estimate before the rest is: resight select --by random --count {random} --seed {seed}, "
+        words += "with the same view and options of a scope"
     elif is_drawn:
         words += "; no estimate before the rest is"
     else:
