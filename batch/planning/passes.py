@@ -231,7 +231,7 @@ _BOXES_DUE = """
     create or replace table boxes_due as
     select boxes.*, status is not null as replaces from boxes left join boxes_done using ({ids}) where {due}
 """
-_BOXES_TODO = f"""
+_DUE_BOXES = f"""
     create or replace table boxes_todo as
     with images_due as (
         select id, any_value(width_px) as width_px, any_value(height_px) as height_px,
@@ -274,4 +274,4 @@ class BoxPass(Pass):
 
     def make_todo(self, sql: duckdb.DuckDBPyConnection, due: str, whole: bool) -> None:
         sql.execute(_BOXES_DUE.format(ids=self.ids, due=due))
-        sql.execute(_BOXES_TODO)
+        sql.execute(_DUE_BOXES)

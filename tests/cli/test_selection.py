@@ -1,4 +1,4 @@
-"""What `resight select` says after its rows."""
+"""Test the notes that `resight select` prints after its rows."""
 
 from __future__ import annotations
 

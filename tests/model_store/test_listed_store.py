@@ -30,7 +30,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 def reading(store: ModelStore) -> dict[str, tuple[Any, ...]]:
-    """What a poll reads of each model."""
+    """Return pool, state and only version of each model, as a poll reads them."""
     return {n: (read_pool(store, n), read_state(store, n), store.only_version(n)) for n in store.names()}
 
 

@@ -1,4 +1,4 @@
-"""What a person should look at next: the order of a small archive, without reviewed images and repeats of events."""
+"""Test the order of the selected images of a small archive, without reviewed images and repeats of events."""
 
 from __future__ import annotations
 
