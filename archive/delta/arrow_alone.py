@@ -10,7 +10,7 @@ import importlib
 import os
 import sys
 
-_POOL = "ARROW_DEFAULT_MEMORY_POOL"
+POOL = "ARROW_DEFAULT_MEMORY_POOL"
 """Variable that pyarrow reads once, when it is imported; `pa.set_memory_pool` does not reach its readers of files."""
 
 
@@ -27,7 +27,7 @@ def import_arrow_alone(pool: str = "") -> None:
     A process that reads small files for days needs "system": the default, mimalloc, keeps the memory of threads that
     read, and grows by 0.2 MiB for each commit of uploads (docs/operate/scale.md).
     """
-    chosen = {_POOL: pool} if pool and _POOL not in os.environ else {}
+    chosen = {POOL: pool} if pool and POOL not in os.environ else {}
     os.environ.update(chosen)
     sys.meta_path.insert(0, _NoPandas)
     try:

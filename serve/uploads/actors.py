@@ -7,11 +7,13 @@ are not written twice. A search that ends the finder's process is not repeated a
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import Any
 
 import ray
 from ray.exceptions import ActorDiedError, RayError, RayTaskError
 
+from archive.delta.arrow_alone import POOL
 from archive.views.search import P, Search
 from model_store.errors import ResightError, StorageUnreachable
 from serve.inference.os_priority import lower_process_priority
@@ -85,6 +87,7 @@ def _get_or_create(kind: str) -> Any:
     """Return the cluster's actor of this kind, created if there is none."""
     actor_class = RecorderActor if kind == "recorder" else FinderActor
     actor: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(actor_class)
-    options = {"name": f"resight-{kind}", "namespace": NAMESPACE, "lifetime": "detached"}
+    options: dict[str, Any] = {"name": f"resight-{kind}", "namespace": NAMESPACE, "lifetime": "detached"}
     options |= {"get_if_exists": True, "max_concurrency": 2 * MAX_WAITING}
+    options["runtime_env"] = {"env_vars": {POOL: os.environ.get(POOL, "system")}}  # see import_arrow_alone
     return actor.options(**options).remote(Settings().tables_url)

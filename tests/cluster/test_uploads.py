@@ -69,6 +69,8 @@ def test_what_is_recorded_is_what_a_run_would_have_written(host: Host, photo: An
 
 def test_the_rows_that_the_recorder_held_when_it_was_killed_are_there(cluster: Cluster, photo: Any) -> None:
     send(cluster, commented(photo("cat"), b"first"), wait_s=30)  # so that the process is there
+    (recorder,) = cluster.processes("ray::RecorderActor")
+    assert recorder.environ()["ARROW_DEFAULT_MEMORY_POOL"] == "system"
     bodies = pictures(photo, "killed")
     for number, body in enumerate(bodies):
         send(cluster, body)
