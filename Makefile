@@ -5,6 +5,7 @@ UV_VERSION := 0.13.9
 # modules of a relative python, not scripts: their first lines and the shell stumble over odd names of the checkout's folder
 RUN := $(VENV)/bin/python
 UV := $(RUN) -m uv
+PYTEST := $(RUN) -m pytest --numprocesses=2 --dist=loadfile
 # versions and hashes are those of the lock; compiled once, so that the first start is not slower
 INSTALL := $(UV) pip install --quiet --compile-bytecode --python $(RUN) --constraint constraints.txt
 export RESIGHT_HOME ?= $(CURDIR)/.resight
@@ -20,16 +21,17 @@ demo: $(VENV)/.user ## install, start Ray, serve the shipped model, reprocess th
 down: ## stop the cluster of the demo
 	@$(RUN) -m resight down
 
-test: check ## install and pass every test; those that need a cluster mostly wait, so they run beside the others
+test: $(VENV)/.dev ## install, check, and pass every test; those that need a cluster mostly wait, so they run beside the others
 	@test -x "$${RESIGHT_CHROMIUM:-/usr/bin/chromium}" || echo "no browser: tests/browser is skipped (apt-get install chromium)"
 	@set -u; log=$$(mktemp); \
 	echo "tests/cluster runs beside the others; its output comes last"; \
 	$(RUN) -m pytest tests/cluster >$$log 2>&1 & beside=$$!; \
 	trap 'kill $$beside; wait $$beside; rm -f $$log; exit 130' INT TERM; \
-	$(RUN) -m pytest --ignore=tests/cluster --numprocesses=2 --dist=loadfile; first=$$?; \
-	$(RUN) -m pytest -c tests/browser/pytest.ini tests/browser; second=$$?; \
-	wait $$beside; third=$$?; cat $$log; rm -f $$log; \
-	exit $$((first || second || third))
+	$(MAKE) --no-print-directory check || failed="check"; \
+	$(PYTEST) --ignore=tests/cluster || failed="$${failed-} tests"; \
+	$(PYTEST) -c tests/browser/pytest.ini tests/browser || failed="$${failed-} tests/browser"; \
+	wait $$beside || failed="$${failed-} tests/cluster"; cat $$log; rm -f $$log; \
+	test -z "$${failed-}" || { echo "failed: $$failed"; exit 1; }
 
 check: $(VENV)/.dev ## format, lint, types, layers, spelling, declared dependencies
 	$(RUN) -m ruff format --check .
