@@ -28,7 +28,7 @@ app = typer.Typer()
 Version = Annotated[str, typer.Argument(metavar="NAME@VERSION", help="exact version of a model")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="name of a model in the store")]
 Alias = Annotated[str, typer.Option(help="the alias to move")]
-Percent = Annotated[float, typer.Argument(min=0, max=100, help="percentage of the requests; 0 ends it")]
+Percent = Annotated[float, typer.Argument(min=0, max=100, help="percentage of the images; 0 ends it")]
 
 
 @app.command()
@@ -51,7 +51,7 @@ def rollback(name: Name, alias: Alias = DEFAULT_ALIAS, fmt: FormatOption = Forma
 
 @app.command()
 def canary(version: Version, percent: Percent, alias: Alias = DEFAULT_ALIAS, fmt: FormatOption = Format.table) -> None:
-    """Route a percentage of the requests of an alias to a version.
+    """Let a version answer a percentage of the images of an alias; one image always gets the same version.
 
     Example: resight models canary ssdlite-coco@2 10
     """

@@ -35,7 +35,7 @@ class Operation(Frozen):
 
     promote   `version` answers for the alias
     rollback  the previous version answers again; repeated, the one before that
-    canary    `version` answers `percent` of the alias's requests; 0 ends it
+    canary    `version` answers `percent` of the alias's images; 0 ends it
     shadow    `version` runs on `percent` of the alias's images and never answers; 0 ends it
     pin       the alias cannot be moved until `unpin`
     release   replicas unload `version`, if no alias refers to it and no run holds it

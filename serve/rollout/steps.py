@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from model_store.errors import BadRequest, Conflict, ModelError, ModelNotReady
-from model_store.names import VersionId, version_id
+from model_store.names import DEFAULT_ALIAS, VersionId, version_id
 from model_store.store import ModelStore
 from serve.rollout.operations import Operation, PreparedOperation
 from serve.rollout.state import MAX_PREVIOUS, AliasState, ModelState, Share, read_state, update_state
@@ -105,10 +105,7 @@ class Rollout:
             now = prepared.before
         kind, place = operation.kind, f"{operation.name}:{operation.alias}"
         if kind == "rollback" and now is not None and operation.version is None:
-            raise BadRequest(
-                f"{place} has no version before {now.active} to go back to: rolled-back versions do not count; "
-                f"see: resight models history {operation.name}"
-            )
+            raise BadRequest(_nothing_before(operation, now, place))
         if now is None and kind not in ("promote", "follow"):
             raise BadRequest(self._no_version(operation, place))
         _require_not_moved(prepared, now, place)
@@ -179,9 +176,8 @@ class Rollout:
         except BaseException as error:
             self._restore(prepared, wanted, before, new, error)
             raise
-        if new.aliases[alias] == before.aliases.get(alias):
-            return f"{name}:{alias} is unchanged"
-        return _words(operation, new.aliases[alias])
+        was, now = before.aliases.get(alias), new.aliases[alias]
+        return f"{name}:{alias} is unchanged" if now == was else _words(operation, was, now)
 
     def _activate(self, name: str, state: ModelState) -> None:
         """Activate a state in all replicas, or a newer state derived from it that a replica already has."""
@@ -229,6 +225,21 @@ class Rollout:
             self.replicas.activate(name, back)
 
 
+def _nothing_before(operation: Operation, now: AliasState, place: str) -> str:
+    """Return the error for a roll-back without a version to go back to."""
+    text = (
+        f"{place} has no version before {now.active} to go back to: rolled-back versions do not count; "
+        f"see: resight models history {operation.name}"
+    )
+    if not now.canary:
+        return text
+    option = "" if operation.alias == DEFAULT_ALIAS else f" --alias {operation.alias}"
+    canary = f"{operation.name}@{now.canary.version}"
+    return (
+        f"{text}; its canary still answers {now.canary.percent:g} %; end it: resight models canary {canary} 0{option}"
+    )
+
+
 def _needs_version(operation: Operation) -> bool:
     return operation.kind in MOVES or operation.percent > 0
 
@@ -272,11 +283,15 @@ def _require_unpinned(state: AliasState, place: str) -> None:
         )
 
 
-def _words(operation: Operation, now: AliasState) -> str:
+def _words(operation: Operation, was: AliasState | None, now: AliasState) -> str:
     place = f"{operation.name}:{operation.alias}"
     share = {"canary": now.canary, "shadow": now.shadow}.get(operation.kind)
     if share is not None:
-        return f"{place}: {operation.name}@{share.version} is its {operation.kind} for {share.percent:g} %"
+        always = "; one image always gets the same version" if operation.kind == "canary" else ""
+        which = f"{operation.name}@{share.version} is its {operation.kind}"
+        return f"{place}: {which} for {share.percent:g} % of the images{always}"
     if operation.kind in ("canary", "shadow"):
         return f"{place} no longer has a {operation.kind}"
-    return f"{place} is now {operation.name}@{now.active}" + (" (pinned)" if now.pinned else "")
+    shares = {"canary": was.canary, "shadow": was.shadow} if was and was.active != now.active else {}
+    ended = [f"; its {kind} {operation.name}@{share.version} ended" for kind, share in shares.items() if share]
+    return f"{place} is now {operation.name}@{now.active}{' (pinned)' if now.pinned else ''}{''.join(ended)}"

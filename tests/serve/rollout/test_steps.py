@@ -221,11 +221,14 @@ def test_a_canary_of_a_model_that_does_not_answer_leads_to_the_other_model(
 def test_a_canary_is_loaded_before_it_gets_requests_and_ends_with_zero(
     apply: Any, store: ModelStore, replicas: FakeReplicas
 ) -> None:
-    assert "@2 is its canary for 10 %" in apply("canary", version="2", percent=10)
+    always = "@2 is its canary for 10 % of the images; one image always gets the same version"
+    assert always in apply("canary", version="2", percent=10)
     assert replicas.log[1].startswith("ensure 2")
     state = serving(store)
     assert (state.active, state.canary and state.canary.version) == ("1", "2")
     assert store.aliases(NAME) == {"production": "1"}
+    with pytest.raises(BadRequest, match="canary still answers 10 %; end it: resight models canary blobs@2 0$"):
+        apply("rollback")
     assert "no longer has a canary" in apply("canary", percent=0)
     assert serving(store).canary is None
 
@@ -234,8 +237,11 @@ def test_a_shadow_and_a_canary_live_beside_each_other_until_a_promotion(apply: A
     apply("canary", version="2", percent=5)
     apply("shadow", version="3", percent=50)
     assert serving(store).versions() == {"1", "2", "3"}
-    apply("promote", version="2")
+    ended = "blobs:production is now blobs@2; its canary blobs@2 ended; its shadow blobs@3 ended"
+    assert apply("promote", version="2") == ended
     assert serving(store).versions() == {"2"}
+    apply("canary", version="3", percent=5)
+    assert apply("rollback") == "blobs:production is now blobs@1; its canary blobs@3 ended"
 
 
 def test_what_is_pinned_does_not_move(apply: Any, store: ModelStore) -> None:
