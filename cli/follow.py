@@ -41,7 +41,7 @@ ASK_S = 1.0
 """Maximum wait at Ctrl-C during a submission for the cluster to confirm the job."""
 NAMES = ("run_id", "accounting", "partly_decoded", "seconds", "images_per_s", "steady_images_per_s")
 NAMES += ("detections_per_s", "bottleneck", "view", "classifier_key", "embedder_key")
-NAMES += ("snips", "published", "extrapolated", "left_undone")
+NAMES += ("snips", "published", "extrapolated", "next", "left_undone")
 NAMES += ("filter", "layer_id", "images", "checked", "flagged", "grouped", "changed")
 NAMES += ("skipped_human", "skipped_invalid", "added", "withdrawn")
 """Fields of a report that are printed, in this order; each kind of run has some of them."""

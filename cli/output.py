@@ -93,7 +93,9 @@ def in_words(value: object) -> str:
             return f"{expected:.0f} ({low:.0f} to {high:.0f})"
         case Mapping():
             pairs = [(key, in_words(part), part) for key, part in value.items() if part is not None]
-            words = [f"{k} ({w})" if isinstance(part, Mapping) else f"{k} {w}" for k, w, part in pairs]
+            words = [
+                f"{k} ({w})" if isinstance(part, Mapping) and "low" not in part else f"{k} {w}" for k, w, part in pairs
+            ]
             return ", ".join(words) or "none"
         case list() | tuple():
             return ", ".join(map(in_words, value)) or "none"

@@ -39,7 +39,7 @@ log = structlog.get_logger("resight.run")
 def afterwards(
     spec: PassSpec, plan: Plan, tables: Tables, store: ModelStore, images_per_s: float, compacting: bool = True
 ) -> dict[str, Any]:
-    """Return `published`, `extrapolated` and `left_undone` for the report, each if it applies.
+    """Return `published`, `extrapolated`, `next` and `left_undone` for the report, each if it applies.
 
     `compacting`: merge small files, which takes 10 s per million rows.
     """
@@ -84,7 +84,7 @@ def publish_if_first(tables: Tables, store: ModelStore, run_id: str) -> dict[str
 
 
 def extrapolated(plan: Plan, tables: Tables, store: ModelStore, images_per_s: float) -> dict[str, Any]:
-    """Return `extrapolated`: the cost of the whole scope and the changes of the published view, from a sample.
+    """Return `extrapolated`: the cost of the whole scope and the changes of the published view, from a sample; `next`.
 
     The cost includes the sample, at `images_per_s` without start-up; None if that is 0, because nothing had to be
     done. Changes have 95 % intervals (`batch/publishing/impact/extrapolate.py`).
@@ -101,4 +101,4 @@ def extrapolated(plan: Plan, tables: Tables, store: ModelStore, images_per_s: fl
     with compared(tables, side_of_view(view), new, plan.requested_ids()) as comparison:
         counts = sample_counts(comparison.sql)
     facts |= extrapolate(counts, plan.requested, plan.population).model_dump(mode="json")
-    return {"extrapolated": facts}
+    return {"extrapolated": facts, "next": f"resight runs diff published {plan.model.id}"}

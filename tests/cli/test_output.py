@@ -80,6 +80,7 @@ def test_a_table_shows_values_as_they_are(
         (None, ""),
         ({"a": 1, "b": None, "c": {"d": [2, 3]}}, "a 1, c (d 2, 3)"),
         ({"found": 3, "expected": 119.6, "low": 80.2, "high": 160.0}, "120 (80 to 160)"),
+        ({"lost": {"expected": 4, "low": 2, "high": 9}, "n": 3}, "lost 4 (2 to 9), n 3"),
     ],
 )
 def test_a_table_has_words_instead_of_json(value: object, words: str, capsys: pytest.CaptureFixture[str]) -> None:

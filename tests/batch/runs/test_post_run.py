@@ -79,7 +79,9 @@ def test_beside_another_model_it_says_what_would_change(tables: Tables, store: M
     publish(tables, store.verify(version_id("blobs", "1")))
     see(tables, store, "1", IMAGES)
     see(tables, store, "2", IMAGES, n_detections=1, detections=[BLOB])
-    told = estimate(sampled(tables, store, "2"), tables, store, images_per_s=0.0)
+    report = extrapolated(sampled(tables, store, "2"), tables, store, images_per_s=0.0)
+    told = report["extrapolated"]
+    assert report["next"] == "resight runs diff published blobs@2"
     assert (told["sampled"], told["population"]) == (10, 40)
     for figure in ("changed_images", "filled_images", "new"):
         assert (told[figure]["found"], told[figure]["expected"]) == (10, 40)
