@@ -66,11 +66,15 @@ def tell_silent(tables: Tables, view: View) -> None:
         note(text)
 
 
+def layer_words(tables: Tables, view: View) -> list[str]:
+    """Return the kind and the first digits of each layer that a view shows."""
+    by_id = read_layers(tables)
+    return [f"{by_id[layer].kind if layer in by_id else 'lost'} {layer[:12]}" for layer in view.layers]
+
+
 def _switched(view: str, *, reason: str, fmt: Format, **which: list[str]) -> None:
     tables = Tables(Settings().mounted_tables_url)
     shown = switch(tables, view, reason=reason, **which)
-    by_id = read_layers(tables)
-    layers = [f"{by_id[layer_id].kind} {layer_id[:12]}" for layer_id in shown.layers]
-    print_facts({"view": shown.name, "number": shown.serial, "layers": layers}, fmt)
+    print_facts({"view": shown.name, "number": shown.serial, "layers": layer_words(tables, shown)}, fmt)
     for words in (*unfounded(tables, shown), *of_silent(tables, shown)):
         note(words)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from archive.defaults import KEEP_DAYS, PRODUCTION
-from cli.layers import tell_silent
+from cli.layers import layer_words, tell_silent
 from cli.output import Format, FormatOption, ViewName, note, print_facts, print_rows
 from model_store.errors import GateClosed, StorageUnreachable
 from model_store.lazy_imports import lazy_imports
@@ -77,7 +77,7 @@ def publish(
     before = Views(tables.url).current(view)
     current = publishing.publish_by_policy(settings, tables, store, what, view, reason, override)
     note("published" if current != before else "already published")
-    print_facts(_facts(current), fmt)
+    print_facts(_facts(tables, current, fmt), fmt)
     tell_silent(tables, current)
 
 
@@ -93,7 +93,7 @@ def rollback(view: ViewName = PRODUCTION, reason: Reason = "", fmt: FormatOption
     current = publishing.rollback(tables, view, reason)
     for text in publishing.rollback_words(tables, current):
         note(text)
-    print_facts(_facts(current), fmt)
+    print_facts(_facts(tables, current, fmt), fmt)
     tell_silent(tables, current)
 
 
@@ -154,7 +154,7 @@ def _aliased(store: ModelStore, origin: str) -> list[tuple[str, str]]:
     return aliased
 
 
-def _facts(view: View) -> dict[str, Any]:
+def _facts(tables: Tables, view: View, fmt: Format) -> dict[str, Any]:
     return {
         "view": view.name,
         "number": view.serial,
@@ -163,7 +163,7 @@ def _facts(view: View) -> dict[str, Any]:
         "inference_key": view.inference_key,
         "threshold": view.threshold,
         "label_thresholds": view.label_thresholds,
-        "layers": list(view.layers),
+        "layers": layer_words(tables, view) if fmt is Format.table else list(view.layers),
         "published_at": f"{view.published_at:%Y-%m-%dT%H:%M:%SZ}" if view.published_at else None,
         "reason": view.reason,
         "rolled_back_to": view.rolled_back_to,

@@ -233,7 +233,7 @@ def test_layers_are_listed_switched_off_and_on(resight: Resight, asked: list[Fil
         back = resight("runs", "rollback").err
         assert f"undone: number {on['number']} (layer small-size {digits[:12]} on)" in back
         assert f"would undo: number 3 (layer small-size {digits[:12]} off)" in back
-    resight("layers", "on", "small-size").ok()
+    assert f"layers            small-size {digits[:12]}\n" in resight("runs", "rollback").ok()
     assert shown(tables) == after
     assert len(rows_of(tables, "assertions")) == 4
 
