@@ -12,7 +12,7 @@ import typer
 
 from cli import rollout
 from cli.output import Format, FormatOption, note, print_facts, print_rows
-from model_store.errors import BadRequest, ModelError, ModelNotFound
+from model_store.errors import BadRequest, ImageError, ModelError, ModelNotFound
 from model_store.lazy_imports import lazy_imports
 from model_store.names import DEFAULT_ALIAS, name_of_file, parse_ref, version_id
 
@@ -22,6 +22,7 @@ with lazy_imports():
     from model_store import probe as golden
     from model_store.adding.add import add_next_version, add_version, already_there, recognised
     from model_store.adding.recognise import Recognised
+    from model_store.images.decode import decode
     from model_store.inference_key import sha256_hex
     from model_store.load import load_model
     from model_store.names import VersionId, get_first_model, parse_version
@@ -68,17 +69,19 @@ def add(
             pull = f"resight models pull {shlex.quote(str(weights))}"
             raise BadRequest(f"{weights} is in a model store: copy the version with: {pull}")
         raise BadRequest(f"{weights} is a folder: use the .onnx or .pt2 file in it")
-    extra = {f"probe/{path.name}": _bytes(path) for path in probe or []}
+    extra = {f"probe/{path.name}": _probe(path) for path in probe or []}
     extra |= {"README.md": _bytes(readme)} if readme else {}
     extra |= {"LICENSE": _bytes(licence)} if licence else {}
     overrides = _json(config) if config else {}
+    runtime = overrides.get("runtime")
+    if weights is None and not (isinstance(runtime, dict) and runtime.get("kind") == "motion"):
+        raise BadRequest(
+            "a weights file is missing: give the .onnx or .pt2 file (only a config with the runtime motion needs none)"
+        )
     if name is None and weights is None:
         raise BadRequest("a name is required without a weights file: give one with --name")
     name = version_id(name or name_of_file(weights.stem if weights else ""), version or "1").name
     data = _bytes(weights, read_weights) if weights else None
-    runtime = overrides.get("runtime")
-    if data is None and not (isinstance(runtime, dict) and runtime.get("kind") == "motion"):
-        raise BadRequest("a weights file is missing; only a config with the runtime motion needs none")
     models, recognition = _store(), recognised(data, overrides)
     existing = already_there(models, name, recognition.config, data) if version is None else None
     if existing is not None:
@@ -304,6 +307,15 @@ def _bytes(path: Path, read: Callable[[Path], bytes] = Path.read_bytes) -> bytes
         return read(path)
     except OSError as error:
         raise BadRequest(f"cannot read {path}: {error.strerror}") from error
+
+
+def _probe(path: Path) -> bytes:
+    data = _bytes(path)
+    try:
+        decode(data)
+    except ImageError as error:
+        raise BadRequest(f"probe {path}: {error}") from error
+    return data
 
 
 def _json(path: Path) -> dict[str, Any]:

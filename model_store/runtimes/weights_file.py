@@ -6,6 +6,8 @@ one weights file, so that one digest covers all tensors.
 
 from __future__ import annotations
 
+import io
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,9 +33,17 @@ _MAGIC_BYTES_AT_4 = {b"TFL3": "a TensorFlow Lite file: convert it with tf2onnx"}
 
 
 def read_weights(path: Path) -> bytes:
-    """Return the weights as one file. Raises ModelRefused for external data that are missing or elsewhere; OSError."""
+    """Return the weights as one file.
+
+    Raises ModelRefused for a checkpoint of PyTorch, and for external data that are missing or elsewhere; OSError.
+    """
     data = path.read_bytes()
     if data.startswith(ZIP_MAGIC):
+        if _is_checkpoint(data):
+            raise ModelRefused(
+                f"{path.name} is a checkpoint of PyTorch or TorchScript, which needs its own code: export it to ONNX "
+                f"(a YOLO with 'yolo export model={path.name} format=onnx'), and add the .onnx file"
+            )
         return data
     try:
         model = onnx.load_model_from_string(data)
@@ -52,6 +62,15 @@ def read_weights(path: Path) -> bytes:
         return model.SerializeToString()
     except Exception as error:  # onnx raises its checker's and protobuf's own kinds
         raise ModelRefused(f"external data of {path.name} cannot be read: {said(error)}") from error
+
+
+def _is_checkpoint(data: bytes) -> bool:
+    """Return True for a ZIP of torch.save; False also for a damaged one, whose error the runtime reports."""
+    try:
+        names = zipfile.ZipFile(io.BytesIO(data)).namelist()
+    except Exception:  # zipfile raises a dozen kinds
+        return False
+    return any(name.partition("/")[2] == "data.pkl" for name in names)
 
 
 def require_whole(weights: bytes) -> None:

@@ -108,6 +108,7 @@ def test_versions_are_counted_and_the_same_one_is_not_added_twice(
 
 
 def test_a_model_without_a_usable_file_name_needs_a_name(resight: Resight, motion_config: Path, tmp_path: Path) -> None:
+    assert "a weights file is missing" in resight("models", "add").refused(2)
     assert "give one with --name" in resight("models", "add", "--config", motion_config).refused(2)
     folder = write_files(tmp_path, {"().onnx": b"not read"})
     assert "give one with --name" in resight("models", "add", folder / "().onnx").refused(2)
@@ -133,7 +134,12 @@ def test_adding_without_a_probe_says_so(resight: Resight, motion_config: Path) -
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        ([], 2, "a weights file is missing"),
+        ([], 2, "a weights file is missing: give the .onnx or .pt2 file"),
+        (
+            [WEIGHTS, "--probe", PHOTOS / "README.md"],
+            2,
+            f"probe {PHOTOS / 'README.md'}: this is application/octet-stream",
+        ),
         (["away.onnx"], 2, "cannot read away.onnx: No such file"),
         ([PHOTOS / "cat.jpg"], 6, "this is not an ONNX file but a JPEG image"),
         ([PHOTOS], 2, "is a folder: use the .onnx or .pt2 file"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,17 @@ def test_a_file_without_any_is_itself(tmp_path: Path) -> None:
     for name, data in {"a.onnx": pooling(6), "b.onnx": b"no onnx", "c.pt2": b"PK\x03\x04.."}.items():
         (tmp_path / name).write_bytes(data)
         assert read_weights(tmp_path / name) == data
+
+
+@pytest.mark.parametrize("record", ["best/data.pkl", "best/extra/data.pkl"])
+def test_a_checkpoint_of_pytorch_is_refused_with_the_command_that_exports_it(tmp_path: Path, record: str) -> None:
+    with zipfile.ZipFile(tmp_path / "best.pt", "w") as archive:
+        archive.writestr(record, b"pickled")
+    if record == "best/data.pkl":
+        with pytest.raises(ModelRefused, match=r"best\.pt is a checkpoint .* 'yolo export model=best\.pt format=onnx'"):
+            read_weights(tmp_path / "best.pt")
+    else:
+        assert read_weights(tmp_path / "best.pt").startswith(b"PK")
 
 
 def test_data_that_were_not_copied_are_named(tmp_path: Path) -> None:
