@@ -254,7 +254,8 @@ def remove(
 
     Example: resight models remove deer@2 --yes
     """
-    unwanted, models, settings = parse_version(version), _store(), Settings()
+    models, settings = _store(), Settings()
+    unwanted = parse_version(version, models.versions)
     tables = Tables(settings.mounted_tables_url)
 
     def require() -> None:

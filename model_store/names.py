@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import shlex
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,11 +71,13 @@ def version_id(name: str, version: str) -> VersionId:
     return VersionId(name, version)
 
 
-def parse_version(text: str) -> VersionId:
-    """Parse `name@version`. Raises BadRequest for any other reference."""
+def parse_version(text: str, versions: Callable[[str], Iterable[VersionId]] = lambda name: ()) -> VersionId:
+    """Parse `name@version`. Raises BadRequest, with the `versions` of the name, for any other reference."""
     ref = parse_ref(text)
     if ref.version is None:
-        raise BadRequest(f"'{text}' has no version: use {ref.name}@VERSION")
+        available = ", ".join(map(str, versions(ref.name)))
+        more = f"; available: {available}" if available else ""
+        raise BadRequest(f"name the version instead of '{text}': {ref.name}@VERSION{more}")
     return VersionId(ref.name, ref.version)
 
 

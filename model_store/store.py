@@ -219,7 +219,9 @@ class ModelStore:
         try:
             return parse_ready(self._read(version, READY, MAX_READY_BYTES), str(version))
         except FileNotFoundError:
-            raise ModelNotFound(f"{version} is not in {self.url}, or is not READY yet") from None
+            available = ", ".join(map(str, self.versions(version.name))) or "none"
+            words = f"{version} is not in {self.url}, or is not READY yet; available: {available}"
+            raise ModelNotFound(words) from None
 
     def mark(self, version: VersionId) -> str:
         """Return a text that changes when a file of the version is written, such as by a repair. Never raises."""

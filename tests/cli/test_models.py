@@ -255,9 +255,10 @@ def test_promote_moves_the_alias_only_to_what_loads(resight: Resight, blobs: Mod
 
 def test_a_wrong_reference_is_refused_and_says_what_there_is(resight: Resight, blobs: ModelStore) -> None:
     for words, code, message in (
-        (["promote", "blobs"], 2, "has no version: use blobs@VERSION"),
-        (["promote", "blobs:production"], 2, "has no version"),
-        (["promote", "blobs@9"], 6, "blobs@9 is not in"),
+        (["promote", "blobs"], 2, "instead of 'blobs': blobs@VERSION; available: blobs@1, blobs@2, blobs@3"),
+        (["promote", "blobs:production"], 2, "name the version instead of 'blobs:production'"),
+        (["remove", "deer"], 2, "name the version instead of 'deer': deer@VERSION\n"),
+        (["promote", "blobs@9"], 6, "or is not READY yet; available: blobs@1, blobs@2, blobs@3"),
         (["promote", "blobs@1", "--alias", "Bad Alias"], 2, "is not a model"),
         (["show", "deer"], 6, "available: blobs"),
         (["show", "blobs:canary"], 6, "no alias 'canary'"),
