@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, cast
 from model_store.config import AnyConfig, ClassifierConfig, EmbedderConfig, Nms, Preprocess
 from model_store.decoders import DECODERS
 from model_store.decoders.evidence import Evidence
+from model_store.transform.thresholds import thresholds_in_words
 
 GIVEN = "the config file"
 FIELDS = {
@@ -16,6 +17,7 @@ FIELDS = {
     "pixels": {"channel_order", "divide_by", "mean", "std"},
     "resize": {"resize", "pad_value", "stride_px", "interpolation"},
     "suppression": {"nms"},
+    "threshold": {"thresholds"},
     "vector": {"size", "output"},
 }
 """Fields of the config file, or of its `preprocess`, by choice: if it sets one of them, it is the reason."""
@@ -48,6 +50,7 @@ def reasons_for(config: AnyConfig, why: Mapping[str, str], overrides: Mapping[st
         found = {"kind": config.kind, **found, "vector": f"{config.size} numbers"}
     else:
         found = {"decoder": config.decoder, **found, "suppression": _nms(config.nms)}
+        found["threshold"] = thresholds_in_words(config.thresholds.default, config.thresholds.per_label)
     given = overrides.keys() | given_preprocess(overrides).keys()
     return tuple(
         Reason(what, value, GIVEN if given & FIELDS.get(what, set()) else why[what]) for what, value in found.items()

@@ -67,7 +67,8 @@ def recognise(runtime: str, weights: bytes, overrides: dict[str, Any]) -> Recogn
         **found.fields,
     }
     parsed = parse_config(json.dumps(_merge(config, overrides)), "config of the new version")
-    why = {"labels": "'names' in the metadata", **found.why}
+    assumed = "assumed: no weights file states it; a version with another one needs no new run"
+    why = {"labels": "'names' in the metadata", "threshold": assumed, **found.why}
     return Recognised(parsed, reasons_for(parsed, why, overrides))
 
 

@@ -8,10 +8,17 @@ less than 0.7 in float64.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from model_store.config import ModelConfig
 from model_store.detections import Detections, FloatArray
+
+
+def thresholds_in_words(default: float, per_label: Mapping[str, float]) -> str:
+    """Return thresholds as text: `0.25, fox 0.4`."""
+    return ", ".join([f"{default:g}", *(f"{label} {score:g}" for label, score in sorted(per_label.items()))])
 
 
 def least_scores(config: ModelConfig, min_score: float | None = None) -> FloatArray:

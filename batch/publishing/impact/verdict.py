@@ -21,6 +21,7 @@ from batch.publishing.impact.measure import Impact
 from batch.publishing.impact.result_sets import NOTHING, PUBLISHED, ResultSet, side_of_view
 from batch.schedule.policy import Gates
 from model_store.frozen import Frozen
+from model_store.transform.thresholds import thresholds_in_words
 
 Translator = Callable[..., str]
 
@@ -164,7 +165,8 @@ def _shows_the_same(a: ResultSet, b: ResultSet) -> bool:
 
 
 def _compared(impact: Impact, expected: Extrapolation | None, t: Translator) -> str:
-    images, sides = impact.images, {"old": _side(impact.old), "new": _side(impact.new)}
+    old, new, images = impact.old, impact.new, impact.images
+    sides = {"old": _side(old, new, t), "new": _side(new, old, t)}
     if expected is not None:
         text = t(
             "{old} with {new}, over a random sample of {n} of {all} images",
@@ -186,9 +188,15 @@ def _compared(impact: Impact, expected: Extrapolation | None, t: Translator) -> 
     return text + (t("; {n} of them failed on one side and cannot be compared", n=left_out) if left_out else "")
 
 
-def _side(side: ResultSet) -> str:
-    model = model_of(side)
-    return side.name if side.name in (model, NOTHING.name) else f"{model} ({side.name})"
+def _side(side: ResultSet, other: ResultSet, t: Translator) -> str:
+    """Return the model of a side, its name in the request, and its thresholds if those of the other side differ."""
+    if side.name == NOTHING.name:
+        return side.name
+    model, ours, theirs = model_of(side), *(thresholds_in_words(s.threshold, s.label_thresholds) for s in (side, other))
+    about = [side.name] if side.name != model else []
+    if ours != theirs and other.name != NOTHING.name:
+        about.append(t("shown from {threshold}", threshold=ours))
+    return f"{model} ({', '.join(about)})" if about else model
 
 
 def _changes(impact: Impact, t: Translator) -> str:

@@ -69,6 +69,9 @@ def test_the_config_file_is_stronger_than_the_graph() -> None:
     said = reasons(weights, given)
     assert {said[what][1] for what in ("pixels", "resize", "suppression")} == {"the config file"}
     assert said["decoder"][1] != "the config file"
+    assert said["threshold"][1].startswith("assumed: no weights file states it")
+    given = {"thresholds": {"default": 0.3, "per_label": {"fox": 0.5}}}
+    assert reasons(weights, given)["threshold"] == ("0.3, fox 0.5", "the config file")
     assert said["input"][1] == "fixed by the graph"
 
 
@@ -154,7 +157,7 @@ def test_a_graph_of_another_size_than_its_metadata_is_refused(size: tuple[int, i
 
 def test_every_choice_has_a_reason_in_words() -> None:
     said = reasons(export("yolov8", 5))
-    assert list(said) == ["decoder", "labels", "input", "pixels", "resize", "suppression"]
+    assert list(said) == ["decoder", "labels", "input", "pixels", "resize", "suppression", "threshold"]
     assert said["decoder"] == (
         "yolov8",
         "outputs output0 [1, 9, 84]: 4 + 5 numbers for each anchor, without objectness",

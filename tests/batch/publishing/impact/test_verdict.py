@@ -93,6 +93,10 @@ def test_the_next_command_publishes_what_passes(tables: Tables) -> None:
     found = told(tables, min_coverage_frac="off")
     assert found.headline == "deer@2 passes all 2 gates"
     assert (found.passed, found.command) == (True, "resight runs publish run-7")
+    assert found.compared.startswith("deer@1 (published) with deer@2 (run-7), over")
+    low = PUBLISHED.model_copy(update={"threshold": 0.25, "label_thresholds": {"fox": 0.4}})
+    both = "deer@1 (published, shown from 0.25, fox 0.4) with deer@2 (run-7, shown from 0), over"
+    assert told(tables, old=low).compared.startswith(both)
 
 
 def test_gates_that_fail_need_a_reason(tables: Tables) -> None:
