@@ -23,6 +23,7 @@ with lazy_imports():
     from batch.publishing.impact.measure import Impact
     from batch.publishing.impact.report import as_json, judged, require_empty, write_report
     from batch.publishing.impact.verdict import Verdict, failed, model_of
+    from batch.schedule.archive_state import schedule_words
     from model_store.storage import absolute
     from model_store.store import ModelStore
     from serve.rollout.state import read_state
@@ -56,6 +57,10 @@ def diff(
         _print_impact(comparison.impact, found, fmt)
         if out is not None:
             note(f"report, with {len(shown)} images to look at: {absolute(out)}/index.html")
+        if found.command.startswith("resight runs publish") and (
+            words := schedule_words(models, comparison.impact.new)
+        ):
+            note(words)
     if gate and not found.passed:
         raise GateClosed("; ".join(failed(found.gates)))
 
@@ -79,6 +84,8 @@ def publish(
     note("published" if current != before else "already published")
     print_facts(_facts(tables, current, fmt), fmt)
     tell_silent(tables, current)
+    if view == PRODUCTION and (words := schedule_words(store, current)):
+        note(words)
 
 
 @app.command()

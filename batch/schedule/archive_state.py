@@ -19,12 +19,13 @@ from archive.schemas import MEDIA, RESULTS
 from archive.views.run_kinds import kind_of
 from archive.views.views import View, Views, was_rolled_back
 from batch.planning.plan import TRIED_AGAIN, pinned
+from batch.publishing.impact.result_sets import ResultSet
 from batch.schedule.config_impact import ConfiguredModel, numerics_of
 from batch.schedule.decide import DecisionFacts, WantedVersion, shown_by
 from batch.schedule.decision_log import started_run
 from model_store.errors import BadRequest, ModelError, ModelNotFound
 from model_store.inference_key import NUMERICS_VERSION
-from model_store.names import VersionId, get_first_model
+from model_store.names import DEFAULT_ALIAS, VersionId, get_first_model, parse_ref
 from model_store.store import ModelStore, ModelVersion
 
 SILENT = timedelta(minutes=5)
@@ -55,6 +56,24 @@ def wanted_version(store: ModelStore, view: View | None, ref: str = "") -> Model
             raise BadRequest(f"nothing is published yet: name a model with --model: {', '.join(names)}; see --help")
         ref = names[0]
     return pinned(store, ref or (view.model_name if view else ""))
+
+
+def schedule_words(store: ModelStore, shown: View | ResultSet) -> str:
+    """Return a warning if scheduled runs do not follow what is, or would be, published as production; else ""."""
+    version = VersionId(shown.model_name, shown.model_version)
+    keep = f"to keep {version}: resight models promote {version}"
+    try:
+        if version not in store.versions(version.name) or store.describe(version).detector_config.is_external:
+            return ""
+        wanted = store.describe(store.resolve(parse_ref(version.name)))
+    except ModelNotFound:
+        return f"{version.name} has no alias {DEFAULT_ALIAS}, so scheduled runs end with an error; {keep}"
+    except ModelError:
+        return ""
+    key, limits = wanted.info.inference_key, wanted.detector_config.thresholds
+    if (key, limits.default, limits.per_label) == (shown.inference_key, shown.threshold, shown.label_thresholds):
+        return ""
+    return f"{DEFAULT_ALIAS} of {version.name} is {wanted.id}: scheduled runs would publish that version; {keep}"
 
 
 def _may_detect(store: ModelStore, name: str) -> bool:

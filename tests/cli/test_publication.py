@@ -34,15 +34,20 @@ def test_where_no_model_is_nothing_is_pruned(resight: Resight, two: Tables, monk
     assert len(rows_of(two, "results")) == 4
 
 
-def test_publish_and_rollback_move_the_view(resight: Resight, two: Tables) -> None:
-    facts = json.loads(resight("runs", "publish", "old", "--reason", "try", "--format", "json").ok())
+def test_publish_and_rollback_move_the_view(resight: Resight, two: Tables, store: ModelStore) -> None:
+    done = resight("runs", "publish", "old", "--reason", "try", "--format", "json")
+    facts = json.loads(done.ok())
+    other = "production of blobs is blobs@2: scheduled runs would publish that version"
+    assert f"{other}; to keep blobs@1: resight models promote blobs@1" in done.err
     want = {"view": "production", "number": 1, "run_id": "old", "threshold": 0.5, "reason": "try"}
     assert {name: facts[name] for name in want} == want
     done = resight("runs", "publish", "blobs@2")
-    assert "published" in done.err
+    assert done.err == "published\n", "production is this version"
     assert scores(resight) == [0.7, 0.7, 0.8, 0.8]
+    assert other in resight("runs", "diff", "published", "old").err
+    store.set_alias("blobs", "production", None)
     again = resight("runs", "publish", "new")
-    assert "already published" in again.err
+    assert "already published\nblobs has no alias production, so scheduled runs end" in again.err
     assert "number            2" in again.ok()
     done = resight("runs", "rollback", "--format", "json")
     back = json.loads(done.ok())
