@@ -31,6 +31,8 @@ HereOption = Annotated[bool, typer.Option("--here", help="run on this machine, a
 
 WIDEST = 100_000
 """Maximum width in characters of a table outside a terminal; no cell is cut or wrapped there."""
+MOST_ITEMS = 8
+"""Items of a list that a cell of a table in a terminal shows."""
 
 console = Console(emoji=False)
 errors = Console(stderr=True, emoji=False)
@@ -52,8 +54,9 @@ def print_rows(rows: Sequence[Mapping[str, Any]], fmt: Format, columns: Sequence
         writer.writerows([_plain(row[name]) for name in names] for row in rows)
     else:
         table = Table(*map(escape, names), box=None, header_style="bold", pad_edge=False)
+        most = MOST_ITEMS if console.is_terminal else None
         for row in rows:
-            table.add_row(*(escape(_short(row[name])) for name in names))
+            table.add_row(*(escape(_short(row[name], most)) for name in names))
         # in files and pipes, cells are neither cut nor wrapped
         (console if console.is_terminal else Console(width=WIDEST, emoji=False)).print(table)
 
@@ -103,7 +106,9 @@ def in_words(value: object) -> str:
             return str(value)
 
 
-def _short(value: object) -> str:
+def _short(value: object, most: int | None = None) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
+    if isinstance(value, list) and most is not None and len(value) > most:
+        return f"{in_words(value[:most])}, … ({len(value)}; all with --format json)"
     return in_words(value)

@@ -40,6 +40,7 @@ app = typer.Typer()
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="print the plan and write nothing")]
 FollowOption = Annotated[bool, typer.Option(help="wait until the run ends")]
 _NOT_FACTS = ("changes", "reasons", "decision", "until")
+CLASSES = "select label, count(*), avg(score) from classifications where status = 'ok' group by label order by 2 desc"
 WIDEST = 44
 """Maximum characters of a value in a line of a plan; digests and lists of labels are longer."""
 
@@ -154,6 +155,8 @@ def classify(
     Example: resight classify --model efficientnet-lite0@1 --labels animal --dry-run
     """
     _run_on_crops(spec, dry_run, here, follow, fmt)
+    if follow and not dry_run:
+        note(f'to see the classes: resight sql "{CLASSES}"; for more: docs/reference/classify.md#reading')
 
 
 @app.command()

@@ -95,7 +95,10 @@ def test_with_nothing_to_do_no_job_is_started(
     jobs = FakeJobs()
     monkeypatch.setattr(cli.follow, "jobs_of", lambda *_: jobs)
     done(seen, home)
-    told = facts(resight(*RUN, "--format", "json").ok())
+    ended = resight(*RUN, "--format", "json")
+    told = facts(ended.ok())
+    query = ended.err.partition('to see the classes: resight sql "')[2].partition('"')[0]
+    assert json.loads(resight("sql", query, "--format", "json").ok())[0]["count_star()"] == 3
     assert told["accounting"] == "requested 3 = ok 0 + failed 0 + reused 3 detections"
     assert told["run_id"] is None
     assert seen.existing("runs") is None

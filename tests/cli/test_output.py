@@ -5,12 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import json
+import sys
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
 import pytest
+from rich.console import Console
 
+from cli import output
 from cli.output import Format, note, print_facts, print_rows
 
 NOON = datetime(2026, 5, 14, 12, tzinfo=UTC)
@@ -88,6 +91,16 @@ def test_a_table_has_words_instead_of_json(value: object, words: str, capsys: py
     print_rows([{"x": value}], Format.table)
     line, _, row = capsys.readouterr().out.splitlines()
     assert (line.removeprefix("x").strip(), row.strip()) == (words, words)
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_a_long_list_is_cut_in_a_terminal_only(is_terminal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    printed = io.StringIO()
+    monkeypatch.setattr(output, "console", Console(file=printed, width=300, force_terminal=is_terminal))
+    monkeypatch.setattr(sys, "stdout", printed)
+    print_rows([{"logits": list(range(1000)), "few": [1, 2]}], Format.table)
+    shown = "0, 1, 2, 3, 4, 5, 6, 7, … (1000; all with --format json)"
+    assert ("999" in printed.getvalue(), shown in printed.getvalue()) == (not is_terminal, is_terminal)
 
 
 def test_facts_are_one_record_in_every_format(capsys: pytest.CaptureFixture[str]) -> None:
