@@ -95,6 +95,10 @@ def evaluate_command(
     if fmt is Format.json:
         print_rows([one.model_dump(mode="json") for one in found], fmt)
         return
+    if fmt is Format.table and not found[0].sample.reviewed:
+        select = f"resight select --by random --count {random or 100} --seed {seed}"
+        note(f"nothing is reviewed yet, of {found[0].sample.drawn} images: choose some with {select}, and review them")
+        return
     for one in found if fmt is Format.table else []:
         error = one.calibration_error
         facts = {"model": model_of(one.model), "sample": one.sample.words}

@@ -42,15 +42,16 @@ _JUDGED = """
     with denied as (
         select distinct n.id, n.rank from new_boxes n join standing s on md5_number(s.media_sha256) = n.id
         where s.action = 'suppress' and (s.x1_px is null or is_same_box(iou(s, n))))
-    select n.label, camera_id, n.score::double as score,
+    select n.label, camera_id, n.score::double as score, o.kind,
         case when kind = 'matched' then true when kind = 'relabelled' or d.id is not null then false end as correct
     from new_boxes n join outcomes o on o.id = n.id and o.new_rank = n.rank join cameras c on c.id = n.id
         left join denied d on d.id = n.id and d.rank = n.rank;
     create table counts as
     select label, camera_id, 0 as stated, 0 as found, (correct is true)::integer as correct,
-        (correct is false)::integer as wrong, (correct is null)::integer as undecided from judged
+        (correct is false)::integer as wrong, (correct is null)::integer as undecided,
+        0 as found_box, (kind in ('matched', 'relabelled'))::integer as correct_box from judged
     union all
-    select old_label, camera_id, 1, (kind = 'matched')::integer, 0, 0, 0
+    select old_label, camera_id, 1, (kind = 'matched')::integer, 0, 0, 0, (kind <> 'lost')::integer, 0
     from outcomes join cameras using (id) where kind <> 'new'
 """
 _GROUPS = """
@@ -59,7 +60,12 @@ _GROUPS = """
         coalesce(sum(found), 0)::bigint as found, coalesce(sum(correct), 0)::bigint as correct,
         coalesce(sum(wrong), 0)::bigint as wrong, coalesce(sum(undecided), 0)::bigint as undecided
     from counts group by grouping sets ((), (label), (camera_id))
-    order by list_position(['all', 'label', 'camera'], "by"), name
+    union all
+    select 'any label', null, coalesce(sum(stated), 0)::bigint, coalesce(sum(found_box), 0)::bigint,
+        coalesce(sum(correct_box), 0)::bigint, coalesce(sum(correct + wrong - correct_box), 0)::bigint,
+        coalesce(sum(undecided), 0)::bigint
+    from counts
+    order by list_position(['all', 'any label', 'label', 'camera'], "by"), name
 """
 _BINS = f"""
     select least(floor(score * {BINS}), {BINS - 1})::integer as place, count(*) as detections, avg(score) as mean_score,
@@ -79,6 +85,7 @@ class Fraction(Frozen):
 class Group(Frozen):
     """Counts over one label, one camera (None: unknown) or all. `found` of `stated` boxes have their label.
 
+    In the group by `any label`, labels do not count: a box is found, and a detection correct, if the boxes match.
     precision = correct / (correct + wrong); recall = found / stated.
     """
 

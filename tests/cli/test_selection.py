@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,14 @@ def _published(home: Path) -> None:
 def test_the_evaluation_of_a_draw_is_of_the_same_view(resight: Resight) -> None:
     done = resight("select", "--by", "random", "--view", "trial", "--seed", "3")
     assert "resight evaluate --random 2 --seed 3 --view trial" in done.err, done.err
+
+
+def test_an_evaluation_without_a_review_names_the_way_out_instead_of_zeros(resight: Resight) -> None:
+    words = ("evaluate", "trial", "--view", "trial")
+    done = resight(*words)
+    assert done.ok() == ""
+    assert "nothing is reviewed yet, of 2 images: choose some with resight select --by random --count 100" in done.err
+    assert json.loads(resight(*words, "--format", "json").ok())[0]["groups"][0]["stated"] == 0
 
 
 def test_without_a_reason_nobody_is_said_to_have_reviewed_anything(resight: Resight) -> None:

@@ -21,6 +21,7 @@ from tests.batch.publishing.impact.scene import NEW, OLD, Seen, World, new_side,
 
 BOX, AWAY = (0.0, 0.0, 40.0, 40.0), (100.0, 100.0, 140.0, 140.0)
 DEER, FOX = ("deer", 0.75, BOX), ("fox", 0.75, BOX)
+ANY = ("any label", "")
 Z_95 = 1.959964
 
 
@@ -88,7 +89,7 @@ def random_world(seed: int) -> World:
 
 def oracle(world: World, threshold: float) -> tuple[dict[tuple[str, str], Counter[str]], list[tuple[float, bool]]]:
     """Return the counts by group, and the score of each decided detection with whether it is correct."""
-    groups: dict[tuple[str, str], Counter[str]] = {}
+    groups = {ANY: Counter[str]()}
     decided: list[tuple[float, bool]] = []
 
     def count(what: str, name: str, label: str) -> None:
@@ -109,13 +110,17 @@ def oracle(world: World, threshold: float) -> tuple[dict[tuple[str, str], Counte
             count("stated", name, o[1])
             if any(a == i and boxes[b][1] == o[1] for a, b in matched):
                 count("found", name, o[1])
+            groups[ANY]["stated"] += 1
+            groups[ANY]["found"] += any(a == i for a, _ in matched)
         for j, n in enumerate(boxes):
             of = [truth[a][1] for a, b in matched if b == j]
             if not of and not any(iou(n[3], box) >= HALF for box in denied):
                 count("undecided", name, n[1])
+                groups[ANY]["undecided"] += 1
                 continue
             right = of == [n[1]]
             count("correct" if right else "wrong", name, n[1])
+            groups[ANY]["correct" if of else "wrong"] += 1
             decided.append((n[2], right))
     return groups, decided
 
@@ -128,6 +133,7 @@ def test_counts_and_calibration_are_those_of_loops(tmp_path: Path, seed: int) ->
     names = ("stated", "found", "correct", "wrong", "undecided")
     assert {(g.by, g.name or ""): {n: getattr(g, n) for n in names if getattr(g, n)} for g in found.groups} == groups
     assert min(groups["all", ""][name] for name in names) > 2, "the world has every kind"
+    assert groups["all", ""]["correct"] < groups[ANY]["correct"]
     for group in found.groups:
         check_interval(group.precision, group.correct, group.correct + group.wrong)
         check_interval(group.recall, group.found, group.stated)
@@ -179,4 +185,4 @@ def test_the_report_says_which_images_it_is_of(tmp_path: Path) -> None:
 def test_without_statements_there_is_nothing_to_count(tmp_path: Path) -> None:
     found = evaluated(World().image("a", [DEER], [DEER]), tmp_path, ResultSet(name="new", inference_key=NEW))
     assert (found.bins, found.calibration_error, found.sample.at_random) == ((), None, False)
-    assert [(g.by, g.stated, g.precision.value) for g in found.groups] == [("all", 0, None)]
+    assert [(g.by, g.stated, g.precision.value) for g in found.groups] == [("all", 0, None), ("any label", 0, None)]
