@@ -18,7 +18,8 @@ with lazy_imports():
     from archive.annotations.layers import layer_named, layers_of, read_layers
     from archive.delta.tables import Tables
     from archive.views.publications import view_named, view_of_run
-    from archive.views.views import Views
+    from archive.views.query import query
+    from archive.views.views import View, Views
     from batch.filters import registry
     from batch.filters import run as filter_runs
     from batch.filters.layers import switch
@@ -97,10 +98,11 @@ def run(
     if show_it and (dry_run or not follow):
         raise BadRequest("--show waits for the end of the run: leave out --dry-run and --no-follow")
     spec = prepare(tables, kind, fields, scope, view)
+    before = _count_shown(tables, view_named(tables, view)) if show_it else 0
     rows = _run([spec], settings, tables, dry_run, follow, here)
     if show_it:
         shown = switch(tables, view, on=[spec.layer().layer_id])
-        note(f"{view} {shown.serial} shows the layer")
+        note(f"{view} {shown.serial} shows the layer; detections: {before} before, {_count_shown(tables, shown)} now")
     print_rows(rows, fmt)
 
 
@@ -178,6 +180,10 @@ def _run(
         return [{"run_id": run_id, "job": job} for run_id in run_ids]
     reports = to_end(jobs, start, run_ids)
     return [_row(spec, reports[spec.run_id]) for spec in specs if spec.run_id in reports]
+
+
+def _count_shown(tables: Tables, view: View) -> int:
+    return int(query(tables, "select count(*) as n from detections", view)["n"][0].as_py())
 
 
 def _row(spec: FilterSpec, metrics: dict[str, Any]) -> dict[str, Any]:

@@ -209,8 +209,9 @@ def test_layers_are_listed_switched_off_and_on(resight: Resight, asked: list[Fil
     done = resight(*RUN, "--show", *JSON)
     (row,) = rows_in(done)
     assert (row["flagged"], row["added"]) == (4, 4)
-    assert "production 2 shows the layer" in done.err
     after = shown(tables)
+    counts = f"detections: {len(before)} before, {len(after)} now"
+    assert f"production 2 shows the layer; {counts}\n" in done.err
     assert len(after) == len(before) - 4
 
     (layer,) = json.loads(resight("layers", "list", *JSON).ok())
