@@ -103,6 +103,11 @@ def export_command(
     print_facts({"format": what, **counts, "file": str(out)}, fmt)
     if not counts["images"]:
         note("the file has no image")
+    if unseen := counts["images"] - counts.get("reviewed", counts["images"]):
+        note(
+            f"no person has made a statement about {unseen} of these images: their boxes are only the model's own; "
+            "to export reviewed images only, list them with --ids: docs/guide/yolo.md"
+        )
 
 
 @app.command("import")

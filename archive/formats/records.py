@@ -40,6 +40,7 @@ _FILES = """
         coalesce(d.captured_at_corrected, m.captured_at_local) as captured_at_corrected,
         coalesce(m.timestamp_flags, []) as timestamp_flags, m.camera_id, d.event_id, d.deployment_id,
         coalesce(r.status, 'missing') as status, r.error_code,
+        m.media_sha256 in (select media_sha256 from standing) as is_reviewed,
         case when e.by_person then 'human'
             when r.status <> 'failed' and r.n_detections = coalesce(h.n, 0) then if(h.by_person, 'human', 'machine')
         end as blank_by
@@ -143,6 +144,7 @@ class ImageRecord:
     timestamp_flags: Sequence[str] = ()
     media_type: str | None = None
     blank_by: Observer | None = None
+    is_reviewed: bool = False  # a person has made a statement about it
     frame_index: int | None = None  # of a frame of a clip, and its frames per second
     frame_rate: float | None = None
 

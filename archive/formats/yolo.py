@@ -54,15 +54,15 @@ class _Listed:
 
 
 def write(images: Iterable[ImageRecord], facts: ExportLineage, out: Path, options: YoloOptions) -> dict[str, int]:
-    """Write the data set to the folder `out`; return the numbers of its images and of those that are left out.
+    """Write the data set to the folder `out`; return the numbers of its images and parts, and of those left out.
 
-    Images without a result or a size are left out, and counted in data.yaml.
+    Images without a result or a size are left out, and counted in data.yaml. `reviewed` ones have a person's statement.
 
     Raises BadRequest for images that are not on this machine, and if no image is left.
     """
     classes = {label: number for number, label in enumerate(facts.labels)}
     listed: list[_Listed] = []
-    left_out = 0
+    left_out = reviewed = 0
     for image in images:
         is_known = image.detections or image.status in ("ok", "empty")
         if not is_known or not image.width_px or not image.height_px:
@@ -71,6 +71,7 @@ def write(images: Iterable[ImageRecord], facts: ExportLineage, out: Path, option
         name = _link(image, out)
         if name is None:
             continue
+        reviewed += image.is_reviewed
         labels = out / "labels" / name.rpartition(".")[0]
         labels.parent.mkdir(parents=True, exist_ok=True)
         labels.with_name(f"{labels.name}.txt").write_text("".join(_lines(image, classes)), "utf-8")
@@ -88,7 +89,8 @@ def write(images: Iterable[ImageRecord], facts: ExportLineage, out: Path, option
     }
     text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
     (out / "data.yaml").write_text(text, "utf-8")
-    return {"images": len(listed), "left_out": left_out}
+    counts = {part: len(names) for part, names in parts.items() if names}
+    return {"images": len(listed), "reviewed": reviewed, **counts, "left_out": left_out}
 
 
 def _link(image: ImageRecord, out: Path) -> str | None:

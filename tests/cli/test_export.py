@@ -43,7 +43,10 @@ def test_a_format_has_the_images_of_a_scope(resight: Resight, tmp_path: Path) ->
 @pytest.mark.usefixtures("archive")
 def test_a_data_set_is_counted_as_it_was_written(resight: Resight, tmp_path: Path) -> None:
     out = tmp_path / "yolo"
-    facts = json.loads(resight("export", "yolo", out, "--format", "json").ok())
+    done = resight("export", "yolo", out, "--format", "json")
+    facts = json.loads(done.ok())
+    assert (facts["reviewed"], facts["train"] + facts["val"]) == (2, 3)
+    assert "no person has made a statement about 1 of these images" in done.err
     links = [file for file in (out / "images").rglob("*") if file.is_symlink()]
     assert (facts["images"], facts["left_out"], len(links)) == (3, 2, 3), "6 files: one is a copy, two have no result"
 

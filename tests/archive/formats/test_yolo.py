@@ -32,8 +32,9 @@ def test_each_box_is_a_line_and_each_image_a_link(tmp_path: Path) -> None:
         (tmp_path / "archive" / each.path).write_text(each.path)
     copy = replace(images[0], path="copy.JPG")
     failed = image(9, status="failed", source_root=root)
+    images[0].is_reviewed = copy.is_reviewed = True
     counts = write([*images, copy, failed], FACTS, tmp_path / "out", YoloOptions(val_share=0))
-    assert counts == {"images": 4, "left_out": 1}  # the copy is one of the four
+    assert counts == {"images": 4, "reviewed": 1, "train": 4, "left_out": 1}  # the copy is one of the four
     config = yaml.safe_load((tmp_path / "out" / "data.yaml").read_text())
     assert config["names"] == {0: "deer", 1: "person", 2: "fox"}
     for each in images:
