@@ -65,7 +65,7 @@ def read_weights(path: Path) -> bytes:
 
 
 def _is_checkpoint(data: bytes) -> bool:
-    """Return True for a ZIP of torch.save; False also for a damaged one, whose error the runtime reports."""
+    """Return True for a ZIP of torch.save; the runtime reports a damaged one."""
     try:
         names = zipfile.ZipFile(io.BytesIO(data)).namelist()
     except Exception:  # zipfile raises a dozen kinds
