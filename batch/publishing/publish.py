@@ -85,10 +85,12 @@ def publish_view(
         return after
     closed = check(after, view)
     if closed and override is None:
-        what = view.run_id or f"{view.model_name}@{view.model_version}"
+        model = f"{view.model_name}@{view.model_version}"
+        what, is_part = view.run_id or model, any("min_coverage_frac" in words for words in closed)
+        rest = f" Run it on the other images: resight reprocess --model {model}." if is_part else ""
         raise GateClosed(
-            f"{what} is not published as {view.name}: {'; '.join(closed)}. See what would change: resight runs diff "
-            f'{view.name} {what}; the gates are in the policy file, and --override "why" publishes it anyway'
+            f"{what} is not published as {view.name}: {'; '.join(closed)}.{rest} See what would change: resight runs "
+            f'diff {view.name} {what}; the gates are in the policy file, and --override "why" publishes it anyway'
         )
     why = f"gates overridden: {override} ({'; '.join(closed)})" if closed else override
     words = "; ".join(word for word in (view.reason, why) if word)

@@ -138,7 +138,8 @@ def doubts(result: TuningResult) -> list[str]:
     fewest = min((m.requests for m in result.points if m.rounds), default=0)
     if fewest < MIN_REQUESTS:
         few = "1 request" if fewest == 1 else f"{fewest} requests"
-        lines.append(f"p99 of some points is of only {few}: use longer --seconds")
+        words = f"p99 of some points is of only {few}" if fewest else "no request of some points has ended"
+        lines.append(f"{words}: use longer --seconds")
     return lines + [f"{m.point}: {m.failed}" for m in result.points if m.failed]
 
 

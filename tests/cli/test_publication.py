@@ -71,6 +71,9 @@ def test_a_closed_gate_of_the_policy_ends_with_5_unless_it_is_overridden(
     assert current
     assert current.run_id == "new"
     assert current.reason.startswith("gates overridden: a bad card (1 of 3")
+    assert "Run it on the other images: resight reprocess --model blobs@1. See" in resight(
+        "runs", "publish", "old"
+    ).refused(5)
 
 
 def test_prune_says_what_it_would_do_and_does_it_with_yes(

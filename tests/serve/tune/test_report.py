@@ -164,8 +164,9 @@ def test_doubts_are_reported() -> None:
     for words in ("30%", "not steady", "2 requests", "no</b> memory"):
         assert any(words in line for line in lines), words
     assert len(lines) == 4
-    single = MeasuredPoint(point=NOW, rounds=(one.model_copy(update={"latencies_ms": (1.0,)}),))
-    assert any("of only 1 request:" in line for line in doubts(result([single])))
+    for latencies_ms, words in (((1.0,), "is of only 1 request:"), ((), "no request of some points has ended:")):
+        point = MeasuredPoint(point=NOW, rounds=(one.model_copy(update={"latencies_ms": latencies_ms}),))
+        assert any(words in line for line in doubts(result([point])))
 
 
 def test_rows_mark_each_point() -> None:
