@@ -18,6 +18,9 @@ with lazy_imports():
     import numpy as np
 
     from archive.catalogue import listing
+    from archive.catalogue.roots import contains
+    from archive.delta.snapshot import open_tables
+    from archive.delta.tables import Tables
     from archive.views.views import Views
     from batch.schedule.archive_state import wanted_version
     from model_store.decoders import layout
@@ -27,6 +30,7 @@ with lazy_imports():
     from model_store.images.decode import Pixels, decode
     from model_store.load import load_detector
     from model_store.machine import usable_cores
+    from model_store.storage import Folder, absolute, require_own
     from model_store.store import ModelStore
     from model_store.transform.masks import bitmap_of
     from model_store.transform.thresholds import least_scores, shown
@@ -36,6 +40,11 @@ app = typer.Typer()
 BOX = ("x1_px", "y1_px", "x2_px", "y2_px")
 COLUMNS = ("image", "label", "score", *BOX, "note", "mask_area_px", "mask_rle")
 GREEN_BGR = (60, 200, 60)
+_JFIF_BYTES = 20
+"""Length of the start of a JPEG from OpenCV, after which a comment may follow."""
+_WORDS = b"drawn by resight detect"
+_COMMENT = b"\xff\xfe" + (2 + len(_WORDS)).to_bytes(2) + _WORDS
+"""Segment of a JPEG that marks a drawing: no other file is ever replaced."""
 
 
 @app.command()
@@ -51,12 +60,13 @@ def detect(
     """Run a model on some pictures and print its detections. Exit code 1 if a picture is unreadable.
 
     With --draw, a picture is written as NAME.jpg; pictures of a folder keep their paths below it.
+    No other file is replaced, except an earlier drawing, and nothing is drawn into a catalogued archive.
 
     Example: resight detect buck.jpg night/ --model deer --draw seen/
     """
-    files = list(_files(images))
-    drawings = _drawings(files, draw) if draw is not None else {}
     settings = Settings()
+    files = list(_files(images))
+    drawings = _drawings(files, draw, settings.tables_url) if draw is not None else {}
     store = ModelStore(settings.models_url)
     view = None if model else Views(settings.mounted_tables_url).current()
     version = wanted_version(store, view, model).id
@@ -101,24 +111,19 @@ def _files(given: list[Path]) -> Iterator[tuple[Path, str]]:
             raise BadRequest(f"{path} is not a file or folder")
 
 
-def _drawings(files: Sequence[tuple[Path, str]], folder: Path) -> dict[Path, Path]:
+def _drawings(files: Sequence[tuple[Path, str]], folder: Path, tables_url: str) -> dict[Path, Path]:
     """Map each picture to its drawing: the same name in `folder`, with .jpg after any other suffix.
 
-    Raises BadRequest, before anything is written, if a drawing would replace a given picture or another drawing.
+    Raises BadRequest, before anything is written, if a drawing would replace another file, or be in an archive.
     """
     if folder.exists() and not folder.is_dir():
         raise BadRequest(f"--draw {folder} is a file: use a folder")
-    given: dict[tuple[int, int] | None, Path] = {_identity(path): path for path, _ in files}
-    given.pop(None, None)
+    _require_no_archive(folder, tables_url)
     drawings: dict[Path, Path] = {}
     taken: dict[Path, Path] = {}
     for path, name in files:
         drawing = folder / (name if name.lower().endswith(".jpg") else f"{name}.jpg")
-        replaced = given.get(_identity(drawing))
-        if replaced:
-            raise BadRequest(
-                f"the drawing of {path} would replace the picture {replaced}: use another folder for --draw"
-            )
+        require_own(drawing, _COMMENT)
         if taken.setdefault(drawing, path) != path:
             raise BadRequest(
                 f"{taken[drawing]} and {path} would both be drawn as {drawing}: pass the folder "
@@ -128,13 +133,17 @@ def _drawings(files: Sequence[tuple[Path, str]], folder: Path) -> dict[Path, Pat
     return drawings
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
-    """Return device and inode, equal for all names of a file: links, and names that differ only in case."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
+def _require_no_archive(folder: Path, tables_url: str) -> None:
+    """Raise BadRequest if the folder is, contains, or is inside a catalogued archive."""
+    place = absolute(str(folder))
+    with open_tables(Tables(tables_url), "media") as sql:
+        rows = sql.sql("select distinct source_root from media where missing_since is null").fetchall()
+    for (root,) in rows:
+        if contains(root, place) or contains(place, root):
+            raise BadRequest(
+                f"--draw {folder} and the archive {root} overlap, so drawings would be catalogued as pictures: "
+                "use another folder"
+            )
 
 
 def _rows(name: str, detector: LoadedDetector, shown: Detections, decode_note: str | None) -> list[dict[str, Any]]:
@@ -154,7 +163,7 @@ def _rows(name: str, detector: LoadedDetector, shown: Detections, decode_note: s
 def _draw(path: Path, pixels: Pixels, shown: Detections, labels: Sequence[str]) -> None:
     """Write a JPEG of `pixels`, (h, w, 3) uint8 RGB, with its detections; lines and letters scale with the picture.
 
-    Raises BadRequest if the file cannot be written.
+    Raises BadRequest for an existing file that is not a drawing, StorageUnreachable, StorageFull.
     """
     canvas: Any = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
     height, width = canvas.shape[:2]
@@ -164,8 +173,7 @@ def _draw(path: Path, pixels: Pixels, shown: Detections, labels: Sequence[str]) 
             canvas[inside] = canvas[inside] // 2 + np.array(GREEN_BGR, np.uint8) // 2
     boxes = zip(shown.boxes_xyxy.tolist(), shown.scores, shown.class_ids, strict=True)
     draw_marks(canvas, [Mark(box, f"{labels[i]} {score:.2f}", GREEN_BGR) for box, score, i in boxes])
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(cv2.imencode(".jpg", canvas)[1].tobytes())
-    except OSError as error:
-        raise BadRequest(f"cannot draw into {path}: {error.strerror}") from error
+    jpeg = cv2.imencode(".jpg", canvas)[1].tobytes()
+    require_own(path, _COMMENT)
+    marked = jpeg[:_JFIF_BYTES] + _COMMENT + jpeg[_JFIF_BYTES:]
+    Folder(absolute(str(path.parent))).write(path.name, marked)

@@ -18,6 +18,7 @@ with lazy_imports():
 
     from archive.delta.tables import Tables
     from batch.runs.metrics import collect
+    from model_store.storage import require_own
     from model_store.store import ModelStore
     from serve.settings import Settings
 
@@ -48,6 +49,7 @@ def metrics(
     else:
         if out.suffix != ".prom":
             raise BadRequest(f"{out} does not end in .prom; node_exporter reads no other files")
+        require_own(out, b"# HELP resight_")
         try:
             write_to_textfile(str(out), collected.registry)
         except OSError as error:

@@ -142,15 +142,28 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-def test_a_drawing_never_replaces_a_picture_given(resight: Resight, pictures: Path) -> None:
-    link, copies = pictures.parent / "link", pictures.parent / "copies"
+def test_a_drawing_replaces_nothing_except_a_drawing(resight: Resight, pictures: Path) -> None:
+    link, copies, other = (pictures.parent / name for name in ("link", "copies", "other"))
     link.symlink_to(pictures)
     copies.mkdir()
     (copies / "cat.jpg").hardlink_to(pictures / "cat.jpg")
+    write_files(other, {"cat.jpg": photo("panda")})
+    before = files_of(pictures.parent)
+    words = ("detect", pictures, "--model", "motion", "--draw")
+    for folder in (pictures, link, copies, other):
+        assert f"{folder / 'cat.jpg'} exists, and resight did not write it" in resight(*words, folder).refused(2)
+    assert files_of(pictures.parent) == before
+    for _ in range(2):
+        resight(*words, pictures.parent / "seen").ok()
+    assert cv2.imread(str(pictures.parent / "seen" / "cat.jpg")) is not None
+
+
+def test_nothing_is_drawn_into_an_archive(resight: Resight, pictures: Path) -> None:
+    resight("ingest", pictures).ok()
     before = files_of(pictures)
-    for folder in (pictures, link, copies):
-        words = ("detect", pictures, "--model", "motion", "--draw", folder)
-        assert f"would replace the picture {pictures / 'cat.jpg'}" in resight(*words).refused(2)
+    for folder in (pictures, pictures / "seen", pictures.parent):
+        words = ("detect", pictures / "night" / "panda.jpg", "--model", "motion", "--draw", folder)
+        assert f"--draw {folder} and the archive {pictures} overlap" in resight(*words).refused(2)
     assert files_of(pictures) == before
 
 
@@ -175,7 +188,7 @@ def test_drawings_need_a_folder(resight: Resight, pictures: Path) -> None:
     words = ("detect", pictures / "cat.jpg", "--model", "motion", "--draw")
     note = pictures / "night" / "notes.txt"
     assert "is a file: use a folder" in resight(*words, note).refused(2)
-    assert "cannot draw into" in resight(*words, note / "below").refused(2)
+    assert f"{note}/below" in resight(*words, note / "below").refused(7)
     assert note.read_bytes() == b"x"
 
 

@@ -41,7 +41,9 @@ def test_metrics_are_printed(resight: Resight, archive: Path) -> None:
 def test_a_file_is_written_in_one_step(resight: Resight, archive: Path, tmp_path: Path) -> None:
     out = tmp_path / "node" / "resight.prom"
     out.parent.mkdir()
-    out.write_text("old")
+    out.write_text("# HELP node_up of another exporter")
+    assert "resight did not write it" in resight("metrics", "--out", out).refused(2)
+    out.write_text("# HELP resight_store_up")
     before = out.stat().st_ino
     assert resight("metrics", "--out", out).ok() == ""
     assert values(out.read_text(), "resight_archive_files") == [3]
