@@ -18,8 +18,7 @@ with lazy_imports():
     import numpy as np
 
     from archive.catalogue import listing
-    from archive.catalogue.roots import contains
-    from archive.delta.snapshot import open_tables
+    from archive.catalogue.roots import require_outside
     from archive.delta.tables import Tables
     from archive.views.views import Views
     from batch.schedule.archive_state import wanted_version
@@ -118,7 +117,7 @@ def _drawings(files: Sequence[tuple[Path, str]], folder: Path, tables_url: str) 
     """
     if folder.exists() and not folder.is_dir():
         raise BadRequest(f"--draw {folder} is a file: use a folder")
-    _require_no_archive(folder, tables_url)
+    require_outside(Tables(tables_url), absolute(str(folder)))
     drawings: dict[Path, Path] = {}
     taken: dict[Path, Path] = {}
     for path, name in files:
@@ -131,19 +130,6 @@ def _drawings(files: Sequence[tuple[Path, str]], folder: Path, tables_url: str) 
             )
         drawings[path] = drawing
     return drawings
-
-
-def _require_no_archive(folder: Path, tables_url: str) -> None:
-    """Raise BadRequest if the folder is, contains, or is inside a catalogued archive."""
-    place = absolute(str(folder))
-    with open_tables(Tables(tables_url), "media") as sql:
-        rows = sql.sql("select distinct source_root from media where missing_since is null").fetchall()
-    for (root,) in rows:
-        if contains(root, place) or contains(place, root):
-            raise BadRequest(
-                f"--draw {folder} and the archive {root} overlap, so drawings would be catalogued as pictures: "
-                "use another folder"
-            )
 
 
 def _rows(name: str, detector: LoadedDetector, shown: Detections, decode_note: str | None) -> list[dict[str, Any]]:

@@ -11,11 +11,17 @@ import hashlib
 import json
 import shlex
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
+
+import pyarrow.dataset as ds
 
 from archive.catalogue.clips import Sampling
 from archive.catalogue.listing import HIDDEN
 from archive.catalogue.media import DEFAULT_TEMPLATE
+from archive.delta.snapshot import dataset
+from archive.delta.tables import Tables
+from archive.schemas import MEDIA
 from model_store.errors import BadRequest, StorageUnreachable
 from model_store.storage import Folder, absolute
 
@@ -39,6 +45,23 @@ def require_apart(root: str, archives: Iterable[str]) -> None:
             raise BadRequest(
                 f"{root} contains the archive {other}, so its files would be counted twice: ingest the other "
                 f"folders one by one. To replace it by {root}, run '{retire}' first; results are kept"
+            )
+
+
+def require_outside(tables: Tables, folder: str) -> None:
+    """Raise BadRequest if a folder is, contains, or is inside an archive: files in it would be catalogued as pictures.
+
+    The condition skips most of a large catalogue; its upper bound is the character after "/".
+    """
+    root = ds.field("source_root")
+    near = root.isin([folder, *map(str, Path(folder).parents)]) | ((root > f"{folder}/") & (root < f"{folder}0"))
+    present = near & ds.field("missing_since").is_null()
+    rows = dataset(tables.existing("media"), MEDIA).to_table(columns=["source_root"], filter=present)
+    for other in rows["source_root"].unique().to_pylist():
+        if contains(other, folder) or contains(folder, other):
+            raise BadRequest(
+                f"{folder} and the archive {other} overlap, so an ingest would catalogue what is written there as "
+                "pictures: use another folder"
             )
 
 
