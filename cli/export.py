@@ -100,6 +100,7 @@ def export_command(
         options=dict(map(_setting, settings or ())),
         memory_mib=memory_mib,
     )
+    reasons = counts.pop("reasons", [])
     print_facts({"format": what, **counts, "file": str(out)}, fmt)
     if not counts["images"]:
         note("the file has no image")
@@ -108,6 +109,8 @@ def export_command(
             f"no person has made a statement about {unseen} of these images: their boxes are only the model's own; "
             "to export reviewed images only, list them with --ids: docs/guide/yolo.md"
         )
+    for reason in reasons:
+        note(f"left out: {reason}")
 
 
 @app.command("import")

@@ -30,8 +30,8 @@ from model_store.errors import BadRequest
 _PATH = re.compile(r"(?![./~])(?!.*\.\.).+", re.DOTALL)
 DECIMALS = 6
 FORBIDDEN = (
-    "images have a path that Camtrap DP forbids, because it begins with . / or ~, or contains ..: give them "
-    "another beginning with --set media_prefix=media/, or rename them"
+    "with a path that Camtrap DP forbids, because it begins with . / or ~, or contains ..: give it another beginning "
+    "with --set media_prefix=media/, or rename the files"
 )
 Row = dict[str, Any]
 
@@ -91,8 +91,8 @@ class _Words:
         return " | ".join(f"{name}:{value}" for name, value in tags.items() if value)
 
 
-def write(images: Iterable[ImageRecord], facts: ExportLineage, out: Path, options: CamtrapOptions) -> None:
-    """Write a package to the new folder `out`.
+def write(images: Iterable[ImageRecord], facts: ExportLineage, out: Path, options: CamtrapOptions) -> dict[str, Any]:
+    """Write a package to the new folder `out`; return the numbers of its images and of those that are left out.
 
     Raises BadRequest for facts that are missing, with the way to state them.
     """
@@ -100,6 +100,7 @@ def write(images: Iterable[ImageRecord], facts: ExportLineage, out: Path, option
     places, events = Places(options.time_zone), Events()
     words = _Words(facts, package.scientific_names())
     deployments: dict[str, _Deployment] = {}
+    written = 0
     out.mkdir(parents=True, exist_ok=True)
     with ExitStack() as files:
 
@@ -122,6 +123,7 @@ def write(images: Iterable[ImageRecord], facts: ExportLineage, out: Path, option
                 of.doubtful = of.doubtful or bool(image.timestamp_flags)
                 if image.event_id is not None:
                     count_image(events, image.event_id, image, deployment, moment)
+                written += 1
                 media.writerow(_media_row(image, deployment, moment, path))
                 observations.writerows(_of_image(image, deployment, moment, words))
         left_out = places.require_all(options.leave_out)
@@ -133,9 +135,10 @@ def write(images: Iterable[ImageRecord], facts: ExportLineage, out: Path, option
     facts_of = [each.facts for each in deployments.values()]
     days = (min(each.start for each in facts_of).date(), max(each.last.date() for each in deployments.values()))
     stated = descriptor(package, facts_of, days, words.used, bool(events))
-    stated["resight"] = {**facts.described(), "left_out": left_out}
+    stated["resight"] = {**facts.described(), "left_out": left_out.get("reasons", [])}
     text = json.dumps(stated, ensure_ascii=False, allow_nan=False, indent=2)
     (out / "datapackage.json").write_text(text + "\n", "utf-8")
+    return {"images": written} | left_out
 
 
 def _media_row(image: ImageRecord, deployment: DeploymentFact, moment: datetime, path: str) -> Row:

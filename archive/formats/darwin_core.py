@@ -23,8 +23,8 @@ COLUMNS = (
 )
 
 
-def write(images: Iterable[ImageRecord], facts: ExportLineage, out: Path, options: PlacedOptions) -> None:
-    """Write the occurrences. Raises BadRequest for facts that are missing, with the way to state them."""
+def write(images: Iterable[ImageRecord], facts: ExportLineage, out: Path, options: PlacedOptions) -> dict[str, Any]:
+    """Write the occurrences; return the images that are left out. Raises BadRequest for facts that are missing."""
     names = read_package(options.package).scientific_names() if options.package else {}
     places, events = Places(options.time_zone), Events()
     written: set[bytes] = set()  # contents of images without an event: copies are not counted again
@@ -45,7 +45,7 @@ def write(images: Iterable[ImageRecord], facts: ExportLineage, out: Path, option
                 count_image(alone, image.media_sha256, image, *placed)
                 table.writerows(_rows(alone, facts, names))
         table.writerows(_rows(events, facts, names))
-    places.require_all(options.leave_out)
+    return places.require_all(options.leave_out)
 
 
 def _rows(events: Events, facts: ExportLineage, names: Mapping[str, str]) -> Iterator[dict[str, Any]]:

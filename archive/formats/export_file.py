@@ -43,7 +43,7 @@ def export_file(
     options: Mapping[str, Any] | None = None,
     memory_mib: int | None = None,
     name: str = "",
-) -> dict[str, int]:
+) -> dict[str, Any]:
     """Write the present files of a view (default: production) to `out` atomically; return counts, such as `images`.
 
     `files` (source_root, path) narrows them, and `floor` their detections. `labels` are the detector's, in its order;
@@ -62,7 +62,7 @@ def export_file(
         lineages = dict(zip(*read_classes(tables.url, classifier.labels_digest), strict=True))
         facts = replace(facts, classifier=model, descriptions={k: v for k, v in lineages.items() if v})
 
-    counts: dict[str, int] = {}
+    counts: dict[str, Any] = {}
 
     def write(part: Path) -> tuple[int, list[str]]:
         count = 0
@@ -86,7 +86,7 @@ def export_file(
             of_results = tuple(label for (label,) in sql.execute(_LABELS).fetchall()) if not facts.labels else ()
             known = replace(facts, labels=facts.labels or of_results)
             counts.update(fmt.write(counted(image_records(sql, files, floor, key)), known, part, chosen))
-        return count, [view.inference_key]
+        return counts.get("images", count), [view.inference_key]
 
     return {"images": write_recorded(tables, fmt.name, out, write, view, name)} | counts
 

@@ -62,8 +62,8 @@ class FileFormat:
 
     def write(
         self, images: Iterable[ImageRecord], facts: ExportLineage, out: Path, options: Frozen
-    ) -> Mapping[str, int]:
-        """Write the images to `out`; return the counts that the format has, else none.
+    ) -> Mapping[str, Any]:
+        """Write the images to `out`; return the counts that the format has, else none, and `reasons` as texts.
 
         Raises BadRequest if the format requires a fact that is missing.
         """

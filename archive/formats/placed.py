@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -85,31 +85,36 @@ class Places:
         """
         facts, camera, moment = image.deployment, image.camera_id or "no camera", image.captured_at_corrected
         if moment is None:
-            return self.refuse(f"images of {camera} have no time", image)
+            return self.refuse(f"of {camera} without a time: write it as EXIF DateTimeOriginal and ingest again", image)
+        if facts is None and image.is_outside_deployments:
+            why = f"of {camera} outside the dates of its deployments: change them, or {ADD.replace('them', 'another')}"
+            return self.refuse(why, image, f", taken {moment.isoformat(' ', 'seconds')}")
         if facts is None:
-            return self.refuse(f"images of {camera} belong to no deployment: {ADD}", image)
-        what = f"images of deployment {facts.deployment_id} ({camera}) have no"
+            return self.refuse(f"of {camera} without a deployment: {ADD}", image)
+        what = f"of deployment {facts.deployment_id} ({camera}) without"
         zone = facts.time_zone or self.time_zone
         if not zone:
             ways = "(column time_zone), or with --set time_zone=Europe/Berlin"
-            return self.refuse(f"{what} time zone: {ADD} {ways}", image)
+            return self.refuse(f"{what} a time zone: {ADD} {ways}", image)
         if facts.latitude is None or facts.longitude is None:
             return self.refuse(f"{what} coordinates: {ADD} (columns latitude, longitude)", image)
         return facts, moment.replace(tzinfo=clock_of(zone, facts.start))
 
-    def refuse(self, reason: str, image: ImageRecord) -> None:
-        """Count an image that the format cannot represent."""
+    def refuse(self, reason: str, image: ImageRecord, more: str = "") -> None:
+        """Count an image that the format cannot represent; `more` is about this one."""
         self.counts[reason] += 1
-        self.examples.setdefault(reason, image.path)
+        self.examples.setdefault(reason, f"{image.path}{more}")
 
-    def require_all(self, leave_out: bool) -> list[str]:
-        """Return the reasons for images that are left out. Raises BadRequest with them, unless `leave_out`."""
-        lines = [f"{n} {why} (such as {self.examples[why]})" for why, n in self.counts.most_common()]
+    def require_all(self, leave_out: bool) -> dict[str, Any]:
+        """Return the number of images that are left out, and the reasons. Raises BadRequest, unless `leave_out`."""
+        lines = [
+            f"{n} image{'s' * (n != 1)} {why} (such as {self.examples[why]})" for why, n in self.counts.most_common()
+        ]
         more = [f"and {len(lines) - SHOWN} more reasons"] if len(lines) > SHOWN else []
         if lines and not leave_out:
             ways = "nothing was written: state these facts, or leave the images out with --set leave_out=true"
             raise BadRequest("\n".join([ways, *lines[:SHOWN], *more]))
-        return lines
+        return {"left_out": self.counts.total(), "reasons": lines} if lines else {}
 
 
 @dataclass(slots=True)

@@ -147,6 +147,7 @@ class ImageRecord:
     is_reviewed: bool = False  # a person has made a statement about it
     frame_index: int | None = None  # of a frame of a clip, and its frames per second
     frame_rate: float | None = None
+    is_outside_deployments: bool = False  # its camera has deployments, but none at its time
 
 
 @dataclass(frozen=True)
@@ -196,6 +197,7 @@ def image_records(
     sql.execute(boxes, {"classifier": classifier})
     sql.execute(done)
     deployments = {row[0]: DeploymentFact(*row) for row in sql.execute(_DEPLOYMENTS).fetchall()}
+    deployed = {deployment.camera_id for deployment in deployments.values()}
     for window in windows(sql, "export_files", WINDOW):
         boxes = _boxes(sql, window["n"][0].as_py(), window["n"][-1].as_py())
         for row in window.to_pylist():
@@ -205,7 +207,8 @@ def image_records(
                 row["blank_by"] = None
             elif row["status"] == "ok":
                 row["status"] = "empty"
-            yield ImageRecord(deployment=deployment, **row)
+            outside = deployment is None and row["camera_id"] in deployed
+            yield ImageRecord(deployment=deployment, is_outside_deployments=outside, **row)
 
 
 def _boxes(sql: duckdb.DuckDBPyConnection, first: int, last: int) -> dict[int, list[BoxRecord]]:

@@ -124,10 +124,14 @@ def test_who_found_nothing_is_stated_of_images_and_of_events(tmp_path: Path, opt
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        ({"deployment": None}, "1 images of north belong to no deployment: state them with"),
-        ({"deployment": replace(NORTH, time_zone=None)}, "have no time zone: .* --set time_zone="),
-        ({"deployment": replace(NORTH, latitude=None)}, "have no coordinates: state them"),
-        ({"captured_at_local": None}, "images of north have no time"),
+        ({"deployment": None}, "1 image of north without a deployment: state them with"),
+        (
+            {"deployment": None, "is_outside_deployments": True},
+            "1 image of north outside the dates .*0002.JPG, taken 2026-05-01 09:30:02",
+        ),
+        ({"deployment": replace(NORTH, time_zone=None)}, "without a time zone: .* --set time_zone="),
+        ({"deployment": replace(NORTH, latitude=None)}, "without coordinates: state them"),
+        ({"captured_at_local": None}, "1 image of north without a time: write it as EXIF"),
         ({"path": "../a.jpg"}, "a path that Camtrap DP forbids.*--set media_prefix="),
         ({"path": "a..b.jpg"}, "a path that Camtrap DP forbids"),
     ],
@@ -139,7 +143,8 @@ def test_a_missing_fact_is_refused_with_what_to_state_and_never_guessed(
     with pytest.raises(BadRequest, match=words):
         write(images, FACTS, tmp_path / "out", options)
     left = options.model_copy(update={"leave_out": True})
-    write(images, FACTS, tmp_path / "less", left)
+    counts = write(images, FACTS, tmp_path / "less", left)
+    assert (counts["images"], counts["left_out"], len(counts["reasons"])) == (1, 1, 1)
     assert [row["fileName"] for row in rows_of(tmp_path / "less" / "media.csv")] == ["IMG_0001.JPG"]
     package = json.loads((tmp_path / "less" / "datapackage.json").read_text())
     assert len(package["resight"]["left_out"]) == 1

@@ -38,7 +38,7 @@ def test_an_empty_image_needs_no_time_and_no_place(tmp_path: Path) -> None:
 
 def test_a_missing_time_zone_is_refused(tmp_path: Path) -> None:
     nowhere = image(1, DEER, deployment=replace(NORTH, time_zone=None))
-    with pytest.raises(BadRequest, match="no time zone"):
+    with pytest.raises(BadRequest, match="without a time zone"):
         write([nowhere], FACTS, tmp_path / "o.csv", PlacedOptions())
     write([nowhere], FACTS, tmp_path / "o.csv", PlacedOptions(time_zone="+05:45"))
     assert rows_of(tmp_path / "o.csv")[0]["eventDate"] == "2026-05-01T10:30:01+05:45"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
 import archive.formats.records
+from archive.catalogue.deployments import Deployment, record
 from archive.delta.tables import Tables
 from archive.formats.records import USED, BoxRecord, ImageRecord, image_records
 from archive.views.query import connect
@@ -94,3 +96,12 @@ def test_an_image_is_blank_only_if_someone_found_nothing_in_it(tmp_path: Path) -
     assert by == dict.fromkeys(by) | people | {"nothing": "machine"}
     floored = {image.path: image.blank_by for image in records(tables, floor=0.95)}
     assert floored == by  # a box below the floor is not nothing
+
+
+def test_an_image_outside_the_deployments_of_its_camera_is_marked(tmp_path: Path) -> None:
+    tables = Tables(str(tmp_path / "tables"))
+    put_media(tables, *(media_row(name, f"{name}/1.jpg") for name in ("north", "south")))
+    june = Deployment(camera_id="north", location="hill", from_local=datetime(2026, 6, 1))
+    record(tables, {"row 1": june}, "Ana")
+    publish(tables)
+    assert [image.is_outside_deployments for image in records(tables)] == [True, False]
