@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
 
 
@@ -44,7 +45,10 @@ def note(text: str) -> None:
 
 
 def print_rows(rows: Sequence[Mapping[str, Any]], fmt: Format, columns: Sequence[str] = ()) -> None:
-    """Print rows; `columns` is the header if `rows` is empty."""
+    """Print rows; `columns` is the header if `rows` is empty.
+
+    A table that is wider than the terminal is printed as a block of lines for each row, without empty values.
+    """
     names = list(rows[0]) if rows else list(columns)
     if fmt is Format.json:
         print(json.dumps(list(rows), default=_json_value, indent=1))
@@ -53,12 +57,18 @@ def print_rows(rows: Sequence[Mapping[str, Any]], fmt: Format, columns: Sequence
         writer.writerow(names)
         writer.writerows([_plain(row[name]) for name in names] for row in rows)
     else:
-        table = Table(*map(escape, names), box=None, header_style="bold", pad_edge=False)
         most = MOST_ITEMS if console.is_terminal else None
-        for row in rows:
-            table.add_row(*(escape(_short(row[name], most)) for name in names))
-        # in files and pipes, cells are neither cut nor wrapped
-        (console if console.is_terminal else Console(width=WIDEST, emoji=False)).print(table)
+        cells = [{name: _short(row[name], most) for name in names} for row in rows]
+        table = Table(*map(escape, names), box=None, header_style="bold", pad_edge=False)
+        for row in cells:
+            table.add_row(*map(escape, row.values()))
+        wide = Console(width=WIDEST, emoji=False)  # in files and pipes, cells are neither cut nor wrapped
+        fits = Measurement.get(wide, wide.options, table).maximum <= console.width
+        if not console.is_terminal or fits:
+            (console if console.is_terminal else wide).print(table)
+        for row in cells if console.is_terminal and not fits else ():
+            print_facts({name: text for name, text in row.items() if text}, fmt)
+            console.print()
 
 
 def print_facts(facts: Mapping[str, Any], fmt: Format) -> None:

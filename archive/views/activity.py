@@ -55,7 +55,7 @@ def activity(
             here = [record for record in of_label if int(record[3]) == hour]
             lights = {light: sum(record[1] == light for record in here) for light in LIGHTS}
             by_sun = sum(record[2] == "sun" for record in here)
-            row = {"label": name, "hour": hour, "records": len(here), "density": float(curve[hour])}
+            row = {"label": name, "hour": hour, "records": len(here), "density": round(float(curve[hour]), 4)}
             rows.append(row | lights | {"by_sun": by_sun})
     return rows
 

@@ -45,7 +45,7 @@ def histories(
     effort: bool = False,
     view: View | None = None,
 ) -> list[dict[str, Any]]:
-    """Return `camera_id` and the occasions `o1`, `o2`, … of `days` days, the first from `since` or the first effort.
+    """Return `camera_id` and the occasions of `days` days, named by their first day, from `since` or the first effort.
 
     `until` is the last day. With `effort`, cells are days of effort, also 0. Raises BadRequest for
     occasions of less than a day or more than MAX_OCCASIONS, StorageUnreachable.
@@ -63,12 +63,13 @@ def histories(
     count = (max(every) - start).days // days + 1
     if count > MAX_OCCASIONS:
         raise BadRequest(f"{count} occasions, more than {MAX_OCCASIONS}: use longer ones (--days) or --since")
+    names = [(start + timedelta(days=n * days)).isoformat() for n in range(count)]
     rows: list[dict[str, Any]] = []
     for camera, of in within.items():
         efforts = Counter((day - start).days // days for day in of)
         hits = {(day - start).days // days for day in of & detected[camera]}
         cells = (efforts[n] if effort else int(n in hits) if efforts[n] else None for n in range(count))
-        rows.append({"camera_id": camera} | {f"o{n}": cell for n, cell in enumerate(cells, 1)})
+        rows.append({"camera_id": camera} | dict(zip(names, cells, strict=True)))
     return rows
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from cli import output
+import cli.output
 from cli.output import Format, note, print_facts, print_rows
 
 NOON = datetime(2026, 5, 14, 12, tzinfo=UTC)
@@ -96,11 +96,26 @@ def test_a_table_has_words_instead_of_json(value: object, words: str, capsys: py
 @pytest.mark.parametrize("is_terminal", [True, False])
 def test_a_long_list_is_cut_in_a_terminal_only(is_terminal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     printed = io.StringIO()
-    monkeypatch.setattr(output, "console", Console(file=printed, width=300, force_terminal=is_terminal))
+    monkeypatch.setattr(cli.output, "console", Console(file=printed, width=300, force_terminal=is_terminal))
     monkeypatch.setattr(sys, "stdout", printed)
     print_rows([{"logits": list(range(1000)), "few": [1, 2]}], Format.table)
     shown = "0, 1, 2, 3, 4, 5, 6, 7, … (1000; all with --format json)"
     assert ("999" in printed.getvalue(), shown in printed.getvalue()) == (not is_terminal, is_terminal)
+
+
+def test_rows_that_are_wider_than_the_terminal_are_blocks_of_lines(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli.output, "console", Console(force_terminal=True, color_system=None, width=40))
+    rows = [
+        {"run_id": "20261125T224730-9f2c1a", "label": label, "reason": "r" * n} for label, n in (("a", 3), ("", 19))
+    ]
+    print_rows(rows[:1], Format.table)
+    assert capsys.readouterr().out.splitlines()[1].split() == ["20261125T224730-9f2c1a", "a", "rrr"]
+    print_rows(rows, Format.table)
+    first, second = capsys.readouterr().out.rstrip().split("\n\n")
+    assert first.splitlines() == ["run_id  20261125T224730-9f2c1a", "label   a", "reason  rrr"]
+    assert second.splitlines() == ["run_id  20261125T224730-9f2c1a", f"reason  {'r' * 19}"]
 
 
 def test_facts_are_one_record_in_every_format(capsys: pytest.CaptureFixture[str]) -> None:

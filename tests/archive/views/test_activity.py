@@ -72,6 +72,7 @@ def test_records_are_by_label_and_hour_with_their_light(tmp_path: Path) -> None:
         12: (1, 1, 1),
         14: (1, 1, 1),
     }
+    assert all(row["density"] == round(row["density"], 4) for row in rows)
     assert Counter(row["records"] for row in activity(tables, solar=True)) == {0: 22, 1: 2}
     assert activity(tables, solar=True)[10]["records"] == 1, "the sun is 1:06 behind summer time"
     assert activity(tables, "lynx") == []

@@ -74,6 +74,8 @@ def test_effort_without_deployments_and_of_open_ones_is_up_to_the_last_picture(t
     rows = {row.pop("camera_id"): list(row.values()) for row in histories(tables, label, 5, effort=True)}
     assert rows == {"a": [5, 5, 0], "b": [2, 0, 0], "d": [0, 0, 2]}
     (first, last) = (FIRST + timedelta(days=2), FIRST + timedelta(days=8))
+    (row, *_) = histories(tables, label, 5, first, last)
+    assert list(row) == ["camera_id", first.isoformat(), (first + timedelta(days=5)).isoformat()]
     rows = {row.pop("camera_id"): list(row.values()) for row in histories(tables, label, 5, first, last)}
     assert rows == {"a": [0, 0], "b": [1, None], "d": [None, None]}
     assert histories(tables, label, 5, since=date(2030, 1, 1)) == []
