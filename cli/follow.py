@@ -216,7 +216,7 @@ def follow(
 
 
 def facts_of(report: Mapping[str, Any], fmt: Format, tables: Tables) -> dict[str, Any]:
-    """Return the printed fields of a report, and note the first failed files.
+    """Return the printed fields of a report, for people those with a value, and note the first failed files.
 
     For JSON also counts, stages, and the first failed files as `failed_files`.
     """
@@ -232,7 +232,8 @@ def facts_of(report: Mapping[str, Any], fmt: Format, tables: Tables) -> dict[str
     names = (*NAMES, "counts", "stages") if fmt is Format.json else NAMES
     if then := report.get("then"):
         more["then"] = facts_of(then, fmt, tables)
-    return {name: report[name] for name in names if name in report} | more
+    empty = (None, "") if fmt is Format.table else ()
+    return {name: report[name] for name in names if name in report and report[name] not in empty} | more
 
 
 def _interrupted_submission(jobs: Jobs, run_ids: Sequence[str]) -> str:

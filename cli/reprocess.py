@@ -264,6 +264,7 @@ def _if_needed(
                 check=lambda old, new: [*rolled_back_since(tables, new), *failed_gates(tables, old, new, policy.gates)],
             )
         facts["published"] = f"{view.name} {view.serial}"
+        facts.pop("next", None)
         tell_silent(tables, view)
     print_facts(facts, fmt)
 

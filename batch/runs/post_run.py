@@ -13,6 +13,7 @@ import structlog
 
 from archive.delta.compact import compact
 from archive.delta.tables import Tables
+from archive.views.publications import last_event
 from archive.views.views import View, Views
 from batch.planning.plan import Plan
 from batch.runs.record import in_words
@@ -74,13 +75,18 @@ def _compacted(tables: Tables, name: str, partition: str | None) -> dict[str, An
 
 
 def publish_if_first(tables: Tables, store: ModelStore, run_id: str) -> dict[str, Any]:
-    """Publish the run if nothing is published yet; return `published` for the report. Raises GateClosed."""
+    """Publish the run if nothing is published yet; return `published` or `next` for the report. Raises GateClosed."""
 
     def check(old: View | None, new: View) -> list[str]:
         return failed_gates(tables, old, new, policy_of(Settings()).gates)
 
     view = publish_first(tables, store, run_id, check=check)
-    return {"published": f"{view.name} {view.serial}: nothing was published before"} if view else {}
+    if view:
+        return {"published": f"{view.name} {view.serial}: nothing was published before"}
+    view, run = Views(tables.url).current(), last_event(tables, run_id)
+    if view and run and view.inference_key != run["inference_key"]:
+        return {"next": f"not published; compare: resight runs diff published {run_id}"}
+    return {}
 
 
 def extrapolated(plan: Plan, tables: Tables, store: ModelStore, images_per_s: float) -> dict[str, Any]:

@@ -164,6 +164,18 @@ def test_a_gate_does_not_fail_a_run_that_is_sealed_without_a_cluster(
     assert "too many lost" in report["left_undone"]
 
 
+@pytest.mark.parametrize("published", ["1", "2"])
+def test_a_run_of_another_model_than_the_published_one_names_the_comparison(
+    tables: Tables, store: ModelStore, published: str
+) -> None:
+    publish(tables, store.verify(version_id("blobs", published)))
+    see(tables, store, "1", IMAGES)
+    report = report_of_nothing(SPEC, Settings(), tables, store)
+    assert report is not None
+    compare = {"1": None, "2": f"not published; compare: resight runs diff published {SPEC.run_id}"}
+    assert report.get("next") == compare[published]
+
+
 def test_results_without_a_run_are_recorded_and_published_and_nothing_is_compacted(
     tables: Tables, store: ModelStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
