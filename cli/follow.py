@@ -27,7 +27,7 @@ with lazy_imports():
     from batch.jobs.control import JobOutcome, Jobs, goes_on, jobs_of, require_startable, running_elsewhere, submit
     from batch.pipeline.stage_start import start_ahead
     from batch.planning.id_list import keep_ids
-    from batch.runs.accounting import failures, partly_decoded
+    from batch.runs.accounting import failed_before, failures, partly_decoded
     from batch.runs.run import report_of_nothing
     from batch.runs.spec import PassSpec
     from model_store.store import ModelStore
@@ -229,6 +229,10 @@ def facts_of(report: Mapping[str, Any], fmt: Format, tables: Tables) -> dict[str
                 note(line)
     if report["run_id"] and report.get("partly_decoded"):
         note(partly_decoded(report["run_id"], report["partly_decoded"]))
+    if report["run_id"]:
+        with contextlib.suppress(StorageError):
+            for line in failed_before(tables, report["run_id"], report.get("failed_before", 0)):
+                note(line)
     names = (*NAMES, "counts", "stages") if fmt is Format.json else NAMES
     if then := report.get("then"):
         more["then"] = facts_of(then, fmt, tables)

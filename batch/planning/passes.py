@@ -202,7 +202,7 @@ class DetectPass(Pass):
         return {"population": plan.population}
 
     def noted(self, counts: Counts) -> dict[str, int]:
-        return {"partly_decoded": counts.partly_decoded}
+        return {"partly_decoded": counts.partly_decoded, "failed_before": counts.failed_before}
 
     def nothing_worked(self, plan: Plan, counts: Counts, failed_ever: int, external: int) -> tuple[int, str] | None:
         """Return it also if every image of the scope has failed, in this run or before; not with scope status

@@ -29,7 +29,8 @@ from model_store.errors import AccountingOpen, NothingWorked
 class Counts:
     """Counts of images, or of the detections that are classified. `detections` is the sum over rows of this run;
     `bytes` is the size of the files to read, from the plan. For snips these are the files written and their size.
-    `partly_decoded` images are among `ok` and `empty`; the table `runs` has them in `metrics`.
+    `partly_decoded` images are among `ok` and `empty`, and `failed_before` among `reused`; the table `runs` has both in
+    `metrics`.
     """
 
     requested: int = 0
@@ -40,6 +41,7 @@ class Counts:
     detections: int = 0
     bytes: int = 0
     partly_decoded: int = 0
+    failed_before: int = 0
 
     @property
     def inferred(self) -> int:
@@ -113,7 +115,7 @@ def read_back(tables: Tables, plan: Plan, run_id: str) -> Counts:
         several = len(sql.execute(doubled).fetchall())
         raise AccountingOpen(f"{several} {work.units} have more than one row in {work.table}")
     counts = replace(planned_counts(plan), **dict(zip(work.figures, found, strict=True)))
-    counts = replace(counts, reused=units - counts.inferred)
+    counts = replace(counts, reused=units - counts.inferred, failed_before=failed_ever - counts.failed)
     if not counts.closed:
         raise AccountingOpen(
             f"{counts.line(work.line)}: {plan.requested - units} {work.units} have no row in {work.table}; "
@@ -154,6 +156,21 @@ def partly_decoded(run_id: str, images: int) -> str:
     """Return a line to print about images with damaged data, which are counted as ok or empty."""
     statement = _PARTLY.format(note=DAMAGED, run=literal(run_id))
     return f'partly decoded, counted as ok or empty: {images}; see: resight sql "{statement}"'
+
+
+_BEFORE = (
+    "select path, error_code, error_detail from media join all_results using (media_sha256) "
+    "where status = 'failed' and missing_since is null and run_id <> {run} and inference_key = {key}"
+)
+
+
+def failed_before(tables: Tables, run_id: str, images: int) -> list[str]:
+    """Return a line to print about reused results of images that an earlier run could not read, by file."""
+    event = last_event(tables, run_id)
+    if event is None or not images:
+        return []
+    statement = _BEFORE.format(run=literal(run_id), key=literal(event["inference_key"]))
+    return [f'failed in earlier runs, counted as reused: {images}; see: resight sql "{statement}"']
 
 
 @dataclass(frozen=True, slots=True)

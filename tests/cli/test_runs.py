@@ -238,14 +238,18 @@ def test_a_report_names_the_first_files_that_failed_and_how_to_list_all(
 def test_a_report_counts_the_images_that_are_partly_decoded(resight: Resight, two: Tables, store: ModelStore) -> None:
     info = store.describe(version_id("blobs", "1")).info
     log = RunLog(two, RunSpec(run_id="cut", model="blobs@1"), info)
-    log.write("sealed", Counts(requested=2, ok=2), metrics={"partly_decoded": 1})
+    log.write("sealed", Counts(requested=2, ok=2), metrics={"partly_decoded": 1, "failed_before": 1})
     note = {"run_id": "cut", "decode_note": "damaged_tolerated: it ends early"}
     put_results(two, result_rows(["c"], key(store, "1"), **note))
+    put_results(two, result_rows(["b"], key(store, "1"), run_id="earlier", status="failed", error_code="decode"))
     done = resight("runs", "attach", "cut", "--format", "json")
     assert json.loads(done.ok())["partly_decoded"] == 1
     assert "partly decoded, counted as ok or empty: 1; see: resight sql" in done.err
     listed = rows(resight("sql", done.err.split('"')[1], "--format", "json").ok())
     assert [row["path"] for row in listed] == ["c.jpg"]
+    assert "failed in earlier runs, counted as reused: 1; see: resight sql" in done.err
+    listed = rows(resight("sql", done.err.split('"')[3], "--format", "json").ok())
+    assert [row["path"] for row in listed] == ["b.jpg"]
     assert "metric partly_decoded  1" in resight("runs", "show", "cut").ok()
 
 

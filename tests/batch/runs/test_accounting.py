@@ -74,14 +74,15 @@ def done(
 
 def test_the_accounts_close_over_all_four_kinds(tables: Tables, motion: ModelVersion) -> None:
     plan = plan_of(tables, motion, "abcdef")
-    done(tables, plan, "ab", run_id="earlier")
+    done(tables, plan, "a", run_id="earlier")
+    done(tables, plan, "b", "failed", run_id="earlier")
     plan = plan_pass(tables, DetectPass(motion), Scope())
     done(tables, plan, "c")
     done(tables, plan, "d", "empty")
     done(tables, plan, "e", "nothing")
     done(tables, plan, "f", "failed")
     counts = read_back(tables, plan, RUN)
-    assert counts == Counts(requested=6, ok=1, empty=2, failed=1, reused=2, detections=4, bytes=40)
+    assert counts == Counts(requested=6, ok=1, empty=2, failed=1, reused=2, detections=4, bytes=40, failed_before=1)
     assert counts.closed
     assert counts.inferred == 4
     assert counts.line() == "requested 6 = ok 1 + empty 2 + failed 1 + reused 2"
