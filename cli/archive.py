@@ -117,6 +117,7 @@ def ingest_command(
     report = catalogue(settings, tables, url, template, verify, max_mib, yes, exiftool, sampling)
     facts = asdict(report)
     if fmt is Format.table:  # the files are named below
+        del facts["without_camera"]
         facts |= {name: len(facts[name]) for name in ("unreadable", "unlisted", "without_notes", "damaged_clips")}
     print_facts(facts, fmt)
     if not explained(report):
@@ -166,6 +167,12 @@ def explained(report: IngestReport) -> bool:
         note(f"unreadable folder: {folder}: {why}; its files keep their rows")
     for place, files in list(report.withheld.items())[:20]:
         note(f"missing: {files} files of {place}; is a disk not mounted? Their rows are kept")
+    if report.without_camera:
+        note(
+            f"no camera: {report.without_camera} files, without a serial number and outside the folders of the "
+            "template: move them into a folder for each camera, or ingest the folder above instead; see: resight sql "
+            '"select path from images where camera_id is null"'
+        )
     if report.withheld:
         note("if they are gone for good: resight ingest --yes with the same archive")
     return not (report.unreadable or report.unlisted or report.withheld)

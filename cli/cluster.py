@@ -174,7 +174,8 @@ def status(fmt: FormatOption = Format.table) -> None:
     }
     unreadable: StorageError | None = None
     try:
-        facts["archives"] = archives(Tables(settings.mounted_tables_url))
+        of_all = archives(Tables(settings.mounted_tables_url)).items()
+        facts["archives"] = {root: files for root, files in of_all if files}  # not those that were retired
     except StorageError as error:
         unreadable = error
     state = read_state(settings)

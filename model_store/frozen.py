@@ -41,8 +41,8 @@ def wrong_fields(
         errors = [item for item in errors if item["type"] == "extra_forbidden"]
     for item in errors[:MAX_ERRORS]:
         place, reason = name(item["loc"]) or whole, item["msg"].removeprefix("Value error, ")
-        if model and item["type"] == "extra_forbidden":
-            reason = _unknown(model, item["loc"])
+        if item["type"] == "extra_forbidden":
+            reason = _unknown(model, item["loc"]) if model else "unknown field"
         words.append(f"{place}: {reason}" if place else reason)
     more = [f"and {len(errors) - MAX_ERRORS} more"] if len(errors) > MAX_ERRORS else []
     return "; ".join(words + more)

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 import duckdb
 import pyarrow as pa
+import pyarrow.dataset as ds
 
 from archive.catalogue.absences import withhold
 from archive.catalogue.clips import ClipRows, Sampling, clip_rows
@@ -34,6 +35,7 @@ from archive.catalogue.row_updates import Changes, add_files, replace_some
 from archive.defaults import MAX_MIB
 from archive.delta.replace import MANY_ROWS
 from archive.delta.scratch_db import scratch
+from archive.delta.snapshot import dataset
 from archive.delta.tables import Tables
 from archive.delta.writer import Writer
 from archive.schemas import MEDIA
@@ -66,6 +68,7 @@ class IngestReport:
     without_notes: dict[str, str] = field(default_factory=dict)  # files that ExifTool cannot read
     new_frames: int = 0
     damaged_clips: dict[str, str] = field(default_factory=dict)
+    without_camera: int = 0  # of all present files
 
 
 class _Listed(NamedTuple):
@@ -183,6 +186,9 @@ def ingest(
         keep(tables.url, root.url, sampling=sampling)  # only now, so that a repetition reads clips that are left
         withheld = withhold(sql, listed.gaps, believe)
         gone = _mark_missing(writer, diff, started)
+        nameless = (ds.field("source_root") == root.url) & ds.field("camera_id").is_null()
+        present = ds.field("missing_since").is_null() & ds.field("clip_sha256").is_null()
+        without_camera = dataset(writer.newest(), MEDIA).count_rows(filter=nameless & present)
     return IngestReport(
         root=root.url,
         files=listed.files,
@@ -198,6 +204,7 @@ def ingest(
         without_notes=without_notes,
         new_frames=frames["new"],
         damaged_clips=damaged,
+        without_camera=without_camera,
     )
 
 

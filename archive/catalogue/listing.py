@@ -84,10 +84,12 @@ def list_files(root: Folder, extensions: tuple[str, ...] = EXTENSIONS) -> Iterat
     try:
         if not root.fs.exists(root.root):
             raise StorageUnreachable(f"{root.url} does not exist; is it mounted, is the name right?")
+        if is_local(root.url) and root.fs.isfile(root.root):
+            raise BadRequest(f"{root.url} is a file: name its folder, {os.path.dirname(root.root)}")
         entries = _walk_local(root.root) if is_local(root.url) else _s3_entries(root)
         while part := list(islice(entries, FOUND_FILES)):
             yield _found(part, extensions)
-    except StorageUnreachable:
+    except (StorageUnreachable, BadRequest):
         raise
     except Exception as error:
         raise StorageUnreachable(f"cannot list {root.url}: {error}") from error

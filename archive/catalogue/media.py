@@ -73,14 +73,19 @@ def with_maker_notes(row: dict[str, Any], notes: MakerNotes) -> dict[str, Any]:
 
 
 def compile_template(template: str) -> re.Pattern[str]:
-    """Return the pattern of a path template. Raises BadRequest unless it has exactly one {camera} and no other brace.
+    """Return the pattern of a path template, with one {camera}, not at its end, and no other brace. Raises BadRequest.
 
     `{camera}` and other {names} match one part of the path, `{rest}` matches anything, other text matches itself.
     """
     if template.count("{camera}") != 1:
         raise BadRequest(
-            f"invalid path template '{template}': it must have one {{camera}}, for example '{DEFAULT_TEMPLATE}' "
-            "or 'site-{site}/{camera}/{rest}'"
+            f"invalid path template '{template}': it must have one {{camera}}, the part of a path that names it, for "
+            f"example '{DEFAULT_TEMPLATE}' or 'site-{{site}}/{{camera}}/{{rest}}'"
+        )
+    if template.endswith("{camera}"):
+        raise BadRequest(
+            f"invalid path template '{template}': the last part of a path is a file, so each file would be a camera; "
+            "use a folder, such as '{camera}/{rest}'"
         )
     pieces = re.split(r"(\{[a-z_]+\})", template)
     wrong = next((piece for piece in pieces[::2] if "{" in piece or "}" in piece), None)

@@ -100,11 +100,12 @@ def write_recorded(
     they have. `relation`: a relation, or the name of a file format. `view` is recorded with its layers and thresholds.
     Raises as `export`.
     """
+    if not out.parent.exists():
+        raise BadRequest(f"the folder {out.parent} does not exist; is it mounted, is the name right?")
     remove_leftovers(str(out.parent), ".resight-*.part")
     part = out.with_name(f".resight-{secrets.token_hex(8)}.part")  # of this export alone
     try:
         with _export_errors(tables, out, part):
-            out.parent.mkdir(parents=True, exist_ok=True)
             rows, keys = write(part)
         record = {
             "exported_at": datetime.now(UTC),

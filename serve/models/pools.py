@@ -94,8 +94,8 @@ class Serving:
             raise ModelNotReady("; ".join(reasons))
         if not self.loaded:
             raise ModelNotReady(
-                f"{NO_MODEL}: serve one of {store} with 'resight models promote NAME@VERSION', or add a first one "
-                f"with '{get_first_model()}'"
+                f"{NO_MODEL}: serve one of {store} with 'resight models promote NAME@VERSION'; if it has none, "
+                f"add one with '{get_first_model()}'"
             )
 
     @property

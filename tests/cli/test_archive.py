@@ -33,7 +33,11 @@ def test_ingest_reports_what_happened(resight: Resight, archive: Path) -> None:
     assert (facts["unchanged"], facts["bytes_read"]) == (4, 0)
     facts = json.loads(resight("ingest", archive, "--verify", "--format", "json").ok())
     assert facts["bytes_read"] > 0
-    assert "unchanged" in resight("ingest", archive).ok()
+    assert (facts["without_camera"], "unchanged" in resight("ingest", archive).ok()) == (0, True)
+    write_files(archive, {"loose.jpg": jpeg(shade=9)})
+    assert "no camera: 1 files, without a serial number" in resight("ingest", archive).err
+    (archive / "loose.jpg").unlink()
+    assert "no camera" not in resight("ingest", archive, "--yes").err
     (row,) = csv.DictReader(io.StringIO(resight("ingest", archive, "--format", "csv").ok()))
     assert row["files"] == "4"
 
@@ -70,6 +74,9 @@ def test_ingest_ends_with_1_when_a_file_could_not_be_read(resight: Resight, arch
     [
         (["away"], 7, "does not exist; is it mounted"),
         ([".", "--template", "{rest}"], 2, "must have one {camera}"),
+        ([".", "--template", "north"], 2, "the part of a path that names it"),
+        ([".", "--template", "{site}/{camera}"], 2, "so each file would be a camera"),
+        ([__file__], 2, f"is a file: name its folder, {Path(__file__).parent}"),
         (["ftps-not-known://x"], 7, "ftps-not-known"),
     ],
 )
@@ -139,7 +146,7 @@ def test_wrong_sql_ends_with_2(resight: Resight, home: Path) -> None:
 
 def test_export_writes_files_that_others_open(resight: Resight, archive: Path, tmp_path: Path) -> None:
     resight("ingest", archive).ok()
-    parquet, text = tmp_path / "out" / "media.parquet", tmp_path / "out" / "media.csv"
+    parquet, text = tmp_path / "media.parquet", tmp_path / "media.csv"
     facts = json.loads(resight("export", "media", parquet, "--format", "json").ok())
     assert facts == {"relation": "media", "rows": 4, "file": str(parquet)}
     assert pq.read_table(parquet).num_rows == 4

@@ -79,6 +79,10 @@ def test_status_without_a_cluster_says_where_everything_is_and_ends_with_1(resig
         "cluster": "down",
     }
     assert resight("status").out.splitlines()[-1] == "cluster   down"
+    archive = write_files(home.parent / "archive", {"north/1.jpg": jpeg()})
+    for words, archives in ([archive], {str(archive): 1}), (["--retire", archive], {}):
+        resight("ingest", *words).ok()
+        assert json.loads(resight("status", "--format", "json").out)["archives"] == archives
 
 
 def test_status_with_unmounted_tables_shows_the_rest_and_ends_with_7(

@@ -150,7 +150,7 @@ def test_invalid_requests_are_rejected_before_submission(
         ((*RUN, "--ids", "away.txt"), ["cannot read away.txt"]),
         (("filters", "run", "small"), ["unknown filter 'small'; available: duplicates, small"]),
         (("filters", "show", "small"), ["unknown filter 'small'"]),
-        ((*DRY, "--set", "size=1"), ["size: Extra inputs", "fields of small-size: min_area_frac, min"]),
+        ((*DRY, "--set", "size=1"), ["size: unknown field", "fields of small-size: min_area_frac, min"]),
         ((*DRY, "--set", "kind=events"), ["kind"]),
         ((*DRY, "--set", "min_area_frac"), ["invalid --set 'min_area_frac'", "filters show small-"]),
         ((*DRY, "--set", "min_area_frac=much"), ["min_area_frac: Input should be a valid number"]),

@@ -110,8 +110,8 @@ def test_the_same_file_again_adds_nothing_and_a_correction_one_row(tables: Table
 def test_an_export_can_be_added_again(tables: Tables, tmp_path: Path, name: str) -> None:
     tables.snapshot("media")
     add_file(tables, file(tmp_path, f"{HEADER}\n{NORTH}"), "ana")
-    assert export(tables, "deployments", tmp_path / "out" / name) == 1
-    assert add_file(tables, tmp_path / "out" / name, "ben")[1] == 0
+    assert export(tables, "deployments", tmp_path / name) == 1
+    assert add_file(tables, tmp_path / name, "ben")[1] == 0
     assert len(current(tables)) == 1
 
 

@@ -68,7 +68,7 @@ def test_a_serial_number_is_the_camera(tables: Tables, tmp_path: Path, fake: Pat
     assert cameras(tables) == {**{f"RCNX-{n}": 4 for n in range(5)}, "card": 1}
     row = next(row for row in rows_of(tables, "media") if row["camera_serial"] == "RCNX-1")
     assert (row["camera_source"], row["sequence_number"], row["sequence_length"]) == ("maker_serial", 2, 3)
-    ingest(tables, str(root), template="{rest}/{camera}")
+    ingest(tables, str(root), template="{camera}/RCNX{rest}")
     assert cameras(tables)["RCNX-1"] == 4, "a template names only cameras without a serial number"
     ingest(tables, str(root), exiftool=False)
     assert "RCNX-1" not in cameras(tables)

@@ -117,7 +117,7 @@ def test_a_template_says_where_the_camera_stands(template: str, path: str, camer
 
 @pytest.mark.parametrize("template", ["", "{rest}", "camera/{rest}"])
 def test_a_template_without_a_camera_is_refused(template: str) -> None:
-    with pytest.raises(BadRequest, match=r"must have one \{camera\}, for example"):
+    with pytest.raises(BadRequest, match=r"must have one \{camera\}, the part of"):
         compile_template(template)
 
 

@@ -37,6 +37,9 @@ def tables(untouched: Tables, tmp_path: Path) -> Tables:
 
 def test_an_export_is_recorded_with_its_view(tables: Tables, tmp_path: Path) -> None:
     out = tmp_path / "out" / "md.json"
+    with pytest.raises(BadRequest, match=f"the folder {out.parent} does not exist; is it mounted"):
+        export_file(tables, FILE, out)
+    out.parent.mkdir()
     assert export_file(tables, FILE, out) == {"images": 6}
     (row,) = rows_of(tables, "exports")
     assert (row["relation"], row["inference_keys"], row["view"]) == (FILE.name, [KEY], "production 1")
@@ -49,6 +52,7 @@ def test_an_export_is_recorded_with_its_view(tables: Tables, tmp_path: Path) -> 
 
 def test_a_writer_that_fails_leaves_nothing(tables: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "out" / "md"
+    out.parent.mkdir()
 
     def broken(images: Iterable[ImageRecord], facts: ExportLineage, out: Path, options: Frozen) -> None:
         out.mkdir()
@@ -65,6 +69,7 @@ def test_a_writer_that_fails_leaves_nothing(tables: Tables, tmp_path: Path, monk
 
 def test_a_folder_is_replaced_only_if_an_export_made_it(tables: Tables, tmp_path: Path) -> None:
     out = tmp_path / "out" / "md"
+    out.parent.mkdir()
     export_file(tables, FOLDER, out)
     (out / "mine.txt").write_text("x")
     export_file(tables, FOLDER, out)

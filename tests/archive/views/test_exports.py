@@ -92,6 +92,7 @@ def test_of_two_exports_to_one_file_each_is_whole(
 ) -> None:
     """The second begins and ends while the first is about to rename its file."""
     out, keep, rows = (tmp_path / "out" / "results.csv", archive.views.exports._require_kept, list[int]())
+    out.parent.mkdir()
 
     def later(*of: Any) -> None:
         if not rows:

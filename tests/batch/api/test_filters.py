@@ -69,9 +69,9 @@ def test_the_requested_run_is_started(client: TestClient, started: list[FilterSp
     ("kind", "body", "words"),
     [
         ("small-size", {"scope": {"camera": ["north", "nort"]}}, "did you mean 'north'?"),
-        ("small-size", {"scope": {"camera": ["north"]}, "config": {"x": 1}}, "x: Extra inputs"),
+        ("small-size", {"scope": {"camera": ["north"]}, "config": {"x": 1}}, "x: unknown field"),
         ("small", {}, "unknown filter 'small'"),
-        ("small-size", {"scopes": [{"camera": ["north"]}]}, "scopes: Extra inputs"),
+        ("small-size", {"scopes": [{"camera": ["north"]}]}, "scopes: unknown field"),
     ],
 )
 def test_an_invalid_request_starts_nothing(
