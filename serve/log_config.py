@@ -1,4 +1,4 @@
-"""Structured logs: one JSON object per line on standard output, in every process of Resight."""
+"""Structured logs: one JSON object per line on standard output, or text on a terminal, in every process of Resight."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ import structlog
 
 
 def configure_logs(stream: TextIO | None = None) -> None:
-    """Log JSON lines with times in UTC to a stream, standard output by default. May be called more than once."""
+    """Log lines with times in UTC to a stream, standard output by default. May be called more than once."""
+    for_people = stream is None and sys.stdout.isatty()
+    as_json = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
+            *([structlog.dev.ConsoleRenderer(colors=False)] if for_people else as_json),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.PrintLoggerFactory(stream or sys.stdout),

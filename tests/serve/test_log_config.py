@@ -1,0 +1,34 @@
+"""Log lines are JSON for programs, and text on a terminal."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from serve.log_config import configure_logs
+
+
+@pytest.fixture(autouse=True)
+def restored() -> Iterator[None]:
+    before = structlog.get_config()
+    yield
+    structlog.configure(**before)
+
+
+@pytest.mark.parametrize("on_terminal", [True, False])
+def test_a_line_is_json_except_on_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], on_terminal: bool
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: on_terminal)
+    configure_logs()
+    structlog.get_logger("resight.test").info("model_loaded", version="deer@1")
+    line = capsys.readouterr().out
+    if on_terminal:
+        assert "[info     ] model_loaded" in line
+        assert "version=deer@1" in line
+    else:
+        assert json.loads(line)["event"] == "model_loaded"
