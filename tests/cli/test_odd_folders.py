@@ -50,7 +50,7 @@ def test_commands_work_twice_in_a_folder_of_any_name(
     put_results(tables, seen_rows)
     dry = resight("reprocess", "--model", "blobs", "--dry-run", "--snips", "--format", "json").ok()
     assert (json.loads(dry)["requested"], json.loads(dry)["reused"]) == (2, 1)
-    out = tmp_path / name / "out" / f"{name}.csv"
+    out = tmp_path / name / f"{name}.csv"
     resight("export", "all_results", out).ok()
     assert len(out.read_text().splitlines()) == 2
     resight("compact", "media", "--min-files", 2, "--vacuum").ok()
