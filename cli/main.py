@@ -40,6 +40,7 @@ with lazy_imports():
     import duckdb
 
     from archive.delta.snapshot import is_of_storage
+    from archive.delta.tables import table_error
     from archive.views.query import out_of_memory
     from model_store.libraries import installed_version, resight_version
     from model_store.storage_errors import is_full, storage_error
@@ -86,7 +87,7 @@ def main() -> None:
             _end(out_of_memory(error))
         if not (is_of_storage(error) or is_full(error)):
             raise
-        _end(storage_error("read or write a file", error))
+        _end((storage_error if isinstance(error, OSError) else table_error)("read or write a file", error))
 
 
 def _end(error: ResightError) -> NoReturn:

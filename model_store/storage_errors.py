@@ -8,34 +8,48 @@ from __future__ import annotations
 import errno
 import os
 import re
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any, cast
 
 from model_store.errors import StorageError, StorageFull, StorageUnreachable
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_FULL_TEXTS = tuple(os.strerror(number) for number in _FULL)
+_DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 _COLOURS_AND_ARROWS = re.compile(r"\x1b\[[0-9;]*m|↳")
 
 
-def storage_error(attempt: str, error: Exception) -> StorageError:
-    """Return StorageFull or StorageUnreachable for an attempt, such as "read s3://bucket/file", that failed."""
+def storage_error(attempt: str, error: Exception, otherwise: str = "") -> StorageError:
+    """Return StorageFull or StorageUnreachable for an attempt, such as "read s3://bucket/file", that failed.
+
+    `otherwise` is the way out for errors without one of their own.
+    """
     kind = StorageFull if is_full(error) else StorageUnreachable
-    way_out = _way_out(error)
+    way_out = _way_out(error) or otherwise
     return kind(f"cannot {attempt}: {in_one_line(error)}{way_out and '; '}{way_out}")
 
 
 def in_one_line(error: Exception) -> str:
-    """Return the message of an error; delta-rs formats its own as a coloured tree of several lines."""
-    return " ".join(_COLOURS_AND_ARROWS.sub("", str(error)).split())
+    """Return the message of an error; delta-rs formats its own as a coloured tree of several lines.
+
+    DuckDB's quotation of the statement is left out.
+    """
+    return " ".join(_COLOURS_AND_ARROWS.sub("", str(error).partition("\n\nLINE ")[0]).split())
 
 
 def is_full(error: Exception) -> bool:
-    """Return whether a disk or store has no space left; delta-rs reports it only in its message."""
-    number = getattr(error, "errno", None)
-    if number in _FULL or http_status(error) == HTTPStatus.INSUFFICIENT_STORAGE:
-        return True
-    return any(text in str(error) for text in _FULL_TEXTS)
+    """Return whether a disk or store has no space left."""
+    return _has_number(error, _FULL) or http_status(error) == HTTPStatus.INSUFFICIENT_STORAGE
+
+
+def is_denied(error: Exception) -> bool:
+    """Return whether a disk cannot be written to by this user."""
+    return _has_number(error, _DENIED)
+
+
+def _has_number(error: Exception, numbers: Sequence[int]) -> bool:
+    """Return whether the operating system reported one of these; delta-rs has it only in its message."""
+    return getattr(error, "errno", None) in numbers or any(os.strerror(n) in str(error) for n in numbers)
 
 
 def is_without_bucket(error: BaseException) -> bool:
@@ -54,9 +68,9 @@ def _way_out(error: Exception) -> str:
         return "free some space there, or use another place"
     if is_without_bucket(error):
         return "create the bucket, or correct the URL"
-    if getattr(error, "errno", None) == errno.EROFS:
+    if _has_number(error, (errno.EROFS,)):
         return "use a place that can be written to"
-    if "PermissionError" in kinds:
+    if "PermissionError" in kinds or is_denied(error):
         return "check owner and mode of the file and its folder, or for S3 the credentials and the policy"
     if "NoCredentialsError" in kinds:
         return "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"

@@ -27,7 +27,7 @@ from archive.catalogue.exif import clean_text
 from archive.catalogue.listing import VIDEO_EXTENSIONS, ArchiveFile
 from archive.delta.replace import Replacement
 from archive.delta.scratch_db import windows
-from archive.delta.snapshot import dataset, scan
+from archive.delta.snapshot import dataset, scan, storage_errors
 from archive.delta.tables import Tables
 from archive.schemas import BY_KEY, MEDIA, TABLES
 from model_store.storage import is_local
@@ -249,12 +249,14 @@ def mismatches(tables: Tables) -> pa.Table:
     """
     schema = TABLES["results"]
     parts = [pa.schema([schema.field(name) for name in _COLUMNS]).empty_table()]
+    changed = pc.field("error_code") == "changed"
     for name in BY_KEY:
         table = tables.existing(name)
         if table is not None:
-            scanner = dataset(table, TABLES[name]).scanner(
-                columns=_COLUMNS, filter=pc.field("error_code") == "changed", batch_readahead=2, fragment_readahead=1
-            )
-            parts.append(scanner.to_table())
+            with storage_errors(tables):
+                scanner = dataset(table, TABLES[name]).scanner(
+                    columns=_COLUMNS, filter=changed, batch_readahead=2, fragment_readahead=1
+                )
+                parts.append(scanner.to_table())
     latest = pa.concat_tables(parts).group_by("media_sha256").aggregate([("finished_at", "max")])
     return latest.rename_columns(_COLUMNS)

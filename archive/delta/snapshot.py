@@ -36,12 +36,12 @@ from pyarrow.dataset import FileSystemDataset, ParquetFileFormat, ParquetFragmen
 from pyarrow.fs import FileSystem, LocalFileSystem, PyFileSystem, S3FileSystem, SubTreeFileSystem
 
 from archive.delta.sql_literal import file_literal
-from archive.delta.tables import Tables, s3_endpoint, storage_options
+from archive.delta.tables import Tables, s3_endpoint, storage_options, table_error
 from archive.schemas import TABLES
-from model_store.errors import StorageUnreachable
 from model_store.storage import is_local, path_of
 
 _COLUMN = "inference_key"
+_OF_FILES = ("reading the stream", "exporting a stream", "magic bytes", "Failed to read file", "in Parquet file")
 _kept: list[duckdb.DuckDBPyConnection] = []
 _making = threading.Lock()
 S3_CONNECT_S, S3_REQUEST_S = 10.0, 60.0
@@ -61,21 +61,21 @@ def open_tables(tables: Tables, *names: str) -> duckdb.DuckDBPyConnection:
 
 def is_of_storage(error: Exception) -> bool:
     """Return whether a library reports a file that is missing, damaged or unreachable, or a full disk."""
-    if isinstance(error, duckdb.IOException):
+    if isinstance(error, duckdb.IOException) or type(error) is duckdb.Error:  # of a damaged footer
         return True
     if isinstance(error, duckdb.InvalidInputException):
-        return any(words in str(error) for words in ("reading the stream", "exporting a stream", "magic bytes"))
+        return any(words in str(error) for words in _OF_FILES)
     return isinstance(error, DeltaError | pa.ArrowException | FileNotFoundError)
 
 
 @contextlib.contextmanager
 def storage_errors(tables: Tables) -> Iterator[None]:
-    """Raise StorageUnreachable instead of a library's error about files of the tables."""
+    """Raise StorageError instead of a library's error about files of the tables."""
     try:
         yield
     except (duckdb.Error, DeltaError, pa.ArrowException, OSError) as error:
         if isinstance(error, OSError) or is_of_storage(error):
-            raise StorageUnreachable(f"cannot read from {tables.url}: {error}") from error
+            raise table_error(f"read from {tables.url}", error) from error
         raise
 
 
@@ -230,7 +230,7 @@ def scan(
 
     The view is empty if the table is None. Columns that a file or the whole table lacks are null. DuckDB reads local
     files itself; on s3:// pyarrow reads them, with the same rows. The connection must not outlive Delta's retention
-    of the files.
+    of the files. Raises StorageUnreachable if a file is lost or damaged.
     """
     columns = [field for field in schema.names if field != "inference_key" or inference_key is None]
     files = data_files(table, inference_key) if table is not None else []
@@ -254,7 +254,12 @@ def scan(
     if set(columns) - {field.name for field in table.schema().fields}:
         connection.register(f"{name}_columns", empty)
         rows = f"{rows} union all by name from {name}_columns"
-    connection.execute(f"create or replace temp view {name} as {rows}")
+    try:
+        connection.execute(f"create or replace temp view {name} as {rows}")
+    except duckdb.Error as error:
+        if is_of_storage(error):
+            raise table_error(f"read {path_of(table.table_uri)}", error) from error
+        raise
 
 
 def recent_rows(

@@ -25,9 +25,9 @@ from deltalake.transaction import AddAction, RemoveAction
 
 from archive.delta.sql_literal import literal
 from archive.schemas import PARTITIONS, TABLES
-from model_store.errors import BadRequest, StorageUnreachable, TableConflict
+from model_store.errors import BadRequest, StorageError, StorageUnreachable, TableConflict
 from model_store.storage import is_local, require_create
-from model_store.storage_errors import in_one_line, is_full, storage_error
+from model_store.storage_errors import in_one_line, is_denied, is_full, storage_error
 
 COMMIT_ATTEMPTS, LOST_RACES = 20, 100
 """A writer raises TableConflict after this number of failures, or of races lost to other writers.
@@ -59,8 +59,11 @@ class CommitRetries:
         self._table, self._tries = table, Counter[bool]()
 
     def wait(self, error: Exception) -> None:
-        """Raise TableConflict after COMMIT_ATTEMPTS failures or LOST_RACES lost races, StorageFull at once."""
-        if is_full(error):
+        """Raise TableConflict after COMMIT_ATTEMPTS failures or LOST_RACES lost races.
+
+        Raises StorageFull and StorageUnreachable at once, if the disk is full or cannot be written to.
+        """
+        if is_full(error) or is_denied(error):
             raise storage_error(f"write to {self._table}", error) from error
         lost = isinstance(error, CommitFailedError)
         self._tries[lost] += 1
@@ -124,7 +127,7 @@ class Tables:
         except TableNotFoundError:
             return None
         except (OSError, DeltaError) as error:
-            raise storage_error(f"open table {self._path(name)}", error) from error
+            raise table_error(f"open table {self._path(name)}", error) from error
 
     def append(
         self,
@@ -220,6 +223,12 @@ class Tables:
 
     def _path(self, name: str) -> str:
         return f"{self.url}/{name}"
+
+
+def table_error(attempt: str, error: Exception) -> StorageError:
+    """Return the error of an attempt that failed; for a lost or damaged file of the tables, with the way out."""
+    way_out = "'resight doctor --digests' lists lost and damaged files of the tables, to restore from the backup"
+    return storage_error(attempt, error, way_out)
 
 
 def _require_openable(url: str) -> None:

@@ -25,13 +25,13 @@ from archive.delta.replace import Replacement
 from archive.delta.scratch_db import scratch
 from archive.delta.snapshot import dataset, is_of_storage
 from archive.delta.sql_literal import literal
-from archive.delta.tables import Tables
+from archive.delta.tables import Tables, table_error
 from archive.delta.writer import Writer
 from archive.retention import pruned_keys
 from archive.schemas import EXPORTS
 from archive.views.query import connect, out_of_memory
 from archive.views.views import View, Views
-from model_store.errors import BadRequest, Conflict, StorageError, StorageUnreachable
+from model_store.errors import BadRequest, Conflict, StorageError
 from model_store.leftovers import remove, remove_leftovers
 from model_store.storage_errors import is_full, storage_error
 
@@ -142,7 +142,7 @@ def _export_errors(tables: Tables, out: Path, part: Path) -> Iterator[None]:
         if isinstance(error, OSError) or part.name in str(error):
             raise BadRequest(f"cannot write {out}: {error}") from error
         if is_of_storage(error):
-            raise StorageUnreachable(f"cannot read {tables.url} for {out}: {error}") from error
+            raise table_error(f"read {tables.url} for {out}", error) from error
         raise
 
 

@@ -28,11 +28,11 @@ from archive.delta.relations import Relations
 from archive.delta.scratch_db import half_of_memory_mib, scratch
 from archive.delta.snapshot import dataset, is_of_storage, memory_database, scan, storage_errors
 from archive.delta.sql_literal import literal
-from archive.delta.tables import Tables
+from archive.delta.tables import Tables, table_error
 from archive.schemas import TABLES
 from archive.views.publications import SUN_SQL, VIEWS_SQL, Publications
 from archive.views.views import View, Views
-from model_store.errors import BadRequest, DeadlinePassed, StorageUnreachable
+from model_store.errors import BadRequest, DeadlinePassed
 
 _THRESHOLDS = pa.schema([("label", pa.string()), ("score", pa.float32())])
 LEAST_S = 0.1
@@ -157,7 +157,7 @@ def query(
         raise out_of_memory(error) from error
     except duckdb.Error as error:
         if is_of_storage(error):
-            raise StorageUnreachable(f"cannot read from {tables.url}: {error}") from error
+            raise table_error(f"read from {tables.url}", error) from error
         raise BadRequest(str(error)) from error
     return rows.rename_columns(_distinct(rows.column_names))
 

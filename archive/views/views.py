@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError
 
 from archive.defaults import PRODUCTION
 from model_store.errors import BadRequest, Conflict, StorageUnreachable
-from model_store.frozen import Frozen
+from model_store.frozen import Frozen, wrong_fields
 from model_store.storage import Folder, require_create
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
@@ -120,7 +120,11 @@ class Views:
         try:
             return View.model_validate_json(self._folder.read(_file(name, serial)))
         except (FileNotFoundError, ValidationError) as error:
-            raise StorageUnreachable(f"cannot read {self._folder.url}/{_file(name, serial)}: {error}") from error
+            why = wrong_fields(error, View) if isinstance(error, ValidationError) else "it is missing"
+            raise StorageUnreachable(
+                f"cannot read {self._folder.url}/{_file(name, serial)}: {why}; restore it from the backup, and then "
+                "run 'resight doctor'"
+            ) from error
 
 
 def not_rolled_back(history: Sequence[View]) -> list[View]:

@@ -35,7 +35,7 @@ from batch.runs.resume import tables_of_unsealed
 from batch.runs.scope import MediaScope, Scope
 from batch.runs.spec import ClassifySpec, EmbedSpec, PassSpec, RunSpec
 from model_store.config import ModelConfig, with_article
-from model_store.errors import BadRequest, StorageUnreachable
+from model_store.errors import BadRequest, StorageError, StorageUnreachable
 from model_store.lazy_imports import lazy_imports
 from model_store.names import parse_ref
 from model_store.store import ModelStore, ModelVersion, in_words
@@ -304,7 +304,7 @@ def still_kept(past: PastTables | None) -> Generator[None]:
     try:
         yield
     except Exception as error:
-        if past is None or not is_of_storage(error):
+        if past is None or not (is_of_storage(error) or isinstance(error, StorageError)):
             raise
         raise StorageUnreachable(
             f"the tables as they were when this run began are no longer kept: {error}; leave out --run-id for a "

@@ -94,14 +94,17 @@ def test_a_command_without_a_good_token_names_the_variable(failing: Callable[[Ex
 
 
 FULL = "No space left on device; free some space there"
+DAMAGED = "no file; 'resight doctor --digests' lists lost and damaged files of the tables"
 
 
 @pytest.mark.parametrize(
     ("error", "code", "words"),
     [
-        (duckdb.IOException("IO Error:\n  no\n  file"), 7, "no file\n"),
-        (DeltaError("no file"), 7, "no file\n"),
-        (pa.ArrowInvalid("no file"), 7, "no file\n"),
+        (duckdb.IOException("IO Error:\n  no\n  file\n\nLINE 1: create view\n   ^^^"), 7, DAMAGED),
+        (duckdb.InvalidInputException('Failed to read file "a/no file'), 7, DAMAGED),
+        (duckdb.Error("no file"), 7, DAMAGED),
+        (DeltaError("no file"), 7, DAMAGED),
+        (pa.ArrowInvalid("no file"), 7, DAMAGED),
         (FileNotFoundError("no file"), 7, "no file\n"),
         (duckdb.TransactionException('Could not write file "x.wal": No space left on device'), 7, FULL),
         (OSError(errno.ENOSPC, "No space left on device"), 7, FULL),

@@ -9,9 +9,11 @@ import pyarrow as pa
 import pytest
 from deltalake import write_deltalake
 
+from archive.catalogue.diff import mismatches
 from archive.delta.snapshot import scan
 from archive.delta.tables import Tables, storage_options
 from archive.schemas import MEDIA, RESULTS
+from model_store.errors import StorageUnreachable
 from tests.fixtures_local import put_results, put_rows, result_rows
 
 KEYS = ("1" * 64, "12e4", "it's")
@@ -53,6 +55,21 @@ def test_files_are_read_by_their_own_names(tmp_path: Path) -> None:
     for name in names[4:]:
         assert rows(Tables(str(tmp_path / name)), key) == [(name,)]
         assert rows(Tables(str(tmp_path / name)), None) == [(name, key)]
+
+
+def test_a_damaged_or_lost_file_is_an_error_with_its_place_and_the_way_out(tmp_path: Path) -> None:
+    tables = Tables(str(tmp_path))
+    put_results(tables, result_rows(["m"], status="failed", error_code="changed"))
+    (file,) = tmp_path.glob("results/*/*.parquet")
+    footer = slice(-60, -8)  # of Parquet, before its length
+    data = bytearray(file.read_bytes())
+    data[footer] = b"\xff" * 52
+    for damage in (lambda: file.write_bytes(data), file.unlink):
+        damage()
+        for read in (lambda: rows(tables, None), lambda: mismatches(tables)):
+            with pytest.raises(StorageUnreachable, match=f"cannot read .*{tmp_path}.*; 'resight doctor") as raised:
+                read()
+            assert "LINE 1" not in str(raised.value)
 
 
 def test_without_a_key_all_rows_have_theirs_as_text(tables: Tables) -> None:

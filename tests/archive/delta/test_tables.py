@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -131,20 +132,27 @@ def test_a_writer_loses_more_often_than_it_fails_before_it_gives_up(
     assert images(tables) == ["a"]
 
 
-FULL = "Generic LocalFileSystem error\n\x1b[31m↳\x1b[0m No space left on device (os error 28)\n"
-
-
-def test_a_full_disk_is_an_error_at_the_first_attempt(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("reason", "error", "way_out"),
+    [
+        ("No space left on device (os error 28)", StorageFull, "free some space there"),
+        ("Permission denied (os error 13)", StorageUnreachable, "check owner and mode"),
+        ("Read-only file system (os error 30)", StorageUnreachable, "use a place that can be written to"),
+    ],
+)
+def test_a_disk_without_room_or_right_is_an_error_at_the_first_attempt(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch, reason: str, error: type[Exception], way_out: str
+) -> None:
     attempts: list[Any] = []
 
-    def full(*args: Any) -> None:
+    def refuse(*args: Any) -> None:
         attempts.append(args)
-        raise DeltaError(FULL)
+        raise DeltaError(f"Generic LocalFileSystem error\n\x1b[31m↳\x1b[0m {reason}\n")
 
     append(tables, "a")
-    monkeypatch.setattr("archive.delta.tables._commit", full)
-    words = r"results: Generic LocalFileSystem error No space left on device \(os error 28\); free"
-    with pytest.raises(StorageFull, match=f"cannot write to .*{words} some space there"):
+    monkeypatch.setattr("archive.delta.tables._commit", refuse)
+    words = re.escape(f"results: Generic LocalFileSystem error {reason}; {way_out}")
+    with pytest.raises(error, match=f"cannot write to .*{words}"):
         append(tables, "b")
     assert len(attempts) == 1
 
