@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cli.output import Format, FormatOption, note, print_rows
+from cli.output import Format, FormatOption, console, note, print_rows
 from model_store.lazy_imports import lazy_imports
 
 with lazy_imports():
@@ -27,7 +27,7 @@ def doctor(
             "temporary files, and protect secrets",
         ),
     ] = False,
-    digests: Annotated[bool, typer.Option("--digests", help="also read and hash every file of the models")] = False,
+    digests: Annotated[bool, typer.Option("--digests", help="also read every file of the tables and models; of models, compare digests")] = False,
     fmt: FormatOption = Format.table,
 ) -> None:
     """Check tables, views, runs, models and uploads against one another. Writes nothing without --repair.
@@ -40,9 +40,16 @@ def doctor(
         rows.append({name: getattr(finding, name) for name in COLUMNS[:-1]} | {"repaired": error is None})
         if repair and finding.repair and error:
             note(f"{finding.subject}: not repaired: {error}")
-    print_rows(rows, fmt, COLUMNS)
+    if fmt is Format.table:  # one row of a table would be too wide
+        for row in rows:
+            ending = "repaired" if row["repaired"] else row["action"]
+            words = dict.fromkeys((row["check"], row["subject"], row["problem"]))
+            console.print(f"{': '.join(words)}\n  {ending}", highlight=False, markup=False, soft_wrap=True)
+    else:
+        print_rows(rows, fmt, COLUMNS)
     left, repairable = sum(not row["repaired"] for row in rows), sum(finding.repair is not None for finding in findings)
-    note(f"{len(rows)} findings, {left} not repaired" if rows else "nothing was found")
+    count = f"{len(rows)} finding{'s' if len(rows) > 1 else ''}"
+    note(f"{count}, {left} not repaired" if rows else "nothing was found")
     if repairable and not repair:
         note(f"'resight doctor --repair' repairs {repairable} of them")
     if left:

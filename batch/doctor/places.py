@@ -19,6 +19,7 @@ from model_store.errors import BadRequest, StorageError, StorageFull
 from model_store.free_space import require_free_space
 from model_store.leftovers import leftovers, remove_leftovers
 from model_store.storage import Folder, is_local
+from model_store.storage_errors import is_denied
 from serve.auth.tokens import KEY_FILE, TokenFile
 from serve.settings import Settings
 
@@ -61,15 +62,16 @@ def check_leftovers(settings: Settings) -> Iterator[Finding]:
 
 
 def check_settings(settings: Settings) -> Iterator[Finding]:
-    """Find an invalid policy, disks with less free space than it reserves, and secrets that others can read."""
+    """Find an invalid policy, disks with less free space than it reserves or none, and secrets that others can read."""
     free_mib = Stop().free_mib
     try:
         free_mib = policy_of(settings).stop.free_mib
     except BadRequest as error:
-        yield Finding("settings", str(settings.policy_path), str(error), "correct the file")
+        action = "correct its owner and mode" if is_denied(error) else "correct the file"
+        yield Finding("settings", str(settings.policy_path), str(error), action)
     for url in (settings.tables_url, settings.uploads_url, settings.snips_url):
         try:
-            require_free_space(url, free_mib, url, "free_mib")
+            require_free_space(url, free_mib or 1, url, "free_mib" if free_mib else "the use of the disk")
         except StorageFull as error:
             yield Finding("disks", url, str(error), "free space: docs/operate/maintain.md has the order")
     tokens = TokenFile.of(settings)

@@ -10,13 +10,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import duckdb
+import pyarrow as pa
+from pyarrow.fs import FileSystem
+from pyarrow.parquet import ParquetFile
 
 from archive.delta.scratch_db import LARGE_MIB, scratch
 from archive.delta.snapshot import data_files, read_only_files, scan, storage_errors
 from archive.delta.tables import Tables
 from archive.schemas import BY_KEY, TABLES
 from batch.doctor.finding import RESTORE, Finding
-from model_store.errors import StorageError
+from model_store.errors import StorageError, said
+from model_store.storage import Folder
 
 _SAME_BACKUP = "restore all tables from one backup"
 _NEWER = """
@@ -127,14 +131,18 @@ RULES = (
 )
 
 
-def check_tables(tables: Tables) -> Iterator[Finding]:
+def check_tables(tables: Tables, digests: bool = False) -> Iterator[Finding]:
     """Check the files of all tables. Without a finding, check their rows."""
-    damaged = list(check_files(tables))
+    damaged = list(check_files(tables, digests))
     yield from damaged or check_rows(tables)
 
 
-def check_files(tables: Tables) -> Iterator[Finding]:
-    """Find tables that cannot be opened, and files of current versions that are missing or have another size."""
+def check_files(tables: Tables, digests: bool = False) -> Iterator[Finding]:
+    """Find tables that cannot be opened, and files of current versions that are missing or have another size.
+
+    With `digests`, also read every file, and find those that cannot be read. Raises StorageUnreachable.
+    """
+    Folder(tables.url).names()  # delta-rs reports a folder of another user as a missing table
     for name in TABLES:
         try:
             with storage_errors(tables):
@@ -151,6 +159,22 @@ def check_files(tables: Tables) -> Iterator[Finding]:
         if wrong:
             problem = f"{len(wrong)} of {len(listed)} files are missing or have another size, such as {wrong[0]}"
             yield Finding("tables", name, problem, RESTORE)
+        elif store and digests:
+            faults = [f"{file.path}: {why}" for file in listed if (why := _fault(store, file.path))]
+            if faults:
+                problem = f"{len(faults)} of {len(listed)} files cannot be read, such as {faults[0]}"
+                yield Finding("tables", name, problem, RESTORE)
+
+
+def _fault(store: FileSystem, path: str) -> str:
+    """Read all rows of a file, some at a time; return why they cannot be read, or an empty text."""
+    try:
+        with store.open_input_file(path) as file:
+            for _ in ParquetFile(file, page_checksum_verification=True).iter_batches():
+                pass
+    except (OSError, ValueError, pa.ArrowException) as error:
+        return said(error)
+    return ""
 
 
 def check_rows(tables: Tables) -> Iterator[Finding]:

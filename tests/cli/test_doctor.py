@@ -24,7 +24,10 @@ def test_it_ends_with_1_until_all_findings_are_repaired(resight: Resight, tmp_pa
     assert "'resight doctor --repair' repairs 1 of them" in found.err
     rest = resight("doctor", "--repair", "--format", "json")
     assert rest.code == 1
+    people = resight("doctor").out.splitlines()
+    assert [line.split(": ")[0] for line in people] == ["settings", "  correct the file"]
     assert {row["check"]: row["repaired"] for row in json.loads(rest.out)} == {"settings": False, "leftovers": True}
     assert "2 findings, 1 not repaired" in rest.err
+    assert "\n1 finding, 1 not repaired" in "\n" + resight("doctor").err
     policy.unlink()
-    assert "check" in resight("doctor", "--digests").ok()
+    assert "nothing was found\n" == resight("doctor", "--digests").err

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from pathlib import Path
 
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 
 from archive.catalogue.ingest import ingest
+from archive.delta.tables import Tables
 from batch.doctor.finding import Finding
 from tests.batch.doctor.conftest import Home
 from tests.fixtures_local import jpeg, rows_of, write_files
@@ -74,13 +77,30 @@ def test_old_temporary_files_are_found_and_removed(home: Home) -> None:
 def test_a_disk_below_the_limit_is_found(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     disk_with(monkeypatch, 1023)
     assert {finding.check for finding in home.findings} == {"disks"}
-    home.settings.policy_path.write_text("[stop]\nfree_mib = 1000\n")
-    assert home.findings == []
+    for free_mib in (1000, 0):
+        home.settings.policy_path.write_text(f"[stop]\nfree_mib = {free_mib}\n")
+        assert home.findings == []
+    disk_with(monkeypatch, 0)
+    assert {finding.check for finding in home.findings} == {"disks"}
 
 
 def test_an_invalid_policy_is_found(home: Home) -> None:
     home.settings.policy_path.write_text("[stop]\nfree_mb = 1\n")
     assert "did you mean free_mib" in only(home).problem
+
+
+def test_a_home_of_another_user_is_found_and_neither_empty_nor_wrong(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(LocalFileSystem, "ls", refuse)
+    monkeypatch.setattr("batch.schedule.policy.Path.read_text", refuse)
+    monkeypatch.setattr(Tables, "existing", lambda *_: None)  # as delta-rs reports it
+    found = {finding.check: finding for finding in home.findings}
+    assert found["settings"].action == "correct its owner and mode"
+    assert "Permission denied; check owner and mode" in found["tables"].problem
 
 
 def test_lost_tokens_and_secrets_that_others_can_read_are_found(home: Home) -> None:

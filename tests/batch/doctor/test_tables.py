@@ -133,9 +133,10 @@ def test_a_lost_or_cut_file_of_a_table_is_one_finding(home: Home, table: str) ->
     """The rows are not checked then, since each rule would fail for the same reason."""
     file = max(home.files(f"tables/{table}/**/*.parquet"), key=lambda path: path.stat().st_size)
     whole = file.read_bytes()
-    for damage in (file.unlink, lambda: file.write_bytes(whole[:-1])):
+    damages = (file.unlink, lambda: file.write_bytes(whole[:-1]), lambda: file.write_bytes(b"x" * len(whole)))
+    for damage, digests in zip(damages, (False, False, True), strict=True):
         damage()
-        found = next(iter(check_files(home.tables)))
+        found = next(iter(check_files(home.tables, digests)))
         assert (found.subject, found.repair) == (table, None)
         assert f"such as {file.relative_to(home.tables.url + '/' + table)}" in found.problem
 
