@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from archive.defaults import DEFAULT_TEMPLATE, MAX_MIB, MIN_FILES, PRODUCTION, RELATIONS, TABLE_NAMES
+from cli.follow import interruptible
 from cli.output import EmbedderName, Format, FormatOption, errors, note, print_facts, print_rows
 from model_store.errors import BadRequest
 from model_store.lazy_imports import lazy_imports
@@ -135,14 +136,15 @@ def catalogue(
     exiftool: bool | None = None,
     sampling: Sampling | None = None,
 ) -> IngestReport:
-    """Ingest an archive with a progress bar. Raises as `archive.catalogue.ingest.ingest`."""
+    """Ingest an archive with a progress bar; at Ctrl-C, exits with 130. Raises as `archive.catalogue.ingest.ingest`."""
     places = (settings.models_url, settings.tables_url, settings.snips_url)
     require_foreign(url, str(settings.home_path), places, settings.uploads_url)
     free_mib = policy_of(settings).stop.free_mib
     require_free_space(tables.url, free_mib, tables.url, "free_mib in [stop] of the policy")
-    with Progress(console=errors, transient=True, disable=not errors.is_terminal) as bar:
+    words = "interrupted; what was read is catalogued, and the same command does the rest"
+    with interruptible(lambda: words), Progress(console=errors, transient=True, disable=not errors.is_terminal) as bar:
         task = bar.add_task("reading", total=None)
-        return ingest(
+        report = ingest(
             tables,
             url,
             template,
@@ -153,6 +155,9 @@ def catalogue(
             exiftool=exiftool,
             sampling=sampling,
         )
+    if former := settings.remember_tables():
+        note(f"the tables are in {tables.url}; this home has used those in {former} before")
+    return report
 
 
 def explained(report: IngestReport) -> bool:

@@ -50,6 +50,7 @@ def serve(
     import_arrow_alone("system")
     settings = Settings()
     Tables(settings.new_tables_url)  # raises if uploads and runs could not use the path
+    settings.remember_tables()
     require_token_beyond_loopback(settings, host)
     host = "127.0.0.1" if host == "localhost" else host
     args = detect_args(settings, host).model_copy(update={"pools": {}})

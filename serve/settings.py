@@ -6,7 +6,9 @@ RESIGHT_LOGS move these folders, the first two also to s3://.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shlex
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Self
@@ -69,8 +71,9 @@ class Settings(BaseSettings):
     def new_tables_url(self) -> str:
         """`tables_url`, for a command that may create the tables.
 
-        Raises StorageUnreachable if RESIGHT_TABLES or RESIGHT_HOME is set and its parent folder does not exist: if its
-        disk is not mounted, new tables would be a second, empty catalogue.
+        Raises StorageUnreachable if RESIGHT_TABLES or RESIGHT_HOME is set and its parent folder does not exist, or if
+        this home has used tables and their folder is empty: if its disk is not mounted, new tables would be a second,
+        empty catalogue.
         """
         field = "tables" if self.tables else "home"
         place = self.tables or self.home
@@ -80,7 +83,32 @@ class Settings(BaseSettings):
                 f"RESIGHT_{field.upper()} is {place}, and {parent} does not exist; is it mounted? To create it: "
                 f"mkdir -p {parent}"
             )
-        return self.tables_url
+        url = self.tables_url
+        if is_local(url) and _has_nothing(Path(url)) and (former := self._remembered_tables()):
+            raise StorageUnreachable(
+                f"there is nothing at {url}, but this home has used the tables in {former}; is their disk mounted, is "
+                f"RESIGHT_TABLES right? To begin new tables: rm {shlex.quote(str(self._tables_mark))}"
+            )
+        return url
+
+    def remember_tables(self) -> str:
+        """Record the tables that exist as those of this home; return the others that were recorded, if any."""
+        url, former = self.tables_url, self._remembered_tables()
+        if url == former or (is_local(url) and not Path(url, "media").is_dir()):
+            return ""
+        with contextlib.suppress(OSError):  # a home of another user
+            self.home_path.mkdir(parents=True, exist_ok=True)
+            self._tables_mark.write_text(url)
+        return former
+
+    @property
+    def _tables_mark(self) -> Path:
+        return self.home_path / "tables.url"
+
+    def _remembered_tables(self) -> str:
+        with contextlib.suppress(OSError):
+            return self._tables_mark.read_text().strip()
+        return ""
 
     @property
     def mounted_tables_url(self) -> str:
@@ -121,6 +149,12 @@ class Settings(BaseSettings):
     @property
     def logs_path(self) -> Path:
         return Path(absolute(self.logs)) if self.logs else self.home_path / "logs"
+
+
+def _has_nothing(path: Path) -> bool:
+    """Return whether a folder is empty, or does not exist in an empty one, such as a mount point without its disk."""
+    folder = path if path.exists() else path.parent
+    return folder.is_dir() and not any(folder.iterdir())
 
 
 class Limits(Frozen):

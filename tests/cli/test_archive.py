@@ -175,6 +175,26 @@ def test_no_second_catalogue_is_made_where_a_disk_is_not_mounted(
     assert not disk.exists()
     disk.mkdir()
     assert "new            1" in resight("ingest", tmp_path / "archive").ok()
+    (empty := tmp_path / "mnt").mkdir()
+    for place in (empty, empty / "tables"):
+        monkeypatch.setenv("RESIGHT_TABLES", str(place))
+        for words in (["ingest", tmp_path / "archive"], ["up"], *reading):
+            assert f"nothing at {place}, but this home has used the tables in {disk}" in resight(*words).refused(7)
+    assert not list(empty.iterdir())
+    monkeypatch.setenv("RESIGHT_TABLES", str(write_files(empty, {"note": b"mounted"}) / "tables"))
+    done = resight("ingest", tmp_path / "archive")
+    assert "new            1" in done.ok()
+    assert f"this home has used those in {disk / 'home' / 'tables'} before" in done.err
+    assert "before" not in resight("ingest", tmp_path / "archive").err
+
+
+def test_ctrl_c_in_an_ingest_says_what_is_kept(resight: Resight, archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cli.archive.ingest", interrupted)
+    done = resight("ingest", archive)
+    assert (done.code, done.err.split(";")[0]) == (130, "interrupted")
 
 
 def test_a_file_above_the_size_limit_is_named(resight: Resight, archive: Path) -> None:
