@@ -20,6 +20,7 @@ with lazy_imports():
 
     from archive.delta.tables import Tables
     from archive.views.query import archives
+    from batch.jobs.control import jobs_of
     from batch.schedule.policy import policy_fault
     from model_store.store import ModelStore
     from serve.api.models import rollout_words
@@ -65,6 +66,7 @@ def up(
     """
     settings = Settings()
     Tables(settings.new_tables_url)  # raises if uploads and runs could not use the path
+    settings.remember_tables()
     host = "127.0.0.1" if host == "localhost" else host
     state = read_state(settings)
     place = (state.host, state.http_port) if state else ("127.0.0.1", 8000)
@@ -77,6 +79,7 @@ def up(
     require_token_beyond_loopback(settings, host)
     started = state is None
     if state is None:
+        ModelStore(settings.models_url).names()  # raises if it cannot be read: Serve's own error would not name it
         ports = Ports(port, ray_port, dashboard_port)
         state = start(settings, ports, host, object_store_mib, lambda: note("starting Ray …"))
     if fault := policy_fault(settings):
@@ -140,10 +143,16 @@ def _stay(settings: Settings, state: ClusterState) -> None:
 def down(fmt: FormatOption = Format.table) -> None:
     """Stop the cluster that 'resight up' started, and no other. Tables and models are kept.
 
-    Example: resight down
+    Its runs are ended, and named. Example: resight down
     """
     settings = Settings()
+    runs: set[str] = set()
+    if read_state(settings):
+        with contextlib.suppress(ClusterError):  # it does not answer
+            runs = jobs_of(settings).running()
     stopped = stop(settings)
+    for run in sorted(runs):
+        note(f"run {run} was ended; committed results are kept: to continue, run the same command again")
     if endpoint := served_at(settings):
         note(f"'resight serve' serves this home at {endpoint}: stop it with Ctrl-C or SIGTERM")
     if fmt is Format.table:

@@ -122,7 +122,9 @@ class TokenFile:
             tokens = self.read()
         except StorageError as error:
             return str(error)
-        return "none were made" if tokens is None else f"{len(tokens)} in {self.url}"
+        if tokens is None:
+            return "none were made"
+        return f"{len(tokens)} in {self.url}" if tokens else f"none is left in {self.url}: only RESIGHT_TOKEN is accepted"
 
     def _stored(self) -> tuple[StoredToken, ...] | None:
         """Return the tokens of the file, or None if it does not exist. Raises StorageError."""

@@ -8,7 +8,8 @@ import json
 import os
 from collections.abc import Generator
 
-from model_store.errors import ClusterError, StorageUnreachable
+from model_store.errors import ClusterError, StorageError, StorageUnreachable
+from model_store.storage_errors import is_full, storage_error
 from serve.settings import Settings
 
 LOCK = "server.lock"
@@ -36,7 +37,9 @@ def home_lock(settings: Settings, endpoint: str) -> Generator[None]:
         yield
 
 
-def unusable_home(settings: Settings, error: OSError) -> StorageUnreachable:
+def unusable_home(settings: Settings, error: OSError) -> StorageError:
+    if is_full(error):
+        return storage_error(f"use {settings.home_path} as the home", error)
     return StorageUnreachable(
         f"cannot use {settings.home_path} as the home: {error}; set RESIGHT_HOME to a folder that you can write to"
     )

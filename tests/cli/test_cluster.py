@@ -7,10 +7,12 @@ import re
 import shutil
 import socket
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx2
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 
 from cli import cluster
 from model_store.errors import ClusterError
@@ -180,6 +182,27 @@ def test_down_without_a_cluster_is_fine(resight: Resight) -> None:
     done = resight("down")
     assert (done.code, done.out) == (0, "")
     assert "nothing was running" in done.err
+
+
+def test_down_names_the_runs_that_it_ends(resight: Resight, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cli.cluster.read_state", lambda _: object())
+    monkeypatch.setattr("cli.cluster.stop", lambda _: True)
+    monkeypatch.setattr("cli.cluster.jobs_of", lambda _: SimpleNamespace(running=lambda: {"r2", "r1"}))
+    first, second, last = resight("down").err.splitlines()
+    assert (first[:17], second[:17], last) == ("run r1 was ended;", "run r2 was ended;", "stopped")
+    monkeypatch.setattr("cli.cluster.jobs_of", no_answer)
+    assert resight("down").err == "stopped\n"
+
+
+def test_up_reads_the_model_store_before_it_starts_ray(
+    resight: Resight, started: list[Any], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError("denied")
+
+    monkeypatch.setattr(LocalFileSystem, "ls", refuse)
+    assert f"cannot list {home / 'models'}: denied; check owner" in resight("up").refused(7)
+    assert started == []
 
 
 def test_env_without_a_cluster_prints_nothing_that_a_shell_would_run(resight: Resight) -> None:

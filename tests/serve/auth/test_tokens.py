@@ -120,6 +120,10 @@ def test_a_list_that_is_lost_is_no_empty_one(tmp_path: Path) -> None:
             look()
         assert file.url in str(refused.value)
     assert file.words() == str(refused.value)
+    file.add("b", [TokenScope.admin])
+    assert file.words() == f"1 in {file.url}"
+    file.revoke("b")
+    assert file.words() == f"none is left in {file.url}: only RESIGHT_TOKEN is accepted"
     assert not file.is_unused()
     file.add("other", ALL)
     assert [token.name for token in file.read() or ()] == ["other"]

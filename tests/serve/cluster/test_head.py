@@ -112,5 +112,5 @@ def test_a_full_disk_of_logs_is_an_error_before_ray_starts(settings: Settings, m
             raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("tempfile.TemporaryFile", lambda **_: Full())
-    with pytest.raises(StorageUnreachable, match="No space left on device; set RESIGHT_HOME"):
+    with pytest.raises(StorageFull, match="No space left on device; free some space there"):
         cluster._make_home(settings)
