@@ -51,7 +51,7 @@ def print_rows(rows: Sequence[Mapping[str, Any]], fmt: Format, columns: Sequence
     """
     names = list(rows[0]) if rows else list(columns)
     if fmt is Format.json:
-        print(json.dumps(list(rows), default=_json_value, indent=1))
+        print(_json(list(rows)))
     elif fmt is Format.csv:
         writer = csv.writer(sys.stdout)
         writer.writerow(names)
@@ -74,7 +74,7 @@ def print_rows(rows: Sequence[Mapping[str, Any]], fmt: Format, columns: Sequence
 def print_facts(facts: Mapping[str, Any], fmt: Format) -> None:
     """Print one record: a line for each field, one JSON object, or one CSV row."""
     if fmt is Format.json:
-        print(json.dumps(dict(facts), default=_json_value, indent=1))
+        print(_json(dict(facts)))
     elif fmt is Format.csv:
         print_rows([facts], fmt)
     else:
@@ -82,6 +82,11 @@ def print_facts(facts: Mapping[str, Any], fmt: Format) -> None:
         for name, value in facts.items():
             line = f"{name.ljust(width)}  {in_words(value)}"
             console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _json(value: object) -> str:
+    """Return JSON; in files and pipes it is one line, so that logs can be searched by lines."""
+    return json.dumps(value, default=_json_value, indent=1 if console.is_terminal else None)
 
 
 def _json_value(value: object) -> object:

@@ -37,7 +37,9 @@ def test_json_is_a_list_of_objects(
     rows: list[dict[str, Any]], want: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     print_rows(rows, Format.json)
-    assert json.loads(capsys.readouterr().out) == want
+    out = capsys.readouterr().out
+    assert json.loads(out) == want
+    assert out.count("\n") == 1, "a line of a log"
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import re
 import shlex
+import subprocess
 import tomllib
 from collections.abc import Iterator
 from typing import Any
@@ -45,7 +46,7 @@ def unit(name: str) -> configparser.ConfigParser:
 
 def commands() -> Iterator[tuple[str, list[str]]]:
     for _, command in crontab()[1]:
-        words = shlex.split(command.partition(">>")[0])
+        words = shlex.split(command.partition(" 2>&1 ")[0])
         program = next(i for i, word in enumerate(words) if word.rpartition("/")[2] == "resight")
         yield "crontab", words[program:]
     service = unit("resight-reprocess.service")["Service"]
@@ -81,6 +82,15 @@ def test_the_lines_of_the_crontab_have_five_fields_in_range() -> None:
         name for name in variables if name.startswith("RESIGHT_")
     }
     assert not any("%" in command for _, command in lines)  # cron ends a command there
+
+
+def test_each_line_of_the_logs_has_its_time() -> None:
+    variables, lines = crontab()
+    assert all(' 2>&1 | sh -c "$STAMP" >> ' in command for _, command in lines)
+    told = '{"a": "x\\ny %s"}'
+    words = ["sh", "-c", variables["STAMP"]]
+    done = subprocess.run(words, input=f"{told}\n", capture_output=True, text=True, check=True, timeout=60)
+    assert re.fullmatch(rf"[0-9-]{{10}}T[0-9:]{{8}}Z {re.escape(told)}\n", done.stdout)
 
 
 def test_the_cron_job_runs_one_at_a_time_and_does_not_insist() -> None:
