@@ -11,10 +11,11 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from cli.output import Format, errors, note
 from model_store.errors import ClusterError, StorageError
@@ -167,13 +168,7 @@ def follow(
     """
     reports: dict[str, dict[str, Any]] = {}
     failed: dict[str, Any] = {}
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[words]}"),
-        TimeRemainingColumn(),
-    )
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[words]}"))
 
     def words() -> str:
         if set(run_ids) <= reports.keys():
@@ -195,7 +190,7 @@ def follow(
                     bar.update(task, description="run", total=total, completed=done, words=words)
                 case "snips_progress":
                     done = sum(event[k] for k in ("done", "failed", "reused"))
-                    total, words = event["wanted"], f"{event['files']} files"
+                    total, words = event["wanted"], f"{event['files']} files{_left(event)}"
                     bar.update(task, description="snips", total=total, completed=done, words=words)
                 case "report":
                     reports[event["run_id"]] = event
@@ -264,5 +259,10 @@ def _words(event: dict[str, Any]) -> str:
     counts = " ".join(f"{k} {event[k]}" for k in ("ok", "empty", "failed", "reused") if k in event)
     for name, unit in (("images_per_s", "img/s"), ("detections_per_s", "det/s")):
         if event.get(name):
-            return f"{counts} · {event[name]:.0f} {unit}"
-    return counts
+            counts += f" · {event[name]:.0f} {unit}"
+    return counts + _left(event)
+
+
+def _left(event: dict[str, Any]) -> str:
+    """Return the time that the job expects to need. Rich's own estimate would count reused images as work."""
+    return f" · {timedelta(seconds=event['eta_s'])} left" if event.get("eta_s") else ""

@@ -9,7 +9,7 @@ import typer
 
 from cli import publication
 from cli.follow import facts_of, follow, reports_of
-from cli.output import Format, FormatOption, note, print_facts, print_rows
+from cli.output import Format, FormatOption, in_words, note, print_facts, print_rows
 from model_store.errors import BadRequest, ClusterError, Conflict
 from model_store.lazy_imports import lazy_imports
 
@@ -123,9 +123,13 @@ def attach(
         )
     else:
         report = report_of(run)
+        if run["state_now"] != "sealed":
+            counts = listing.counts_of(run) or {}
+            report["accounting"] = in_words({name: counts[name] for name in listing.COUNTS if name in counts})
     print_facts(facts_of(report, fmt, tables), fmt)
     if job is None and run and run["state_now"] != "sealed":
-        note(f"run {run['run_id']} is {run['state_now']}; to resume it, run it again")
+        why = f": {run['message']}" if run["message"] else ""
+        note(f"run {run['run_id']} is {run['state_now']}{why}; to resume it, run it again")
         raise typer.Exit(5)
 
 

@@ -214,7 +214,8 @@ def _inferred(event: Mapping[str, Any] | None) -> int:
 def _row_of(run: Mapping[str, Any], shown: Mapping[str, list[str]], pace: Pace) -> RunRow:
     spec, counts = spec_of(run), counts_of(run) or {}
     scope = spec.get("scope", {})
-    shows = kind_of(dict(run)) == "detect" and not scope.get("sample")
+    has_rows = run["state_now"] == "sealed" or any(counts.get(name) for name in COUNTS[1:])
+    shows = has_rows and kind_of(dict(run)) == "detect" and not scope.get("sample")
     metrics = json.loads(run["metrics"] or "{}")
     return RunRow(
         run_id=run["run_id"],

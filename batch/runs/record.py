@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
 import threading
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -66,7 +67,11 @@ def ours(error: BaseException | None) -> ResightError | None:
 
 
 def in_words(error: BaseException) -> str:
-    """Return the message of a deliberate error; for any other error, its class and message."""
+    """Return the message of a deliberate error, the cause of a stop, or the class and message of any other error."""
+    if isinstance(error, SystemExit) and error.code == 128 + signal.SIGTERM:
+        return "stopped by 'resight runs cancel' or SIGTERM"
+    if isinstance(error, KeyboardInterrupt):
+        return "stopped by Ctrl-C"
     return str(error) if isinstance(error, ResightError) else f"{type(error).__name__}: {error}"
 
 

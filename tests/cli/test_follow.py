@@ -129,6 +129,11 @@ def test_reports_and_failures_are_taken_from_the_lines_of_the_job(events: list[d
     assert done == Followed(WELL, {"a": ends[0], "b": ends[1]}, failed)
 
 
+def test_the_time_that_is_left_is_that_of_the_job() -> None:
+    assert cli.follow._words(PROGRESS | {"eta_s": 74}) == "ok 1 · 3 img/s · 0:01:14 left"
+    assert cli.follow._words(PROGRESS | {"eta_s": None}) == "ok 1 · 3 img/s"
+
+
 def test_nobody_waits_for_a_job_to_take_itself_down_once_its_reports_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
     run_ids = ["r0", "r1"]
 

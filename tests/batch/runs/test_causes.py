@@ -60,10 +60,13 @@ def test_a_bug_is_recorded_with_its_kind_and_raised_as_it_is(run_log: RunLog, tm
     assert last(tmp_path) == ("failed", "ZeroDivisionError: of 3")
 
 
-@pytest.mark.parametrize("stop", [SystemExit(143), KeyboardInterrupt()])
-def test_a_run_that_was_stopped_is_cancelled(run_log: RunLog, tmp_path: Path, stop: BaseException) -> None:
+@pytest.mark.parametrize(
+    ("stop", "words"),
+    [(SystemExit(143), "stopped by 'resight runs cancel' or SIGTERM"), (KeyboardInterrupt(), "stopped by Ctrl-C")],
+)
+def test_a_run_that_was_stopped_is_cancelled(run_log: RunLog, tmp_path: Path, stop: BaseException, words: str) -> None:
     assert recorded(run_log, COUNTS, stop) is stop
-    assert last(tmp_path)[0] == "cancelled"
+    assert last(tmp_path) == ("cancelled", words)
 
 
 @pytest.mark.parametrize("error", [SystemExit(143), StorageUnreachable("no acknowledgement")])
