@@ -102,7 +102,7 @@ def _files(given: list[Path]) -> Iterator[tuple[Path, str]]:
     """Yield each picture with its displayed name. Raises BadRequest for a missing path."""
     for path in given:
         if path.is_dir():
-            below = sorted(p for p in path.rglob("*") if p.suffix.lower() in listing.EXTENSIONS)
+            below = sorted(p for p in path.rglob("*") if p.suffix.lower() in listing.EXTENSIONS and p.is_file())
             yield from ((p, str(p.relative_to(path))) for p in below)
         elif path.is_file():
             yield path, path.name

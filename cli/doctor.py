@@ -27,7 +27,10 @@ def doctor(
             "temporary files, and protect secrets",
         ),
     ] = False,
-    digests: Annotated[bool, typer.Option("--digests", help="also read every file of the tables and models; of models, compare digests")] = False,
+    digests: Annotated[
+        bool,
+        typer.Option("--digests", help="also read every file of the tables and models; of models, compare digests"),
+    ] = False,
     fmt: FormatOption = Format.table,
 ) -> None:
     """Check tables, views, runs, models and uploads against one another. Writes nothing without --repair.

@@ -15,6 +15,7 @@ from model_store.lazy_imports import lazy_imports
 with lazy_imports():
     from batch.jobs import cluster_logs
     from batch.jobs.own_jobs import OwnJobs
+    from serve.embedded.home_lock import served_at
     from serve.settings import Settings
 
 app = typer.Typer()
@@ -36,6 +37,8 @@ def logs(
     Times are UTC. Example: resight logs --follow
     """
     settings = Settings()
+    if run is None and served_at(settings):
+        note("'resight serve' serves this home, and writes its log to its own terminal")
     own = OwnJobs(settings, "").log_files(run) if run else []
     folder = own[0].parent if own else cluster_logs.logs_folder(settings)
     if run is None:

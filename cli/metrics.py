@@ -10,7 +10,7 @@ import typer
 
 from archive.defaults import MAX_CAMERAS, PRODUCTION
 from cli.output import note
-from model_store.errors import BadRequest, StorageUnreachable
+from model_store.errors import BadRequest
 from model_store.lazy_imports import lazy_imports
 
 with lazy_imports():
@@ -19,6 +19,7 @@ with lazy_imports():
     from archive.delta.tables import Tables
     from batch.runs.metrics import collect
     from model_store.storage import require_own
+    from model_store.storage_errors import storage_error
     from model_store.store import ModelStore
     from serve.settings import Settings
 
@@ -53,7 +54,9 @@ def metrics(
         try:
             write_to_textfile(str(out), collected.registry)
         except OSError as error:
-            raise StorageUnreachable(f"cannot write {out}: {error}") from error
+            way_out = "" if out.parent.is_dir() else f"create the folder {out.parent}"
+            plain = OSError(error.errno, error.strerror)  # without the name of a temporary file
+            raise storage_error(f"write {out}", plain, way_out) from error
     for problem in collected.problems[1:]:
         note(str(problem))
     if collected.problems:

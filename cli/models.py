@@ -147,7 +147,9 @@ def _version_in(source: str, model: str) -> tuple[ModelStore, VersionId]:
             return other, VersionId(ref.name, ref.version)
         versions = other.require_model(ref.name)
     if not versions:
-        raise ModelNotFound(f"no model version in {source}")
+        raise ModelNotFound(
+            f"no model version in {source}; to add a weights file, such as .onnx: resight models add FILE"
+        )
     if len(versions) > 1:
         raise BadRequest(
             f"{source} has several versions: {', '.join(map(str, versions))}; choose one: resight models pull "

@@ -269,9 +269,10 @@ def is_local(url: str) -> bool:
 
 
 def absolute(url: str) -> str:
-    """Return a URL that is valid in every process: local paths become absolute and expanded."""
+    """Return a URL that is valid in every process: local paths become absolute and expanded, schemes lower-case."""
     if not is_local(url):
-        return url.rstrip("/")
+        scheme, _, place = url.partition("://")
+        return f"{scheme.lower()}://{place.rstrip('/')}"
     return str(Path(os.path.expanduser(url.removeprefix("file://"))).resolve())
 
 

@@ -73,7 +73,7 @@ def _way_out(error: Exception) -> str:
     if "PermissionError" in kinds or is_denied(error):
         return "check owner and mode of the file and its folder, or for S3 the credentials and the policy"
     if "NoCredentialsError" in kinds:
-        return "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        return "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (docs/operate/storage.md)"
     if kinds & {"ConnectionError", "HTTPClientError"} or "error sending request" in str(error):
         # of Python, botocore or delta-rs
         return "check that the server is running and that AWS_ENDPOINT_URL is its address"

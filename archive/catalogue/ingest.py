@@ -132,9 +132,10 @@ def ingest(
         base = tables.snapshot("media")  # first, so that uploads during the listing are not gone
         writer = Writer(tables, "media", root.url, base)
         archives = diff.archives(base)
-        require_apart(root.url, archives)
         started = datetime.now(UTC)
         try:
+            if root.exists():  # else the listing reports it
+                require_apart(root.url, archives)
             listed = _list(root, diff, sampled)
         except StorageUnreachable as error:
             hint = _unchanged(root.url) if root.url in archives else ""

@@ -26,6 +26,7 @@ import pyarrow as pa
 
 from model_store.errors import BadRequest, StorageUnreachable, StorageUnsafe
 from model_store.storage import Folder, is_local
+from model_store.storage_errors import storage_error
 
 EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".png", ".webp", ".tif", ".tiff", ".bmp")
 VIDEO_EXTENSIONS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm")
@@ -83,7 +84,7 @@ def list_files(root: Folder, extensions: tuple[str, ...] = EXTENSIONS) -> Iterat
         raise BadRequest(f"invalid archive '{root.url}': use a folder of a local disk, or s3://bucket/prefix")
     try:
         if not root.fs.exists(root.root):
-            raise StorageUnreachable(f"{root.url} does not exist; is it mounted, is the name right?")
+            raise StorageUnreachable(f"{root.url} does not exist{_hint(root)}, is the name right?")
         if is_local(root.url) and root.fs.isfile(root.root):
             raise BadRequest(f"{root.url} is a file: name its folder, {os.path.dirname(root.root)}")
         entries = _walk_local(root.root) if is_local(root.url) else _s3_entries(root)
@@ -92,7 +93,14 @@ def list_files(root: Folder, extensions: tuple[str, ...] = EXTENSIONS) -> Iterat
     except (StorageUnreachable, BadRequest):
         raise
     except Exception as error:
-        raise StorageUnreachable(f"cannot list {root.url}: {error}") from error
+        raise storage_error(f"list {root.url}", error) from error
+
+
+def _hint(root: Folder) -> str:
+    if is_local(root.url):
+        return "; is it mounted"
+    bucket = root.root.partition("/")[0]
+    return f": no key of the bucket {bucket} begins so" if root.fs.exists(bucket) else f": there is no bucket {bucket}"
 
 
 def file_at(root: Folder, path: str) -> ArchiveFile:

@@ -124,7 +124,9 @@ class TokenFile:
             return str(error)
         if tokens is None:
             return "none were made"
-        return f"{len(tokens)} in {self.url}" if tokens else f"none is left in {self.url}: only RESIGHT_TOKEN is accepted"
+        return (
+            f"{len(tokens)} in {self.url}" if tokens else f"none is left in {self.url}: only RESIGHT_TOKEN is accepted"
+        )
 
     def _stored(self) -> tuple[StoredToken, ...] | None:
         """Return the tokens of the file, or None if it does not exist. Raises StorageError."""

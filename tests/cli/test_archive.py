@@ -107,6 +107,7 @@ def test_ingest_ends_with_1_while_a_disk_may_be_away_until_it_is_said_to_be_gone
 
 def test_an_archive_that_went_away_is_refused_and_changes_nothing(resight: Resight, archive: Path) -> None:
     resight("ingest", archive).ok()
+    assert f"{archive}/nort does not exist; is it mounted" in resight("ingest", archive / "nort").refused(7)
     archive.rename(archive.with_name("moved"))
     refused = resight("ingest", archive).refused(7)
     assert "is it mounted" in refused
@@ -188,7 +189,9 @@ def test_no_second_catalogue_is_made_where_a_disk_is_not_mounted(
     assert "before" not in resight("ingest", tmp_path / "archive").err
 
 
-def test_ctrl_c_in_an_ingest_says_what_is_kept(resight: Resight, archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_in_an_ingest_says_what_is_kept(
+    resight: Resight, archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 

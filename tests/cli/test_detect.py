@@ -22,6 +22,7 @@ from tests.shared_data import shared
 def pictures(home: Path, tmp_path: Path) -> Path:
     shutil.copytree(MODELS, home / "models")
     files = {"cat.jpg": photo("cat"), "night/panda.jpg": photo("panda"), "night/notes.txt": b"x"}
+    (tmp_path / "pictures" / "night" / "folder.jpg").mkdir(parents=True)
     return write_files(tmp_path / "pictures", files)
 
 

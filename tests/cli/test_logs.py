@@ -11,6 +11,7 @@ import pytest
 from batch.jobs import cluster_logs
 from batch.jobs.cluster_logs import LogTail, cluster_files, run_files
 from model_store.errors import BadRequest
+from serve.embedded.home_lock import home_lock
 from serve.settings import Settings
 from tests.cli.conftest import Resight
 
@@ -130,6 +131,11 @@ def test_the_command_prints_the_newest_lines_last(logs: Path, resight: Resight) 
 def test_a_home_without_a_cluster_has_no_logs(logs: Path, resight: Resight) -> None:
     logs.rmdir()
     assert "no logs of a cluster of" in resight("logs").refused(8)
+    settings = Settings()
+    with home_lock(settings, "http://127.0.0.1:1"):
+        first, second = resight("logs").err.splitlines()
+    assert first == "'resight serve' serves this home, and writes its log to its own terminal"
+    assert second.startswith("error no logs of a cluster of")
 
 
 def test_the_log_of_a_run_on_this_machine_needs_no_cluster(resight: Resight, home: Path) -> None:

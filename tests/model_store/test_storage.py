@@ -217,6 +217,7 @@ def test_local_paths_become_absolute_and_urls_stay(url: str, local: bool) -> Non
     assert is_local(url) is local
     assert absolute(url) == (str(Path(url.removeprefix("file://")).resolve()) if local else url)
     assert absolute("s3://b/models/") == "s3://b/models"
+    assert absolute("S3://Bucket/A/") == "s3://Bucket/A"
 
 
 def test_a_file_that_memory_cannot_hold_is_no_fault_of_the_storage(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import boto3
 import pytest
+from botocore.exceptions import NoCredentialsError
 
 from archive.catalogue.listing import ArchiveFile, list_files
 from model_store.errors import BadRequest, StorageUnreachable
@@ -214,8 +215,23 @@ def test_on_s3_a_file_is_every_key_below_the_prefix(s3_endpoint: str, below: str
 
 def test_an_s3_prefix_without_keys_is_unreachable(s3_endpoint: str) -> None:
     boto3.client("s3", endpoint_url=s3_endpoint).create_bucket(Bucket="nothing")
-    with pytest.raises(StorageUnreachable, match="does not exist"):
-        listed("s3://nothing/here")
+    for place, why in (
+        ("nothing", "no key of the bucket nothing begins so"),
+        ("no-bucket", "there is no bucket no-bucket"),
+    ):
+        with pytest.raises(StorageUnreachable, match=f"s3://{place}/here does not exist: {why}, is the name right"):
+            listed(f"s3://{place}/here")
+
+
+def test_s3_without_keys_is_an_error_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    root = Folder("s3://bucket/x")
+
+    async def refuse(*_: object, **__: object) -> None:
+        raise NoCredentialsError
+
+    monkeypatch.setattr(root.fs, "_call_s3", refuse)
+    with pytest.raises(StorageUnreachable, match=r"cannot list s3://bucket/x: .*; set AWS_ACCESS_KEY_ID"):
+        list(list_files(root))
 
 
 def test_other_file_systems_are_rejected() -> None:
