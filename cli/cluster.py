@@ -232,7 +232,7 @@ def _rollout(settings: Settings) -> str:
         words = rollout_words(store, store.names())
     except ResightError as error:
         return str(error)
-    return "; ".join(f"{version}: {roles}" for version, roles in words.items())
+    return "; ".join(f"{version}: {roles}" for version, roles in words.items()) or "none"
 
 
 def _ready(url: str) -> tuple[bool, str, str]:
@@ -244,7 +244,7 @@ def _ready(url: str) -> tuple[bool, str, str]:
     try:
         body = answer.json()
         if answer.status_code == 200:
-            failures = [f"{label}: {why}" for label, why in body.get("failures", {}).items()]
+            failures = [f"{at}: {why.removeprefix(f'{at}: ')}" for at, why in body.get("failures", {}).items()]
             fails = "; ".join(words for words in failures if pools.PENDING not in words)
             not_ready = "".join(f"; not {words}" for words in failures)
             return True, "yes: " + ", ".join(body["loaded"]) + not_ready, fails

@@ -182,7 +182,7 @@ def list_models(fmt: FormatOption = Format.table) -> None:
     print_rows(rows, fmt, COLUMNS)
     for status in statuses:
         for what, why in status.failures.items():
-            note(f"unusable: {what}: {why}")
+            note(f"unusable: {what}: {why.removeprefix(f'{what}: ')}")
     for version in (v for name in models.names() for v in models.unfinished(name)):
         note(
             f"unfinished: {version} is being added, or its addition was interrupted: then repeat 'models add' with "

@@ -71,7 +71,7 @@ def _unknown(model: type[BaseModel], place: Sequence[int | str]) -> str:
     if near:
         return f"unknown field, did you mean {near[0]}?"
     fields = f"; available: {', '.join(names)}" if names else ""
-    return f"unknown field{fields}; its name is misspelt, or the file is from a newer Resight"
+    return f"unknown field{fields}; it is misspelt, belongs to another section, or is of a newer Resight"
 
 
 def _models_of(annotation: Any) -> Any:

@@ -24,7 +24,8 @@ _ERRORS = (ResightError, OSError, DeltaError, duckdb.Error, pa.ArrowException)
 def diagnose(settings: Settings, digests: bool = False) -> list[Finding]:
     """Return the findings of all checks; writes nothing. Runs and commands may write at the same time.
 
-    With `digests`, every file of the tables is read, and every file of the models hashed. Raises StorageUnreachable if the home is not mounted.
+    With `digests`, every file of the tables is read, and every file of the models hashed. Raises
+    StorageUnreachable if the home is not mounted.
     """
     tables, store = Tables(settings.mounted_tables_url), ModelStore(settings.models_url)
     checks: dict[str, Callable[[], Iterable[Finding]]] = {

@@ -76,7 +76,7 @@ def test_status_without_a_cluster_says_where_everything_is_and_ends_with_1(resig
         "logs": str(home / "logs"),
         "tokens": "none were made",
         "policy": str(home / "policy.toml"),
-        "rollout": "",
+        "rollout": "none",
         "archives": {},
         "cluster": "down",
     }
@@ -253,7 +253,7 @@ def test_a_dry_run_needs_no_cluster_and_writes_nothing(resight: Resight, home: P
     [
         (httpx2.Response(200, json={"loaded": ["motion@1"]}), (True, "yes: motion@1", "")),
         (
-            httpx2.Response(200, json={"loaded": ["a@1"], "failures": {"b": "damaged"}}),
+            httpx2.Response(200, json={"loaded": ["a@1"], "failures": {"b": "b: damaged"}}),
             (True, "yes: a@1; not b: damaged", "b: damaged"),
         ),
         (

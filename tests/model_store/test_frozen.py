@@ -41,6 +41,8 @@ def test_each_error_is_named_by_its_path(value: Any, words: str) -> None:
 def test_an_unknown_field_of_a_model_has_a_suggestion() -> None:
     words = wrong_fields(rejected({"inner": {"width": 1}}), Outer)
     assert words == "inner.width: unknown field, did you mean width_px?"
+    words = wrong_fields(rejected({"inner": {"zz": 1}}), Outer)
+    assert words.endswith("it is misspelt, belongs to another section, or is of a newer Resight")
 
 
 def test_the_whole_value_and_other_names() -> None:

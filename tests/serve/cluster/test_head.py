@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from model_store.errors import StorageFull, StorageUnreachable
+from model_store.errors import StorageFull
 from serve.cluster import head as cluster
 from serve.settings import Settings
 
