@@ -52,17 +52,12 @@ def test_a_file_is_written_in_one_step(resight: Resight, archive: Path, tmp_path
     assert out.stat().st_mode & 0o044 == 0o044, "node_exporter runs as somebody else"
 
 
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [("away/a.prom", "Errno 2] No such file or directory; create the folder"), ("b.prom", "Is a directory\n")],
-)
 def test_a_file_that_cannot_be_written_is_named_with_the_way_out(
-    resight: Resight, archive: Path, tmp_path: Path, name: str, words: str
+    resight: Resight, archive: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "b.prom").mkdir()
-    refused = resight("metrics", "--out", tmp_path / name).refused(7)
-    assert f"cannot write {tmp_path / name}: [" in refused
-    assert words in refused
+    out = tmp_path / "away" / "a.prom"
+    refused = resight("metrics", "--out", out).refused(7)
+    assert f"cannot write {out}: [Errno 2] No such file or directory; create the folder" in refused
 
 
 def test_tables_that_are_away_are_an_exit_code_and_a_file_that_says_so(
