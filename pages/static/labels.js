@@ -11,9 +11,10 @@ export async function labelsInUse(view = {}) {
   return bars.map((bar) => bar.value).filter(Boolean);
 }
 
-/** Return the label that the person types, or "" without one. `labels` are those in use, the most frequent first. */
-export function askLabel(labels) {
+/** Return the label that the person types, or "" without one. `labels` are those in use, the most frequent first; `verb` is the button's. */
+export function askLabel(labels, verb = t("Relabel")) {
   known = labels;
+  dialog.querySelector(".main").textContent = verb;
   document.getElementById("labels").replaceChildren(...labels.map((value) => element("option", { value })));
   input.value = question.textContent = question.dataset.label = dialog.returnValue = "";
   dialog.showModal();

@@ -8,9 +8,9 @@ const MAX_ZOOM = 12, STEP_PX = 0.02, LEAST_FRAC = 0.005;
 const clip = (value, most) => Math.min(most, Math.max(0, value));
 
 export class Picture {
-  /** `chosen(index)` is called when a box is clicked, `drawn(box)` with the corners in pixels of a finished drawing. */
+  /** `boxes` is 0 to draw those that the view shows, 1 all, 2 none. `chosen(index)` is called when a box is clicked, `drawn(box)` with the corners in pixels of a finished drawing. */
   constructor(stage, chosen, drawn) {
-    Object.assign(this, { stage, chosen, drawn, zoom: 1, x: 0, y: 0, boxesOn: true, drawing: null, second: [] });
+    Object.assign(this, { stage, chosen, drawn, zoom: 1, x: 0, y: 0, boxes: 0, drawing: null, second: [] });
     this.image = element("img", { decoding: "async", alt: "" });
     this.svg = shape("svg", { preserveAspectRatio: "none" });
     this.frame = element("div", { className: "frame" }, this.image, this.svg);
@@ -46,7 +46,8 @@ export class Picture {
   }
 
   draw(boxes, selected) {
-    const marks = this.boxesOn ? boxes.map((box, index) => this.#mark(box, index, index === selected)) : [];
+    const isDrawn = (box, index) => this.boxes === 1 || (!this.boxes && (box.is_shown || box.is_human || index === selected));
+    const marks = boxes.flatMap((box, index) => (isDrawn(box, index) ? [this.#mark(box, index, index === selected)] : []));
     const second = this.second.flatMap((box) => [this.#corners("other", box), this.#words(box, "B ", box.y2_px)]);
     this.svg.replaceChildren(...second, ...marks);
     if (this.drawing) this.svg.append(this.#corners("drawing", this.drawing));

@@ -7,13 +7,13 @@ import { Picture } from "./picture.js";
 import { bind, KEYS } from "./keys.js";
 import { askLabel, labelsInUse } from "./labels.js";
 
-const AHEAD = 3, FREQUENT = 9, WIDTH = 1600, UNDOS = 50, DIGITS = "resight.digits";
+const AHEAD = 3, FREQUENT = 9, WIDTH = 1600, UNDOS = 50, CAMERA = filter.get("camera"), DIGITS = `resight.digits ${CAMERA ?? ""}`;
 const viewer = document.getElementById("viewer"), isReview = viewer.dataset.review === "1";
 const shown = address.get("shown"), other = address.get("run"); // runs: of the boxes, and of a second set that is compared
 const order = isReview && address.get("order");
 if (isReview && !filter.has("reviewed")) filter.set("reviewed", "false");
 const picture = new Picture(document.getElementById("stage"), (index) => choose(index), async (box) => {
-  const label = await ask();
+  const label = await ask(t("Add"));
   if (label) say([place(box, "add", label)]);
 });
 let image = null, selected = -1, burst = [], labels = [], repeatable = null, queue = [], turns = 0, seen = 0, deciding = false, left = null, counting = null, bursting = null, naming = null;
@@ -60,6 +60,7 @@ async function show(digest) {
 async function display(found, second) {
   const digest = found.media_sha256;
   image = found;
+  reveal(true);
   selected = shownBoxes().length === 1 ? image.boxes.indexOf(shownBoxes()[0]) : -1;
   picture.second = second;
   const url = isReview ? `${root}/review${location.search}` : `${root}/images/${digest}?${new URLSearchParams(location.search)}`;
@@ -71,9 +72,14 @@ async function display(found, second) {
   lookAhead(digest).catch(() => {}); // the next key tries again, and shows what is wrong
 }
 
+/** Show or hide the picture and all about it; the button to undo stays. */
+function reveal(isOn) {
+  for (const part of viewer.querySelectorAll("#stage, aside > :not(#place, #buttons), #buttons > :not([name=U])")) part.hidden = !isOn;
+}
+
 function conceal() {
   image = null;
-  document.getElementById("stage").hidden = true;
+  reveal(false);
   document.getElementById("strip").replaceChildren();
   say_place(isReview ? t("Nothing is left to review.") : t("No image matches."));
 }
@@ -135,6 +141,7 @@ async function drawBurst(digest) {
   if (image?.media_sha256 !== digest) return;
   burst = columns.media_sha256;
   burst.undecided = columns.reviewed?.filter((is) => !is).length;
+  burst.empty = columns.status?.filter((status, i) => status === "empty" && !columns.reviewed[i]).length;
   strip.hidden = burst.length < 2;
   strip.replaceChildren(...(burst.length < 2 ? [] : burst).map((each, i) => {
     const alt = [columns.captured_at_corrected[i], columns.top_label[i] ?? STATUS[columns.status[i]]].filter(Boolean).join(", ");
@@ -146,11 +153,11 @@ async function drawBurst(digest) {
   }));
 }
 
-// labels: the first have digits, which keep their meaning in a tab
+// labels: the first have digits, which keep their meaning in a tab; those of the filter's camera come first
 
 async function readLabels() {
-  const used = await labelsInUse(), kept = JSON.parse(sessionStorage.getItem(DIGITS) ?? "[]");
-  labels = [...new Set([...kept, ...used, ...labels])];
+  const used = (await Promise.all([CAMERA && labelsInUse({ ...view, camera: CAMERA }), labelsInUse()])).flat(), kept = JSON.parse(sessionStorage.getItem(DIGITS) ?? "[]");
+  labels = [...new Set([...kept, ...used, ...labels])].filter(Boolean);
   drawLabels();
 }
 
@@ -159,13 +166,13 @@ function drawLabels() {
   const names = [["Enter", t("Confirm")], ["0", t("Empty")], ["X", t("Reject")], ["L", t("Label …")], ["B", t("Draw")], ["U", t("Undo")],
     ...labels.slice(0, FREQUENT).map((label, i) => [String(i + 1), label])];
   document.getElementById("buttons").replaceChildren(...names.map(([key, words]) => {
-    const press = keys[key] ?? keys[key.toLowerCase()];
-    return element("button", { onclick: () => press() }, element("kbd", {}, key), words);
+    const press = keys[key.toLowerCase()] ?? keys[key];
+    return element("button", { name: key, onclick: () => press() }, element("kbd", {}, key), words);
   }));
 }
 
-async function ask() {
-  const label = await askLabel(labels);
+async function ask(verb) {
+  const label = await askLabel(labels, verb);
   if (label && !labels.includes(label)) {
     labels.push(label);
     drawLabels();
@@ -224,6 +231,7 @@ async function settle(action, alone) {
   const media = alone || burst.length < 2 ? [image.media_sha256] : burst;
   repeatable = () => settle(action, alone);
   if (media.length > 1) {
+    if (action === "keep" && burst.empty) notice(t("Now empty, as they have no box: {n} pictures. U takes it back.", { n: burst.empty }));
     conclude({ selection: { ...view, digests: media, count: media.length, action } }, media);
   } else {
     const boxes = shownBoxes();
@@ -259,7 +267,7 @@ async function flag() {
 
 async function relabel(label) {
   const boxes = selected >= 0 ? [image.boxes[selected]] : shownBoxes();
-  if (!boxes.length) return notice(t("No box: draw one with B."));
+  if (!boxes.length) return notice(viewer.querySelector("#stage .box") ? t("Choose a box first: J and K, or a click.") : t("No box: draw one with B."));
   repeatable = () => relabel(label);
   const media = [image.media_sha256], isWhole = selected < 0 || shownBoxes().length === 1;
   say(boxes.map((box) => place(box, "relabel", label)));
@@ -303,7 +311,6 @@ async function back(entry, words, by) {
   if (!was) await save();
   for (const digest of media) details.delete(digest);
   if (was) details.set(was.media_sha256, Promise.resolve(was));
-  document.getElementById("stage").hidden = false;
   await show(was?.media_sha256 ?? media[0] ?? image?.media_sha256); // a selection of the grid has no image here
   notice(words, 2000);
 }
@@ -372,13 +379,12 @@ const keys = {
   "+": needsImage(() => picture.zoomBy(1.25)),
   "-": needsImage(() => picture.zoomBy(0.8)),
   f: needsImage(() => picture.fit()),
-  h: needsImage(() => ((picture.boxesOn = !picture.boxesOn), picture.draw(image.boxes, selected))),
+  h: needsImage(() => ((picture.boxes = (picture.boxes + 1) % 3), picture.draw(image.boxes, selected))),
   c: needsImage(() => picture.toggleContrast()),
 };
 for (let i = 1; i <= FREQUENT; i++) keys[i] = decision(() => labels[i - 1] && relabel(labels[i - 1]));
 bind(keys, KEYS);
 
-document.getElementById("stage").hidden = false;
 save();
 run(countLeft)();
 run(async () => show(viewer.dataset.image || (await first())))().then(() => document.getElementById("stage").focus({ preventScroll: true }));

@@ -90,6 +90,22 @@ def test_a_burst_leaves_what_a_colleague_decided(served: Served, visit: Visit) -
     assert statements(served) == []
 
 
+def test_a_confirmed_burst_counts_its_pictures_without_a_box(served: Served, visit: Visit) -> None:
+    page = visit("/session")
+    empty = json.loads(json.dumps(fetched(page, "/images?status=empty&limit=500")))["columns"]
+    events = json.loads(json.dumps(fetched(page, "/events?status=empty&limit=500")))["events"]
+    event = next(event["event_id"] for event in events if event["images"] > 1)
+    page.goto(f"{served.url}/review?event_id={event}")
+    wait_for_picture(page)
+    page.keyboard.press("Enter")
+    n = empty["event_id"].count(event)
+    expect(page.locator("#notice")).to_have_text(f"Now empty, as they have no box: {n} pictures. U takes it back.")
+    page.keyboard.press("u")
+    expect(page.locator("#notice")).to_have_text("Taken back.")
+    expect(page.locator("#place")).not_to_contain_text("unsaved")
+    assert statements(served) == []
+
+
 def test_decisions_of_one_person_are_not_sent_as_another(served: Served, visit: Visit) -> None:
     page = signed_in(visit, "Ana")
     page.goto(f"{served.url}/review?status=ok")

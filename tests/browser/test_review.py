@@ -180,11 +180,45 @@ def test_digits_keep_their_labels_across_decisions_cameras_and_reloads(served: S
     page.keyboard.press("8")  # the rarest label of the sample
     expect(page.locator("#stage img")).not_to_have_attribute("src", first)
     expect(page.locator("#place")).not_to_contain_text("unsaved")
-    for camera in ("deer-north", "bee-hotel"):
+    frequent = page.evaluate("fetch('/ui/v1/images/histogram?by=label&camera=deer-north').then(a => a.json())")
+    assert f"1{frequent[0]['value']}" in digits.replace("\n", "").replace(" ", "")
+    for camera in ("bee-hotel", "deer-north"):
         page.goto(f"{served.url}/review?status=ok&camera={camera}")
-        expect(buttons).to_have_text(digits, use_inner_text=True)
+        wait_for_picture(page)
+    expect(buttons).to_have_text(digits, use_inner_text=True)
     page.keyboard.press("u")
     assert_taken_back(page)
+    assert statements(served) == []
+
+
+def test_hidden_boxes_are_drawn_by_a_key_and_an_empty_list_has_no_picture(served: Served, visit: Visit) -> None:
+    page = visit("/session")
+    columns = page.evaluate("fetch('/ui/v1/images?status=empty&limit=500').then(a => a.json())")["columns"]
+    detail = "sha => fetch(`/ui/v1/images/${sha}`).then(a => a.json())"
+    boxes = {
+        path: page.evaluate(detail, sha)["boxes"]
+        for sha, path in zip(columns["media_sha256"], columns["path"], strict=True)
+    }
+    path = next(path for path, hidden in boxes.items() if hidden)
+    page.goto(f"{served.url}/review?status=empty&path={path}")
+    picture(page)
+    notice, drawn = page.locator("#notice"), page.locator("#stage .box")
+    for n, words in ((0, "No box: draw one with B."), (len(boxes[path]), "Choose a box first: J and K, or a click.")):
+        expect(drawn).to_have_count(n)
+        page.keyboard.press("1")
+        expect(notice).to_have_text(words)
+        page.keyboard.press("h")
+    expect(drawn).to_have_count(0)
+    page.keyboard.press("b")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("button", name="Add")).to_be_visible()
+    page.get_by_role("button", name="Cancel").click()
+    page.keyboard.press("Shift+0")
+    expect(page.locator("#place")).to_have_text("Nothing is left to review.")
+    expect(page.get_by_role("heading", name="Statements")).to_be_hidden()
+    page.locator("#buttons").get_by_role("button").click()  # the only one
+    assert_taken_back(page)
+    expect(page.get_by_role("heading", name="Statements")).to_be_visible()
     assert statements(served) == []
 
 
