@@ -118,7 +118,8 @@ def router(context: Context) -> APIRouter:
 
     @routes.get("/exports", include_in_schema=False)
     def exports(request: Request, wanted: Annotated[FormFilter, Query()]) -> HTMLResponse:
-        asked, roots = filter_of(wanted), _roots(context)
+        asked = filter_of(wanted)
+        roots = _roots(context, asked)
         return page(
             request,
             "exports.html",
@@ -133,7 +134,7 @@ def router(context: Context) -> APIRouter:
             ],
             query=asked.model_dump(mode="json", exclude_defaults=True),
             past=past(50),
-            **context.filter_choices(wanted.view),
+            **context.filter_choices(wanted),
         )
 
     @routes.get("/v1/exports")
@@ -189,9 +190,12 @@ def _sql(text: str, view: str, file: str) -> str:
     return f"resight sql {quoted}{f' --view {view}' if view != PRODUCTION else ''} --format csv > {file}"
 
 
-def _roots(context: Context) -> list[str]:
-    """Return the archives with present files if there are several, else []."""
+def _roots(context: Context, asked: ImageFilter) -> list[str]:
+    """Return the archives with present files that match if there are several, else []."""
     roots = [root for root, files in archives(context.tables).items() if files]
+    if len(roots) > 1 and (matching := condition("images", asked)):
+        rows = f"select distinct source_root from images where {matching} order by all"
+        roots = query(context.tables, rows, view_shown(context.tables, asked.view))["source_root"].to_pylist()
     return roots if len(roots) > 1 else []
 
 
@@ -241,12 +245,22 @@ def _write_format(context: Context, body: ExportBody, view: View | None, file: P
 
 
 def _files(context: Context, body: ExportBody, view: View | None) -> pa.Table | None:
-    """Return source_root and path of the matching images, those of the catalogue without a filter; None: all."""
+    """Return source_root and path of the matching images, those of the catalogue without a filter; None: all.
+
+    Raises BadRequest if there is none.
+    """
     matching = condition("images", body.filter)
     rows = f"images where {matching}" if matching else f"media where {PRESENT}"
     if body.folder:
         rows += f" and source_root = {literal(body.folder)}"
-    return query(context.tables, f"select source_root, path from {rows}", view) if matching or body.folder else None
+    if not (matching or body.folder):
+        return None
+    files = query(context.tables, f"select source_root, path from {rows}", view)
+    if not len(files) and body.folder:
+        raise BadRequest(f"no image of the archive {body.folder} matches the filter: choose another archive")
+    if not len(files):
+        raise BadRequest("no image matches the filter: change it")
+    return files
 
 
 def _forget(context: Context, record: str) -> None:

@@ -252,6 +252,14 @@ def test_a_filter_and_an_archive_narrow_the_images_of_a_format(client: TestClien
     assert "several archives" in client.post("/ui/v1/exports", json=body).json()["detail"]
     page = Page(client.get("/ui/exports").text)
     assert [attributes["value"] for tag, attributes, _ in page.elements if tag == "option"].count("/other") == 8
+    assert "/other" not in client.get("/ui/exports", params={"camera": "south"}).text, "it has no such image"
+    for more, words in (
+        ({"folder": "/other", "filter": {"camera": "south"}}, "no image of the archive /other matches"),
+        ({"filter": {"camera": "nowhere"}}, "no image matches the filter"),
+    ):
+        answer = client.post("/ui/v1/exports", json=body | more)
+        assert (answer.status_code, words in answer.text) == (400, True), answer.text
+    assert small.existing("exports") is None
     for more, names in (
         ({"folder": "/other"}, ["west/a.jpg"]),
         ({"folder": "/data/deer", "filter": {"camera": "north"}}, ["north/a.jpg", "north/b.jpg"]),
