@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 
 MAX_MONTHS = 60
@@ -39,22 +39,23 @@ class Calendar:
     left_out: int
 
 
-def deployed_days(deployments: Sequence[Mapping[str, Any]], today: date, end: date | None = None) -> set[date]:
-    """Return the days of the deployments of one camera until `end`, by default `today`."""
+def deployed_days(deployments: Sequence[Mapping[str, Any]], newest: date | None, today: date) -> set[date]:
+    """Return the days of the deployments of one camera, of which none is after today and its `newest` picture.
+
+    A deployment without an end ends with that picture, as in `resight report occupancy`.
+    """
     days: set[date] = set()
     for row in deployments:
-        first = date.fromisoformat(row["from_local"][:10])
-        last = date.fromisoformat(row["until_local"][:10]) if row["until_local"] else today
-        if row["until_local"] and row["until_local"][10:] == "T00:00:00":  # exclusive
-            last -= timedelta(days=1)
-        number = (min(last, end or today) - first).days + 1
+        first, until = date.fromisoformat(row["from_local"][:10]), row["until_local"]
+        last = (datetime.fromisoformat(until) - timedelta.resolution).date() if until else newest or first
+        number = (min(last, max(today, newest or today)) - first).days + 1
         days |= {first + timedelta(days=n) for n in range(number)}
     return days
 
 
 def calendar(images: Mapping[date, int], deployments: Sequence[Mapping[str, Any]], today: date) -> Calendar:
-    """Return the newest MAX_MONTHS months. A deployment without an end continues until `today`."""
-    deployed = deployed_days(deployments, today, max(today, *images) if images else today)
+    """Return the newest MAX_MONTHS months."""
+    deployed = deployed_days(deployments, max(images, default=None), today)
     days = {d.replace(day=1) for d in deployed | set(images)}
     names = sorted(days, reverse=True)
     months = [(f"{first:%Y-%m}", tuple(_cells(first, images, deployed))) for first in names[:MAX_MONTHS]]

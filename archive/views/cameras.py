@@ -56,11 +56,11 @@ _DEPLOYMENTS = f"""
 """
 _ACTIVITY = f"""
     {DATED}, by_day as (
-        select camera_id, taken_at::date as day, max(taken_at) as last_at, count(*) as images,
-            count(*) filter (doubtful) as doubtful
+        select camera_id, taken_at::date as day, min(taken_at) as first_at, max(taken_at) as last_at,
+            count(*) as images, count(*) filter (doubtful) as doubtful
         from dated group by camera_id, day)
-    select camera_id, sum(images)::bigint as images, sum(doubtful)::bigint as doubtful, max(last_at) as last_at,
-        count(day) as days
+    select camera_id, sum(images)::bigint as images, sum(doubtful)::bigint as doubtful, min(first_at) as first_at,
+        max(last_at) as last_at, count(day) as days
     from by_day where camera_id is not null group by camera_id order by camera_id
 """
 _DAYS = f"""
@@ -88,7 +88,7 @@ class CameraViews:
         return {row["deployment_id"]: row for row in self._rows(_DEPLOYMENTS)}
 
     def activity(self) -> list[dict[str, Any]]:
-        """Return the images of each camera, those with doubtful times, its last picture, and its days with pictures."""
+        """Return the images of each camera, those with doubtful times, its first and last, and its days with images."""
         return self._rows(_ACTIVITY)
 
     def days(self, camera: str) -> dict[date, int]:

@@ -6,6 +6,7 @@ has ended by then. The server's clock does not matter, as cards are collected mo
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -26,7 +27,9 @@ from pages.html import page, translator_of
 from pages.trap_nights import deployed_days
 
 NEWEST, BARS, MAX_RUNNING = 8, 30, 5
-"""Number of newest images, of bars in a chart, and of running runs."""
+"""Number of newest images, of bars for labels and cameras, and of running runs."""
+MAX_DATES = 100
+"""Maximum number of bars for days or months."""
 SILENT_DAYS = 7
 MIN_FAILED = 0.05
 """Minimum share of failed images of a camera that is listed."""
@@ -69,6 +72,7 @@ def router(context: Context, cameras: CameraViews) -> APIRouter:
         failed = dict(index.histogram(ImageFilter(status="failed"), "camera"))
         deployments = [row for (of, _), row in current(context.tables).items() if of == "deployment"]
         today = datetime.now(UTC).date()
+        seen = cameras.activity()
         running = rows_of(context.tables, runs(context.tables, MAX_RUNNING, state="running"))
         return page(
             request,
@@ -77,10 +81,10 @@ def router(context: Context, cameras: CameraViews) -> APIRouter:
             numbers=numbers,
             behind_s=behind_s,
             running=running,
-            attention=attention(cameras.activity(), failed, deployments, today),
+            attention=attention(seen, failed, deployments, today),
             newest=index.page(everything, NEWEST).rows,
-            hours=index.histogram(found, "hour"),
-            days=[bar for bar in index.histogram(everything, "day") if bar[0]][-BARS:],
+            hours=({f"{hour:02}": 0 for hour in range(24)} | dict(index.histogram(found, "hour"))).items(),
+            dates=by_date(index.histogram(everything, "day"), seen),
             labels=index.histogram(found, "label")[:BARS],
             cameras=[bar for bar in index.histogram(everything, "camera") if bar[0]][:BARS],
         )
@@ -88,12 +92,34 @@ def router(context: Context, cameras: CameraViews) -> APIRouter:
     return routes
 
 
+def by_date(days: Sequence[tuple[str, int]], activity: Sequence[Row] = ()) -> list[tuple[str, int, str]]:
+    """Return the images of each day, month or year from the first to the last, also 0, with its last day.
+
+    If `activity` has doubtful times, the days before and after all others are left out.
+    """
+    known = [str(row[end])[:10] for row in activity for end in ("first_at", "last_at") if row[end]]
+    if known and any(row["doubtful"] for row in activity):
+        days = [bar for bar in days if min(known) <= bar[0] <= max(known)]
+    dated = [date.fromisoformat(day) for day, _ in days if day]
+    number = (max(dated) - min(dated)).days + 1 if dated else 0
+    every = [str(min(dated) + timedelta(days=n)) for n in range(number)]
+    sums, ends = Counter[str](), dict[str, str]()
+    for length in (len("2026-05-01"), len("2026-05"), len("2026")):
+        ends = {day[:length]: day for day in every}
+        if len(ends) <= MAX_DATES:
+            break
+    for day, n in days:
+        sums[day[:length]] += n
+    return [(name, sums[name], end) for name, end in ends.items()]
+
+
 def attention(activity: Sequence[Row], failed: Mapping[str, int], deployments: Sequence[Row], today: date) -> Attention:
     """Return what needs attention. `activity` is of CameraViews, `deployments` are the valid rows of the table."""
     by_camera: dict[str, list[Row]] = {}
     for row in deployments:
         by_camera.setdefault(row["camera_id"], []).append(row)
-    last = {row["camera_id"]: row["last_at"] for row in activity}
+    last: dict[str, datetime | None] = {row["camera_id"]: row["last_at"] for row in activity}
+    days = {camera: at.date() for camera, at in last.items() if at}
     newest = max((at for at in last.values() if at), default=None)
     shares = {row["camera_id"]: failed.get(row["camera_id"], 0) / row["images"] for row in activity}
     failing = [(camera, share) for camera, share in shares.items() if share >= MIN_FAILED]
@@ -102,7 +128,7 @@ def attention(activity: Sequence[Row], failed: Mapping[str, int], deployments: S
         silent=tuple(sorted(_silent(last, by_camera, newest), key=lambda found: found[1])),
         clocks=_worst((row["camera_id"], row["doubtful"]) for row in activity if row["doubtful"]),
         failing=_worst(failing),
-        nights=sum(len(deployed_days(rows, today)) for rows in by_camera.values()),
+        nights=sum(len(deployed_days(rows, days.get(name), today)) for name, rows in by_camera.items()),
         deployments=len(deployments),
     )
 

@@ -1,4 +1,4 @@
-"""The calendar of a camera: each deployed day once, ends exclusive, and no day after today."""
+"""The calendar of a camera: each day once, ends exclusive, open ones with the newest picture, no day after today."""
 
 from __future__ import annotations
 
@@ -31,11 +31,14 @@ def test_the_end_is_exclusive_and_a_part_of_a_day_is_a_day() -> None:
     ]
 
 
-def test_a_deployment_without_an_end_continues_until_today_and_no_further() -> None:
-    for until in (None, "2027-01-01T00:00:00"):
-        found = calendar({}, [deployed("2026-05-30T00:00:00", until)], TODAY)
-        assert found.nights == 5
-        assert [name for name, _ in found.months] == ["2026-06", "2026-05"]
+def test_a_deployment_without_an_end_ends_at_the_newest_picture_and_none_after_today() -> None:
+    future = calendar({}, [deployed("2026-05-30T00:00:00", "2027-01-01T00:00:00")], TODAY)
+    assert future.nights == 5
+    assert [name for name, _ in future.months] == ["2026-06", "2026-05"]
+    rows = [deployed("2026-05-30T00:00:00", None)]
+    newest = {date(2026, 5, 1): 1, date(2026, 6, 1): 1}
+    assert (calendar(newest, rows, TODAY).nights, calendar({}, rows, TODAY).nights) == (3, 1)
+    assert calendar({date(2026, 5, 1): 1}, rows, TODAY).nights == 0, "it has no picture yet"
     assert calendar({}, [deployed("2026-07-01T00:00:00", None)], TODAY).nights == 0
 
 
@@ -45,6 +48,6 @@ def test_months_end_with_their_last_day() -> None:
 
 
 def test_the_newest_months_are_shown() -> None:
-    found = calendar({}, [deployed("2000-01-01T00:00:00", None)], TODAY)
+    found = calendar({TODAY: 1}, [deployed("2000-01-01T00:00:00", None)], TODAY)
     assert len(found.months) == MAX_MONTHS
     assert (found.months[0][0], found.left_out) == ("2026-06", 26 * 12 + 6 - MAX_MONTHS)

@@ -11,7 +11,8 @@ from starlette.testclient import TestClient
 from archive.delta.tables import Tables
 from archive.views.views import View, Views
 from pages.context import Context, IndexFollower
-from pages.routes.overview import Attention, attention
+from pages.routes.overview import Attention, attention, by_date
+from tests.batch.filters.scene import box
 from tests.fixtures_local import put_results, result_rows
 from tests.pages.routes.test_cameras import deployed, put, put_images
 
@@ -57,17 +58,36 @@ def test_trap_nights_are_days_of_cameras() -> None:
         deployment("a", "2026-06-03T12:00:00", "2026-06-05T00:00:00"),
         deployment("b", "2026-06-19T00:00:00"),
     ]
-    result = found([], *rows)
+    result = found(activity(b=datetime(2026, 6, 20, 12)), *rows)
     assert (result.nights, result.deployments) == (4 + 2, 3)
+
+
+def test_bars_of_dates_have_an_axis_without_gaps() -> None:
+    assert by_date([("", 9), ("2026-02-27", 2), ("2026-03-01", 1)]) == [
+        ("2026-02-27", 2, "2026-02-27"),
+        ("2026-02-28", 0, "2026-02-28"),
+        ("2026-03-01", 1, "2026-03-01"),
+    ]
+    months = by_date([("2025-12-31", 1), ("2026-02-27", 2), ("2026-06-01", 1)])
+    assert months[:3] == [("2025-12", 1, "2025-12-31"), ("2026-01", 0, "2026-01-31"), ("2026-02", 2, "2026-02-28")]
+    assert [name for name, *_ in by_date([("2000-01-01", 1), ("2026-06-01", 1)])] == [f"{2000 + n}" for n in range(27)]
+    assert by_date([("", 9)]) == by_date([]) == []
+    seen = {"first_at": datetime(2026, 5, 1, 9), "last_at": datetime(2026, 5, 1, 9), "doubtful": 0}
+    reset = {"first_at": None, "last_at": None, "doubtful": 4}
+    days = [("2000-01-01", 4), ("2026-05-01", 1)]
+    assert by_date(days, [seen, reset]) == [("2026-05-01", 1, "2026-05-01")]
+    assert len(by_date(days, [seen])) == 27, "of images without a camera"
 
 
 def test_the_overview_links_to_what_needs_attention(client: TestClient, tables: Tables) -> None:
     put_images(tables, ("a&b", "2000-01-01T00:00:00"), timestamp_flags=["reset_default"])
     put_images(tables, ("south", "2026-05-01T00:00:00"), ("new", "2026-05-20T00:00:00"), first=5)
     put_results(tables, result_rows(["south5"], status="failed"))
+    put_results(tables, result_rows(["new6"], n_detections=1, detections=[box(0, 1, 1, 50.0)]))
     Views(tables.url).publish(View(inference_key="k", model_name="m", model_version="1", weights_sha256="w"), 0)
     put(tables, deployed("new", from_local="2026-05-01", until_local="2026-05-04"))
     text = client.get("/ui/").text
+    assert text.count("<rect ") == 24 + 20 + 1 + 3, "hours, days, labels and cameras"
     assert "silent for a week before 2026-05-20" in text
     assert '<a href="/ui/cameras/south">south</a> since 2026-05-01' in text
     assert '<a href="/ui/cameras/a%26b">a&amp;b</a> images: 1' in text
