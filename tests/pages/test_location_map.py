@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from pages.location_map import FOOT, HEIGHT, WIDTH, scatter
 
 
-def place(latitude: float | None, longitude: float | None, images: int = 0) -> dict[str, Any]:
-    return {"latitude": latitude, "longitude": longitude, "images": images}
+def place(latitude: float | None, longitude: float | None, images: int = 0, n: int = 1) -> dict[str, Any]:
+    return {"latitude": latitude, "longitude": longitude, "images": images, "n": n}
 
 
 places = st.builds(place, st.floats(-90, 90), st.floats(-180, 180), st.integers(0, 10**9))
@@ -23,7 +23,7 @@ places = st.builds(place, st.floats(-90, 90), st.floats(-180, 180), st.integers(
 def test_every_circle_is_inside_and_the_bar_is_short(rows: list[dict[str, Any]]) -> None:
     plane = scatter(rows)
     assert plane is not None
-    assert len(plane.circles) == len(rows)
+    assert sum(len(circle.rows) for circle in plane.circles) == len(rows)
     for circle in plane.circles:
         assert circle.radius <= circle.x <= WIDTH - circle.radius
         assert circle.radius <= circle.y <= HEIGHT - FOOT - circle.radius
@@ -46,9 +46,17 @@ def test_north_is_up_east_is_right_and_areas_grow_with_images() -> None:
     assert [round(c.radius) for c in (south, north, east)] == [26, 16, 6]
 
 
+def test_places_without_room_for_their_numbers_are_one_circle() -> None:
+    at = {1: 0, 2: 0, 3: 0, 4: 5, 8: 5, 5: 9, 6: 9, 7: 9, 9: 9}
+    plane = scatter([place(0, degrees + 0.01 * n, 10, n) for n, degrees in at.items()])
+    assert plane is not None
+    circles = sorted((circle.numbers, circle.radius) for circle in plane.circles)
+    assert circles == [("1\u20133", 23.3), ("4, 8", 20.1), ("5, 6, 7 …", 26.0)]
+
+
 def test_a_map_may_cross_the_date_line() -> None:
     plane = scatter([place(0, 179.5), place(0, -179.5)])
     assert plane is not None
-    west, east = (next(c for c in plane.circles if math.copysign(1, c.row["longitude"]) == s) for s in (1, -1))
+    west, east = (next(c for c in plane.circles if math.copysign(1, c.rows[0]["longitude"]) == s) for s in (1, -1))
     assert west.x < east.x
     assert plane.bar_km <= 50
