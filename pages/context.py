@@ -16,6 +16,8 @@ from typing import Any, Literal, TypeVar
 
 import structlog
 
+from archive.catalogue.deployments import current
+from archive.catalogue.known_names import suggested
 from archive.delta.tables import Tables
 from archive.views.image_filter import ImageFilter
 from archive.views.image_index import ImageIndex
@@ -126,13 +128,22 @@ class Context:
         """Return the cameras or labels that the view shows, the most frequent first."""
         return [name for name, _ in self._counted(column, view)][:MAX_CHOICES]
 
-    def filter_choices(self, view: str) -> dict[str, Any]:
-        """Return the choices of `templates/filters.html`: cameras and labels with their images, and views."""
-        cameras, labels = (
-            [(name, f"{name} ({images})") for name, images in self._counted(column, view)]
-            for column in ("camera", "label")
-        )
-        return {"cameras": cameras, "labels": labels, "views": Views(self.tables.url).names()}
+    def filter_choices(self, wanted: ImageFilter) -> dict[str, Any]:
+        """Return the choices of `templates/filters.html`: cameras and labels with their images, and views.
+
+        The chosen ones are among them also without images; `unknown` is then the message about the camera.
+        """
+        cameras, labels = (dict(self._counted(column, wanted.view)) for column in ("camera", "label"))
+        unknown = ""
+        if wanted.camera and wanted.camera not in cameras:
+            stated = {row["camera_id"] for row in current(self.tables).values()}  # of deployments without images
+            if wanted.camera not in stated:
+                unknown = f"unknown camera '{wanted.camera}'; {suggested(wanted.camera, list(cameras))}"
+        choices: dict[str, Any] = {"views": Views(self.tables.url).names(), "unknown": unknown}
+        for name, counts, chosen in (("cameras", cameras, wanted.camera), ("labels", labels, wanted.label)):
+            counts |= {chosen: 0} if chosen and chosen not in counts else {}
+            choices[name] = [(each, f"{each} ({images})") for each, images in counts.items()]
+        return choices
 
     def _counted(self, column: Literal["camera", "label"], view: str) -> list[tuple[str, int]]:
         if self.tables.existing("media") is None:

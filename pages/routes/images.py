@@ -167,7 +167,7 @@ def router(context: Context) -> APIRouter:
 
     @routes.get("/images", include_in_schema=False)
     def grid(request: Request, wanted: Annotated[FormFilter, Query()]) -> HTMLResponse:
-        return page(request, "images.html", wanted=wanted, event=None, **context.filter_choices(wanted.view))
+        return page(request, "images.html", wanted=wanted, event=None, **context.filter_choices(wanted))
 
     @routes.get("/events/{event_id}", include_in_schema=False)
     def event(request: Request, event_id: str, wanted: Annotated[FormFilter, Query()]) -> HTMLResponse:
@@ -178,13 +178,12 @@ def router(context: Context) -> APIRouter:
     async def image(request: Request, media_sha256: str, wanted: Annotated[FormFilter, Query()]) -> HTMLResponse:
         await detail_of(media_sha256, wanted.view)  # raises for an unknown image
         more = await asyncio.get_running_loop().run_in_executor(readers, versions)
-        values = {"media_sha256": media_sha256, "wanted": wanted, "review": False}
-        return page(request, "viewer.html", **values, **more)
+        return page(request, "viewer.html", media_sha256=media_sha256, wanted=wanted, review=False, **more)
 
     @routes.get("/review", include_in_schema=False)
     def review(request: Request, wanted: Annotated[FormFilter, Query()]) -> HTMLResponse:
-        values = {"media_sha256": "", "wanted": wanted, "review": True}
-        return page(request, "viewer.html", **values, **context.filter_choices(wanted.view), runs=runs())
+        more = {"media_sha256": "", "wanted": wanted, "review": True, "runs": runs()}
+        return page(request, "viewer.html", **more, **context.filter_choices(wanted))
 
     def runs() -> list[tuple[str, str]]:
         """Return the newest detection runs with their words."""

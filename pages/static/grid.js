@@ -74,7 +74,7 @@ async function once(work) {
   loading = work().catch(fail);
   await loading;
   loading = null;
-  end.textContent = held() && !pages.at(-1).next ? t("End of the list") : "";
+  end.textContent = !pages.length || pages.at(-1).next ? "" : held() ? t("End of the list") : t("No image matches.");
   if (nearEnd() && pages.at(-1)?.next) extend();
 }
 
@@ -117,7 +117,6 @@ const show = (at) => once(async () => {
   scrollTo(0, 0);
   focused = null;
   if (page.cells[0]) focus(page.cells[0], false);
-  if (!page.cells.length) notice(t("No image matches."), 4000);
   const url = new URL(location.href);
   at ? url.searchParams.set("at", at) : url.searchParams.delete("at");
   history.replaceState(null, "", url);

@@ -27,6 +27,8 @@ def test_scrolling_reaches_each_image_once(visit: Visit) -> None:
     expect(page.locator("#end")).to_have_text("End of the list")
     found = digests(page)
     assert len(found) == len(set(found)) == total
+    page.goto(page.url + "?camera=nowhere")
+    expect(page.locator("#end")).to_have_text("No image matches.")
 
 
 def test_a_day_is_shown_at_once_and_is_part_of_the_url(visit: Visit) -> None:

@@ -131,5 +131,11 @@ def test_pages_take_the_empty_fields_of_forms_and_show_hostile_names_as_text(
         assert HOSTILE not in page.text
         assert "<script>alert" not in page.text
     assert "&lt;script&gt;" in client.get("/ui/images").text
+    text = client.get("/ui/images?camera=nowhere&label=dodo").text
+    assert "unknown camera &#39;nowhere&#39;; available: " in text
+    for name in ("nowhere", "dodo"):
+        assert f'<option value="{name}" selected>{name} (0)</option>' in text
+    client.post("/ui/v1/cameras", json={"camera_id": "nowhere"})
+    assert "unknown camera" not in client.get("/ui/images?camera=nowhere").text
     wrong = client.get("/ui/images?since=noon", headers={"accept": "text/html"})
     assert wrong.status_code == 400
