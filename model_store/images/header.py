@@ -99,17 +99,23 @@ def media_type(head: bytes) -> str:
     return "application/octet-stream"
 
 
+def require_supported(head: bytes) -> str:
+    """Return the media type. Raises ImageUnsupported if it is not that of an image that Resight decodes."""
+    kind = media_type(head[:512])
+    if kind not in SUPPORTED:
+        supported = ", ".join(name.removeprefix("image/") for name in SUPPORTED)
+        way_out = ", which is not read: save it as a classic TIFF or a PNG" if kind == BIG_TIFF else ""
+        what = f"this is {kind}{way_out}" if head else "the file is empty"
+        raise ImageUnsupported(f"{what}; supported are {supported}")
+    return kind
+
+
 def read_header(data: bytes) -> ImageHeader:
     """Read the header of an encoded image.
 
     Raises ImageUnsupported if it is not an image that Resight decodes, ImageUnreadable if its header is damaged.
     """
-    kind = media_type(data[:512])
-    if kind not in SUPPORTED:
-        supported = ", ".join(name.removeprefix("image/") for name in SUPPORTED)
-        way_out = ", which is not read: save it as a classic TIFF or a PNG" if kind == BIG_TIFF else ""
-        what = f"this is {kind}{way_out}" if data else "the file is empty"
-        raise ImageUnsupported(f"{what}; supported are {supported}")
+    kind = require_supported(data)
     if kind == "image/jpeg":
         require_bounded_jpeg(data)
     elif kind == "image/tiff":

@@ -11,12 +11,12 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
 from archive.catalogue.deployments import current
-from archive.catalogue.exif import Exif, read_exif
-from archive.catalogue.uploads import EXTENSIONS, require_camera
+from archive.catalogue.exif import read_exif
+from archive.catalogue.uploads import require_camera
 from archive.delta.tables import Tables
 from archive.views.views import Views
 from model_store.frozen import Frozen
-from model_store.images.header import media_type
+from model_store.images.header import require_supported
 from model_store.names import parse_ref
 from pages.context import Context
 from pages.html import page
@@ -54,7 +54,10 @@ def router(context: Context) -> APIRouter:
 
     @routes.post("/v1/uploads/check")
     async def check(request: Request, camera: str = "") -> UploadCheck:
-        """Return the camera, time and place that an upload has, from the beginning of its file; nothing is stored."""
+        """Return the camera, time and place that an upload has, from the beginning of its file; nothing is stored.
+
+        Other files than pictures, by their first bytes, are refused as by the upload.
+        """
         require_camera(camera)
         return await asyncio.to_thread(_checked, context.tables, await request.body(), camera)
 
@@ -62,7 +65,8 @@ def router(context: Context) -> APIRouter:
 
 
 def _checked(tables: Tables, head: bytes, camera: str) -> UploadCheck:
-    exif = read_exif(head) if media_type(head[:512]) in EXTENSIONS else Exif()
+    require_supported(head)
+    exif = read_exif(head)
     own, taken = exif.camera_serial or camera or None, exif.captured_at_local
     places = [
         row["location"]

@@ -30,7 +30,8 @@ function show(item, state, words = "") {
   fill(status, words ? `${WORDS[state]}: ${words}` : WORDS[state]);
   if (answer) {
     name.replaceChildren(element("a", { href: `${root}/images/${media.media_sha256}` }, item.file.name));
-    fill(status, `${WORDS[state]}, ${media.is_new ? t("new") : t("known already")}`);
+    const known = item.file_known ? t("known already, as {file}", { file: item.file_known }) : media.is_new ? t("new") : t("known already");
+    fill(status, state === "completed" ? `${WORDS[state]}, ${known}` : WORDS[state]);
     fill(detections, counted(answer.detections));
   }
   if (media) {
@@ -120,7 +121,8 @@ async function rowsOfAll() {
     if (!item) return;
     await pause(item.rowsAt - Date.now());
     try {
-      await json(`/v1/images/${item.answer.media.media_sha256}`);
+      const digest = item.answer.media.media_sha256, { files } = await json(`/v1/images/${digest}`);
+      item.file_known = files.find((file) => !file.includes(digest)); // of another archive
       show(item, "completed");
       waits = 0;
     } catch {

@@ -7,6 +7,7 @@ import json
 import re
 from pathlib import Path
 
+from PIL import Image
 from playwright.sync_api import Route, expect
 
 from model_store.errors import ImageError
@@ -33,13 +34,15 @@ def can_decode(path: Path) -> bool:
 def test_each_file_has_its_result_and_failures_keep_the_words_of_the_server(
     visit: Visit, served: Served, tmp_path: Path
 ) -> None:
-    pictures = pictures_of(served)[:4]
+    pictures, fresh = pictures_of(served)[:3], tmp_path / "fresh.png"
+    Image.new("RGB", (64, 48)).save(fresh)
     damaged = tmp_path / HOSTILE
     damaged.write_bytes(b"no picture")
     page = visit("/upload")
     page.get_by_label("Camera", exact=True).fill("browser-1")
-    page.get_by_label("Files: choose them").set_input_files([*pictures, damaged])
-    expect(page.locator("#summary")).to_contain_text("Not sent yet: 5")
+    page.get_by_label("Files: choose them").set_input_files([*pictures, damaged, fresh])
+    expect(page.locator("#summary")).to_contain_text("Not sent yet: 4")
+    expect(page.locator("#failures li")).to_contain_text(f"{HOSTILE}: this is application/octet-stream")
     first = page.locator("#sent tbody tr").first
     expect(first).to_contain_text("not sent yet")
     expect(page.locator("#sent tbody tr").last).to_contain_text("no time in the file")
@@ -50,9 +53,12 @@ def test_each_file_has_its_result_and_failures_keep_the_words_of_the_server(
     summary = page.locator("#summary")
     expect(summary).to_have_text("5 of 5 files: 4 completed, 0 processing, 1 failed")
     expect(page.locator("#failures li")).to_have_count(1)
-    expect(page.locator("#failures li")).to_contain_text(f"{HOSTILE}: ")
-    row = page.get_by_role("row").filter(has=page.get_by_role("link", name=pictures[0].name))
-    expect(row).to_contain_text("completed, new")
+    for name, words in (
+        (pictures[0].name, f"completed, known already, as {served.archive}"),
+        ("fresh.png", "completed, new"),
+    ):
+        row = page.get_by_role("row").filter(has=page.get_by_role("link", name=name))
+        expect(row).to_contain_text(words)
     page.get_by_role("button", name="Try the failed").click()
     expect(summary).to_contain_text("1 failed")
     page.get_by_label("Files: choose them").set_input_files(pictures[0])

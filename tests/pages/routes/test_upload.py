@@ -61,7 +61,8 @@ def test_camera_time_and_location_are_known_before_a_file_is_sent(client: TestCl
     nothing = client.post(path, content=picture(None)).json()
     assert nothing.pop("timestamp_flags") == []
     assert set(nothing.values()) == {None}
-    assert client.post(path, content=b"no picture").json()["captured_at_local"] is None
+    refused = client.post(path, content=b"no picture")
+    assert (refused.status_code, "supported are jpeg" in refused.text) == (415, True)
     assert client.post(path, params={"camera": "a/b"}, content=taken).status_code == 400
     assert client.post(path, content=b"x" * 300_000).status_code == 413
 
