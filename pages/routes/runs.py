@@ -17,6 +17,7 @@ from batch.publishing.impact.result_sets import PREVIOUS, PUBLISHED
 from batch.publishing.publish import next_rollback
 from batch.runs.accounting import failed_images
 from batch.runs.listing import ShownState, find, page, require_run, rows_of, state_of
+from model_store.names import DEFAULT_ALIAS
 from pages import html
 from pages.context import Context
 from pages.impact import ChangeForm, Impacts
@@ -42,7 +43,15 @@ def router(context: Context, impacts: Impacts) -> APIRouter:
         rows = rows_of(tables, found[:limit])
         history = Views(tables.url).history()
         t, versions = html.translator_of(request), {name: store.versions(name) for name in store.names()}
-        serving = [(name, f"{name} ({t('the version that serves')})") for name, each in versions.items() if each]
+        serving = {
+            name: f"{name} ({t('the version that serves')})"
+            for name, each in versions.items()
+            if each and (len(each) == 1 or DEFAULT_ALIAS in store.aliases(name))
+        }
+        published = ""
+        if history:
+            name = history[-1].model_name
+            published = name if name in serving else f"{name}@{history[-1].model_version}"
         return html.page(
             request,
             "runs.html",
@@ -50,10 +59,11 @@ def router(context: Context, impacts: Impacts) -> APIRouter:
             next=rows[-1].run_id if len(found) > limit else None,
             chosen={"state": state, "kind": kind},
             wanted=model,
+            chosen_model=model or published,
             done=done,
             publications=history[: -MAX_PUBLICATIONS - 1 : -1],
             has_earlier=len(not_rolled_back(history)) > 1,
-            models=[*serving, *(str(version) for each in versions.values() for version in each)],
+            models=[*serving.items(), *(str(version) for each in versions.values() for version in each)],
         )
 
     @routes.get("/runs/compare")

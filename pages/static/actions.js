@@ -45,7 +45,7 @@ async function ended(outcome) {
 }
 
 function inWords(plan) {
-  const about = plan.estimate_s == null ? t("unknown") : t("about {n} min", { n: Math.max(1, Math.round(plan.estimate_s / 60)) });
+  const s = plan.estimate_s, about = s == null ? t("unknown") : s < 60 ? t("about {n} s", { n: Math.ceil(s) }) : t("about {n} min", { n: Math.round(s / 60) });
   const texts = { all: plan.requested, reused: plan.reused, todo: plan.to_infer, mib: Math.round(plan.bytes / 2 ** 20), time: about, basis: plan.estimate_from };
   return t("{all} images, {reused} of them have a result; {todo} are to be detected, {mib} MiB. Time: {time} ({basis}).", texts);
 }

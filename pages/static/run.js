@@ -19,9 +19,20 @@ async function changed({ runs = [], problem }) {
   if (hadFocus) part.querySelector("button, a")?.focus();
 }
 
+/** Return an event of the log, which is JSON, as its time, its name and its plain values; other lines as they are. */
+function plain(line) {
+  try {
+    const { timestamp, at, event, level, run_id, ...rest } = JSON.parse(line), time = timestamp ?? new Date(at * 1000).toISOString();
+    const values = Object.entries(rest).filter(([, value]) => typeof value !== "object").map(([name, value]) => `${name}: ${value}`);
+    return [time.slice(0, 19).replace("T", " "), level === "info" ? "" : level, event, values.join(", ")].filter(Boolean).join(" ");
+  } catch {
+    return line;
+  }
+}
+
 function logged({ text, is_first }) {
   const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
-  log.textContent = ((is_first ? "" : log.textContent) + text).slice(-MAX_CHARS);
+  log.textContent = ((is_first ? "" : log.textContent) + text.split("\n").map(plain).join("\n")).slice(-MAX_CHARS);
   if (atEnd) log.scrollTop = log.scrollHeight;
 }
 

@@ -26,6 +26,7 @@ from pages.http_app import build_pages_app
 from tests.cli.ran import START, key, ran
 from tests.fixtures_local import publish_blobs, put_results, result_rows
 from tests.pages.routes.test_cameras import rows_of_page
+from tests.support.html_form import Page
 from tests.support.jobs import FakeJobs
 
 HOSTILE = "<script>alert(1)</script>"
@@ -50,6 +51,20 @@ def two(tables: Tables, store: ModelStore) -> None:
     ran(tables, store, "old", "1", "running", "sealed")
     later = START + timedelta(days=1)
     ran(tables, store, "new", "2", "running", "sealed", start=later, scores=())
+
+
+def test_the_published_model_is_chosen_for_a_run(client: TestClient, tables: Tables, store: ModelStore) -> None:
+    for version in ("1", "2"):
+        folder = Path(store.url) / "aardvark" / version
+        folder.mkdir(parents=True)
+        (folder / "READY").touch()
+    publish(tables, store, "old")
+    text = client.get("/ui/runs").text
+    assert Page(text).sent[0] == ("model", "blobs")
+    assert ("blobs (the version that serves)" in text, "aardvark (" in text) == (True, False), "it has no alias"
+    assert Page(client.get("/ui/runs", params={"model": "aardvark@1"}).text).sent[0] == ("model", "aardvark@1")
+    (Path(store.url) / "blobs" / "aliases.json").unlink()
+    assert Page(client.get("/ui/runs").text).sent[0] == ("model", "blobs@1")
 
 
 def test_runs_are_listed_in_pages_and_by_state(client: TestClient) -> None:
