@@ -197,9 +197,9 @@ def test_a_job_that_never_started_is_submitted_again(
 
 
 def rows_in(done: Done) -> list[dict[str, Any]]:
-    """Return the JSON list at the end of standard output, after the logs of runs in this process."""
+    """Return the JSON list in the last line of standard output, after the logs of runs in this process."""
     text = done.ok()
-    rows: list[dict[str, Any]] = json.loads(text[text.rindex("\n[\n") :] if text[0] != "[" else text)
+    rows: list[dict[str, Any]] = json.loads(text.splitlines()[-1])
     return rows
 
 

@@ -174,7 +174,7 @@ def test_results_that_cannot_be_read_leave_the_old_file_and_are_told_of(filled: 
     out.write_text("old")
     for file in Path(filled.url, "results").glob("*/*.parquet"):
         file.write_bytes(b"x" * 100)
-    with pytest.raises(StorageUnreachable, match="cannot read from .*tables"):
+    with pytest.raises(StorageUnreachable, match="cannot read .*tables"):
         export(filled, "results", out)
     assert out.read_text() == "old"
     assert filled.existing("exports") is None
