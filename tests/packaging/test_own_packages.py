@@ -66,10 +66,10 @@ def test_no_process_of_a_run_has_the_current_folder_on_its_path(
 
     client = SimpleNamespace(list_jobs=list, submit_job=submit_job)
     monkeypatch.setattr("batch.jobs.cluster_jobs._client", lambda: client)
-    monkeypatch.setattr(subprocess, "Popen", fail)
     settings = Settings(home=str(tmp_path), models="s3://b/models", tables="s3://b/tables")
     words = ("batch.reprocess", "r", ["--run-id", "r"], False)
     ClusterJobs(settings).submit(*words)
+    monkeypatch.setattr(subprocess, "Popen", fail)
     with pytest.raises(StorageUnreachable):
         OwnJobs(settings, "here").submit(*words)
     with pytest.raises(OSError, match="by no test"):
