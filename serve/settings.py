@@ -72,8 +72,8 @@ class Settings(BaseSettings):
         """`tables_url`, for a command that may create the tables.
 
         Raises StorageUnreachable if RESIGHT_TABLES or RESIGHT_HOME is set and its parent folder does not exist, or if
-        this home has used tables and their folder is empty: if its disk is not mounted, new tables would be a second,
-        empty catalogue.
+        this home had tables there and nothing is left: if its disk is not mounted, new tables would be a second, empty
+        catalogue.
         """
         field = "tables" if self.tables else "home"
         place = self.tables or self.home
@@ -84,10 +84,10 @@ class Settings(BaseSettings):
                 f"mkdir -p {parent}"
             )
         url = self.tables_url
-        if is_local(url) and _has_nothing(Path(url)) and (former := self._remembered_tables()):
+        if is_local(url) and _has_nothing(Path(url)) and self._remembered_tables() == url:
             raise StorageUnreachable(
-                f"there is nothing at {url}, but this home has used the tables in {former}; is their disk mounted, is "
-                f"RESIGHT_TABLES right? To begin new tables: rm {shlex.quote(str(self._tables_mark))}"
+                f"there is nothing at {url}, where the tables of this home were; is their disk mounted? To begin new "
+                f"tables: rm {shlex.quote(str(self._tables_mark))}"
             )
         return url
 
