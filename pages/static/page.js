@@ -54,8 +54,16 @@ export class Refused extends Error {
   }
 }
 
-/** Return the JSON of a path below the page's root. Throws as `request`. */
-export const json = async (path, options) => (await request(path, options)).json().catch(() => ({}));
+/** Return the JSON of a path below the page's root, {} for an answer without a body. Throws as `request`, also if the body is cut off. */
+export async function json(path, options) {
+  const answer = await request(path, options);
+  try {
+    const text = await answer.text();
+    return text ? JSON.parse(text) : {};
+  } catch {
+    throw new Refused(0, t("The server does not answer."));
+  }
+}
 
 /** Return the response of a path below the page's root, or of "//PATH" of the server; a file is sent as it is. Throws Refused. */
 export async function request(path, { method = "GET", body } = {}) {

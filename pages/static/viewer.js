@@ -250,7 +250,10 @@ async function beyond(media, name = "next") {
   return digest;
 }
 
-const onward = async (media) => show(await beyond(media));
+async function onward(media) {
+  const at = turns, digest = await beyond(media);
+  if (at === turns) await show(digest); // unless another was requested since, as by an undo
+}
 
 async function stepEvent(name) {
   await bursting;

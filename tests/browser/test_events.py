@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 
-from playwright.sync_api import Dialog, Page, Route, expect
+from playwright.sync_api import Dialog, Error, Page, Route, expect
 
 from tests.browser.conftest import Served, Visit
 from tests.browser.test_review import signed_in, statements, wait_for_picture
@@ -48,10 +49,12 @@ def test_a_selection_survives_a_lost_answer_and_a_reload(served: Served, visit: 
     def loses(route: Route) -> None:
         body = route.request.post_data_json or {}
         if "dry_run" in body:
-            return route.continue_()
+            route.continue_()
+            return
         sent.append(body["batch_id"])
         route.fetch()
-        return route.abort()
+        with contextlib.suppress(Error):  # the page has been left meanwhile, which ends the request as well
+            route.abort()
 
     page.route("**/v1/assertions", loses)
     page.locator(".cell input").first.click()
@@ -95,14 +98,18 @@ def test_a_confirmed_burst_counts_its_pictures_without_a_box(served: Served, vis
     empty = json.loads(json.dumps(fetched(page, "/images?status=empty&limit=500")))["columns"]
     events = json.loads(json.dumps(fetched(page, "/events?status=empty&limit=500")))["events"]
     event = next(event["event_id"] for event in events if event["images"] > 1)
+    held: list[Route] = []
+    page.route("**/neighbours?**", lambda route: held.append(route))
     page.goto(f"{served.url}/review?event_id={event}")
     wait_for_picture(page)
     page.keyboard.press("Enter")
     n = empty["event_id"].count(event)
     expect(page.locator("#notice")).to_have_text(f"Now empty, as they have no box: {n} pictures. U takes it back.")
-    page.keyboard.press("u")
+    page.keyboard.press("u")  # before the page has learnt that no image is left
     expect(page.locator("#notice")).to_have_text("Taken back.")
+    page.unroute("**/neighbours?**")  # the held ones go on
     expect(page.locator("#place")).not_to_contain_text("unsaved")
+    expect(page.locator("#stage img")).to_be_visible()
     assert statements(served) == []
 
 
