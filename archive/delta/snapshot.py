@@ -20,6 +20,7 @@ import json
 import os
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -68,14 +69,18 @@ def is_of_storage(error: Exception) -> bool:
     return isinstance(error, DeltaError | pa.ArrowException | FileNotFoundError)
 
 
-@contextlib.contextmanager
-def storage_errors(tables: Tables) -> Iterator[None]:
+def storage_errors(tables: Tables) -> AbstractContextManager[None]:
     """Raise StorageError instead of a library's error about files of the tables."""
+    return _storage_errors(f"read from {tables.url}")
+
+
+@contextlib.contextmanager
+def _storage_errors(attempt: str) -> Iterator[None]:
     try:
         yield
     except (duckdb.Error, DeltaError, pa.ArrowException, OSError) as error:
         if isinstance(error, OSError) or is_of_storage(error):
-            raise table_error(f"read from {tables.url}", error) from error
+            raise table_error(attempt, error) from error
         raise
 
 
@@ -254,12 +259,8 @@ def scan(
     if set(columns) - {field.name for field in table.schema().fields}:
         connection.register(f"{name}_columns", empty)
         rows = f"{rows} union all by name from {name}_columns"
-    try:
+    with _storage_errors(f"read {path_of(table.table_uri)}"):
         connection.execute(f"create or replace temp view {name} as {rows}")
-    except duckdb.Error as error:
-        if is_of_storage(error):
-            raise table_error(f"read {path_of(table.table_uri)}", error) from error
-        raise
 
 
 def recent_rows(
