@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from cli.models import MODEL
-from cli.output import Format, FormatOption, note, print_rows
+from cli.output import Format, FormatOption, note, print_rows, require_own
 from model_store.errors import BadRequest, ImageError
 from model_store.lazy_imports import lazy_imports
 
@@ -29,7 +29,7 @@ with lazy_imports():
     from model_store.images.decode import Pixels, decode
     from model_store.load import load_detector
     from model_store.machine import usable_cores
-    from model_store.storage import Folder, absolute, require_own
+    from model_store.storage import Folder, absolute
     from model_store.store import ModelStore
     from model_store.transform.masks import bitmap_of
     from model_store.transform.thresholds import least_scores, shown

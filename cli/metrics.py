@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from archive.defaults import MAX_CAMERAS, PRODUCTION
-from cli.output import note
+from cli.output import note, require_own
 from model_store.errors import BadRequest
 from model_store.lazy_imports import lazy_imports
 
@@ -18,7 +18,6 @@ with lazy_imports():
 
     from archive.delta.tables import Tables
     from batch.runs.metrics import collect
-    from model_store.storage import require_own
     from model_store.storage_errors import storage_error
     from model_store.store import ModelStore
     from serve.settings import Settings

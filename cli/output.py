@@ -1,4 +1,7 @@
-"""Print rows as a table for people, or as JSON or CSV for programs; notes and errors go to standard error."""
+"""Print rows as a table for people, or as JSON or CSV for programs; notes and errors go to standard error.
+
+A command replaces no file of another program: `require_own`.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -15,6 +19,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table
+
+from model_store.errors import BadRequest
 
 
 class Format(StrEnum):
@@ -127,3 +133,16 @@ def _short(value: object, most: int | None = None) -> str:
     if isinstance(value, list) and most is not None and len(value) > most:
         return f"{in_words(value[:most])}, … ({len(value)}; all with --format json)"
     return in_words(value)
+
+
+def require_own(path: Path, mark: bytes) -> None:
+    """Raise BadRequest for an existing file without `mark` in its first 4 KiB: this program did not write it."""
+    try:
+        with path.open("rb") as file:
+            is_own = mark in file.read(4096)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise BadRequest(f"cannot replace {path}: {error.strerror}; choose another place") from error
+    if not is_own:
+        raise BadRequest(f"{path} exists, and resight did not write it: choose another place")

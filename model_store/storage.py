@@ -30,7 +30,7 @@ import tenacity
 from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
-from model_store.errors import BadRequest, Conflict, ResightError, StorageUnreachable, StorageUnsafe
+from model_store.errors import Conflict, ResightError, StorageUnreachable, StorageUnsafe
 from model_store.storage_errors import http_status, is_without_bucket, storage_error
 
 CREATE_ATTEMPTS = 8
@@ -279,19 +279,6 @@ def absolute(url: str) -> str:
 def path_of(uri: str) -> str:
     """Return the local folder of a file: URI, in which libraries quote all except ASCII letters and digits."""
     return unquote(uri.removeprefix("file://")).rstrip("/")
-
-
-def require_own(path: Path, mark: bytes) -> None:
-    """Raise BadRequest for an existing file without `mark` in its first 4 KiB: this program did not write it."""
-    try:
-        with path.open("rb") as file:
-            is_own = mark in file.read(4096)
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    except OSError as error:
-        raise BadRequest(f"cannot replace {path}: {error.strerror}; choose another place") from error
-    if not is_own:
-        raise BadRequest(f"{path} exists, and resight did not write it: choose another place")
 
 
 def _size_inside(place: str, path: str) -> int:
