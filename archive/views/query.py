@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
+import re
 import tempfile
 import threading
 import time
@@ -44,8 +45,8 @@ set python_enable_replacements = false;
 set enable_external_access = false;
 set lock_configuration = true;
 """
-_LISTING_WORDS = ("query", "show", "schema", "table", "view", "pragma", "duckdb_", "pg_", "sqlite")
-"""Words of statements that list relations, or can use them without naming them."""
+_LISTING = re.compile(r"\bshow\b|\bdescribe\s*([;)]|$)|query|schema|pragma|duckdb_|pg_|sqlite", re.IGNORECASE)
+"""Part of statements that list relations, or can use them without naming them."""
 
 
 @functools.cache
@@ -106,7 +107,7 @@ def connect(
 
 def _used_by(statement: str) -> list[str]:
     """Return the relations that a statement may use; all if it may list them, or without a statement."""
-    if not statement or any(word in statement.lower() for word in _LISTING_WORDS):
+    if not statement or _LISTING.search(statement):
         return list(RELATIONS.statements)
     return RELATIONS.named_in(statement)
 

@@ -103,8 +103,31 @@ def test_only_what_a_statement_names_is_created_and_opened(detected: Tables, mon
     with connect(detected, statement='select count(*) from "MEDIA"') as sql:
         assert sql.sql(created).fetchall() == [("label_thresholds",), ("media",), ("media_table",)]
     assert opened == ["media"]
+    reviewed = "select count(*) filter (is_shown(false, false, 0.5, 0.1)) as reviewed from media"
+    with connect(detected, statement=reviewed) as sql:  # words with `show` and `view` in them
+        assert sql.sql(created).fetchall() == [("label_thresholds",), ("media",), ("media_table",)]
     with connect(detected) as sql:
         assert {(name,) for name in RELATIONS} <= set(sql.sql(created).fetchall())
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "show tables",
+        "SHOW ALL TABLES",
+        "from (show tables)",
+        "describe",
+        "from (describe);",
+        "select table_name from information_schema.tables",
+        "from duckdb_views()",
+        "select count(*) from query_table('detections')",
+        "select relname from pg_catalog.pg_class",
+    ],
+)
+def test_a_statement_that_lists_relations_has_all(detected: Tables, statement: str) -> None:
+    with connect(detected, statement=statement) as sql:
+        sql.sql(statement).fetchall()
+        assert {name for (name,) in sql.sql("select view_name from duckdb_views()").fetchall()} >= set(RELATIONS)
 
 
 def test_relations_have_the_same_columns_without_assertions(two_keys: Tables) -> None:
