@@ -14,7 +14,7 @@ const PAGE = eventId ? 500 : 100;
 if (eventId) filter.set("event_id", eventId);
 const crops = address.has("crops") ? filter.get("label") : null;
 let pages = []; // {cells, previous, next, from, wanted}, in the order of the list; `from` is the number of the first row, null if unknown
-let loading = null;
+let loading = null, waiting = null; // the load that runs, and the one after it
 const selection = { all: false, digests: new Set() }; // with `all`, `digests` are excluded
 let counted = null, focused = null, anchor = null;
 
@@ -74,6 +74,9 @@ async function once(work) {
   loading = work().catch(fail);
   await loading;
   loading = null;
+  const next = waiting;
+  waiting = null;
+  if (next) return next();
   end.textContent = !pages.length || pages.at(-1).next ? "" : held() ? t("End of the list") : t("No image matches.");
   if (nearEnd() && pages.at(-1)?.next) extend();
 }
@@ -107,8 +110,8 @@ const extendUp = () => once(async () => {
   while (held() > WINDOW) for (const cell of pages.pop().cells) cell.remove();
 });
 
-/** Replace the window by the page that starts at a date, or by the newest. */
-const show = (at) => once(async () => {
+/** Replace the window by the page that starts at a date, or by the newest; of several that wait, the last is shown. */
+const show = (at) => loading ? (waiting = () => show(at)) : once(async () => {
   let page = await fetchPage(at ? { at } : {});
   if (at === UNDATED) page = await fetchPage({ after: page.next }); // after the oldest with a time
   number(page, at ? null : 1);
@@ -123,7 +126,7 @@ const show = (at) => once(async () => {
 });
 
 /** Fetch the pages of the window again, in place: decisions have changed them. */
-const renew = () => pages.length && once(async () => {
+const renew = () => loading ? (waiting ??= renew) : pages.length && once(async () => {
   const fresh = [await fetchPage(pages[0].wanted)], digest = focused?.dataset.digest;
   while (fresh.length < pages.length && fresh.at(-1).next) fresh.push(await fetchPage({ after: fresh.at(-1).next }));
   let from = pages[0].from;

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from playwright.sync_api import Dialog, Page, expect
+from playwright.sync_api import Dialog, Page, Route, expect
 
 from tests.browser.conftest import Served, Visit
 
@@ -47,6 +47,21 @@ def test_a_day_is_shown_at_once_and_is_part_of_the_url(visit: Visit) -> None:
     undated.click()
     expect(page.locator(".cell .when", has_text="20")).to_have_count(0)
     expect(page.locator(".cell")).to_have_count(n)
+
+
+def test_a_day_that_is_clicked_while_pictures_load_is_shown(visit: Visit) -> None:
+    page, held = visit("/images"), list[Route]()
+    expect(page.locator("#end")).to_have_text("End of the list")
+    if not page.locator("#days details").first.evaluate("node => node.open"):
+        page.locator("#days summary").first.click()
+        expect(page.locator("#end")).to_have_text("End of the list")
+    page.route("**/v1/images?*", lambda route: held.append(route), times=1)
+    days = page.locator("#days details").first.locator("button")
+    with page.expect_request("**/v1/images?*"):
+        days.nth(0).click()
+    days.nth(1).click()
+    held[0].continue_()
+    expect(page.locator(".cell .when").first).to_contain_text(days.nth(1).inner_text()[:10])
 
 
 def test_a_month_opens_alone_and_goes_to_its_newest_picture(visit: Visit) -> None:
