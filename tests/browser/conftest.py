@@ -93,7 +93,9 @@ def browser(chromium: None, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     home = str(tmp_path_factory.mktemp("chromium"))
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, env={**os.environ, "HOME": home, "XDG_CONFIG_HOME": home}
+            executable_path=CHROMIUM,
+            args=["--disable-features=SpareRendererForSitePerProcess"],
+            env={**os.environ, "HOME": home, "XDG_CONFIG_HOME": home},
         )
         yield browser
         browser.close()
