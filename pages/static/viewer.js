@@ -14,7 +14,7 @@ const order = isReview && address.get("order");
 if (isReview && !filter.has("reviewed")) filter.set("reviewed", "false");
 const picture = new Picture(document.getElementById("stage"), (index) => choose(index), async (box) => {
   const label = await ask(t("Add"));
-  if (label) say([place(box, "add", label)]);
+  if (label) add(box, label);
 });
 let image = null, selected = -1, burst = [], labels = [], repeatable = null, queue = [], turns = 0, seen = 0, deciding = false, left = null, counting = null, bursting = null, naming = null;
 const details = new Map(), neighbours = new Map(), ahead = new Map(); // pictures that are kept, so that they stay decoded
@@ -81,7 +81,8 @@ function conceal() {
   image = null;
   reveal(false);
   document.getElementById("strip").replaceChildren();
-  say_place(isReview ? t("Nothing is left to review.") : t("No image matches."));
+  const more = left && `${t("End of the list")} — ${t("{n} left", { n: left.toLocaleString() })}: N`;
+  say_place(isReview ? more || t("Nothing is left to review.") : t("No image matches."));
 }
 
 async function lookAhead(digest) {
@@ -207,6 +208,7 @@ async function countLeft() {
   if (behind_s || unsaved()) return void (counting = setTimeout(() => countLeft().catch(fail), 2000));
   left = count;
   if (image) drawAside();
+  else if (turns && seen === turns) conceal();
 }
 
 /** Queue a decision and mark its images as decided at once; the server's answer replaces this. */
@@ -255,6 +257,13 @@ async function onward(media) {
   if (at === turns) await show(digest); // unless another was requested since, as by an undo
 }
 
+/** Show the next image without a decision; after the last one, the first. */
+async function undecided() {
+  const open = query({ reviewed: "false" }), besides = image && await json(`/v1/images/${image.media_sha256}/neighbours?${open}`);
+  if (!besides?.next) await save();
+  await show(besides?.next ?? (await json(`/v1/images?limit=1&${open}`)).columns.media_sha256[0]);
+}
+
 async function stepEvent(name) {
   await bursting;
   const digest = await beyond(burst, name);
@@ -272,22 +281,33 @@ async function relabel(label) {
   const boxes = selected >= 0 ? [image.boxes[selected]] : shownBoxes();
   if (!boxes.length) return notice(viewer.querySelector("#stage .box") ? t("Choose a box first: J and K, or a click.") : t("No box: draw one with B."));
   repeatable = () => relabel(label);
-  const media = [image.media_sha256], isWhole = selected < 0 || shownBoxes().length === 1;
+  const media = [image.media_sha256], isWhole = selected < 0 || !shownBoxes().some((box) => box !== image.boxes[selected]);
   say(boxes.map((box) => place(box, "relabel", label)));
-  if (isWhole) return onward(media);
-  change(selected, { label, is_shown: true });
+  change(boxes, { label, is_shown: true });
+  if (isWhole) await onward(media);
 }
 
 async function reject() {
   if (selected < 0) return notice(t("Choose a box first: J and K, or a click."));
   say([place(image.boxes[selected], "suppress")]);
-  change(selected, { is_shown: false });
+  change([image.boxes[selected]], { is_shown: false });
 }
 
-/** Show a decision at once; the answer of the server replaces it. */
-function change(index, values) {
-  const boxes = image.boxes.map((box, i) => (i === index ? { ...box, is_human: true, ...values } : box));
+/** Add what a person drew, also to the boxes here: Enter right afterwards must not state that the image is empty. */
+function add(box, label) {
+  say([place(box, "add", label)]);
+  alter([...image.boxes, { ...box, label, rank: null, score: null, is_human: true, is_shown: true }]);
+}
+
+/** Show a decision about some boxes at once. */
+function change(decided, values) {
+  alter(image.boxes.map((box) => (decided.includes(box) ? { ...box, is_human: true, ...values } : box)));
+}
+
+/** Replace the boxes here, also for who comes back to the image, until the server has answered. */
+function alter(boxes) {
   image = { ...image, boxes };
+  details.set(image.media_sha256, Promise.resolve(image));
   draw();
 }
 
@@ -376,7 +396,7 @@ const keys = {
   g: needsImage(() => location.assign(`${root}/images?${query(image.captured_at_corrected ? { at: `${image.captured_at_corrected.replace(" ", "T")}.999999` } : {})}`)),
   a: run(() => step("previous")),
   d: run(() => step("next")),
-  n: run(async () => show((await json(`/v1/images?${query({ limit: 1, reviewed: "false" })}`)).columns.media_sha256[0])),
+  n: run(undecided),
   j: needsImage(turn(1)),
   k: needsImage(turn(-1)),
   "+": needsImage(() => picture.zoomBy(1.25)),

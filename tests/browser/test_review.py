@@ -232,6 +232,39 @@ def test_hidden_boxes_are_drawn_by_a_key_and_an_empty_list_has_no_picture(served
     assert statements(served) == []
 
 
+def test_a_drawn_animal_outlives_a_quick_enter(served: Served, visit: Visit) -> None:
+    page, held = visit("/review?status=empty"), list[Route]()
+    picture(page)
+    page.route("**/v1/assertions", lambda route: held.append(route), times=1)
+    page.keyboard.press("b")
+    page.keyboard.press("Enter")
+    page.locator("#label-input").fill("ocelot")
+    page.keyboard.press("Enter")
+    expect(page.locator("#label-new")).to_contain_text("“ocelot” is a new label")
+    page.keyboard.press("Enter")
+    expect(page.locator("#boxes")).to_contain_text("ocelot")
+    page.keyboard.press("Shift+Enter")  # before the server has answered
+    expect(page.locator("#boxes")).not_to_contain_text("ocelot")
+    page.keyboard.press("ArrowLeft")
+    expect(page.locator("#boxes")).to_contain_text("ocelot")
+    held[0].continue_()
+    expect(page.locator("#place")).not_to_contain_text("unsaved")
+    assert [(row["action"], row["label"]) for row in statements(served)] == [("add", "ocelot")]
+    page.keyboard.press("u")
+    assert_taken_back(page)
+    assert statements(served) == []
+
+
+def test_n_walks_on_to_the_next_picture_without_a_decision(visit: Visit) -> None:
+    page = visit("/review?status=ok")
+    seen = [picture(page)]
+    for key in ("d", "n", "n"):
+        page.keyboard.press(key)
+        expect(page.locator("#stage img")).not_to_have_attribute("src", seen[-1])
+        seen.append(picture(page))
+    assert len(set(seen)) == 4
+
+
 def wait_for_picture(page: Page) -> None:
     """Wait until the picture with its boxes can be seen; until then, no key decides."""
     expect(page.locator("#stage")).to_have_attribute("aria-busy", "false")
