@@ -106,7 +106,7 @@ def attach(
     settings = Settings()
     tables = Tables(settings.mounted_tables_url)
     newest = [listing.find(tables, run_id)] if run_id else listing.page(tables, 1)
-    run = next(iter(newest), None)
+    run = next(iter(_now(settings, *filter(None, newest))), None)
     has_ended = bool(run_id and run and run["state_now"] in ENDED)
     job = None if has_ended else _job(settings, run_id)
     if job is not None:

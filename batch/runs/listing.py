@@ -162,9 +162,9 @@ def spec_of(run: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def counts_of(run: Mapping[str, Any]) -> dict[str, int] | None:
-    """Return the counts of a run or an event; None while the run is being planned."""
+    """Return the counts of a run or an event; None before the first, also if the run was interrupted then."""
     counts = run["counts"] or {}
-    if run.get("state_now", run["state"]) == "running" and not counts.get("requested"):
+    if run.get("state_now", run["state"]) in ("running", "interrupted") and not counts.get("requested"):
         return None
     return {name: int(counts.get(name) or 0) for name in (*COUNTS, "detections", "bytes")}
 

@@ -365,6 +365,8 @@ def test_a_run_of_this_machine_whose_process_is_gone_is_not_running_for_any_comm
     assert not any("run young" in reason for reason in json.loads(resight(*plan).ok())["reasons"])
     assert rows(resight("runs", "list", "--most", 1, "--format", "json").ok())[0]["state"] == "interrupted"
     assert json.loads(resight("runs", "show", "young", "--format", "json").ok())["state"] == "interrupted"
+    for words in ((), ("young",)):
+        assert resight("runs", "attach", *words).code == 5
     assert json.loads(resight("runs", "cancel", "young", "--format", "json").ok())["state"] == "cancelled"
 
 

@@ -52,4 +52,5 @@ def test_without_two_events_of_an_attempt_it_is_unknown(events: list[dict[str, A
 def test_a_run_that_is_planned_has_no_counts() -> None:
     young = event(0, 0, requested=0)
     assert counts_of(young) is None
-    assert counts_of(young | {"state_now": "interrupted"}) is not None
+    assert counts_of(young | {"state_now": "interrupted"}) is None
+    assert counts_of(young | {"state_now": "sealed"}) is not None
