@@ -253,6 +253,12 @@ def test_promote_moves_the_alias_only_to_what_loads(resight: Resight, blobs: Mod
     assert blobs.aliases("blobs") == {"production": "3", "canary": "2"}
 
 
+def test_the_name_of_an_only_version_is_enough(resight: Resight, blobs: ModelStore, home: Path) -> None:
+    for version in "12":
+        shutil.rmtree(home / "models" / "blobs" / version)
+    assert "blobs:production is now blobs@3" in resight("models", "promote", "blobs").err
+
+
 def test_a_wrong_reference_is_refused_and_says_what_there_is(resight: Resight, blobs: ModelStore) -> None:
     for words, code, message in (
         (["promote", "blobs"], 2, "instead of 'blobs': blobs@VERSION; available: blobs@1, blobs@2, blobs@3"),
