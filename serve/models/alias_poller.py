@@ -291,7 +291,8 @@ class AliasPoller:
         if error is None:
             return True
         if str(before) != str(error):
-            log.error("model_not_loaded", alias=label, error=str(error))
+            write = log.info if PENDING in str(error) else log.error
+            write("model_not_loaded", alias=label, error=str(error))
         self.errors[label] = error
         return False
 
