@@ -72,7 +72,7 @@ def version_id(name: str, version: str) -> VersionId:
 
 
 def parse_version(text: str, versions: Callable[[str], Iterable[VersionId]] = lambda name: ()) -> VersionId:
-    """Parse `name@version`, or a name that has one of the `versions` only. Raises BadRequest, with these, for others."""
+    """Parse `name@version`, or a name with only one of the `versions`. Raises BadRequest, with these, for others."""
     ref = parse_ref(text)
     if ref.version is None:
         known = list(versions(ref.name))
