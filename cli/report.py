@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 from archive.defaults import PRODUCTION
+from batch.runs.options import takes_scope
+from batch.runs.scope import MediaScope
 from cli.output import Format, FormatOption, ViewName, console, note, print_rows
 from model_store.lazy_imports import lazy_imports
 
@@ -19,6 +21,7 @@ with lazy_imports():
     from archive.views.publications import view_named
     from archive.views.query import query
     from archive.views.views import View
+    from batch.planning.plan import scope_files
     from batch.publishing.publish import labels_of
     from model_store.store import ModelStore
     from serve.settings import Settings
@@ -30,8 +33,12 @@ MAX_SHOWN = 20
 
 
 @app.command()
+@takes_scope(MediaScope)
 def activity(
-    label: Annotated[str | None, typer.Argument(help="label of detections; default: all labels")] = None,
+    scope: MediaScope,
+    counted: Annotated[
+        str | None, typer.Argument(metavar="LABEL", help="label of detections; default: all labels")
+    ] = None,
     solar: Annotated[
         bool, typer.Option("--solar", help="hours by the sun (highest at 12), for images with coordinates and UTC")
     ] = False,
@@ -40,13 +47,15 @@ def activity(
 ) -> None:
     """Report records by hour of the day and by light, with a density curve (von Mises kernel).
 
-    A record is an event, or an image without a layer of events. Example: resight report activity deer --format csv
+    A record is an event, or an image without a layer of events. The options of a scope choose the images.
+    Example: resight report activity deer --camera north --since 2026-05-01 --until 2026-05-31
     """
     tables = Tables(Settings().mounted_tables_url)
     shown = view_named(tables, view)
-    rows = activities.activity(tables, label, solar, shown)
-    if label and not rows:
-        _require_label(tables, label, shown)
+    images = scope_files(tables, scope, shown) if scope != MediaScope() else None
+    rows = activities.activity(tables, counted, solar, shown, images)
+    if counted and not rows:
+        _require_label(tables, counted, shown)
     print_rows(rows, fmt, activities.COLUMNS)
     total, by_sun = (sum(row[name] for row in rows) for name in ("records", "by_sun"))
     note(f"{total} records; light by the sun for {by_sun}, by fixed hours (day from 6 to 18) for {total - by_sun}")

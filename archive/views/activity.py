@@ -11,6 +11,7 @@ from itertools import groupby
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 
 from archive.delta.tables import Tables
@@ -22,6 +23,7 @@ LIGHTS = ("dawn", "day", "dusk", "night")
 COLUMNS = ("label", "hour", "records", "density", *LIGHTS, "by_sun")
 MOMENTS = 3
 MAX_KAPPA = 500.0
+_NO_IMAGES = pa.table({"media_sha256": pa.array([], pa.string())})
 _GRID = np.linspace(0, 2 * np.pi, 8192, endpoint=False)
 _RECORDS = f"""
     {DATED}, records as (
@@ -29,6 +31,7 @@ _RECORDS = f"""
             arg_min(p.light_by, taken_at) as light_by, arg_min(p.solar_hour, taken_at) as solar_hour
         from detections d join dated using (media_sha256) join image_deployments p using (media_sha256)
         where taken_at is not null and ($label is null or d.label = $label)
+            and ($every or d.media_sha256 in (select media_sha256 from chosen))
         group by d.label, coalesce(d.event_id, d.media_sha256))
     select label, light, light_by, if($solar, solar_hour, epoch(taken_at) % 86400 / 3600) as hour
     from records where hour is not null order by label
@@ -36,15 +39,21 @@ _RECORDS = f"""
 
 
 def activity(
-    tables: Tables, label: str | None = None, solar: bool = False, view: View | None = None
+    tables: Tables,
+    label: str | None = None,
+    solar: bool = False,
+    view: View | None = None,
+    images: pa.Table | None = None,
 ) -> list[dict[str, Any]]:
     """Return the rows of COLUMNS of one label, or all; `density` is in 1/h, at the middle of the hour.
 
+    `images` (media_sha256): only records of these; default: all.
     `solar`: hours are those of the sun, and records without coordinates or UTC are left out. `by_sun` counts the
     records with light by the sun; the light of the others is by fixed hours. Raises StorageUnreachable.
     """
-    values = {"label": label, "solar": solar}
+    values = {"label": label, "solar": solar, "every": images is None}
     with connect(tables, view, statement=_RECORDS) as sql:
+        sql.register("chosen", _NO_IMAGES if images is None else images)
         records = sql.execute(_RECORDS, values).fetchall()
     rows: list[dict[str, Any]] = []
     for name, group in groupby(records, key=lambda record: record[0]):

@@ -8,13 +8,14 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from archive.catalogue.deployments import Deployment, record
 from archive.views.activity import activity, bandwidth, density
-from tests.batch.filters.scene import box, publish, put, tables_at
+from tests.batch.filters.scene import box, publish, put, sha, tables_at
 
 GRID = (np.arange(2880) + 0.5) / 120
 HOURS = st.lists(st.floats(0, 24, exclude_max=True), min_size=1, max_size=40)
@@ -76,3 +77,5 @@ def test_records_are_by_label_and_hour_with_their_light(tmp_path: Path) -> None:
     assert Counter(row["records"] for row in activity(tables, solar=True)) == {0: 22, 1: 2}
     assert activity(tables, solar=True)[10]["records"] == 1, "the sun is 1:06 behind summer time"
     assert activity(tables, "lynx") == []
+    records = {n: activity(tables, images=pa.table({"media_sha256": [sha(n)]})) for n in (1, 3)}
+    assert ([row["hour"] for row in records[1] if row["records"]], records[3]) == ([12], [])
