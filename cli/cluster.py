@@ -176,7 +176,7 @@ def status(fmt: FormatOption = Format.table) -> None:
         "uploads": settings.uploads_url,
         "logs": str(settings.logs_path),
         "tokens": TokenFile.of(settings).words(),
-        "policy": policy_fault(settings) or str(settings.policy_path),
+        "policy": policy_fault(settings) or _policy(settings),
         "rollout": _rollout(settings),
         "archives": None,
         "cluster": "down",
@@ -223,6 +223,10 @@ def env(fmt: FormatOption = Format.table) -> None:
         return
     for name, value in variables.items():
         print(f"export {name}={shlex.quote(value)}")
+
+
+def _policy(settings: Settings) -> str:
+    return str(settings.policy_path) + ("" if settings.policy_path.exists() else " (not there: the defaults hold)")
 
 
 def _rollout(settings: Settings) -> str:

@@ -16,6 +16,7 @@ from model_store.errors import StorageError, StorageFull, StorageUnreachable
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
+_OF_A_THREAD = re.compile(r'"exception_message": ?"((?:[^"\\]|\\.)*)"')
 _COLOURS_AND_ARROWS = re.compile(r"\x1b\[[0-9;]*m|↳")
 
 
@@ -32,9 +33,12 @@ def storage_error(attempt: str, error: Exception, otherwise: str = "") -> Storag
 def in_one_line(error: Exception) -> str:
     """Return the message of an error; delta-rs formats its own as a coloured tree of several lines.
 
-    DuckDB's quotation of the statement is left out.
+    DuckDB's quotation of the statement is left out, and so is the JSON around the error of a thread that wrote.
     """
-    return " ".join(_COLOURS_AND_ARROWS.sub("", str(error).partition("\n\nLINE ")[0]).split())
+    text = str(error).partition("\n\nLINE ")[0]
+    if inner := _OF_A_THREAD.search(text):
+        text = inner[1].replace('\\"', '"')
+    return " ".join(_COLOURS_AND_ARROWS.sub("", text).split())
 
 
 def is_full(error: Exception) -> bool:

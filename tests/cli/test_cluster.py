@@ -75,7 +75,7 @@ def test_status_without_a_cluster_says_where_everything_is_and_ends_with_1(resig
         "uploads": str(home / "uploads"),
         "logs": str(home / "logs"),
         "tokens": "none were made",
-        "policy": str(home / "policy.toml"),
+        "policy": f"{home / 'policy.toml'} (not there: the defaults hold)",
         "rollout": "none",
         "archives": {},
         "cluster": "down",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -94,6 +95,7 @@ def test_a_command_without_a_good_token_names_the_variable(failing: Callable[[Ex
 
 
 FULL = "No space left on device; free some space there"
+ASYNC = {"exception_type": "IO", "exception_message": '"x": No space left on device', "errno": "28"}
 DAMAGED = "no file; 'resight doctor --digests' lists lost and damaged files of the tables"
 
 
@@ -107,6 +109,11 @@ DAMAGED = "no file; 'resight doctor --digests' lists lost and damaged files of t
         (pa.ArrowInvalid("no file"), 7, DAMAGED),
         (FileNotFoundError("no file"), 7, "no file\n"),
         (duckdb.TransactionException('Could not write file "x.wal": No space left on device'), 7, FULL),
+        (
+            duckdb.IOException(f"IO Error: Async write: {json.dumps(ASYNC)}"),
+            7,
+            f'error cannot read or write a file: "x": {FULL}',
+        ),
         (OSError(errno.ENOSPC, "No space left on device"), 7, FULL),
         (duckdb.OutOfMemoryException("Out of Memory Error: 1 GiB used\nSET threads = 1"), 2, "used. The query needs"),
     ],
