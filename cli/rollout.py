@@ -147,7 +147,9 @@ def _apply(fmt: Format, kind: str, model: str, **fields: Any) -> None:
     if kind in ("rollback", "pin", "unpin"):
         fields["name"] = parse_ref(model).name
     else:
-        wanted = parse_version(model, ModelStore(Settings().models_url).versions)
+        store = ModelStore(Settings().models_url)
+        only = store.only_version(model) if model == parse_ref(model).name else None
+        wanted = only or parse_version(model, store.versions)
         fields |= {"name": wanted.name, "version": wanted.version}
     operation, settings = Operation.model_validate({"kind": kind, **fields}), Settings()
     if (client := _client(settings)) is None:

@@ -72,13 +72,10 @@ def version_id(name: str, version: str) -> VersionId:
 
 
 def parse_version(text: str, versions: Callable[[str], Iterable[VersionId]] = lambda name: ()) -> VersionId:
-    """Parse `name@version`, or a name with only one of the `versions`. Raises BadRequest, with these, for others."""
+    """Parse `name@version`. Raises BadRequest, with the `versions` of the name, for any other reference."""
     ref = parse_ref(text)
     if ref.version is None:
-        known = list(versions(ref.name))
-        if len(known) == 1 and text == ref.name:
-            return known[0]
-        available = ", ".join(map(str, known))
+        available = ", ".join(map(str, versions(ref.name)))
         more = f"; available: {available}" if available else ""
         raise BadRequest(f"name the version instead of '{text}': {ref.name}@VERSION{more}")
     return VersionId(ref.name, ref.version)

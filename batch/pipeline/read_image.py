@@ -185,4 +185,4 @@ def _read(folder: Folder, path: str) -> bytes:
 
 def _detail(error: Exception, folder: Folder) -> str:
     """Return the first characters of an error, without the path of this host's mount."""
-    return str(error).replace(f"{folder.root.rstrip('/')}/", "").replace(folder.root, "").strip()[:MAX_DETAIL]
+    return str(error).replace(f"{folder.root}/", "").replace(folder.root, "").strip()[:MAX_DETAIL]
