@@ -66,10 +66,7 @@ def test_two_people_on_one_picture_both_have_their_word(served: Served, visit: V
     ana.keyboard.press("x")
     expect(ana.locator("#boxes")).to_contain_text("rejected")
     ben.keyboard.press("l")
-    ben.locator("#label-input").fill("wolf")
-    ben.keyboard.press("Enter")
-    expect(ben.locator("#label-new")).to_contain_text("“wolf” is a new label")
-    ben.keyboard.press("Enter")
+    give_new_label(ben, "wolf")
     expect(ben.locator("#place")).not_to_contain_text("unsaved")
     expect(ben.locator("#notice")).to_contain_text("Somebody else changed this image")
     ana.keyboard.press("u")
@@ -79,6 +76,14 @@ def test_two_people_on_one_picture_both_have_their_word(served: Served, visit: V
     ben.keyboard.press("u")
     assert_taken_back(ben)
     assert statements(served) == []
+
+
+def give_new_label(page: Page, label: str) -> None:
+    """Type a label in the question that is open; the second Enter adds it."""
+    page.locator("#label-input").fill(label)
+    page.keyboard.press("Enter")
+    expect(page.locator("#label-new")).to_contain_text(f"“{label}” is a new label")
+    page.keyboard.press("Enter")
 
 
 def assert_taken_back(page: Page) -> None:
@@ -238,10 +243,7 @@ def test_a_drawn_animal_outlives_a_quick_enter(served: Served, visit: Visit) -> 
     page.route("**/v1/assertions", lambda route: held.append(route), times=1)
     page.keyboard.press("b")
     page.keyboard.press("Enter")
-    page.locator("#label-input").fill("ocelot")
-    page.keyboard.press("Enter")
-    expect(page.locator("#label-new")).to_contain_text("“ocelot” is a new label")
-    page.keyboard.press("Enter")
+    give_new_label(page, "ocelot")
     expect(page.locator("#boxes")).to_contain_text("ocelot")
     page.keyboard.press("Shift+Enter")  # before the server has answered
     expect(page.locator("#boxes")).not_to_contain_text("ocelot")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import shutil
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from cli.main import main
 from model_store.store import ModelStore
 from tests.cli.ran import START, ran
 from tests.fixtures_local import publish_blobs
+from tests.support.processes import clear_variables
 
 Resight = Callable[..., "Done"]
 COMMANDS = functools.cache(typer.main.get_command)
@@ -54,8 +54,7 @@ class Done:
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """RESIGHT_HOME, which does not exist yet; nothing of an outer cluster is seen."""
-    for name in [name for name in os.environ if name.startswith(("RESIGHT_", "RAY_"))]:
-        monkeypatch.delenv(name)
+    clear_variables(monkeypatch)
     monkeypatch.setenv("RESIGHT_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("COLUMNS", "300")  # rich cuts columns that do not fit
     return tmp_path / "home"

@@ -1,14 +1,18 @@
-"""`resight export FORMAT`: scopes, options and refusals; tests/cli/test_archive.py exports relations."""
+"""`resight export`: a relation of a view or a run; scopes, options and refusals of formats."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
+from archive.delta.tables import Tables
+from model_store.store import ModelStore
 from tests.archive.formats.small_archive import LABELS, small_archive
 from tests.cli.conftest import Resight
+from tests.cli.ran import key, rows
 
 NAME = "megadetector"
 
@@ -75,3 +79,25 @@ def test_a_file_with_edits_is_not_replaced(resight: Resight, tmp_path: Path) -> 
     out.write_text("mine")
     assert "replace it with --overwrite" in resight("export", NAME, out).refused(2)
     assert out.read_text() == "mine"
+
+
+def test_an_export_is_of_a_view_or_a_run_and_is_recorded(
+    resight: Resight, two: Tables, store: ModelStore, tmp_path: Path
+) -> None:
+    out = tmp_path / "x.parquet"
+    done = resight("export", "detections", out, "--format", "json")
+    assert json.loads(done.ok()) == {"relation": "detections", "rows": 0, "file": str(out)}
+    assert "resight runs publish" in done.err
+    resight("runs", "publish", "old").ok()
+    assert f"{out} exists" in resight("export", "detections", out).refused(2)
+    assert pq.read_table(out).num_rows == 0
+    resight("export", "detections", out, "--overwrite").ok()
+    assert pq.read_table(out).num_rows == 2
+    resight("export", "detections", out, "--run", "new", "--overwrite").ok()
+    assert pq.read_table(out).num_rows == 4
+    sql = "select view, rows, inference_keys from exports order by exported_at"
+    assert rows(resight("sql", sql, "--format", "json").ok()) == [
+        {"view": None, "rows": 0, "inference_keys": []},
+        {"view": "production 1", "rows": 2, "inference_keys": [key(store, "1")]},
+        {"view": "run new", "rows": 4, "inference_keys": [key(store, "2")]},
+    ]

@@ -12,7 +12,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import ray.exceptions  # before the fixture forbids processes
 from ray.job_submission import JobStatus
@@ -168,28 +167,6 @@ def test_views_and_runs_that_are_not_there_end_with_2(resight: Resight, two: Tab
     ):
         assert message in resight("sql", LABELS, *words).refused(2)
     assert message in resight("export", "results", tmp_path / "x.csv", *words).refused(2)
-
-
-def test_an_export_is_of_a_view_or_a_run_and_is_recorded(
-    resight: Resight, two: Tables, store: ModelStore, tmp_path: Path
-) -> None:
-    out = tmp_path / "x.parquet"
-    done = resight("export", "detections", out, "--format", "json")
-    assert json.loads(done.ok()) == {"relation": "detections", "rows": 0, "file": str(out)}
-    assert "resight runs publish" in done.err
-    resight("runs", "publish", "old").ok()
-    assert f"{out} exists" in resight("export", "detections", out).refused(2)
-    assert pq.read_table(out).num_rows == 0
-    resight("export", "detections", out, "--overwrite").ok()
-    assert pq.read_table(out).num_rows == 2
-    resight("export", "detections", out, "--run", "new", "--overwrite").ok()
-    assert pq.read_table(out).num_rows == 4
-    sql = "select view, rows, inference_keys from exports order by exported_at"
-    assert rows(resight("sql", sql, "--format", "json").ok()) == [
-        {"view": None, "rows": 0, "inference_keys": []},
-        {"view": "production 1", "rows": 2, "inference_keys": [key(store, "1")]},
-        {"view": "run new", "rows": 4, "inference_keys": [key(store, "2")]},
-    ]
 
 
 def test_the_report_of_a_run_that_has_ended_is_printed_at_once(

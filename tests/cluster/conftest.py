@@ -6,7 +6,6 @@ is neither used nor disturbed.
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +23,7 @@ from serve.settings import Settings
 from tests.cluster.hosts import Cluster, Finished, Host, OneProcess, places_of
 from tests.fixtures_local import copy_of_models
 from tests.support.own_server import OwnServer
-from tests.support.processes import forget_environment
+from tests.support.processes import clear_variables, forget_environment
 
 IMAGES = 60
 
@@ -45,8 +44,7 @@ def cluster(s3_endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
     home = tmp_path_factory.mktemp("home")
     copy_of_models(home)
     with pytest.MonkeyPatch.context() as patch:
-        for name in [name for name in os.environ if name.startswith(("RESIGHT_", "RAY_"))]:
-            patch.delenv(name)
+        clear_variables(patch)
         patch.setenv("RESIGHT_HOME", str(home))
         settings = Settings()
         state = start(settings, Ports(http=preferred_or_free(0), ray=0, dashboard=0), "127.0.0.1", 512)

@@ -26,6 +26,7 @@ from examples.circle import RANDOM, drawn, main
 from examples.scenes import HEIGHT, WIDTH, subject_box
 from model_store.store import ModelStore
 from tests.fixtures_local import photo, rows_of, write_files
+from tests.support.processes import clear_variables
 
 ROOT = Path(__file__).parents[2]
 IMAGES = 64
@@ -49,8 +50,7 @@ def again_here(home: Path, folder: Path, patch: pytest.MonkeyPatch) -> None:
         assert done.exit_code == 0, done.output
         return done.stdout
 
-    for name in [name for name in os.environ if name.startswith(("RESIGHT_", "RAY_"))]:
-        patch.delenv(name)
+    clear_variables(patch)
     patch.setenv("RESIGHT_HOME", str(home))
     patch.setattr("examples.circle.resight", here)
     patch.setattr(sys, "argv", ["circle", "--images", str(IMAGES), str(folder)])

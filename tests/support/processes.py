@@ -17,6 +17,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import resight
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -58,6 +60,12 @@ def _command(environment: dict[str, str], arguments: tuple[str, ...], out: str, 
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), stream.fileno())
     sys.argv = ["resight", *arguments]
     resight.main()
+
+
+def clear_variables(patch: pytest.MonkeyPatch) -> None:
+    """Delete what names a home, a cluster or settings of the person who runs the tests."""
+    for name in [name for name in os.environ if name.startswith(("RESIGHT_", "RAY_"))]:
+        patch.delenv(name)
 
 
 def forget_environment() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -25,12 +24,12 @@ from tests.cli.ran import START, ran
 from tests.fixtures_local import MODELS, photo, publish_blobs, write_files
 from tests.serve.http_client import problem_of
 from tests.support.jobs import FakeJobs
+from tests.support.processes import clear_variables
 
 
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    for name in [name for name in os.environ if name.startswith(("RESIGHT_", "RAY_"))]:
-        monkeypatch.delenv(name)
+    clear_variables(monkeypatch)
     monkeypatch.setenv("RESIGHT_HOME", str(tmp_path / "home"))
     return Settings()
 
