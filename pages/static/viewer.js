@@ -37,7 +37,12 @@ async function first() {
     queue = await json(`/v1/images/${order}?${query({ limit: 500, ...(order === "disagreement" ? { run: other } : {}) })}`);
     return queue[0] ?? null;
   }
-  const { columns } = await json(`/v1/images?${query({ limit: 1 })}`);
+  return firstOf({});
+}
+
+/** Return the first image of the list with a filter more, or null. */
+async function firstOf(more) {
+  const { columns } = await json(`/v1/images?${query({ limit: 1, ...more })}`);
   return columns.media_sha256[0] ?? null;
 }
 
@@ -259,9 +264,10 @@ async function onward(media) {
 
 /** Show the next image without a decision; after the last one, the first. */
 async function undecided() {
-  const open = query({ reviewed: "false" }), besides = image && await json(`/v1/images/${image.media_sha256}/neighbours?${open}`);
-  if (!besides?.next) await save();
-  await show(besides?.next ?? (await json(`/v1/images?limit=1&${open}`)).columns.media_sha256[0]);
+  const open = { reviewed: "false" };
+  const next = image && (await json(`/v1/images/${image.media_sha256}/neighbours?${query(open)}`)).next;
+  if (!next) await save();
+  await show(next ?? (await firstOf(open)));
 }
 
 async function stepEvent(name) {
