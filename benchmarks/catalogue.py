@@ -73,6 +73,7 @@ def in_a_process(name: str, home: Path, images: int) -> dict[str, Any]:
 
 def step(name: str, home: Path, images: int) -> None:
     tables = Tables(str(home / "tables"))
+    Simulated.register()
     before_mib = peak_mib()
     cpu, started = time.process_time(), time.perf_counter()
     found = (STEPS | CONTROLS | {"log": growth_of_the_log})[name](tables, images)

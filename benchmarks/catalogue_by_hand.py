@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from archive.catalogue.listing import list_keys
 from archive.delta.tables import Tables
-from benchmarks.synthetic import Simulated, synthetic_results, url_of
+from benchmarks.synthetic import Simulated, SimulatedS3, synthetic_results, url_of
 
 HASTY_ROWS = 100
 
@@ -26,14 +27,13 @@ def ingest_by_hand(tables: Tables, images: int) -> dict[str, Any]:
     root = url_of(images)
     media = tables.snapshot("media").to_pyarrow_table().to_pylist()
     known = {row["path"]: row for row in media if row["source_root"] == root}
-    listed: Any = Simulated().find(root.removeprefix("simulated://"), detail=True)
-    files = [info | {"path": info["name"].split("/", 1)[1]} for info in listed.values()]
+    files = [entry for part in list_keys(SimulatedS3(images, changed=Simulated.changed), "") for entry in part]
     same = [
         file
         for file in files
-        if file["path"] in known
-        and known[file["path"]]["size_bytes"] == file["size"]
-        and known[file["path"]]["content_tag"] == f"etag:{file['ETag'].strip(chr(34))}"
+        if file["Key"] in known
+        and known[file["Key"]]["size_bytes"] == file["Size"]
+        and known[file["Key"]]["content_tag"] == f"etag:{file['ETag'].strip(chr(34))}"
     ]
     assert len(same) == images, len(same)
     return {}

@@ -1,6 +1,6 @@
 """Simulate archives of any size: rows of `media` and `results`, and the file system of their images.
 
-synthetic_media(tables, 10**6); ingest(tables, url_of(10**6)) finds every file unchanged.
+synthetic_media(tables, 10**6); Simulated.register(); ingest(tables, url_of(10**6)) finds every file unchanged.
 Image i is CAMERA/MONTH/IMG_i.jpg, 1,000 per folder, 10 folders per camera; its digest is sha256(i).
 """
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import io
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import duckdb
@@ -57,7 +57,7 @@ _RESULTS = """
 
 
 def url_of(images: int) -> str:
-    return f"simulated://{images}"
+    return f"s3://{images}"
 
 
 def synthetic_media(tables: Tables, images: int, file_rows: int = FILE_ROWS) -> None:
@@ -96,77 +96,37 @@ def path_of(image: int) -> str:
     return f"camera-{camera:05d}/2025-{month + 1:02d}/IMG_{image:08d}.jpg"
 
 
-class Simulated(AbstractFileSystem):
-    """File system with the files of `url_of(images)`, generated on request.
-
-    Each `new_each`-th image has a new image next to it; the first `changed` images have another content tag.
-    """
-
-    protocol = "simulated"
-    new_each: ClassVar[int] = 0
-    changed: ClassVar[int] = 0
-    jpeg: ClassVar[bytes] = b""
-
-    def exists(self, path: str, **_: Any) -> bool:
-        return True
-
-    def ls(self, path: str, detail: bool = True, **_: Any) -> list[Any]:
-        root, *below = path.strip("/").split("/")
-        images, here = int(root), f"{root}/{'/'.join(below)}".rstrip("/")
-        if len(below) == 2:
-            camera, month = int(below[0].removeprefix("camera-")), int(below[1][-2:]) - 1
-            first = (camera * CAMERA_FOLDERS + month) * FOLDER_IMAGES
-            last = min(first + FOLDER_IMAGES, images)
-            return [info for i in range(first, last) for info in self._files(here, i)]
-        folders = -(-images // FOLDER_IMAGES)
-        if below:
-            first = int(below[0].removeprefix("camera-")) * CAMERA_FOLDERS
-            months = range(min(CAMERA_FOLDERS, folders - first))
-            names = [f"2025-{month + 1:02d}" for month in months]
-        else:
-            names = [f"camera-{camera:05d}" for camera in range(-(-folders // CAMERA_FOLDERS))]
-        return [{"name": f"{here}/{name}", "type": "directory", "size": 0} for name in names]
-
-    def cat_file(self, path: str, start: Any = None, end: Any = None, **_: Any) -> bytes:
-        """Return a small JPEG, different for each image."""
-        kind = type(self)
-        if not kind.jpeg:
-            file = io.BytesIO()
-            Image.fromarray(np.zeros((48, 64, 3), np.uint8)).save(file, "JPEG")
-            kind.jpeg = file.getvalue()
-        return kind.jpeg + path.encode()
-
-    def _files(self, folder: str, image: int) -> list[dict[str, Any]]:
-        name, size, tag = f"{folder}/IMG_{image:08d}", 800_000 + image % 400_000, f"{image:032x}"
-        found = [{"name": f"{name}.jpg", "type": "file", "size": size, "ETag": f'"{tag}"'}]
-        if self.new_each and image % self.new_each == 0:
-            found.append({**found[0], "name": f"{name}-new.jpg", "ETag": f'"{tag}-new"'})
-        if image < self.changed:
-            found[0]["ETag"] = f'"{tag}-changed"'
-        return found
-
-
-fsspec.register_implementation("simulated", Simulated, clobber=True)
-
-
 class Keys(Sequence[str]):
-    """Ordered paths of `images` images, generated on request."""
+    """Ordered paths of `images` images, generated on request; each `new_each`-th image has a new one next to it."""
 
-    def __init__(self, images: int) -> None:
-        self._images = images
+    def __init__(self, images: int, new_each: int = 0) -> None:
+        self._images, self._new_each = images, new_each
 
     def __len__(self) -> int:
-        return self._images
+        return self._images + (-(-self._images // self._new_each) if self._new_each else 0)
 
-    def __getitem__(self, image: Any) -> Any:
-        return path_of(image)
+    def __getitem__(self, place: Any) -> Any:
+        image, is_new = self.image(place)
+        return path_of(image).replace(".jpg", "-new.jpg") if is_new else path_of(image)
+
+    def image(self, place: int) -> tuple[int, bool]:
+        """Return the image of a place in the order, and whether it is the new one."""
+        if not self._new_each:
+            return place, False
+        block, left = divmod(place, self._new_each + 1)
+        return block * self._new_each + max(0, left - 1), left == 0
 
 
 class SimulatedS3:
-    """ListObjectsV2 over `Keys(images)` with 1,000 keys per page; `calls` counts the calls."""
+    """ListObjectsV2 over `Keys` with 1,000 keys per page; `calls` counts the calls.
 
-    def __init__(self, images: int, wait: Any) -> None:
-        self._keys, self._wait = Keys(images), wait
+    The first `changed` images have another tag than in `synthetic_media`.
+    """
+
+    def __init__(
+        self, images: int, wait: Callable[[], None] = lambda: None, new_each: int = 0, changed: int = 0
+    ) -> None:
+        self._keys, self._wait, self._changed = Keys(images, new_each), wait, changed
         self.calls = 0
 
     def __call__(
@@ -178,11 +138,15 @@ class SimulatedS3:
         first = bisect_right(self._keys, max(after, Prefix))
         if Delimiter:
             return self._folders(Prefix, first, after)
-        last = min(first + 1000, bisect_right(self._keys, Prefix + "\U0010ffff"))
-        keys = [self._keys[i] for i in range(first, last)]
-        entries = [{"Key": k, "Size": 8 * 10**5, "ETag": f'"{k[-12:-4]:0>32}"'} for k in keys]
-        more = last < bisect_right(self._keys, Prefix + "\U0010ffff")
-        return {"Contents": entries, "IsTruncated": more, "NextContinuationToken": keys[-1] if more else ""}
+        end = bisect_right(self._keys, Prefix + "\U0010ffff")
+        entries = [self._entry(place) for place in range(first, min(first + 1000, end))]
+        more = first + 1000 < end
+        return {"Contents": entries, "IsTruncated": more, "NextContinuationToken": entries[-1]["Key"] if more else ""}
+
+    def _entry(self, place: int) -> dict[str, Any]:
+        image, is_new = self._keys.image(place)
+        kind = "-new" if is_new else "-changed" if image < self._changed else ""
+        return {"Key": self._keys[place], "Size": 800_000 + image % 400_000, "ETag": f'"{image:032x}{kind}"'}
 
     def _folders(self, level: str, place: int, after: str) -> dict[str, Any]:
         found: list[str] = []
@@ -200,3 +164,35 @@ class SimulatedS3:
             "IsTruncated": more,
             "NextContinuationToken": found[-1] + "\U0010ffff" if more else "",
         }
+
+
+class Simulated(AbstractFileSystem):
+    """File system of `url_of(images)` with the calls of S3 that a listing needs; the options are of `SimulatedS3`.
+
+    Call `Simulated.register()` in a process that needs no other S3.
+    """
+
+    protocol = "s3"
+    req_kw: ClassVar[dict[str, Any]] = {}
+    new_each: ClassVar[int] = 0
+    changed: ClassVar[int] = 0
+    jpeg: ClassVar[bytes] = b""
+
+    @classmethod
+    def register(cls) -> None:
+        fsspec.register_implementation("s3", cls, clobber=True)
+
+    def exists(self, path: str, **_: Any) -> bool:
+        return True
+
+    def call_s3(self, _: str, *, Bucket: str, **words: str) -> dict[str, Any]:
+        return SimulatedS3(int(Bucket), new_each=self.new_each, changed=self.changed)(**words)
+
+    def cat_file(self, path: str, start: Any = None, end: Any = None, **_: Any) -> bytes:
+        """Return a small JPEG, different for each image."""
+        kind = type(self)
+        if not kind.jpeg:
+            file = io.BytesIO()
+            Image.fromarray(np.zeros((48, 64, 3), np.uint8)).save(file, "JPEG")
+            kind.jpeg = file.getvalue()
+        return kind.jpeg + path.encode()

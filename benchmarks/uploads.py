@@ -39,7 +39,7 @@ from serve.uploads.uploads import Upload
 KEY, TURNS, UPLOADS = "k", 3, 100
 MOST_S = 20.0
 """Time limit of a query in seconds (serve/uploads/actors.py)."""
-CAMERA = "camera-00003"
+CAMERA = "camera-00000"
 QUESTIONS: dict[str, dict[str, Any]] = {
     "the newest": {},
     "of a camera": {"camera": CAMERA},

@@ -6,11 +6,12 @@ import random
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
 
 from archive.delta.tables import Tables
-from benchmarks import catalogue_by_hand, filters, planning, synthetic, unguarded_decoder
+from benchmarks import catalogue, catalogue_by_hand, filters, planning, synthetic, unguarded_decoder
 from benchmarks.pairwise_nms import iou_of, pairwise_nms
 from model_store.config import Nms
 from model_store.detections import Detections
@@ -50,6 +51,22 @@ def test_an_ingest_by_hand_finds_every_file_unchanged(tmp_path: Path, monkeypatc
     monkeypatch.setattr(synthetic.Simulated, "changed", 1)
     with pytest.raises(AssertionError, match="2499"):
         catalogue_by_hand.ingest_by_hand(tables, 2_500)
+
+
+def test_steps_of_the_catalogue_find_what_was_simulated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tables = Tables(str(tmp_path / "tables"))
+    monkeypatch.setattr(synthetic.Simulated, "new_each", 0)
+    monkeypatch.setattr(synthetic.Simulated, "changed", 0)
+    synthetic.Simulated.register()
+    try:
+        assert catalogue.fill(tables, 2_500)["files"] == 1
+        assert catalogue.ingest_unchanged(tables, 2_500) == {}
+        assert catalogue.ingest_one_in_a_hundred_new(tables, 2_500)["of"] == 25
+        assert catalogue.ingest_one_in_a_hundred_changed(tables, 2_500)["of"] == 25
+        monkeypatch.setattr(synthetic.Simulated, "new_each", 0)
+        assert catalogue.ingest_one_in_a_hundred_gone(tables, 2_500)["of"] == 25
+    finally:
+        fsspec.register_implementation("s3", "s3fs.S3FileSystem", clobber=True)
 
 
 def test_hasty_commits_are_of_a_hundred_rows(tmp_path: Path) -> None:
