@@ -73,7 +73,8 @@ def connect(
 
     `view` defaults to production; if nothing is published, `results` and `detections` are empty. With `images` (a few
     digests), only their rows of `media`, `assertions` and the view's results are loaded, at once. Data beyond
-    `memory_mib` (default: half of the machine or control group) spills to TMPDIR. With a `statement`, only the
+    `memory_mib` (default: half of the machine or control group) spills to TMPDIR; with `images` and without it, all
+    stays in the memory database of the process, which saves 25 ms. With a `statement`, only the
     relations that it names are guaranteed, because creating all takes 150 ms. With `scans`, DuckDB reads local files
     itself: whole tables then need less memory, and few rows more time.
     Raises StorageUnreachable, also without any table, as on an unmounted disk.
@@ -82,7 +83,8 @@ def connect(
     names = RELATIONS.needed_by(*_used_by(statement))
     opened = _opened(tables, names)
     annotated = opened.get("assertions") is not None or (view and view.layers)
-    with scratch("sql", memory_mib or half_of_memory_mib()) as sql:
+    few = images is not None and memory_mib is None
+    with memory_database() if few else scratch("sql", memory_mib or half_of_memory_mib()) as sql:
         with storage_errors(tables):
             for name, table in opened.items():
                 if scans:

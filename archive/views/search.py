@@ -109,7 +109,7 @@ def find(tables: Tables, wanted: ImageSearch, within_s: float) -> SearchPage:
         with connect(tables, view, memory_mib=MEMORY_MIB, statement=statement) as sql, limit(sql):
             page: pa.Table = sql.sql(statement, params=values).to_arrow_table()
         digests = page.column("media_sha256")
-        with connect(tables, view, digests, MEMORY_MIB, _DETAILS) as sql, limit(sql):
+        with connect(tables, view, digests, statement=_DETAILS) as sql, limit(sql):
             sql.register("page", page)
             images = sql.sql(_DETAILS).to_arrow_table().to_pylist(maps_as_pydicts="strict")
         if not images:

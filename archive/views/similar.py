@@ -186,7 +186,7 @@ def parts_of(detection: str) -> tuple[str, int]:
 
 def _shown(tables: Tables, view: View, nearest: pa.Table) -> list[dict[str, Any]]:
     """Return the nearest detections that the view shows, with their boxes and images."""
-    with connect(tables, view, nearest["media_sha256"].unique(), MEMORY_MIB, _SHOWN) as sql:
+    with connect(tables, view, nearest["media_sha256"].unique(), statement=_SHOWN) as sql:
         sql.register("nearest", nearest)
         return sql.sql(_SHOWN).to_arrow_table().to_pylist()
 
