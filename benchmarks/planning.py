@@ -130,7 +130,7 @@ def _committed(tables: Tables, plan: Plan) -> dict[str, Any]:
     committer = Committer(tables, spec, plan)
     seconds: list[float] = []
     for window in plan.windows(COMMIT_ROWS):
-        rows = _empty_rows(window["media_sha256"].to_pylist(), plan)
+        rows = empty_rows(window["media_sha256"].to_pylist(), plan)
         started = time.perf_counter()
         committer.add(rows)
         seconds.append(time.perf_counter() - started)
@@ -151,7 +151,7 @@ def _committed(tables: Tables, plan: Plan) -> dict[str, Any]:
     }
 
 
-def _empty_rows(digests: list[str], plan: Plan) -> pa.Table:
+def empty_rows(digests: list[str], plan: Plan) -> pa.Table:
     info = plan.model.info
     same = {
         "inference_key": info.inference_key,

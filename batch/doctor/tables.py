@@ -21,6 +21,7 @@ from archive.schemas import BY_KEY, TABLES
 from batch.doctor.finding import RESTORE, Finding
 from model_store.errors import StorageError, said
 from model_store.storage import Folder
+from model_store.storage_errors import storage_error
 
 _SAME_BACKUP = "restore all tables from one backup"
 _NEWER = """
@@ -151,7 +152,9 @@ def check_files(tables: Tables, digests: bool = False) -> Iterator[Finding]:
                 store = read_only_files(table.table_uri) if table else None
                 found = store.get_file_info([file.path for file in listed]) if store else []
         except StorageError as error:
-            yield Finding("tables", name, str(error), RESTORE)
+            cause = error.__cause__  # without the advice to start the doctor
+            problem = storage_error(f"open {tables.url}/{name}", cause) if isinstance(cause, Exception) else error
+            yield Finding("tables", name, str(problem), RESTORE)
             continue
         if table is None and name == "media":
             yield Finding("tables", name, str(tables.nothing_here()), "mount its disk, or ingest an archive")

@@ -146,3 +146,5 @@ def test_a_table_without_its_log_is_a_finding(home: Home) -> None:
     log.write_bytes(b"{")
     (found,) = check_files(home.tables)
     assert found.subject == "results"
+    assert "resight doctor" not in found.problem
+    assert found.problem.startswith(f"cannot open {home.tables.url}/results: ")
