@@ -59,7 +59,9 @@ create or replace temp table changed_images as
         from recorded r semi join (from requested where compares) using (batch_id)
             left join statements w on r.assertion_id = statement_id(w.batch_id, w.number)
             left join standing s on s.media_sha256 = r.batch_id || r.media_sha256
-                and (r.x1_px is null or s.x1_px is null or is_same_thing(s, r))
+                and (r.x1_px is null or s.x1_px is null or is_same_thing(
+                    s.inference_key, s.rank, s.x1_px, s.y1_px, s.x2_px, s.y2_px,
+                    r.inference_key, r.rank, r.x1_px, r.y1_px, r.x2_px, r.y2_px))
         where r.withdraws is null and r.action <> 'flag'),
     newest as (
         select batch_id, media_sha256, actor, seen, arg_max(other, (asserted_at, other_id)) as other,
@@ -75,5 +77,7 @@ create or replace temp table kept_statements as
     from recorded w semi join (from requested where compares) using (batch_id)
         join stored t on t.assertion_id = w.withdraws and t.action <> 'flag'
         left join standing s on s.media_sha256 = w.batch_id || w.media_sha256 and s.asserted_at > t.asserted_at
-            and (t.x1_px is null or s.x1_px is null or is_same_thing(s, t))
+            and (t.x1_px is null or s.x1_px is null or is_same_thing(
+                    s.inference_key, s.rank, s.x1_px, s.y1_px, s.x2_px, s.y2_px,
+                    t.inference_key, t.rank, t.x1_px, t.y1_px, t.x2_px, t.y2_px))
     where w.batch_id || w.withdraws not in (select assertion_id from standing);

@@ -14,13 +14,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 import pydantic.dataclasses
 
 from archive.annotations.annotation_file import BOX, read_statements
 from archive.annotations.import_file import Image, Read, located_rows, reason_of, recorded_rows, refuse
-from archive.delta.snapshot import scan
+from archive.delta.snapshot import memory_database, scan
 from archive.delta.tables import Tables
 from archive.schemas import ASSERTIONS, MEDIA
 from archive.views.query import connect
@@ -158,7 +157,7 @@ def _images(tables: Tables, paths: set[str], root: str | None) -> tuple[dict[str
     A path is that of the catalogue, or one of the two ends with the other: tools add or leave out folders. A name of a
     file alone is not enough for that without `root`, because cameras number the images of each card alike.
     """
-    with duckdb.connect() as sql:
+    with memory_database() as sql:
         scan(sql, "media", tables.existing("media"), MEDIA)
         sql.register("wanted", pa.table({"name": sorted(paths)}))
         rows = sql.execute(

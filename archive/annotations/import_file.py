@@ -24,7 +24,7 @@ from archive.annotations import corrections as corrected
 from archive.annotations.annotation_file import BOX, Statement, read_rows, read_statements
 from archive.annotations.assertions import HUMAN, human_assertions, withdraw_nothing
 from archive.annotations.corrections import corrections, is_table
-from archive.delta.snapshot import dataset, scan
+from archive.delta.snapshot import dataset, memory_database, scan
 from archive.delta.tables import Tables
 from archive.schemas import ASSERTIONS, MEDIA, RESULTS
 from archive.views.views import Views
@@ -170,9 +170,9 @@ def located_rows(
     tables: Tables, statements: Mapping[int, Statement], errors: dict[int, str]
 ) -> dict[int, dict[str, Any]]:
     """Return the row of each statement with an existing image and detection; add the others to `errors`, by number."""
-    sql = duckdb.connect()
-    images = _images(sql, tables, statements)
-    detections = _detections(sql, tables, statements, images)
+    with memory_database() as sql:
+        images = _images(sql, tables, statements)
+        detections = _detections(sql, tables, statements, images)
     rows: dict[int, dict[str, Any]] = {}
     for number, statement in statements.items():
         try:
@@ -204,7 +204,7 @@ def remarks(tables: Tables, rows: pa.Table) -> list[str]:
 def _labels(tables: Tables, keys: set[str]) -> set[str]:
     """Return the labels in the results of these keys (without keys: of all), and those used by people."""
     labels: set[str] = set()
-    with duckdb.connect() as sql:
+    with memory_database() as sql:
         for key in sorted(keys) or [None]:
             scan(sql, "results", tables.existing("results"), RESULTS, key)
             query = "select distinct d.label from (select unnest(detections) as d from results)"

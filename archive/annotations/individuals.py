@@ -14,14 +14,13 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
-import duckdb
 import pyarrow as pa
 from deltalake import DeltaTable
 from pydantic import Field, model_validator
 
 from archive.annotations.assertions import require_kept
 from archive.defaults import PRODUCTION
-from archive.delta.snapshot import dataset
+from archive.delta.snapshot import dataset, memory_database
 from archive.delta.tables import Tables
 from archive.delta.writer import Writer
 from archive.schemas import INDIVIDUALS
@@ -174,7 +173,7 @@ def _target(stored: pa.Table, row: dict[str, Any]) -> dict[str, Any]:
 
 def _require_sound(after: pa.Table, new: Sequence[dict[str, Any]]) -> None:
     """Raise BadRequest if new statements name an unknown individual, or a merge would be into one, or in a circle."""
-    with duckdb.connect() as sql:
+    with memory_database() as sql:
         sql.register("individuals_table", after)
         RELATIONS.create(sql, "merged_individuals")
         known = {name for (name,) in sql.sql("select individual_id from profiles where described").fetchall()}

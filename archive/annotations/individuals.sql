@@ -30,7 +30,8 @@ create or replace temp view merged_individuals as
 -- Statements about detections, each with the detection of the view that covers its box best, if one does.
 create or replace temp view placed_statements as
     with touching as (
-        select s.statement_id, b.rank, iou(s, b) as iou,
+        select s.statement_id, b.rank,
+            iou(s.x1_px, s.y1_px, s.x2_px, s.y2_px, b.x1_px, b.y1_px, b.x2_px, b.y2_px) as iou,
             coalesce(s.inference_key = getvariable('inference_key') and s.rank = b.rank, false) as named
         from valid_statements s join boxes b on b.media_sha256 = s.media_sha256),
     best as (

@@ -22,24 +22,25 @@ create or replace temp macro solar_hour(longitude, utc) as of_a_day(12 + (
 create or replace temp macro of_a_day(hours) as (hours % 24 + 24) % 24;
 
 -- The altitude of the sun's centre, without refraction. Rounded, as a sine of more than 1 is an error.
-create or replace temp macro sun_altitude(latitude, longitude, utc) as degrees(asin(round(
+create or replace temp macro sun_altitude(latitude, utc, solar_hour) as degrees(asin(round(
     sin(radians(latitude)) * sin(sun_declination_rad(days_since_2000(utc)))
         + cos(radians(latitude)) * cos(sun_declination_rad(days_since_2000(utc)))
-            * cos(radians(15 * (solar_hour(longitude, utc) - 12))), 12)));
+            * cos(radians(15 * (solar_hour - 12))), 12)));
 
 -- Day until the upper edge sets (-0.833 with mean refraction), night after civil twilight (-6). Above the polar circles
 -- all hours are day while the sun does not set, and none is while it does not rise.
-create or replace temp macro light_by_sun(latitude, longitude, utc) as case
-    when latitude is null then null
-    when sun_altitude(latitude, longitude, utc) >= -0.833 then 'day'
-    when sun_altitude(latitude, longitude, utc) < -6 then 'night'
-    when solar_hour(longitude, utc) < 12 then 'dawn'
-    when solar_hour(longitude, utc) >= 12 then 'dusk' end;
+create or replace temp macro light_by_sun(altitude, solar_hour) as case
+    when altitude >= -0.833 then 'day' when altitude < -6 then 'night'
+    when altitude is not null and solar_hour < 12 then 'dawn' when altitude is not null then 'dusk' end;
 
--- Without coordinates or UTC: day from 6 to 18 o'clock by the corrected clock.
-create or replace temp macro light_at(latitude, longitude, utc, taken) as
-    coalesce(light_by_sun(latitude, longitude, utc), case
-        when taken is null then null when hour(taken) >= 6 and hour(taken) < 18 then 'day' else 'night' end);
+-- Day from 6 to 18 o'clock by the corrected clock.
+create or replace temp macro light_by_clock(taken) as case
+    when taken is null then null when hour(taken) >= 6 and hour(taken) < 18 then 'day' else 'night' end;
+
+-- The light by the sun, else by the clock. `image_deployments` has the same in steps, which are planned in half the time.
+create or replace temp macro light_at(latitude, longitude, utc, taken) as coalesce(
+    light_by_sun(sun_altitude(latitude, utc, solar_hour(longitude, utc)), solar_hour(longitude, utc)),
+    light_by_clock(taken));
 
 -- UTC of the file with the correction of its clock, else by the offset of its deployment.
 create or replace temp macro utc_of(file_utc, file_local, taken, utc_offset_s) as

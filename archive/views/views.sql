@@ -200,8 +200,9 @@ create or replace temp view image_deployments as
             corrected(m.captured_at_local, p.clock_offset_s) as captured_at_corrected,
             utc_of(m.captured_at_utc, m.captured_at_local, captured_at_corrected, p.utc_offset_s) as utc
         from images m left join deployment_periods p on p.camera_id = m.camera_id
-            and p.from_local <= m.captured_at_local and m.captured_at_local < p.until_local)
-    select * exclude (utc), light_at(latitude, longitude, utc, captured_at_corrected) as light,
-        if(light_by_sun(latitude, longitude, utc) is null, if(light is null, null, 'hours'), 'sun') as light_by,
-        solar_hour(longitude, utc) as solar_hour
-    from placed;
+            and p.from_local <= m.captured_at_local and m.captured_at_local < p.until_local),
+    hours as (select *, solar_hour(longitude, utc) as solar_hour from placed),
+    suns as (select *, light_by_sun(sun_altitude(latitude, utc, solar_hour), solar_hour) as sunlight from hours)
+    select * exclude (utc, solar_hour, sunlight), coalesce(sunlight, light_by_clock(captured_at_corrected)) as light,
+        if(sunlight is null, if(light is null, null, 'hours'), 'sun') as light_by, solar_hour
+    from suns;

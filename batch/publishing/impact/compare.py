@@ -69,7 +69,7 @@ _PAIRS = f"""
     with touching as (
         select id, o.rank as old_rank, n.rank as new_rank, o.label = n.label as same,
             round((n.score::double - o.score) / {SHIFT_STEP})::integer as shift,
-            iou(o, n) as iou
+            iou(o.x1_px, o.y1_px, o.x2_px, o.y2_px, n.x1_px, n.y1_px, n.x2_px, n.y2_px) as iou
         from old_boxes o join new_boxes n using (id)
         where id in (select id from images where compared))
     select id, old_rank, new_rank, same, shift, iou from touching where iou >= {MATCH_IOU};

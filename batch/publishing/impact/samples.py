@@ -34,7 +34,7 @@ _ON = f"""
     create table {{side}}_on as
     with touching as (
         select id, assertion_id, action, s.label = b.label as same, rank,
-            iou(s, b) as iou
+            iou(s.x1_px, s.y1_px, s.x2_px, s.y2_px, b.x1_px, b.y1_px, b.x2_px, b.y2_px) as iou
         from said s join {{side}}_boxes b using (id))
     select id, assertion_id, action, same, rank, iou from touching where iou >= {MATCH_IOU};
     create table {{side}}_verdicts as

@@ -19,7 +19,9 @@ from tests.pages.routes.test_cameras import deployed, put, put_images
 
 MINUTE = timedelta(minutes=1)
 SQL = duckdb.connect()
-RELATIONS.create(SQL, "light_by_sun", "light_at", "sun_altitude", "zone_offset_s")
+RELATIONS.create(SQL, "light_at", "zone_offset_s")
+HOUR = "solar_hour($lon, $utc)"
+ALTITUDE = f"sun_altitude($lat, $utc, {HOUR})"
 
 
 def sun(expression: str, utc: datetime, latitude: float = 0.0, longitude: float = 0.0) -> Any:
@@ -29,17 +31,17 @@ def sun(expression: str, utc: datetime, latitude: float = 0.0, longitude: float 
 
 
 def light(utc: datetime, latitude: float, longitude: float) -> str:
-    return str(sun("light_by_sun($lat, $lon, $utc)", utc, latitude, longitude))
+    return str(sun(f"light_by_sun({ALTITUDE}, {HOUR})", utc, latitude, longitude))
 
 
 def test_published_values() -> None:
     """I. Reda and A. Andreas, Solar Position Algorithm, NREL/TP-560-34302 (2008), table A5.1: Golden, Colorado."""
     golden, utc = (39.742476, -105.1786), datetime(2003, 10, 17, 19, 30, 30)
-    assert sun("sun_altitude($lat, $lon, $utc)", utc, *golden) == pytest.approx(39.872046, abs=0.01)
+    assert sun(ALTITUDE, utc, *golden) == pytest.approx(39.872046, abs=0.01)
     rise = datetime(2003, 10, 17, 13, 12, 43)
     assert [light(rise + n * MINUTE, *golden) for n in (-1, 1)] == ["dawn", "day"]
     # J. Meeus, Astronomical Algorithms (1998), example 28.b: the equation of time is 13.709 minutes
-    assert sun("solar_hour($lon, $utc)", datetime(1992, 10, 13)) * 60 == pytest.approx(13.709, abs=0.05)
+    assert sun(HOUR, datetime(1992, 10, 13)) * 60 == pytest.approx(13.709, abs=0.05)
 
 
 MOMENTS = st.datetimes(datetime(1950, 1, 1), datetime(2050, 1, 1))
@@ -51,7 +53,7 @@ def test_the_altitude_is_that_of_another_library(utc: datetime, latitude: float,
     latitude = max(-89.8, min(89.8, latitude))
     observer = astral.Observer(latitude, longitude)
     expected = astral.sun.elevation(observer, utc.replace(tzinfo=UTC), with_refraction=False)
-    assert sun("sun_altitude($lat, $lon, $utc)", utc, latitude, longitude) == pytest.approx(expected, abs=0.03)
+    assert sun(ALTITUDE, utc, latitude, longitude) == pytest.approx(expected, abs=0.03)
 
 
 @pytest.mark.parametrize("place", [(52.5, 13.4), (-33.9, 18.4), (1.3, 103.8), (55.7, 12.6)])
@@ -81,8 +83,8 @@ def test_the_poles_have_the_light_of_the_moment() -> None:
 
 
 def test_unknown_values_have_no_light_by_the_sun() -> None:
-    nowhere = "light_by_sun(null::double, 13.4::double, $utc)"
-    assert sun(nowhere, datetime(2026, 5, 1)) is None
+    nowhere = ALTITUDE.replace("$lat", "null::double")
+    assert sun(f"light_by_sun({nowhere}, {HOUR})", datetime(2026, 5, 1)) is None
     rows = "select light_at(null::double, null::double, null::timestamp, ($hour || ':59')::timestamp)"
     found = [SQL.execute(rows, {"hour": f"2026-05-01 {h:02}"}).fetchall()[0][0] for h in (5, 6, 17, 18)]
     assert found == ["night", "day", "day", "night"]
