@@ -32,7 +32,7 @@ app = typer.Typer(
 )
 By = Annotated[str, typer.Option(help="name of the person who states this")]
 Id = Annotated[str, typer.Argument(help="id of an individual")]
-Detections = Annotated[list[str], typer.Argument(help="<media_sha256>-<rank>, as in 'sightings' and 'embeddings'")]
+Detections = Annotated[list[str], typer.Argument(help="<media_sha256>-<rank> of the relation 'detections'")]
 Name = Annotated[str | None, typer.Option(help='its name; "" clears it, as for the other fields')]
 Species = Annotated[str | None, typer.Option(help="its species")]
 Sex = Annotated[str | None, typer.Option(help="its sex")]
@@ -82,7 +82,10 @@ def create(
     species: Species = None,
     sex: Sex = None,
     notes: Notes = None,
-    detection: Annotated[list[str] | None, typer.Option(help="detection that shows it (repeatable)")] = None,
+    detection: Annotated[
+        list[str] | None,
+        typer.Option(help="detection that shows it, <media_sha256>-<rank> of the relation 'detections' (repeatable)"),
+    ] = None,
     by: By = "",
     view: ViewName = PRODUCTION,
     fmt: FormatOption = Format.table,
