@@ -84,7 +84,7 @@ def compare(detector: LoadedDetector, reference: list[Detections], other: list[D
     for a, b in zip(reference, other, strict=True):
         a, b = a.select(a.scores >= least), b.select(b.scores >= least * 0.5)
         total += len(a)
-        pairs = iou(a.boxes_xyxy.astype(np.float64), b.boxes_xyxy.astype(np.float64))
+        pairs = iou(a.boxes_xyxy[:, np.newaxis].astype(np.float64), b.boxes_xyxy.astype(np.float64))
         pairs *= a.class_ids[:, np.newaxis] == b.class_ids
         for i in range(len(a)):
             if len(b) and pairs[i].max() >= 0.5:
