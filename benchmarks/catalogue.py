@@ -1,6 +1,6 @@
 """Measure the cost of the catalogue for 10^5, 10^6 and 10^7 files, and whether a step grows faster than linearly.
 
-python benchmarks/catalogue.py --quick (10^5) | python benchmarks/catalogue.py | … --full 1 (10^7, half an hour)
+python benchmarks/catalogue.py --quick (10^5) | python benchmarks/catalogue.py | … --full (10^7, half an hour)
 The archives do not exist (synthetic.py): names and tags are generated while listing, so that listing costs only
 processor time. Each step runs in a separate process; `rss_mib` is its peak minus the memory after its imports.
 `us_a_file` is per file of the archive, or per file of the step (`of`). There are three negative controls at
@@ -10,6 +10,7 @@ catalogue as Python rows must take more memory. The third is the log of a table 
 
 from __future__ import annotations
 
+import argparse
 import json
 import statistics
 import subprocess
@@ -40,7 +41,7 @@ def main() -> None:
     if len(sys.argv) > 1 and sys.argv[1] == "step":
         step(sys.argv[2], Path(sys.argv[3]), int(sys.argv[4]))
         return
-    arguments = arguments_of(__doc__, full=0, commits=2000)
+    arguments = arguments_of(__doc__, add_options, commits=2000)
     sizes = [10**5] if arguments.quick else [10**5, 10**6, *([10**7] if arguments.full else [])]
     result = facts("catalogue", vars(arguments) | {"s3_page_s": S3_PAGE_S})
     rows: list[dict[str, Any]] = []
@@ -60,6 +61,10 @@ def main() -> None:
     table(log["marks"])
     verdicts(result, bounds(rows, log["marks"], COMPACT_EVERY))
     keep(result | {"steps": rows, "log": log["marks"]})
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--full", action="store_true", help="also measure 10^7: half an hour")
 
 
 def in_a_process(name: str, home: Path, images: int) -> dict[str, Any]:
