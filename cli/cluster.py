@@ -174,6 +174,7 @@ def status(fmt: FormatOption = Format.table) -> None:
         "models": settings.models_url,
         "tables": settings.tables_url,
         "uploads": settings.uploads_url,
+        "snips": settings.snips_url,
         "logs": str(settings.logs_path),
         "tokens": TokenFile.of(settings).words(),
         "policy": policy_fault(settings) or _policy(settings),

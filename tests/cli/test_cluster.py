@@ -73,6 +73,7 @@ def test_status_without_a_cluster_says_where_everything_is_and_ends_with_1(resig
         "models": str(home / "models"),
         "tables": str(home / "tables"),
         "uploads": str(home / "uploads"),
+        "snips": str(home / "snips"),
         "logs": str(home / "logs"),
         "tokens": "none were made",
         "policy": f"{home / 'policy.toml'} (not there: the defaults hold)",
