@@ -43,7 +43,8 @@ def serve(
     """Serve the models of the store from this process, without Ray: for one machine. Ctrl-C ends it.
 
     The HTTP API is that of 'resight up', and the folders are the same; stop one to start the other. SIGHUP reads the
-    alias files again. It has no bounds on slow clients: beyond a trusted network put a proxy in front of it.
+    alias files again. It bounds neither the number of connections nor the time of headers: beyond a trusted
+    network put a proxy in front of it.
 
     Example: resight serve --port 8000
     """
