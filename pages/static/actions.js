@@ -12,7 +12,7 @@ const READ = { number: Number, list: (text) => parts(text, ","), lines: (text) =
 export function values(form, button) {
   const all = {};
   for (const field of form.elements) {
-    const { name, type, dataset: { kind } } = field, text = field.value?.trim();
+    const { name, type, dataset: { kind } } = field, text = type === "hidden" ? field.value : field.value?.trim();
     if (!name || field.disabled || (type === "submit" && field !== button) || (type === "radio" && !field.checked)) continue;
     const path = name.split("."), last = path.pop();
     const whole = () => path.reduce((part, key) => (part[key] ??= {}), all);
@@ -69,6 +69,7 @@ function controlOf(form, name) {
 }
 
 let shown = 0; // errors at fields, for their ids
+const edits = new WeakMap(); // number of changes of a form
 
 function show(form, problem) {
   const errors = Object.entries(problem.errors ?? {}).map(([name, words]) => [controlOf(form, name), name, words]);
@@ -102,7 +103,7 @@ async function save(response, list) {
 
 async function send(form, button) {
   const { post, method = "POST", then, wait } = { ...form.dataset, ...button?.dataset };
-  const output = place(form, "status"), buttons = [...form.querySelectorAll("button:enabled")];
+  const output = place(form, "status"), asked = edits.get(form), buttons = [...form.querySelectorAll("button:enabled")];
   clear(form);
   try {
     const body = method === "DELETE" ? undefined : values(form, button); // before the buttons are disabled: their values are not sent then
@@ -112,9 +113,11 @@ async function send(form, button) {
     const answer = "download" in form.dataset ? await save(response, form.dataset.download) : await ended(await response.json());
     if (answer?.state === "refused") throw new Error(explain(answer.detail));
     output.textContent = answer?.plan ? inWords(answer.plan) : (answer?.detail ?? t("Done."));
+    const ready = form.querySelector("[data-needs-estimate]");
+    if (ready && (answer?.plan ?? answer?.examples) && edits.get(form) === asked) ready.disabled = false;
     if (!form.dispatchEvent(new CustomEvent("answered", { detail: answer, cancelable: true }))) return; // shown by the page's own script
-    if (answer?.plan) form.querySelector("[data-needs-estimate]").disabled = false;
-    else if (answer?.report) output.textContent = t("Nothing to do: each image has a result.");
+    if (answer?.plan) return;
+    if (answer?.report) output.textContent = t("Nothing to do: each image has a result.");
     else if (then) location.assign(then.startsWith("//") ? then.slice(1) : root + then.replace(/\{(\w+)\}/g, (_, name) => encodeURIComponent(answer[name])));
     else if (answer) location.reload();
   } catch (problem) {
@@ -137,5 +140,7 @@ document.addEventListener("formdata", ({ target, formData }) => {
 
 document.addEventListener("input", (event) => {
   const form = event.target.closest("[data-estimate]");
-  if (form) form.querySelector("[data-needs-estimate]").disabled = true; // the estimate was of other fields
+  if (!form) return;
+  edits.set(form, (edits.get(form) ?? 0) + 1);
+  form.querySelector("[data-needs-estimate]").disabled = true; // the estimate was of other fields
 });

@@ -74,7 +74,7 @@ async function work() {
       listener(entry, answer);
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
-      if (error.status && ![401, 429, 502, 503, 504, 507].includes(error.status)) {
+      if (error.status && ![401, 408, 429, 502, 503, 504, 507].includes(error.status)) {
         refuse(entry, error);
         continue;
       }
@@ -90,7 +90,7 @@ export const leftOut = ({ left, by }) => t("{n} images stay as {names} decided."
 
 /** Drop an entry that would be refused again: a selection that changed, or what the person agrees to drop. */
 function refuse(entry, { message, status }) {
-  const isMine = entry.body.sender === who, hasChanged = entry.body.selection && status !== 403;
+  const isMine = entry.body.sender === who, hasChanged = entry.body.selection && status === 409;
   if (!hasChanged && !confirm(t("Not saved: {why} Drop this decision and go on?", { why: message }))) return (stopped = true);
   const rest = read(QUEUE).slice(1);
   write(QUEUE, isMine ? rest : rest.filter(({ body }) => body.sender === who)); // all of another person

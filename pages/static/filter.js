@@ -26,7 +26,6 @@ form.addEventListener("answered", (event) => {
   const { report, examples } = event.detail;
   if (!report) return;
   event.preventDefault();
-  form.querySelector("[data-needs-estimate]").disabled = false;
   section.querySelector("dl").replaceChildren(...[[t("images read"), report.images], ...Object.entries(COUNTS).map(([name, words]) => [words, report.tally[name]])].map(card));
   const nothing = t("Nothing would change: the layer has these rows already, or the filter finds nothing.");
   section.querySelector("ul").replaceChildren(...(examples.length ? examples.map(item) : [element("li", {}, nothing)]));

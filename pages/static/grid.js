@@ -3,7 +3,7 @@
 
 import { element, json, notice, pause, root, shape, STATUS, t } from "./page.js";
 import { address, filter, query, view } from "./address.js";
-import { batchId, decide, leftOut, onSaved, save, undo } from "./decisions.js";
+import { batchId, decide, leftOut, onSaved, save, undo, unsaved } from "./decisions.js";
 import { bind } from "./keys.js";
 import { askLabel, labelsInUse } from "./labels.js";
 
@@ -272,7 +272,8 @@ grid.addEventListener("keydown", (event) => {
   }
 });
 
-const whole = (action) => () => (selectAll(), bulk(action).catch(fail));
+/** Decide the whole event once: not while a key is held, nor before the last decision is saved. */
+const whole = (action) => (event) => counted && !event.repeat && !unsaved() && (selectAll(), bulk(action).catch(fail));
 bind({ "Ctrl+z": () => undo() ?? notice(t("Nothing to take back.")), ...(eventId ? { Enter: whole("keep"), "0": whole("suppress"), l: whole("relabel") } : {}) }, {
   "← → ↑ ↓": t("another picture"), Enter: eventId ? t("open the picture; outside of the grid, confirm the whole event") : t("open the picture"),
   Space: t("select; with Shift up to here"), "Shift ← →": t("extend the selection"), "Ctrl+Z": t("undo"), ...(eventId ? { "0": t("the whole event is empty"), L: t("one label for the whole event") } : {}),

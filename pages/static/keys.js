@@ -32,7 +32,8 @@ export function bind(actions, help) {
     if (event.key === "?") return dialog.showModal();
     const held = event.ctrlKey || event.metaKey;
     if (event.altKey || (!held && !on.checked && event.key.length === 1)) return;
-    const action = held ? actions[`Ctrl+${event.key}`] : (actions[event.key] ?? actions[event.key.toLowerCase()]);
+    const small = event.key.toLowerCase(), key = event.key.length > 1 || !event.shiftKey ? small : event.key.toUpperCase(); // with any Caps Lock
+    const action = held ? !event.shiftKey && actions[`Ctrl+${small}`] : (actions[key] ?? actions[event.key] ?? actions[small]);
     if (!action) return;
     event.preventDefault();
     action(event);

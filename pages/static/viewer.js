@@ -62,6 +62,20 @@ async function show(digest) {
   }
 }
 
+/** Show what a search finds: null is the end of the list, undefined the image that is here. Meanwhile nothing is decided. */
+async function go(search, event) {
+  if (event?.repeat && isBusy()) return; // a key that is held goes on from an image that can be seen
+  const mine = ++turns;
+  showBusy();
+  try {
+    const digest = await search();
+    if (mine === turns && digest !== undefined) await show(digest);
+  } finally {
+    if (mine === turns) seen = mine;
+    showBusy();
+  }
+}
+
 async function display(found, second) {
   const digest = found.media_sha256;
   image = found;
@@ -177,14 +191,15 @@ function drawLabels() {
   }));
 }
 
+/** Ask for a label; return null if another image is shown by then. */
 async function ask(verb) {
-  const label = await askLabel(labels, verb);
+  const digest = image.media_sha256, label = await askLabel(labels, verb);
   if (label && !labels.includes(label)) {
     labels.push(label);
     drawLabels();
   }
   document.getElementById("stage").focus();
-  return label;
+  return image?.media_sha256 === digest ? label : null;
 }
 
 // statements
@@ -262,18 +277,17 @@ async function onward(media) {
   if (at === turns) await show(digest); // unless another was requested since, as by an undo
 }
 
-/** Show the next image without a decision; after the last one, the first. */
+/** Return the next image without a decision; after the last one, the first. */
 async function undecided() {
   const open = { reviewed: "false" };
   const next = image && (await json(`/v1/images/${image.media_sha256}/neighbours?${query(open)}`)).next;
   if (!next) await save();
-  await show(next ?? (await firstOf(open)));
+  return next ?? firstOf(open);
 }
 
-async function stepEvent(name) {
+async function nextEvent(name) {
   await bursting;
-  const digest = await beyond(burst, name);
-  if (digest) await show(digest);
+  return (await beyond(burst, name)) ?? undefined;
 }
 
 /** Flag the image for colleagues: this decides nothing, so the image stays in the review. */
@@ -337,10 +351,12 @@ async function back(entry, words, by) {
   if (!entry) return notice(t("Nothing to take back."));
   const { media, batch_id, taken = 0 } = entry, was = before.get(batch_id);
   if (left !== null) left = Math.max(0, left + by * taken);
-  if (!was) await save();
-  for (const digest of media) details.delete(digest);
-  if (was) details.set(was.media_sha256, Promise.resolve(was));
-  await show(was?.media_sha256 ?? media[0] ?? image?.media_sha256); // a selection of the grid has no image here
+  await go(async () => {
+    if (!was) await save();
+    for (const digest of media) details.delete(digest);
+    if (was) details.set(was.media_sha256, Promise.resolve(was));
+    return was?.media_sha256 ?? media[0] ?? image?.media_sha256 ?? null; // a selection of the grid has no image here
+  });
   notice(words, 2000);
 }
 
@@ -356,7 +372,8 @@ function fail(error) {
   else throw error;
 }
 
-const step = async (name) => image && show((await besides(image.media_sha256))[name] ?? image.media_sha256);
+const step = (name, event) => image && go(async () => (await besides(image.media_sha256))[name] ?? image.media_sha256, event);
+const stepEvent = (name, event) => go(() => nextEvent(name), event);
 const run = (work) => (...given) => Promise.resolve(work(...given)).catch(fail);
 const isBusy = () => deciding || seen !== turns;
 const showBusy = () => document.getElementById("stage").setAttribute("aria-busy", isBusy());
@@ -375,7 +392,7 @@ const decision = (work) => run(async (event) => {
 const needsImage = (work) => run((...given) => image && work(...given));
 const isDrawing = () => picture.drawing !== null;
 const nudge = (dx, dy) => (event) => (picture.nudge(dx, dy, event?.shiftKey), picture.draw(image.boxes, selected));
-const arrow = (dx, dy, otherwise) => needsImage((event) => (isDrawing() ? nudge(dx, dy)(event) : otherwise()));
+const arrow = (dx, dy, otherwise) => needsImage((event) => (isDrawing() ? nudge(dx, dy)(event) : otherwise(event)));
 const turn = (by) => () => choose(image.boxes.length ? (selected + by + image.boxes.length) % image.boxes.length : -1);
 
 const keys = {
@@ -392,17 +409,17 @@ const keys = {
   U: run(() => back(redo(), t("Done."), -1)),
   b: decision(() => (picture.startDrawing(), picture.draw(image.boxes, selected))),
   Escape: needsImage(() => (picture.finishDrawing(false), picture.draw(image.boxes, selected))),
-  ArrowLeft: arrow(-1, 0, () => step("previous")),
-  ArrowRight: arrow(1, 0, () => step("next")),
-  ArrowUp: arrow(0, -1, () => stepEvent("previous")),
-  ArrowDown: arrow(0, 1, () => stepEvent("next")),
-  w: needsImage(() => stepEvent("previous")),
-  s: needsImage(() => stepEvent("next")),
+  ArrowLeft: arrow(-1, 0, (event) => step("previous", event)),
+  ArrowRight: arrow(1, 0, (event) => step("next", event)),
+  ArrowUp: arrow(0, -1, (event) => stepEvent("previous", event)),
+  ArrowDown: arrow(0, 1, (event) => stepEvent("next", event)),
+  w: needsImage((event) => stepEvent("previous", event)),
+  s: needsImage((event) => stepEvent("next", event)),
   m: decision(flag),
   g: needsImage(() => location.assign(`${root}/images?${query(image.captured_at_corrected ? { at: `${image.captured_at_corrected.replace(" ", "T")}.999999` } : {})}`)),
-  a: run(() => step("previous")),
-  d: run(() => step("next")),
-  n: run(undecided),
+  a: run((event) => step("previous", event)),
+  d: run((event) => step("next", event)),
+  n: run((event) => go(undecided, event)),
   j: needsImage(turn(1)),
   k: needsImage(turn(-1)),
   "+": needsImage(() => picture.zoomBy(1.25)),

@@ -30,8 +30,14 @@ def test_an_event_is_decided_at_once_and_taken_back(served: Served, visit: Visit
     assert times == sorted(times), "in order"
     expect(page.locator("#max-n li")).not_to_have_count(0)
     expect(page.locator("#selected")).to_have_text(f"{event['images']} selected")
-    page.locator("body").press("0")
+    page.locator("body").focus()
+    sent: list[str] = []
+    page.on("request", lambda request: sent.append(request.url) if request.method == "POST" else None)
+    for _ in range(3):
+        page.keyboard.down("0")  # held
+    page.keyboard.up("0")
     expect(page.locator("#notice")).to_contain_text(f"Saved for {event['images']} images")
+    assert len(sent) == 1
     assert {row["action"] for row in statements(served)} == {"suppress"}
     page.reload()
     expect(page.locator("#selected")).not_to_be_empty()
@@ -54,7 +60,7 @@ def test_a_selection_survives_a_lost_answer_and_a_reload(served: Served, visit: 
         sent.append(body["batch_id"])
         route.fetch()
         with contextlib.suppress(Error):  # the page has been left meanwhile, which ends the request as well
-            route.abort()
+            route.fulfill(status=408, content_type="application/problem+json", body='{"detail": "too slow"}')
 
     page.route("**/v1/assertions", loses)
     page.locator(".cell input").first.click()

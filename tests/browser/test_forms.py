@@ -86,6 +86,15 @@ def test_the_values_of_a_form_have_the_shapes_of_its_fields(visit: Visit) -> Non
     assert config["ranks"] == ["order", "genus", "species"]
     assert config["ignored_labels"][-2:] == ["fox", "cat"]
     assert (config["strict"], config["lineage"]) == (True, "constrained")
+    folder = page.evaluate(
+        """async () => {
+            const { values } = await import(document.querySelector("script[src*='actions.js']").src);
+            const form = document.createElement("form");
+            form.innerHTML = '<input type="hidden" name="path" value="Site 1 ">';
+            return values(form).path;
+        }"""
+    )
+    assert folder == "Site 1 ", "names of folders can end with a space"
     page.get_by_label("Name 5 of thresholds").fill("genus")
     page.get_by_role("button", name="Preview", exact=True).click()
     expect(page.get_by_text("listed twice: genus")).to_be_visible()

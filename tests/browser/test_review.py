@@ -120,6 +120,14 @@ def test_nothing_is_decided_before_the_picture_can_be_seen(served: Served, visit
     assert sent == []
     page.unroute("**/thumbnail?w=1600")  # the held ones go on
     wait_for_picture(page)
+    page.route("**/neighbours?**", lambda route: held.append(route))
+    page.keyboard.press("n")
+    expect(page.locator("#stage")).to_have_attribute("aria-busy", "true")
+    page.keyboard.press("Shift+Enter")  # would be about the picture that is left
+    page.keyboard.press("l")
+    assert (sent, page.locator("dialog[open]").count()) == ([], 0)
+    page.unroute("**/neighbours?**")
+    wait_for_picture(page)
     with page.expect_request("**/v1/assertions"):
         page.keyboard.press("Shift+Enter")
     page.keyboard.press("u")
@@ -179,7 +187,7 @@ def test_an_undo_is_shown_before_it_is_saved(served: Served, visit: Visit) -> No
     expect(page.locator("#stage img")).not_to_have_attribute("src", first)
     page.route("**/assertions/undo", lambda route: held.append(route))
     with page.expect_request("**/assertions/undo"):
-        page.keyboard.press("u")
+        page.keyboard.press("U")  # as with Caps Lock
     expect(page.locator("#stage img")).to_have_attribute("src", first)
     expect(page.locator("#notice")).to_have_text("Taken back.")
     expect(page.locator("#place")).to_contain_text(f"{n} left")

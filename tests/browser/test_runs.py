@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
 from tests.browser.conftest import Visit
 
@@ -26,7 +26,14 @@ def test_a_run_is_estimated_started_followed_published_and_rolled_back(visit: Vi
     expect(form.get_by_role("status")).to_contain_text(re.compile("are to be detected.*about .* s "), timeout=RUN_MS)
     form.get_by_label("Taken until").fill("2099-01-01")
     expect(start).to_be_disabled()
+    held: list[Route] = []
+    page.route("**/runs", lambda route: held.append(route), times=1)
+    with page.expect_request("**/runs"):
+        form.get_by_role("button", name="Estimate").click()
     form.get_by_label("Taken until").fill("")
+    held[0].continue_()
+    expect(form.get_by_role("button", name="Estimate")).to_be_enabled(timeout=RUN_MS)
+    expect(start).to_be_disabled()
     form.get_by_role("button", name="Estimate").click()
     expect(start).to_be_enabled(timeout=RUN_MS)
     start.click()

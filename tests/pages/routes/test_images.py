@@ -135,6 +135,11 @@ def test_pages_take_the_empty_fields_of_forms_and_show_hostile_names_as_text(
     assert "unknown camera &#39;nowhere&#39;; available: " in text
     for name in ("nowhere", "dodo"):
         assert f'<option value="{name}" selected>{name} (0)</option>' in text
+    text = client.get("/ui/images?flagged=false&min_score=0.33").text
+    assert '<option value="false" selected>no</option>' in text
+    assert 'step="any" value="0.33"' in text
+    reviewed = client.get("/ui/review").text.partition('name="reviewed"')[2].partition("</select>")[0]
+    assert ">all</option>" not in reviewed, "a review has the images without a decision"
     client.post("/ui/v1/cameras", json={"camera_id": "nowhere"})
     assert "unknown camera" not in client.get("/ui/images?camera=nowhere").text
     wrong = client.get("/ui/images?since=noon", headers={"accept": "text/html"})

@@ -114,6 +114,7 @@ def test_the_way_back_is_next_to_what_was_changed(client: TestClient, context: C
     assert "Done: version 2 answers now." in text
     assert "Go back to version 1 …" in text
     assert "End the canary" in text
+    assert 'name="percent" value="0" data-kind="number"' in text
     back = client.get("/ui/models/blobs/change?do=rollback").text
     assert "Let version 1 answer in place of 2" in back
     assert 'data-post="//v1/models/blobs/rollback"' in back
