@@ -80,11 +80,15 @@ _IDENTIFIED = """
     where inference_key is not null group by inference_key
 """
 _ACTIVE = """
+    with active as (
+        select run_id, max(event_at) as event_at,
+            unnest(list_distinct(list(inference_key) || list(metrics->>'inference_key'))) as inference_key
+        from runs group by run_id having max(event_at) >= $recent)
     select inference_key, 'run ' || arg_max(run_id, event_at) || ' was active on '
         || strftime(max(event_at), '%Y-%m-%d %H:%M') || ' UTC'
-    from runs where inference_key is not null group by inference_key
-    having max(event_at) >= $recent
+    from active group by inference_key
 """
+"""The first event of a classify or embed run has the key of the detections in its metrics; later ones may lack it."""
 _ENDED = f"""
     with last as (
         from runs where inference_key is not null and {DETECTS}

@@ -103,7 +103,8 @@ class RunLog:
         self._lock = threading.Lock()
 
     def begin(self, counts: Counts, metrics: Mapping[str, Any] | None = None) -> None:
-        """Append the first event; from then on no prune removes rows of the model's key. Plan the run afterwards.
+        """Append the first event; from then on no prune removes rows of the model's key, or of the one that
+        `metrics` has as `inference_key`. Plan the run afterwards.
 
         A prune that checked before the event is rejected; one that has ended is visible to the plan.
         Raises StorageUnreachable or TableConflict.

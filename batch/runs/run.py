@@ -93,7 +93,8 @@ def execute(spec: PassSpec, tables: Tables, store: ModelStore, host: RunHost, co
     past = tables_of_run(tables, spec.run_id)
     try:
         with lasting_stops():
-            run_log.begin(run.progress.counts, {"began_on": past.moment})
+            began = {"began_on": past.moment, "inference_key": work.key["inference_key"]}
+            run_log.begin(run.progress.counts, began)
             remember_store(tables.url, store.url)
             with heartbeat(lambda: run_log.write("running", run.progress.counts)):
                 plan = plan_pass(tables, work, spec.scope, past=past)

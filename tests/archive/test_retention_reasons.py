@@ -52,6 +52,8 @@ def setup_asserted(tables: Tables) -> None:
 
 def setup_runs(tables: Tables) -> None:
     events = [event("a", 0.9), event("b", 1.1), event("c", 1.1, "running")]
+    crops = {"kind": "classify", "metrics": '{"inference_key": "b"}'}
+    events += [event("x", 1.1, run_id="crops") | crops, event("x", 0.5, run_id="crops") | {"kind": "classify"}]
     put_rows(tables, "runs", *events, event("c", 0, "running", run_id="other"), event("d", 300))
 
 
@@ -85,6 +87,7 @@ def setup_runs(tables: Tables) -> None:
             setup_runs,
             {
                 "a": [f"run r-a was active on {days_ago(0.9):%Y-%m-%d %H:%M} UTC"],
+                "b": [f"run crops-x was active on {days_ago(0.5):%Y-%m-%d %H:%M} UTC"],
                 "c": [f"run other-c was active on {NOW:%Y-%m-%d %H:%M} UTC"],
             },
         ),

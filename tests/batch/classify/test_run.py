@@ -153,6 +153,8 @@ def test_the_record_of_a_run_has_its_kind_and_inputs(bench: ClassifyBench, three
     events = rows_of(bench.tables, "runs")
     assert {row["kind"] for row in events} == {"classify"}
     assert {row["inference_key"] for row in events} == {"c" * 64}
+    (began,) = (json.loads(row["metrics"]) for row in events if row["event"] == 0)
+    assert began["inference_key"] == KEY, "from then on a prune keeps the detections"
     last = last_event(bench)
     assert (last["state"], last["model_name"]) == ("sealed", "colours")
     assert last["message"] == "requested 1 = ok 1 + failed 0 + reused 0 detections"
