@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -31,7 +31,7 @@ from batch.runs.accounting import Counts
 from batch.runs.record import RunLog, recorded
 from batch.runs.spec import new_run_id
 from model_store.config import EXTERNAL, ExternalRuntime, ModelConfig, Thresholds
-from model_store.errors import BadRequest, ModelExists, ModelRefused
+from model_store.errors import AccountingOpen, BadRequest, ModelExists, ModelRefused, NothingWorked
 from model_store.frozen import Frozen
 from model_store.inference_key import canonical_json, inference_key, weights_digest
 from model_store.names import VersionId, name_of_file
@@ -75,9 +75,7 @@ _MATCHED = """
                 then 'a copy of another image of the file'
         end as why
     from judged;
-    create table todo as
-    select * from matched where why is null
-        and media_sha256 not in (select media_sha256 from results_table) order by n;
+    create table usable as select * from matched where why is null order by n;
 """
 _REASONS = """
     select why, count(*), min(path) from matched where why is not null group by why order by 2 desc, 1
@@ -85,7 +83,7 @@ _REASONS = """
 _ROWS = """
     create temp macro inside(part) as greatest(least(part, 1), 0);
     create table imported as
-    with flat as (select n, unnest(boxes) as b from (select rowid as n, boxes from staged) semi join todo using (n)),
+    with flat as (select n, unnest(boxes) as b from (select rowid as n, boxes from staged) semi join usable using (n)),
     named as (
         select n, b, coalesce(if(b.class_score >= $min_class_score, c.label, null), k.label) as label
         from flat join categories k on k.id = b.category left join classes c on c.id = b.class),
@@ -93,7 +91,7 @@ _ROWS = """
         select n, label, l.class_id, b.score::float as score,
             (inside(b.x) * width_px)::float as x1_px, (inside(b.y) * height_px)::float as y1_px,
             (inside(b.x + b.w) * width_px)::float as x2_px, (inside(b.y + b.h) * height_px)::float as y2_px
-        from named join labels l using (label) join todo using (n)),
+        from named join labels l using (label) join usable using (n)),
     ranked as (
         select *, row_number() over (
             partition by n order by score desc, class_id, x1_px, y1_px, x2_px, y2_px) - 1 as rank
@@ -109,18 +107,22 @@ _ROWS = """
         width_px::integer as width_px, height_px::integer as height_px,
         coalesce(n_detections, 0)::integer as n_detections, max_score, false as saturated,
         coalesce(detections, []) as detections
-    from todo left join lists using (n) order by n
+    from usable left join lists using (n) order by n
 """
 _LINEAGE = """
     create table new_results as
     from results_table where false union all by name
     select *, $inference_key as inference_key, $run_id as run_id, $model_name as model_name,
         $model_version as model_version, $weights_sha256 as weights_sha256, $finished_at::timestamptz as finished_at
-    from imported
+    from imported anti join results_table using (media_sha256)
 """
-_COUNTS = """
-    select count(*) filter (status = 'ok' and n_detections > 0), count(*) filter (status = 'ok' and n_detections = 0),
-        count(*) filter (status = 'failed'), coalesce(sum(n_detections), 0) from imported
+_STORED = """
+    select count(*) filter (status = 'failed'),
+        count(*) filter (own and status = 'ok' and n_detections > 0) as ok,
+        count(*) filter (own and status = 'ok' and n_detections = 0) as empty,
+        count(*) filter (own and status = 'failed') as failed,
+        count(*) filter (not own) as reused, coalesce(sum(n_detections) filter (own), 0) as detections
+    from (select *, run_id = $run_id as own from results_table) semi join usable using (media_sha256)
 """
 
 
@@ -164,7 +166,8 @@ def import_results(
     """Import a file with paths below the folder `root` of a catalogued archive.
 
     `name`: of the model; default: from the detector that the file names. `min_class_score`: boxes are named by their
-    class if it has this score or more. Raises BadRequest, ModelRefused, StorageError.
+    class if it has this score or more. Raises BadRequest, ModelRefused, StorageError; with the rows stored and the run
+    recorded as failed, NothingWorked or AccountingOpen.
     """
     archive, prefix = _archive_of(tables, absolute(root))
     with scratch("import") as sql:
@@ -184,7 +187,8 @@ def import_results(
                 f"no image of {file} is an image below {root}: {reasons or 'the file has none'}; name the folder to "
                 "which its paths are relative with --root"
             )
-        todo = int(sql.sql("select count(*) from todo").fetchall()[0][0])
+        new = sql.sql("select count(*) from usable anti join results_table using (media_sha256)")
+        todo = int(new.fetchall()[0][0])
         counts, run_id = Counts(matched, reused=matched - todo), last_sealed(tables, info.inference_key)
         if todo or not run_id:
             _make_rows(sql, facts, config)
@@ -299,10 +303,14 @@ def _add_version(store: ModelStore, version: VersionId, config: ModelConfig) -> 
 
 def _match(sql: duckdb.DuckDBPyConnection, tables: Tables, key: str, archive: str, prefix: str) -> None:
     scan(sql, "media_table", tables.existing("media"), MEDIA)
-    scan(sql, "results_table", tables.existing("results"), RESULTS, key)
+    _scan_results(sql, tables, key)
     sql.execute("set variable root = $root", {"root": archive})
     sql.execute("set variable prefix = $prefix", {"prefix": prefix})
     sql.execute(_MATCHED)
+
+
+def _scan_results(sql: duckdb.DuckDBPyConnection, tables: Tables, key: str) -> None:
+    scan(sql, "results_table", tables.existing("results"), RESULTS, key)
 
 
 def _make_rows(sql: duckdb.DuckDBPyConnection, facts: FileFacts, config: ModelConfig) -> None:
@@ -324,11 +332,8 @@ def _commit(
     counts: Counts,
     unmatched: dict[str, tuple[int, str]],
 ) -> Counts:
-    """Add the rows and the run; return its counts."""
-    ok, empty, failed, detections = map(int, sql.execute(_COUNTS).fetchall()[0])
-    found = replace(counts, ok=ok, empty=empty, failed=failed, detections=detections)
+    """Add the missing rows and the run; return its counts, read back."""
     run_log = RunLog(tables, spec, info)
-    run_log.begin(counts)
     lineage = {
         "inference_key": info.inference_key,
         "run_id": spec.run_id,
@@ -338,11 +343,21 @@ def _commit(
         "finished_at": datetime.now(UTC),
     }
     try:
+        run_log.begin(counts)
+        _scan_results(sql, tables, info.inference_key)  # another import or a prune may have changed them
         sql.execute(_LINEAGE, lineage)
         for rows in windows(sql, "new_results", COMMIT_ROWS):
             add_results(tables, info.inference_key, rows.select(RESULTS.names).cast(RESULTS))
+        _scan_results(sql, tables, info.inference_key)
+        failed, *stored = map(int, sql.execute(_STORED, {"run_id": spec.run_id}).fetchall()[0])
+        counts = Counts(counts.requested, *stored)
+        if not counts.closed:
+            raise AccountingOpen(f"{counts.line()}: images of {spec.file} have no row in results; import it again")
+        if failed == counts.requested:
+            raise NothingWorked(f"all {failed} matched images of {spec.file} failed there: run {spec.tool} again")
         metrics = {"unmatched": {why: n for why, (n, _) in unmatched.items()}}
-        run_log.write("sealed", found, found.line(), metrics=metrics)
+        run_log.write("sealed", counts, counts.line(), metrics=metrics)
     except BaseException as error:
-        raise recorded(run_log, counts, error) from error
-    return found
+        cause = recorded(run_log, counts, error)
+        raise cause from cause.__cause__
+    return counts

@@ -9,19 +9,22 @@ from typing import Any
 
 import pytest
 
+import batch.imports.import_results as importing
 from archive.annotations.annotation_file import BOX
 from archive.delta.tables import Tables
+from archive.delta.writer import add_results
 from archive.formats.export_file import export_file
 from archive.formats.file_formats import FORMATS
 from archive.formats.records import USED, image_records
 from archive.views.publications import view_of_run
 from archive.views.query import connect, query
 from archive.views.views import Views
-from batch.imports.import_results import import_results
+from batch.imports.import_results import Imported, import_results
 from batch.planning.plan import pinned
 from batch.publishing.impact.result_sets import side
 from batch.publishing.publish import publish
-from model_store.errors import BadRequest, ModelRefused
+from batch.runs.record import RunLog
+from model_store.errors import AccountingOpen, BadRequest, ModelRefused, NothingWorked
 from model_store.load import load_model
 from model_store.names import parse_version
 from model_store.store import ModelStore
@@ -101,6 +104,61 @@ def test_a_second_import_changes_nothing(tables: Tables, store: ModelStore, tmp_
     assert (second.run_id, second.counts.reused, second.counts.ok) == (first.run_id, 2, 0)
     assert {name: rows_of(tables, name) for name in before} == before
     assert store.versions("md_v5a.0.0") == [parse_version(first.model)]
+
+
+def test_rows_that_another_import_adds_first_are_reused(
+    tables: Tables, store: ModelStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, others = written(tmp_path, image("north/a.jpg", FOUND), image("north/b.jpg")), list[Imported]()
+
+    def late(*args: Any) -> None:
+        monkeypatch.setattr(importing, "add_results", add_results)
+        others.append(import_results(tables, store, "megadetector", file, ROOT))
+        add_results(*args)
+
+    monkeypatch.setattr(importing, "add_results", late)
+    found = [import_results(tables, store, "megadetector", file, ROOT), *others]
+    assert [(one.counts.ok, one.counts.empty, one.counts.reused) for one in found] == [(0, 0, 2), (1, 1, 0)]
+    assert [sum(row["run_id"] == one.run_id for row in rows_of(tables, "results")) for one in found] == [0, 2]
+
+
+def test_rows_that_a_prune_removes_before_the_run_begins_are_added(
+    tables: Tables, store: ModelStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, begin = written(tmp_path, image("north/a.jpg", FOUND), image("new.jpg")), RunLog.begin
+    first = import_results(tables, store, "megadetector", file, ROOT)
+    put_media(tables, media_row("n", "new.jpg"))
+
+    def late(*args: Any) -> None:
+        tables.snapshot("results").delete(f"run_id = '{first.run_id}'")
+        begin(*args)
+
+    monkeypatch.setattr(RunLog, "begin", late)
+    counts = import_results(tables, store, "megadetector", file, ROOT).counts
+    assert (counts.ok, counts.empty, counts.reused) == (1, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("added", "error", "message"),
+    [
+        (add_results, NothingWorked, r"all 2 matched images of .* failed there: run megadetector again"),
+        (lambda *_: None, AccountingOpen, r"requested 2 != ok 0 .*: images of .* no row in results; import it again"),
+    ],
+)
+def test_an_import_without_results_is_not_sealed(
+    tables: Tables,
+    store: ModelStore,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    added: Any,
+    error: type[Exception],
+    message: str,
+) -> None:
+    monkeypatch.setattr(importing, "add_results", added)
+    file = written(tmp_path, *({"file": f"north/{name}.jpg", "failure": "access"} for name in "ab"))
+    with pytest.raises(error, match=message):
+        import_results(tables, store, "megadetector", file, ROOT)
+    assert {row["state"] for row in rows_of(tables, "runs") if row["run_id"] != "r"} == {"running", "failed"}
 
 
 def test_boxes_are_cut_at_the_edges_of_the_image(tables: Tables, store: ModelStore, tmp_path: Path) -> None:
