@@ -80,10 +80,18 @@ class Cancelled(BaseModel):
 
 
 class ViewChange(Frozen):
-    """Request for a roll-back."""
+    """Fields of both changes of a view."""
 
     view: str = PRODUCTION
     reason: str = Field(default="", max_length=2000, description="stored with the publication")
+
+
+class RollBack(ViewChange):
+    """Request for a roll-back."""
+
+    after: int | None = Field(
+        default=None, description="serial of the current publication; if another one is current, nothing is changed"
+    )
 
 
 class Publication(ViewChange):
@@ -135,9 +143,9 @@ def router(settings: Settings, tables: Tables, hosts: Sequence[Jobs]) -> APIRout
         return report.as_json()
 
     @routes.post("/rollback")
-    def roll_back(change: ViewChange) -> Published:
+    def roll_back(change: RollBack) -> Published:
         """Undo the newest change of a view."""
-        view = rollback(tables, change.view, change.reason)
+        view = rollback(tables, change.view, change.reason, change.after)
         return Published(view=view, notes=rollback_words(tables, view))
 
     @routes.get("/{run_id}")

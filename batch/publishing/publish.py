@@ -119,15 +119,21 @@ def publish_first(tables: Tables, store: ModelStore, run_id: str, check: Check =
         raise
 
 
-def rollback(tables: Tables, name: str = PRODUCTION, reason: str = "") -> View:
+def rollback(tables: Tables, name: str = PRODUCTION, reason: str = "", after: int | None = None) -> View:
     """Publish again what was published before.
 
-    Raises BadRequest if there is nothing or it was pruned. Raises Conflict if another publication is concurrent.
+    Raises BadRequest if there is nothing or it was pruned. Raises Conflict if another publication is concurrent, or
+    current in place of the serial `after`.
     """
     views = Views(tables.url)
     past = views.history(name)
     if not past:
         raise BadRequest(f"nothing is published as {name}")
+    if after not in (None, past[-1].serial):
+        raise Conflict(
+            f"view {name} has number {past[-1].serial} now, and number {after} was to be undone: nothing was changed. "
+            "Look again at what a roll-back would change"
+        )
     target = rollback_target(past)
     _require_rows(tables, target.inference_key, f"number {target.serial} of view {name}")
     return _held(tables, views.rollback(past, reason), past[-1])

@@ -23,6 +23,7 @@ from pages.html import page, translator_of
 from pages.impact import ChangeForm, Impacts
 from serve.rollout.operations import RolloutEvent, events
 from serve.rollout.state import AliasState, read_state
+from serve.rollout.steps import rollback_target
 
 MAX_EVENTS = 100
 
@@ -75,10 +76,10 @@ def router(context: Context, impacts: Impacts) -> APIRouter:
         """Show what a promotion, a canary or a roll-back of an alias would change, with its form."""
         t, state = translator_of(request), await run_in_threadpool(_state_of, store, name, alias)
         back = do == "rollback"
-        if back and not state.previous:
+        version = await run_in_threadpool(rollback_target, store, name, state) or "" if back else version
+        if back and not version:
             raise BadRequest(f"alias {alias} of {name} has no earlier version to go back to")
-        version = state.previous[-1] if back else version
-        fields = {"alias": alias} | ({} if back else {"version": version})
+        fields = {"alias": alias, "version": version}
         title = t("Let version {new} answer in place of {old}", new=version, old=state.active)
         button = t("Go back") if back else t("promote")
         if do == "canary":

@@ -90,8 +90,8 @@ def _change(t: Callable[..., str], tables: Tables, old: str, new: str) -> Change
     history = Views(tables.url).history()
     if new == PREVIOUS:
         words = next_rollback(tables, history, t) if history else ""
-        title = t("Roll back")
-        return ChangeForm(title, title, "//runs/rollback", "/runs?done=true", words, reason=True, back=True)
+        title, fields = t("Roll back"), {"after": str(history[-1].serial)} if history else {}
+        return ChangeForm(title, title, "//runs/rollback", "/runs?done=true", words, fields, reason=True, back=True)
     if old != PUBLISHED:
         return None
     title, post = t("Publish {new}", new=new), f"//runs/{quote(new, safe='')}/publish"

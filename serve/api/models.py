@@ -116,6 +116,12 @@ class Step(Frozen):
     alias: str = Field(default=DEFAULT_ALIAS, pattern=f"^{NAME.pattern}$")
 
 
+class RollbackStep(Step):
+    version: str | None = Field(
+        default=None, max_length=64, description="the expected version; if it is another one, nothing is changed"
+    )
+
+
 class VersionStep(Step):
     version: str = Field(max_length=64)
 
@@ -197,7 +203,7 @@ def _add_operations(controls: APIRouter, rollouts: RolloutClient) -> None:
         return await apply(response, "promote", name, step)
 
     @controls.post("/v1/models/{name}/rollback")
-    async def rollback(response: Response, name: Name, step: Step) -> Outcome:
+    async def rollback(response: Response, name: Name, step: RollbackStep) -> Outcome:
         """Let the previous version answer again."""
         return await apply(response, "rollback", name, step)
 

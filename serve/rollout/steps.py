@@ -66,8 +66,7 @@ class Rollout:
             return PreparedOperation(operation=operation)
         before = read_state(self.store, operation.name).aliases.get(operation.alias)
         if operation.kind == "rollback" and operation.version is None and before:
-            stored = {version.version for version in self.store.versions(operation.name)}
-            target = next((v for v in reversed(before.previous) if v in stored and v != before.active), None)
+            target = rollback_target(self.store, operation.name, before)
             operation = operation.model_copy(update={"version": target})
         wanted = self.store.aliases(operation.name).get(operation.alias)
         return PreparedOperation(operation=operation, before=before, wanted=wanted)
@@ -112,6 +111,12 @@ class Rollout:
         if now is None or kind in ("promote", "follow"):
             return _promoted(place, now, str(operation.version), at)
         if kind == "rollback":
+            target = rollback_target(self.store, operation.name, now)
+            if operation.version not in (now.active, target):
+                raise Conflict(
+                    f"{place} would go back from {now.active} to {target or 'no version'} now, and not to "
+                    f"{operation.version}: nothing was changed. Look again at what a roll-back would change"
+                )
             return _rolled_back(place, now, str(operation.version), at)
         if kind in ("pin", "unpin"):
             return now.model_copy(update={"pinned": kind == "pin"})
@@ -223,6 +228,12 @@ class Rollout:
             ) from error
         with contextlib.suppress(ModelNotReady, Conflict):  # replicas that miss it read the file
             self.replicas.activate(name, back)
+
+
+def rollback_target(store: ModelStore, name: str, now: AliasState) -> str | None:
+    """Return the newest previous version of an alias that is still stored, if any. Raises StorageUnreachable."""
+    stored = {version.version for version in store.versions(name)}
+    return next((v for v in reversed(now.previous) if v in stored and v != now.active), None)
 
 
 def _nothing_before(operation: Operation, now: AliasState, place: str) -> str:

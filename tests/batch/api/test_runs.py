@@ -223,9 +223,12 @@ def test_a_roll_back_describes_what_it_undid(client: TestClient) -> None:
     assert "nothing is published" in problem_of(client.post("/rollback", json={}), 400)
     for run in ("old", "new"):
         client.post(f"/{run}/publish", json={})
-    done = client.post("/rollback", json={"reason": "worse"}).json()
+    detail = problem_of(client.post("/rollback", json={"after": 1}), 409)
+    assert "view production has number 2 now, and number 1 was to be undone: nothing was changed" in detail
+    done = client.post("/rollback", json={"reason": "worse", "after": 2}).json()
     assert (done["view"]["run_id"], done["view"]["rolled_back_to"]) == ("old", 1)
     assert done["notes"] == ["undone: number 2 (blobs@2 in place of blobs@1)", "nothing is left to undo"]
+    assert problem_of(client.post("/rollback", json={"after": 2}), 409), "sent again"
     assert problem_of(client.post("/rollback", json={"view": "../x"}), 400)
 
 

@@ -118,7 +118,7 @@ def test_the_way_back_is_next_to_what_was_changed(client: TestClient, context: C
     back = client.get("/ui/models/blobs/change?do=rollback").text
     assert "Let version 1 answer in place of 2" in back
     assert 'data-post="//v1/models/blobs/rollback"' in back
-    assert 'name="version"' not in back
+    assert 'name="version" value="1"' in back
 
 
 def test_without_the_scope_admin_there_are_no_forms(context: Context) -> None:

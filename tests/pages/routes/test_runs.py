@@ -163,6 +163,7 @@ def test_a_roll_back_shows_what_it_would_undo(
     assert '<a href="/ui/runs/compare?old=published&amp;new=previous">' in client.get("/ui/runs").text
     assert "would undo: number 2 (blobs@2 in place of blobs@1)" in text
     assert 'data-post="//runs/rollback"' in text
+    assert 'name="after" value="2" data-kind="number"' in text
     german = client.get("/ui/runs/compare", headers={"accept-language": "de"}).text
     assert "macht rückgängig: Nummer 2 (blobs@2 anstelle von blobs@1)" in german
 

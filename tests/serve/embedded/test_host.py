@@ -57,6 +57,8 @@ async def test_a_promotion_is_proved_apart_and_switches_the_next_request(host: E
         moved = await api.post("/v1/models/blobs/promote", json={"version": "2"})
         assert moved.json()["state"] == "done", moved.text
         assert await version_of(api) == "2"
+        other = await api.post("/v1/models/blobs/rollback", json={"version": "3"})
+        assert (other.status_code, "from 2 to 1 now, and not to 3" in other.text) == (409, True)
     assert store.aliases("blobs") == {"production": "2"}
     proofs = (Path(Settings().home_path) / "proofs").glob("*.json")
     assert len(list(proofs)) == 2, "each version was proved before it was loaded"

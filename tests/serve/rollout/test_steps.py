@@ -164,6 +164,18 @@ def test_rolling_back_twice_goes_back_twice_and_then_there_is_nothing(
     assert store.aliases(NAME) == {"production": "1"}
 
 
+def test_a_rollback_to_an_expected_version_goes_to_no_other(apply: Any, store: ModelStore) -> None:
+    apply("promote", version="2")
+    apply("promote", version="3")
+    with pytest.raises(Conflict, match="would go back from 3 to 2 now, and not to 1: nothing was changed"):
+        apply("rollback", version="1")
+    apply("rollback", version="2")
+    assert "is unchanged" in apply("rollback", version="2"), "two persons saw the same page"
+    with pytest.raises(Conflict, match="from 2 to 1 now, and not to 3"):
+        apply("rollback", version="3")
+    assert (serving(store).active, store.aliases(NAME)) == ("2", {"production": "2"})
+
+
 def test_what_was_rolled_back_is_not_rolled_back_to(apply: Any, store: ModelStore) -> None:
     apply("promote", version="2")
     apply("rollback")
