@@ -82,14 +82,21 @@ class StatementWriter:
         return sum(batch.size for batch, _ in self._waiting.values())
 
     def _take(self) -> list[Waiting]:
-        """Return the next batches. An undo of a batch among them waits for the next commit."""
+        """Return the next batches. One that depends on another of them waits for the next commit.
+
+        These are an undo of one, and a selection of images that others of them may decide.
+        """
         taken: dict[str, Waiting] = {}
-        size = 0
+        images, size, has_undo = set[str](), 0, False
         for batch_id, waiting in self._waiting.items():
-            size += waiting[0].size
-            if taken and (size > MAX_IN_COMMIT or waiting[0].of_batch in taken):
+            batch = waiting[0]
+            size += batch.size
+            full = size > MAX_IN_COMMIT
+            if taken and (full or batch.of_batch in taken or (batch.leaves and (has_undo or images & batch.images))):
                 break
             taken[batch_id] = waiting
+            has_undo |= batch.of_batch is not None
+            images |= set() if full else batch.images
         return list(taken.values())
 
     async def _flush(self, taken: Sequence[Waiting]) -> None:

@@ -48,7 +48,7 @@ _STATEMENTS = pa.schema(
     + [ASSERTIONS.field(name) for name in _COPIED]
 )
 _REQUESTED = pa.schema(
-    [("turn", pa.int64()), ("repeats", pa.bool_()), ("compares", pa.bool_())]
+    [("turn", pa.int64()), ("repeats", pa.bool_()), ("compares", pa.bool_()), ("leaves", pa.bool_())]
     + [(name, pa.string()) for name in ("batch_id", "actor", "of_batch")]
 )
 Action = Literal["keep", "relabel", "suppress"]
@@ -73,6 +73,19 @@ _STORED = """
         select media_sha256 from statements union all
         select media_sha256 from all_rows where batch_id in (
             select batch_id from requested union all select of_batch from requested where of_batch is not null))
+"""
+_OF_SELECTIONS = """
+    create or replace temp table assertion_rows as from stored where media_sha256 in (
+        select media_sha256 from statements join requested using (batch_id) where leaves)
+"""
+_DECIDED = """
+    create or replace temp table decided as select distinct r.batch_id, media_sha256, s.actor
+    from statements n join requested r using (batch_id) join standing s using (media_sha256)
+    where leaves and s.actor <> r.actor
+"""
+_LEFT = """
+    select batch_id, count(distinct media_sha256), list(distinct actor)
+    from decided anti join recorded using (batch_id, media_sha256) group by batch_id
 """
 _ADDED = """
     select r.batch_id, count(recorded.batch_id),
@@ -126,7 +139,10 @@ class Recorded(Frozen):
 
 @dataclass(frozen=True)
 class StatementBatch:
-    """Statements, or rows of `selected` (statements without a check), or an earlier batch to withdraw or repeat."""
+    """Statements, or rows of `selected` (statements without a check), or an earlier batch to withdraw or repeat.
+
+    Rows of `selected` about images that other people have decided by the commit are left out, except with `replaces`.
+    """
 
     batch_id: str
     actor: str
@@ -134,11 +150,23 @@ class StatementBatch:
     selected: pa.Table | None = None
     of_batch: str | None = None
     repeats: bool = False
+    replaces: bool = False
 
     @property
     def size(self) -> int:
         """Number of its statements; 1 for a batch about another one."""
         return bool(self.of_batch) or len(self.statements) or len(self.selected or ())
+
+    @property
+    def leaves(self) -> bool:
+        """Return whether it leaves images that other people have decided."""
+        return self.selected is not None and not self.replaces
+
+    @property
+    def images(self) -> set[str]:
+        """The images that it states something about, except those of an earlier batch."""
+        selected = () if self.selected is None else self.selected["media_sha256"].to_pylist()
+        return {statement.media_sha256 for statement in self.statements}.union(selected)
 
 
 def selected_rows(tables: Tables, media: pa.Table, action: Action, label: str | None, view: str) -> pa.Table:
@@ -158,7 +186,7 @@ def selected_rows(tables: Tables, media: pa.Table, action: Action, label: str | 
 
 
 def decided_by_others(tables: Tables, media: pa.Table, actor: str, batch_id: str = "") -> dict[str, set[str]]:
-    """Return the images of `media` with valid statements of other people than `actor`, and these.
+    """Return the images of `media` with valid statements of other people than `actor` ("": of anyone), and these.
 
     Images in a recorded batch `batch_id` are left out, so that it has the same answer each time.
     """
@@ -185,6 +213,9 @@ def record_all(
         scan(sql, "all_rows", snapshot, ASSERTIONS)
         sql.execute("set variable now = $now", {"now": now()})
         sql.execute(_STORED)
+        sql.execute(_OF_SELECTIONS)
+        ANNOTATIONS.create(sql, "standing")
+        sql.execute(_DECIDED)
         _RELATIONS.create(sql, "new_rows")
         rows = _completed(sql.sql("from new_rows").to_arrow_table(), ASSERTIONS)
         sql.register("added", rows).execute("insert into stored by name from added")
@@ -276,7 +307,8 @@ def _is_same_thing(row: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 def _requested(batches: Sequence[StatementBatch]) -> pa.Table:
     same = ("batch_id", "actor", "of_batch", "repeats")
     rows = [
-        {"turn": turn, "compares": batch.selected is None} | {name: getattr(batch, name) for name in same}
+        {"turn": turn, "compares": batch.selected is None, "leaves": batch.leaves}
+        | {name: getattr(batch, name) for name in same}
         for turn, batch in enumerate(batches)
     ]
     return pa.Table.from_pylist(rows, schema=_REQUESTED)
@@ -298,8 +330,11 @@ def _pruned(tables: Tables, statements: pa.Table, protected: set[str]) -> dict[s
 def _answers(sql: duckdb.DuckDBPyConnection) -> dict[str, Recorded | ResightError]:
     """Return the answer to each batch by its id, after its rows were committed."""
     _RELATIONS.create(sql, "assertion_rows")
-    changed, kept = dict[str, list[str]](), dict[str, int]()
+    changed, kept, left = dict[str, list[str]](), dict[str, int](), dict[str, int]()
     others = defaultdict[str, set[str]](set)
+    for batch_id, count, people in sql.sql(_LEFT).fetchall():
+        left[batch_id] = count
+        others[batch_id].update(people)
     if sql.sql("select 1 from assertion_rows limit 1").fetchall():
         _RELATIONS.create(sql, "changed_images", "kept_statements")
         for batch_id, images, people in sql.sql(_CHANGED).fetchall():
@@ -318,6 +353,7 @@ def _answers(sql: duckdb.DuckDBPyConnection) -> dict[str, Recorded | ResightErro
             added=added,
             changed_meanwhile=tuple(changed.get(batch_id, ())),
             kept=kept.get(batch_id, 0),
+            left=left.get(batch_id, 0),
             by=tuple(sorted(others[batch_id] - {None})),
         )
     return answers

@@ -1,6 +1,7 @@
 -- Rows that a group of batches adds to `assertions`, and what the answers to these batches report.
 -- Reads `stored` (the human rows about their images), `requested` (turn, batch_id, actor, of_batch, repeats, compares),
--- `statements` (turn, batch_id, actor, number, seen, and columns of `assertions`) and the variable `now`.
+-- `statements` (turn, batch_id, actor, number, seen, and columns of `assertions`), `decided` (images of selections that
+-- these leave: batch_id, media_sha256) and the variable `now`.
 
 create or replace temp macro statement_id(batch_id, number) as sha256(batch_id || ':' || number);
 
@@ -27,7 +28,8 @@ create or replace temp view new_statements as
 -- Later than every earlier row about the image, with any clock: statements of one batch about an image share a moment.
 create or replace temp view new_rows as
     with new as (
-        from new_statements where batch_id not in (select batch_id from stored where batch_id is not null)),
+        from new_statements anti join decided using (batch_id, media_sha256)
+        where batch_id not in (select batch_id from stored where batch_id is not null)),
     latest as (
         select media_sha256, max(asserted_at) as latest from stored group by media_sha256)
     select new.* exclude (turn, number), statement_id(batch_id, number) as assertion_id,

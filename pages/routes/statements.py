@@ -137,11 +137,14 @@ def router(context: Context) -> APIRouter:
         if rows is None:
             return counted
         why = _not_confirmed(chosen, counted)
-        answer = await add(StatementBatch(body.batch_id, actor, selected=rows.slice(0, 0) if why else rows))
+        rows = rows.slice(0, 0) if why else rows
+        answer = await add(StatementBatch(body.batch_id, actor, selected=rows, replaces=chosen.replaces))
         if why and not answer.added:  # it was not recorded by an earlier request
             raise why
-        left = {} if chosen.replaces else {"left": counted.decided, "by": counted.by}
-        return answer.model_copy(update=left)
+        if chosen.replaces:
+            return answer
+        by = tuple(sorted({*counted.by, *answer.by}))  # before the commit, and by then
+        return answer.model_copy(update={"left": counted.decided + answer.left, "by": by})
 
     @routes.post("/undo")
     async def undo(request: Request, body: OfBatch) -> Recorded:

@@ -8,14 +8,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 import pages.statements
-from archive.annotations.batches import Recorded, StatementBatch, record_all
+from archive.annotations.batches import Recorded, StatementBatch, record_all, selected_rows
 from archive.delta.tables import Tables
 from model_store.errors import BadRequest, Overloaded, StorageUnreachable, TableConflict
 from pages.statements import StatementWriter
-from tests.archive.annotations.two_images import key_of, named, put_images
+from tests.archive.annotations.two_images import EMPTY, A, B, key_of, named, put_images
 from tests.fixtures_local import rows_of
 
 SOON_S, NEVER_S = 0.02, 1000.0
@@ -68,6 +69,20 @@ async def test_an_undo_of_a_batch_that_waits_is_committed_after_it(tables: Table
     writer = StatementWriter(tables, SOON_S)
     answers = await added(writer, batch(1), undo(2, of=1))
     assert [answer.added for answer in answers] == [1, 1]
+    await writer.close()
+
+
+async def test_of_two_selections_of_one_moment_the_second_leaves_what_the_first_decided(tables: Tables) -> None:
+    def empty(number: int, actor: str, *images: str) -> StatementBatch:
+        rows = selected_rows(tables, pa.table({"media_sha256": images}), "suppress", None, "production")
+        return StatementBatch(key_of(number), actor, selected=rows)
+
+    writer = StatementWriter(tables, SOON_S)
+    answers = await added(writer, empty(1, "ana", A), empty(2, "lee", EMPTY), empty(3, "lee", A, B))
+    assert [(answer.added, answer.left, answer.by) for answer in answers] == [(1, 0, ()), (1, 0, ()), (1, 1, ("ana",))]
+    answers = await added(writer, undo(4, of=1), empty(5, "lee", A))
+    assert [(answer.added, answer.left) for answer in answers] == [(1, 0), (1, 0)]
+    assert tables.snapshot("assertions").version() == 4, "only these waited"
     await writer.close()
 
 

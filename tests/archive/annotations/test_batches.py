@@ -266,7 +266,7 @@ def record_selection(
     view: str = "production",
 ) -> Recorded:
     rows = selected_rows(tables, media, action, label, view)
-    return recorded(tables, StatementBatch(batch_id, actor, selected=rows))
+    return recorded(tables, StatementBatch(batch_id, actor, selected=rows, replaces=True))
 
 
 def test_a_large_selection_has_the_same_rows(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -293,6 +293,23 @@ def test_a_selection_confirms_what_is_shown(tables: Tables) -> None:
     for n in (4, 3, 2, 1):
         withdraw(tables, key_of(10 + n), key_of(n), "kim")
     assert shown(tables, A, B) == [("fox", 1.0, None), ("boar", 20.0, None)] * 2
+
+
+def test_a_selection_leaves_what_others_decided_before_its_commit(tables: Tables) -> None:
+    rows = selected_rows(tables, digests(A, B, EMPTY), "keep", None, "production")
+    record(tables, key_of(1), [named("suppress")], "lee")
+    record(tables, key_of(2), [named("relabel", label="dog", image=B)], "kim")
+    record(tables, key_of(3), [empty(EMPTY)], "ana")
+    withdraw(tables, key_of(4), key_of(3), "ana")
+    record(tables, key_of(5), [BatchStatement(action="flag", media_sha256=B)], "ana")
+    batch = StatementBatch(key_of(6), "kim", selected=rows)
+    answer = recorded(tables, batch)
+    assert answer == Recorded(batch_id=key_of(6), added=3, left=1, by=("lee",))
+    assert [row[4] for row in standing(tables) if row[0] == A] == ["lee"]
+    record(tables, key_of(7), [named(image=B)], "ana")
+    assert recorded(tables, batch) == answer, "sent again, after ana decided another of its images"
+    all_of_them = StatementBatch(key_of(8), "kim", selected=rows, replaces=True)
+    assert recorded(tables, all_of_them) == Recorded(batch_id=key_of(8), added=5)
 
 
 def test_a_selection_confirms_empty_images_once(tables: Tables) -> None:

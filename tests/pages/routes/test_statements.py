@@ -13,6 +13,7 @@ from starlette.testclient import TestClient
 import pages.routes.images
 import pages.routes.statements
 from archive.annotations.assertions import human_assertions
+from archive.annotations.batches import decided_by_others
 from archive.delta.tables import Tables
 from pages.context import Context
 from pages.http_app import build_pages_app
@@ -140,6 +141,23 @@ def test_a_selection_leaves_what_others_have_decided(client: TestClient, tables:
     assert post(client, selection(1, burst)) == answer, "sent again, after lee disagreed"
     assert post(client, selection(2, burst | {"replaces": True}))["added"] == 2
     assert stand(tables) == [("a", None), ("b", None)]
+
+
+def test_what_others_decide_while_a_selection_is_read_is_left_too(
+    client: TestClient, tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def decided(*arguments: Any) -> dict[str, set[str]]:
+        before = decided_by_others(*arguments)
+        record(tables, key_of(9), [named("relabel", image=B, label="wolf")], "ana")
+        return before
+
+    record(tables, key_of(8), [named()], "lee")
+    monkeypatch.setattr(pages.routes.statements, "decided_by_others", decided)
+    body = selection(1, {"digests": [A, B, EMPTY], "action": "keep", "count": 3})
+    answer = post(client, body)
+    assert (answer["added"], answer["left"], answer["by"]) == (1, 2, ["ana", "lee"])
+    assert post(client, body) == answer
+    assert stand(tables) == [("a", "fox"), ("b", "wolf"), ("e", None)]
 
 
 def test_what_another_person_decided_is_not_recorded_under_this_name(client: TestClient, tables: Tables) -> None:
