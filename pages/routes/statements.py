@@ -45,9 +45,9 @@ class Selection(Frozen):
     """Images that match a filter except `excluded`, or `digests`; what to state about what the view shows in them.
 
     keep: every detection is right, and images without one are empty. relabel: every detection is a `label`. suppress:
-    the images are empty. Images about which other people have stated something are left as they are, except with
-    `replaces`. `count` is the number of images that the person has confirmed, those included, and `confirmed_count`
-    the same, typed, for more than 10,000.
+    the images are empty. Images about which other people have stated something, or with `reviewed` false anyone, are
+    left as they are, except with `replaces`. `count` is the number of images that the person has confirmed, those
+    included, and `confirmed_count` the same, typed, for more than 10,000.
     """
 
     filter: ImageFilter | None = None
@@ -181,7 +181,8 @@ def _selected(context: Context, body: BatchBody, actor: str) -> tuple[Counted, p
     else:
         media = context.index.select(chosen.filter, chosen.excluded)
         version = (media.schema.metadata or {}).get(b"index_version", b"").decode()
-    others = decided_by_others(context.tables, media, actor, body.batch_id)
+    unreviewed = chosen.filter and chosen.filter.reviewed is False  # the index may lag: their own are decided too
+    others = decided_by_others(context.tables, media, "" if unreviewed else actor, body.batch_id)
     by = tuple(sorted(set[str]().union(*others.values())))
     counted = Counted(count=len(media), index_version=version, decided=len(others), by=by)
     if body.dry_run:

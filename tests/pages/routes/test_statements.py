@@ -7,6 +7,7 @@ import threading
 from typing import Any
 
 import httpx2
+import pyarrow as pa
 import pytest
 from starlette.testclient import TestClient
 
@@ -15,6 +16,7 @@ import pages.routes.statements
 from archive.annotations.assertions import human_assertions
 from archive.annotations.batches import decided_by_others
 from archive.delta.tables import Tables
+from archive.views.image_index import ImageIndex
 from pages.context import Context
 from pages.http_app import build_pages_app
 from serve.auth.guard import Access
@@ -141,6 +143,20 @@ def test_a_selection_leaves_what_others_have_decided(client: TestClient, tables:
     assert post(client, selection(1, burst)) == answer, "sent again, after lee disagreed"
     assert post(client, selection(2, burst | {"replaces": True}))["added"] == 2
     assert stand(tables) == [("a", None), ("b", None)]
+
+
+def test_a_selection_of_what_nobody_reviewed_leaves_what_the_sender_just_decided(
+    client: TestClient, tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = pa.table({"media_sha256": [A, B]})
+    monkeypatch.setattr(ImageIndex, "select", lambda *_: late)
+    chosen = {"filter": {"reviewed": False, "status": "ok"}, "action": "suppress", "count": 2}
+    record(tables, key_of(9), [named("relabel", label="wolf")], "local")
+    assert post(client, selection(1, chosen, dry_run=True))["by"] == ["local"]
+    answer = post(client, selection(1, chosen))
+    assert (answer["added"], answer["left"], answer["by"]) == (1, 1, ["local"])
+    assert post(client, selection(1, chosen)) == answer
+    assert stand(tables) == [("a", "wolf"), ("b", None)]
 
 
 def test_what_others_decide_while_a_selection_is_read_is_left_too(
