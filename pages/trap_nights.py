@@ -1,7 +1,7 @@
 """Arrange the days of a camera by month: pictures, none while it was deployed, or not deployed.
 
 calendar(images by day, deployments, today) -> months with 31 cells, and the number of deployed days with and without
-pictures. Days are those of the camera's own clock.
+pictures. Days are by the corrected clock, also those of deployments.
 """
 
 from __future__ import annotations
@@ -39,6 +39,14 @@ class Calendar:
     left_out: int
 
 
+def corrected(taken: datetime, offset_s: int | None) -> datetime:
+    """Return a camera's time with the offset that people stated, as the macro `corrected` of views.sql."""
+    try:
+        return taken + timedelta(seconds=offset_s or 0)
+    except OverflowError:
+        return datetime.max if offset_s and offset_s > 0 else datetime.min
+
+
 def deployed_days(deployments: Sequence[Mapping[str, Any]], newest: date | None, today: date) -> set[date]:
     """Return the days of the deployments of one camera, of which none is after today and its `newest` picture.
 
@@ -46,8 +54,12 @@ def deployed_days(deployments: Sequence[Mapping[str, Any]], newest: date | None,
     """
     days: set[date] = set()
     for row in deployments:
-        first, until = date.fromisoformat(row["from_local"][:10]), row["until_local"]
-        last = (datetime.fromisoformat(until) - timedelta.resolution).date() if until else newest or first
+        until, offset_s = row["until_local"], row["clock_offset_s"]
+        first = last = corrected(datetime.fromisoformat(row["from_local"]), offset_s).date()
+        if until:
+            last = corrected(datetime.fromisoformat(until) - timedelta.resolution, offset_s).date()
+        elif newest:
+            last = newest
         number = (min(last, max(today, newest or today)) - first).days + 1
         days |= {first + timedelta(days=n) for n in range(number)}
     return days

@@ -24,7 +24,7 @@ from batch.runs.listing import page as runs
 from batch.runs.listing import rows_of
 from pages.context import Context
 from pages.html import page, translator_of
-from pages.trap_nights import deployed_days
+from pages.trap_nights import corrected, deployed_days
 
 NEWEST, BARS, MAX_RUNNING = 8, 30, 5
 """Number of newest images, of bars for labels and cameras, and of running runs."""
@@ -139,17 +139,18 @@ def _silent(
     """Yield each silent camera with the day since which it is silent."""
     if newest is None:
         return
-    now, limit = newest.isoformat(), (newest - timedelta(days=SILENT_DAYS)).isoformat()
+
+    def at(row: Row, end: str) -> datetime | None:
+        return row[end] and corrected(datetime.fromisoformat(row[end]), row["clock_offset_s"])
+
     for camera in {*last, *deployments}:
         rows = deployments.get(camera, ())
-        standing = [row for row in rows if row["until_local"] is None or row["until_local"] > now]
-        begun = max((row["from_local"] for row in standing), default="")
+        standing = [row for row in rows if (at(row, "until_local") or datetime.max) > newest]
         if rows and not standing:
             continue
-        taken = last.get(camera)
-        since = max(taken.isoformat() if taken else "", begun)
-        if since and since < limit:
-            yield camera, since[:10]
+        times = [time for time in (last.get(camera), *(at(row, "from_local") for row in standing)) if time]
+        if times and newest - max(times) > timedelta(days=SILENT_DAYS):
+            yield camera, str(max(times).date())
 
 
 def _worst(found: Iterable[tuple[str, Any]]) -> tuple[tuple[str, Any], ...]:

@@ -10,8 +10,11 @@ from pages.trap_nights import MAX_MONTHS, calendar
 TODAY = date(2026, 6, 3)
 
 
-def deployed(first: str, last: str | None) -> dict[str, Any]:
-    return {"from_local": first, "until_local": last}
+YEAR_S = 365 * 86_400
+
+
+def deployed(first: str, last: str | None, offset_s: int | None = None) -> dict[str, Any]:
+    return {"from_local": first, "until_local": last, "clock_offset_s": offset_s}
 
 
 def test_the_end_is_exclusive_and_a_part_of_a_day_is_a_day() -> None:
@@ -40,6 +43,16 @@ def test_a_deployment_without_an_end_ends_at_the_newest_picture_and_none_after_t
     assert (calendar(newest, rows, TODAY).nights, calendar({}, rows, TODAY).nights) == (3, 1)
     assert calendar({date(2026, 5, 1): 1}, rows, TODAY).nights == 0, "it has no picture yet"
     assert calendar({}, [deployed("2026-07-01T00:00:00", None)], TODAY).nights == 0
+
+
+def test_days_of_a_deployment_are_by_the_corrected_clock_as_those_of_pictures() -> None:
+    pictures = {date(2026, 5, 1): 1, date(2026, 5, 2): 1}
+    for until in ("2025-05-03T00:00:00", None):
+        found = calendar(pictures, [deployed("2025-05-01T00:00:00", until, YEAR_S)], TODAY)
+        assert (found.nights, found.nights_without, len(found.months)) == (2, 0, 1), until
+    early = [deployed("0001-01-01T00:00:00", "0001-01-02T00:00:00", -YEAR_S)]
+    late = [deployed("9999-12-30T00:00:00", "9999-12-31T00:00:00", YEAR_S)]
+    assert [calendar({}, rows, TODAY).nights for rows in (early, late)] == [1, 0]
 
 
 def test_months_end_with_their_last_day() -> None:

@@ -24,8 +24,8 @@ def activity(**last: datetime | None) -> list[dict[str, Any]]:
     return [rows | {"camera_id": camera, "last_at": at} for camera, at in last.items()]
 
 
-def deployment(camera: str, begin: str, end: str | None = None) -> dict[str, Any]:
-    return {"camera_id": camera, "from_local": begin, "until_local": end}
+def deployment(camera: str, begin: str, end: str | None = None, offset_s: int | None = None) -> dict[str, Any]:
+    return {"camera_id": camera, "from_local": begin, "until_local": end, "clock_offset_s": offset_s}
 
 
 def found(rows: list[dict[str, Any]], *deployments: dict[str, Any], **failed: int) -> Attention:
@@ -42,6 +42,10 @@ def test_a_camera_is_silent_compared_with_the_newest_picture_of_all() -> None:
     never = deployment("x", "2026-05-02T00:00:00")
     assert found(rows, never).silent == (("x", "2026-05-02"), ("c", "2026-05-24"))
     assert found([]).silent == ()
+    wrong_year = deployment("c", "2027-05-01T00:00:00", offset_s=-365 * 86_400)
+    assert found(rows, wrong_year).silent == (("c", "2026-05-24"),)
+    taken_down = deployment("c", "2027-05-01T00:00:00", "2027-05-26T00:00:00", -365 * 86_400)
+    assert found(rows, taken_down).silent == ()
 
 
 def test_the_worst_cameras_come_first() -> None:
