@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -70,7 +70,7 @@ class FormFilter(ImageFilter):
 
     @property
     def last_day(self) -> date | None:
-        return self.until and (self.until - timedelta.resolution).date()
+        return self.until and (max(self.until, datetime.min + timedelta.resolution) - timedelta.resolution).date()
 
     @model_validator(mode="before")
     @classmethod

@@ -123,6 +123,7 @@ def test_pages_take_the_empty_fields_of_forms_and_show_hostile_names_as_text(
     for path in (
         "/ui/",
         "/ui/images?camera=&status=ok&min_score=&reviewed=",
+        "/ui/images?until=0001-01-01T00:00",
         f"/ui/images/{archive[0]}?status=ok&shown=&run=",
         "/ui/review?order=disagreement",
     ):
