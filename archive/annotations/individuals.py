@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from deltalake import DeltaTable
 from pydantic import Field, model_validator
 
@@ -92,6 +93,10 @@ def record(tables: Tables, batch: Batch) -> Recorded:
     named += Counter(("", s.detection) for s in batch.statements if s.action == "identify")
     if twice := [what for what, count in named.items() if count > 1]:
         raise BadRequest(f"two statements about {twice[0][1] or twice[0][0]} in one batch: leave one out")
+    stored = dataset(tables.existing(TABLE), INDIVIDUALS).to_table(filter=pc.field("batch_id") == batch.batch_id)
+    if len(stored):  # its detections may no longer be those of the view
+        require_kept(tables, set(stored["inference_key"].to_pylist()) - {None})
+        return Recorded(batch_id=batch.batch_id, added=0)
     boxes = _boxes(tables, batch)
     rows = [s.model_dump(exclude={"detection"}) | boxes.get(s.detection or "", {}) for s in batch.statements]
     added = _append(tables, batch.batch_id, batch.actor, rows)

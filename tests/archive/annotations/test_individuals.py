@@ -174,9 +174,17 @@ def test_identities_and_labels_leave_each_other_alone(tables: Tables, state: Any
 
 def test_a_batch_that_is_sent_again_adds_nothing(tables: Tables) -> None:
     batch = Batch(
-        batch_id="a" * 32, actor="ana", statements=(IndividualStatement(action="profile", individual_id="a"),)
+        batch_id="a" * 32,
+        actor="ana",
+        statements=(
+            IndividualStatement(action="profile", individual_id="a"),
+            IndividualStatement(action="identify", individual_id="a", detection=f"{SHA[0]}-0"),
+        ),
     )
-    assert [record(tables, batch).added for _ in range(2)] == [1, 0]
+    assert [record(tables, batch).added for _ in range(2)] == [2, 0]
+    put_results(tables, result_rows([SHA[0]], "n" * 64, "empty"))
+    Views(tables.url).publish(VIEW.model_copy(update={"inference_key": "n" * 64}), after=1)
+    assert record(tables, batch).added == 0, "although the detection is not one of the published view"
     assert [undo(tables, "b" * 32, "ana", "a" * 32).added for _ in range(2)] == [1, 0]
 
 
