@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import date, datetime, timedelta
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -13,7 +12,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse
 from pydantic import Field, model_validator
 
-from archive.catalogue.local_time import LocalTime
+from archive.catalogue.local_time import LocalTime, end_in_words
 from archive.views.image_detail import ImageDetail, image_details
 from archive.views.image_events import Event, EventPage, disagreeing, events
 from archive.views.image_filter import ImageFilter, ViewName
@@ -69,8 +68,13 @@ class FormFilter(ImageFilter):
     crops: bool = False
 
     @property
-    def last_day(self) -> date | None:
-        return self.until and (max(self.until, datetime.min + timedelta.resolution) - timedelta.resolution).date()
+    def first(self) -> str:
+        """The text of `since`: a day, unless it has a time."""
+        return self.since.isoformat().removesuffix("T00:00:00") if self.since else ""
+
+    @property
+    def last(self) -> str:
+        return end_in_words(self.until) if self.until else ""
 
     @model_validator(mode="before")
     @classmethod

@@ -62,9 +62,9 @@ async function show(digest) {
   }
 }
 
-/** Show what a search finds: null is the end of the list, undefined the image that is here. Meanwhile nothing is decided. */
+/** Show what a search finds: null is the end of the list, undefined the image that is here. Until then, nothing is decided. */
 async function go(search, event) {
-  if (event?.repeat && isBusy()) return; // a key that is held goes on from an image that can be seen
+  if (event?.repeat && isBusy()) return; // a held key continues from an image that can be seen
   const mine = ++turns;
   showBusy();
   try {
@@ -191,7 +191,7 @@ function drawLabels() {
   }));
 }
 
-/** Ask for a label; return null if another image is shown by then. */
+/** Request a label from the person; return null if another image is shown by then. */
 async function ask(verb) {
   const digest = image.media_sha256, label = await askLabel(labels, verb);
   if (label && !labels.includes(label)) {

@@ -136,7 +136,9 @@ def test_pages_take_the_empty_fields_of_forms_and_show_hostile_names_as_text(
     assert "unknown camera &#39;nowhere&#39;; available: " in text
     for name in ("nowhere", "dodo"):
         assert f'<option value="{name}" selected>{name} (0)</option>' in text
-    text = client.get("/ui/images?flagged=false&min_score=0.33").text
+    text = client.get("/ui/images?flagged=false&min_score=0.33&since=2026-05-01T08:00&until=2026-05-02").text
+    assert 'name="since" type="datetime-local" step="any" value="2026-05-01T08:00:00"' in text
+    assert 'name="until" type="date" step="any" value="2026-05-02"' in text
     assert '<option value="false" selected>no</option>' in text
     assert 'step="any" value="0.33"' in text
     reviewed = client.get("/ui/review").text.partition('name="reviewed"')[2].partition("</select>")[0]
