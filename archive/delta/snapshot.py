@@ -234,8 +234,8 @@ def scan(
     """Create or replace the view `name`; with `inference_key`, only of that partition and without that column.
 
     The view is empty if the table is None. Columns that a file or the whole table lacks are null. DuckDB reads local
-    files itself; on s3:// pyarrow reads them, with the same rows. The connection must not outlive Delta's retention
-    of the files. Raises StorageUnreachable if a file is lost or damaged.
+    files itself; pyarrow reads those on s3:// and below a folder with "=", with the same rows. The connection must not
+    outlive Delta's retention of the files. Raises StorageUnreachable if a file is lost or damaged.
     """
     columns = [field for field in schema.names if field != "inference_key" or inference_key is None]
     files = data_files(table, inference_key) if table is not None else []
@@ -244,8 +244,8 @@ def scan(
         connection.execute(f"drop view if exists {name}")  # else `register` refuses the name
         connection.register(name, empty)
         return
-    if is_local(table.table_uri):
-        folder = path_of(table.table_uri)
+    folder = path_of(table.table_uri)
+    if is_local(table.table_uri) and "=" not in folder:  # DuckDB takes each folder "column=value" for that column
         paths = ", ".join(file_literal(f"{folder}/{file.path}") for file in files)
         partitions = "false" if inference_key is not None else str("inference_key" in schema.names)
         options = f"hive_partitioning = {partitions}, hive_types_autocast = false, union_by_name = true"
@@ -259,7 +259,7 @@ def scan(
     if set(columns) - {field.name for field in table.schema().fields}:
         connection.register(f"{name}_columns", empty)
         rows = f"{rows} union all by name from {name}_columns"
-    with _storage_errors(f"read {path_of(table.table_uri)}"):
+    with _storage_errors(f"read {folder}"):
         connection.execute(f"create or replace temp view {name} as {rows}")
 
 

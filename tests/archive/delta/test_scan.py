@@ -57,6 +57,13 @@ def test_files_are_read_by_their_own_names(tmp_path: Path) -> None:
         assert rows(Tables(str(tmp_path / name)), None) == [(name, key)]
 
 
+@pytest.mark.parametrize("folder", ["media_sha256=x", "inference_key=x"])
+def test_a_folder_named_like_a_partition_changes_no_row(tmp_path: Path, folder: str) -> None:
+    tables = Tables(str(tmp_path / folder / "tables"))
+    put_results(tables, result_rows(["m"], key=KEYS[1]))
+    assert (rows(tables, None), rows(tables, KEYS[1])) == ([("m", KEYS[1])], [("m",)])
+
+
 def test_a_damaged_or_lost_file_is_an_error_with_its_place_and_the_way_out(tmp_path: Path) -> None:
     tables = Tables(str(tmp_path))
     put_results(tables, result_rows(["m"], status="failed", error_code="changed"))
