@@ -15,11 +15,14 @@ from archive.delta.tables import Tables
 from archive.views.views import Views
 from model_store.errors import StorageUnreachable
 
-PINNED = ("media", "results", "assertions", "classifications", "deployments")
-"""Tables that scopes read, except `layers`, which never changes."""
+PINNED = ("media", "results", "assertions", "classifications", "embeddings", "deployments")
+"""Tables that a scope and the status of its units are read from, except `layers`, which never changes."""
 VIEW = "view"
 Moment = Mapping[str, int | None]
-"""Version of each table of PINNED (None if it did not exist), and under VIEW the serial of the production view."""
+"""Version of each table of PINNED (None if it did not exist), and under VIEW the serial of the production view.
+
+Runs of older releases recorded fewer tables.
+"""
 
 
 def moment_of(tables: Tables) -> dict[str, int | None]:

@@ -13,6 +13,7 @@ import archive.delta.tables
 import batch.crops.write
 import batch.pipeline.read_image
 import batch.runs.run
+from batch.runs.scope import Scope
 from batch.schedule.policy import Stop
 from model_store.errors import AccountingOpen, NothingWorked, StorageUnreachable, TooManyFailed
 from tests.batch.box_bench import BOX, BoxBench, png
@@ -191,6 +192,29 @@ def test_two_runs_at_once_leave_one_row_a_unit(
     assert ran(bench) == (units, 0, 0, units)
     assert turns == [(units, units, 0, 0)]
     assert [row["run_id"] for row in bench.stored] == ["r2"] * units
+
+
+@pytest.mark.parametrize("bench", [classify, embed], ids=["classify", "embed"], indirect=True)
+@pytest.mark.parametrize("status", ["missing", "failed"])
+def test_a_killed_run_of_a_status_ends_as_an_undisturbed_one(
+    bench: BoxBench, three: dict[str, str], monkeypatch: pytest.MonkeyPatch, status: str
+) -> None:
+    """Rows written before the kill are in its scope, and therefore in its accounts."""
+    if status == "failed":
+        both, one = three["both"], three["one"]
+        which = [(both, 0), (both, 1), (one, 1)]
+        bench.put(which, "failed", error_code="decode")
+    scope, inner = Scope(status=status), HOST.rows  # type: ignore[arg-type]
+
+    def killed(*args: Any) -> Any:
+        yield next(inner(*args))
+        raise SystemExit(143)
+
+    monkeypatch.setattr(HOST, "rows", killed)
+    with pytest.raises(SystemExit):
+        bench.counts(scope=scope)
+    monkeypatch.setattr(HOST, "rows", inner)
+    assert ran(bench, scope=scope) == (3, 3, 0, 0)
 
 
 def test_a_lost_answer_is_not_written_twice(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 from typing import Any
 
 import boto3
@@ -25,7 +24,6 @@ from serve.settings import Settings
 from tests.batch.box_bench import BOX, KEY, picture, png
 from tests.batch.classify.bench import COLOURS, ClassifyBench, classifier, spec_of
 from tests.fixtures_local import rows_of
-from tests.support.hosts import HOST
 
 pytestmark = pytest.mark.usefixtures("without_ray")
 
@@ -109,28 +107,6 @@ def test_a_failed_crop_fails_alone_and_is_replaced_alone(bench: ClassifyBench, t
     assert bench.asked == [f"{both}-1"]
     assert {bench.states[both, 0][2], bench.states[both, 1][2]} == {"r1", "r2"}
     assert len(rows_of(bench.tables, "classifications")) == 3
-
-
-@pytest.mark.parametrize("status", ["missing", "failed"])
-def test_a_killed_run_of_a_status_ends_as_an_undisturbed_one(
-    bench: ClassifyBench, three: dict[str, str], monkeypatch: pytest.MonkeyPatch, status: str
-) -> None:
-    """Rows written before the kill are in its scope, and therefore in its accounts."""
-    if status == "failed":
-        both, one = three["both"], three["one"]
-        which = [(both, 0), (both, 1), (one, 1)]
-        bench.put(which, "failed", error_code="decode", finished_at=datetime.now(UTC))
-    scope, inner = Scope(status=status), HOST.rows  # type: ignore[arg-type]
-
-    def killed(*args: Any) -> Any:
-        yield next(inner(*args))
-        raise SystemExit(143)
-
-    monkeypatch.setattr(HOST, "rows", killed)
-    with pytest.raises(SystemExit):
-        bench.run("r1", scope=scope)
-    monkeypatch.setattr(HOST, "rows", inner)
-    assert counts(bench.run("r1", scope=scope)) == (3, 3, 0, 0)
 
 
 @pytest.mark.parametrize("begun", [True, False])
