@@ -107,23 +107,22 @@ RULES = (
         "statements of {n} layers that the table layers lacks",
         _SAME_BACKUP,
     ),
-    # Later runs replace failed rows, and a prune removes all older rows of a key.
+    # Later runs replace failed rows, and a prune removes all older rows of a key. A run that was sealed and started
+    # again counted only the images of then, so it may have more rows.
     Rule(
         ("runs", "results", "classifications", "embeddings"),
         """
         with last as (from runs qualify row_number() over (partition by run_id order by event desc) = 1),
         sealed as (
-            select run_id, inference_key, event_at, kind, counts.ok + counts.empty as ok, counts.failed as failed
+            select run_id, inference_key, event_at, kind, counts.ok + counts.empty as ok
             from last where state = 'sealed' and counts.ok + counts.empty > 0),
         rows as (
             select run_id, status from results union all select run_id, status from classifications
             union all select run_id, status from embeddings),
-        stored as (
-            select run_id, count(*) filter (status = 'ok') as ok, count(*) filter (status = 'failed') as failed
-            from rows group by run_id),
+        stored as (select run_id, count(*) filter (status = 'ok') as ok from rows group by run_id),
         keys as (select inference_key, min(finished_at) as since from results group by inference_key)
         select s.run_id as id from sealed s left join stored t using (run_id) left join keys using (inference_key)
-        where t.ok <> s.ok or t.failed > s.failed
+        where t.ok < s.ok
             or (t.run_id is null and coalesce(s.kind, 'detect') = 'detect' and since < s.event_at)
         """,
         "{n} sealed runs that do not have the rows that they counted",
