@@ -72,7 +72,7 @@ def show(run_id: RunId, fmt: FormatOption = Format.table) -> None:
         return
     metrics, stages, spec = (facts.pop(name) or {} for name in ("metrics", "stages", "spec"))
     facts |= {f"spec {name}": value for name, value in spec.items() if name not in facts}
-    facts |= {f"metric {name}": value for name, value in metrics.items() if name != "began_on"}
+    facts |= {f"metric {name}": value for name, value in metrics.items() if name not in ("began_on", "crops_of")}
     print_facts(facts | {f"stage {name}": value for name, value in stages.items()}, fmt)
     print()
     print_rows(last, fmt)

@@ -19,6 +19,7 @@ from batch.crops.model_rows import Target
 from batch.planning.passes import BoxPass
 from batch.planning.plan import Plan
 from batch.runs.accounting import Counts
+from batch.runs.resume import beginning
 from batch.runs.spec import CropsSpec
 from model_store.errors import BadRequest, ModelError
 from model_store.names import VersionId, parse_ref
@@ -88,6 +89,9 @@ class CropModelPass(BoxPass):
             "bytes": plan.todo_bytes,
         }
 
+    def inputs(self) -> dict[str, Any]:
+        return {"crops_of": self.view.model_dump(mode="json")}
+
     def reported(self, plan: Plan) -> dict[str, Any]:
         return {"view": self.view_words, self.model_key: self.key[self.model_key]}
 
@@ -105,11 +109,13 @@ class CropModelPass(BoxPass):
 
 
 def view_of_crops(tables: Tables, store: ModelStore, spec: CropsSpec) -> View:
-    """Return the view with the detections of a spec.
+    """Return the view with the detections of a spec; for an unsealed run, the one with which it began.
 
     Raises BadRequest if it is not published, or its model lacks one of the labels. Raises ModelNotFound for an unknown
     detector.
     """
+    if began := beginning(tables, spec.run_id).get("crops_of"):
+        return View.model_validate(began)
     view = view_of_model(store, spec.view) if "@" in spec.view else Views(tables.url).current(spec.view)
     if view is None:
         raise BadRequest(

@@ -132,6 +132,10 @@ class Pass(ABC):
         """Return the fields of `metrics` of a sealed run, in addition to its times."""
         return {}
 
+    def inputs(self) -> dict[str, Any]:
+        """Return the fields of `metrics` of the first event that a resumed run needs, in addition to its tables."""
+        return {}
+
     def reported(self, plan: Plan) -> dict[str, Any]:
         """Return the fields that only reports of this pass have."""
         return {}

@@ -32,14 +32,20 @@ MAX_CHARS = 40
 """Characters of a value in an error: enough to distinguish digests and lists of labels."""
 
 
-def tables_of_unsealed(tables: Tables, run_id: str) -> PastTables | None:
-    """Return the tables as they were when an unsealed run began; None for a new or a sealed run.
+def beginning(tables: Tables, run_id: str) -> dict[str, Any]:
+    """Return the metrics with which an unsealed run began; none for a new or a sealed run.
 
-    Also None for a run of an older release, which did not record it.
+    Also none for a run of an older release, which did not record them.
     """
     with open_tables(tables, "runs") as sql:
         rows = sql.execute(_BEGAN_ON, {"run": run_id}).fetchall()
-    return PastTables(tables.url, json.loads(rows[0][0])["began_on"]) if rows else None
+    return json.loads(rows[0][0]) if rows else {}
+
+
+def tables_of_unsealed(tables: Tables, run_id: str) -> PastTables | None:
+    """Return the tables as they were when an unsealed run began; None without a `beginning`."""
+    began = beginning(tables, run_id)
+    return PastTables(tables.url, began["began_on"]) if began else None
 
 
 def tables_of_run(tables: Tables, run_id: str) -> PastTables:

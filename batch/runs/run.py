@@ -93,7 +93,7 @@ def execute(spec: PassSpec, tables: Tables, store: ModelStore, host: RunHost, co
     past = tables_of_run(tables, spec.run_id)
     try:
         with lasting_stops():
-            began = {"began_on": past.moment, "inference_key": work.key["inference_key"]}
+            began = {"began_on": past.moment, "inference_key": work.key["inference_key"], **work.inputs()}
             run_log.begin(run.progress.counts, began)
             remember_store(tables.url, store.url)
             with heartbeat(lambda: run_log.write("running", run.progress.counts)):

@@ -194,6 +194,20 @@ def test_two_runs_at_once_leave_one_row_a_unit(
     assert [row["run_id"] for row in bench.stored] == ["r2"] * units
 
 
+def kill(bench: BoxBench, monkeypatch: pytest.MonkeyPatch, **fields: Any) -> None:
+    """Execute a run that is stopped after its first image."""
+    inner = HOST.rows
+
+    def killed(*args: Any) -> Any:
+        yield next(inner(*args))
+        raise SystemExit(143)
+
+    monkeypatch.setattr(HOST, "rows", killed)
+    with pytest.raises(SystemExit):
+        bench.counts(**fields)
+    monkeypatch.setattr(HOST, "rows", inner)
+
+
 @pytest.mark.parametrize("bench", [classify, embed], ids=["classify", "embed"], indirect=True)
 @pytest.mark.parametrize("status", ["missing", "failed"])
 def test_a_killed_run_of_a_status_ends_as_an_undisturbed_one(
@@ -204,17 +218,20 @@ def test_a_killed_run_of_a_status_ends_as_an_undisturbed_one(
         both, one = three["both"], three["one"]
         which = [(both, 0), (both, 1), (one, 1)]
         bench.put(which, "failed", error_code="decode")
-    scope, inner = Scope(status=status), HOST.rows  # type: ignore[arg-type]
-
-    def killed(*args: Any) -> Any:
-        yield next(inner(*args))
-        raise SystemExit(143)
-
-    monkeypatch.setattr(HOST, "rows", killed)
-    with pytest.raises(SystemExit):
-        bench.counts(scope=scope)
-    monkeypatch.setattr(HOST, "rows", inner)
+    scope = Scope(status=status)  # type: ignore[arg-type]
+    kill(bench, monkeypatch, scope=scope)
     assert ran(bench, scope=scope) == (3, 3, 0, 0)
+
+
+@pytest.mark.parametrize("bench", [embed], ids=["embed"], indirect=True)
+def test_a_killed_run_keeps_its_view(
+    bench: embed.EmbedBench, three: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kill(bench, monkeypatch)
+    bench.add("new/a.png", png(7), [(0.9, first(bench), BOX)], key="another")
+    bench.publish("another")
+    assert ran(bench) == (3, 3, 0, 0)
+    assert ran(bench, "r2") == (1, 1, 0, 0)
 
 
 def test_a_lost_answer_is_not_written_twice(
