@@ -97,7 +97,7 @@ def gather(tables: Tables, model: ModelVersion, now: datetime, ended: Collection
         published=view,
         published_numerics=numerics_of(config, info.weights_sha256, view.inference_key) if view else None,
         taken_back=was_rolled_back(history, key, shown.default, shown.per_label),
-        running=running_run(tables, key, now, ended=ended) or started_run(tables, key, now),
+        running=running_run(tables, key, now, ended=ended) or started_run(tables, key, now, ended),
         **_counts(tables, key),
     )
 

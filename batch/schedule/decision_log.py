@@ -8,6 +8,7 @@ only one of two rows that were written on the same snapshot.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Collection
 from datetime import datetime, timedelta
 
 import pyarrow as pa
@@ -32,11 +33,12 @@ def keep_decision(
     acted: bool,
     run_id: str = "",
     decision_id: str = "",
+    ended: Collection[str] = (),
 ) -> str | None:
     """Append one row, by default with a new id. With the `run_id` of a run that it starts, the row is a claim.
 
-    Return the run of an earlier claim, if there is one: nothing was recorded then. `now` has a time zone. Raises
-    StorageUnreachable or TableConflict.
+    Return the run of an earlier claim, if there is one: nothing was recorded then. `now` has a time zone; `ended` as in
+    `started_run`. Raises StorageUnreachable or TableConflict.
     """
     decision_id = decision_id or new_decision_id(now)
     new = _row(facts, decision, now, acted, run_id) | {"decision_id": decision_id}
@@ -47,7 +49,7 @@ def keep_decision(
         recent = _recent(snapshot, key, now)
         if any(row["decision_id"] == decision_id for row in recent):  # a lost acknowledgement
             return rows.slice(0, 0)
-        others.append(_started(tables, recent, key, now) if run_id else None)
+        others.append(_started(tables, recent, key, now, ended) if run_id else None)
         return rows.slice(0, 0) if others[-1] else rows
 
     rows = pa.Table.from_pylist([new], schema=DECISIONS)
@@ -59,9 +61,12 @@ def new_decision_id(now: datetime) -> str:
     return f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
 
 
-def started_run(tables: Tables, key: str, now: datetime) -> str | None:
-    """Return a run of this inference key that was decided within STARTING and has no event yet, or None."""
-    return _started(tables, _recent(tables.existing("decisions"), key, now), key, now)
+def started_run(tables: Tables, key: str, now: datetime, ended: Collection[str] = ()) -> str | None:
+    """Return a run of this inference key that was decided within STARTING and has not ended, or None.
+
+    `ended`: runs that have ended although their records may still have the state `running`.
+    """
+    return _started(tables, _recent(tables.existing("decisions"), key, now), key, now, ended)
 
 
 def _recent(table: DeltaTable | None, key: str, now: datetime) -> list[dict[str, str]]:
@@ -69,13 +74,17 @@ def _recent(table: DeltaTable | None, key: str, now: datetime) -> list[dict[str,
     return recent_rows(table, "decided_at", now - STARTING, ("decision_id", "run_id"), inference_key=key)
 
 
-def _started(tables: Tables, decided: list[dict[str, str]], key: str, now: datetime) -> str | None:
-    """Return the first of these runs without an event in `runs`, or None."""
-    runs = {row["run_id"] for row in decided if row["run_id"]}
+def _started(
+    tables: Tables, decided: list[dict[str, str]], key: str, now: datetime, ended: Collection[str]
+) -> str | None:
+    """Return the first of these runs that has not ended, or None. One may have begun after `running_run` looked."""
+    runs = {row["run_id"] for row in decided if row["run_id"]} - {*ended}
     if runs:
         since = now - 2 * STARTING  # clocks of two machines may differ
-        events = recent_rows(tables.existing("runs"), "event_at", since, ("run_id",), inference_key=key)
-        runs -= {row["run_id"] for row in events}
+        columns = ("run_id", "event", "state")
+        events = recent_rows(tables.existing("runs"), "event_at", since, columns, inference_key=key)
+        last = {row["run_id"]: row["state"] for row in sorted(events, key=lambda row: row["event"])}
+        runs -= {run for run, state in last.items() if state != "running"}
     return min(runs, default=None)
 
 

@@ -58,7 +58,7 @@ def if_needed(
     decision, decision_id = decide(facts, policy, local_time(now)), new_decision_id(now)
     if decision.scope is not None:
         run_id = new_run_id()
-        claimed_by = keep_decision(tables, facts, decision, now, True, run_id, decision_id)
+        claimed_by = keep_decision(tables, facts, decision, now, True, run_id, decision_id, ended)
         if claimed_by is None:
             shown = run_id if publish and decision.publish else None
             return Needed(version, facts, decision, decision_id, decision.scope, run_id, shown)

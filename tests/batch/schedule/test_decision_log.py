@@ -74,11 +74,16 @@ def test_while_a_run_starts_no_other_is_started(tables: Tables) -> None:
     assert started_run(tables, "nobody's", NOW) is None
 
 
-def test_a_run_that_has_written_an_event_is_no_longer_starting(tables: Tables) -> None:
+@pytest.mark.parametrize("states", [["running"], ["running", "failed"], ["failed", "running"]])
+def test_a_run_that_has_ended_is_no_longer_starting(tables: Tables, states: list[str]) -> None:
+    """A run that is running may have begun since it was looked for."""
     keep(tables, run_id="r1")
-    put_event(tables, "r1", "failed", NOW + timedelta(seconds=20))
-    assert started_run(tables, "k", NOW + timedelta(seconds=30)) is None
-    assert keep(tables, run_id="r2") is None
+    for event, state in enumerate(states):
+        put_event(tables, "r1", state, NOW + timedelta(seconds=20), event=event)
+    running = "r1" if states[-1] == "running" else None
+    assert started_run(tables, "k", NOW + timedelta(seconds=30)) == running
+    assert started_run(tables, "k", NOW + timedelta(seconds=30), ended={"r1"}) is None
+    assert keep(tables, run_id="r2") == running
 
 
 def test_a_run_that_was_never_started_holds_nobody_for_long(tables: Tables) -> None:

@@ -154,7 +154,10 @@ def test_a_run_that_is_under_way_is_left_to_do_it(
     assert (needed.decision.action, needed.scope, needed.publish) == ("nothing", None, None)
     assert "run r1 of this inference key was started" in needed.decision.reasons[0]
     gone = {"ended": {"r1"}} if killed else {"now": MONDAY + timedelta(minutes=2)}
-    assert ask(tables, store, model="blobs", **gone).scope == Scope()
+    next_one = ask(tables, store, model="blobs", **gone)
+    assert next_one.scope == Scope()
+    put_event(tables, str(next_one.run_id), "running", MONDAY, model.info.inference_key)
+    assert ask(tables, store, model="blobs", ended={"r1", next_one.run_id}).scope == Scope()
 
 
 def test_of_two_at_the_same_moment_one_starts_a_run(
