@@ -22,6 +22,8 @@ NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _POINTER = re.compile(r"[0-9]{8,}\.json")
 IDENTITY_THRESHOLD = 0.9
 """Minimum similarity of suggested individuals; the best one depends on the embedder (docs/reference/individuals.md)."""
+PRUNED = "the results of number {} were pruned"
+"""Reason of a publication in place of the one before it, which lost its results to a concurrent prune."""
 READERS = 16
 """Pointer files read concurrently; on S3 each is a round trip."""
 
@@ -150,7 +152,8 @@ def was_rolled_back(
     """Return whether this key with these thresholds was rolled back, and not published again since.
 
     A rollback to another inference key rejects the key with all its thresholds. A rollback to the same key rejects only
-    the thresholds. Later changes of other keys or of layers do not revoke that.
+    the thresholds. Later changes of other keys or of layers do not revoke that. A publication that lost its results to
+    a prune (PRUNED) was not rejected.
     """
 
     def same_thresholds(view: View) -> bool:
@@ -160,6 +163,8 @@ def was_rolled_back(
     key_rejected = thresholds_rejected = False
     for view in history:
         remaining, undone = _after(remaining, view)
+        if view.reason == PRUNED.format(view.serial - 1):
+            undone = []
         of_key = [publication for publication in undone if publication.inference_key == inference_key]
         if view.inference_key != inference_key:
             key_rejected |= bool(of_key)

@@ -16,7 +16,7 @@ from archive.delta.tables import Tables
 from archive.retention import prune
 from archive.schemas import RUNS
 from archive.views.query import query
-from archive.views.views import View, Views
+from archive.views.views import View, Views, was_rolled_back
 from batch.publishing.publish import Check, publish, publish_first, publish_view, rollback, view_to_publish
 from batch.runs.spec import RunSpec
 from model_store.adding.add import add_version
@@ -349,6 +349,8 @@ def test_a_prune_at_the_same_moment_either_keeps_the_results_or_is_told(
         publish(tables, store, "r3")
     shown = current(tables)
     assert (shown.serial, shown.run_id, shown.rolled_back_to) == (3, "r1", 1)
+    history = Views(tables.url).history()
+    assert not was_rolled_back(history, key(store, "3"), history[1].threshold, history[1].label_thresholds)
     assert query(tables, "select count(*) as n from results").to_pylist() == [{"n": 3}]
 
 
