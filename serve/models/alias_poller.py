@@ -4,8 +4,8 @@
 state files --refresh--> prove, load off the event loop, verify, probe --> switch in one assignment
 the rollout  --activate--> the same, rejected unless everything is loaded
 
-A version that fails to load is recorded with its reason, and its alias keeps the version that it has. Nothing changes
-either if the store cannot be read or lists no model.
+A version that fails to load is recorded with its reason, and its alias keeps the version that it has; without a canary
+or shadow that fails, the active version answers. Nothing changes either if the store cannot be read or lists no model.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class StoreReading(NamedTuple):
 
 
 class AliasPoller:
-    """Reads the alias files every `poll_s`; `errors` has why models, or aliases as `name:alias`, do not serve.
+    """Reads the alias files every `poll_s`; `errors` has why models, or versions of an alias `name:alias`, fail.
 
     With `has_rollout`, aliases that were never rolled out are adopted only until `start` has returned; after that the
     rollout proves their versions first. `tune` applies deployment.json to a model. Use it on one event loop.
@@ -283,36 +283,47 @@ class AliasPoller:
             self._switch(name, state.model_copy(update={"aliases": aliases}))
 
     async def _can_follow(self, name: str, alias: str, target: AliasState, digests: Mapping[str, str]) -> bool:
-        """Load the versions of an alias; return False, and record the error, if one fails to load. Never raises."""
+        """Load the versions of an alias and record the error of one that fails; return False if it is the active one.
+
+        Never raises.
+        """
         if target.since is None and self._follows_rollout:
             return False
-        label, error = f"{name}:{alias}", await self._load(name, target, digests)
+        label, failed = f"{name}:{alias}", await self._load(name, target, digests)
         before = self.errors.pop(label, None)
-        if error is None:
-            return True
-        if str(before) != str(error):
-            write = log.info if PENDING in str(error) else log.error
-            write("model_not_loaded", alias=label, error=str(error))
-        self.errors[label] = error
-        return False
+        if failed:
+            self.errors[label] = error = next(iter(failed.values()))
+            if str(before) != str(error):
+                write = log.info if PENDING in str(error) else log.error
+                write("model_not_loaded", alias=label, error=str(error))
+        return target.active not in failed
 
-    async def _load(self, name: str, state: AliasState, digests: Mapping[str, str]) -> ModelNotReady | None:
-        """Load the versions of an alias; return None, or the error of the first that fails to load."""
-        for version in sorted(VersionId(name, v) for v in state.versions()):
-            mark = "" if version in self._models else await self._files.run(self._store.mark, version)
-            at_s, failed_mark, failure = self._failed.get(version, (0.0, "", None))
-            if failure and failed_mark == mark and time.monotonic() - at_s < self._retry_s:
-                return failure
-            try:
-                loading = self.ensure(version, digests.get(version.version))
-                await asyncio.wait_for(loading, PATIENCE_S if self._follows_rollout else START_PATIENCE_S)
-                self._failed.pop(version, None)
-            except TimeoutError:
-                return ModelNotReady(f"{version}: {PENDING}", SOON_S)
-            except Exception as error:
-                reason = ModelNotReady(f"{version}: {error}", getattr(error, "retry_after_s", None))
-                self._failed[version] = (time.monotonic(), mark, reason)
-                return reason
+    async def _load(self, name: str, state: AliasState, digests: Mapping[str, str]) -> dict[str, ModelNotReady]:
+        """Load the versions of an alias, the active one first; return the errors of those that fail to load."""
+        failed: dict[str, ModelNotReady] = {}
+        for version in sorted(state.versions(), key=lambda version: (version != state.active, version)):
+            if error := await self._load_one(VersionId(name, version), digests.get(version)):
+                failed[version] = error
+                if version == state.active:
+                    break
+        return failed
+
+    async def _load_one(self, version: VersionId, digest: str | None) -> ModelNotReady | None:
+        """Load a version; return None, or why it failed, now or less than `retry_s` ago."""
+        mark = "" if version in self._models else await self._files.run(self._store.mark, version)
+        at_s, failed_mark, failure = self._failed.get(version, (0.0, "", None))
+        if failure and failed_mark == mark and time.monotonic() - at_s < self._retry_s:
+            return failure
+        try:
+            loading = self.ensure(version, digest)
+            await asyncio.wait_for(loading, PATIENCE_S if self._follows_rollout else START_PATIENCE_S)
+            self._failed.pop(version, None)
+        except TimeoutError:
+            return ModelNotReady(f"{version}: {PENDING}", SOON_S)
+        except Exception as error:
+            reason = ModelNotReady(f"{version}: {error}", getattr(error, "retry_after_s", None))
+            self._failed[version] = (time.monotonic(), mark, reason)
+            return reason
         return None
 
     def _switch(self, name: str, state: ModelState) -> None:

@@ -40,6 +40,21 @@ async def test_a_new_version_that_fails_keeps_the_old_one_and_the_reason(shelf: 
     assert shelf.failures == {"deer:production": "deer@2: deer@2 is broken"}
 
 
+@pytest.mark.parametrize("share", ["canary", "shadow"])
+async def test_a_canary_or_shadow_that_fails_to_load_leaves_the_active_version(tmp_path: Path, share: str) -> None:
+    shelf = stocked(tmp_path, has_rollout=True)
+    write_state(shelf.store, "deer", state(1, "2", **{share: {"version": "1", "percent": 100}}))
+    shelf.alias("deer", production="2")
+    shelf.broken.add("deer@1")
+    await shelf.aliases.start()
+    assert await shelf.answers("deer") == "detector of deer@2"
+    assert shelf.loads == ["deer@2", "deer@1"], "the active version has the memory first"
+    assert shelf.failures == {"deer:production": "deer@1: deer@1 is broken"}
+    shelf.broken.clear()
+    await shelf.aliases.refresh()
+    assert (shelf.loaded, shelf.failures) == (["deer@1", "deer@2"], {})
+
+
 async def test_a_store_that_vanishes_changes_nothing(shelf: Shelf) -> None:
     await shelf.aliases.refresh()
     shutil.rmtree(shelf.place)
