@@ -11,6 +11,7 @@ or shadow that fails, the active version answers. Nothing changes either if the 
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field, replace
@@ -135,7 +136,7 @@ class AliasPoller:
         self._poll_s, self._retain_s, self._retry_s = poll_s, retain_s, retry_s
         self._has_rollout, self._follows_rollout = has_rollout, False
         # a thread that no request uses, so that reading alias files never waits for a request
-        self._files = Threads(1, "readings of alias files", 64)
+        self._files = Threads(1, "readings of alias files", max_calls=sys.maxsize)  # all models may wait
         self._left_s: dict[VersionId, float] = {}
         self._failed: dict[VersionId, tuple[float, str, ModelNotReady]] = {}
         self._refreshing = asyncio.Lock()

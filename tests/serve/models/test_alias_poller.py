@@ -100,6 +100,15 @@ async def test_a_version_nobody_has_rolled_out_is_proved_before_it_is_loaded(she
     assert shelf.loads == ["deer@2"]
 
 
+async def test_any_number_of_models_starts(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path)
+    for number in range(70):
+        shelf.add(f"m{number}", "1")
+        shelf.alias(f"m{number}", production="1")
+    await shelf.aliases.start()
+    assert len(shelf.loaded) == 70
+
+
 async def test_whether_the_store_could_be_read_is_said(tmp_path: Path) -> None:
     assert await Shelf(tmp_path).aliases.refresh()
     nowhere = Shelf(tmp_path).aliases
