@@ -276,13 +276,18 @@ def _rolled_back(place: str, now: AliasState, version: str, at: datetime) -> Ali
 
 def _require_not_moved(prepared: PreparedOperation, now: AliasState | None, place: str) -> None:
     """Raise Conflict if the alias was moved after the request; `follow` depends on aliases.json alone."""
-    if prepared.operation.kind == "follow":
-        return
     active, before = now and now.active, prepared.before and prepared.before.active
-    if active != before and active != prepared.operation.version:
+    if prepared.operation.kind == "follow" or active == prepared.operation.version:
+        return
+    if active != before:
         raise Conflict(
             f"{place} was moved from {before or 'no version'} to {active or 'no version'} after this was "
             "requested; check the alias, then try again"
+        )
+    # `since` of an alias that was never rolled out is set without a move
+    if now and prepared.before and prepared.before.since not in (None, now.since):
+        raise Conflict(
+            f"{place} was moved from {before} and back after this was requested; check the alias, then try again"
         )
 
 

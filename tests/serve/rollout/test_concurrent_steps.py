@@ -124,6 +124,17 @@ def test_a_roll_back_that_is_repeated_does_not_go_forth_again(store: ModelStore,
     assert serving(store).active == "1"
 
 
+def test_a_promotion_that_was_rolled_back_is_not_repeated(store: ModelStore, here: Cluster, there: Cluster) -> None:
+    """Its process ended before the event was recorded, and the alias was rolled back before the next start."""
+    here("promote", version="1")
+    prepared = here.prepare("promote", version="2")
+    here.rollout.apply(prepared)
+    there("rollback")
+    with pytest.raises(Conflict, match="was moved from 1 and back after this was requested"):
+        here.rollout.apply(prepared)
+    assert store.aliases(NAME) == {"production": "1"}
+
+
 def test_a_roll_back_during_a_proof_does_not_wait_for_it(store: ModelStore) -> None:
     store.set_alias(NAME, "production", "2")
     here, entered, ends = Cluster(store, "2"), threading.Event(), threading.Event()
