@@ -70,11 +70,11 @@ class RayReplicas:
     def ensure(self, version: VersionId, digest: str) -> None:
         self._home(self._load_timeout_s, version, "ensure", digest, deaths=1)
 
-    def activate(self, name: str, state: ModelState) -> None:
+    def activate(self, name: str, state: ModelState, version: str | None = None) -> None:
         """Activate a state in the model's pool, and notify the other pools of the model's placement."""
         own = self._pool_of(name)
         for pool in sorted(self._pools, key=lambda pool: pool != own):  # its own first
-            self._broadcast(ACTIVATE_TIMEOUT_S, pool, "activate", name, state, own)
+            self._broadcast(ACTIVATE_TIMEOUT_S, pool, "activate", name, state, own, version)
 
     def release(self, version: VersionId) -> None:
         self._home(ACTIVATE_TIMEOUT_S, version, "release")

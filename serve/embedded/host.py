@@ -97,8 +97,8 @@ class OwnReplica:
         require_pool(version.name, read_pool(self._store, version.name), {DEFAULT_POOL})
         self._result(self._replica.ensure(version, digest), self._load_timeout_s)
 
-    def activate(self, name: str, state: ModelState) -> None:
-        self._result(self._replica.activate(name, state, read_pool(self._store, name)))
+    def activate(self, name: str, state: ModelState, version: str | None = None) -> None:
+        self._result(self._replica.activate(name, state, read_pool(self._store, name), version))
 
     def release(self, version: VersionId) -> None:
         self._result(self._replica.release(version))

@@ -275,11 +275,11 @@ class Replica:
         await self.engine.aliases.ensure(version, digest)
         self.engine.models.use(version)
 
-    async def activate(self, name: str, state: ModelState, pool: str) -> None:
-        """Set the pool of a model and, in that pool, activate its state. Raises ModelError, Conflict."""
+    async def activate(self, name: str, state: ModelState, pool: str, version: str | None = None) -> None:
+        """Set the pool of a model and, in that pool, activate its state. Raises as `AliasPoller.activate`."""
         self.engine.placement.set(name, pool)
         if pool == self.engine.args.pool:
-            await self.engine.aliases.activate(name, state)
+            await self.engine.aliases.activate(name, state, version)
 
     async def release(self, version: VersionId) -> bool:
         """Release a version; return False if it was not loaded. Raises Conflict if an alias or a run needs it."""

@@ -2,7 +2,7 @@
 
 (ModelRef, sample, loaded versions) --AliasTable.resolve--> (version, alias), or None if no state has the alias
 state files --refresh--> prove, load off the event loop, verify, probe --> switch in one assignment
-the rollout  --activate--> the same, rejected unless everything is loaded
+the rollout  --activate--> the same, rejected unless the version of the operation is loaded
 
 A version that fails to load is recorded with its reason, and its alias keeps the version that it has; without a canary
 or shadow that fails, the active version answers. Nothing changes either if the store cannot be read or lists no model.
@@ -166,19 +166,21 @@ class AliasPoller:
             self._next_refresh = asyncio.create_task(self._refresh())
         return await asyncio.shield(self._next_refresh)
 
-    async def activate(self, name: str, state: ModelState) -> None:
-        """Load the versions of a state that a young replica has not loaded before, and answer by it from now on.
+    async def activate(self, name: str, state: ModelState, version: str | None = None) -> None:
+        """Load `version`, which a young replica has not loaded before, and answer by the state from now on.
 
-        Raises ModelError, or Conflict if this replica already has a newer state.
+        An alias with another version that fails to load is unchanged. Raises ModelError if `version` fails, or Conflict
+        if this replica already has a newer state.
         """
-        for version in sorted(state.versions(name)):
-            await self.ensure(version, state.digests.get(version.version))
+        if version is not None:
+            await self.ensure(VersionId(name, version), state.digests.get(version))
+        new = await self._loaded(name, state)
         current = self.table.state(name)
         if state.generation < current.generation:
             raise Conflict(
                 f"{name}: this replica has state {current.generation}, which is newer than {state.generation}"
             )
-        self._switch(name, state)
+        self._switch(name, new)
 
     async def ensure(self, version: VersionId, digest: str | None = None) -> None:
         """Prove and load a version, from files of this digest or of its rollout. Raises ModelError, Overloaded."""
@@ -272,24 +274,27 @@ class AliasPoller:
         current = self.table.state(name)
         if state.generation < current.generation:
             return
-        aliases: dict[str, AliasState] = {}
-        for alias, target in state.aliases.items():
-            if await self._can_follow(name, alias, target, state.digests):
-                aliases[alias] = target
-            elif alias in current.aliases:
-                aliases[alias] = current.aliases[alias]
+        new = await self._loaded(name, state, only_rolled_out=self._follows_rollout)
         for removed in set(current.aliases) - set(state.aliases):
             self.errors.pop(f"{name}:{removed}", None)
         if self.table.state(name).generation <= state.generation:
-            self._switch(name, state.model_copy(update={"aliases": aliases}))
+            self._switch(name, new)
+
+    async def _loaded(self, name: str, state: ModelState, only_rolled_out: bool = False) -> ModelState:
+        """Load the versions of a state; return it with each alias of which the active one fails to load unchanged."""
+        aliases: dict[str, AliasState] = {}
+        for alias, target in state.aliases.items():
+            skipped = only_rolled_out and target.since is None
+            if not skipped and await self._can_follow(name, alias, target, state.digests):
+                aliases[alias] = target
+        unchanged = {alias: now for alias, now in self.table.aliases(name).items() if alias in state.aliases}
+        return state.model_copy(update={"aliases": unchanged | aliases})
 
     async def _can_follow(self, name: str, alias: str, target: AliasState, digests: Mapping[str, str]) -> bool:
         """Load the versions of an alias and record the error of one that fails; return False if it is the active one.
 
         Never raises.
         """
-        if target.since is None and self._follows_rollout:
-            return False
         label, failed = f"{name}:{alias}", await self._load(name, target, digests)
         before = self.errors.pop(label, None)
         if failed:

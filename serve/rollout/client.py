@@ -77,7 +77,7 @@ class NoReplicas:
     def ensure(self, version: VersionId, digest: str) -> None:
         return None
 
-    def activate(self, name: str, state: ModelState) -> None:
+    def activate(self, name: str, state: ModelState, version: str | None = None) -> None:
         return None
 
     def release(self, version: VersionId) -> None:

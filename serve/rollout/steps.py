@@ -39,8 +39,8 @@ class Replicas(Protocol):
         """Load, warm up and probe a version from files of this digest in every replica that has not loaded it."""
         ...
 
-    def activate(self, name: str, state: ModelState) -> None:
-        """Switch every replica to this state. Raises Conflict if one has a newer state."""
+    def activate(self, name: str, state: ModelState, version: str | None = None) -> None:
+        """Load `version` in every replica and switch it to this state. Raises Conflict if one has a newer state."""
         ...
 
     def release(self, version: VersionId) -> None:
@@ -177,18 +177,18 @@ class Rollout:
             # raises if the version was removed in between
             if operation.version and _needs_version(operation):
                 self.store.digests(version_id(name, operation.version))
-            self._activate(name, new)
+            self._activate(name, new, operation.version if _needs_version(operation) else None)
         except BaseException as error:
             self._restore(prepared, wanted, before, new, error)
             raise
         was, now = before.aliases.get(alias), new.aliases[alias]
         return f"{name}:{alias} is unchanged" if now == was else _words(operation, was, now)
 
-    def _activate(self, name: str, state: ModelState) -> None:
+    def _activate(self, name: str, state: ModelState, version: str | None) -> None:
         """Activate a state in all replicas, or a newer state derived from it that a replica already has."""
         while True:
             try:
-                self.replicas.activate(name, state)
+                self.replicas.activate(name, state, version)
                 return
             except Conflict:
                 newest = read_state(self.store, name)

@@ -12,7 +12,7 @@ import pytest
 from model_store.errors import Conflict, ModelNotReady, ModelRefused, StorageUnreachable
 from model_store.names import VersionId
 from serve.models.alias_poller import StoreReading
-from serve.rollout.state import read_state
+from serve.rollout.state import AliasState, read_state
 from tests.fixtures_local import write_json
 from tests.serve.models.shelf import Shelf, state, stocked, write_state
 
@@ -79,11 +79,22 @@ async def test_activation_loads_what_is_missing_and_switches_only_then(shelf: Sh
     await shelf.aliases.refresh()
     shelf.broken.add("deer@2")
     with pytest.raises(ModelRefused, match="deer@2 is broken"):
-        await shelf.aliases.activate("deer", state(1, "2"))
+        await shelf.aliases.activate("deer", state(1, "2"), "2")
     assert await shelf.answers("deer") == "detector of deer@1"
     shelf.broken.clear()
-    await shelf.aliases.activate("deer", state(1, "2"))
+    await shelf.aliases.activate("deer", state(1, "2"), "2")
     assert await shelf.answers("deer") == "detector of deer@2"
+
+
+async def test_a_version_of_another_alias_that_fails_to_load_blocks_no_activation(shelf: Shelf) -> None:
+    shelf.add("deer", "9")
+    shelf.alias("deer", production="2", staging="9")
+    shelf.broken.add("deer@9")
+    await shelf.aliases.refresh()
+    new = state(1, "1")
+    await shelf.aliases.activate("deer", new.with_alias("staging", AliasState(active="9")), "1")
+    assert await shelf.answers("deer") == "detector of deer@1"
+    assert shelf.failures == {"deer:staging": "deer@9: deer@9 is broken"}
 
 
 async def test_a_version_nobody_has_rolled_out_is_proved_before_it_is_loaded(shelf: Shelf) -> None:
@@ -170,7 +181,7 @@ async def test_neither_a_restart_nor_an_activation_loads_what_is_not_proved(shel
     shelf.prover.refused = ("1",)
     if how == "activation":
         with pytest.raises(ModelRefused, match="ended the process"):
-            await shelf.aliases.activate("deer", state(1))
+            await shelf.aliases.activate("deer", state(1), "1")
     else:
         write_state(shelf.store, "deer", state(1))
         await shelf.aliases.refresh()
@@ -241,4 +252,4 @@ async def test_a_version_whose_files_were_replaced_is_not_loaded_for_its_alias(t
     assert restarted.loads == []
     assert "the files of deer@1 were replaced" in restarted.failures["deer:production"]
     with pytest.raises(ModelRefused, match="the files of deer@1 were replaced"):
-        await restarted.aliases.activate("deer", read_state(shelf.store, "deer"))
+        await restarted.aliases.activate("deer", read_state(shelf.store, "deer"), "1")

@@ -161,12 +161,12 @@ def test_a_newer_state_that_another_cluster_activated_first_counts_as_acknowledg
     store: ModelStore, here: Cluster, there: Cluster
 ) -> None:
     class Ahead(FakeReplicas):
-        def activate(self, name: str, state: ModelState) -> None:
+        def activate(self, name: str, state: ModelState, version: str | None = None) -> None:
             if self.log == []:
                 there("promote", alias="staging", version="3")
                 self.log.append("there")
                 raise Conflict("this replica has a newer state")
-            super().activate(name, state)
+            super().activate(name, state, version)
 
     here.rollout.replicas = replicas = Ahead(store, {"1", "2"})
     here("promote", version="2")
@@ -176,7 +176,7 @@ def test_a_newer_state_that_another_cluster_activated_first_counts_as_acknowledg
 
 def test_a_refusal_puts_back_its_own_alias_alone(store: ModelStore, here: Cluster, there: Cluster) -> None:
     class Late(FakeReplicas):
-        def activate(self, name: str, state: ModelState) -> None:
+        def activate(self, name: str, state: ModelState, version: str | None = None) -> None:
             if self.log == []:
                 self.log.append("")
                 there("promote", alias="staging", version="3")
@@ -201,7 +201,7 @@ def test_a_store_that_goes_away_before_it_is_put_back_is_reported(
     store: ModelStore, here: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Away(FakeReplicas):
-        def activate(self, name: str, state: ModelState) -> None:
+        def activate(self, name: str, state: ModelState, version: str | None = None) -> None:
             monkeypatch.setattr(Folder, "update", away)
             raise ModelNotReady("no word from it")
 

@@ -29,6 +29,7 @@ class FakeReplicas:
     def __init__(self, store: ModelStore, held: set[str]) -> None:
         self.store, self.held = store, held
         self.log: list[str] = []
+        self.required: list[str | None] = []
         self.refuses: dict[str, Exception] = {}
 
     def holds(self, version: VersionId, digest: str) -> bool:
@@ -38,7 +39,8 @@ class FakeReplicas:
         self._say(f"ensure {version.version}")
         self.held.add(version.version)
 
-    def activate(self, name: str, state: ModelState) -> None:
+    def activate(self, name: str, state: ModelState, version: str | None = None) -> None:
+        self.required.append(version)
         self._say(f"activate {self._serving(state)}")
 
     def release(self, version: VersionId) -> None:
@@ -241,8 +243,9 @@ def test_a_canary_is_loaded_before_it_gets_requests_and_ends_with_zero(
     assert store.aliases(NAME) == {"production": "1"}
     with pytest.raises(BadRequest, match="canary still answers 10 %; end it: resight models canary blobs@2 0$"):
         apply("rollback")
-    assert "no longer has a canary" in apply("canary", percent=0)
+    assert "no longer has a canary" in apply("canary", version="2", percent=0)
     assert serving(store).canary is None
+    assert replicas.required == ["2", None], "one that no longer loads can be ended"
 
 
 def test_a_shadow_and_a_canary_live_beside_each_other_until_a_promotion(apply: Any, store: ModelStore) -> None:
