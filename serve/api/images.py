@@ -21,7 +21,7 @@ from serve.api.base import any_query
 from serve.api.bodies import FULL, IMAGE_BODY, PROBLEMS
 from serve.api.detect import DetectorRef, MinScore
 from serve.api.headers import REQUEST_ID, deadline_of, request_id_of
-from serve.api.multipart import answer_image, each_file, is_form
+from serve.api.multipart import FormFile, answer_image, each_file, is_form
 from serve.api.schemas import (
     DetectResponse,
     FoundImages,
@@ -32,6 +32,7 @@ from serve.api.schemas import (
 )
 from serve.auth.scopes import IDENTITY
 from serve.inference.engine import Engine
+from serve.inference.results import Answer
 from serve.settings import Settings
 from serve.uploads.uploads import Recording, Uploads
 
@@ -72,20 +73,28 @@ def router(engine: Engine, uploads: Uploads) -> APIRouter:
         require_camera(camera)
         deadline_s, request_id = deadline_of(request), request_id_of(request)
 
-        async def store(body: bytes) -> StoredImage:
-            """Detect in one image and store it. An image that fails is not stored."""
-            answer = await engine.detect(body, model, deadline_s, request_id)
+        async def detect(body: bytes) -> tuple[bytes, Answer]:
+            return body, await engine.detect(body, model, deadline_s, request_id)
+
+        async def store(body: bytes, answer: Answer) -> StoredImage:
+            """Store an image, which has no place among the images: its disk may hang."""
             recording = await uploads.keep(body, camera, answer, request.scope.get(IDENTITY))
             return StoredImage(to_response(answer, min_score), recording)
 
+        async def detect_and_store(file: FormFile) -> StoredImage:
+            """Detect in one file and store it. An image that fails is not stored."""
+            detected = await detect(file.take())
+            file.slot.close()
+            return await store(*detected)
+
         if is_form(request):
-            files = await each_file(engine, request, store)
+            files = await each_file(engine, request, detect_and_store)
             await wait([file.answer.recording for file in files if file.answer], wait_s)
             results = [file._asdict() | {"answer": file.answer and file.answer.response()} for file in files]
             status, text = 200, UploadFormResponse.model_validate({"results": results}).model_dump_json()
         else:
-            stored = await answer_image(engine, request, store)
-            await wait([stored.recording], wait_s)  # the place among the images is free again
+            stored = await store(*await answer_image(engine, request, detect))
+            await wait([stored.recording], wait_s)
             response = stored.response()
             status, text = 201 if response.media.is_new else 200, response.model_dump_json()
         headers = {REQUEST_ID: request_id}

@@ -203,7 +203,7 @@ async def answer_images(engine: Engine, request: Request, answer: Answer[A], for
     """Return `answer(…)` of the body, or a `form` of the results of files. Raises as `answer_image` or `each_file`."""
     if not is_form(request):
         return await answer_image(engine, request, answer)
-    files = await each_file(engine, request, answer)
+    files = await each_file(engine, request, lambda file: answer(file.take()))
     return form(results=[file._asdict() for file in files])
 
 
@@ -216,7 +216,9 @@ async def answer_image(engine: Engine, request: Request, answer: Answer[A]) -> A
         return await answer(body)
 
 
-async def each_file(engine: Engine, request: Request, answer: Answer[A]) -> list[FileResult[A]]:
+async def each_file(
+    engine: Engine, request: Request, answer: Callable[[FormFile], Awaitable[A]]
+) -> list[FileResult[A]]:
     """Call `answer` for each file of a form as soon as it is complete; return the results in order.
 
     Raises BadRequest, ImageTooLarge and TooSlow for the form, and Overloaded if too many are being read. An error of a
@@ -225,7 +227,7 @@ async def each_file(engine: Engine, request: Request, answer: Answer[A]) -> list
 
     async def process(file: FormFile) -> FileResult[A]:
         try:
-            result = await answer(file.take())
+            result = await answer(file)
         except ResightError as error:
             response = of_error(error)
         except Exception as error:

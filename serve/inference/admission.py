@@ -59,7 +59,7 @@ class Room:
 
 
 class Admission:
-    """The bounds of one replica. An image occupies a place from before its body is read until the end."""
+    """The bounds of one replica. An image occupies a place from before its body is read until it is processed."""
 
     def __init__(self, limits: Limits, retry_after_s: Callable[[], float], on_full: Callable[[], None]) -> None:
         """`retry_after_s` and `on_full` are those of the bound on images."""

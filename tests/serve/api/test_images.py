@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from model_store.errors import Overloaded
 from serve.api.app import build_http_api
 from serve.inference.engine import Engine
 from serve.settings import Limits
+from serve.uploads.quota import Quotas
 from serve.uploads.recorder import Recorder
 from serve.uploads.uploads import Upload, Uploads
 from tests.fixtures_local import jpeg, photo, rows_of
@@ -186,6 +188,27 @@ async def test_who_waits_for_rows_takes_no_place_meanwhile(
     written.set()
     told = (await request).json()
     assert (told["results"][0]["answer"] if "results" in told else told)["recorded"]
+
+
+@pytest.mark.parametrize("sent", [{"content": CAT}, {"files": [("image", ("a.jpg", CAT))]}], ids=list)
+async def test_a_disk_that_hangs_takes_no_place(
+    blobs: MakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sent: dict[str, Any]
+) -> None:
+    desk, keep = Desk(await blobs(limits=Limits(online_queue=1)), tmp_path), Quotas.keep
+    entered, returns = threading.Event(), threading.Event()
+
+    def hangs(*arguments: Any) -> Any:
+        entered.set()
+        assert returns.wait(20)
+        return keep(*arguments)
+
+    monkeypatch.setattr(Quotas, "keep", hangs)
+    request = asyncio.create_task(desk.post(**sent))
+    await asyncio.to_thread(entered.wait, 20)
+    assert has_room(desk.engine)
+    returns.set()
+    assert (await request).status_code in (200, 201)
+    assert desk.files == [NAME]
 
 
 async def test_pictures_that_wait_to_be_written_have_a_bound(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
