@@ -96,7 +96,7 @@ def _entries(store: ModelStore, name: str) -> tuple[str, dict[str, Any]]:
 def _parsed(where: str, data: bytes | None) -> dict[str, Any]:
     try:
         entries: Any = json.loads(b"{}" if data is None else data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelRefused(f"{where} is not JSON: {error}") from error
     if not isinstance(entries, dict):
         raise ModelRefused(f'{where} must map "{EVERY}" or versions to settings')

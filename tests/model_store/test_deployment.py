@@ -51,6 +51,13 @@ def test_what_is_wrong_is_named(store: ModelStore, value: object, said: str) -> 
         read_deployment(store, ONE)
 
 
+@pytest.mark.parametrize("data", [b"{", b"[" * 100_000], ids=["truncated", "nested"])
+def test_a_file_that_is_not_json_is_refused(store: ModelStore, data: bytes) -> None:
+    store.folder.write("deer/deployment.json", data)
+    with pytest.raises(ModelRefused, match=r"deployment\.json is not JSON"):
+        read_pool(store, "deer")
+
+
 def test_all_versions_of_a_model_live_in_one_pool(store: ModelStore) -> None:
     assert read_pool(store, "deer") == "default"
     write(store, {"*": {"pool": "gpu"}, "2": {"batch": {"max": 16}}})
