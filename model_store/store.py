@@ -26,6 +26,7 @@ from model_store.errors import (
     ModelExists,
     ModelNotFound,
     ModelRefused,
+    StorageError,
     StorageUnreachable,
     StorageUnsafe,
 )
@@ -140,6 +141,14 @@ class ModelStore:
         """Return the READY versions of a model, sorted by name (not by age)."""
         return [version for version, is_ready in self._entries(name, READY) if is_ready]
 
+    def readable_versions(self) -> list[VersionId]:
+        """Return the READY versions of all models, except of those that cannot be read. Raises StorageUnreachable."""
+        versions: list[VersionId] = []
+        for name in self.names():
+            with contextlib.suppress(StorageError):
+                versions += self.versions(name)
+        return versions
+
     def unfinished(self, name: str) -> list[VersionId]:
         """Return versions with CLAIM and other files, but without READY: their publication is running or was cut off.
 
@@ -170,7 +179,7 @@ class ModelStore:
         """Return the READY versions of a model. Raises ModelNotFound with a list of the models."""
         versions = self.versions(name)
         if not versions:
-            names = [other for other in self.names() if self.versions(other)]
+            names = dict.fromkeys(version.name for version in self.readable_versions())
             models = ", ".join(names) or f"none; to begin with: {get_first_model()}"
             raise ModelNotFound(f"unknown model '{name}' in {self.url}; available: {models}")
         return versions

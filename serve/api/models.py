@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import ConfigDict, Field, ValidationError
 
-from model_store.errors import BadRequest, ModelError, ModelNotFound
+from model_store.errors import BadRequest, ModelError, ModelNotFound, StorageError
 from model_store.frozen import Frozen, wrong_fields
 from model_store.names import DEFAULT_ALIAS, NAME, VersionId, parse_ref
 from model_store.store import ModelStore
@@ -55,8 +55,14 @@ def model_detail(engine: Engine, name: str, about: dict[str, Any]) -> ModelDetai
 
 
 def model_statuses(store: ModelStore, serving: Serving) -> list[WireModelStatus]:
-    """Return one entry per model. A version with damaged files is listed among the failures."""
-    return [_status(store, name, serving) for name in store.names() if store.versions(name)]
+    """Return one entry per model. Damaged versions, and a model that cannot be read, are listed among the failures."""
+    statuses: list[WireModelStatus] = []
+    for name in store.names():
+        try:
+            statuses += [_status(store, name, serving)] if store.versions(name) else []
+        except StorageError as error:
+            statuses.append(WireModelStatus(name=name, versions=[], failures={name: str(error)}))
+    return statuses
 
 
 def rollout_words(store: ModelStore, names: Iterable[str]) -> dict[str, str]:

@@ -143,17 +143,16 @@ def remove_operation(store: ModelStore, outcome: Outcome) -> None:
         log.warning("operation_not_removed", id=outcome.id, error=str(error))
 
 
-def open_operations(store: ModelStore) -> Iterator[Accepted]:
-    """Yield the open operations of each model, oldest first; remove ended ones. Raises StorageUnreachable."""
-    for name in store.names():
-        files = store.folder.names(f"{name}/{OPERATIONS}")
-        records = [record for file in files if (record := _read(store, f"{name}/{OPERATIONS}/{file}", Accepted))]
-        ended = {file.partition("-")[2] for file in store.folder.names(f"{name}/{EVENTS}")} if records else set()
-        for record in sorted(records, key=lambda record: record.outcome.asked_at):
-            if f"{record.outcome.id}.json" in ended:
-                remove_operation(store, record.outcome)
-            else:
-                yield record
+def open_operations(store: ModelStore, name: str) -> Iterator[Accepted]:
+    """Yield the open operations of a model, oldest first; remove ended ones. Raises StorageUnreachable."""
+    files = store.folder.names(f"{name}/{OPERATIONS}")
+    records = [record for file in files if (record := _read(store, f"{name}/{OPERATIONS}/{file}", Accepted))]
+    ended = {file.partition("-")[2] for file in store.folder.names(f"{name}/{EVENTS}")} if records else set()
+    for record in sorted(records, key=lambda record: record.outcome.asked_at):
+        if f"{record.outcome.id}.json" in ended:
+            remove_operation(store, record.outcome)
+        else:
+            yield record
 
 
 def outcome_of(store: ModelStore, outcome_id: str) -> Outcome | None:

@@ -231,23 +231,41 @@ class RolloutOperator:
         self._outcomes[done.id] = done
 
     async def _resume(self) -> None:
-        """Complete the operations that a predecessor accepted; record those that are too old as refused."""
-        while True:
-            try:
-                left_open = await asyncio.to_thread(lambda: list(open_operations(self._store)))
-                break
-            except Exception as error:  # the store is unavailable, for example
-                log.warning("operations_unreadable", store=self._store.url, error=str(error))
+        """Complete the operations that a predecessor accepted; record those that are too old as refused.
+
+        Models that cannot be read are read again later, and delay no others.
+        """
+        names: list[str] | None = None
+        while names is None or names:
+            left_open, names = await asyncio.to_thread(self._left_open, names)
+            for accepted in left_open:
+                outcome = accepted.outcome
+                age_s = (datetime.now(UTC) - outcome.asked_at).total_seconds()
+                if age_s < RESUME_S:
+                    self._start_operation(accepted)
+                elif outcome.id not in self._outcomes:
+                    detail = f"the cluster ended before this was done; it was requested {age_s:.0f} s ago: repeat it"
+                    change = {"state": "refused", "detail": detail, "error": ModelNotReady.__name__}
+                    await self._end(outcome.model_copy(update=change), accepted.prepared.before)
+            if names != []:
                 await asyncio.sleep(self._args.poll_s)
-        for accepted in left_open:
-            outcome = accepted.outcome
-            age_s = (datetime.now(UTC) - outcome.asked_at).total_seconds()
-            if age_s < RESUME_S:
-                self._start_operation(accepted)
-            elif outcome.id not in self._outcomes:
-                detail = f"the cluster ended before this was done; it was requested {age_s:.0f} s ago: repeat it"
-                change = {"state": "refused", "detail": detail, "error": ModelNotReady.__name__}
-                await self._end(outcome.model_copy(update=change), accepted.prepared.before)
+
+    def _left_open(self, names: list[str] | None) -> tuple[list[Accepted], list[str] | None]:
+        """Return the open operations of these models, or of all for None, and those of them that cannot be read."""
+        left_open: list[Accepted] = []
+        unreadable: list[str] = []
+        try:
+            names = self._store.names() if names is None else names
+        except Exception as error:  # the store is unavailable, for example
+            log.warning("operations_unreadable", store=self._store.url, error=str(error))
+            return [], None
+        for name in names:
+            try:
+                left_open += open_operations(self._store, name)
+            except Exception as error:
+                log.warning("operations_unreadable", store=self._store.url, model=name, error=str(error))
+                unreadable.append(name)
+        return left_open, unreadable
 
     def _alias(self, operation: Operation) -> AliasState | None:
         try:

@@ -16,6 +16,7 @@ from model_store.store import CONFIG, ModelStore
 from tests.fixtures_local import motion_store
 from tests.model_store.classifiers import colour_store
 from tests.shared_data import MODELS
+from tests.support.disks import deny
 
 CONFIG_BYTES = json.dumps({"runtime": {"kind": "onnx"}, "decoder": "yolov8", "labels": ["deer", "fox"]}).encode()
 FILES: Mapping[str, bytes] = {CONFIG: CONFIG_BYTES, "model.onnx": b"weights", "probe/cat.jpg": b"a picture"}
@@ -140,12 +141,15 @@ def test_a_reference_is_a_version_or_an_alias_or_production(store: ModelStore) -
     assert store.versions("deer") == [DEER_1, DEER_2]
 
 
-def test_what_does_not_exist_is_answered_with_what_does(store: ModelStore) -> None:
+def test_what_does_not_exist_is_answered_with_what_does(store: ModelStore, monkeypatch: pytest.MonkeyPatch) -> None:
     store.publish(DEER_1, FILES)
     half_copied(store, version_id("wolf", "1"))
     said = message(ModelNotFound, store.resolve, parse_ref("moose"))
     assert "available: deer" in said
     assert "wolf" not in said
+    store.publish(version_id("bees", "1"), FILES)
+    deny(monkeypatch, "bees")
+    assert "available: deer" in message(ModelNotFound, store.resolve, parse_ref("moose"))
     assert "available: deer@1" in message(ModelNotFound, store.resolve, parse_ref("deer@7"))
     store.set_alias("deer", "canary", "1")
     said = message(ModelNotFound, store.resolve, parse_ref("deer:nightly"))

@@ -1,4 +1,4 @@
-"""Disks that report the free space that a test gives them."""
+"""Disks that report the free space that a test gives them, and folders that cannot be read."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+
+from model_store.errors import StorageUnreachable
+from model_store.storage import Folder
 
 
 def disk_with(
@@ -21,3 +24,15 @@ def disk_with(
 
     monkeypatch.setattr("os.statvfs", disk)
     return asked
+
+
+def deny(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Let no folder of this name be listed, as one of another user with mode 0700; tests may run as root."""
+    names = Folder.names
+
+    def denied(folder: Folder, relative: str = "") -> list[str]:
+        if relative.partition("/")[0] == name:
+            raise StorageUnreachable(f"cannot list {folder.path(relative)}: Permission denied")
+        return names(folder, relative)
+
+    monkeypatch.setattr(Folder, "names", denied)

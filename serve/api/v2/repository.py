@@ -21,7 +21,7 @@ _NOT_LOADED = "not loaded; a request for this version loads it, with a token of 
 
 async def index(engine: Engine, serving: Serving, ready_only: bool) -> list[IndexEntry]:
     """Return every version in the store or in memory, by name. Raises StorageUnreachable, Overloaded."""
-    stored = await engine.lookups.run(_in_store, engine.store)
+    stored = set(await engine.lookups.run(engine.store.readable_versions))
     entries: list[IndexEntry] = []
     for version in sorted(stored | serving.versions):
         state, reason = "READY", ""
@@ -105,10 +105,6 @@ def _to_load(store: ModelStore, ref: str, wanted: ModelRef | None) -> list[Versi
         return [store.resolve(wanted)]
     versions = {store.resolve(ModelRef(ref, None, alias)) for alias in store.aliases(ref)}
     return sorted(versions) or [store.resolve(parse_ref(ref))]
-
-
-def _in_store(store: ModelStore) -> set[VersionId]:
-    return {version for name in store.names() for version in store.versions(name)}
 
 
 def _loaded(engine: Engine, name: str) -> list[VersionId]:

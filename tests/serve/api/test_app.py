@@ -14,6 +14,7 @@ from model_store.names import VersionId, get_first_model
 from serve.inference.engine import Engine
 from tests.fixtures_local import encoded, write_files, write_json
 from tests.serve.http_client import CAT, CAT_PIXELS, MakeEngine, client, post, problem_of
+from tests.support.disks import deny
 
 
 async def test_a_cat_is_a_cat_and_the_answer_says_who_says_so(engine: Engine) -> None:
@@ -172,6 +173,20 @@ async def test_models_lists_damage_as_a_failure(
         (model,) = (await api.get("/v1/models")).json()["models"]
     assert [v["version"] for v in model["versions"]] == versions
     assert list(model["failures"]) == [failure]
+
+
+async def test_a_model_that_cannot_be_read_is_a_failure_of_its_own(
+    blobs: MakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = await blobs()
+    shutil.copytree(tmp_path / "blobs", tmp_path / "bees")
+    deny(monkeypatch, "bees")
+    async with client(engine) as api:
+        bees, blobs_ = (await api.get("/v1/models")).json()["models"]
+        index = (await api.post("/v2/repository/index")).json()
+    assert (bees["versions"], list(bees["failures"])) == ([], ["bees"])
+    assert [version["version"] for version in blobs_["versions"]] == ["1", "2"]
+    assert {entry["name"] for entry in index} == {"blobs"}
 
 
 async def test_reload_follows_the_alias_files_now(blobs: MakeEngine, tmp_path: Path) -> None:

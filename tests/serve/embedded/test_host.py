@@ -92,5 +92,5 @@ async def test_it_ends_while_a_version_hangs_in_its_proof(store: ModelStore) -> 
     finally:
         with contextlib.suppress(psutil.NoSuchProcess):
             child.kill()
-    (left,) = open_operations(store)
+    (left,) = open_operations(store, version.name)
     assert left.outcome.id == pending.id, "the next process completes it"

@@ -35,6 +35,7 @@ from serve.rollout.steps import PreparedOperation
 from serve.settings import DetectArgs, Pool
 from tests.fixtures_local import motion_store
 from tests.serve.rollout.test_steps import FakeReplicas
+from tests.support.disks import deny
 
 NAME = "blobs"
 
@@ -63,13 +64,13 @@ def test_what_is_kept_is_found_by_its_id_until_it_ended_and_then_by_its_event(st
     assert save_operation(store, one) == one
     moved = one.prepared.model_copy(update={"before": AliasState(active="3")})
     assert save_operation(store, one.model_copy(update={"prepared": moved})) == one
-    assert list(open_operations(store)) == [one]
+    assert list(open_operations(store, NAME)) == [one]
     assert outcome_of(store, one.outcome.id) == one.outcome
     done = one.outcome.model_copy(update={"state": "done"})
     record(store, done, None, None)
     assert outcome_of(store, done.id) == done
     remove_operation(store, done)
-    assert list(open_operations(store)) == []
+    assert list(open_operations(store, NAME)) == []
     assert outcome_of(store, done.id) == done
 
 
@@ -120,19 +121,21 @@ async def test_what_was_accepted_is_in_the_store_before_it_is_answered(
     one = process()
     one.gate.clear()
     outcome = await one.ask(new_outcome(operation(version="2")))
-    assert [a.outcome.id for a in open_operations(store)] == [outcome.id]
+    assert [a.outcome.id for a in open_operations(store, NAME)] == [outcome.id]
     one.gate.set()
     done = await one.ended(outcome.id)
     assert (done.state, read_state(store, NAME).aliases["production"].active) == ("done", "2")
-    assert list(open_operations(store)) == []
+    assert list(open_operations(store, NAME)) == []
     assert events(store, NAME)[0].outcome == done
 
 
 async def test_a_successor_does_what_was_accepted_and_answers_for_it(
-    store: ModelStore, process: Callable[[], Process]
+    store: ModelStore, process: Callable[[], Process], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    store.folder.write("bees/1/README.md", b"")
+    deny(monkeypatch, "bees")
     save_operation(store, accepted(version="2"))
-    (left,) = open_operations(store)
+    (left,) = open_operations(store, NAME)
     successor = process()
     early = await successor.operator.wait(left.outcome.id, 0)
     assert early is not None
@@ -152,7 +155,7 @@ async def test_what_was_recorded_already_is_not_done_again(store: ModelStore, pr
     record(store, left.outcome.model_copy(update={"state": "done"}), None, None)
     successor = process()
     await successor.operator.work()
-    while list(open_operations(store)):
+    while list(open_operations(store, NAME)):
         await asyncio.sleep(0.02)
     await asyncio.gather(*successor.operator._tasks.values())
     assert store.aliases(NAME) == {"production": "1"}
@@ -166,7 +169,7 @@ async def test_what_is_too_old_is_recorded_as_not_done(store: ModelStore, proces
     done = await successor.ended(left.outcome.id)
     assert (done.state, store.aliases(NAME)) == ("refused", {"production": "1"})
     assert "ended before this was done" in done.detail
-    while list(open_operations(store)):
+    while list(open_operations(store, NAME)):
         await asyncio.sleep(0.02)
     assert done in [event.outcome for event in events(store, NAME)]
 
@@ -231,7 +234,7 @@ async def test_an_event_that_cannot_be_written_at_once_is_written_later(
 
     monkeypatch.setattr(operator, "record", sometimes)
     done = await one.ended((await one.ask(new_outcome(operation(version="2")))).id)
-    while list(open_operations(store)):
+    while list(open_operations(store, NAME)):
         await asyncio.sleep(0.02)
     assert done in [event.outcome for event in events(store, NAME)]
 
@@ -246,7 +249,7 @@ async def test_a_store_that_lets_nothing_be_removed_gets_one_event_for_each_oper
     one = process()
     done = await one.ended((await one.ask(new_outcome(operation(version="2")))).id)
     assert not one.operator._background
-    assert list(open_operations(store)) == []
+    assert list(open_operations(store, NAME)) == []
     assert [event.outcome for event in events(store, NAME)] == [done]
 
 
