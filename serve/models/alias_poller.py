@@ -24,6 +24,7 @@ from model_store.errors import (
     Conflict,
     ModelError,
     ModelNotReady,
+    Overloaded,
     ResightError,
     StorageError,
     StorageUnreachable,
@@ -43,6 +44,8 @@ START_PATIENCE_S, PATIENCE_S = 60.0, 1.0
 
 They continue after that, and a later `refresh` uses the loaded version.
 """
+ROOM_S = 1.0
+"""Time after which a start requests a proof again that found too many running."""
 
 
 INITIAL = ModelState()
@@ -321,8 +324,7 @@ class AliasPoller:
         if failure and failed_mark == mark and time.monotonic() - at_s < self._retry_s:
             return failure
         try:
-            loading = self.ensure(version, digest)
-            await asyncio.wait_for(loading, PATIENCE_S if self._follows_rollout else START_PATIENCE_S)
+            await self._ensure_in_time(version, digest)
             self._failed.pop(version, None)
         except TimeoutError:
             return ModelNotReady(f"{version}: {PENDING}", SOON_S)
@@ -331,6 +333,17 @@ class AliasPoller:
             self._failed[version] = (time.monotonic(), mark, reason)
             return reason
         return None
+
+    async def _ensure_in_time(self, version: VersionId, digest: str | None) -> None:
+        """Prove and load a version; a start waits for room among the proofs. Raises TimeoutError, and as `ensure`."""
+        ends_s = time.monotonic() + (PATIENCE_S if self._follows_rollout else START_PATIENCE_S)
+        while True:
+            try:
+                return await asyncio.wait_for(self.ensure(version, digest), ends_s - time.monotonic())
+            except Overloaded:
+                if self._follows_rollout:
+                    raise
+            await asyncio.sleep(ROOM_S)
 
     def _switch(self, name: str, state: ModelState) -> None:
         current = self.table.state(name)

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from model_store.errors import Conflict, ModelNotReady, ModelRefused, StorageUnreachable
+from model_store.errors import Conflict, ModelNotReady, ModelRefused, Overloaded, StorageUnreachable
 from model_store.names import VersionId
+from serve.models import alias_poller
 from serve.models.alias_poller import StoreReading
 from serve.rollout.state import AliasState, read_state
 from tests.fixtures_local import write_json
@@ -118,6 +119,18 @@ async def test_any_number_of_models_starts(tmp_path: Path) -> None:
         shelf.alias(f"m{number}", production="1")
     await shelf.aliases.start()
     assert len(shelf.loaded) == 70
+
+
+async def test_a_start_waits_for_room_among_the_proofs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(alias_poller, "ROOM_S", 0.0)
+    shelf = stocked(tmp_path, has_rollout=True)
+    shelf.prover.errors["deer@1"] = Overloaded("16 versions are being proved")
+    start = asyncio.create_task(shelf.aliases.start())
+    while shelf.prover.proved.count("deer@1") < 2 and not start.done():
+        await asyncio.sleep(0)
+    shelf.prover.errors.clear()
+    await start
+    assert (shelf.loaded, shelf.failures) == (["deer@1"], {})
 
 
 async def test_whether_the_store_could_be_read_is_said(tmp_path: Path) -> None:
