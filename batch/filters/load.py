@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import duckdb
 import pyarrow as pa
@@ -150,7 +151,7 @@ class Loaded:
 
     def parts(self) -> Iterator[pa.Table]:
         """Yield the parts in order; other statements can run in between."""
-        for first, end in zip(self.starts, (*self.starts[1:], self.images), strict=True):
+        for first, end in pairwise((*self.starts, self.images)):
             self.sql.execute("set variable first = $first", {"first": first})
             self.sql.execute("set variable last = $last", {"last": end - 1})
             yield self.sql.sql(_PART).to_arrow_table().select(self.schema.names).cast(self.schema)

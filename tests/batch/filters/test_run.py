@@ -20,7 +20,7 @@ from archive.views.query import query
 from archive.views.views import Views
 from batch.filters import load, registry
 from batch.filters.contract import Filter, FilterAction, FilterConfig, Rows
-from batch.filters.evaluate import Evaluated
+from batch.filters.evaluate import Evaluated, FilterCounts
 from batch.filters.layers import switch, unfounded
 from batch.filters.prepare import prepare
 from batch.filters.registry import FILTERS
@@ -115,6 +115,9 @@ def test_scopes_of_one_layer_add_up(tables: Tables) -> None:
     assert (first.images, first.tally.flagged) == (4, 2)
     rest = run(tables, "small-size")
     assert (rest.layer_id, rest.tally.added) == (first.layer_id, 2)
+    put(tables, {9: ("new", 0.0, [])}, key="o" * 64)
+    without = run(tables, "small-size", FilterScope(camera=("new",)))
+    assert (without.images, without.tally) == (0, FilterCounts()), "the view's run has no result of these images"
 
 
 @pytest.mark.parametrize(
