@@ -111,10 +111,10 @@ def say(config: SpeciesListConfig, rows: Rows) -> Iterator[FilterAction]:
     taxa = {name: taxon_of(text) for name, text in zip(rows.classes, rows.class_lineage, strict=True)}
     names = labels_of_taxa(rows)
     above = {taxon[:n] for taxon in taxa.values() for n in range(1, len(taxon) + 1) if has_rank(taxon, n)}
-    taxon_by_label = {names.get(taxon, taxon[-1]): taxon for taxon in above} | taxa
+    taxon_by_label = {names.get(taxon, taxon[-1]): taxon for taxon in sorted(above)} | taxa
     rules = {taxon_of(text): rule for text, rule in config.geofence.items()}
     listed = {
-        place: {taxa[name][:n] for name in of if name in taxa for n in range(1, 6)}
+        place: {taxa[name][:n] for name in of if name in taxa for n in range(1, len(taxa[name]) + 1)}
         for place, of in config.lists.items()
     }
 

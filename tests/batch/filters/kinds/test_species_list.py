@@ -132,9 +132,19 @@ def test_a_list_of_labels_applies_to_its_place_and_needs_no_classifier() -> None
 
 def test_a_list_with_lineages_rolls_up_to_a_taxon_of_a_listed_class() -> None:
     lineage = {"classes": CLASSES, "lineage": tuple(LINEAGES.values())}
-    listed = [detection(media_sha256=image(n), label=name) for n, name in enumerate(("puma", "felidae", "fox", "jay"))]
-    found = said({"lists": {"": ["lynx", "roe deer"]}}, *listed, **lineage)
-    assert [one[1] for one in found] == ["felidae", "carnivora", "animal"]
+    labels = ("puma", "felidae", "fox", "jay", "kangaroo", "blank")
+    listed = [detection(media_sha256=image(n), label=name) for n, name in enumerate(labels)]
+    found = said({"lists": {"": ["lynx", "roe deer", "blank"]}}, *listed, **lineage)
+    assert [one[1] for one in found] == ["felidae", "carnivora", "animal", "animal"]
+
+
+def test_a_label_of_two_taxa_is_that_of_the_last_one() -> None:
+    """Without order, each of these labels has one of its two taxa by chance."""
+    lineage = [f"mammalia;rodentia;{family};{family}{n};v{n}" for n in range(8) for family in ("fam1", "fam2")] * 2
+    listed = [detection(media_sha256=image(n), label=f"v{n}") for n in range(8)]
+    classes = tuple(map(str, range(32)))
+    found = said({"lists": {"": ["fam1", "fam2"]}}, *listed, classes=classes, lineage=tuple(lineage))
+    assert [one[1] for one in found] == ["fam2"] * 8
 
 
 def test_wrong_configs_are_refused() -> None:
