@@ -7,20 +7,21 @@ Where maker notes number the images of a sequence ("3 of 10"), "1 of n" starts a
 The gap is to the previous image, not to the event's first. If every dated image of the camera has a UTC time, order
 and gaps use UTC; a change of summer time then neither splits nor merges events. Otherwise the order is the camera's
 clock, and a gap uses UTC if both neighbours have it. Images of unknown cameras are grouped by folder.
-Frames of a video clip that follow each other are in one event, also without a time.
+Frames of a video clip, and images taken between them, are in one event; frames also without a time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from datetime import timedelta
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
 from archive.catalogue.clips import clip_of
-from batch.filters.contract import Filter, FilterAction, FilterConfig, Rows, changes
+from batch.filters.contract import Filter, FilterAction, FilterConfig, Rows
 from batch.filters.support.boxes import places
 from batch.filters.support.names import group_id
 
@@ -34,7 +35,7 @@ class EventsConfig(FilterConfig):
     kind: Literal["events"] = "events"
     gap_s: float = Field(60.0, ge=0, le=WEEK_S)
     """seconds: an image starts a new event if it is more than this (strict) after the previous image"""
-    max_event_s: float | None = Field(None, gt=0)
+    max_event_s: float | None = Field(None, gt=0, le=1e9)
     """seconds: an image more than this (strict) after its event's first starts a new event; none: no limit"""
     sequences: bool = True
     """whether an image with a sequence number starts an event at '1 of n' instead of after a gap"""
@@ -49,9 +50,9 @@ def say(config: EventsConfig, rows: Rows) -> Iterator[FilterAction]:
     images = rows.take(rows.image_starts())
     place, names = places(images)
     order = _order(images, place)
-    same_clip = _same_clip(images.path[order])
+    within_clip = _within_clip(images.path[order], images.taken_local[order], place[order])
     gap = _gaps(images.taken_local[order], images.taken_utc[order])
-    gap = np.where(same_clip & np.isnat(gap), np.timedelta64(0, "us"), gap)
+    gap = np.where(within_clip & np.isnat(gap), np.timedelta64(0, "us"), gap)
     undated = np.isnat(images.taken_local[order])
     same_place = np.diff(place[order], prepend=-1) == 0
     back = same_place & (gap < np.timedelta64(0, "us"))
@@ -61,7 +62,7 @@ def say(config: EventsConfig, rows: Rows) -> Iterator[FilterAction]:
         follows = (np.diff(number, prepend=0) > 0) & (np.diff(length, prepend=0) == 0)
         follows &= gap <= _duration(SEQUENCE_GAP_S)
         breaks = np.where(length > 1, ~follows, breaks)
-    begins = ~same_place | (undated | back | breaks) & ~same_clip
+    begins = ~same_place | (undated | back | breaks) & ~within_clip
     cut = np.zeros(len(order), bool)
     if config.max_event_s is not None:
         cut = _cuts(begins, gap, _duration(config.max_event_s))
@@ -89,12 +90,20 @@ def _order(images: Rows, place: NDArray[np.intp]) -> NDArray[np.intp]:
     return np.lexsort((time, undated, place))
 
 
-def _same_clip(paths: NDArray[np.object_]) -> NDArray[np.bool_]:
-    """Return (n,) bool: frames of the clip of the image before."""
-    clips = [clip_of(path) for path in paths.tolist()]
-    names = np.array([None if at_ms is None else clip for clip, at_ms in clips], object)
-    is_frame = np.array([name is not None for name in names], bool)
-    return is_frame & ~changes(names)
+def _within_clip(
+    paths: NDArray[np.object_], local: NDArray[np.datetime64], place: NDArray[np.intp]
+) -> NDArray[np.bool_]:
+    """Return (n,) bool: images after the first frame of a clip, up to its last one. A clip has one path and start."""
+    frames: dict[tuple[Any, ...], list[int]] = {}
+    for i, (path, taken, where) in enumerate(zip(paths.tolist(), local.tolist(), place.tolist(), strict=True)):
+        clip, at_ms = clip_of(path)
+        if at_ms is not None:
+            start = taken and taken - timedelta(milliseconds=at_ms)
+            frames.setdefault((where, clip, start), []).append(i)
+    within = np.zeros(len(paths), bool)
+    for of_clip in frames.values():
+        within[of_clip[0] + 1 : of_clip[-1] + 1] = True
+    return within
 
 
 def _gaps(local: NDArray[np.datetime64], utc: NDArray[np.datetime64]) -> NDArray[np.timedelta64]:

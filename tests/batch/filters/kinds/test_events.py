@@ -59,6 +59,10 @@ def test_frames_of_a_clip_are_one_event_also_without_a_time() -> None:
 
     dated = rows(frame(1, "a.mp4", 0, 0), frame(2, "a.mp4", 90_000, 90), frame(3, "b.mp4", 0, 200), taken(4, 210))
     assert groups(dated) == [[1, 2], [3, 4]], "a gap of more than 60 s splits no clip"
+    between = [frame(n, "ab"[n % 2] + ".mp4", 70_000 * n, 70.0 * n + n % 2) for n in range(4)]
+    assert groups(rows(*between, taken(4, 139), taken(5, 212), taken(6, 300))) == [[0, 1, 2, 3, 4, 5], [6]]
+    of_two_roots = (frame(1, "a.mp4", 0, 0), frame(2, "a.mp4", 0, 200), frame(3, "a.mp4", 90_000, 290))
+    assert groups(rows(*of_two_roots)) == [[1], [2, 3]], "clips of one path are two if they begin at other times"
     undated = rows(*(frame(n, "a.mp4" if n < 4 else "b.mp4", 1000 * n, None) for n in range(1, 6)))
     assert groups(undated, max_event_s=60.0) == [[1, 2, 3], [4, 5]]
     assert groups(rows(taken(1, None), taken(2, None))) == [[1], [2]]
@@ -107,7 +111,7 @@ def test_ids_stay_when_later_images_are_added() -> None:
     assert after[image(4)].group_id == after[image(3)].group_id
 
 
-@pytest.mark.parametrize("wrong", [{"gap_s": -1}, {"max_event_s": 0}, {"gap": 60}])
+@pytest.mark.parametrize("wrong", [{"gap_s": -1}, {"max_event_s": 0}, {"max_event_s": 1e10}, {"gap": 60}])
 def test_an_invalid_config_is_rejected(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match=next(iter(wrong))):
         EventsConfig(**wrong)
