@@ -106,16 +106,13 @@ def _links(config: TrackingConfig, rows: Rows, frames: _Frames) -> tuple[NDArray
     before = np.full(len(rows), -1, np.intp)
     costs = np.full(len(rows), np.nan)
     later = np.flatnonzero(frames.adjacent)
+    if not len(later):
+        return before, costs
     pairs = np.cumsum(frames.boxes[later] * frames.boxes[later - 1])
     part = pairs // PAIRS_AT_ONCE
     for batch in np.split(later, np.flatnonzero(np.diff(part)) + 1):
-        a, b = _pairs(frames, batch)
-        if config.same_label:
-            same = rows.label[a] == rows.label[b]
-            a, b = a[same], b[same]
-        cost = _cost(rows, a, b, 1.0 if config.plus_one else 0.0)
-        near = cost < config.max_cost
-        a, b, cost = a[near], b[near], cost[near]
+        near = [_near(config, rows, a, b) for a, b in _pairs(frames, batch)]
+        a, b, cost = (np.concatenate(column) for column in zip(*near, strict=True))
         order = np.lexsort((rows.rank[b], rows.rank[a], cost))
         for chosen in _cheapest_first(a[order], b[order], len(rows)):
             links = order[chosen]
@@ -123,15 +120,31 @@ def _links(config: TrackingConfig, rows: Rows, frames: _Frames) -> tuple[NDArray
     return before, costs
 
 
-def _pairs(frames: _Frames, later: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Return all pairs of a box in the frame before each of `later` (a) and a box in that frame (b)."""
-    n_a, n_b = frames.boxes[later - 1], frames.boxes[later]
-    n = n_a * n_b
-    frame = np.repeat(np.arange(len(later)), n)
-    within = np.arange(len(frame)) - np.repeat(np.cumsum(n) - n, n)
-    a = frames.start[later - 1][frame] + within // n_b[frame]
-    b = frames.start[later][frame] + within % n_b[frame]
-    return a, b
+def _pairs(frames: _Frames, later: NDArray[np.intp]) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+    """Yield all pairs of a box in the frame before each of `later` (a) and a box in that frame (b), in steps."""
+    n_b = frames.boxes[later]
+    n = frames.boxes[later - 1] * n_b
+    end = np.cumsum(n)
+    total = int(n.sum())
+    for first in range(0, total, PAIRS_AT_ONCE):
+        pair = np.arange(first, min(first + PAIRS_AT_ONCE, total))
+        frame = np.searchsorted(end, pair, side="right")
+        within = pair - (end - n)[frame]
+        a = frames.start[later - 1][frame] + within // n_b[frame]
+        b = frames.start[later][frame] + within % n_b[frame]
+        yield a, b
+
+
+def _near(
+    config: TrackingConfig, rows: Rows, a: NDArray[np.intp], b: NDArray[np.intp]
+) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float64]]:
+    """Return the pairs that may be linked, and their costs."""
+    if config.same_label:
+        same = rows.label[a] == rows.label[b]
+        a, b = a[same], b[same]
+    cost = _cost(rows, a, b, 1.0 if config.plus_one else 0.0)
+    near = cost < config.max_cost
+    return a[near], b[near], cost[near]
 
 
 def _cost(rows: Rows, a: NDArray[np.intp], b: NDArray[np.intp], plus_px: float) -> NDArray[np.float64]:

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-import batch.filters.kinds.tracking
 from batch.filters.contract import FilterAction
+from batch.filters.kinds import tracking
 from batch.filters.kinds.tracking import FILTER, TrackingConfig
 from tests.batch.filters.make import NOTHING, detection, image, invalid, rows
 
@@ -214,5 +214,8 @@ def test_it_matches_a_greedy_pass(given: list[dict[str, Any]], max_cost: float, 
 def test_many_batches_match_one(monkeypatch: pytest.MonkeyPatch) -> None:
     given = [box(frame, rank, 30 * rank) for frame in range(12) for rank in range(frame % 5)]
     at_once = said(*given)
-    monkeypatch.setattr(batch.filters.kinds.tracking, "PAIRS_AT_ONCE", 7)
+    sizes, cost = [], tracking._cost
+    monkeypatch.setattr(tracking, "PAIRS_AT_ONCE", 7)
+    monkeypatch.setattr(tracking, "_cost", lambda rows, a, *more: sizes.append(len(a)) or cost(rows, a, *more))
     assert said(*given) == at_once
+    assert max(sizes) == 7, "the 12 pairs of two frames are split too"
