@@ -31,6 +31,8 @@ RUN_ID = "upload"
 """Value of `results.run_id` for uploads, as no run has processed the image."""
 MAX_WAITING, MAX_BYTES = 5_000, 256 * 2**20
 """Maximum number and bytes of uploads with pending rows, in the recorder and in a replica."""
+MAX_KEEPING = 512
+"""Maximum number of images that wait to be written, below the requests of a replica."""
 WRITERS = 8
 T = TypeVar("T")
 log = structlog.get_logger("resight.uploads")
@@ -110,16 +112,17 @@ class Uploads:
         # separate threads, so that a disk that hangs delays nothing else
         self._writers = ThreadPoolExecutor(WRITERS, "uploads")
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._waiting = self._waiting_bytes = self._keeping_bytes = 0
+        self._waiting = self._waiting_bytes = self._keeping = self._keeping_bytes = 0
 
     async def keep(self, body: bytes, camera: str, answer: Answer, sender: Identity | None = None) -> Recording:
         """Write the file, also if the client disconnects, and start to record its rows; `sender` may have a quota.
 
         Raises BadRequest, QuotaSpent, ImageTooLarge, StorageFull, StorageUnreachable, StorageUnsafe, and Overloaded if
-        too many bytes wait to be written.
+        too many images wait to be written.
         """
-        if self._keeping_bytes + len(body) > MAX_BYTES:
-            raise Overloaded(f"{self._keeping_bytes >> 20} MiB of images wait to be written")
+        if self._keeping >= MAX_KEEPING or self._keeping_bytes + len(body) > MAX_BYTES:
+            raise Overloaded(f"{self._keeping} images ({self._keeping_bytes >> 20} MiB) wait to be written")
+        self._keeping += 1
         self._keeping_bytes += len(body)
         return await asyncio.shield(self._start(self._keep(body, camera, answer, sender)))
 
@@ -132,6 +135,7 @@ class Uploads:
         try:
             kept, upload = await asyncio.get_running_loop().run_in_executor(self._writers, write)
         finally:
+            self._keeping -= 1
             self._keeping_bytes -= len(body)
         self._counted("kept")
         return Recording(kept, self._start(self._record(kept.row["path"], upload)))

@@ -211,8 +211,11 @@ async def test_a_disk_that_hangs_takes_no_place(
     assert desk.files == [NAME]
 
 
-async def test_pictures_that_wait_to_be_written_have_a_bound(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serve.uploads.uploads, "MAX_BYTES", len(CAT) - 1)
+@pytest.mark.parametrize(("name", "bound"), [("MAX_BYTES", len(CAT) - 1), ("MAX_KEEPING", 0)])
+async def test_pictures_that_wait_to_be_written_have_a_bound(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, name: str, bound: int
+) -> None:
+    monkeypatch.setattr(serve.uploads.uploads, name, bound)
     problem_of(await desk.post(content=CAT), 429)
     assert desk.files == []
     assert (await desk.post(content=jpeg())).status_code == 201
