@@ -41,6 +41,10 @@ class Room:
         self.taken = 0
 
     @property
+    def free(self) -> int:
+        return self._places - self.taken
+
+    @property
     def is_full(self) -> bool:
         return self.taken >= self._places
 
@@ -68,6 +72,7 @@ class Admission:
         small_bodies = "bodies are being read"
         self.requests = Room(max_requests(limits), "requests are being answered")
         self.images = Room(places, "images are being answered", retry_after_s, on_full)
+        self.crops = Room(places, "crops are being classified in addition to one of each image")
         self.forms = Room(places, "forms are being read")
         self.forwarded = Room(places, forwarded)
         self.forwarded_uploads = Room(places, forwarded)  # they may wait for their rows

@@ -195,7 +195,7 @@ class Engine:
         deadline_s: float | None = None,
         request_id: str = "",
     ) -> BoxesAnswer:
-        """Classify the boxes of an encoded image, in px of the upright image, in one submission to the online lane.
+        """Classify the boxes of an encoded image, in px of the upright image, in the online lane.
 
         The crops are those of a run without margin. Raises as `detect`.
         """
@@ -205,7 +205,7 @@ class Engine:
             done, read_ms = [], 0.0
             if boxes_xyxy_px:
                 done, read_ms = await self.workers.boxes(
-                    model, lambda: model.read_boxes(body, boxes_xyxy_px, max_px), deadline_s
+                    model, lambda: model.read_boxes(body, boxes_xyxy_px, max_px), deadline_s, self.admission.crops
                 )
             times = Timings(
                 max((queue_ms for _, queue_ms in done), default=0.0),

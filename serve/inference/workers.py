@@ -30,7 +30,7 @@ from model_store.load import Loaded, run_rows
 from model_store.machine import usable_cores
 from model_store.names import VersionId
 from model_store.transform.preprocess import Prepared
-from serve.inference.admission import Threads
+from serve.inference.admission import Room, Threads
 from serve.inference.batcher import Batcher, Lane, LaneBound
 from serve.inference.results import CropResult, ImageResult
 from serve.settings import DetectArgs
@@ -193,7 +193,8 @@ class Workers:
             workers=count,
             bulk_share=args.bulk_share,
             bounds={
-                Lane.ONLINE: LaneBound(limits.online_queue, limits.online_mib * MIB),
+                # images, and crops in addition
+                Lane.ONLINE: LaneBound(2 * limits.online_queue, limits.online_mib * MIB),
                 Lane.BULK: LaneBound(limits.bulk_queue, limits.bulk_mib * MIB),
             },
             bytes_of=lambda item: item.nbytes,
@@ -220,21 +221,25 @@ class Workers:
         return await gather_futures(self.batcher.submit(*make_items(model, prepared), Lane.BULK))
 
     async def boxes(
-        self, model: CropModel, read: Callable[[], list[Prepared]], deadline_s: float | None
+        self, model: CropModel, read: Callable[[], list[Prepared]], deadline_s: float | None, room: Room
     ) -> tuple[list[tuple[CropResult, float]], float]:
         """Return the result of each crop that `read` returns with its wait in ms, and the time of `read` in ms.
 
-        The crops are submitted together. Raises ImageError, Overloaded, DeadlinePassed, ModelError.
+        Crops are submitted together as far as `room` has places: the place of the image itself is enough for one at a
+        time. Raises ImageError, Overloaded, DeadlinePassed, ModelError.
         """
         began_s = time.perf_counter()
         prepared = await self._decoders.run(read)
         read_ms = (time.perf_counter() - began_s) * 1e3
-        futures = self.batcher.submit(*make_items(model, prepared), Lane.ONLINE, deadline_s)
         done = list[tuple[CropResult, float]]()
-        for outcome in await gather_futures(futures):
-            if isinstance(outcome, BaseException):
-                raise outcome
-            done.append(outcome)  # type: ignore[arg-type]
+        while left := prepared[len(done) :]:
+            more = min(len(left) - 1, room.free // 2)  # half, for the crops of other images
+            with room.place(more):
+                futures = self.batcher.submit(*make_items(model, left[: 1 + more]), Lane.ONLINE, deadline_s)
+                for outcome in await gather_futures(futures):
+                    if isinstance(outcome, BaseException):
+                        raise outcome
+                    done.append(outcome)  # type: ignore[arg-type]
         return done, read_ms
 
     async def rows(

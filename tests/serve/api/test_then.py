@@ -110,7 +110,10 @@ async def test_an_image_without_detections_has_no_crops(engine: Engine) -> None:
     assert body["then"]["model"]["version"] == "1"
 
 
-async def test_all_crops_are_one_submission(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("taken", "sizes"), [(0, [4, 2]), (4, [2, 2, 2]), (MOST, [1] * MOST)])
+async def test_crops_are_submitted_together_as_far_as_places_are_free(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, taken: int, sizes: list[int]
+) -> None:
     submitted: list[tuple[str, int]] = []
     submit = Batcher.submit
 
@@ -119,10 +122,11 @@ async def test_all_crops_are_one_submission(engine: Engine, monkeypatch: pytest.
         return submit(self, key, items, *more)
 
     monkeypatch.setattr(Batcher, "submit", counted)
-    body = (await detect(engine, photo("person"), min_score=0.15)).json()
+    with engine.admission.crops.place(taken):
+        body = (await detect(engine, photo("person"), min_score=0.1)).json()
+        assert engine.admission.crops.taken == taken
     count = len(body["detections"])
-    assert count > 1
-    assert submitted == [("ssdlite-coco", 1), ("colours", count)]
+    assert submitted == [("ssdlite-coco", 1), *(("colours", size) for size in sizes)]
     line = f'resight_requests_total{{model="colours",outcome="ok",version="1"}} {count:.1f}'
     assert line in engine.exposition()
 
@@ -170,7 +174,7 @@ async def test_a_full_lane_sheds_the_request(engine: Engine, monkeypatch: pytest
 
     async def then_busy(*args: Any) -> Any:
         answer = await detect_first(*args)
-        for waiting in (0, 1):  # the first occupies the worker
+        for waiting in range(2 * MOST + 1):  # the first occupies the worker
             engine.batcher.submit(*make_items(Gate(gate), [np.zeros(0, np.float32)]), Lane.ONLINE)  # type: ignore[arg-type]
             while engine.batcher.depth(Lane.ONLINE) != waiting:
                 await asyncio.sleep(0.01)
