@@ -314,7 +314,7 @@ class AliasWatcher:
         operations: list[Operation] = []
         with self._turn:  # of a poll and a request, which share the list of files
             self._store.list_again()
-            for name in self._store.names():
+            for name in sorted({*self._store.names(), *(model for model, _ in [*self._refused])}):
                 with contextlib.suppress(ResightError):  # replicas report files that cannot be read
                     operations += self._due(name)
         return operations
@@ -346,6 +346,9 @@ class AliasWatcher:
         """Return the due operations of a model. Raises ModelRefused if a file is damaged, StorageUnreachable."""
         wanted = self._store.aliases(name)
         serving = read_state(self._store, name).aliases
+        for place in [*self._refused]:
+            if place[0] == name and place[1] not in wanted:  # the alias or the model was removed
+                self._refused.pop(place, None)
         operations: list[Operation] = []
         for alias, version in wanted.items():
             state = serving.get(alias)

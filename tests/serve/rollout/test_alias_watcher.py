@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -60,6 +61,21 @@ def test_what_was_refused_waits_until_something_changes(store: ModelStore, monke
     store.set_alias("blobs", "production", "1")
     assert follower.due() == []
     assert follower.failures("blobs") == {}
+
+
+@pytest.mark.parametrize("whole_model", [False, True])
+def test_a_refusal_ends_with_its_alias(store: ModelStore, whole_model: bool) -> None:
+    store.set_alias("blobs", "staging", "2")
+    follower = AliasWatcher(store)
+    for operation in follower.due():
+        refuse(follower, operation)
+    assert follower.failures("blobs") == {"staging": "it does not load"}
+    if whole_model:
+        shutil.rmtree(Path(store.url) / "blobs")
+    else:
+        store.set_alias("blobs", "staging", None)
+    assert follower.due() == []
+    assert (follower.failures("blobs"), follower.refused) == ({}, 0)
 
 
 def test_a_damaged_model_does_not_keep_others_from_being_followed(store: ModelStore) -> None:
