@@ -200,8 +200,7 @@ class Batcher(Generic[K, T, R]):
             self._require_room(lane, len(tickets), size_bytes)
             for ticket in tickets:
                 self._queues[lane].push(key, ticket)
-            lingering = len(self._lingering[lane])  # these may wake without work, and wait again
-            self._changed[lane].notify(min(len(tickets), self._workers) + lingering)
+            self._wake(lane, min(len(tickets), self._workers))
         return [ticket.future for ticket in tickets]
 
     def depth(self, lane: Lane) -> int:
@@ -288,7 +287,11 @@ class Batcher(Generic[K, T, R]):
             self._changed[lane].wait(left_s)
         self._lingering[lane].discard(key)
         if queue.waiting(key) > batch.max:
-            self._changed[lane].notify()
+            self._wake(lane, 1)
+
+    def _wake(self, lane: Lane, workers: int) -> None:
+        """Wake workers for a lane, and all that linger: these may wake first, without work, and wait again."""
+        self._changed[lane].notify(workers + sum(map(len, self._lingering.values())))
 
     def _answer(self, lane: Lane, key: K, tickets: list[Ticket[T, R]]) -> None:
         started = time.perf_counter()

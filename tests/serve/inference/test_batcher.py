@@ -314,6 +314,18 @@ def test_who_lingers_for_one_key_does_not_swallow_the_call_for_another(bench: Ca
         assert quick.result(TIMEOUT_S)[0] == "Q"
 
 
+@pytest.mark.parametrize("lane", list(Lane))
+def test_nor_the_call_for_the_rest_of_a_key(bench: Callable[..., Bench], lane: Lane) -> None:
+    """Both lanes share their workers, and a wake-up can reach any of them."""
+    lanes, woken = bench(workers=0).lanes, list[int]()
+    lanes._changed[Lane.ONLINE].notify = lambda n=1: woken.append(n)  # type: ignore[method-assign]
+    lanes._lingering[lane].add("slow")
+    lanes.submit("quick", names("q", 6), Lane.ONLINE)
+    with lanes._lock:
+        assert len(lanes._next_batch([Lane.ONLINE])[2]) == 4
+    assert woken == [1, 2], "one for who lingers, and one more for the rest"
+
+
 def test_batches_are_counted_by_what_has_a_result() -> None:
     ran: list[int] = []
 
