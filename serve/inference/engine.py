@@ -304,6 +304,9 @@ def _require_crops(chunk: Chunk, model: CropModel) -> None:
 
 
 def sample_of(body: bytes) -> float:
-    """Return a number from 0 to 1 by an image's bytes, so that a canary always gets the same images."""
-    digest = hashlib.blake2b(body[-4096:], digest_size=8).digest()  # a checksum would not spread similar images
+    """Return a number from 0 to 1 by an image's bytes, so that a canary always gets the same images.
+
+    It depends on the size and both ends, as files may be padded. A checksum would not spread similar images.
+    """
+    digest = hashlib.blake2b(b"%d" % len(body) + body[:4096] + body[-4096:], digest_size=8).digest()
     return int.from_bytes(digest) / 2**64

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -53,10 +54,19 @@ async def test_a_long_reference_is_cut_in_the_log_and_in_the_problem() -> None:
     assert len(str(raised.value)) < 300
 
 
-def test_images_that_differ_by_a_number_are_spread_evenly() -> None:
+@pytest.mark.parametrize(
+    "image",
+    [
+        lambda number: photo("cat") + b"%d\n" % number,
+        lambda number: b"%d\n" % number + photo("cat") + bytes(4096),
+        lambda number: photo("cat") + bytes(4096 + number),
+    ],
+    ids=["at the end", "padded", "in the size"],
+)
+def test_images_that_differ_by_a_number_are_spread_evenly(image: Callable[[int], bytes]) -> None:
     """A fifth of them is sampled within four standard deviations; a cyclic checksum gives 31 %."""
     numbers = range(1, 301)
-    chosen = sum(sample_of(photo("cat") + b"%d\n" % number) < 0.2 for number in numbers)
+    chosen = sum(sample_of(image(number)) < 0.2 for number in numbers)
     deviation = (len(numbers) * 0.2 * 0.8) ** 0.5
     assert abs(chosen - 0.2 * len(numbers)) < 4 * deviation
 

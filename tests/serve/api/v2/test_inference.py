@@ -212,6 +212,24 @@ async def test_a_canary_is_chosen_by_the_first_image(blobs: MakeEngine, monkeypa
     assert samples["blobs"] == sample_of(CAT) < 1.0
 
 
+async def test_a_canary_of_tensors_is_not_chosen_by_their_padding(
+    blobs: MakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, samples = await blobs(), list[float]()
+
+    async def noted(text: str, sample: float) -> ResolvedModel:
+        samples.append(sample)
+        raise KeyError(text)
+
+    monkeypatch.setattr(engine.resolver, "get", noted)
+    for value in (0.25, 0.5, 0.25):
+        tensor = ZEROS.copy()
+        tensor[:, :, 16:-16] = value
+        body, headers = of_tensor(tensor)
+        error_of(await post(engine, body, **headers), 500)
+    assert samples[0] == samples[2] != samples[1]
+
+
 async def test_the_headers_of_v1_mean_the_same_here(blobs: MakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = await blobs()
     body, headers = of_images(CAT)
