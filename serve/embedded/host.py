@@ -68,6 +68,7 @@ class EmbeddedHost:
         await self._tables.close()
         self._operator.stop()
         self.engine.stop()
+        await self._operator.ended(self._holder)
         await asyncio.to_thread(self._sandbox.stop)
 
     def replicas(self, store: ModelStore, args: DetectArgs) -> OwnReplica:

@@ -1,6 +1,7 @@
 """Serve an application from this process until a signal; only one host at a time serves a home.
 
-SIGTERM and SIGINT end it after the requests that it has accepted, SIGHUP reads the alias files again.
+SIGTERM and SIGINT end it after the requests that it has accepted, SIGHUP reads the alias files again. During the start,
+the first two end it at once.
 """
 
 from __future__ import annotations
@@ -44,18 +45,26 @@ async def serve(
     Raises ClusterError if the address is in use, or another host serves this home; StorageUnreachable.
     """
     loop, reload_wanted = asyncio.get_running_loop(), asyncio.Event()
-    loop.add_signal_handler(signal.SIGHUP, reload_wanted.set)  # also while the host starts
+    ending: asyncio.Future[None] = loop.create_future()
+    # also while the host starts
+    loop.add_signal_handler(signal.SIGHUP, reload_wanted.set)
+    for received in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(received, ending.cancel)
     with sole_host(settings, url_of(*address)):
         require_free(*address, "serve")
         host = EmbeddedHost(settings, args)
         try:
-            await host.start()
+            starting = asyncio.ensure_future(host.start())
+            ending.add_done_callback(lambda _: starting.cancel())
+            await asyncio.wait([starting])
+            if ending.cancelled():
+                return
+            starting.result()
             others = asyncio.ensure_future(asyncio.to_thread(_make, mounted))
             server = _Server(
                 _config(cancelled_with_client(_together(host.application(), tuple(mounted), others)), address)
             )
-            for received in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(received, setattr, server, "should_exit", True)
+            ending.add_done_callback(lambda _: setattr(server, "should_exit", True))
             ready(host)
             reloading = loop.create_task(reload_when(reload_wanted, host))
             others.add_done_callback(lambda made: _end_if_failed(made, server))

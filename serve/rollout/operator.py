@@ -105,6 +105,10 @@ class RolloutOperator:
         with contextlib.suppress(ResightError):  # at worst, it is proved again when the holder ends
             await self._proofs.loaded(version, holder)
 
+    async def ended(self, holder: str) -> None:
+        """Record that `holder` ends on request, for which the versions that it loads are not blamed."""
+        await self._proofs.ended(holder)
+
     def stop(self) -> None:
         """Stop to follow the store. Operations that are not complete are completed by a successor."""
         for task in (*self._background, *self._tasks.values()):

@@ -3,6 +3,7 @@
 of(version) -> Proof            an existing proof, or a new one; raises the reason why it failed
 loading(version, holder)        a process begins to load the version
 loaded(version, holder)         the load has ended, and the process still runs
+ended(holder)                   the process ends on request, also during loads
 
 If a load ends its process, the version is proved again; after MAX_DEATHS such loads it is refused for DEADLY_S.
 """
@@ -71,6 +72,7 @@ class Proofs:
         self._run, self._pool_of, self._is_alive = run, pool_of, is_alive
         self._records: dict[str, ProofRecord] = {}
         self._refused: dict[str, tuple[float, str, ModelError]] = {}
+        self._ended: set[str] = set()
         self._running: dict[str, asyncio.Task[Proof]] = {}
         self._models: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._writing = asyncio.Lock()
@@ -99,7 +101,7 @@ class Proofs:
     async def loading(self, version: VersionId, holder: str) -> None:
         """Record a load before it begins. Raises ModelError, ModelNotReady if the version must be proved again."""
         key, _ = await self._current_key(version)
-        if self._records[key].proof is None:
+        if self._records[key].proof is None or holder in self._ended:
             raise ModelNotReady(f"{version} must be proved again; repeat the request", SOON_S)
         await self._keep(key, loading=(*self._records[key].loading, holder))
 
@@ -108,6 +110,13 @@ class Proofs:
         key, _ = await self._current_key(version)
         left = tuple(other for other in self._records[key].loading if other != holder)
         await self._keep(key, loading=left, deaths=0)
+
+    async def ended(self, holder: str) -> None:
+        """Record that a process ends on request: its loads do not count as deaths, and it begins no more."""
+        self._ended.add(holder)
+        for key in [key for key, record in self._records.items() if holder in record.loading]:
+            left = tuple(other for other in self._records[key].loading if other != holder)
+            await self._keep(key, loading=left)
 
     def _require_not_refused(self, key: str, version: VersionId, mark: str) -> None:
         """Raise ModelRefused after too many deaths, or the error of a recent refusal of files with this `mark`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -25,8 +26,11 @@ from serve.cluster.deploy import detect_args
 from serve.cluster.head import ClusterState, start
 from serve.cluster.ports import Ports, preferred_or_free
 from serve.embedded.home_lock import home_lock, served_at
+from serve.embedded.host import EmbeddedHost
 from serve.embedded.server import reload_when, sole_host
 from serve.embedded.server import serve as serve_until_signal
+from serve.models.loaded_models import Loader
+from serve.rollout.sandbox import Proof
 from serve.settings import Settings
 from tests.fixtures_local import ROOT, jpeg, motion_store, rows_of
 
@@ -116,6 +120,35 @@ def test_sighup_while_it_starts_does_not_end_it(settings: Settings) -> None:
     finally:
         server.process.kill()
         server.process.wait()
+
+
+@pytest.mark.parametrize("received", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_during_a_load_ends_it_and_is_no_fault_of_the_model(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, received: signal.Signals
+) -> None:
+    ended, holders = threading.Event(), list[list[str]]()
+
+    def note() -> None:
+        (file,) = (settings.home_path / "proofs").glob("*.json")
+        holders.append(json.loads(file.read_text())["loading"])
+
+    def load(*_: object) -> None:
+        note()
+        os.kill(os.getpid(), received)
+        ended.wait(20)
+
+    monkeypatch.setattr(Loader, "load", load)
+    monkeypatch.setattr(EmbeddedHost, "prove", lambda self, *about: Proof(1, 0.1, about[-1]))
+    address = ("127.0.0.1", preferred_or_free(0))
+    before = signal.signal(received, signal.SIG_IGN)
+    try:
+        asyncio.run(serve_until_signal(settings, detect_args(settings), address, {}, lambda _: pytest.fail("serves")))
+    finally:
+        ended.set()
+        signal.signal(received, before)
+    note()
+    assert [len(loading) for loading in holders] == [1, 0]
+    assert served_at(settings) == ""
 
 
 async def test_each_request_to_reload_is_followed_also_after_one_that_fails() -> None:

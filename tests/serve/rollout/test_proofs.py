@@ -191,6 +191,17 @@ async def test_what_ended_the_process_that_loaded_it_is_proved_again(bench: Benc
     assert bench.proved == ["blobs@1"] * 2, "they ended later, for another reason"
 
 
+async def test_the_end_of_a_process_on_request_is_no_fault_of_what_it_loads(bench: Bench) -> None:
+    await bench.proofs.of(ONE)
+    await bench.proofs.loading(ONE, "a")
+    await bench.proofs.ended("a")
+    with pytest.raises(ModelNotReady):
+        await bench.proofs.loading(ONE, "a")
+    bench.alive.discard("a")
+    await bench.again().of(ONE)
+    assert bench.proved == ["blobs@1"]
+
+
 async def test_a_version_that_ends_process_after_process_is_refused_until_it_is_promoted(bench: Bench) -> None:
     for holder in "abc":
         await bench.proofs.of(ONE)
