@@ -48,12 +48,15 @@ class Quotas:
         """
         if sender is None or sender.daily_mib is None or self._root.exists(path := path_of(camera, data)):
             return keep(self._root, camera, data)
-        day, kept = self._count(sender.name, sender.daily_mib, len(data)), None
+        day = self._count(sender.name, sender.daily_mib, len(data))
+        kept, was_there = None, False
         try:
+            was_there = self._root.exists(path)
             kept = keep(self._root, camera, data)
             return kept
         finally:
-            if not (kept.is_new if kept else self._root.exists(path)):
+            # not `is_new`, which is also False if the storage wrote the file and its answer was lost
+            if was_there or not (kept or self._root.exists(path)):
                 # not below 0, as an operator may have removed the file
                 self._change(sender.name, day, lambda u: max(0, u.nbytes - len(data)) if u.day == day else u.nbytes)
 

@@ -102,18 +102,32 @@ def test_what_fails_or_was_stored_by_another_meanwhile_is_not_counted(
     def full(*_: object) -> None:
         raise StorageFull("full")
 
-    def twice(root: Folder, camera: str, data: bytes) -> object:
-        keep(root, camera, data)
-        return keep(root, camera, data)
+    count = quotas._count
 
-    for stand_in, error in ((full, StorageFull), (twice, None)):
-        monkeypatch.setattr(quota, "keep", stand_in)
-        if error:
-            with pytest.raises(error):
-                quotas.keep(STATION, "", image(0))
-        else:
-            assert not quotas.keep(STATION, "", image(0)).is_new
-        assert used(root).nbytes == 0
+    def while_another_stores(*about: Any) -> Any:
+        keep(root, "", image(0))
+        return count(*about)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(quota, "keep", full)
+        with pytest.raises(StorageFull):
+            quotas.keep(STATION, "", image(0))
+    assert used(root).nbytes == 0
+    monkeypatch.setattr(quotas, "_count", while_another_stores)
+    assert not quotas.keep(STATION, "", image(0)).is_new
+    assert used(root).nbytes == 0
+
+
+def test_an_image_counts_though_the_acknowledgement_of_its_file_was_lost(
+    root: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(*about: Any) -> object:
+        keep(*about)
+        return keep(*about)
+
+    monkeypatch.setattr(quota, "keep", lost)
+    assert not Quotas(root, lambda: EVENING).keep(STATION, "", image(0)).is_new
+    assert used(root).nbytes == SIZE
 
 
 def test_an_image_over_the_whole_quota_is_refused_for_good(root: Folder) -> None:
