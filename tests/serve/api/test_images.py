@@ -218,6 +218,7 @@ async def test_pictures_that_wait_to_be_written_have_a_bound(
     monkeypatch.setattr(serve.uploads.uploads, name, bound)
     problem_of(await desk.post(content=CAT), 429)
     assert desk.files == []
+    monkeypatch.setattr(serve.uploads.uploads, "MAX_KEEPING", 1)
     assert (await desk.post(content=jpeg())).status_code == 201
 
 
