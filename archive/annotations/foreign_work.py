@@ -155,25 +155,27 @@ def _images(tables: Tables, paths: set[str], root: str | None) -> tuple[dict[str
     """Return the image of each path, and the reasons for the others.
 
     A path is that of the catalogue, or one of the two ends with the other: tools add or leave out folders. A name of a
-    file alone is not enough for that without `root`, because cameras number the images of each card alike.
+    file alone is not enough for that without `root`, because cameras number the images of each card alike. The full
+    path of a catalogued file is never another one, also if that file is missing or not in `root`.
     """
     with memory_database() as sql:
         scan(sql, "media", tables.existing("media"), MEDIA)
         sql.register("wanted", pa.table({"name": sorted(paths)}))
         rows = sql.execute(
             """
-            with present as (
-                select path, source_root || '/' || path as full_path, media_sha256, width_px, height_px from media
-                where missing_since is null and frame_count is null
-                    and ($root is null or starts_with(source_root || '/' || path, $root || '/'))),
+            with files as (
+                select path, source_root || '/' || path as full_path, media_sha256, width_px, height_px,
+                    missing_since is null and ($root is null or starts_with(full_path, $root || '/')) as is_usable
+                from media where frame_count is null),
             found as (
-                select name, name in (path, full_path) as is_equal,
+                select name, name = full_path as is_full, is_usable, name in (path, full_path) as is_equal,
                     if(ends_with(path, '/' || name), name, path) as common, media_sha256, width_px, height_px
-                from wanted join present on parse_filename(path) = parse_filename(name)
+                from wanted join files on parse_filename(path) = parse_filename(name)
                 where is_equal or ((contains(common, '/') or $root is not null)
                     and (ends_with(path, '/' || name) or ends_with(name, '/' || path))))
             select distinct name, media_sha256, width_px, height_px from found
-            qualify rank() over (partition by name order by is_equal desc) = 1
+            qualify is_usable and rank() over (
+                partition by name order by is_full desc, is_usable desc, is_equal desc) = 1
             """,
             {"root": root and absolute(root)},
         ).fetchall()

@@ -110,7 +110,10 @@ def _label_studio(file: Path, _: str | None) -> Iterator[Work]:
         if not done:
             continue
         newest = max(done, key=lambda each: str(each.get("updated_at") or each.get("created_at")))
-        path = task["data"].get("path") or _local_path(task["data"]["image"])
+        data = task["data"]
+        path = data.get("path") or _local_path(data["image"])
+        if data.get("path") and data.get("source_root"):  # of an export of Resight
+            path = f"{data['source_root']}/{path}"
         person = newest.get("completed_by")
         actor = person.get("email") if isinstance(person, dict) else None
         common = {"actor": actor, "asserted_at": newest.get("updated_at") or newest.get("created_at")}

@@ -84,7 +84,7 @@ _LISTED = (
     FileFormat("coco-results", ".json", "COCO detection results", "coco:write_results"),
     FileFormat("csv", "", "CSV of images and of detections, for spreadsheets", "csv_tables:write", has_one_root=False),
     FileFormat("timelapse", ".csv", "CSV of labels for Timelapse", "csv_tables:write_timelapse"),
-    FileFormat("label-studio", "", "tasks of Label Studio with predictions", "label_studio:write", has_one_root=False),
+    FileFormat("label-studio", "", "tasks of Label Studio with predictions", "label_studio:write"),
     FileFormat("yolo", "", "data set to train YOLO", "yolo:write", has_one_root=False, has_links=True),
     FileFormat("darwin-core", ".csv", "Darwin Core occurrences", "darwin_core:write"),
     FileFormat("speciesnet", ".json", "predictions in the format of SpeciesNet 5", "speciesnet:write"),

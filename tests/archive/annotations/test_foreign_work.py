@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -119,8 +120,10 @@ def test_tools_may_put_folders_before_a_path_but_a_name_alone_needs_a_root(
     filled: Tables, file: Path, root: str | None, found: dict[str, str]
 ) -> None:
     row = {"source_root": "/x", "media_sha256": NORTH, "path": "all/north/n"}
-    put_rows(filled, "media", row)
-    others = [] if root else ["media/e", "/data/x/e", "card2/b", "n"]
+    missing_since = None if root else datetime(2026, 5, 1, tzinfo=UTC)
+    another = row | {"source_root": "/y", "media_sha256": "0" * 64, "missing_since": missing_since}
+    put_rows(filled, "media", row, another)
+    others = ["/y/all/north/n"] if root else ["/y/all/north/n", "media/e", "/data/x/e", "card2/b", "n"]
     read = read_work(filled, file, [Work(n, path, None) for n, path in enumerate([*found, *others])], root, "kim")
     assert read.rows["media_sha256"].to_pylist() == list(found.values())
     assert sorted(read.left_out) == sorted(others)

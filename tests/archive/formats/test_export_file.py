@@ -88,8 +88,9 @@ def test_a_folder_is_replaced_only_if_an_export_made_it(tables: Tables, tmp_path
 
 def test_images_of_two_archives_are_refused_where_paths_are_relative_to_one(tables: Tables, tmp_path: Path) -> None:
     put_media(tables, media_row("a", "north/a.jpg", source_root="/other"))
-    with pytest.raises(BadRequest, match=r"several archives .*--folder"):
-        export_file(tables, FILE, tmp_path / "out.json")
+    for fmt in (FILE, FORMATS["label-studio"]):
+        with pytest.raises(BadRequest, match=r"several archives .*--folder"):
+            export_file(tables, fmt, tmp_path / f"out{fmt.suffix}")
     assert export_file(tables, FORMATS["csv"], tmp_path / "csv") == {"images": 7}
 
 

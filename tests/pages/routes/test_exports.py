@@ -251,7 +251,7 @@ def test_a_filter_and_an_archive_narrow_the_images_of_a_format(client: TestClien
     body = {"format": "megadetector"}
     assert "several archives" in client.post("/ui/v1/exports", json=body).json()["detail"]
     page = Page(client.get("/ui/exports").text)
-    assert [attributes["value"] for tag, attributes, _ in page.elements if tag == "option"].count("/other") == 8
+    assert [attributes["value"] for tag, attributes, _ in page.elements if tag == "option"].count("/other") == 9
     assert "/other" not in client.get("/ui/exports", params={"camera": "south"}).text, "it has no such image"
     for more, words in (
         ({"folder": "/other", "filter": {"camera": "south"}}, "no image of the archive /other matches"),
