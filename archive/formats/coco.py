@@ -53,12 +53,14 @@ def write(images: Iterable[ImageRecord], facts: ExportLineage, out: Path, option
         file.write(f'{{"licenses": {json.dumps(licences)},\n"images": ')
         with json_array(file) as add_image, json_array(boxes) as add_box:
             for number, image in enumerate(images, 1):
+                counts[image.status] += 1
+                if image.status == "missing" and not image.is_judged:
+                    continue  # it keeps its number
                 row = _image(number, image) | ({"license": 1} if licences else {})
                 if image.event_id is not None:
                     frames[image.event_id] += 1
                     row |= {"seq_id": image.event_id, "frame_num": frames[image.event_id]}
                 add_image(row)
-                counts[image.status] += 1
                 for box in image.detections:
                     n_boxes += 1
                     row = _box(number, box, categories)

@@ -149,6 +149,11 @@ class ImageRecord:
     frame_rate: float | None = None
     is_outside_deployments: bool = False  # its camera has deployments, but none at its time
 
+    @property
+    def is_judged(self) -> bool:
+        """Return whether the model or a person found boxes or nothing: no result alone is an empty image."""
+        return bool(self.detections) or self.status in ("ok", "empty") or self.blank_by == "human"
+
 
 @dataclass(frozen=True)
 class ExportLineage:

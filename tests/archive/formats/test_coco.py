@@ -13,12 +13,13 @@ from archive.formats.coco import CocoOptions, write, write_results
 from model_store.frozen import Frozen
 from tests.archive.formats.some_images import DEER, FACTS, FOX, burst, image
 
-BOXES = [(each, box) for each in burst() for box in each.detections]
+IMAGES = [image(9, status="missing", blank_by=None), *burst()]
+BOXES = [(each, box) for each in IMAGES for box in each.detections]
 
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> Any:
-    write(burst(), FACTS, tmp_path / "a.json", CocoOptions(licence="CC-BY-4.0"))
+    write(IMAGES, FACTS, tmp_path / "a.json", CocoOptions(licence="CC-BY-4.0"))
     return COCO(str(tmp_path / "a.json"))
 
 
@@ -41,7 +42,7 @@ def test_images_have_the_fields_of_camera_traps(dataset: Any) -> None:
     assert frames == [("e1", 1), ("e1", 2), ("e1", 3), ("e2", 1), ("e3", 1)]
     assert (failed["corrupt"], failed["width"], first["corrupt"]) == (True, 0, False)
     assert first["license"] == dataset.dataset["licenses"][0]["id"]
-    assert dataset.dataset["info"]["images"] == {"ok": 3, "empty": 1, "failed": 1}
+    assert dataset.dataset["info"]["images"] == {"ok": 3, "empty": 1, "failed": 1, "missing": 1}
 
 
 def test_categories_are_those_of_the_model_then_those_of_people(dataset: Any) -> None:
@@ -49,7 +50,7 @@ def test_categories_are_those_of_the_model_then_those_of_people(dataset: Any) ->
 
 
 def test_results_fit_the_data_set_of_the_same_images(dataset: Any, tmp_path: Path) -> None:
-    write_results(burst(), FACTS, tmp_path / "r.json", Frozen())
+    write_results(IMAGES, FACTS, tmp_path / "r.json", Frozen())
     rows = json.loads((tmp_path / "r.json").read_text())
     assert [set(row) for row in rows] == [{"image_id", "category_id", "bbox", "score"}] * len(BOXES)
     found: Any = dataset.loadRes(str(tmp_path / "r.json"))
