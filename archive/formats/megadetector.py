@@ -41,7 +41,7 @@ class _Content:
         """Return the row of an image, None without a result."""
         row: dict[str, Any] = {"file": path}
         self._counts[image.status] += 1
-        if image.status in ("ok", "empty") or (image.detections and image.width_px):
+        if image.is_judged and (image.width_px or not image.detections):
             row["detections"] = [self._detection(box, image) for box in image.detections]
         elif image.status == "missing":
             return None

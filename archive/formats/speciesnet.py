@@ -27,14 +27,14 @@ def write(images: Iterable[ImageRecord], facts: ExportLineage, out: Path, option
         file.write(f'{{"info": {json.dumps(info, ensure_ascii=False)},\n"predictions": ')
         with json_array(file) as add:
             for image in images:
-                if image.status != "missing" or image.detections:
+                if image.status != "missing" or image.is_judged:
                     add(_prediction(image, facts))
         file.write("}\n")
 
 
 def _prediction(image: ImageRecord, facts: ExportLineage) -> dict[str, Any]:
     row: dict[str, Any] = {"filepath": image.path}
-    if image.status == "failed" and not image.detections:
+    if image.status == "failed" and not image.is_judged:
         row["failures"] = ["DETECTOR"]
     place = image.deployment
     if place is not None and place.latitude is not None:

@@ -56,7 +56,8 @@ class _Listed:
 def write(images: Iterable[ImageRecord], facts: ExportLineage, out: Path, options: YoloOptions) -> dict[str, int]:
     """Write the data set to the folder `out`; return the numbers of its images and parts, and of those left out.
 
-    Images without a result or a size are left out, and counted in data.yaml. `reviewed` ones have a person's statement.
+    Images without a result of the model or a person, or without a size, are left out, and counted in data.yaml.
+    `reviewed` ones have a person's statement.
 
     Raises BadRequest for images that are not on this machine, and if no image is left.
     """
@@ -64,8 +65,7 @@ def write(images: Iterable[ImageRecord], facts: ExportLineage, out: Path, option
     listed: list[_Listed] = []
     left_out = reviewed = 0
     for image in images:
-        is_known = image.detections or image.status in ("ok", "empty")
-        if not is_known or not image.width_px or not image.height_px:
+        if not image.is_judged or not image.width_px or not image.height_px:
             left_out += 1
             continue
         name = _link(image, out)

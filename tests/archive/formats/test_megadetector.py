@@ -71,7 +71,8 @@ def require_valid(found: dict[str, Any]) -> None:
 def test_each_field_is_that_of_the_format(tmp_path: Path) -> None:
     first = image("north/ä 1.jpg", BOX, captured_at_local=NOW.replace(tzinfo=None))
     failed = image("b.jpg", status="failed", width_px=None, error_code="decode")
-    rows = [first, image("a.jpg", status="empty"), failed, image("c.jpg", status="missing")]
+    by_person = image("d.jpg", status="missing", blank_by="human")
+    rows = [first, image("a.jpg", status="empty"), failed, image("c.jpg", status="missing"), by_person]
     found = written(tmp_path, rows)
     size = {"width": 1000, "height": 500}
     assert found["images"] == [
@@ -83,6 +84,7 @@ def test_each_field_is_that_of_the_format(tmp_path: Path) -> None:
         },
         {"file": "a.jpg", "detections": [], **size},
         {"file": "b.jpg", "detections": None, "failure": "image access failure"},
+        {"file": "d.jpg", "detections": [], **size},
     ]
     info = found["info"]
     assert (info["detector"], info["detection_completion_time"]) == ("md@5a", "2026-05-01 12:00:00")
@@ -92,7 +94,7 @@ def test_each_field_is_that_of_the_format(tmp_path: Path) -> None:
         "conservative_detection_threshold": 0.1,
     }
     assert info["resight"]["layers"] == ["l"]
-    assert info["resight"]["images"] == {"ok": 1, "empty": 1, "failed": 1, "missing": 1}
+    assert info["resight"]["images"] == {"ok": 1, "empty": 1, "failed": 1, "missing": 2}
 
 
 @pytest.mark.parametrize(("code", "kind"), [("model", "inference"), ("decode", "image access"), (None, "image access")])

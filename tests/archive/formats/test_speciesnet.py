@@ -19,7 +19,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
         image("a.jpg", fox, person, BOX),
         image("b.jpg", status="failed"),
         image("c.jpg", status="missing"),
-        image("d.jpg", status="empty"),
+        image("d.jpg", status="missing", blank_by="human"),
     ]
     out, facts = tmp_path / "predictions.json", FileFacts()
     write(rows, FACTS, out, Frozen())

@@ -99,10 +99,10 @@ def test_there_is_always_an_image_for_validation(tmp_path: Path) -> None:
         write([image(1), image(2)], FACTS, tmp_path / "b", YoloOptions())
 
 
-def test_boxes_of_people_are_kept_although_the_model_failed(tmp_path: Path) -> None:
-    failed = [image(1, ADDED, status="failed"), image(2, status="failed")]
+def test_boxes_and_empty_images_of_people_are_kept_without_a_result(tmp_path: Path) -> None:
+    failed = [image(1, ADDED, status="failed"), image(2, status="failed"), image(3, status="missing", blank_by="human")]
     write(failed, FACTS, tmp_path, YoloOptions(val_share=0))
-    assert len(parts_of(tmp_path)["train"]) == 1
+    assert len(parts_of(tmp_path)["train"]) == 2
     assert yaml.safe_load((tmp_path / "data.yaml").read_text())["left_out"] == 1
 
 
