@@ -63,14 +63,16 @@ def write(images: Iterable[ImageRecord], facts: ExportLineage, out: Path, option
     """
     classes = {label: number for number, label in enumerate(facts.labels)}
     listed: list[_Listed] = []
+    written = set[str]()
     left_out = reviewed = 0
     for image in images:
         if not image.is_judged or not image.width_px or not image.height_px:
             left_out += 1
             continue
+        if image.media_sha256 in written:
+            continue  # a copy, possibly with another suffix
+        written.add(image.media_sha256)
         name = _link(image, out)
-        if name is None:
-            continue
         reviewed += image.is_reviewed
         labels = out / "labels" / name.rpartition(".")[0]
         labels.parent.mkdir(parents=True, exist_ok=True)
@@ -93,11 +95,10 @@ def write(images: Iterable[ImageRecord], facts: ExportLineage, out: Path, option
     return {"images": len(listed), "reviewed": reviewed, **counts, "left_out": left_out}
 
 
-def _link(image: ImageRecord, out: Path) -> str | None:
+def _link(image: ImageRecord, out: Path) -> str:
     """Link the file of an image by its content, or write a frame of a clip; return its name in images/.
 
-    None for a copy of another one. YOLO finds labels by the last /images/ of a path, so a folder of the archive must
-    not be part of it.
+    YOLO finds labels by the last /images/ of a path, so a folder of the archive must not be part of it.
     """
     if not is_local(image.source_root):
         raise BadRequest(
@@ -109,8 +110,6 @@ def _link(image: ImageRecord, out: Path) -> str | None:
     name = f"{sha256[:2]}/{sha256}{Path(clip).suffix.lower() if at_ms is None else '.bmp'}"
     link = out / "images" / name
     link.parent.mkdir(parents=True, exist_ok=True)
-    if link.is_symlink() or link.is_file():
-        return None
     if at_ms is None:
         link.symlink_to(file)
     else:

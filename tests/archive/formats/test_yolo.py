@@ -30,7 +30,7 @@ def test_each_box_is_a_line_and_each_image_a_link(tmp_path: Path) -> None:
     images = [image(n, *each.detections, source_root=root) for n, each in enumerate(burst()[:4], 1)]
     for each in images:
         (tmp_path / "archive" / each.path).write_text(each.path)
-    copy = replace(images[0], path="copy.JPG")
+    copy = replace(images[0], path="copy.jpeg")
     failed = image(9, status="failed", source_root=root)
     images[0].is_reviewed = copy.is_reviewed = True
     counts = write([*images, copy, failed], FACTS, tmp_path / "out", YoloOptions(val_share=0))
