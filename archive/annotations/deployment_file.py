@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from archive.annotations.annotation_file import given_fields, read_rows
 from archive.annotations.import_file import nothing_added
-from archive.catalogue.deployments import Deployment, record
+from archive.catalogue.deployments import Deployment, Key, Row, current, record
 from archive.delta.tables import Tables
 from archive.views.query import query
 from model_store.errors import BadRequest, Conflict, StorageUnreachable
@@ -40,6 +40,8 @@ _COPIED = {
 }
 _AFTER_LAST_IMAGE = timedelta(seconds=1)
 """Added to `deploymentEnd`, which is usually the time of the last image."""
+CONTINUES = "continues: its end is the time of its last image"
+"""Comment of Resight's own export on a deployment without an end."""
 HELP = (
     f"columns: {', '.join(Deployment.model_fields)}\n"
     "example: camera_id,location,latitude,longitude,from_local,until_local,time_zone,clock_offset_s,notes\n"
@@ -48,10 +50,13 @@ HELP = (
 )
 
 
-def read_deployments(file: Path, zone: str | None = None) -> dict[str, Deployment]:
+def read_deployments(
+    file: Path, zone: str | None = None, stated: Mapping[Key, Row] | None = None
+) -> dict[str, Deployment]:
     """Return the deployments of a file by row, as "row 1". Raises BadRequest that lists the errors by row.
 
-    `zone` is that of the cameras' clocks, for a file of Camtrap DP (`camtrap_fields`).
+    `zone` is that of the cameras' clocks, for a file of Camtrap DP (`camtrap_fields`); their clock offsets are those
+    of the facts that are `stated` already.
     """
     deployments: dict[str, Deployment] = {}
     errors: list[str] = []
@@ -60,7 +65,9 @@ def read_deployments(file: Path, zone: str | None = None) -> dict[str, Deploymen
     for number, row in enumerate(rows, 1):
         name = f"row {number}"
         try:
-            deployments[name] = Deployment.model_validate(_fields(row, zone))
+            deployment = Deployment.model_validate(_fields(row, zone))
+            before = (stated or {}).get(("deployment", deployment.deployment_id or "")) if camtrap else None
+            deployments[name] = _with_clock(deployment, before) if before else deployment
         except ValidationError as error:
             errors.append(f"{name}: {wrong_fields(error, Deployment)}")
         except ValueError as error:
@@ -76,7 +83,7 @@ def add_file(tables: Tables, file: Path, actor: str, zone: str | None = None) ->
     Raises BadRequest, Conflict for overlaps, StorageUnreachable, TableConflict.
     """
     try:
-        return record(tables, read_deployments(file, zone), actor)
+        return record(tables, read_deployments(file, zone, current(tables)), actor)
     except Conflict as error:
         raise Conflict(nothing_added(file, str(error).split("\n"), HELP)) from error
 
@@ -133,11 +140,35 @@ def camtrap_fields(row: Mapping[str, Any], zone: str | None = None) -> dict[str,
     fields |= {"from_local": start.replace(tzinfo=None), "time_zone": start.isoformat()[-6:]}
     if place := row.get("locationName") or row.get("locationID"):
         fields["location"] = place
-    if "deploymentEnd" in row and not str(row["deploymentEnd"]).startswith("9999"):  # it continues
+    if (notes := str(row.get("deploymentComments", ""))).endswith(CONTINUES):
+        fields["notes"] = notes.removesuffix(CONTINUES).removesuffix("; ") or None
+    elif "deploymentEnd" in row and not str(row["deploymentEnd"]).startswith("9999"):  # it continues
         clock = timezone(start.utcoffset() or timedelta())
         end = _moment(row, "deploymentEnd").astimezone(clock).replace(tzinfo=None)
         fields["until_local"] = end + _AFTER_LAST_IMAGE
     return fields
+
+
+def _with_clock(deployment: Deployment, before: Row) -> Deployment:
+    """Return a deployment of Camtrap DP with the clock offset that it had `before`, and the end and zone if equal.
+
+    Its times are corrected by the offset, as Resight exports them, or not. Raises ValueError if neither fits.
+    """
+    offset_s = before["clock_offset_s"]
+    shift = deployment.from_local - datetime.fromisoformat(before["from_local"]) if offset_s else timedelta()
+    if shift and shift != timedelta(seconds=offset_s):
+        raise ValueError(
+            f"the start {deployment.from_local.isoformat()} is not {before['from_local']}, with or without the clock "
+            f"offset {offset_s} s that was stated: state the deployment in a table with from_local and clock_offset_s"
+        )
+    until, zone = deployment.until_local and deployment.until_local - shift, deployment.time_zone
+    if until and before["until_local"] == (until - _AFTER_LAST_IMAGE).isoformat():
+        until -= _AFTER_LAST_IMAGE
+    if named := before["time_zone"]:  # as +02:00 in the file
+        moment = deployment.from_local.replace(tzinfo=zone_of(named))
+        zone = named if moment.isoformat()[-6:] == zone else zone
+    kept = {"clock_offset_s": offset_s, "clock_reason": before["clock_reason"], "time_zone": zone}
+    return deployment.model_copy(update={**kept, "from_local": deployment.from_local - shift, "until_local": until})
 
 
 def _end_before_the_next(deployments: Mapping[str, Deployment]) -> dict[str, Deployment]:

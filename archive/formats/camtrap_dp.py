@@ -22,6 +22,7 @@ from typing import Any
 
 from pydantic import Field
 
+from archive.annotations.deployment_file import CONTINUES
 from archive.formats.camtrap_package import COLUMNS, descriptor, read_package
 from archive.formats.placed import Events, EventSummary, PlacedOptions, Places, count_image, iso, kind_of, utc
 from archive.formats.records import BoxRecord, DeploymentFact, ExportLineage, ImageRecord, Observer
@@ -219,7 +220,7 @@ def _box(image: ImageRecord, box: BoxRecord) -> dict[str, float]:
 def _deployment_row(of: _Deployment) -> Row:
     facts, clock = of.facts, of.last.tzinfo
     end = facts.end.replace(tzinfo=clock) if facts.end else of.last
-    ongoing = "" if facts.end else "continues: its end is the time of its last image"
+    ongoing = "" if facts.end else CONTINUES
     return {
         "deploymentID": facts.deployment_id,
         "locationID": facts.location,

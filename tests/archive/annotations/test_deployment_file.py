@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from archive.annotations.deployment_file import add_file, camtrap_fields, read_deployments, remarks
-from archive.catalogue.deployments import Deployment, current
+from archive.catalogue.deployments import Deployment, correct_clock, current
 from archive.delta.tables import Tables
 from archive.views.exports import export
 from archive.views.query import query
@@ -169,6 +169,19 @@ def test_the_last_image_is_in_its_deployment(tables: Tables, tmp_path: Path) -> 
     found = query(tables, "select deployment_id from image_deployments order by media_sha256")
     assert found["deployment_id"].to_pylist() == ["00a2c20d", "second"], "the card was changed"
     assert [one["until_local"] for one in current(tables).values()] == ["2020-07-01T11:41:41", "2020-08-01T00:00:01"]
+
+
+def test_a_stated_clock_offset_is_kept(tables: Tables, tmp_path: Path) -> None:
+    path = camtrap_file(tmp_path, row())
+    add_file(tables, path, "ana")
+    correct_clock(tables, "00a2c20d", 3600, "a photo", "ana")
+    assert add_file(tables, path, "ben")[1] == 0
+    path = camtrap_file(tmp_path, row(end="2020-07-02T11:41:41+02:00"))
+    assert add_file(tables, path, "ben")[1] == 1
+    (found,) = current(tables).values()
+    assert (found["until_local"], found["clock_offset_s"]) == ("2020-07-02T11:41:42", 3600)
+    with pytest.raises(BadRequest, match="row 1: the start .* is not .* clock offset 3600 s .*: state the deployment"):
+        add_file(tables, camtrap_file(tmp_path, row("2020-05-30T05:27:37+02:00")), "ben")
 
 
 @pytest.mark.parametrize(
