@@ -35,6 +35,7 @@ class _Content:
         self._facts = facts
         self._counts = Counter[str]()
         self._categories = _categories(facts.labels)
+        self._of_detector = frozenset(self._categories)
         self._classes: dict[str, str] = {}
 
     def row(self, image: ImageRecord, path: str) -> dict[str, Any] | None:
@@ -86,7 +87,7 @@ class _Content:
         return rest | {"info": info | {"detector_metadata": metadata, "resight": facts.described() | counts}}
 
     def _detection(self, box: BoxRecord, image: ImageRecord) -> dict[str, Any]:
-        named = _named(box, self._categories)
+        named = _named(box, self._of_detector)
         row: dict[str, Any] = {
             "category": self._categories.setdefault(named, str(len(self._categories) + 1)),
             "conf": _rounded(box.score),
@@ -152,9 +153,9 @@ def _categories(labels: Iterable[str]) -> dict[str, str]:
     return {label: str(n) for n, label in enumerate(dict.fromkeys([*usual, *known]), 1)}
 
 
-def _named(box: BoxRecord, categories: dict[str, str]) -> str:
+def _named(box: BoxRecord, of_detector: frozenset[str]) -> str:
     """Return the label of the category: the detector's, if people or layers gave one that it does not have."""
-    if box.label in categories or box.model_label not in categories:
+    if box.label in of_detector or box.model_label not in of_detector:
         return box.label
     return str(box.model_label)
 

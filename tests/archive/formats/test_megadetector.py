@@ -109,11 +109,13 @@ def test_labels_of_people_layers_and_classifiers_are_classes(tmp_path: Path) -> 
     classified = BoxRecord("animal", 0.5, 0, 0, 10, 10, 0, model_label="animal")
     classified.classification = ("fox", 0.0)
     added = BoxRecord("hare", None, 0, 0, 10, 10, is_human=True, said_by="human")
-    found = written(tmp_path, [image("a.jpg", relabelled, by_layer, classified, added)])
+    hare = BoxRecord("hare", 0.5, 0, 0, 10, 10, 0, True, "human", "animal")  # the same whatever comes before it
+    found = written(tmp_path, [image("a.jpg", relabelled, by_layer, classified, added, hare)])
     rows = found["images"][0]["detections"]
-    assert [row["category"] for row in rows] == ["1", "1", "1", "4"]
-    assert [row.get("classifications") for row in rows] == [[["1", 1.0]], [["2", 0.5]], [["1", 0.0]], None]
-    assert found["classification_categories"] == {"1": "fox", "2": "deer"}
+    assert [row["category"] for row in rows] == ["1", "1", "1", "4", "1"]
+    classes = [row.get("classifications") for row in rows]
+    assert classes == [[["1", 1.0]], [["2", 0.5]], [["1", 0.0]], None, [["3", 1.0]]]
+    assert found["classification_categories"] == {"1": "fox", "2": "deer", "3": "hare"}
     assert found["classification_category_descriptions"] == {"1": FACTS.descriptions["fox"]}
     assert found["detection_categories"]["4"] == "hare"
     assert rows[3]["conf"] == 1.0
