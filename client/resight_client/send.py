@@ -16,7 +16,7 @@ from pathlib import Path
 from resight_client.record import Found, Record, default_path
 from resight_client.server import Changed, ClientError, Failed, Refused, Rejected, Server, Unreachable, digest_of
 
-IMAGES = (b".jpg", b".jpeg", b".png", b".webp", b".tif", b".tiff", b".bmp")
+IMAGES = (b".jpg", b".jpeg", b".jpe", b".png", b".webp", b".tif", b".tiff", b".bmp")
 MAX_LISTED = 20
 MAX_FAILED_FILES = 5
 """Images in a row for which the server fails, after which the call ends: none of them is the cause."""

@@ -15,6 +15,7 @@ import httpx2
 import pytest
 
 import resight_client.send
+from archive.catalogue.listing import EXTENSIONS
 from resight_client import Options, Rejected, Summary, Unreachable
 from resight_client.command import WAITING, exit_code
 from resight_client.record import Record, default_path
@@ -54,6 +55,7 @@ def test_other_files_are_left_alone(station: Station, tmp_path: Path) -> None:
     (station.card / "folder.jpg").mkdir()
     Path(os.fsdecode(os.fsencode(station.card) + b"/\xe9.jpg")).write_bytes(b"latin-1")
     assert station.send(settle_s=0) == Summary(sent=4)
+    assert tuple(map(str.encode, EXTENSIONS)) == resight_client.send.IMAGES, "those of an ingest"
 
 
 def test_a_file_that_is_being_written_is_left_for_later(station: Station) -> None:
