@@ -55,9 +55,9 @@ _STAGED = pa.schema(
 )
 _MATCHED = """
     create table matched as
-    with listed as (from media_table where source_root = getvariable('root') and frame_count is null),
+    with listed as (from media_table where source_root = getvariable('root')),
     sized as (
-        select s.rowid as n, s.* exclude (boxes), len(boxes) as n_boxes, m.media_sha256, m.missing_since,
+        select s.rowid as n, s.* exclude (boxes), len(boxes) as n_boxes, m.media_sha256, m.missing_since, m.frame_count,
             coalesce(m.width_px, s.width) as width_px, coalesce(m.height_px, s.height) as height_px,
             (least(m.width_px, m.height_px) <> least(s.width, s.height)
                 or greatest(m.width_px, m.height_px) <> greatest(s.width, s.height))
@@ -65,6 +65,7 @@ _MATCHED = """
         from staged s left join listed m on m.path = getvariable('prefix') || s.path),
     judged as (select *, case
             when media_sha256 is null then 'not catalogued in ' || getvariable('root')
+            when frame_count is not null then 'a clip, whose frames cannot be imported'
             when missing_since is not null then 'gone from the archive'
             when other_size then 'of another size in the catalogue'
             when width_px is null and n_boxes > 0 then 'of unknown size'

@@ -258,12 +258,14 @@ def test_predictions_of_speciesnet_are_imported(tables: Tables, store: ModelStor
         ([image("/other/a.jpg")], ROOT, "is not below /data/deer"),
         ([image("C:\\a.jpg")], ROOT, "is not below /data/deer"),
         ([image("north/a.jpg", width=640, height=480)], ROOT, "1 of another size in the catalogue"),
+        ([image("north/c.mp4", FOUND | {"frame_number": 2})], ROOT, "1 a clip, whose frames cannot be imported"),
         ([image("a.jpg")], "/nowhere", "/nowhere is not in a catalogued archive"),
     ],
 )
 def test_a_file_that_does_not_fit_changes_nothing(
     tables: Tables, store: ModelStore, tmp_path: Path, images: list[Any], root: str, message: str
 ) -> None:
+    put_media(tables, media_row("c", "north/c.mp4", frame_count=20))
     before = rows_of(tables, "results")
     with pytest.raises(BadRequest, match=message):
         import_results(tables, store, "megadetector", written(tmp_path, *images), root)
