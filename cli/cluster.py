@@ -27,7 +27,7 @@ with lazy_imports():
     from serve.auth.tokens import TokenFile
     from serve.client import Client
     from serve.cluster.deploy import application_status, deploy
-    from serve.cluster.head import ClusterState, client_environment, join, read_state, start, stop
+    from serve.cluster.head import ClusterState, client_environment, join, places, read_state, start, stop
     from serve.embedded.home_lock import served_at
     from serve.models import pools
     from serve.settings import Settings
@@ -57,7 +57,8 @@ def up(
 ) -> None:
     """Start Ray on this machine and serve the models of the store. Safe to repeat.
 
-    If a cluster of this home is up, another --host or --port than its own is an error.
+    If a cluster of this home is up, another --host or --port than its own is an error. So is another place of the
+    models, tables, uploads or tokens.
 
     The field `ready` lists the models that answer, and why others do not. Exit code 6 if a model fails; the cluster
     keeps running.
@@ -66,16 +67,19 @@ def up(
     """
     settings = Settings()
     Tables(settings.new_tables_url)  # raises if uploads and runs could not use the path
-    settings.remember_tables()
     host = "127.0.0.1" if host == "localhost" else host
     state = read_state(settings)
     place = (state.host, state.http_port) if state else ("127.0.0.1", 8000)
     host, port = place[0] if host is None else host, place[1] if port is None else port
-    if state and (host, port) != place:
+    now = places(settings)
+    kept = (state and state.places) or now
+    others = "".join(f" with {name}={kept[name]}" for name in now if kept[name] != now[name])
+    if state and (others or (host, port) != place):
         raise BadRequest(
-            f"a cluster of {settings.home_path} is up at {state.endpoint}; to move it: resight down, then resight up "
-            "again. For a second one, set RESIGHT_HOME to another folder"
+            f"a cluster of {settings.home_path} is up at {state.endpoint}{others}; to move it: resight down, then "
+            "resight up again. For a second one, set RESIGHT_HOME to another folder"
         )
+    settings.remember_tables()
     require_token_beyond_loopback(settings, host)
     started = state is None
     if state is None:

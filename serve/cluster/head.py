@@ -77,14 +77,20 @@ def head_environment(settings: Settings, inner: InnerPorts, folder: Path) -> dic
         **inner.serve_environment(),
         **authentication(settings),
         "RESIGHT_HOME": str(settings.home_path),
-        "RESIGHT_MODELS": settings.models_url,
-        "RESIGHT_TABLES": settings.tables_url,
-        "RESIGHT_UPLOADS": settings.uploads_url,
-        # only if set: a token file that is named must exist
-        **({"RESIGHT_TOKENS": settings.tokens_url} if settings.tokens else {}),
+        **places(settings),
         "PATH": f"{Path(plain_python()).parent}{os.pathsep}{os.environ.get('PATH', '')}",
     }
     return {**os.environ, **ours}
+
+
+def places(settings: Settings) -> dict[str, str]:
+    """Return the variables of the places that the processes of a cluster keep until it stops."""
+    return {
+        "RESIGHT_MODELS": settings.models_url,
+        "RESIGHT_TABLES": settings.tables_url,
+        "RESIGHT_UPLOADS": settings.uploads_url,
+        "RESIGHT_TOKENS": settings.tokens and settings.tokens_url,  # a token file that is named must exist
+    }
 
 
 def plain_python() -> str:
@@ -142,6 +148,7 @@ class ClusterState:
     gcs_address: str
     dashboard_url: str
     temp_dir: str
+    places: dict[str, str] | None = None  # of a cluster that an earlier version started
 
     @property
     def endpoint(self) -> str:
@@ -216,6 +223,7 @@ def start(
             gcs_address=f"127.0.0.1:{gcs}",
             dashboard_url=f"http://127.0.0.1:{dashboard}",
             temp_dir=str(temp_dir),
+            places=places(settings),
         )
         try:
             file = _state_file(settings)

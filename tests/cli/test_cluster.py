@@ -16,7 +16,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from cli import cluster
 from model_store.errors import ClusterError
-from serve.cluster.head import ClusterState
+from serve.cluster.head import ClusterState, places
 from serve.cluster.ports import network_url, preferred_or_free
 from serve.embedded.home_lock import home_lock
 from serve.models.pools import NO_MODEL, PENDING
@@ -44,20 +44,35 @@ def test_up_beyond_loopback_without_a_token_is_refused_before_anything_starts(
 
 
 @pytest.mark.parametrize(
-    ("words", "refused"), [(["--port", "8100"], False), (["--port", "8000"], True), (["--host", "::1"], True)]
+    ("words", "kept", "refused"),
+    [
+        (["--port", "8100"], None, None),  # started by an earlier version
+        (["--port", "8100"], {}, None),
+        (["--port", "8000"], {}, ""),
+        (["--host", "::1"], {}, ""),
+        ([], {"RESIGHT_MODELS": "s3://old"}, " with RESIGHT_MODELS=s3://old"),
+        ([], {"RESIGHT_TOKENS": "/t", "RESIGHT_TABLES": "/old"}, " with RESIGHT_TABLES=/old with RESIGHT_TOKENS=/t"),
+    ],
 )
 def test_up_moves_no_running_cluster(
-    resight: Resight, started: list[Any], home: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], refused: bool
+    resight: Resight,
+    started: list[Any],
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+    kept: dict[str, str] | None,
+    refused: str | None,
 ) -> None:
-    state = ClusterState(1, "127.0.0.1", 8100, "127.0.0.1:1", "http://127.0.0.1:1", "/tmp")
+    at_start = None if kept is None else places(Settings()) | kept
+    state = ClusterState(1, "127.0.0.1", 8100, "127.0.0.1:1", "http://127.0.0.1:1", "/tmp", at_start)
     asked: list[str] = []
     monkeypatch.setattr("cli.cluster.read_state", lambda _: state)
     monkeypatch.setattr("cli.cluster.join", lambda _: None)
     monkeypatch.setattr("serve.client.Client.reload", lambda _: asked.append("reload"))
     monkeypatch.setattr("cli.cluster._ready", lambda _: (asked.append("ready") or True, "yes: motion@1", ""))
     done = resight("up", *words)
-    if refused:
-        assert f"a cluster of {home} is up at http://127.0.0.1:8100; to move" in done.refused(2)
+    if refused is not None:
+        assert f"a cluster of {home} is up at http://127.0.0.1:8100{refused}; to move" in done.refused(2)
         assert started == []
     else:
         assert "http://127.0.0.1:8100/docs" in done.ok()
