@@ -223,6 +223,17 @@ def test_secrets_are_those_that_the_page_makes() -> None:
     assert set(schedule) == {"resight-s3"}, "no token of the HTTP API"
 
 
+@pytest.mark.parametrize(("code", "ends_with"), [(0, 0), (1, 0), (7, 1)])
+def test_files_that_cannot_be_read_do_not_end_the_schedule(tmp_path: Path, code: int, ends_with: int) -> None:
+    spec = templates()["schedule"]["spec"]
+    (tmp_path / "resight").write_text(f"#!/bin/sh\nexit {code}\n")
+    (tmp_path / "resight").chmod(0o755)
+    [ingest], [reprocess] = spec["initContainers"], spec["containers"]
+    words = [*ingest["command"], *ingest["args"]]
+    assert subprocess.run(words, env={"PATH": f"{tmp_path}:{os.environ['PATH']}"}).returncode == ends_with
+    assert reprocess["command"] == json.loads(re.findall(r"^ENTRYPOINT (.+)$", IMAGE, re.MULTILINE)[0])
+
+
 @pytest.mark.parametrize("name", templates(gpu=True))
 def test_pods_are_locked_and_mount_what_exists(name: str) -> None:
     template = templates(gpu=True)[name]
