@@ -26,7 +26,7 @@ with lazy_imports():
     from serve.api.models import rollout_words
     from serve.auth.tokens import TokenFile
     from serve.client import Client
-    from serve.cluster.deploy import application_status, deploy
+    from serve.cluster.deploy import application_status, deploy, require_dashboard
     from serve.cluster.head import ClusterState, client_environment, join, places, read_state, start, stop
     from serve.embedded.home_lock import served_at
     from serve.models import pools
@@ -151,8 +151,9 @@ def down(fmt: FormatOption = Format.table) -> None:
     """
     settings = Settings()
     runs: set[str] = set()
-    if read_state(settings):
+    if state := read_state(settings):
         with contextlib.suppress(ClusterError):  # it does not answer
+            require_dashboard(state.dashboard_url)  # waits less than Ray's client
             runs = jobs_of(settings).running()
     stopped = stop(settings)
     for run in sorted(runs):

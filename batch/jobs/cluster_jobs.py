@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from batch.jobs.control import STOP_S, JobOutcome, goes_on, is_running_words
-from batch.jobs.job_log import LOOK_S, JobState, LogPart, job_log, read_part
+from batch.jobs.job_log import LOOK_S, SILENT_S, JobState, LogPart, job_log, read_part
 from model_store.errors import BadRequest, ClusterError
 from serve.cluster.deploy import require_dashboard
 from serve.cluster.head import read_state
@@ -260,14 +260,21 @@ def _ray_errors() -> tuple[type[Exception], ...]:
 
 
 def _client() -> Any:
-    """Return Ray's client. Raises ClusterError if nothing answers at its address, and Ray's errors."""
+    """Return Ray's client. Raises ClusterError if nothing answers at its address, and Ray's errors.
+
+    Its requests raise an OSError after SILENT_S; those of Ray have no timeout.
+    """
     from ray.job_submission import JobSubmissionClient
+
+    class Client(JobSubmissionClient):
+        def _do_request(self, *args: Any, **kwargs: Any) -> Any:
+            return super()._do_request(*args, timeout=SILENT_S, **kwargs)
 
     for name in PACKING:  # after the import, which sets their levels
         logging.getLogger(name).setLevel(logging.ERROR)
     address = os.environ["RAY_API_SERVER_ADDRESS"]
     try:
-        return JobSubmissionClient(address)
+        return Client(address)
     except _ray_errors():
         require_dashboard(address)
         raise

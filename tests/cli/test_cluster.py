@@ -201,12 +201,16 @@ def test_down_without_a_cluster_is_fine(resight: Resight) -> None:
 
 
 def test_down_names_the_runs_that_it_ends(resight: Resight, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cli.cluster.read_state", lambda _: object())
+    monkeypatch.setattr("cli.cluster.read_state", lambda _: SimpleNamespace(dashboard_url="http://127.0.0.1:1"))
     monkeypatch.setattr("cli.cluster.stop", lambda _: True)
+    monkeypatch.setattr("cli.cluster.require_dashboard", lambda _: None)
     monkeypatch.setattr("cli.cluster.jobs_of", lambda _: SimpleNamespace(running=lambda: {"r2", "r1"}))
     first, second, last = resight("down").err.splitlines()
     assert (first[:17], second[:17], last) == ("run r1 was ended;", "run r2 was ended;", "stopped")
     monkeypatch.setattr("cli.cluster.jobs_of", no_answer)
+    assert resight("down").err == "stopped\n"
+    monkeypatch.setattr("cli.cluster.require_dashboard", no_answer)
+    monkeypatch.setattr("cli.cluster.jobs_of", lambda _: pytest.fail("Ray's client would wait"))
     assert resight("down").err == "stopped\n"
 
 

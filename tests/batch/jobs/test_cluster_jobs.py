@@ -178,10 +178,16 @@ def test_a_job_gets_the_place_and_never_the_keys(monkeypatch: pytest.MonkeyPatch
     assert {n: told[f"RESIGHT_{n.upper()}"] for n in places} == places
 
 
-def test_a_client_silences_the_packing_of_files_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_silences_the_packing_of_files_and_waits_no_longer_than_it_must(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waits: list[float] = []
+    body = {"ray_version": ray.__version__}
+    answer = SimpleNamespace(status_code=200, text="", json=lambda: body, raise_for_status=lambda: None)
     monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://127.0.0.1:1")
-    monkeypatch.setattr(ray.job_submission, "JobSubmissionClient", lambda address: address)
-    batch.jobs.cluster_jobs._client()
+    monkeypatch.setattr("requests.request", lambda *_, timeout, **__: waits.append(timeout) or answer)
+    assert batch.jobs.cluster_jobs._client().get_version() is None
+    assert set(waits) == {batch.jobs.job_log.SILENT_S}
     names = (*batch.jobs.cluster_jobs.PACKING, "ray.serve", "uvicorn.access")
     heard = [name for name in names if logging.getLogger(name).isEnabledFor(logging.WARNING)]
     assert heard == ["ray.serve", "uvicorn.access"]
