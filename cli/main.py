@@ -83,6 +83,8 @@ def main() -> None:
     except ResightError as error:
         _end(error)
     except Exception as error:
+        if isinstance(error, RuntimeError) and str(error) == "Query interrupted":  # by DuckDB, at Ctrl-C
+            raise KeyboardInterrupt from None
         if isinstance(error, duckdb.OutOfMemoryException):
             _end(out_of_memory(error))
         if not (is_of_storage(error) or is_full(error)):

@@ -129,6 +129,8 @@ def test_an_error_of_a_library_is_one_line_with_the_way_out(
 def test_an_error_that_is_not_ours_is_not_hidden(failing: Callable[[Exception], Done]) -> None:
     with pytest.raises(ZeroDivisionError):
         failing(ZeroDivisionError())
+    with pytest.raises(KeyboardInterrupt):  # DuckDB's text for it
+        failing(RuntimeError("Query interrupted"))
 
 
 def test_help_loads_no_library(tmp_path: Path) -> None:
