@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import subprocess
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from serve.settings import Settings
@@ -54,6 +57,17 @@ def test_commands_exist() -> None:
     asked = [shlex.split(line.split("resight ", 1)[1]) for line in script.splitlines() if line.startswith("resight ")]
     assert {" ".join(words[:2]) for words in asked} <= COMMANDS
     assert len(asked) == 3
+
+
+@pytest.mark.parametrize(("aliases", "promotes"), [("", True), ("production", False)])
+def test_an_interrupted_first_start_is_done_again(tmp_path: Path, aliases: str, promotes: bool) -> None:
+    for name in ("python", "resight"):
+        (tmp_path / name).write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/calls; echo ssdlite-coco@1 {aliases}\n')
+        (tmp_path / name).chmod(0o755)
+    prepare = STACK["services"]["prepare"]
+    words = [*prepare["entrypoint"], *prepare["command"]]
+    subprocess.run(words, env={"PATH": f"{tmp_path}:{os.environ['PATH']}"}, check=True, stdout=subprocess.DEVNULL)
+    assert ("models promote ssdlite-coco@1" in (tmp_path / "calls").read_text()) is promotes
 
 
 def test_nothing_of_it_has_the_rights_of_an_administrator() -> None:
