@@ -29,6 +29,7 @@ from batch.runs.options import arguments
 from batch.runs.spec import PassSpec, RunSpec
 from batch.schedule.archive_state import SILENT, running_run
 from model_store.errors import BadRequest, ClusterError, Conflict, ModelError, StorageError
+from model_store.process_exit import STOPS
 from model_store.store import ModelStore
 from serve.cluster.head import has_cluster, join, read_state
 from serve.settings import Settings
@@ -52,8 +53,7 @@ class JobOutcome:
         """Return the signal that killed the job, such as "SIGKILL"; None if it ended by itself or was stopped."""
         code = self.exit_code or 0
         number = -code if code < 0 else code - 128  # of Python, or of a shell
-        stops = (signal.SIGINT, signal.SIGTERM)
-        names = {each.value: each.name for each in signal.Signals if each not in stops}
+        names = {each.value: each.name for each in signal.Signals if each not in STOPS}
         return names.get(number)
 
     @property

@@ -17,6 +17,7 @@ import cli.follow
 from archive.delta.tables import Tables
 from batch.jobs.cluster_jobs import ClusterJobs
 from batch.jobs.control import JobOutcome
+from batch.jobs.entry import SIGHUP_EXIT, SIGTERM_EXIT
 from batch.runs.spec import RunSpec
 from cli.follow import Followed, follow, nothing_to_do, run_to_end, to_end
 from cli.output import Format
@@ -102,11 +103,12 @@ def test_a_killed_job_ends_with_code_5_and_how_to_continue(
     assert "dump" not in said
 
 
-def test_a_stopped_job_ends_with_its_own_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    tries = Tries(monkeypatch, Followed(JobOutcome("STOPPED", 143, "stopped"), {}, {}))
+@pytest.mark.parametrize("code", [SIGHUP_EXIT, SIGTERM_EXIT])
+def test_a_stopped_job_ends_with_its_own_code(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    tries = Tries(monkeypatch, Followed(JobOutcome("STOPPED", code, "stopped"), {}, {}))
     with pytest.raises(typer.Exit) as ended:
         to_end(FakeJobs(), tries.start, ["r"])
-    assert ended.value.exit_code == 143
+    assert ended.value.exit_code == code
 
 
 def test_a_report_that_did_not_come_is_said(
