@@ -92,7 +92,16 @@ def print_facts(facts: Mapping[str, Any], fmt: Format) -> None:
 
 def _json(value: object) -> str:
     """Return JSON; in files and pipes it is one line, so that logs can be searched by lines."""
-    return json.dumps(value, default=_json_value, indent=1 if console.is_terminal else None)
+    return _dumps(value, 1 if console.is_terminal else None)
+
+
+def _dumps(value: object, indent: int | None = None) -> str:
+    """Return JSON with null for NaN and infinity, which JSON lacks."""
+    try:
+        return json.dumps(value, default=_json_value, indent=indent, allow_nan=False)
+    except ValueError:
+        text = json.dumps(value, default=_json_value)
+        return json.dumps(json.loads(text, parse_constant=lambda _: None), indent=indent)
 
 
 def _json_value(value: object) -> object:
@@ -105,7 +114,7 @@ def _json_value(value: object) -> object:
 def _plain(value: object) -> object:
     if value is None:
         return ""
-    return json.dumps(value, default=_json_value) if isinstance(value, dict | list | tuple) else value
+    return _dumps(value) if isinstance(value, dict | list | tuple) else value
 
 
 def in_words(value: object) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import sys
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -31,6 +32,7 @@ def wide(monkeypatch: pytest.MonkeyPatch) -> None:
         ([{"a": 1, "b": None}], [{"a": 1, "b": None}]),
         ([{"a": Decimal("5"), "b": Decimal("0.5")}], [{"a": 5, "b": 0.5}]),
         ([{"a": NOON, "b": [1, {"c": "ü"}]}], [{"a": str(NOON), "b": [1, {"c": "ü"}]}]),
+        ([{"a": math.nan, "b": [-math.inf, NOON, "NaN"]}], [{"a": None, "b": [None, str(NOON), "NaN"]}]),
     ],
 )
 def test_json_is_a_list_of_objects(
@@ -49,6 +51,7 @@ def test_json_is_a_list_of_objects(
         ([{"a": 1, "b": None}], [["1", ""]]),
         ([{"a": 'x,"\ny', "b": [1, "z"]}], [['x,"\ny', '[1, "z"]']]),
         ([{"a": 0.123456789, "b": {"n": Decimal(2)}}], [["0.123456789", '{"n": 2}']]),
+        ([{"a": math.nan, "b": [math.nan]}], [["nan", "[null]"]]),
     ],
 )
 def test_csv_has_a_header_even_without_rows(
