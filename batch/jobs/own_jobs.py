@@ -177,7 +177,8 @@ class OwnJobs:
             raise Conflict(f"run {run_id} is running on {head['node']}: stop it there")
         with contextlib.suppress(psutil.NoSuchProcess):
             driver = psutil.Process(head["pid"])
-            if driver.create_time() <= head["at"] + 1:  # else another process has its id
+            log = str(self._path(job).resolve())
+            if any(file.path == log for file in driver.open_files()):  # else another process has its id
                 driver.terminate()
         until_s = time.monotonic() + STOP_S
         while is_locked(self._path(job)):

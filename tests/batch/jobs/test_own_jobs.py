@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from batch.jobs.cluster_jobs import JOBS
@@ -87,7 +88,9 @@ def test_its_lines_and_its_end_reach_the_one_that_started_it_and_others(
     assert others().running() == set()
 
 
-def test_a_running_job_is_seen_and_stopped_by_others(jobs: OwnJobs) -> None:
+def test_a_running_job_is_seen_and_stopped_by_others(jobs: OwnJobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    created = psutil.Process.create_time
+    monkeypatch.setattr(psutil.Process, "create_time", lambda self: created(self) + 3600)  # moves with the clock
     job = start(jobs, "r")
     assert others().running() == {"r"}
     assert others().job_of() == ("r", job)
