@@ -81,11 +81,17 @@ def up(
         )
     settings.remember_tables()
     require_token_beyond_loopback(settings, host)
-    started = state is None
+    started = False  # stays so if another 'resight up' starts it at the same time
+
+    def starting() -> None:
+        nonlocal started
+        started = True
+        note("starting Ray …")
+
     if state is None:
         ModelStore(settings.models_url).names()  # raises if it cannot be read: Serve's own error would not name it
         ports = Ports(port, ray_port, dashboard_port)
-        state = start(settings, ports, host, object_store_mib, lambda: note("starting Ray …"))
+        state = start(settings, ports, host, object_store_mib, starting)
     if fault := policy_fault(settings):
         note(fault)
     join(settings)

@@ -80,6 +80,27 @@ def test_up_moves_no_running_cluster(
         assert asked == ["reload", "ready"]  # a model that was repaired has been tried again
 
 
+@pytest.mark.parametrize("own", [True, False])
+def test_up_that_fails_stops_only_the_cluster_that_it_started(
+    resight: Resight, home: Path, monkeypatch: pytest.MonkeyPatch, own: bool
+) -> None:
+    """Another 'resight up' may start it between the look at the state and the lock."""
+    state = ClusterState(1, "127.0.0.1", 8000, "127.0.0.1:1", "http://127.0.0.1:1", "/tmp")
+    stopped: list[Settings] = []
+
+    def start(*args: Any) -> ClusterState:
+        if own:
+            args[-1]()
+        return state
+
+    monkeypatch.setattr("cli.cluster.start", start)
+    monkeypatch.setattr("cli.cluster.join", lambda _: None)
+    monkeypatch.setattr("cli.cluster.deploy", no_answer)
+    monkeypatch.setattr("cli.cluster.stop", stopped.append)
+    assert resight("up").code == 8
+    assert len(stopped) == own
+
+
 def test_status_without_a_cluster_says_where_everything_is_and_ends_with_1(resight: Resight, home: Path) -> None:
     done = resight("status", "--format", "json")
     assert done.code == 1
@@ -116,7 +137,7 @@ def test_status_with_unmounted_tables_shows_the_rest_and_ends_with_7(
     assert resight("runs", "list").code == 0
 
 
-def no_answer(_: Settings) -> None:
+def no_answer(*_: object) -> None:
     raise ClusterError("refused")
 
 
