@@ -205,16 +205,22 @@ def _fields(kind: str) -> list[dict[str, Any]]:
 
 
 def _value(kind: str, text: str) -> tuple[str, Any]:
-    """Parse `field=value`. The value is JSON or else plain text; `@FILE` reads it from a file."""
+    """Parse `field=value`. The value is JSON or else plain text; `@FILE` reads it from a file.
+
+    A field that takes text gets the value 123 as text.
+    """
     name, equals, value = text.partition("=")
     if not equals:
         raise BadRequest(f"invalid --set '{text}': use field=value; list the fields with: resight filters show {kind}")
     if value.startswith("@"):
         return name, _read(Path(value[1:]))
     try:
-        return name, json.loads(value)
+        parsed = json.loads(value)
     except ValueError:
         return name, value
+    field = filter_of(kind).config.model_fields.get(name)
+    is_text = field is not None and field.annotation is str and not isinstance(parsed, str)
+    return name, value if is_text else parsed
 
 
 def _read(file: Path) -> Any:

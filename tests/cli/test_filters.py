@@ -133,6 +133,7 @@ def test_the_last_of_two_values_holds(resight: Resight, asked: list[FilterSpec])
 
 RUN = ("filters", "run", "small-size")
 DRY = (*RUN, "--dry-run")
+MASK = ("filters", "run", "class-mask", "--dry-run")
 
 
 def test_invalid_requests_are_rejected_before_submission(
@@ -155,6 +156,8 @@ def test_invalid_requests_are_rejected_before_submission(
         ((*DRY, "--set", "min_area_frac"), ["invalid --set 'min_area_frac'", "filters show small-"]),
         ((*DRY, "--set", "min_area_frac=much"), ["min_area_frac: Input should be a valid number"]),
         ((*DRY, "--set", "min_area_frac=NaN"), ["min_area_frac: "]),
+        ((*MASK, "--set", "classifier=12e4"), ["'12e4' matches 0 classifiers"]),
+        ((*MASK, "--set", 'classifier="7"'), ["'7' matches 0 classifiers"]),
         ((*DRY, "--set", "min_area_frac=@away.json"), ["cannot read away.json"]),
         ((*DRY, "--set", "min_area_frac=@bad.json"), ["cannot read bad.json"]),
         ((*DRY, "--set", "per_camera=@review.json"), ["review.json", "slots.0"]),
