@@ -20,6 +20,7 @@ with lazy_imports():
     from model_store.store import ModelStore
     from serve.client import Client
     from serve.cluster.head import read_state
+    from serve.embedded.home_lock import served_at
     from serve.rollout.client import apply_offline
     from serve.rollout.operations import Operation, events
     from serve.settings import Settings
@@ -100,9 +101,11 @@ def reload() -> None:
 
     Example: resight models reload
     """
-    client = _client(Settings())
+    settings = Settings()
+    endpoint = served_at(settings)
+    client = Client(endpoint, settings.token) if endpoint else _client(settings)
     if client is None:
-        raise ClusterError("no cluster is running; alias files are read when one starts")
+        raise ClusterError("neither a cluster nor 'resight serve' is running; alias files are read when one starts")
     with client:
         client.reload()
     note("every replica has reloaded the alias files")
@@ -120,7 +123,10 @@ def history(
     """
     columns = ("at", "what", "state", "before", "after", "s", "detail")
     rows = []
-    for event in events(ModelStore(Settings().models_url), parse_ref(name).name, most):
+    store, name = ModelStore(Settings().models_url), parse_ref(name).name
+    if not (found := events(store, name, most)):
+        store.require_model(name)
+    for event in found:
         outcome = event.outcome
         values = (
             f"{event.at:%Y-%m-%dT%H:%M:%SZ}",

@@ -10,6 +10,8 @@ import pytest
 
 from model_store.names import VersionId
 from model_store.store import ModelStore
+from serve.embedded.home_lock import home_lock
+from serve.settings import Settings
 from tests.cli.conftest import Resight
 from tests.fixtures_local import MODELS, MOTION, PHOTOS, motion_store, photo, write_files, write_json
 from tests.graphs import pooling, random_head
@@ -259,6 +261,17 @@ def test_the_name_of_an_only_version_is_enough(resight: Resight, blobs: ModelSto
     assert "blobs:production is now blobs@3" in resight("models", "promote", "blobs").err
 
 
+def test_reload_reaches_the_process_that_serves_the_home(
+    resight: Resight, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    urls: list[str] = []
+    monkeypatch.setattr("serve.client.Client.reload", lambda client: urls.append(str(client._http.base_url)))
+    assert "neither a cluster nor 'resight serve' is running" in resight("models", "reload").refused(8)
+    with home_lock(Settings(), "http://127.0.0.1:8123"):
+        resight("models", "reload").ok()
+    assert urls == ["http://127.0.0.1:8123"]
+
+
 def test_a_wrong_reference_is_refused_and_says_what_there_is(resight: Resight, blobs: ModelStore) -> None:
     for words, code, message in (
         (["promote", "blobs"], 2, "instead of 'blobs': blobs@VERSION; available: blobs@1, blobs@2, blobs@3"),
@@ -267,6 +280,7 @@ def test_a_wrong_reference_is_refused_and_says_what_there_is(resight: Resight, b
         (["promote", "blobs@9"], 6, "or is not READY yet; available: blobs@1, blobs@2, blobs@3"),
         (["promote", "blobs@1", "--alias", "Bad Alias"], 2, "is not a model"),
         (["show", "deer"], 6, "available: blobs"),
+        (["history", "deer"], 6, "unknown model 'deer' in"),
         (["show", "blobs:canary"], 6, "no alias 'canary'"),
         (["verify", "blobs@9"], 6, "available: blobs@1"),
         (["verify", ""], 2, "is not a model"),
