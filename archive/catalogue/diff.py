@@ -184,6 +184,12 @@ class Difference:
                 rows = rows.set_column(MEDIA.get_field_index(name), MEDIA.field(name), values)
             yield rows
 
+    def unread_rows(self, media: DeltaTable, paths: Sequence[str]) -> pa.Table:
+        """Return the rows of these sorted paths without content tag, so that the next ingest reads the files again."""
+        rows = _rows(media, self._root, MEDIA.names, _among(pa.chunked_array([paths], pa.string()))).to_table()
+        index = MEDIA.get_field_index("content_tag")
+        return rows.set_column(index, MEDIA.field(index), pa.nulls(len(rows), pa.string()))
+
     def arrive(self, digests: Sequence[str]) -> None:
         """Record the contents of new, changed and restored files: gone files with the same content were moved."""
         self.sql.register("digests", pa.table({"digest": pa.array(digests, pa.string())}))

@@ -144,7 +144,7 @@ def ingest(
         _require_files(root.url, listed, catalogued)
         if template:
             _require_match(sql, template, pattern)
-        keep(tables.url, root.url, template, exiftool)
+        keep(tables.url, root.url, template)
         todo = diff.plan(verify or has_notes != had_notes, sampled != former_sampling)
         unreadable = dict(listed.unnamed)
         total = todo.files + len(unreadable)
@@ -174,6 +174,9 @@ def ingest(
             bytes_read += sum(row["size_bytes"] for _, row in read if row["clip_sha256"] is None)
             written.update(kind for kind, row in read if row["clip_sha256"] is None)
             frames.update(kind for kind, row in read if row["clip_sha256"] is not None)
+            failed = [o.due for o in part if isinstance(o.row, Exception)]
+            if stale := sorted(due.file.path for due in failed if due.quick_digest is not None):
+                changes.add(diff.unread_rows(writer.newest(), stale))
             diff.end([path for outcome in part for path in outcome.ended])
             diff.arrive([row["media_sha256"] for kind, row in read if kind != "same"])
             if changes.due():
@@ -184,7 +187,7 @@ def ingest(
             changes.add(rows)
             renamed += len(rows)
         changes.commit()
-        keep(tables.url, root.url, sampling=sampling)  # only now, so that a repetition reads clips that are left
+        keep(tables.url, root.url, None, exiftool, sampling)  # only now, so that a repetition reads what is left
         withheld = withhold(sql, listed.gaps, believe)
         gone = _mark_missing(writer, diff, started)
         nameless = (ds.field("source_root") == root.url) & ds.field("camera_id").is_null()

@@ -75,6 +75,22 @@ def test_a_serial_number_is_the_camera(tables: Tables, tmp_path: Path, fake: Pat
     assert rows_of(tables, "media")[0]["sequence_number"] is None
 
 
+def test_a_choice_is_kept_only_after_every_file_was_read(
+    tables: Tables, tmp_path: Path, fake: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("archive.catalogue.ingest.COMMIT_ROWS", 5)
+    root = five_cameras(tmp_path)
+    ingest(tables, str(root))
+
+    def killed(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ingest(tables, str(root), exiftool=True, progress=killed)
+    ingest(tables, str(root), exiftool=True)
+    assert cameras(tables) == {**{f"RCNX-{n}": 4 for n in range(5)}, "card": 1}
+
+
 def test_one_file_that_fails_is_named_and_the_others_are_read(tables: Tables, tmp_path: Path, fake: Path) -> None:
     root = five_cameras(tmp_path)
     write_files(root, {"card/bad.jpg": trap_jpeg("RCNX-CRASH")})

@@ -116,12 +116,13 @@ def test_a_file_that_cannot_be_read_is_reported_and_tried_again_next_time(
             raise StorageUnreachable("input/output error")
         return read(folder, path)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(Folder, "read", read_all_but_one)
-        report = ingest(tables, str(small))
-    assert counts(report) == (2, 0, 0, 0)
-    assert report.unreadable == {"north/1.jpg": "input/output error"}
-    assert counts(ingest(tables, str(small))) == (1, 0, 2, 0)
+    for verify, done, again in ((False, (2, 0, 0, 0), (1, 0, 2, 0)), (True, (0, 0, 2, 0), (0, 1, 2, 0))):
+        with monkeypatch.context() as patch:
+            patch.setattr(Folder, "read", read_all_but_one)
+            report = ingest(tables, str(small), verify=verify)
+        assert counts(report) == done
+        assert report.unreadable == {"north/1.jpg": "input/output error"}
+        assert counts(ingest(tables, str(small))) == again
 
 
 def test_a_name_that_is_not_utf8_is_reported_and_the_others_are_ingested(small: Path, tables: Tables) -> None:
