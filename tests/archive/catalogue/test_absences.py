@@ -9,11 +9,15 @@ from pathlib import Path
 import boto3
 import pytest
 
+import archive.catalogue.listing
 from archive.catalogue.absences import GONE_FILES, GONE_FRAC
+from archive.catalogue.clips import Sampling
 from archive.catalogue.ingest import IngestReport, ingest
+from archive.catalogue.listing import Gap
 from archive.delta.tables import Tables
 from model_store.errors import StorageUnreachable
 from tests.fixtures_local import jpeg, rows_of, write_files
+from tests.support.clips import clip, noise
 
 SERIAL = 0xA431
 
@@ -193,6 +197,27 @@ def test_files_in_a_folder_that_cannot_be_read_keep_their_rows_and_the_others_ar
     forbidden.clear()
     report = nothing_is_read(root, tables)
     assert (report.unlisted, report.missing) == ({}, 6)
+
+
+def test_the_frames_of_a_clip_follow_their_clip_and_count_for_no_file(
+    tmp_path: Path, tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write_files(tmp_path / "archive", camera("north", 12))
+    clip(tmp_path / "disk/a.mp4", noise(20))
+    (root / "north/a.mp4").symlink_to(tmp_path / "disk/a.mp4")
+    ingest(tables, str(root), sampling=Sampling(10.0))
+    look = archive.catalogue.listing._look
+
+    def refusing(entry: os.DirEntry[str], cut: int) -> object:
+        return Gap(entry.path[cut:], "not yours") if entry.is_symlink() else look(entry, cut)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(archive.catalogue.listing, "_look", refusing)
+        report = ingest(tables, str(root))
+    assert (report.unlisted, report.withheld, marked(tables)) == ({"north/a.mp4": "not yours"}, {}, set())
+    (root / "north/a.mp4").unlink()
+    report = ingest(tables, str(root))
+    assert (report.missing, report.withheld) == (21, {})
 
 
 def test_an_archive_of_which_no_folder_can_be_read_says_why(
