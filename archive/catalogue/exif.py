@@ -18,7 +18,7 @@ from typing import Any
 from PIL import Image
 from PIL.ExifTags import IFD
 
-from model_store.images.header import media_type, png_exif
+from model_store.images.header import media_type, png_exif, require_bounded_jpeg
 
 MAX_CHARS = 100
 FORMULA_SIGNS = "=+-@\uff1d\uff0b\uff0d\uff20"
@@ -82,9 +82,12 @@ def clean_text(text: str | None) -> str | None:
 
 def _tables(data: bytes) -> tuple[Mapping[int, Any], Mapping[int, Any], Mapping[int, Any]]:
     """Return the tags of the image, of the exposure and of the GPS position."""
-    if media_type(data[:512]) == "image/png":  # Pillow would decode the whole image to find them
+    kind = media_type(data[:512])
+    if kind == "image/png":  # Pillow would decode the whole image to find them
         exif = png_exif(data)
         return exif, exif.get_ifd(IFD.Exif), exif.get_ifd(IFD.GPSInfo)
+    if kind == "image/jpeg":
+        require_bounded_jpeg(data)
     with Image.open(io.BytesIO(data)) as image:
         exif = image.getexif()
         return exif, exif.get_ifd(IFD.Exif), exif.get_ifd(IFD.GPSInfo)

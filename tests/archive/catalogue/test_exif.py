@@ -208,6 +208,13 @@ def test_the_exif_of_every_kind_of_file_is_read(kind: str) -> None:
     assert read_exif(data).camera_serial == "H42"
 
 
+def test_the_exif_of_a_jpeg_is_not_searched_behind_bytes_that_its_header_may_not_have() -> None:
+    """Pillow reads fill bytes and segments one by one, a second for each MB."""
+    data = jpeg({MAKE: "RECONYX"})
+    assert read_exif(data[:2] + bytes([255]) * 60_000 + data[2:]).camera_make == "RECONYX"
+    assert read_exif(data[:2] + bytes([255]) * 70_000 + data[2:]) == Exif()
+
+
 def test_damaged_exif_never_raises() -> None:
     whole = jpeg(
         {MAKE: "RECONYX", MODEL: "HYPERFIRE 2", MODIFIED: NOON},
