@@ -2,6 +2,7 @@
 
 tables `known`, `listed`, `arrived`; gaps --withhold--> table `withheld` (path, file, place): rows not marked missing
 A file behind an unreadable gap keeps its state. A file with bytes that arrived at another path was moved: it is gone.
+So are clips if no frames are sampled.
 The others keep their state if one place lacks GONE_FILES or more at once, and over GONE_FRAC of its catalogued files.
 Places are, in this order: an empty folder, a top-level folder (on S3 the first part of the key), a camera, the archive.
 The frames of a clip follow their clip, and count for no file.

@@ -156,6 +156,12 @@ class Difference:
         self.sql.execute(_KNOWN, {"root": self._root})
         return self._count("known")
 
+    def leave_out_clips(self) -> int:
+        """Record that clips and their frames are gone, wherever they are; return the number of their rows."""
+        clips = "insert into arrived select content from known where regexp_matches(lower(file), $is_clip)"
+        self.sql.execute(clips, {"is_clip": _IS_CLIP})
+        return self._count("arrived")
+
     def plan(self, verify: bool, clips: bool = False) -> Todo:
         """Plan the files to read: new, changed and mismatched ones; all with `verify`, all clips with `clips`."""
         self.sql.execute(_ROWS_DUE, {"verify": verify, "clips": clips, "is_clip": _IS_CLIP})

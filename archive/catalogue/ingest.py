@@ -141,7 +141,8 @@ def ingest(
             hint = _unchanged(root.url) if root.url in archives else ""
             raise StorageUnreachable(f"{error}{hint}") from error
         catalogued = diff.know(base, mismatches(tables))
-        _require_files(root.url, listed, catalogued)
+        left_out = 0 if sampled.frames_per_second else diff.leave_out_clips()
+        _require_files(root.url, listed, catalogued, left_out)
         if template:
             _require_match(sql, template, pattern)
         keep(tables.url, root.url, template)
@@ -252,9 +253,12 @@ def _require_match(sql: duckdb.DuckDBPyConnection, template: str, pattern: re.Pa
     raise BadRequest(f"the template '{template}' matches no file, such as {path}; nothing was changed")
 
 
-def _require_files(root_url: str, listed: _Listed, catalogued: int) -> None:
-    """Raise StorageUnreachable if an archive lists no image, because it might not be mounted."""
-    if listed.files:
+def _require_files(root_url: str, listed: _Listed, catalogued: int, left_out: int) -> None:
+    """Raise StorageUnreachable if an archive lists no image, because it might not be mounted.
+
+    An archive of clips only lists none if they are left out.
+    """
+    if listed.files or catalogued == left_out > 0:
         return
     unreadable = "".join(f"; cannot read {path}: {why}" for path, why in listed.unreadable.items())
     if catalogued:

@@ -96,6 +96,25 @@ def test_clips_are_catalogued_only_if_frames_are_sampled(root: Path, tables: Tab
         ingest(tables, str(root), sampling=Sampling(-1.0))
 
 
+def test_without_sampling_clips_are_left_out_again_and_come_back(root: Path, tables: Tables) -> None:
+    data = (root / "north" / "a.mp4").read_bytes()
+    write_files(root, {f"north/c{n}.mp4": data for n in range(9)})
+    ingest(tables, str(root), sampling=ONE)
+    for sampling in (Sampling(), None):
+        report = ingest(tables, str(root), sampling=sampling)
+        assert (counts(report), report.withheld) == ((1, 0, 0, 1, 50, 0), {})
+    assert {path for path, row in media(tables).items() if row["missing_since"] is None} == {"north/b.jpg"}
+    ingest(tables, str(root), sampling=ONE)
+    assert len(frames(tables)) == 40
+
+
+def test_an_archive_of_clips_only_can_leave_them_out(root: Path, tables: Tables) -> None:
+    (root / "north" / "b.jpg").unlink()
+    ingest(tables, str(root), sampling=ONE)
+    for sampling in (Sampling(), None):
+        assert counts(ingest(tables, str(root), sampling=sampling)) == (0, 0, 0, 0, 5, 0)
+
+
 def test_an_ingest_again_changes_nothing(root: Path, tables: Tables) -> None:
     ingest(tables, str(root), sampling=ONE)
     before, version = media(tables), tables.snapshot("media").version()
