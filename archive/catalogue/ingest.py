@@ -186,7 +186,7 @@ def ingest(
         renamed = 0
         for rows in diff.renamed_rows(writer.newest(), pattern):
             changes.add(rows)
-            renamed += len(rows)
+            renamed += rows["clip_sha256"].null_count
         changes.commit()
         keep(tables.url, root.url, None, exiftool, sampling)  # only now, so that a repetition reads what is left
         withheld = withhold(sql, listed.gaps, believe)

@@ -162,7 +162,8 @@ def test_a_changed_clip_ends_the_frames_that_it_lacks(root: Path, tables: Tables
 
 def test_a_new_template_renames_the_camera_of_frames_too(root: Path, tables: Tables) -> None:
     ingest(tables, str(root), sampling=ONE)
-    ingest(tables, str(root), "{place}/{camera}.{extension}")
+    report = ingest(tables, str(root), "{place}/{camera}.{extension}")
+    assert counts(report) == (2, 0, 2, 0, 0, 0)
     rows = media(tables)
     assert {row["camera_id"] for path, row in rows.items() if path.startswith("north/a.mp4")} == {"a"}
 
