@@ -88,6 +88,15 @@ _GONE = """
     from {lacking} anti join withheld using (path)
     where not missing order by path
 """
+_MOVED = """
+    create or replace table gone as
+    select $root as source_root, path, $now::timestamptz as missing_since
+    from absent semi join arrived using (content) order by path
+"""
+_MARKED_ONCE = """
+    delete from absent where path in (select path from gone);
+    update known set missing = true from gone where known.path = gone.path
+"""
 LACKING = """(
     from known where not exists (from listed where listed.path = known.file) or path in (select path from ended))
 """
@@ -225,6 +234,15 @@ class Difference:
             condition = _among(window["path"]) & unchanged
             rows = _rows(media, self._root, MEDIA.names, condition).to_table()
             yield rows.set_column(index, MEDIA.field(index), pa.repeat(now, len(rows)))
+
+    def moved_rows(self, media: DeltaTable, now: datetime) -> Iterator[pa.Table]:
+        """Yield the rows of absent files whose contents arrived, marked as missing at `now`, each once.
+
+        The table `absent` is that of absences.py.
+        """
+        self.sql.execute(_MOVED, {"root": self._root, "now": now})
+        self.sql.execute(_MARKED_ONCE)
+        return self.gone_rows(media)
 
     def gone_marks(self) -> Replacement:
         """Return the same change as one commit, for any number of rows."""

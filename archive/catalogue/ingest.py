@@ -155,6 +155,7 @@ def ingest(
         without_notes: dict[str, str] = {}
         if tool:
             outcomes = _with_notes(outcomes, tool, without_notes)
+        withhold(sql, listed.gaps, believe=True)  # behind unreadable gaps; the others may have moved
         changes = Changes(writer, sql)
         written, frames = Counter[str](), Counter[str]()
         damaged: dict[str, str] = {}
@@ -180,6 +181,8 @@ def ingest(
                 changes.add(diff.unread_rows(writer.newest(), stale))
             diff.end([path for outcome in part for path in outcome.ended])
             diff.arrive([row["media_sha256"] for kind, row in read if kind != "same"])
+            for rows in diff.moved_rows(writer.newest(), started):  # at once: a repetition does not read them again
+                replace_some(writer, rows)
             if changes.due():
                 changes.commit()
             progress(written.total() + len(unreadable), total)

@@ -102,6 +102,23 @@ def test_a_folder_that_was_renamed_is_not_a_disk_that_is_away(two_disks: Path, t
         assert marked(tables) == set(camera(old, 30))
 
 
+def test_a_killed_ingest_of_a_renamed_folder_is_continued(
+    two_disks: Path, tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (two_disks / "south").rename(two_disks / "west")
+    monkeypatch.setattr("archive.catalogue.ingest.COMMIT_ROWS", 15)
+
+    def killed(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ingest(tables, str(two_disks), progress=killed)
+    assert len(marked(tables)) == 15
+    report = ingest(tables, str(two_disks))
+    assert (report.new, report.missing, report.withheld) == (15, 30, {})
+    assert marked(tables) == set(camera("south", 30))
+
+
 def test_only_what_arrived_at_another_place_was_moved(two_disks: Path, tables: Tables) -> None:
     """Older copies, and copies that `verify` reads again, are not moved files of an unmounted disk."""
     (two_disks / "copy.jpg").write_bytes((two_disks / "south/20.jpg").read_bytes())
