@@ -1,9 +1,9 @@
 """Report detection histories: for each camera and occasion, whether a label was detected, as occupancy models take it.
 
 histories(tables, label, days) -> a row for each camera: 1 detected, 0 not detected, None without effort
-Effort is the days of deployments, and the days with pictures. An open deployment ends at its camera's last picture. A
-camera without deployments worked from its first picture to its last. A day has no effort if all its pictures failed or
-have no result in the view: what they show is unknown. Days are by the corrected clock.
+Effort is the days of deployments, and the days with pictures. A deployment that is open, or ends after today, ends at
+its camera's last picture. A camera without deployments worked from its first picture to its last. A day has no effort
+if all its pictures failed or have no result in the view: what they show is unknown. Days are by the corrected clock.
 """
 
 from __future__ import annotations
@@ -83,8 +83,10 @@ def _effort(tables: Tables, label: str, view: View | None) -> tuple[Days, Days]:
         pictures[camera].add(day)
         detected[camera] |= {day} if is_detected else set()
         unknown[camera] |= set() if is_judged else {day}
+    today = date.today()
     for camera, first, last in periods:
-        worked[camera] |= set(_span(first, last or max(pictures[camera], default=first)))
+        end = last if last and last <= today else max(pictures[camera], default=first)
+        worked[camera] |= set(_span(first, min(end, today)))
     deployed = set(worked)
     for camera, days in pictures.items():
         worked[camera] |= days if camera in deployed else set(_span(min(days), max(days)))

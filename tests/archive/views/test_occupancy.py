@@ -66,18 +66,27 @@ def test_effort_without_deployments_and_of_open_ones_is_up_to_the_last_picture(t
     hit = [box(0, 1.0, 1.0, 50.0)]
     label = str(hit[0]["label"])
     put(tables, {1: ("a", 0.0, []), 2: ("a", 9 * DAY, hit), 3: ("b", 2 * DAY, hit), 4: ("c", None, hit)})
+    put(tables, {5: ("e", 2 * DAY, hit)})
     publish(tables)
     deploy(tables, "b", 1, None)
     deploy(tables, "d", 12, 14)
+    deploy(tables, "e", 1, 300_000)  # it and the next one end and begin in the future
+    deploy(tables, "f", 200_000, None)
     rows = {row.pop("camera_id"): list(row.values()) for row in histories(tables, label, 5)}
-    assert rows == {"a": [0, 1, None], "b": [1, None, None], "d": [None, None, 0]}
+    assert rows == {
+        "a": [0, 1, None],
+        "b": [1, None, None],
+        "d": [None, None, 0],
+        "e": [1, None, None],
+        "f": [None] * 3,
+    }
     rows = {row.pop("camera_id"): list(row.values()) for row in histories(tables, label, 5, effort=True)}
-    assert rows == {"a": [5, 5, 0], "b": [2, 0, 0], "d": [0, 0, 2]}
+    assert rows == {"a": [5, 5, 0], "b": [2, 0, 0], "d": [0, 0, 2], "e": [2, 0, 0], "f": [0, 0, 0]}
     (first, last) = (FIRST + timedelta(days=2), FIRST + timedelta(days=8))
     (row, *_) = histories(tables, label, 5, first, last)
     assert list(row) == ["camera_id", first.isoformat(), (first + timedelta(days=5)).isoformat()]
     rows = {row.pop("camera_id"): list(row.values()) for row in histories(tables, label, 5, first, last)}
-    assert rows == {"a": [0, 0], "b": [1, None], "d": [None, None]}
+    assert rows == {"a": [0, 0], "b": [1, None], "d": [None, None], "e": [1, None], "f": [None, None]}
     assert histories(tables, label, 5, since=date(2030, 1, 1)) == []
     with pytest.raises(BadRequest, match="use 1 or more"):
         histories(tables, label, 0)
