@@ -166,7 +166,7 @@ class Difference:
         return self._count("known")
 
     def leave_out_clips(self) -> int:
-        """Record that clips and their frames are gone, wherever they are; return the number of their rows."""
+        """Record all clips and their frames as gone; return the number of their rows."""
         clips = "insert into arrived select content from known where regexp_matches(lower(file), $is_clip)"
         self.sql.execute(clips, {"is_clip": _IS_CLIP})
         return self._count("arrived")
@@ -236,7 +236,7 @@ class Difference:
             yield rows.set_column(index, MEDIA.field(index), pa.repeat(now, len(rows)))
 
     def moved_rows(self, media: DeltaTable, now: datetime) -> Iterator[pa.Table]:
-        """Yield the rows of absent files whose contents arrived, marked as missing at `now`, each once.
+        """Yield the rows of absent files with a content that arrived, marked as missing at `now`, each once.
 
         The table `absent` is that of absences.py.
         """

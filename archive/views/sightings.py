@@ -40,7 +40,7 @@ _SIGHTINGS = f"""
 _TOGETHER = f"""
     with steps as ({_STEPS.format(place="camera_id")}),
     occasions as (select *, sum(({_BEGINS})::int) over (
-        partition by camera_id order by taken range unbounded preceding) as occasion from steps),
+        partition by camera_id order by taken range unbounded preceding) as occasion from steps where camera_id <> ''),
     present as (select distinct individual_id, camera_id, occasion from occasions),
     counts as (select individual_id, count(*) as n from present group by individual_id)
     select a.individual_id, b.individual_id as other_id, count(*) as together, any_value(x.n) as occasions,
@@ -101,8 +101,8 @@ def sightings(tables: Tables, view: str = PRODUCTION, gap_min: float = GAP_MIN) 
 def together(tables: Tables, view: str = PRODUCTION, gap_min: float = GAP_MIN) -> pa.Table:
     """Return each pair of individuals on a common occasion: crops of a camera without a gap above `gap_min`.
 
-    `association` is the simple ratio index (Cairns and Schwager 1987): common occasions by those of either. Raises
-    BadRequest.
+    Crops without a camera are left out: they may be of any place. `association` is the simple ratio index
+    (Cairns and Schwager 1987): common occasions by those of either. Raises BadRequest.
     """
     return query(tables, _TOGETHER.format(gap_min=gap_min), view_named(tables, view))
 

@@ -16,7 +16,7 @@ KEY, EMBEDDER = "k" * 64, "e" * 64
 _BOX = {"class_id": 0, "label": "deer", "score": 0.9, "rank": 0, "x1_px": 1.0, "y1_px": 2.0, "x2_px": 9.0, "y2_px": 9.0}
 
 
-def named_animals(place: Path | str, vectors: np.ndarray, cameras: Sequence[str]) -> Tables:
+def named_animals(place: Path | str, vectors: np.ndarray, cameras: Sequence[str | None]) -> Tables:
     """Return a published archive with a row of `vectors` for image n, taken 10 minutes times n after the first."""
     tables, now = Tables(str(place)), datetime.now(UTC)
     first = datetime(2026, 5, 1, 6)

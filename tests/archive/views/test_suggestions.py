@@ -136,7 +136,7 @@ def test_separability_is_that_of_an_oracle() -> None:
     assert found.model_dump() == pytest.approx(want, abs=1e-5)
 
 
-def test_sightings_pairs_and_readiness_are_counted(tables: Tables) -> None:
+def test_sightings_pairs_and_readiness_are_counted(tables: Tables, vectors: np.ndarray, tmp_path: Path) -> None:
     """Images of a camera are 30 minutes apart; image n is of camera n mod 3, at 10 minutes times n."""
     rows = sightings(tables, gap_min=30).to_pylist()
     assert {(row["individual_id"], row["camera_id"]): (row["sightings"], row["crops"]) for row in rows} == {
@@ -157,6 +157,10 @@ def test_sightings_pairs_and_readiness_are_counted(tables: Tables) -> None:
     assert {pair: row["together"] for pair, row in pairs.items()} == {("a", "b"): 2, ("a", "c"): 1}
     assert pairs["a", "b"]["association"] == pytest.approx(2 / (3 + 2 - 2))
     assert together(tables, gap_min=29).to_pylist() == []
+    nowhere = named_animals(tmp_path / "nowhere", vectors, cameras=[None] * 12)
+    for n, name in enumerate("ab"):
+        state(nowhere, ("profile", name, {}), ("identify", name, {"detection": f"{n:064x}-0"}))
+    assert together(nowhere).to_pylist() == []
     facts = readiness(tables)
     assert (facts.individuals, facts.named_crops, facts.shown_detections) == (3, 7, 12)
     assert (facts.assignment_rate, facts.median_crops, facts.with_one_crop) == (pytest.approx(7 / 12), 2, 1)
