@@ -1,10 +1,10 @@
 """Update `media` from an archive: list it once, hash new and changed files, mark those that are gone.
 
 listing - catalogued rows (same path and content tag) --threads: read, hash, header, EXIF--> append/replace
-An unchanged file is not read again, unless a run found other bytes in it. New rows are committed as they come,
-updated ones by archive/catalogue/row_updates.py. An archive without files is an error. If too many files of one place
-are gone at once, their rows stay as they are (archive/catalogue/absences.py). An interrupted ingest can be repeated and
-continues. Memory grows neither with the number of files nor with their sizes.
+An unchanged file is not read again, unless the last read failed, or a run found other bytes in it. New rows are
+committed as they come, updated ones by archive/catalogue/row_updates.py. An archive without files is an error. If too
+many files of one place are gone at once, their rows stay as they are (archive/catalogue/absences.py). An interrupted
+ingest can be repeated and continues. Memory grows neither with the number of files nor with their sizes.
 """
 
 from __future__ import annotations
