@@ -91,7 +91,7 @@ _GONE = """
 _MOVED = """
     create or replace table gone as
     select $root as source_root, path, $now::timestamptz as missing_since
-    from absent semi join arrived using (content) order by path
+    from absent where content in (select hash(digest) from digests) order by path
 """
 _MARKED_ONCE = """
     delete from absent where path in (select path from gone);
@@ -205,11 +205,18 @@ class Difference:
         index = MEDIA.get_field_index("content_tag")
         return rows.set_column(index, MEDIA.field(index), pa.nulls(len(rows), pa.string()))
 
-    def arrive(self, digests: Sequence[str]) -> None:
-        """Record the contents of new, changed and restored files: gone files with the same content were moved."""
+    def arrive(self, media: DeltaTable, digests: Sequence[str], now: datetime) -> Iterator[pa.Table]:
+        """Record the contents of new, changed and restored files: gone files with the same content were moved.
+
+        Yield the rows of moved files in the table `absent` (absences.py), each once, marked as missing at `now`.
+        """
         self.sql.register("digests", pa.table({"digest": pa.array(digests, pa.string())}))
         self.sql.execute("insert into arrived select hash(digest) from digests")
+        self.sql.execute(_MOVED, {"root": self._root, "now": now})
         self.sql.unregister("digests")
+        if self._count("gone"):
+            self.sql.execute(_MARKED_ONCE)
+            yield from self.gone_rows(media)
 
     def end(self, frames: Sequence[str]) -> None:
         """Record paths of catalogued frames that a changed clip lacks: they are gone."""
@@ -234,15 +241,6 @@ class Difference:
             condition = _among(window["path"]) & unchanged
             rows = _rows(media, self._root, MEDIA.names, condition).to_table()
             yield rows.set_column(index, MEDIA.field(index), pa.repeat(now, len(rows)))
-
-    def moved_rows(self, media: DeltaTable, now: datetime) -> Iterator[pa.Table]:
-        """Yield the rows of absent files with a content that arrived, marked as missing at `now`, each once.
-
-        The table `absent` is that of absences.py.
-        """
-        self.sql.execute(_MOVED, {"root": self._root, "now": now})
-        self.sql.execute(_MARKED_ONCE)
-        return self.gone_rows(media)
 
     def gone_marks(self) -> Replacement:
         """Return the same change as one commit, for any number of rows."""
