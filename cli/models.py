@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import typer
 
 from cli import rollout
 from cli.output import Format, FormatOption, note, print_facts, print_rows
-from model_store.errors import BadRequest, ImageError, ModelError, ModelNotFound
+from model_store.errors import BadRequest, ImageError, ModelError, ModelNotFound, StorageError
 from model_store.lazy_imports import lazy_imports
 from model_store.names import DEFAULT_ALIAS, name_of_file, parse_ref, version_id
 
@@ -183,11 +184,13 @@ def list_models(fmt: FormatOption = Format.table) -> None:
     for status in statuses:
         for what, why in status.failures.items():
             note(f"unusable: {what}: {why.removeprefix(f'{what}: ')}")
-    for version in (v for name in models.names() for v in models.unfinished(name)):
-        note(
-            f"unfinished: {version} is being added, or its addition was interrupted: then repeat 'models add' with "
-            f"--version {version.version}, or run 'resight models remove {version} --yes'"
-        )
+    for name in models.names():
+        with contextlib.suppress(StorageError):  # which is among the failures
+            for version in models.unfinished(name):
+                note(
+                    f"unfinished: {version} is being added, or its addition was interrupted: then repeat 'models add' "
+                    f"with --version {version.version}, or run 'resight models remove {version} --yes'"
+                )
 
 
 @app.command()

@@ -59,14 +59,18 @@ def test_commands_exist() -> None:
     assert len(asked) == 3
 
 
-@pytest.mark.parametrize(("aliases", "promotes"), [("", True), ("production", False)])
-def test_an_interrupted_first_start_is_done_again(tmp_path: Path, aliases: str, promotes: bool) -> None:
+@pytest.mark.parametrize(
+    ("listed", "promotes"), [("echo", True), ("echo production", False), ("exit 7", False)], ids=str
+)
+def test_an_interrupted_first_start_is_done_again(tmp_path: Path, listed: str, promotes: bool) -> None:
+    """A list that fails is no empty one: `restart: on-failure` repeats it."""
     for name in ("python", "resight"):
-        (tmp_path / name).write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/calls; echo ssdlite-coco@1 {aliases}\n')
+        (tmp_path / name).write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/calls; [ "$2" != list ] || {listed}\n')
         (tmp_path / name).chmod(0o755)
     prepare = STACK["services"]["prepare"]
     words = [*prepare["entrypoint"], *prepare["command"]]
-    subprocess.run(words, env={"PATH": f"{tmp_path}:{os.environ['PATH']}"}, check=True, stdout=subprocess.DEVNULL)
+    done = subprocess.run(words, env={"PATH": f"{tmp_path}:{os.environ['PATH']}"}, check=False)
+    assert done.returncode == int(listed.removeprefix("exit ")) if "exit" in listed else not done.returncode
     assert ("models promote ssdlite-coco@1" in (tmp_path / "calls").read_text()) is promotes
 
 

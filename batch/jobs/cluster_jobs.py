@@ -262,13 +262,14 @@ def _ray_errors() -> tuple[type[Exception], ...]:
 def _client() -> Any:
     """Return Ray's client. Raises ClusterError if nothing answers at its address, and Ray's errors.
 
-    Its requests raise an OSError after SILENT_S; those of Ray have no timeout.
+    Its requests raise an OSError after SILENT_S, except for the upload of a package; those of Ray have no timeout.
     """
     from ray.job_submission import JobSubmissionClient
 
     class Client(JobSubmissionClient):
-        def _do_request(self, *args: Any, **kwargs: Any) -> Any:
-            return super()._do_request(*args, timeout=SILENT_S, **kwargs)
+        def _do_request(self, method: str, *args: Any, **kwargs: Any) -> Any:
+            timeout_s = None if method == "PUT" else SILENT_S
+            return super()._do_request(method, *args, timeout=timeout_s, **kwargs)
 
     for name in PACKING:  # after the import, which sets their levels
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -15,7 +15,7 @@ from starlette.concurrency import run_in_threadpool
 
 from archive.views.publications import last_sealed
 from batch.runs.listing import views_by_key
-from model_store.errors import BadRequest, ModelError, ModelNotFound
+from model_store.errors import BadRequest, ModelError, ModelNotFound, StorageError
 from model_store.names import DEFAULT_ALIAS, parse_ref
 from model_store.store import ModelStore
 from pages.context import Context
@@ -118,10 +118,10 @@ def live_times(past: Sequence[RolloutEvent], alias: str) -> list[LivePeriod]:
 
 
 def _aliases(store: ModelStore, name: str) -> tuple[dict[str, AliasState], str]:
-    """Return the aliases of a model, and a text on damaged files of them."""
+    """Return the aliases of a model, and a text on files of them that are damaged or cannot be read."""
     try:
         return read_state(store, name).aliases, ""
-    except ModelError as error:
+    except (ModelError, StorageError) as error:
         return {}, str(error)
 
 

@@ -124,7 +124,7 @@ async function send(form, button) {
     output.textContent = "";
     show(form, problem);
   } finally {
-    for (const each of buttons) each.disabled = false;
+    for (const each of buttons) each.disabled = "needsEstimate" in each.dataset && edits.get(form) !== asked;
   }
 }
 

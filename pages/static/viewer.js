@@ -16,7 +16,7 @@ const picture = new Picture(document.getElementById("stage"), (index) => choose(
   const label = await ask(t("Add"));
   if (label) add(box, label);
 });
-let image = null, selected = -1, burst = [], labels = [], repeatable = null, queue = [], turns = 0, seen = 0, deciding = false, left = null, counting = null, bursting = null, naming = null;
+let image = null, selected = -1, burst = [], labels = [], repeatable = null, queue = [], turns = 0, seen = 0, deciding = false, left = null, coming = null, counting = null, bursting = null, naming = null;
 const details = new Map(), neighbours = new Map(), ahead = new Map(); // pictures that are kept, so that they stay decoded
 const before = new Map(); // by decision: the image as it was, which an undo shows at once
 
@@ -49,6 +49,7 @@ async function firstOf(more) {
 /** Show an image; its data are usually here already, so this takes no request. Nothing is decided until all of it can be seen. */
 async function show(digest) {
   const mine = ++turns;
+  coming = digest;
   showBusy();
   try {
     const found = digest && await Promise.all([detailOf(digest), secondOf(digest)]);
@@ -57,7 +58,7 @@ async function show(digest) {
     if (found) await display(...found);
     else conceal();
   } finally {
-    if (mine === turns) seen = mine; // after an error, the image before
+    if (mine === turns) [seen, coming] = [mine, null]; // after an error, the image before
     showBusy();
   }
 }
@@ -69,7 +70,7 @@ async function go(search, event) {
   showBusy();
   try {
     const digest = await search();
-    if (mine === turns && digest !== undefined) await show(digest);
+    if (mine === turns && (digest !== undefined || coming)) await show(digest ?? coming);
   } finally {
     if (mine === turns) seen = mine;
     showBusy();

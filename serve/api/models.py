@@ -66,10 +66,10 @@ def model_statuses(store: ModelStore, serving: Serving) -> list[WireModelStatus]
 
 
 def rollout_words(store: ModelStore, names: Iterable[str]) -> dict[str, str]:
-    """Describe the roles of versions (canary, shadow, pinned) of undamaged models. Raises StorageUnreachable."""
+    """Describe the roles of versions (canary, shadow, pinned) of models that can be read."""
     roles: dict[str, list[str]] = defaultdict(list)
     for name in names:
-        with contextlib.suppress(ModelError):
+        with contextlib.suppress(ModelError, StorageError):
             for alias, state in read_state(store, name).aliases.items():
                 if state.pinned:
                     roles[f"{name}@{state.active}"].append(f"pinned as {alias}")

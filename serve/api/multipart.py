@@ -1,7 +1,8 @@
 """Answer the image of a request, or each file of its multipart/form-data as soon as it is complete, within bounds.
 
 A file takes a place (`admit`) when it begins. A file without a place, or over the limit, is read and discarded, so
-that memory is bounded by the number of places times file_mib. The size of the form is bounded as well.
+that memory is bounded by the number of places times file_mib. The size of the form is bounded as well. Uploads that
+wait to be written have a bound of their own (serve/uploads/uploads.py).
 """
 
 from __future__ import annotations

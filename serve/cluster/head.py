@@ -78,6 +78,7 @@ def head_environment(settings: Settings, inner: InnerPorts, folder: Path) -> dic
         **authentication(settings),
         "RESIGHT_HOME": str(settings.home_path),
         **places(settings),
+        "RESIGHT_TOKENS": settings.tokens and settings.tokens_url,  # a token file that is named must exist
         "PATH": f"{Path(plain_python()).parent}{os.pathsep}{os.environ.get('PATH', '')}",
     }
     return {**os.environ, **ours}
@@ -89,7 +90,7 @@ def places(settings: Settings) -> dict[str, str]:
         "RESIGHT_MODELS": settings.models_url,
         "RESIGHT_TABLES": settings.tables_url,
         "RESIGHT_UPLOADS": settings.uploads_url,
-        "RESIGHT_TOKENS": settings.tokens and settings.tokens_url,  # a token file that is named must exist
+        "RESIGHT_TOKENS": settings.tokens_url,
     }
 
 

@@ -16,6 +16,7 @@ from tests.cli.conftest import Resight
 from tests.fixtures_local import MODELS, MOTION, PHOTOS, motion_store, photo, write_files, write_json
 from tests.graphs import pooling, random_head
 from tests.model_store.classifiers import PLAIN, colours
+from tests.support.disks import deny
 
 SSDLITE = {
     "preprocess": {"resize": "stretch"},
@@ -178,12 +179,17 @@ def test_a_wrong_config_is_refused_and_names_the_field(
     assert message in done.refused(code)
 
 
-def test_list_shows_aliases_and_damage_costs_only_its_own_line(resight: Resight, blobs: ModelStore, home: Path) -> None:
+def test_list_shows_aliases_and_damage_costs_only_its_own_line(
+    resight: Resight, blobs: ModelStore, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (home / "models" / "blobs" / "2" / "config.json").write_text("{}")
+    (home / "models" / "bees").mkdir()
+    deny(monkeypatch, "bees")
     done = resight("models", "list", *JSON)
     rows = json.loads(done.ok())
     assert [(row["model"], row["aliases"]) for row in rows] == [("blobs@1", "production"), ("blobs@3", "")]
     assert done.err.count("blobs@2: ") == 1
+    assert "unusable: bees: cannot list" in done.err
 
 
 def test_canaries_shadows_and_pins_are_shown_and_block_a_removal(resight: Resight, blobs: ModelStore) -> None:
