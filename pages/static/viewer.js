@@ -70,9 +70,9 @@ async function go(search, event) {
   showBusy();
   try {
     const digest = await search();
-    if (mine === turns && (digest !== undefined || coming)) await show(digest ?? coming);
+    if (mine === turns && (digest !== undefined || coming)) await show(digest === undefined ? coming : digest);
   } finally {
-    if (mine === turns) seen = mine;
+    if (mine === turns) [seen, coming] = [mine, null];
     showBusy();
   }
 }
