@@ -175,7 +175,7 @@ class OwnJobs:
             return None
         if head["node"] != platform.node():
             raise Conflict(f"run {run_id} is running on {head['node']}: stop it there")
-        with contextlib.suppress(psutil.NoSuchProcess):
+        with contextlib.suppress(psutil.Error):  # its id may be that of another user's process
             driver = psutil.Process(head["pid"])
             log = str(self._path(job).resolve())
             if any(file.path == log for file in driver.open_files()):  # else another process has its id

@@ -22,7 +22,7 @@ import pytest
 from batch.jobs.cluster_jobs import JOBS
 from batch.jobs.control import JobOutcome, ended_here, jobs_of
 from batch.jobs.own_jobs import OwnJobs, is_locked, main_of
-from model_store.errors import BadRequest, ClusterError
+from model_store.errors import BadRequest, ClusterError, RunStalled
 from serve.settings import Settings
 from tests.support.jobs import FakeJobs
 
@@ -96,10 +96,19 @@ def test_a_running_job_is_seen_and_stopped_by_others(jobs: OwnJobs, monkeypatch:
     assert others().job_of() == ("r", job)
     wait_for(lambda: began(jobs, "r"))
     assert others().stop("another") is None
+    with monkeypatch.context() as patch:  # the process with its id is another user's
+        patch.setattr(psutil.Process, "open_files", denied)
+        patch.setattr("batch.jobs.own_jobs.STOP_S", 0)
+        with pytest.raises(RunStalled):
+            others().stop("r")
     assert others().stop("r") == job
     assert others().running() == set()
     assert events(jobs, job)[0] == JobOutcome("FAILED", 143, "exit code 143")
     assert events(others(), job)[0].exit_code is None
+
+
+def denied(_: psutil.Process) -> None:
+    raise psutil.AccessDenied
 
 
 def test_a_run_is_started_again_once_it_has_ended_and_not_before(jobs: OwnJobs) -> None:
