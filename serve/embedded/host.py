@@ -65,10 +65,10 @@ class EmbeddedHost:
 
     async def close(self) -> None:
         """Commit the rows of uploads that wait, and stop all threads and processes."""
+        await self._operator.ended(self._holder)  # first: a supervisor may kill the process during the rest
         await self._tables.close()
         self._operator.stop()
         self.engine.stop()
-        await self._operator.ended(self._holder)
         await asyncio.to_thread(self._sandbox.stop)
 
     def replicas(self, store: ModelStore, args: DetectArgs) -> OwnReplica:

@@ -11,6 +11,7 @@ import contextlib
 import gc
 import signal
 from collections.abc import Awaitable, Callable, Generator, Mapping, MutableMapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import structlog
@@ -58,6 +59,7 @@ async def serve(
             ending.add_done_callback(lambda _: starting.cancel())
             await asyncio.wait([starting])
             if ending.cancelled():
+                loop.set_default_executor(ThreadPoolExecutor())  # the end does not wait for a store that hangs
                 return
             starting.result()
             others = asyncio.ensure_future(asyncio.to_thread(_make, mounted))

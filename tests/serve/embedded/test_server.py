@@ -32,6 +32,7 @@ from serve.embedded.server import serve as serve_until_signal
 from serve.models.loaded_models import Loader
 from serve.rollout.sandbox import Proof
 from serve.settings import Settings
+from serve.uploads.recorder import OwnTables
 from tests.fixtures_local import ROOT, jpeg, motion_store, rows_of
 
 STATE = ClusterState(1, "127.0.0.1", 8000, "127.0.0.1:6379", "http://127.0.0.1:8265", "nowhere")
@@ -126,7 +127,8 @@ def test_sighup_while_it_starts_does_not_end_it(settings: Settings) -> None:
 def test_a_signal_during_a_load_ends_it_and_is_no_fault_of_the_model(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, received: signal.Signals
 ) -> None:
-    ended, holders = threading.Event(), list[list[str]]()
+    ended, holders, hung = threading.Event(), list[list[str]](), list[bool]()
+    start, close = EmbeddedHost.start, OwnTables.close
 
     def note() -> None:
         (file,) = (settings.home_path / "proofs").glob("*.json")
@@ -137,16 +139,26 @@ def test_a_signal_during_a_load_ends_it_and_is_no_fault_of_the_model(
         os.kill(os.getpid(), received)
         ended.wait(20)
 
+    async def start_while_the_store_hangs(host: EmbeddedHost) -> None:
+        asyncio.get_running_loop().run_in_executor(None, lambda: hung.append(ended.wait(20)))
+        await start(host)
+
+    async def note_and_close(tables: OwnTables) -> None:
+        note()
+        await close(tables)
+
     monkeypatch.setattr(Loader, "load", load)
+    monkeypatch.setattr(EmbeddedHost, "start", start_while_the_store_hangs)
+    monkeypatch.setattr(OwnTables, "close", note_and_close)
     monkeypatch.setattr(EmbeddedHost, "prove", lambda self, *about: Proof(1, 0.1, about[-1]))
     address = ("127.0.0.1", preferred_or_free(0))
     before = signal.signal(received, signal.SIG_IGN)
     try:
         asyncio.run(serve_until_signal(settings, detect_args(settings), address, {}, lambda _: pytest.fail("serves")))
+        assert hung == []
     finally:
         ended.set()
         signal.signal(received, before)
-    note()
     assert [len(loading) for loading in holders] == [1, 0]
     assert served_at(settings) == ""
 
