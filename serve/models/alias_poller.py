@@ -40,7 +40,7 @@ from serve.rollout.state import AliasState, ModelState, read_state
 log = structlog.get_logger("resight.serve")
 
 START_PATIENCE_S, PATIENCE_S = 60.0, 1.0
-"""Maximum wait of `refresh` for a proof and a load: at the start or without a rollout, and otherwise.
+"""Maximum wait of `refresh`: for all proofs and loads of a start or without a rollout, and for each one otherwise.
 
 They continue after that, and a later `refresh` uses the loaded version.
 """
@@ -140,6 +140,7 @@ class AliasPoller:
         self._has_rollout, self._follows_rollout = has_rollout, False
         # a thread that no request uses, so that reading alias files never waits for a request
         self._files = Threads(1, "readings of alias files", max_calls=sys.maxsize)  # all models may wait
+        self._start_ends_s = 0.0
         self._left_s: dict[VersionId, float] = {}
         self._failed: dict[VersionId, tuple[float, str, ModelNotReady]] = {}
         self._refreshing = asyncio.Lock()
@@ -230,6 +231,7 @@ class AliasPoller:
                 log.warning("store_unreadable", store=self._store.url, error=str(error))
                 return False
             self._note(reading)
+            self._start_ends_s = time.monotonic() + START_PATIENCE_S
             aliased = (n for n, s in reading.states.items() if s.aliases or n in self.table.states)
             await asyncio.gather(*(self._follow(name, reading.states[name]) for name in aliased))
             for name in set(self.table.states) - set(reading.states):
@@ -336,7 +338,9 @@ class AliasPoller:
 
     async def _ensure_in_time(self, version: VersionId, digest: str | None) -> None:
         """Prove and load a version; a start waits for room among the proofs. Raises TimeoutError, and as `ensure`."""
-        ends_s = time.monotonic() + (PATIENCE_S if self._follows_rollout else START_PATIENCE_S)
+        ends_s = time.monotonic() + PATIENCE_S
+        if not self._follows_rollout:
+            ends_s = max(ends_s, self._start_ends_s)
         while True:
             try:
                 return await asyncio.wait_for(self.ensure(version, digest), ends_s - time.monotonic())

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import shutil
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -131,6 +133,18 @@ async def test_a_start_waits_for_room_among_the_proofs(tmp_path: Path, monkeypat
     shelf.prover.errors.clear()
     await start
     assert (shelf.loaded, shelf.failures) == (["deer@1"], {})
+
+
+async def test_all_versions_of_a_start_share_one_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = itertools.count(step=10.0)
+    monkeypatch.setattr(alias_poller, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr(alias_poller, "ROOM_S", 0.0)
+    shelf = stocked(tmp_path, has_rollout=True)
+    shelf.alias("deer", production="1", staging="2")
+    shelf.prover.errors = dict.fromkeys(("deer@1", "deer@2"), Overloaded("16 versions are being proved"))
+    await shelf.aliases.start()
+    assert set(shelf.prover.proved) == {"deer@1"}
+    assert set(shelf.failures) == {"deer:production", "deer:staging"}
 
 
 async def test_whether_the_store_could_be_read_is_said(tmp_path: Path) -> None:
