@@ -18,7 +18,7 @@ from pydantic import Field, ValidationError
 from archive.catalogue.uploads import Kept, keep, path_of
 from model_store.errors import Conflict, ImageTooLarge, Overloaded, QuotaSpent, StorageUnreachable
 from model_store.frozen import Frozen
-from model_store.storage import Folder
+from model_store.storage import Folder, is_local
 from serve.auth.scopes import Identity
 
 FOLDER = ".quota"
@@ -55,8 +55,11 @@ class Quotas:
             kept = keep(self._root, camera, data)
             return kept
         finally:
-            # not `is_new`, which is also False if the storage wrote the file and its answer was lost
-            if was_there or not (kept or self._root.exists(path)):
+            if kept and is_local(self._root.url):
+                stored = kept.is_new  # also if another request has written it since `exists`
+            else:  # S3: `is_new` is also False if it wrote the file and its answer was lost
+                stored = not was_there and (kept is not None or self._root.exists(path))
+            if not stored:
                 # not below 0, as an operator may have removed the file
                 self._change(sender.name, day, lambda u: max(0, u.nbytes - len(data)) if u.day == day else u.nbytes)
 
