@@ -145,7 +145,7 @@ def ingest(
         _require_files(root.url, listed, catalogued, left_out)
         if template:
             _require_match(sql, template, pattern)
-        keep(tables.url, root.url, template)
+        keep(tables.url, root.url, template, None if catalogued else exiftool)  # no row is without notes
         todo = diff.plan(verify or has_notes != had_notes, sampled != former_sampling)
         unreadable = dict(listed.unnamed)
         total = todo.files + len(unreadable)

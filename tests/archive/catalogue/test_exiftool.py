@@ -75,19 +75,24 @@ def test_a_serial_number_is_the_camera(tables: Tables, tmp_path: Path, fake: Pat
     assert rows_of(tables, "media")[0]["sequence_number"] is None
 
 
-def test_a_choice_is_kept_only_after_every_file_was_read(
-    tables: Tables, tmp_path: Path, fake: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("is_first", "left"), [(False, 21), (True, 16)])
+def test_a_choice_is_kept_only_after_every_catalogued_file_was_read(
+    tables: Tables, tmp_path: Path, fake: Path, monkeypatch: pytest.MonkeyPatch, is_first: bool, left: int
 ) -> None:
+    """A killed first ingest has no rows without notes, and continues."""
     monkeypatch.setattr("archive.catalogue.ingest.COMMIT_ROWS", 5)
     root = five_cameras(tmp_path)
-    ingest(tables, str(root))
+    if not is_first:
+        ingest(tables, str(root))
 
     def killed(done: int, total: int) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         ingest(tables, str(root), exiftool=True, progress=killed)
-    ingest(tables, str(root), exiftool=True)
+    total: list[int] = []
+    ingest(tables, str(root), exiftool=True, progress=lambda done, files: total.append(files))
+    assert total[0] == left
     assert cameras(tables) == {**{f"RCNX-{n}": 4 for n in range(5)}, "card": 1}
 
 
