@@ -91,7 +91,7 @@ _GONE = """
 _MOVED = """
     create or replace table gone as
     select $root as source_root, path, $now::timestamptz as missing_since
-    from absent where content in (select hash(digest) from digests) order by path
+    from absent where content in (select hash(unnest($digests::varchar[]))) order by path
 """
 _MARKED_ONCE = """
     delete from absent where path in (select path from gone);
@@ -205,15 +205,13 @@ class Difference:
         index = MEDIA.get_field_index("content_tag")
         return rows.set_column(index, MEDIA.field(index), pa.nulls(len(rows), pa.string()))
 
-    def arrive(self, media: DeltaTable, digests: Sequence[str], now: datetime) -> Iterator[pa.Table]:
-        """Record the contents of new, changed and restored files: gone files with the same content were moved.
+    def arrive(self, digests: Sequence[str]) -> None:
+        """Record the contents of new, changed and restored files: gone files with the same content were moved."""
+        self.sql.execute("insert into arrived select hash(unnest($digests::varchar[]))", {"digests": digests})
 
-        Yield the rows of moved files in the table `absent` (absences.py), each once, marked as missing at `now`.
-        """
-        self.sql.register("digests", pa.table({"digest": pa.array(digests, pa.string())}))
-        self.sql.execute("insert into arrived select hash(digest) from digests")
-        self.sql.execute(_MOVED, {"root": self._root, "now": now})
-        self.sql.unregister("digests")
+    def moved_rows(self, media: DeltaTable, digests: Sequence[str], now: datetime) -> Iterator[pa.Table]:
+        """Yield the rows of table `absent` (absences.py) with these contents, each once, marked as missing at `now`."""
+        self.sql.execute(_MOVED, {"root": self._root, "now": now, "digests": digests})
         if self._count("gone"):
             self.sql.execute(_MARKED_ONCE)
             yield from self.gone_rows(media)

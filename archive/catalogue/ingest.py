@@ -180,8 +180,9 @@ def ingest(
             if stale := sorted(due.file.path for due in failed if due.quick_digest is not None):
                 changes.add(diff.unread_rows(writer.newest(), stale))
             diff.end([path for outcome in part for path in outcome.ended])
-            arrived = [row["media_sha256"] for kind, row in read if kind != "same"]
-            for rows in diff.arrive(writer.newest(), arrived, started):  # at once: a repetition reads no file again
+            diff.arrive([row["media_sha256"] for kind, row in read if kind != "same"])
+            added = [row["media_sha256"] for row in new]  # mark at once: a repetition does not read these again
+            for rows in diff.moved_rows(writer.newest(), added, started):
                 replace_some(writer, rows)
             if changes.due():
                 changes.commit()

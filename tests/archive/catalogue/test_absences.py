@@ -117,6 +117,15 @@ def test_a_killed_ingest_of_a_renamed_folder_is_continued(
     report = ingest(tables, str(two_disks))
     assert (report.new, report.missing, report.withheld) == (15, 30, {})
     assert marked(tables) == set(camera("south", 30))
+    (two_disks / "west").rename(two_disks / "south")
+    with monkeypatch.context() as patch:
+        patch.setattr("archive.catalogue.ingest.Changes.commit", lambda _: killed(0, 0))
+        with pytest.raises(KeyboardInterrupt):
+            ingest(tables, str(two_disks))
+    assert marked(tables) == set(camera("south", 30)), "each content keeps a present row"
+    report = ingest(tables, str(two_disks))
+    assert (report.missing, report.withheld) == (30, {})
+    assert marked(tables) == set(camera("west", 30))
 
 
 def test_only_what_arrived_at_another_place_was_moved(two_disks: Path, tables: Tables) -> None:
