@@ -40,7 +40,8 @@ _TABLES = """
         path varchar, content_tag varchar, missing boolean, camera varchar, by_path boolean,
         quick_digest bigint, content ubigint, catalogued_at timestamptz, doubted boolean, file varchar);
     create table arrived (content ubigint);
-    create table ended (path varchar)
+    create table ended (path varchar);
+    create table marked (path varchar)
 """
 _KNOWN = """
     insert into known
@@ -85,7 +86,7 @@ _RENAMED = """
 _GONE = """
     create or replace table gone as
     select $root as source_root, path, $now::timestamptz as missing_since
-    from {lacking} anti join withheld using (path)
+    from {lacking} anti join withheld using (path) anti join marked using (path)
     where not missing order by path
 """
 _MOVED = """
@@ -95,7 +96,7 @@ _MOVED = """
 """
 _MARKED_ONCE = """
     delete from absent where path in (select path from gone);
-    update known set missing = true from gone where known.path = gone.path
+    insert into marked select path from gone
 """
 LACKING = """(
     from known where not exists (from listed where listed.path = known.file) or path in (select path from ended))

@@ -138,7 +138,7 @@ def test_only_what_arrived_at_another_place_was_moved(two_disks: Path, tables: T
 
 
 def test_up_to_a_share_of_the_files_is_removed_without_a_question(tmp_path: Path, tables: Tables) -> None:
-    """All three files of a small camera, and a tenth of a large one; the next one is a question."""
+    """All files of a small camera, and a tenth of a large one, half of which is moved; the next one is a question."""
     files = 10 * GONE_FILES
     root = write_files(tmp_path / "archive", camera("small", 3) | camera("large", files) | camera("other", files))
     ingest(tables, str(root))
@@ -146,12 +146,15 @@ def test_up_to_a_share_of_the_files_is_removed_without_a_question(tmp_path: Path
     most = int(files * GONE_FRAC)
     for i in range(most):
         (root / f"large/{i}.jpg").unlink()
+    for i in range(files // 2, files):
+        (root / f"large/{i}.jpg").rename(root / f"other/moved{i}.jpg")
     report = ingest(tables, str(root))
-    assert (report.missing, report.withheld) == (3 + most, {})
+    gone = 3 + most + files // 2
+    assert (report.missing, report.withheld) == (gone, {})
     for i in range(most, 2 * most):
         (root / f"large/{i}.jpg").unlink()
     report = ingest(tables, str(root))
-    assert (report.missing, report.withheld) == (3 + most, {"large/": most})
+    assert (report.missing, report.withheld) == (gone, {"large/": most})
 
 
 def test_a_mount_point_deep_in_a_large_folder_is_found_by_being_empty(tmp_path: Path, tables: Tables) -> None:
