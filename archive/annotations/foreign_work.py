@@ -156,7 +156,7 @@ def _images(tables: Tables, paths: set[str], root: str | None) -> tuple[dict[str
 
     A path is that of the catalogue, or one of the two ends with the other: tools add or leave out folders. A name of a
     file alone is not enough for that without `root`, because cameras number the images of each card alike. The full
-    path of a catalogued file is never another one, also if that file is missing or not in `root`.
+    path of a catalogued file is never another content, also if that file is missing or not in `root`.
     """
     with memory_database() as sql:
         scan(sql, "media", tables.existing("media"), MEDIA)
@@ -167,8 +167,10 @@ def _images(tables: Tables, paths: set[str], root: str | None) -> tuple[dict[str
                 select path, source_root || '/' || path as full_path, media_sha256, width_px, height_px,
                     missing_since is null and ($root is null or starts_with(full_path, $root || '/')) as is_usable
                 from media where frame_count is null),
+            usable as (select media_sha256 from files where is_usable),
             found as (
-                select name, name = full_path as is_full, is_usable, name in (path, full_path) as is_equal,
+                select name, name = full_path as is_full, name in (path, full_path) as is_equal,
+                    is_usable or (is_full and media_sha256 in (from usable)) as is_usable,
                     if(ends_with(path, '/' || name), name, path) as common, media_sha256, width_px, height_px
                 from wanted join files on parse_filename(path) = parse_filename(name)
                 where is_equal or ((contains(common, '/') or $root is not null)

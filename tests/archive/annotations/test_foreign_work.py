@@ -112,17 +112,18 @@ def test_an_image_that_is_left_out_adds_no_statement_at_all(filled: Tables, file
 @pytest.mark.parametrize(
     ("root", "found"),
     [
-        (None, {"e": EMPTY, "/x/e": EMPTY, "north/n": NORTH, "/data/all/north/n": NORTH}),
-        ("/x", {"media/e": EMPTY, "/data/x/e": EMPTY, "n": NORTH}),
+        (None, {"e": EMPTY, "/x/e": EMPTY, "north/n": NORTH, "/data/all/north/n": NORTH, "/old/n": NORTH}),
+        ("/x", {"media/e": EMPTY, "/data/x/e": EMPTY, "n": NORTH, "/old/n": NORTH}),
     ],
 )
 def test_tools_may_put_folders_before_a_path_but_a_name_alone_needs_a_root(
     filled: Tables, file: Path, root: str | None, found: dict[str, str]
 ) -> None:
     row = {"source_root": "/x", "media_sha256": NORTH, "path": "all/north/n"}
-    missing_since = None if root else datetime(2026, 5, 1, tzinfo=UTC)
-    another = row | {"source_root": "/y", "media_sha256": "0" * 64, "missing_since": missing_since}
-    put_rows(filled, "media", row, another)
+    gone = {"missing_since": datetime(2026, 5, 1, tzinfo=UTC)}
+    moved = row | {"source_root": "/old", "path": "n"} | gone
+    another = row | {"source_root": "/y", "media_sha256": "0" * 64} | ({} if root else gone)
+    put_rows(filled, "media", row, moved, another)
     others = ["/y/all/north/n"] if root else ["/y/all/north/n", "media/e", "/data/x/e", "card2/b", "n"]
     read = read_work(filled, file, [Work(n, path, None) for n, path in enumerate([*found, *others])], root, "kim")
     assert read.rows["media_sha256"].to_pylist() == list(found.values())
