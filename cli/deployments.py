@@ -57,7 +57,7 @@ def add(
     nothing. Example: resight deployments add cameras.csv --by "Ana"
     """
     tables = Tables(Settings().new_tables_url)
-    deployments = read_deployments(file, time_zone)
+    deployments = read_deployments(file, time_zone, current(tables))
     for remark in remarks(tables, deployments):
         note(remark)
     changed = 0 if dry_run else add_file(tables, file, by, time_zone)[1]

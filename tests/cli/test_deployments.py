@@ -58,6 +58,12 @@ def test_a_clock_is_corrected_and_the_correction_taken_back(resight: Resight, ho
     done = json.loads(resight(*words, *times, "--reason", "summer time").ok())
     assert (done["clock_offset_s"], done["changed"]) == (3605, 1)
     assert json.loads(resight(*words, "--offset-s", 3605, "--reason", "summer time").ok()) == (done | {"changed": 0})
+    package = tmp_path / "package.csv"
+    package.write_text(
+        "deploymentID,deploymentStart,cameraID,locationName,latitude,longitude\n"
+        f"{row['deployment_id']},2026-05-01T00:10:00+02:00,[b]north[/b],Oak hill,52.5,13.4\n"
+    )
+    assert "clock offset 3605 s" in resight("deployments", "add", package, "--by", "ana", "--dry-run").refused(2)
     changes = json.loads(resight("deployments", "history", "--format", "json").ok())
     stated = ("change", "clock_offset_s", "clock_reason", "clock_stated_by", "actor")
     assert [tuple(change[name] for name in stated) for change in changes] == [
