@@ -48,7 +48,8 @@ _STATEMENTS = pa.schema(
     + [ASSERTIONS.field(name) for name in _COPIED]
 )
 _REQUESTED = pa.schema(
-    [("turn", pa.int64()), ("repeats", pa.bool_()), ("compares", pa.bool_()), ("leaves", pa.bool_())]
+    [("turn", pa.int64())]
+    + [(name, pa.bool_()) for name in ("repeats", "compares", "leaves", "leaves_own")]
     + [(name, pa.string()) for name in ("batch_id", "actor", "of_batch")]
 )
 Action = Literal["keep", "relabel", "suppress"]
@@ -81,7 +82,7 @@ _OF_SELECTIONS = """
 _DECIDED = """
     create or replace temp table decided as select distinct r.batch_id, media_sha256, s.actor
     from statements n join requested r using (batch_id) join standing s using (media_sha256)
-    where leaves and s.actor <> r.actor
+    where leaves and (leaves_own or s.actor <> r.actor)
 """
 _LEFT = """
     select batch_id, count(distinct media_sha256), list(distinct actor)
@@ -141,7 +142,8 @@ class Recorded(Frozen):
 class StatementBatch:
     """Statements, or rows of `selected` (statements without a check), or an earlier batch to withdraw or repeat.
 
-    Rows of `selected` about images that other people have decided by the commit are left out, except with `replaces`.
+    Rows of `selected` about images that other people, or with `leaves_own` anyone, have decided by the commit are left
+    out, except with `replaces`.
     """
 
     batch_id: str
@@ -151,6 +153,7 @@ class StatementBatch:
     of_batch: str | None = None
     repeats: bool = False
     replaces: bool = False
+    leaves_own: bool = False
 
     @property
     def size(self) -> int:
@@ -159,7 +162,7 @@ class StatementBatch:
 
     @property
     def leaves(self) -> bool:
-        """Return whether it leaves images that other people have decided."""
+        """Return whether it leaves images that are decided already."""
         return self.selected is not None and not self.replaces
 
     @property
@@ -305,7 +308,7 @@ def _is_same_thing(row: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 
 def _requested(batches: Sequence[StatementBatch]) -> pa.Table:
-    same = ("batch_id", "actor", "of_batch", "repeats")
+    same = ("batch_id", "actor", "of_batch", "repeats", "leaves_own")
     rows = [
         {"turn": turn, "compares": batch.selected is None, "leaves": batch.leaves}
         | {name: getattr(batch, name) for name in same}

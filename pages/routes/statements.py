@@ -61,6 +61,11 @@ class Selection(Frozen):
     replaces: bool = False
     view: str = Field(default=PRODUCTION, description="the view that `digests` were shown in")
 
+    @property
+    def leaves_own(self) -> bool:
+        """Return whether it leaves images that its sender has decided; the index may lag behind these decisions."""
+        return self.filter is not None and self.filter.reviewed is False
+
     @model_validator(mode="after")
     def _consistent(self) -> Selection:
         if bool(self.digests) == (self.filter is not None):
@@ -138,7 +143,9 @@ def router(context: Context) -> APIRouter:
             return counted
         why = _not_confirmed(chosen, counted)
         rows = rows.slice(0, 0) if why else rows
-        answer = await add(StatementBatch(body.batch_id, actor, selected=rows, replaces=chosen.replaces))
+        own = chosen.leaves_own
+        batch = StatementBatch(body.batch_id, actor, selected=rows, replaces=chosen.replaces, leaves_own=own)
+        answer = await add(batch)
         if why and not answer.added:  # it was not recorded by an earlier request
             raise why
         if chosen.replaces:
@@ -181,8 +188,7 @@ def _selected(context: Context, body: BatchBody, actor: str) -> tuple[Counted, p
     else:
         media = context.index.select(chosen.filter, chosen.excluded)
         version = (media.schema.metadata or {}).get(b"index_version", b"").decode()
-    unreviewed = chosen.filter and chosen.filter.reviewed is False  # the index may lag: their own are decided too
-    others = decided_by_others(context.tables, media, "" if unreviewed else actor, body.batch_id)
+    others = decided_by_others(context.tables, media, "" if chosen.leaves_own else actor, body.batch_id)
     by = tuple(sorted(set[str]().union(*others.values())))
     counted = Counted(count=len(media), index_version=version, decided=len(others), by=by)
     if body.dry_run:

@@ -159,19 +159,25 @@ def test_a_selection_of_what_nobody_reviewed_leaves_what_the_sender_just_decided
     assert stand(tables) == [("a", "wolf"), ("b", None)]
 
 
-def test_what_others_decide_while_a_selection_is_read_is_left_too(
-    client: TestClient, tables: Tables, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("images", "person"), [({"digests": [A, B, EMPTY]}, "ana"), ({"filter": {"reviewed": False}}, "local")]
+)
+def test_what_is_decided_while_a_selection_is_read_is_left_too(
+    client: TestClient, tables: Tables, monkeypatch: pytest.MonkeyPatch, images: dict[str, Any], person: str
 ) -> None:
+    """In a selection of images that nobody reviewed, this includes decisions of the sender."""
+
     def decided(*arguments: Any) -> dict[str, set[str]]:
         before = decided_by_others(*arguments)
-        record(tables, key_of(9), [named("relabel", image=B, label="wolf")], "ana")
+        record(tables, key_of(9), [named("relabel", image=B, label="wolf")], person)
         return before
 
     record(tables, key_of(8), [named()], "lee")
     monkeypatch.setattr(pages.routes.statements, "decided_by_others", decided)
-    body = selection(1, {"digests": [A, B, EMPTY], "action": "keep", "count": 3})
+    monkeypatch.setattr(ImageIndex, "select", lambda *_: pa.table({"media_sha256": [A, B, EMPTY]}))
+    body = selection(1, images | {"action": "keep", "count": 3})
     answer = post(client, body)
-    assert (answer["added"], answer["left"], answer["by"]) == (1, 2, ["ana", "lee"])
+    assert (answer["added"], answer["left"], answer["by"]) == (1, 2, sorted([person, "lee"]))
     assert post(client, body) == answer
     assert stand(tables) == [("a", "fox"), ("b", "wolf"), ("e", None)]
 
