@@ -106,7 +106,7 @@ def find(tables: Tables, wanted: ImageSearch, within_s: float) -> SearchPage:
     )
     statement, values = _page_query(wanted)
     with storage_errors(tables):
-        with connect(tables, view, memory_mib=MEMORY_MIB, statement=statement) as sql, limit(sql):
+        with connect(tables, view, memory_mib=MEMORY_MIB, statement=statement, scans=True) as sql, limit(sql):
             page: pa.Table = sql.sql(statement, params=values).to_arrow_table()
         digests = page.column("media_sha256")
         with connect(tables, view, digests, statement=_DETAILS) as sql, limit(sql):
