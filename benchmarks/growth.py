@@ -249,7 +249,8 @@ def draw(result: dict[str, Any]) -> None:
         for axes, name in ((time_s, "seconds"), (memory, "peak MiB of the process")):
             axes.set(xscale="log", yscale="log", xlabel="images", title=name)
             axes.grid(alpha=0.3)
-        time_s.legend(fontsize=7, ncols=2)
+        time_s.set_ylim(top=100 * time_s.get_ylim()[1])  # room for the legend
+        time_s.legend(fontsize=7, ncols=3)
         for axes, what, name in ((rate, "per_s", "detections a second"), (latency, "p99_ms", "p99 at 80 %, ms")):
             axes.plot([r["replicas"] for r in result["replicas"]], [r[what] for r in result["replicas"]], "o")
             axes.set(xlabel="replicas of one worker", title=name, ylim=(0, None))
