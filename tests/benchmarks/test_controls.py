@@ -57,6 +57,7 @@ def test_steps_of_the_catalogue_find_what_was_simulated(tmp_path: Path, monkeypa
     tables = Tables(str(tmp_path / "tables"))
     monkeypatch.setattr(synthetic.Simulated, "new_each", 0)
     monkeypatch.setattr(synthetic.Simulated, "changed", 0)
+    former = fsspec.get_filesystem_class("s3")
     synthetic.Simulated.register()
     try:
         assert catalogue.fill(tables, 2_500)["files"] == 1
@@ -66,7 +67,7 @@ def test_steps_of_the_catalogue_find_what_was_simulated(tmp_path: Path, monkeypa
         monkeypatch.setattr(synthetic.Simulated, "new_each", 0)
         assert catalogue.ingest_one_in_a_hundred_gone(tables, 2_500)["of"] == 25
     finally:
-        fsspec.register_implementation("s3", "s3fs.S3FileSystem", clobber=True)
+        fsspec.register_implementation("s3", former, clobber=True)
 
 
 def test_hasty_commits_are_of_a_hundred_rows(tmp_path: Path) -> None:

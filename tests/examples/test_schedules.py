@@ -53,7 +53,8 @@ def commands() -> Iterator[tuple[str, list[str]]]:
     for key in ("ExecStartPre", "ExecStart"):
         yield key, shlex.split(service[key].lstrip("-"))
     for one in containers(named("CronJob")["spec"]["jobTemplate"]["spec"]["template"]):
-        yield "schedule.yaml", ["resight", *one["args"]]  # the entry point of the image
+        words = [*one["command"], *one["args"]]
+        yield "schedule.yaml", shlex.split(words[2].partition(" || ")[0]) if words[0] == "sh" else words
 
 
 COMMANDS = list(commands())
