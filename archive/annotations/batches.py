@@ -79,8 +79,9 @@ _OF_SELECTIONS = """
     create or replace temp table assertion_rows as from stored where media_sha256 in (
         select media_sha256 from statements join requested using (batch_id) where leaves)
 """
+_NOTHING_DECIDED = "create or replace temp table decided (batch_id varchar, media_sha256 varchar, actor varchar)"
 _DECIDED = """
-    create or replace temp table decided as select distinct r.batch_id, media_sha256, s.actor
+    insert into decided select distinct r.batch_id, media_sha256, s.actor
     from statements n join requested r using (batch_id) join standing s using (media_sha256)
     where leaves and (leaves_own or s.actor <> r.actor)
 """
@@ -216,9 +217,11 @@ def record_all(
         scan(sql, "all_rows", snapshot, ASSERTIONS)
         sql.execute("set variable now = $now", {"now": now()})
         sql.execute(_STORED)
-        sql.execute(_OF_SELECTIONS)
-        ANNOTATIONS.create(sql, "standing")
-        sql.execute(_DECIDED)
+        sql.execute(_NOTHING_DECIDED)
+        if any(batch.leaves for batch in batches):
+            sql.execute(_OF_SELECTIONS)
+            ANNOTATIONS.create(sql, "standing")
+            sql.execute(_DECIDED)
         _RELATIONS.create(sql, "new_rows")
         rows = _completed(sql.sql("from new_rows").to_arrow_table(), ASSERTIONS)
         sql.register("added", rows).execute("insert into stored by name from added")
