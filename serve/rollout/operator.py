@@ -240,7 +240,7 @@ class RolloutOperator:
         Models that cannot be read are read again later, and delay no others.
         """
         names: list[str] | None = None
-        while names is None or names:
+        while names != []:
             left_open, names = await asyncio.to_thread(self._left_open, names)
             for accepted in left_open:
                 outcome = accepted.outcome
@@ -251,7 +251,7 @@ class RolloutOperator:
                     detail = f"the cluster ended before this was done; it was requested {age_s:.0f} s ago: repeat it"
                     change = {"state": "refused", "detail": detail, "error": ModelNotReady.__name__}
                     await self._end(outcome.model_copy(update=change), accepted.prepared.before)
-            if names != []:
+            if names != []:  # some cannot be read, or (None) the store
                 await asyncio.sleep(self._args.poll_s)
 
     def _left_open(self, names: list[str] | None) -> tuple[list[Accepted], list[str] | None]:
