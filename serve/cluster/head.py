@@ -299,10 +299,10 @@ def client_environment(settings: Settings) -> dict[str, str]:
 
     The cluster is that of this home, or else the one at RESIGHT_ADDRESS. Raises ClusterError if there is neither.
     """
-    places = {"RESIGHT_MODELS": settings.models_url, "RESIGHT_TABLES": settings.tables_url}
+    stores = {"RESIGHT_MODELS": settings.models_url, "RESIGHT_TABLES": settings.tables_url}
     state = read_state(settings)
     if state is not None:
-        return places | {
+        return stores | {
             "RESIGHT_HOME": str(settings.home_path),
             "RAY_ADDRESS": state.gcs_address,
             "RAY_API_SERVER_ADDRESS": state.dashboard_url,
@@ -310,7 +310,7 @@ def client_environment(settings: Settings) -> dict[str, str]:
         }
     if settings.address:
         mode = os.environ.get("RAY_AUTH_MODE", "token")
-        return places | {"RAY_API_SERVER_ADDRESS": settings.address, "RAY_AUTH_MODE": mode}
+        return stores | {"RAY_API_SERVER_ADDRESS": settings.address, "RAY_AUTH_MODE": mode}
     raise ClusterError(
         f"no cluster is running for {settings.home_path}; start one with 'resight up', or set "
         "RESIGHT_ADDRESS to the Ray dashboard of another"
