@@ -26,11 +26,11 @@ with lazy_imports():
     from model_store.images.decode import decode
     from model_store.inference_key import sha256_hex
     from model_store.load import load_model
-    from model_store.names import VersionId, get_first_model, parse_version
+    from model_store.names import VERSION, VersionId, get_first_model, parse_version
     from model_store.repair import repair, repair_weights
     from model_store.runtimes.weights_file import read_weights
     from model_store.storage import absolute
-    from model_store.store import ModelInfo, ModelStore, versions_at
+    from model_store.store import ModelInfo, ModelStore
     from serve.api.models import model_statuses, rollout_words
     from serve.models.pools import Serving
     from serve.rollout.state import read_state
@@ -66,7 +66,7 @@ def add(
     Example: resight models add deer.onnx --probe buck.jpg
     """
     if weights is not None and weights.is_dir():
-        if versions_at(absolute(str(weights)))[1]:
+        if _versions_at(absolute(str(weights)))[1]:
             pull = f"resight models pull {shlex.quote(str(weights))}"
             raise BadRequest(f"{weights} is in a model store: copy the version with: {pull}")
         raise BadRequest(f"{weights} is a folder: use the .onnx or .pt2 file in it")
@@ -141,7 +141,7 @@ def pull(
 
 def _version_in(source: str, model: str) -> tuple[ModelStore, VersionId]:
     """Return the selected version and its store. Raises BadRequest, with their names, if there are several."""
-    other, versions = versions_at(absolute(source))
+    other, versions = _versions_at(absolute(source))
     if model:
         other, ref = ModelStore(absolute(source)), parse_ref(model)
         if ref.version:
@@ -157,6 +157,20 @@ def _version_in(source: str, model: str) -> tuple[ModelStore, VersionId]:
             f"{shlex.quote(other.url)} {versions[0]}"
         )
     return other, versions[0]
+
+
+def _versions_at(url: str) -> tuple[ModelStore, list[VersionId]]:
+    """Return the store at `url` and its READY versions; `url` may also be that of a model or a version."""
+    for depth in range(3):
+        place, *names = url.rsplit("/", depth)
+        if not place or not all(map(VERSION.fullmatch, names)):
+            continue
+        store = ModelStore(place)
+        of_models = [v for name in names[:1] or store.names() for v in store.versions(name)]
+        versions = [v for v in of_models if names[1:] in ([], [v.version])]
+        if versions:
+            return store, versions
+    return ModelStore(url), []
 
 
 @app.command("list")

@@ -110,20 +110,6 @@ def in_words(config: ModelConfig | CropConfig) -> str:
     return with_article(config.kind)
 
 
-def versions_at(url: str) -> tuple[ModelStore, list[VersionId]]:
-    """Return the store at `url` and its READY versions; `url` may also be that of a model or a version."""
-    for depth in range(3):
-        place, *names = url.rsplit("/", depth)
-        if not place or not all(map(VERSION.fullmatch, names)):
-            continue
-        store = ModelStore(place)
-        of_models = [v for name in names[:1] or store.names() for v in store.versions(name)]
-        versions = [v for v in of_models if names[1:] in ([], [v.version])]
-        if versions:
-            return store, versions
-    return ModelStore(url), []
-
-
 class ModelStore:
     """The store at a local path or fsspec URL."""
 
