@@ -15,7 +15,7 @@ from cli import rollout
 from cli.output import Format, FormatOption, note, print_facts, print_rows
 from model_store.errors import BadRequest, ImageError, ModelError, ModelNotFound, StorageError
 from model_store.lazy_imports import lazy_imports
-from model_store.names import DEFAULT_ALIAS, name_of_file, parse_ref, version_id
+from model_store.names import DEFAULT_ALIAS, VERSION, name_of_file, parse_ref, version_id
 
 with lazy_imports():
     from archive.delta.tables import Tables
@@ -26,7 +26,7 @@ with lazy_imports():
     from model_store.images.decode import decode
     from model_store.inference_key import sha256_hex
     from model_store.load import load_model
-    from model_store.names import VERSION, VersionId, get_first_model, parse_version
+    from model_store.names import VersionId, get_first_model, parse_version
     from model_store.repair import repair, repair_weights
     from model_store.runtimes.weights_file import read_weights
     from model_store.storage import absolute
