@@ -112,7 +112,7 @@ class Context:
     @classmethod
     def of(cls, settings: Settings, jobs: Callable[[], Jobs], others: Sequence[Jobs] = ()) -> Context:
         tables, store = Tables(settings.tables_url), ModelStore(settings.models_url)
-        index = ImageIndex(tables, settings.home_path / "index")
+        index = ImageIndex(tables, settings.index_path)
         thumbnails = ThumbnailCache(settings.home_path / "thumbnails", THUMBNAILS_BYTES, usable_cores())
         return cls(settings, tables, index, IndexFollower(index), store, thumbnails, jobs, others)
 

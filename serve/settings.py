@@ -142,6 +142,11 @@ class Settings(BaseSettings):
         return absolute(self.snips or str(self.home_path / "snips"))
 
     @property
+    def index_path(self) -> Path:
+        """Folder of the indexes of images."""
+        return self.home_path / "index"
+
+    @property
     def vectors_path(self) -> Path:
         """Folder of the indexes of vectors."""
         return self.home_path / "vectors"

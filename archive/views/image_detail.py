@@ -30,7 +30,8 @@ _ALSO_MISSING = """
         partition by media_sha256 order by coalesce(catalogued_at, ingested_at), source_root, path) = 1
 """
 _IMAGES = """
-    select * exclude (moment), nullif(moment, '-infinity') as captured_at_corrected
+    select * exclude (moment), nullif(moment, '-infinity') as captured_at_corrected,
+        coalesce(error_detail, header_error, decode_note) as problem
     from {of}cells join {of}details using (image_id) where media_sha256 in (select unnest($keys))
 """
 _PARTS = {

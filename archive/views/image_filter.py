@@ -140,7 +140,7 @@ def _where(found: str) -> str:
     return f" where {found}" if found else ""
 
 
-def selected(wanted: ImageFilter) -> tuple[dict[str, str], dict[str, Any]]:
+def selected(wanted: Conditions) -> tuple[dict[str, str], dict[str, Any]]:
     """Return the table of an index, its label and the conditions of a filter for a statement, and their values."""
     values = _given(wanted)
     conditions = ["true", *(_OF_INDEX.get(name, _CONDITIONS[name][1]).format(f"${name}") for name in values)]

@@ -1,9 +1,9 @@
 """List the images of a view fast: pages, counts, histograms and neighbours, from a local file per view.
 
 ImageIndex(tables, HOME/index).page(ImageFilter(camera="north"), 100) -> ImagePage(columns, previous, next)
-The rows equal those of `archive/views/search.py` at the versions that `state` returns, in the same order; that module
-has no file, and takes a second at a million images. Only `refresh` follows the tables: the others read the
-file that is there, and build it if there is none (`archive/views/image_index_file.py`), or call `on_missing` for it.
+The rows equal those of `archive/views/search.py` at the versions that `state` returns, in the same order. Only
+`refresh` follows the tables: the others read the file that is there, and build it if there is none
+(`archive/views/image_index_file.py`), or call `on_missing` for it.
 """
 
 from __future__ import annotations

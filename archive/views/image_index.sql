@@ -44,7 +44,9 @@ create or replace temp table numbered as
         getvariable('first_id') + row_number() over (order by moment desc, source_root, path) as image_id
     from moments;
 
-create or replace temp table new_cells as
+-- All columns of an image, of which `new_cells` are those of lists, and `new_details` what only its own page shows: both at
+-- once, because relation `images` sorts all files.
+create or replace temp table image_rows as
     select n.image_id, n.moment, i.media_sha256, i.captured_at_local, i.source_root, i.path, i.camera_id, p.deployment_id,
         p.location, i.width_px, i.height_px,
         case when r.status is null then 'missing' when r.status = 'failed' then r.status
@@ -52,7 +54,11 @@ create or replace temp table new_cells as
         i.media_sha256 in (select media_sha256 from standing) as reviewed,
         i.media_sha256 in (select media_sha256 from flags) as flagged,
         coalesce(l.n_boxes, 0) as n_boxes, l.top_label, l.top_score, l.uncertain_score, g.event_id,
-        coalesce(o.boxes, []) as boxes
+        coalesce(o.boxes, []) as boxes,
+        i.size_bytes, i.camera_make, i.camera_model, i.camera_serial, i.camera_source, i.exif_orientation,
+        i.timestamp_source, array_to_string(i.timestamp_flags, ', ') as timestamp_flags, i.media_type,
+        r.error_code, r.error_detail, i.header_error, r.decode_note,
+        r.model_name || '@' || r.model_version as model, r.run_id, r.inference_key
     from images i join numbered n on n.media_sha256 = i.media_sha256
         left join seen r on r.media_sha256 = i.media_sha256
         left join labelled l on l.media_sha256 = i.media_sha256
@@ -60,15 +66,18 @@ create or replace temp table new_cells as
         left join image_groups g on g.media_sha256 = i.media_sha256
         left join image_deployments p on p.media_sha256 = i.media_sha256;
 
--- What only the page of an image shows; rows of its boxes, its human statements and its files.
-create or replace temp view new_details as
-    select n.image_id, i.size_bytes, i.camera_make, i.camera_model, i.camera_serial, i.camera_source, i.exif_orientation,
-        i.timestamp_source, array_to_string(i.timestamp_flags, ', ') as timestamp_flags, i.media_type,
-        coalesce(r.error_detail, i.header_error, r.decode_note) as problem,
-        r.model_name || '@' || r.model_version as model, r.run_id, r.inference_key
-    from images i join numbered n on n.media_sha256 = i.media_sha256
-        left join seen r on r.media_sha256 = i.media_sha256;
+create or replace temp view new_cells as
+    select image_id, moment, media_sha256, captured_at_local, source_root, path, camera_id, deployment_id, location,
+        width_px, height_px, status, reviewed, flagged, n_boxes, top_label, top_score, uncertain_score, event_id, boxes
+    from image_rows;
 
+create or replace temp view new_details as
+    select image_id, size_bytes, camera_make, camera_model, camera_serial, camera_source, exif_orientation,
+        timestamp_source, timestamp_flags, media_type, error_code, error_detail, header_error, decode_note, model, run_id,
+        inference_key
+    from image_rows;
+
+-- Rows of the boxes of an image, its human statements and its files.
 create or replace temp view new_boxes as
     select n.image_id, b.* exclude (media_sha256, x_frac, y_frac, w_frac, h_frac)
     from box_rows b join numbered n using (media_sha256);

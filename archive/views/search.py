@@ -1,19 +1,21 @@
 """Search images by their results in a view: newest first, one page at a time.
 
 (tables, ImageSearch) -> SearchPage(images, cursor of the next page)
-A page costs one scan of `media` and one of the view's results for its rows. A status, label or score adds one scan of
-all results of the view (benchmarks/uploads.py).
+A page costs one scan of `media` and one of the view's results for its rows; a status, label or score adds one scan of
+all results of the view. `archive/views/indexed_search.py` reads them from a file.
 """
 
 from __future__ import annotations
 
 import base64
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from datetime import datetime
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
+import duckdb
 import pyarrow as pa
 from pydantic import ConfigDict, Field, NaiveDatetime, TypeAdapter
 
@@ -28,6 +30,7 @@ from model_store.errors import BadRequest
 from model_store.frozen import Frozen
 
 P = TypeVar("P", covariant=True)
+Limit = Callable[[duckdb.DuckDBPyConnection], AbstractContextManager[None]]
 MOST_IMAGES = 1000
 MOST_MARK = 32 * 1024
 """Maximum length of a cursor in characters: enough for a root and a path of 4,096 bytes."""
@@ -100,26 +103,44 @@ def find(tables: Tables, wanted: ImageSearch, within_s: float) -> SearchPage:
     Raises BadRequest, also if nothing is found and the archive lacks the camera, deployment or location. Raises
     DeadlinePassed, StorageUnreachable.
     """
-    view, since_s = view_shown(tables, wanted.view), time.monotonic()
-    limit = partial(
-        bounded, within_s=within_s, name="the search", hint="narrow it, or use resight sql", since_s=since_s
-    )
+    view, limit = view_shown(tables, wanted.view), in_time(within_s)
+    images = matching(tables, view, wanted, limit)
+    for kind, names in _NAMES.items() if not images else ():
+        if name := getattr(wanted, kind):
+            with (
+                storage_errors(tables),
+                connect(tables, view, memory_mib=MEMORY_MIB, statement=names) as sql,
+                limit(sql),
+            ):
+                require_known(kind, name, [str(row[0]) for row in sql.sql(names).fetchall() if row[0]])
+    return page_of(view, images, wanted.limit)
+
+
+def in_time(within_s: float) -> Limit:
+    """Return a time limit from now on for the statements of a search."""
+    hint = "narrow it, or use resight sql"
+    return partial(bounded, within_s=within_s, name="the search", hint=hint, since_s=time.monotonic())
+
+
+def matching(
+    tables: Tables, view: View | None, wanted: ImageSearch, limit: Limit, images: pa.ChunkedArray | None = None
+) -> list[dict[str, Any]]:
+    """Return the images of a page and the one after it, as `SearchPage.images`; of `images` (digests), if given."""
     statement, values = _page_query(wanted)
+    how: dict[str, Any] = {"memory_mib": MEMORY_MIB, "scans": True} if images is None else {"images": images}
     with storage_errors(tables):
-        with connect(tables, view, memory_mib=MEMORY_MIB, statement=statement, scans=True) as sql, limit(sql):
+        with connect(tables, view, statement=statement, **how) as sql, limit(sql):
             page: pa.Table = sql.sql(statement, params=values).to_arrow_table()
         digests = page.column("media_sha256")
         with connect(tables, view, digests, statement=_DETAILS) as sql, limit(sql):
             sql.register("page", page)
-            images = sql.sql(_DETAILS).to_arrow_table().to_pylist(maps_as_pydicts="strict")
-        if not images:
-            for kind, names in _NAMES.items():
-                if name := getattr(wanted, kind):
-                    with connect(tables, view, memory_mib=MEMORY_MIB, statement=names) as sql, limit(sql):
-                        require_known(kind, name, [str(row[0]) for row in sql.sql(names).fetchall() if row[0]])
-    more = len(images) > wanted.limit
-    images = images[: wanted.limit]
-    return SearchPage(view=view, images=images, next=cursor_of(*place_in(images[-1])) if more else "")
+            return sql.sql(_DETAILS).to_arrow_table().to_pylist(maps_as_pydicts="strict")
+
+
+def page_of(view: View | None, images: list[dict[str, Any]], limit: int) -> SearchPage:
+    """Return the first `limit` images, and a cursor if there are more."""
+    more = len(images) > limit
+    return SearchPage(view=view, images=images[:limit], next=cursor_of(*place_in(images[limit - 1])) if more else "")
 
 
 def _page_query(wanted: ImageSearch) -> tuple[str, dict[str, Any]]:

@@ -14,6 +14,7 @@ from fastapi import APIRouter, HTTPException, Path, Query, Request
 from fastapi.responses import Response
 
 from archive.catalogue.uploads import CAMERA, require_camera
+from archive.views.indexed_search import IndexedSearch
 from archive.views.search import ImageSearch
 from archive.views.similar import DETECTION_ID, SimilarOptions, SimilarSearch
 from serve.api.answers import to_found, to_response, to_similar, to_upload
@@ -110,7 +111,8 @@ def router(engine: Engine, uploads: Uploads) -> APIRouter:
     @routes.get("/v1/images", responses=PROBLEMS)
     async def images(wanted: Annotated[ImageSearch, Query()]) -> FoundImages:
         """Return the images that match all parameters: newest first, undated ones last."""
-        return to_found(await uploads.tables.find(wanted))
+        search = IndexedSearch(folder=str(Settings().index_path), **wanted.model_dump())
+        return to_found(await uploads.tables.find(search))
 
     @routes.get("/v1/detections/{detection}/similar", responses=PROBLEMS)
     async def similar(wanted: Annotated[SimilarOptions, Query()], detection: DetectionId) -> SimilarDetections:

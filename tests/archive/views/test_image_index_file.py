@@ -22,6 +22,7 @@ from archive.delta.writer import add_results
 from archive.schemas import ASSERTIONS
 from archive.views.image_filter import ImageFilter
 from archive.views.image_index import ImageIndex
+from archive.views.indexed_search import IndexedSearch
 from archive.views.search import ImageSearch, find
 from archive.views.views import Views
 from model_store.errors import DeadlinePassed, StorageUnreachable
@@ -113,12 +114,19 @@ def upload(tables: Tables) -> None:
     ids=["upload", "statement", "another key", "compaction", "the same view", "another view"],
 )
 def test_only_images_of_new_rows_are_computed_again(
-    tables: Tables, index: ImageIndex, written: list[int | None], change: Callable[[Tables], object], images: int | None
+    tables: Tables,
+    index: ImageIndex,
+    folder: Path,
+    written: list[int | None],
+    change: Callable[[Tables], object],
+    images: int | None,
 ) -> None:
     before = listed(index)
     change(tables)
     assert index.state().behind_s > 0
     assert listed(index) == before
+    of_file = IndexedSearch(folder=str(folder), limit=1000).answer(tables, 60)
+    assert of_file == find(tables, ImageSearch(limit=1000), 60), "a search has the newer rows too"
     assert index.refresh() is (images != 0)
     assert index.state().behind_s == 0
     assert written == ([] if images == 0 else [images])
