@@ -160,7 +160,7 @@ async function drawBurst(digest) {
   const strip = document.getElementById("strip");
   const { columns } = image.event_id ? await json(`/v1/images?${new URLSearchParams({ ...view, event_id: image.event_id, limit: 500 })}`) : { columns: { media_sha256: [] } };
   if (image?.media_sha256 !== digest) return;
-  burst = columns.media_sha256;
+  burst = columns.media_sha256.includes(digest) ? columns.media_sha256 : []; // an event may have more images than a page
   burst.undecided = columns.reviewed?.filter((is) => !is).length;
   burst.empty = columns.status?.filter((status, i) => status === "empty" && !columns.reviewed[i]).length;
   strip.hidden = burst.length < 2;

@@ -21,6 +21,12 @@ def long_event(page: Page) -> dict[str, object]:
     return dict(max(found, key=lambda event: event["images"]))
 
 
+def in_pages_of_two(page: Page) -> None:
+    """Let the images of an event be in several pages."""
+    of_event = "**/v1/images?*limit=500*"
+    page.route(of_event, lambda route: route.continue_(url=route.request.url.replace("limit=500", "limit=2")))
+
+
 def test_an_event_is_decided_at_once_and_taken_back(served: Served, visit: Visit) -> None:
     page = visit("/images")
     event = long_event(page)
@@ -43,6 +49,22 @@ def test_an_event_is_decided_at_once_and_taken_back(served: Served, visit: Visit
     expect(page.locator("#selected")).not_to_be_empty()
     page.keyboard.press("Control+z")
     expect(page.locator("#notice")).to_have_text("Taken back.")
+    assert statements(served) == []
+
+
+def test_a_picture_beyond_the_page_of_its_event_is_decided_alone(served: Served, visit: Visit) -> None:
+    page = visit("/images")
+    images = f"/images?event_id={long_event(page)['event_id']}"
+    last = json.loads(json.dumps(fetched(page, images)))["columns"]["media_sha256"][-1]
+    in_pages_of_two(page)
+    page.goto(f"{served.url}{images.replace('?', f'/{last}?')}")
+    wait_for_picture(page)
+    with page.expect_response("**/v1/assertions"):
+        page.keyboard.press("0")
+    assert [row["media_sha256"] for row in statements(served)] == [last]
+    page.keyboard.press("u")
+    expect(page.locator("#notice")).to_have_text("Taken back.")
+    expect(page.locator("#place")).not_to_contain_text("unsaved")
     assert statements(served) == []
 
 
