@@ -102,7 +102,7 @@ function conceal() {
   reveal(false);
   document.getElementById("strip").replaceChildren();
   const more = left && `${t("End of the list")} — ${t("{n} left", { n: left.toLocaleString() })}: N`;
-  say_place(isReview ? more || t("Nothing is left to review.") : t("No image matches."));
+  say_place(isReview ? more || t("Nothing is left to review.") : t("End of the list"));
 }
 
 async function lookAhead(digest) {

@@ -62,6 +62,7 @@ def test_a_picture_beyond_the_page_of_its_event_is_decided_alone(served: Served,
     with page.expect_response("**/v1/assertions"):
         page.keyboard.press("0")
     assert [row["media_sha256"] for row in statements(served)] == [last]
+    expect(page.locator("#place")).to_have_text("End of the list")
     page.keyboard.press("u")
     expect(page.locator("#notice")).to_have_text("Taken back.")
     expect(page.locator("#place")).not_to_contain_text("unsaved")
