@@ -215,7 +215,7 @@ const fail = (error) => notice(error.message, 0);
 onSaved((entry, answer) => {
   if (!entry) return;
   const chosen = entry.body.selection;
-  if (answer && chosen) notice([t("Saved for {n} images. Ctrl+Z takes it back.", { n: (chosen.count - answer.left).toLocaleString() }), answer.left ? leftOut(answer) : ""].join(" ").trim(), 0);
+  if (answer && chosen) notice([answer.added ? t("Saved for {n} images. Ctrl+Z takes it back.", { n: (chosen.count - answer.left).toLocaleString() }) : t("Nothing was recorded: no detection is left to decide."), answer.left ? leftOut(answer) : ""].join(" ").trim(), 0);
   else if (answer && entry.body.of) notice(t("Taken back."));
   catchUp().catch(fail);
 });

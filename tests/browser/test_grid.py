@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from playwright.sync_api import Dialog, Page, Route, expect
 
 from tests.browser.conftest import Served, Visit
@@ -153,3 +155,14 @@ def test_a_decision_without_a_list_reports_only_that_it_is_saved(served: Served,
     page.keyboard.press("Control+z")
     expect(page.locator("#notice")).to_have_text("Taken back.")
     assert page.evaluate("notices") == [f"Saved for {n} images. Ctrl+Z takes it back.", "Taken back."]
+
+
+def test_the_words_after_a_decision_are_those_of_its_answer(visit: Visit) -> None:
+    page = visit("/images?status=ok")
+    page.on("dialog", lambda dialog: dialog.accept())
+    saved = {"batch_id": "", "added": 0, "left": 0, "kept": 0, "by": ["Ben"]}
+    answers = [{"count": 1, "index_version": "", "decided": 0, "by": []}, saved, saved | {"added": 1, "kept": 2}]
+    page.route(re.compile("/v1/assertions"), lambda route: route.fulfill(json=answers.pop(0)))
+    page.locator(".cell input").first.click()
+    page.get_by_role("button", name="Confirm").click()
+    expect(page.locator("#notice")).to_have_text("Nothing was recorded: no detection is left to decide.")
