@@ -216,7 +216,7 @@ onSaved((entry, answer) => {
   if (!entry) return;
   const chosen = entry.body.selection;
   if (answer && chosen) notice([answer.added ? t("Saved for {n} images. Ctrl+Z takes it back.", { n: (chosen.count - answer.left).toLocaleString() }) : t("Nothing was recorded: no detection is left to decide."), answer.left ? leftOut(answer) : ""].join(" ").trim(), 0);
-  else if (answer && entry.body.of) notice(t("Taken back."));
+  else if (answer && entry.body.of && !answer.kept) notice(t("Taken back."));
   catchUp().catch(fail);
 });
 

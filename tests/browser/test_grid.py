@@ -166,3 +166,5 @@ def test_the_words_after_a_decision_are_those_of_its_answer(visit: Visit) -> Non
     page.locator(".cell input").first.click()
     page.get_by_role("button", name="Confirm").click()
     expect(page.locator("#notice")).to_have_text("Nothing was recorded: no detection is left to decide.")
+    page.keyboard.press("Control+z")
+    expect(page.locator("#notice")).to_have_text("2 decisions stay, because Ben decided again later.")
