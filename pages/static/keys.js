@@ -33,7 +33,7 @@ export function bind(actions, help) {
     const held = event.ctrlKey || event.metaKey;
     if (event.altKey || (!held && !on.checked && event.key.length === 1)) return;
     const small = event.key.toLowerCase(), key = event.key.length > 1 || !event.shiftKey ? small : event.key.toUpperCase(); // with any Caps Lock
-    const action = held ? !event.shiftKey && actions[`Ctrl+${small}`] : (actions[key] ?? actions[event.key] ?? actions[small]);
+    const action = held ? !event.shiftKey && actions[`Ctrl+${small}`] : (actions[key] ?? actions[event.key] ?? actions[small] ?? (event.shiftKey && actions[`Shift+${event.code}`]));
     if (!action) return;
     event.preventDefault();
     action(event);

@@ -399,6 +399,7 @@ const turn = (by) => () => choose(image.boxes.length ? (selected + by + image.bo
 const keys = {
   Enter: decision((event) => (isDrawing() ? picture.finishDrawing(true) : settle("keep", event?.shiftKey))),
   "0": decision((event) => settle("suppress", event?.shiftKey)),
+  "Shift+Digit0": decision(() => settle("suppress", true)), // on most keyboards, 0 with Shift is another sign
   x: decision(reject),
   l: decision(async () => {
     const label = await ask();

@@ -236,7 +236,7 @@ def test_hidden_boxes_are_drawn_by_a_key_and_an_empty_list_has_no_picture(served
     page.keyboard.press("Enter")
     expect(page.get_by_role("button", name="Add")).to_be_visible()
     page.get_by_role("button", name="Cancel").click()
-    page.keyboard.press("Shift+0")
+    page.keyboard.press("Shift+Digit0")
     expect(page.locator("#place")).to_have_text("Nothing is left to review.")
     expect(page.get_by_role("heading", name="Statements")).to_be_hidden()
     page.locator("#buttons").get_by_role("button").click()  # the only one
