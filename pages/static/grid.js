@@ -71,14 +71,14 @@ function number(page, from) {
 
 async function once(work) {
   if (loading) return;
-  loading = work().catch(fail);
-  await loading;
+  loading = work().then(() => true, fail);
+  const isDone = await loading;
   loading = null;
   const next = waiting;
   waiting = null;
   if (next) return next();
   end.textContent = !pages.length || pages.at(-1).next ? "" : held() ? t("End of the list") : t("No image matches.");
-  if (nearEnd() && pages.at(-1)?.next) extend();
+  if (isDone && nearEnd() && pages.at(-1)?.next) extend(); // after an error, the next scrolling tries again
 }
 
 function nearEnd() {

@@ -78,6 +78,31 @@ def test_a_month_opens_alone_and_goes_to_its_newest_picture(visit: Visit) -> Non
     expect(page.locator("#days details[open]")).to_have_count(0)
 
 
+def test_a_refused_page_is_requested_again_by_the_next_scrolling(visit: Visit) -> None:
+    page, refused = visit("/session"), list[str]()
+
+    def answer(route: Route) -> None:
+        url = route.request.url
+        if "after=" in url:
+            refused.append(url)
+            route.fulfill(status=429, json={"detail": "full"})
+        else:
+            route.continue_(url=url.replace("limit=100", "limit=40"))
+
+    page.route("**/v1/images?*", answer)
+    page.goto(page.url.replace("/session", "/images"))
+    expect(page.locator(".cell")).to_have_count(40)
+    page.evaluate(TO_END)
+    expect(page.locator("#notice")).to_have_text("full")
+    for _ in range(3):
+        page.evaluate("fetch('/ui/v1/images/count')")
+    assert len(refused) == 1
+    page.unroute("**/v1/images?*")
+    page.evaluate("scrollTo(0, 0)")
+    page.evaluate(TO_END)
+    expect(page.locator("#end")).to_have_text("End of the list")
+
+
 def test_shift_with_arrows_extends_and_shrinks_the_selection(visit: Visit) -> None:
     page = visit("/images")
     page.locator("#grid a").first.focus()
