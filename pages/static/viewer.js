@@ -188,7 +188,8 @@ function drawLabels() {
     ...labels.slice(0, FREQUENT).map((label, i) => [String(i + 1), label])];
   document.getElementById("buttons").replaceChildren(...names.map(([key, words]) => {
     const press = keys[key.toLowerCase()] ?? keys[key];
-    return element("button", { name: key, onclick: () => press() }, element("kbd", {}, key), words);
+    const onclick = ({ detail }) => (press(), detail && document.getElementById("stage").focus({ preventScroll: true })); // else Enter would press it again
+    return element("button", { name: key, onclick }, element("kbd", {}, key), words);
   }));
 }
 

@@ -265,6 +265,15 @@ def test_a_drawn_animal_outlives_a_quick_enter(served: Served, visit: Visit) -> 
     assert statements(served) == []
 
 
+def test_enter_after_a_click_on_a_button_is_a_key_of_its_own(visit: Visit) -> None:
+    page = visit("/review?status=ok")
+    picture(page)
+    page.locator("#buttons").get_by_role("button", name="Draw").click()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("button", name="Add", exact=True)).to_be_visible()
+
+
 def test_n_walks_on_to_the_next_picture_without_a_decision(visit: Visit) -> None:
     page = visit("/review?status=ok")
     seen = [picture(page)]
