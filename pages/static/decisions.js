@@ -66,6 +66,7 @@ async function work() {
     try {
       const answer = await json(entry.path, { method: "POST", body: entry.body });
       write(QUEUE, read(QUEUE).slice(1));
+      if (wait > 500) notice(""); // it reports a failed attempt
       wait = 500;
       if (answer.changed_meanwhile?.length) notice(t("Somebody else changed this image meanwhile; both statements are kept."));
       if (!answer.added) write(DONE, read(DONE).filter(({ batch_id }) => batch_id !== answer.batch_id)); // nothing to take back

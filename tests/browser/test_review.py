@@ -154,6 +154,7 @@ def test_decisions_survive_a_server_that_is_killed(served: Served, visit: Visit)
     expect(page.locator("#notice")).to_contain_text("Not saved yet")
     served.server.start()
     expect(page.locator("#place")).not_to_contain_text("unsaved")
+    expect(page.locator("#notice")).to_be_hidden()
     assert len({row["media_sha256"] for row in statements(served)}) == 1
     page.keyboard.press("u")
     assert_taken_back(page)
