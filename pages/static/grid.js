@@ -10,7 +10,7 @@ import { askLabel, labelsInUse } from "./labels.js";
 const WINDOW = 600, TYPED = 10_000, LATE_S = 10, CATCH_UP = 15, UNDATED = "0001-01-01";
 const grid = document.getElementById("grid"), end = document.getElementById("end");
 const eventId = grid.dataset.event; // of the page of one event, which has its images in the order of their times
-const PAGE = eventId ? 500 : 100;
+const PAGE = eventId ? 500 : 100, [AFTER, BEFORE] = eventId ? ["before", "after"] : ["after", "before"]; // lists begin with the newest
 if (eventId) filter.set("event_id", eventId);
 const crops = address.has("crops") ? filter.get("label") : null;
 let pages = []; // {cells, previous, next, from, wanted}, in the order of the list; `from` is the number of the first row, null if unknown
@@ -57,8 +57,8 @@ function cellOf(row) {
 }
 
 async function fetchPage(more) {
-  const { columns, previous, next } = await json(`/v1/images?${query({ limit: PAGE, ...more })}`);
-  const names = Object.keys(columns);
+  const { columns, ...ends } = await json(`/v1/images?${query({ limit: PAGE, ...more })}`);
+  const names = Object.keys(columns), [previous, next] = eventId ? [ends.next, ends.previous] : [ends.previous, ends.next];
   const rows = columns.media_sha256.map((_, i) => Object.fromEntries(names.map((name) => [name, columns[name][i]])));
   return { cells: (eventId ? rows.reverse() : rows).map(cellOf), previous, next, wanted: more };
 }
@@ -88,7 +88,7 @@ function nearEnd() {
 const held = () => pages.reduce((sum, page) => sum + page.cells.length, 0);
 
 const extend = () => once(async () => {
-  const last = pages.at(-1), page = await fetchPage({ after: last.next });
+  const last = pages.at(-1), page = await fetchPage({ [AFTER]: last.next });
   number(page, last.from && last.from + last.cells.length);
   pages.push(page);
   grid.append(...page.cells);
@@ -100,7 +100,7 @@ const extend = () => once(async () => {
 });
 
 const extendUp = () => once(async () => {
-  const page = await fetchPage({ before: pages[0].previous });
+  const page = await fetchPage({ [BEFORE]: pages[0].previous });
   if (!page.cells.length) return void (pages[0].previous = "");
   const from = grid.scrollHeight;
   number(page, pages[0].from && pages[0].from - page.cells.length);
@@ -112,7 +112,7 @@ const extendUp = () => once(async () => {
 
 /** Replace the window by the page that starts at a date, or by the newest; of several that wait, the last is shown. */
 const show = (at) => loading ? (waiting = () => show(at)) : once(async () => {
-  let page = await fetchPage(at ? { at } : {});
+  let page = await fetchPage(at ? { at } : eventId ? { at: UNDATED } : {});
   if (at === UNDATED) page = await fetchPage({ after: page.next }); // after the oldest with a time
   number(page, at ? null : 1);
   pages = [page];
@@ -128,7 +128,7 @@ const show = (at) => loading ? (waiting = () => show(at)) : once(async () => {
 /** Fetch the pages of the window again, in place: decisions have changed them. */
 const renew = () => loading ? (waiting ??= renew) : pages.length && once(async () => {
   const fresh = [await fetchPage(pages[0].wanted)], digest = focused?.dataset.digest;
-  while (fresh.length < pages.length && fresh.at(-1).next) fresh.push(await fetchPage({ after: fresh.at(-1).next }));
+  while (fresh.length < pages.length && fresh.at(-1).next) fresh.push(await fetchPage({ [AFTER]: fresh.at(-1).next }));
   let from = pages[0].from;
   for (const page of fresh) {
     number(page, from);
