@@ -60,7 +60,7 @@ async function fetchPage(more) {
   const { columns, ...ends } = await json(`/v1/images?${query({ limit: PAGE, ...more })}`);
   const names = Object.keys(columns), [previous, next] = eventId ? [ends.next, ends.previous] : [ends.previous, ends.next];
   const rows = columns.media_sha256.map((_, i) => Object.fromEntries(names.map((name) => [name, columns[name][i]])));
-  return { cells: (eventId ? rows.reverse() : rows).map(cellOf), previous, next, wanted: more };
+  return { cells: (eventId ? rows.reverse() : rows).map(cellOf), previous, next, wanted: more, isDated: !!columns.captured_at_corrected[0] };
 }
 
 /** Set the number of the first row of a page, which screen readers announce. */
@@ -113,7 +113,7 @@ const extendUp = () => once(async () => {
 /** Replace the window by the page that starts at a date, or by the newest; of several that wait, the last is shown. */
 const show = (at) => loading ? (waiting = () => show(at)) : once(async () => {
   let page = await fetchPage(at ? { at } : eventId ? { at: UNDATED } : {});
-  if (at === UNDATED) page = await fetchPage({ after: page.next }); // after the oldest with a time
+  if (at === UNDATED && page.isDated) page = await fetchPage({ after: page.next }); // after the oldest with a time
   number(page, at ? null : 1);
   pages = [page];
   grid.replaceChildren(...page.cells);

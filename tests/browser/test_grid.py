@@ -103,6 +103,18 @@ def test_a_refused_page_is_requested_again_by_the_next_scrolling(visit: Visit) -
     expect(page.locator("#end")).to_have_text("End of the list")
 
 
+def test_a_list_without_any_time_begins_with_its_first_picture(visit: Visit) -> None:
+    page = visit("/session")
+    small = "**/v1/images?*limit=100*"
+    page.route(small, lambda route: route.continue_(url=route.request.url.replace("limit=100", "limit=1")))
+    page.goto(page.url.replace("/session", "/images?status=failed"))
+    first = page.locator(".cell").first.get_attribute("data-digest")
+    with page.expect_request(small):
+        page.get_by_role("button", name="without a time").click()
+    expect(page.locator("#end")).to_have_text("End of the list")
+    assert digests(page)[0] == first
+
+
 def test_shift_with_arrows_extends_and_shrinks_the_selection(visit: Visit) -> None:
     page = visit("/images")
     page.locator("#grid a").first.focus()
