@@ -5,15 +5,16 @@ import { follow } from "./stream.js";
 
 const MAX_CHARS = 200000;
 const [part, log] = [document.getElementById("progress"), document.getElementById("log")];
-let known = "";
+let known = "", newest = "";
 
 async function changed({ runs = [], problem }) {
   const now = JSON.stringify(runs.find((run) => run.run_id === part.dataset.run));
   if (problem || now === known) return problem && notice(problem);
-  const answer = await fetch(location.href).catch(() => null);
-  if (!answer?.ok) return;
+  newest = now;
+  const text = await fetch(location.href).then((answer) => answer.ok && answer.text()).catch(() => "");
+  if (!text || now !== newest) return; // a newer state is loaded
   known = now;
-  const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+  const page = new DOMParser().parseFromString(text, "text/html");
   const hadFocus = part.contains(document.activeElement);
   part.replaceChildren(...page.getElementById("progress").childNodes);
   if (hadFocus) part.querySelector("button, a")?.focus();

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 from playwright.sync_api import Route, expect
@@ -63,6 +64,31 @@ def test_a_run_is_estimated_started_followed_published_and_rolled_back(visit: Vi
     page.wait_for_url(re.compile(r"/ui/runs\?done=true$"), timeout=RUN_MS)
     expect(page.locator("tbody tr").first).not_to_contain_text("production")
     expect(page.locator("p.good")).to_contain_text("Published: ssdlite-coco@1")
+
+
+def test_a_late_answer_does_not_replace_a_newer_state(visit: Visit) -> None:
+    page, held = visit("/runs"), list[Route]()
+    run = page.locator("tbody th a").first.inner_text()
+    states = [json.dumps({"runs": [{"run_id": run, "state": state}]}) for state in ("running", "sealed")]
+    events = "".join(f"data: {state}\n\n" for state in states)
+
+    def answer(route: Route) -> None:
+        if route.request.resource_type == "document":
+            route.continue_()
+        elif held:
+            route.fulfill(body='<div id="progress">newer</div>')
+        else:
+            held.append(route)
+
+    page.route(
+        "**/v1/stream*", lambda route: route.fulfill(content_type="text/event-stream", body=f"retry: 9999999\n{events}")
+    )
+    page.route(f"**/runs/{run}", answer)
+    page.goto(f"{page.url}/{run}")
+    expect(page.locator("#progress")).to_have_text("newer")
+    held[0].fulfill(body='<div id="progress">older</div>')
+    page.evaluate("fetch('/ui/v1/images/count')")
+    expect(page.locator("#progress")).to_have_text("newer")
 
 
 def test_an_operation_that_is_refused_is_explained_next_to_its_button(visit: Visit) -> None:
