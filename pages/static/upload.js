@@ -160,7 +160,8 @@ form?.addEventListener("drop", (event) => {
 });
 settings?.addEventListener("submit", (event) => event.preventDefault());
 at("again")?.addEventListener("click", () => {
-  for (const item of items) if (item.state === "failed") show(item, "pending");
+  const { camera, model } = Object.fromEntries(new FormData(settings)); // the cause may be an invalid one
+  for (const item of items) if (item.state === "failed") item.media ? show(Object.assign(item, { model }), "pending") : show(Object.assign(item, { camera, model }), "chosen");
   work();
 });
 addEventListener("beforeunload", (event) => {

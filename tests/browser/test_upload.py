@@ -108,6 +108,19 @@ def test_a_spent_quota_is_a_failure_that_is_not_waited_for(visit: Visit, served:
     expect(page.locator("#failures li")).to_contain_text("starts again at 2026-05-02")
 
 
+def test_a_wrong_model_is_corrected_before_the_next_try(visit: Visit, served: Served) -> None:
+    page = visit("/upload")
+    model = page.get_by_label("Model")
+    known = model.input_value()
+    model.fill("nowhere")
+    page.get_by_label("Files: choose them").set_input_files(pictures_of(served)[7])
+    page.get_by_role("button", name="Upload").click()
+    expect(page.locator("#failures li")).to_contain_text("nowhere")
+    model.fill(known)
+    page.get_by_role("button", name="Try the failed").click()
+    expect(page.locator("#summary")).to_contain_text("1 completed")
+
+
 def test_a_filter_is_previewed_run_and_switched_on(visit: Visit) -> None:
     page = visit("/filters/score-threshold")
     page.get_by_label("min score").fill("0.9")
