@@ -18,7 +18,9 @@ from serve.rollout import operations
 from serve.rollout.operations import Operation, RolloutEvent, new_outcome
 from serve.rollout.state import AliasState, Share, update_state
 from tests.cli.ran import ran
-from tests.fixtures_local import SMALL, publish_blobs
+from tests.fixtures_local import SMALL, added_files, publish_blobs
+from tests.model_store.classifiers import PLAIN
+from tests.model_store.embedders import LOOKS, looks
 from tests.pages.routes.test_cameras import rows_of_page
 
 NOON = datetime(2026, 5, 1, 12, 0, tzinfo=UTC)
@@ -67,6 +69,8 @@ def test_a_model_has_its_versions_history_and_forms(client: TestClient, context:
     assert "no run of it has ended" in text
     assert "There is no earlier version." in text
     assert client.get("/ui/models/none").status_code == 404
+    context.store.publish(LOOKS, added_files(looks(), PLAIN))
+    assert "<td>embedder</td>" in client.get("/ui/models/looks").text
 
 
 def test_the_impact_is_shown_before_an_alias_moves(client: TestClient, context: Context) -> None:
