@@ -139,7 +139,7 @@ function drawAside() {
     return element("li", {}, button, element("span", { className: "quiet" }, [state, model, box.reason].filter(Boolean).join(", ")));
   }));
   document.getElementById("statements").replaceChildren(...image.statements.map((said) =>
-    element("li", { className: said.stands ? "" : "quiet past" }, `${said.asserted_at.slice(0, 16).replace("T", " ")} ${said.actor}: ${ACTION[said.action]} ${said.label ?? ""}`)));
+    element("li", { className: said.stands ? "" : "quiet past" }, `${new Date(said.asserted_at).toISOString().slice(0, 16).replace("T", " ")} UTC ${said.actor}: ${ACTION[said.action]} ${said.label ?? ""}`)));
   const facts = { [t("Files")]: image.files.join("\n"), [t("Size")]: `${image.width_px} × ${image.height_px} px`, [t("Model")]: image.model ?? "",
     [t("Run")]: image.run_id ?? "", ...image.facts };
   document.getElementById("facts").replaceChildren(...Object.entries(facts).filter(([, value]) => value).flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)]));

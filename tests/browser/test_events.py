@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 
 from playwright.sync_api import Dialog, Error, Page, Route, expect
 
@@ -180,9 +181,16 @@ def test_a_flag_decides_nothing_and_leads_a_colleague_there(served: Served, visi
     page.keyboard.press("m")
     expect(page.locator("#stage img")).not_to_have_attribute("src", source)
     expect(page.locator("#place")).not_to_contain_text("unsaved")
+
+    def elsewhere(route: Route) -> None:
+        detail = route.fetch().json()
+        detail["statements"][0]["asserted_at"] = "2026-05-01T01:30:00+02:00"
+        route.fulfill(json=detail)
+
+    page.route(f"**/v1/images/{first}?*", elsewhere, times=1)
     page.goto(f"{served.url}/images/{first}")
     expect(page.locator("#place")).to_contain_text("⚑ flagged")
-    expect(page.locator("#statements")).to_contain_text("flagged")
+    expect(page.locator("#statements")).to_contain_text(re.compile("2026-04-30 23:30 UTC .*flagged"))
     assert statements(served) == []
     page.goto(f"{served.url}/review?status=ok")
     expect(page.locator("#place")).to_contain_text(f"{left} left")
