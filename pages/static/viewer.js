@@ -206,7 +206,7 @@ async function ask(verb) {
 
 // statements
 
-const corners = ({ x1_px, y1_px, x2_px, y2_px }) => ({ x1_px, y1_px, x2_px, y2_px });
+const corners = (box) => Object.fromEntries(["x1_px", "y1_px", "x2_px", "y2_px"].map((name) => [name, Math.fround(box[name])])); // as they are stored
 
 /** Return a statement about a box: of the model by its rank, of a person by its corners. */
 function place(box, action, label) {

@@ -266,6 +266,28 @@ def test_a_drawn_animal_outlives_a_quick_enter(served: Served, visit: Visit) -> 
     assert statements(served) == []
 
 
+def test_a_box_that_is_drawn_by_pointer_stays_chosen_once_it_is_saved(served: Served, visit: Visit) -> None:
+    page, held = visit("/review?status=empty"), list[Route]()
+    picture(page)
+    page.route("**/v1/assertions", lambda route: held.append(route), times=1)
+    page.locator("#buttons").get_by_role("button", name="Draw").click()
+    stage = page.locator("#stage").bounding_box()
+    assert stage
+    for share, act in ((0.41, page.mouse.down), (0.57, page.mouse.up)):
+        page.mouse.move(stage["x"] + share * stage["width"], stage["y"] + share * stage["height"])
+        act()
+    give_new_label(page, "margay")
+    page.locator("#boxes button").last.click()
+    chosen = page.locator("#boxes button[aria-pressed=true]")
+    expect(chosen).to_contain_text("margay")
+    held[0].continue_()
+    expect(page.locator("#statements li:not(.past)")).to_contain_text("margay")
+    expect(chosen).to_contain_text("margay")
+    page.keyboard.press("u")
+    assert_taken_back(page)
+    assert statements(served) == []
+
+
 def test_enter_after_a_click_on_a_button_is_a_key_of_its_own(visit: Visit) -> None:
     page = visit("/review?status=ok")
     picture(page)
