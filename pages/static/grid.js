@@ -204,7 +204,7 @@ async function bulk(action) {
 async function isConfirmed(decision) {
   const { count, action, label, replaces } = decision;
   const { decided, by } = await json("/v1/assertions", { method: "POST", body: { batch_id: batchId(), dry_run: true, selection: decision } });
-  const words = { keep: t("Confirm every detection"), suppress: t("Mark as empty"), relabel: t("Relabel all as {label}", { label }) }[action];
+  const words = { keep: t("Confirm every detection"), suppress: t("Mark as empty"), relabel: t("Relabel every detection as {label}", { label }) }[action];
   const others = { n: decided.toLocaleString(), names: by.join(", ") };
   const about = replaces ? t("{names} decided {n} of them: this replaces it.", others) : t("{names} decided {n} of them: these stay as they are.", others);
   return confirm([t("{what} in {n} images?", { what: words, n: count.toLocaleString() }), decided ? about : ""].filter(Boolean).join("\n"));

@@ -143,7 +143,7 @@ def test_a_label_for_many_images_is_completed_like_that_of_one(served: Served, v
     page.keyboard.type(known[-1])
     page.keyboard.press("Enter")
     expect(page.locator("#notice")).to_contain_text("Saved for 1 images")
-    assert questions == [f"Relabel all as {known} in 1 images?"]
+    assert questions == [f"Relabel every detection as {known} in 1 images?"]
     page.keyboard.press("Control+z")
     expect(page.locator("#notice")).to_have_text("Taken back.")
 
