@@ -75,7 +75,8 @@ def test_one_click_sends_while_a_changed_field_has_the_focus(visit: Visit, serve
     page.route("**/uploads/check?*", lambda route: held.append(route))
     page.get_by_label("Camera", exact=True).fill("browser-3")
     page.get_by_role("button", name="Upload").hover()
-    page.mouse.down()  # the field reports its change, and its files are checked again
+    with page.expect_request("**/uploads/check?*"):
+        page.mouse.down()  # the field reports its change, and its files are checked again
     page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
     page.mouse.up()
     expect(page.locator("#sent tbody")).to_contain_text("waiting")
