@@ -70,7 +70,7 @@ def labels_of(metadata: Mapping[str, str]) -> list[str]:
     try:
         names: Any = literal(metadata.get("names") or "None")
         if isinstance(names, dict):
-            by_index = cast(dict[int, Any], names)
+            by_index = {int(str(index)): name for index, name in cast(dict[Any, Any], names).items()}  # JSON: "0"
             names = [by_index[index] for index in range(len(by_index))]
         listed = list(cast(Sequence[Any], names)) if isinstance(names, list | tuple) else []
         if not listed or not all(isinstance(name, str) for name in listed):

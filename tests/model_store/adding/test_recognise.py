@@ -57,7 +57,7 @@ def test_the_whole_config_of_a_version_is_taken_as_it_is(change: dict[str, Any])
     assert config.score_floor == given["score_floor"]
 
 
-@pytest.mark.parametrize("names", ["{0: 'deer'}", '["deer"]', "('deer',)"])
+@pytest.mark.parametrize("names", ["{0: 'deer'}", '{"0": "deer"}', '["deer"]', "('deer',)"])
 def test_names_are_a_python_literal(names: str) -> None:
     config = recognised(named(names), {})
     assert config.labels == ("deer",)
@@ -75,6 +75,7 @@ def test_names_are_a_python_literal(names: str) -> None:
         "{'deer'}",
         "[1]",
         "{0: 'deer', 2: 'fox'}",
+        "{1e999: 'deer'}",
         "{[]: 1}",
         "None",
         "(" * 10_000,
