@@ -60,6 +60,8 @@ def _run(session: WeightsSession, images: int, size_px: SizePx) -> Mapping[str, 
     except Exception as error:  # each runtime has its own kinds
         batch = "one image" if images == 1 else f"a batch of {images} images, although its batch is free,"
         way_out = "" if images == 1 else "; export it again, with a batch fixed to 1"
+        if images == 1 and None in session.input.size_px:
+            way_out = '; for another size, add to the config file: {"preprocess": {"side_px": 224}}'
         raise ModelRefused(
             f"the graph does not run on {batch} of {across} x {down} px{way_out}: {said(error)}"
         ) from error

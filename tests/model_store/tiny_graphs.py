@@ -59,6 +59,17 @@ def passing_on(shape: Dimensions, metadata: Mapping[str, str] | None = None, kin
     return _model(nodes, [_value("images", shape, kind)], results, metadata)
 
 
+def of_one_size(metadata: Mapping[str, str] | None = None) -> bytes:
+    """Add numbers for 10 x 10 px to an image of any size, as networks with learned positions do."""
+    positions = numpy_helper.from_array(np.zeros((1, 3, SIDE_PX, SIDE_PX), np.float32), "value")
+    nodes = [
+        helper.make_node("Constant", [], ["positions"], value=positions),
+        helper.make_node("Add", ["images", "positions"], ["output0"]),
+    ]
+    shape = ["n", "channels", "height", "width"]
+    return _model(nodes, [_value("images", shape)], [_value("output0", shape)], metadata)
+
+
 def in_a_list() -> bytes:
     """Return a list of tensors as output."""
     nodes = [helper.make_node("SequenceConstruct", ["images"], ["output0"])]

@@ -13,7 +13,7 @@ from model_store.errors import ModelRefused
 from tests.fixtures_local import MODELS as SHIPPED
 from tests.graphs import constant_graph
 from tests.model_store.adding.recognised import recognised
-from tests.model_store.tiny_graphs import SIDE_PX, averaging, passing_on, same_answer
+from tests.model_store.tiny_graphs import SIDE_PX, averaging, of_one_size, passing_on, same_answer
 from tests.shared_data import MODELS, photo
 
 
@@ -135,6 +135,12 @@ def test_an_override_of_another_kind_is_refused_by_name(overrides: dict[str, Any
 def test_a_free_batch_with_another_one_written_inside_is_refused(weights: bytes) -> None:
     assert "a batch" in (said := refusal(weights))
     assert re.search(r"again, with .*fixed to 1", said)
+
+
+def test_a_graph_that_does_not_run_at_the_guessed_size_is_refused_with_the_line_for_another() -> None:
+    said = refusal(of_one_size())
+    assert 'on one image of 640 x 640 px; for another size, add to the config file: {"preprocess": {"side_px"' in said
+    assert "does not run" not in refusal(of_one_size(), {"preprocess": {"side_px": SIDE_PX}})
 
 
 def test_overrides_win_field_by_field() -> None:
