@@ -65,15 +65,14 @@ def given_preprocess(overrides: Mapping[str, Any]) -> dict[str, Any]:
 
 def why_decoder(name: str, evidence: Evidence, classes: int, given: bool) -> str:
     """Return the evidence for a decoder."""
-    labels = evidence.outputs.get("labels")
-    beyond = labels.shape[-1] - classes if labels is not None else 0
+    outputs, spare = f"outputs {evidence.shapes}", ""
+    if name == "rfdetr" and evidence.outputs["labels"].shape[-1] > classes:
+        spare = f"; assumed: logits after the first {classes} are background; older RF-DETR has it first: then label it"
     if given:
-        spare = name == "rfdetr" and beyond > 1
-        return GIVEN + (f"; {beyond} logits beyond the labels are treated as background" if spare else "")
-    outputs = f"outputs {evidence.shapes}"
+        return GIVEN + spare
     decoder = DECODERS[name]
     if not decoder.description:
-        return f"the names of {outputs}"
+        return f"the names of {outputs}{spare}"
     looks = f"{outputs}: {decoder.described(classes)}"
     if evidence.says_ranked and not decoder.unranked:
         return f"{looks}; the metadata state that the graph ranks ('end2end', or 'nms' in 'args')"

@@ -156,8 +156,9 @@ def test_rfdetr_of_more_logits_is_refused_and_taken_with_a_word() -> None:
     assert "rfdetr, with 1 or 2 labels." in refusal(queries_of(2))
     given = {"decoder": "rfdetr"}
     assert recognised(queries_of(91), given).decoder == "rfdetr"
-    assert "88 logits beyond the labels" in reasons(queries_of(91), given)["decoder"][1]
-    assert reasons(queries_of(4), given)["decoder"][1] == "the config file"
+    for logits, overrides in ((91, given), (4, given), (4, {})):
+        assert "logits after the first 3 are background" in reasons(queries_of(logits), overrides)["decoder"][1]
+    assert reasons(queries_of(3), given)["decoder"][1] == "the config file"
 
 
 def queries_of(logits: int) -> bytes:
