@@ -71,6 +71,8 @@ def add(
             raise BadRequest(f"{weights} is in a model store: copy the version with: {pull}")
         raise BadRequest(f"{weights} is a folder: use the .onnx or .pt2 file in it")
     extra = {f"probe/{path.name}": _probe(path) for path in probe or []}
+    if len(extra) < len(probe or []):
+        raise BadRequest("two --probe images have the same file name, and one would replace the other: rename one")
     extra |= {"README.md": _bytes(readme)} if readme else {}
     extra |= {"LICENSE": _bytes(licence)} if licence else {}
     overrides = _json(config) if config else {}

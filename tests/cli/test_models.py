@@ -143,6 +143,7 @@ def test_adding_without_a_probe_says_so(resight: Resight, motion_config: Path) -
             2,
             f"probe {PHOTOS / 'README.md'}: this is application/octet-stream",
         ),
+        ([WEIGHTS, *2 * ["--probe", PHOTOS / "cat.jpg"]], 2, "two --probe images have the same file name"),
         (["away.onnx"], 2, "cannot read away.onnx: No such file"),
         ([PHOTOS / "cat.jpg"], 6, "this is not an ONNX file but a JPEG image"),
         ([PHOTOS], 2, "is a folder: use the .onnx or .pt2 file"),
