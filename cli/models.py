@@ -122,7 +122,7 @@ def pull(
         str, typer.Argument(help="folder or s3:// URL of another model store, or of a model or version in it")
     ],
     model: Annotated[
-        str, typer.Argument(metavar="[NAME[@VERSION]]", help="version to copy; optional if there is only one")
+        str, typer.Argument(metavar="[NAME[@VERSION|:ALIAS]]", help="version to copy; optional if there is only one")
     ] = "",
     fmt: FormatOption = Format.table,
 ) -> None:
@@ -146,8 +146,8 @@ def _version_in(source: str, model: str) -> tuple[ModelStore, VersionId]:
     other, versions = _versions_at(absolute(source))
     if model:
         other, ref = ModelStore(absolute(source)), parse_ref(model)
-        if ref.version:
-            return other, VersionId(ref.name, ref.version)
+        if ref.version or ":" in model:
+            return other, other.resolve(ref)
         versions = other.require_model(ref.name)
     if not versions:
         raise ModelNotFound(

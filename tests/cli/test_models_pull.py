@@ -62,6 +62,13 @@ def test_pull_lists_versions_where_there_are_several(resight: Resight, source: P
         assert f"blobs@1, blobs@2, blobs@3; choose one: resight models pull {source} blobs@1" in refused
 
 
+def test_pull_copies_the_version_of_an_alias(resight: Resight, source: Path, store: ModelStore) -> None:
+    ModelStore(str(source)).set_alias("blobs", "night", "2")
+    assert "blobs@2 copied" in resight("models", "pull", source, "blobs:night").err
+    assert "motion has no alias 'night'" in resight("models", "pull", MODELS, "motion:night").refused(6)
+    assert store.names() == ["blobs"]
+
+
 def test_pull_never_replaces_a_version_that_differs(
     resight: Resight, source: Path, store: ModelStore, tmp_path: Path
 ) -> None:
