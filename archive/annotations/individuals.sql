@@ -1,5 +1,5 @@
 -- Individuals and their sightings, after the statements of people (archive/annotations/individuals.py).
--- Reads `individuals_table`, `images`, and the relations of annotations.sql for the boxes of one inference key.
+-- Reads `individuals_table`, `images`, `dated`, and the relations of annotations.sql for the boxes of a key.
 
 -- Statements that count: the newest row about a batch decides whether it is withdrawn.
 create or replace temp view valid_statements as
@@ -65,10 +65,10 @@ create or replace temp view sightings as
 
 create or replace temp view individuals as
     with counts as (
-        select individual_id, count(*) as crops, count(distinct camera_id) as cameras,
-            min(captured_at_corrected) as first_seen_local, max(captured_at_corrected) as last_seen_local,
+        select individual_id, count(*) as crops, count(distinct s.camera_id) as cameras,
+            min(taken_at) as first_seen_local, max(taken_at) as last_seen_local,
             list(detection_id order by stated_at desc, detection_id)[:3] as examples
-        from sightings group by individual_id)
+        from sightings s join dated d on d.media_sha256 = s.media_sha256 group by individual_id)
     select individual_id, p.name, p.species, p.sex, p.notes, p.retired, p.merged_into, coalesce(crops, 0) as crops,
         coalesce(cameras, 0) as cameras, first_seen_local, last_seen_local, examples
     from profiles p left join counts using (individual_id);

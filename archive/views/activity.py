@@ -15,7 +15,6 @@ import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 
 from archive.delta.tables import Tables
-from archive.views.cameras import DATED
 from archive.views.query import connect
 from archive.views.views import View
 
@@ -25,8 +24,8 @@ MOMENTS = 3
 MAX_KAPPA = 500.0
 _NO_IMAGES = pa.table({"media_sha256": pa.array([], pa.string())})
 _GRID = np.linspace(0, 2 * np.pi, 8192, endpoint=False)
-_RECORDS = f"""
-    {DATED}, records as (
+_RECORDS = """
+    with records as (
         select d.label, min(taken_at) as taken_at, arg_min(p.light, taken_at) as light,
             arg_min(p.light_by, taken_at) as light_by, arg_min(p.solar_hour, taken_at) as solar_hour
         from detections d join dated using (media_sha256) join image_deployments p using (media_sha256)

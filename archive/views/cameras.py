@@ -17,14 +17,7 @@ from archive.delta.tables import Tables
 from archive.views.past import moment_of
 from archive.views.query import connect
 
-DATED = """
-    with dated as (
-        select *, coalesce(len(timestamp_flags), 0) > 0
-                and captured_at_corrected is not distinct from captured_at_local as doubtful,
-            if(doubtful, null, captured_at_corrected) as taken_at from images)
-"""
-_CAMERAS = f"""
-    {DATED}
+_CAMERAS = """
     select camera_id, count(*) as images, min(taken_at) as first_at, max(taken_at) as last_at,
         count(distinct taken_at::date) as days, count(*) filter (status = 'failed') as failed,
         count(*) filter (status = 'empty') as empty, count(status) as seen
@@ -54,8 +47,8 @@ _DEPLOYMENTS = f"""
         coalesce(max(last_at) filter (not apart), max(last_at)) as last_at
     from begun where deployment_id is not null group by deployment_id
 """
-_ACTIVITY = f"""
-    {DATED}, by_day as (
+_ACTIVITY = """
+    with by_day as (
         select camera_id, taken_at::date as day, min(taken_at) as first_at, max(taken_at) as last_at,
             count(*) as images, count(*) filter (doubtful) as doubtful
         from dated group by camera_id, day)
@@ -63,8 +56,8 @@ _ACTIVITY = f"""
         max(last_at) as last_at, count(day) as days
     from by_day where camera_id is not null group by camera_id order by camera_id
 """
-_DAYS = f"""
-    {DATED} select taken_at::date as day, count(*) as images from dated
+_DAYS = """
+    select taken_at::date as day, count(*) as images from dated
     where camera_id = $camera and taken_at is not null group by day
 """
 MEMORY_MIB = 1024

@@ -14,14 +14,12 @@ from datetime import date, timedelta
 from typing import Any
 
 from archive.delta.tables import Tables
-from archive.views.cameras import DATED
 from archive.views.query import connect
 from archive.views.views import View
 from model_store.errors import BadRequest
 
 MAX_OCCASIONS = 10_000
-_DAYS = f"""
-    {DATED}
+_DAYS = """
     select camera_id, taken_at::date as day,
         bool_or(media_sha256 in (select media_sha256 from detections where label = $label)) as detected,
         detected or bool_or(coalesce(status, 'failed') <> 'failed') as judged

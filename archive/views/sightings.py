@@ -25,20 +25,19 @@ from archive.views.vector_index import Vectors, vectors_of
 from model_store.frozen import Frozen
 
 _STEPS = """
-    select individual_id, name, coalesce(camera_id, '') as camera_id, captured_at_corrected as taken,
-        captured_at_corrected - lag(captured_at_corrected) over (
-            partition by {place} order by captured_at_corrected) as since
-    from sightings where captured_at_corrected is not null
+    select individual_id, name, coalesce(s.camera_id, '') as camera_id, taken_at as taken,
+        taken_at - lag(taken_at) over (partition by {place} order by taken_at) as since
+    from sightings s join dated using (media_sha256) where taken_at is not null
 """
 _BEGINS = "coalesce(epoch(since) > 60 * {gap_min!r}, true)"
 _SIGHTINGS = f"""
-    with steps as ({_STEPS.format(place="individual_id, camera_id")})
+    with steps as ({_STEPS.format(place="individual_id, s.camera_id")})
     select individual_id, any_value(name) as name, camera_id, strftime(taken, '%G-W%V') as week,
         count(*) filter ({_BEGINS}) as sightings, count(*) as crops, min(taken) as first_local, max(taken) as last_local
     from steps group by individual_id, camera_id, week order by individual_id, camera_id, week
 """
 _TOGETHER = f"""
-    with steps as ({_STEPS.format(place="camera_id")}),
+    with steps as ({_STEPS.format(place="s.camera_id")}),
     occasions as (select *, sum(({_BEGINS})::int) over (
         partition by camera_id order by taken range unbounded preceding) as occasion from steps where camera_id <> ''),
     present as (select distinct individual_id, camera_id, occasion from occasions),
@@ -52,12 +51,13 @@ _TOGETHER = f"""
 """
 _NAMING = """
     with firsts as (
-        select individual_id, count(*) as crops, min(captured_at_corrected) as first from sightings group by 1),
+        select individual_id, count(*) as crops, min(taken_at) as first
+        from sightings join dated using (media_sha256) group by 1),
     weeks as (
         select strftime(first, '%G-W%V') as week, count(*) as n from firsts where first is not null group by 1)
     select count(*) as individuals, coalesce(sum(crops), 0)::bigint as named_crops,
-        (select count(*) from detections) as shown_detections, median(crops) as median_crops, max(crops) as most_crops,
-        count(*) filter (crops = 1) as with_one_crop,
+        (select count(*) from detections) as shown_detections,
+        median(crops) as median_crops, max(crops) as most_crops, count(*) filter (crops = 1) as with_one_crop,
         coalesce((select map_from_entries(list((week, n) order by week)) from weeks), map {}) as new_by_week
     from firsts
 """

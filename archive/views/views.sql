@@ -178,6 +178,12 @@ create or replace temp view deployments as
     from valid_facts d left join valid_facts l on l.kind = 'location' and l.fact_id = d.location
     where d.kind = 'deployment';
 
+-- The images, with `taken_at`: the corrected time, null if it is doubtful (`timestamp_flags`) and its clock not corrected.
+create or replace temp view dated as
+    select *, coalesce(len(timestamp_flags), 0) > 0
+            and captured_at_corrected is not distinct from captured_at_local as doubtful,
+        if(doubtful, null, captured_at_corrected) as taken_at from images;
+
 -- The period of each deployment. It ends where the next one of its camera begins, also if other programs stored overlaps.
 create or replace temp view deployment_periods as
     select * replace (

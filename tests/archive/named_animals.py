@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,15 +17,18 @@ KEY, EMBEDDER = "k" * 64, "e" * 64
 _BOX = {"class_id": 0, "label": "deer", "score": 0.9, "rank": 0, "x1_px": 1.0, "y1_px": 2.0, "x2_px": 9.0, "y2_px": 9.0}
 
 
-def named_animals(place: Path | str, vectors: np.ndarray, cameras: Sequence[str | None]) -> Tables:
-    """Return a published archive with a row of `vectors` for image n, taken 10 minutes times n after the first."""
+def named_animals(place: Path | str, vectors: np.ndarray, cameras: Sequence[str | None], **more: Any) -> Tables:
+    """Return a published archive with a row of `vectors` for image n, taken 10 minutes times n after the first.
+
+    `more`: columns of `media`.
+    """
     tables, now = Tables(str(place)), datetime.now(UTC)
     first = datetime(2026, 5, 1, 6)
     shas = [f"{n:064x}" for n in range(len(vectors))]
     at = [(first + timedelta(minutes=10 * n)).isoformat() for n in range(len(vectors))]
     media = [
         {"media_sha256": sha, "source_root": "/a", "path": f"{n}.jpg", "camera_id": cameras[n], "ingested_at": now}
-        | {"captured_at_local": at[n]}
+        | {"captured_at_local": at[n], **more}
         for n, sha in enumerate(shas)
     ]
     put_rows(tables, "media", *media)

@@ -11,6 +11,7 @@ import pytest
 
 from archive.annotations.individuals import Batch, IndividualStatement, record
 from archive.delta.tables import Tables
+from archive.views.query import query
 from archive.views.sightings import readiness, separability, sightings, together
 from archive.views.suggestions import Suggestion, SuggestionSearch, set_threshold, suggest
 from archive.views.views import View, Views
@@ -158,9 +159,13 @@ def test_sightings_pairs_and_readiness_are_counted(tables: Tables, vectors: np.n
     assert pairs["a", "b"]["association"] == pytest.approx(2 / (3 + 2 - 2))
     assert together(tables, gap_min=29).to_pylist() == []
     nowhere = named_animals(tmp_path / "nowhere", vectors, cameras=[None] * 12)
-    for n, name in enumerate("ab"):
-        state(nowhere, ("profile", name, {}), ("identify", name, {"detection": f"{n:064x}-0"}))
-    assert together(nowhere).to_pylist() == []
+    reset = named_animals(tmp_path / "reset", vectors, ["north"] * 12, timestamp_flags=["reset_default"])
+    for one in (nowhere, reset):
+        for n, name in enumerate("ab"):
+            state(one, ("profile", name, {}), ("identify", name, {"detection": f"{n:064x}-0"}))
+        assert together(one).to_pylist() == []
+    assert (sightings(reset).to_pylist(), readiness(reset).new_by_week) == ([], {})
+    assert query(reset, "select distinct first_seen_local, last_seen_local from individuals").num_rows == 1
     facts = readiness(tables)
     assert (facts.individuals, facts.named_crops, facts.shown_detections) == (3, 7, 12)
     assert (facts.assignment_rate, facts.median_crops, facts.with_one_crop) == (pytest.approx(7 / 12), 2, 1)
