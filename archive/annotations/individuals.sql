@@ -37,19 +37,18 @@ create or replace temp view placed_statements as
     best as (
         select statement_id, rank as view_rank from touching where named or is_same_box(iou)
         qualify row_number() over (partition by statement_id order by named desc, iou desc, rank) = 1)
-    select s.*, view_rank, coalesce(same_as, individual_id) as identity,
-        coalesce(view_rank::varchar, s.inference_key || '-' || s.rank) as thing
+    select s.*, view_rank, coalesce(same_as, individual_id) as identity
     from valid_statements s left join best using (statement_id) left join merged_individuals using (individual_id)
     where s.media_sha256 is not null;
 
--- The newest identity of each box, unless it was rejected later.
+-- The newest identity of each box, unless it was rejected later. Boxes that the view lacks are compared with each other.
 create or replace temp view identities as
-    with newest as (
-        from placed_statements where action = 'identify'
-        qualify row_number() over (partition by media_sha256, thing order by moment desc) = 1)
-    from newest n where not exists (
-        select 1 from placed_statements r where r.action = 'reject' and r.media_sha256 = n.media_sha256
-            and r.thing = n.thing and r.identity = n.identity and r.moment > n.moment);
+    from placed_statements n where action = 'identify' and not exists (
+        select 1 from placed_statements r where r.media_sha256 = n.media_sha256 and r.moment > n.moment
+            and (r.action = 'identify' or r.identity = n.identity)
+            and coalesce(r.view_rank = n.view_rank, is_same_thing(
+                r.inference_key, r.rank, r.x1_px, r.y1_px, r.x2_px, r.y2_px,
+                n.inference_key, n.rank, n.x1_px, n.y1_px, n.x2_px, n.y2_px)));
 
 -- Each identified box, unless a person or a layer hides it; `rank` is null if no detection of the view covers it.
 create or replace temp view sightings as

@@ -61,7 +61,7 @@ _REJECTED = """
     select distinct media_sha256 || '-' || view_rank as detection_id, identity from placed_statements r
     where action = 'reject' and view_rank is not null and not exists (
         select 1 from placed_statements i where i.action = 'identify' and i.media_sha256 = r.media_sha256
-            and i.thing = r.thing and i.identity = r.identity and i.moment > r.moment)
+            and i.view_rank = r.view_rank and i.identity = r.identity and i.moment > r.moment)
 """
 _NAMED = "select individual_id, name from individuals where not retired and merged_into is null"
 

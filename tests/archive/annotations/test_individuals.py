@@ -154,6 +154,10 @@ def test_identities_follow_their_boxes_to_another_model(tables: Tables, state: A
     assert seen(tables) == {(0, 1): "a", (1, 0): "a"}
     state(("profile", "b", {}), ("identify", "b", shows(0, 1)))
     assert seen(tables) == {(0, 1): "b", (1, 0): "a"}
+    put_results(tables, result_rows(SHA, "n" * 64, "empty"))
+    Views(tables.url).publish(VIEW.model_copy(update={"inference_key": "n" * 64}), after=2)
+    found = profile(tables, "a")
+    assert found["crops"] == 1, "this model has no detection there"
 
 
 def test_identities_and_labels_leave_each_other_alone(tables: Tables, state: Any) -> None:
