@@ -66,7 +66,7 @@ create or replace temp view individuals as
     with counts as (
         select individual_id, count(*) as crops, count(distinct s.camera_id) as cameras,
             min(taken_at) as first_seen_local, max(taken_at) as last_seen_local,
-            list(detection_id order by stated_at desc, detection_id)[:3] as examples
+            (list(detection_id order by stated_at desc, detection_id) filter (detection_id is not null))[:3] as examples
         from sightings s join dated d on d.media_sha256 = s.media_sha256 group by individual_id)
     select individual_id, p.name, p.species, p.sex, p.notes, p.retired, p.merged_into, coalesce(crops, 0) as crops,
         coalesce(cameras, 0) as cameras, first_seen_local, last_seen_local, examples
