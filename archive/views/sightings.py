@@ -57,6 +57,7 @@ _NAMING = """
         select strftime(first, '%G-W%V') as week, count(*) as n from firsts where first is not null group by 1)
     select count(*) as individuals, coalesce(sum(crops), 0)::bigint as named_crops,
         (select count(*) from detections) as shown_detections,
+        (select count(*) from detections semi join sightings using (media_sha256, rank)) as assigned,
         median(crops) as median_crops, max(crops) as most_crops, count(*) filter (crops = 1) as with_one_crop,
         coalesce((select map_from_entries(list((week, n) order by week)) from weeks), map {}) as new_by_week
     from firsts
@@ -112,8 +113,8 @@ def readiness(tables: Tables, view: str = PRODUCTION, embedder: str = "") -> Rea
     chosen = view_named(tables, view)
     with storage_errors(tables), connect(tables, chosen, statement=GALLERY + _NAMING, scans=True) as sql:
         (facts,) = sql.sql(_NAMING).to_arrow_table().to_pylist(maps_as_pydicts="strict")
-        named, shown = facts["named_crops"], facts["shown_detections"]
-        facts["assignment_rate"] = named / shown if shown else None
+        assigned, shown = facts.pop("assigned"), facts["shown_detections"]
+        facts["assignment_rate"] = assigned / shown if shown else None
         key = {"key": chosen.inference_key}
         if (
             not embedder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from archive.views.suggestions import Suggestion, SuggestionSearch, set_threshol
 from archive.views.views import View, Views
 from model_store.errors import BadRequest, DeadlinePassed
 from tests.archive.named_animals import KEY, named_animals
+from tests.fixtures_local import put_rows
 from tests.oracles.reidentification import ranked
 
 ANIMALS = {"a": [0, 1, 2], "b": [3, 4], "c": [5]}
@@ -173,3 +175,13 @@ def test_sightings_pairs_and_readiness_are_counted(tables: Tables, vectors: np.n
     assert facts.model == "looks@1"
     assert facts.separability
     assert facts.separability.queries == 6
+    published = Views(tables.url).current()
+    assert published
+    Views(tables.url).publish(published.model_copy(update={"threshold": 0.95}), after=published.serial)
+    kept = {"action": "keep", "method": "human", "label": "deer", "inference_key": KEY, "rank": 0, "x1_px": 1.0}
+    corners = {"y1_px": 2.0, "x2_px": 9.0, "y2_px": 9.0, "asserted_at": datetime.now(UTC)}
+    put_rows(
+        tables, "assertions", *({"assertion_id": str(n), "media_sha256": f"{n:064x}"} | kept | corners for n in (0, 11))
+    )
+    facts = readiness(tables)
+    assert (facts.named_crops, facts.shown_detections, facts.assignment_rate) == (7, 2, 0.5)
