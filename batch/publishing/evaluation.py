@@ -114,7 +114,8 @@ class Bin(Frozen):
 class Sample(Frozen):
     """The images of an evaluation: `reviewed` of `drawn` of the `population`. `unseen` ones lack a result of the model.
 
-    `at_random`: they are all of a random sample, or of the population. Only then do fractions estimate the population.
+    `at_random`: they are all of a random sample, or of the population. Only then do fractions estimate the population;
+    precision only does without undecided detections.
     """
 
     population: int
@@ -165,6 +166,9 @@ def evaluate(
         groups = tuple(_group(row) for row in dicts(sql, _GROUPS))
         bins, error = _calibration(sql)
     sample = _sample(population, len(drawn), len(reviewed), len(reviewed) - seen, scope, random, seed)
+    if sample.at_random and (undecided := groups[0].undecided):
+        words = f"{sample.words}, but precision leaves out {undecided} undecided detections"
+        sample = sample.model_copy(update={"words": words})
     return Evaluation(model=model, sample=sample, groups=groups, bins=bins, calibration_error=error)
 
 
