@@ -50,16 +50,15 @@ def corrected(taken: datetime, offset_s: int | None) -> datetime:
 def deployed_days(deployments: Sequence[Mapping[str, Any]], newest: date | None, today: date) -> set[date]:
     """Return the days of the deployments of one camera, of which none is after today and its `newest` picture.
 
-    A deployment without an end ends with that picture, as in `resight report occupancy`.
+    A deployment without an end, or with one after today, ends with that picture, as in `resight report occupancy`.
     """
     days: set[date] = set()
     for row in deployments:
         until, offset_s = row["until_local"], row["clock_offset_s"]
-        first = last = corrected(datetime.fromisoformat(row["from_local"]), offset_s).date()
-        if until:
-            last = corrected(datetime.fromisoformat(until) - timedelta.resolution, offset_s).date()
-        elif newest:
-            last = newest
+        first = corrected(datetime.fromisoformat(row["from_local"]), offset_s).date()
+        last = until and corrected(datetime.fromisoformat(until) - timedelta.resolution, offset_s).date()
+        if not last or last > today:
+            last = newest or first
         number = (min(last, max(today, newest or today)) - first).days + 1
         days |= {first + timedelta(days=n) for n in range(number)}
     return days

@@ -35,14 +35,14 @@ def test_the_end_is_exclusive_and_a_part_of_a_day_is_a_day() -> None:
 
 
 def test_a_deployment_without_an_end_ends_at_the_newest_picture_and_none_after_today() -> None:
-    future = calendar({}, [deployed("2026-05-30T00:00:00", "2027-01-01T00:00:00")], TODAY)
-    assert future.nights == 5
-    assert [name for name, _ in future.months] == ["2026-06", "2026-05"]
-    rows = [deployed("2026-05-30T00:00:00", None)]
     newest = {date(2026, 5, 1): 1, date(2026, 6, 1): 1}
-    assert (calendar(newest, rows, TODAY).nights, calendar({}, rows, TODAY).nights) == (3, 1)
-    assert calendar({date(2026, 5, 1): 1}, rows, TODAY).nights == 0, "it has no picture yet"
-    assert calendar({}, [deployed("2026-07-01T00:00:00", None)], TODAY).nights == 0
+    for end in (None, "2027-01-01T00:00:00"):
+        rows = [deployed("2026-05-30T00:00:00", end)]
+        found = calendar(newest, rows, TODAY)
+        assert (found.nights, calendar({}, rows, TODAY).nights) == (3, 1)
+        assert [name for name, _ in found.months] == ["2026-06", "2026-05"]
+        assert calendar({date(2026, 5, 1): 1}, rows, TODAY).nights == 0, "it has no picture yet"
+        assert calendar({}, [deployed("2026-07-01T00:00:00", end)], TODAY).nights == 0
 
 
 def test_days_of_a_deployment_are_by_the_corrected_clock_as_those_of_pictures() -> None:
