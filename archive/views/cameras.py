@@ -90,8 +90,7 @@ class CameraViews:
     def _rows(self, statement: str, camera: str = "") -> list[dict[str, Any]]:
         if self._tables.existing("media") is None:
             return []
-        table = self._tables.existing("deployments")
-        moment = (moment_of(self._tables), table.version() if table else None)
+        moment = moment_of(self._tables)
         with self._lock:  # the same question at the same time is answered once
             kept = self._kept.get((statement, camera))
             if kept is None or kept[0] != moment:
