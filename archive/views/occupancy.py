@@ -3,7 +3,8 @@
 histories(tables, label, days) -> a row for each camera: 1 detected, 0 not detected, None without effort
 Effort is the days of deployments, and the days with pictures. A deployment that is open, or ends after today, ends at
 its camera's last picture. A camera without deployments worked from its first picture to its last. A day has no effort
-if all its pictures failed or have no result in the view: what they show is unknown. Days are by the corrected clock.
+if all its pictures failed or have no result in the view, and no person stated what they show: that is unknown. Days
+are by the corrected clock.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ MAX_OCCASIONS = 10_000
 _DAYS = """
     select camera_id, taken_at::date as day,
         bool_or(media_sha256 in (select media_sha256 from detections where label = $label)) as detected,
-        detected or bool_or(coalesce(status, 'failed') <> 'failed') as judged
+        bool_or(coalesce(status, 'failed') <> 'failed' or media_sha256 in (select media_sha256 from standing)) as judged
     from dated left join results using (media_sha256)
     where camera_id is not null and taken_at is not null group by camera_id, day
 """

@@ -12,7 +12,8 @@ from archive.catalogue.deployments import Deployment, record
 from archive.delta.tables import Tables
 from archive.views.occupancy import histories
 from model_store.errors import BadRequest
-from tests.batch.filters.scene import NOON, box, publish, put, tables_at
+from tests.batch.filters.scene import NOON, box, publish, put, sha, tables_at
+from tests.fixtures_local import put_rows
 
 DAY = 86_400.0
 FIRST = NOON.date()
@@ -97,7 +98,9 @@ def test_a_day_whose_pictures_nobody_has_judged_is_unknown(tmp_path: Path) -> No
     tables = tables_at(tmp_path)
     hit = [box(0, 1.0, 1.0, 50.0)]
     put(tables, {1: ("a", 0.0, []), 2: ("a", DAY, hit), 4: ("a", 4 * DAY, [])})
-    put(tables, {3: ("a", 2 * DAY, []), 5: ("b", 0.0, [])}, key="j" * 64)  # results of another model
+    put(tables, {3: ("a", 2 * DAY, []), 5: ("b", 0.0, []), 6: ("a", 3 * DAY, [])}, key="j" * 64)  # of another model
+    empty = {"assertion_id": "1", "method": "human", "action": "suppress", "asserted_at": NOON, "media_sha256": sha(6)}
+    put_rows(tables, "assertions", empty)
     publish(tables)
     deploy(tables, "b", 0, 2)
     rows = {row.pop("camera_id"): list(row.values()) for row in histories(tables, str(hit[0]["label"]), 1)}
