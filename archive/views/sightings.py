@@ -130,8 +130,8 @@ def readiness(tables: Tables, view: str = PRODUCTION, embedder: str = "") -> Rea
 def separability(vectors: Vectors, who: NDArray[Any], where: NDArray[Any]) -> Separability:
     """Compare (n, size) vectors of length 1 of the individuals `who`, at the cameras `where`, both (n,).
 
-    The protocol is that of Market-1501 (Zheng et al. 2015): crops of the query's own camera are left out. Crops of
-    equal cosine keep their order.
+    All crops of the query's own camera are left out; Market-1501 (Zheng et al. 2015) keeps those of others there, so
+    its figures are not comparable. Crops of equal cosine keep their order.
     """
     sums, counts = np.zeros(2), np.zeros(2, np.int64)
     firsts: list[bool] = []
