@@ -43,7 +43,7 @@ _JUDGED = """
         select distinct n.id, n.rank from new_boxes n join standing s on md5_number(s.media_sha256) = n.id
         where s.action = 'suppress' and (s.x1_px is null
             or is_same_box(iou(s.x1_px, s.y1_px, s.x2_px, s.y2_px, n.x1_px, n.y1_px, n.x2_px, n.y2_px))))
-    select n.label, camera_id, n.score::double as score, o.kind,
+    select n.label, camera_id, n.score, o.kind,
         case when kind = 'matched' then true when kind = 'relabelled' or d.id is not null then false end as correct
     from new_boxes n join outcomes o on o.id = n.id and o.new_rank = n.rank join cameras c on c.id = n.id
         left join denied d on d.id = n.id and d.rank = n.rank;

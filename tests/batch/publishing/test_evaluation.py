@@ -176,9 +176,12 @@ def test_the_report_says_which_images_it_is_of(tmp_path: Path) -> None:
     assert "resight select --by random --count 6 --seed 3" in samples[-1].words
     sample = evaluated(world, tmp_path, old_side(0.5), MediaScope(sample=6)).sample
     assert (sample.reviewed, sample.drawn, sample.at_random) == (5, 6, False)
-    world = World().image("0", [DEER, ("fox", 0.75, AWAY)]).say("keep", "0", "deer", BOX)
-    partly = evaluated(world, tmp_path / "partly", old_side(0.5), random=1).sample
-    assert partly.words.endswith("are reviewed: an unbiased estimate, but precision leaves out 1 undecided detections")
+    world = World().image("0", [("deer", 0.7, BOX), ("fox", 0.75, AWAY)]).say("keep", "0", "deer", BOX)
+    partly = evaluated(world, tmp_path / "partly", old_side(0.5), random=1)
+    assert [place.from_score for place in partly.bins] == [0.7], "scores have 32 bits: 0.7 is just below it in 64"
+    assert partly.sample.words.endswith(
+        "are reviewed: an unbiased estimate, but precision leaves out 1 undecided detections"
+    )
     unseen = evaluated(world, tmp_path, scope=MediaScope(path="*/0.jpg")).sample
     assert (unseen.reviewed, unseen.population, unseen.unseen, unseen.at_random) == (1, 1, 1, False)
     with pytest.raises(BadRequest, match="camera 'c9'"):
