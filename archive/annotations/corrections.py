@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, NamedTuple, cast
 
+import numpy as np
 import pyarrow as pa
-from pydantic import ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from archive.annotations.annotation_file import BOX, DIGEST, Statement, given_fields, words
 from archive.delta.tables import Tables
@@ -36,6 +37,8 @@ _CURRENT = """
     select media_sha256, null, label, true, false, x1_px, y1_px, x2_px, y2_px from added
 """
 _Label = Annotated[str, StringConstraints(strip_whitespace=True)]
+_Corner = Annotated[float, AfterValidator(lambda value: float(np.float32(value)))]
+"""A coordinate as the tables store it: CSV has only the digits that a 32-bit number needs."""
 Target = tuple[object, ...]
 
 
@@ -47,10 +50,10 @@ class _Row(Frozen):
     rank: int | None = Field(default=None, ge=0)
     label: _Label = ""
     exported_label: _Label | None = None
-    x1_px: float | None = None
-    y1_px: float | None = None
-    x2_px: float | None = None
-    y2_px: float | None = None
+    x1_px: _Corner | None = None
+    y1_px: _Corner | None = None
+    x2_px: _Corner | None = None
+    y2_px: _Corner | None = None
 
     @model_validator(mode="after")
     def _names_a_detection(self) -> _Row:

@@ -26,7 +26,7 @@ from tests.fixtures_local import put_results, put_rows, result_rows, rows_of
 A, B = "a" * 64, "b" * 64
 KEY, NEXT = "1" * 64, "2" * 64
 Row = dict[str, Any]
-ADDED = {"x1_px": 5.5, "y1_px": 5.0, "x2_px": 9.0, "y2_px": 9.0}
+ADDED = {"x1_px": 5.1, "y1_px": 5.0, "x2_px": 9.0, "y2_px": 9.0}
 
 
 def box(rank: int, label: str, left: float) -> Row:
