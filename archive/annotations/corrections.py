@@ -105,7 +105,10 @@ def corrections(tables: Tables, rows: Sequence[object], common: Mapping[str, Any
             given = given_fields(values, {})
             if not given:
                 continue  # an empty row of a spreadsheet
-            lacking = [name for name in COLUMNS if name not in cast("Mapping[str, object]", values)]
+            fields = cast("Mapping[str, object]", values)
+            if fields.get(EXPORTED_LABEL, "") is None:  # a row of CSV that ends before it
+                raise ValueError(f"it has no {EXPORTED_LABEL}: is the file cut off?")
+            lacking = [name for name in COLUMNS if name not in fields]
             if lacking:  # a missing field is not a cleared one
                 raise ValueError(f'{", ".join(lacking)}: missing; use null or "" for an empty field')
             row = _Row.model_validate(given)

@@ -196,6 +196,15 @@ def test_a_row_that_another_person_had_made_right_is_added_once_that_is_withdraw
     assert shown(tables) == ["badger!", "fox!", "fox"]
 
 
+def test_a_row_that_is_cut_off_hides_nothing(tables: Tables, table: list[Row]) -> None:
+    file = written(tables, table[:2])
+    names = list(table[2])
+    with file.open("a") as text:
+        text.write(",".join(table[2][name] for name in names[: names.index("label")]))
+    with pytest.raises(BadRequest, match="row 3: it has no exported_label: is the file cut off"):
+        add(tables, file)
+
+
 def test_corrections_of_what_another_model_saw_hold_for_what_covers_its_boxes(tables: Tables, table: list[Row]) -> None:
     file = written(tables, labelled(table, "badger", "boar", ""))
     show(tables, NEXT)
