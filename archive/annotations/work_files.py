@@ -95,7 +95,7 @@ def _coco(file: Path, _: str | None) -> Iterator[Work]:
         if "score" in row:
             continue
         image, label = images[row["image_id"]], names[row["category_id"]]
-        size = (float(image["width"]), float(image["height"]))
+        size = (float(image.get("width") or 0), float(image.get("height") or 0))  # optional in COCO Camera Traps
         box = _scaled(row["bbox"], size) if row.get("bbox") else None
         yield Work(number, image["file_name"], _label(label), box if _label(label) else None, size)
 
