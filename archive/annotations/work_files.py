@@ -140,12 +140,15 @@ def _cvat(file: Path, _: str | None) -> Iterator[Work]:
     """Yield the boxes and tags of 'CVAT for images 1.1' (https://docs.cvat.ai/docs/dataset_management/formats/format-cvat/)."""
     number = 0
     for _event, element in ET.iterparse(file):
-        if element.tag in ("polygon", "track", "polyline"):
-            raise ValueError(f"it has a {element.tag}: only boxes of images can be read")
+        if element.tag == "track":
+            raise ValueError("it has a track: only boxes of images can be read")
         if element.tag != "image":
             continue
         size = (float(element.attrib["width"]), float(element.attrib["height"]))
         for each in element:
+            shape = f"rotated {each.tag}" if float(each.get("rotation", 0)) else each.tag
+            if shape not in ("box", "tag"):
+                raise ValueError(f"it has a {shape}: only upright boxes and tags of images can be read")
             number += 1
             label, path = _label(each.attrib["label"]), element.attrib["name"]
             box = None

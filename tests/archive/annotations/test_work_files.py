@@ -153,6 +153,8 @@ def test_a_damaged_or_foreign_file_gives_no_work(tmp_path: Path, name: str, cont
         ("label-studio", json.dumps([task(completed_by={"email": 5})]), "actor: .*valid string"),
         ("cvat", CVAT.replace('height="100"', 'height="0"'), "an image with a box is 200 x 0 px"),
         ("cvat", CVAT.replace("<box ", "<polygon ", 1), "it has a polygon"),
+        ("cvat", CVAT.replace("<tag ", "<points "), "it has a points"),
+        ("cvat", CVAT.replace("<box ", "<box rotation='90.00' "), "it has a rotated box"),
         ("cvat", "<!DOCTYPE a [<!ENTITY x 'y'>]><a>&y;</a>", "undefined entity"),
         ("yolo", "", "unknown tool 'yolo': use one of camtrap-dp, coco"),
     ],
