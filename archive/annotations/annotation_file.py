@@ -47,7 +47,7 @@ class Statement(Frozen):
     media_sha256: str | None = Field(default=None, pattern=DIGEST)
     path: str | None = None
     source_root: str | None = None
-    label: str | None = None
+    label: Annotated[str, StringConstraints(strip_whitespace=True)] | None = None
     x1_px: float | None = None
     y1_px: float | None = None
     x2_px: float | None = None

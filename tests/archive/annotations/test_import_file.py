@@ -31,6 +31,7 @@ def refused(tables: Tables, *rows: dict[str, Any]) -> str:
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"action": "delete"}, "action 'delete': Input should be 'keep', 'relabel', 'suppress', 'add'"),
     ({"action": "add", "label": None}, "add needs the correct label"),
+    ({"action": "add", "label": " "}, "add needs the correct label"),
     ({"action": "add", "rank": 0, "inference_key": KEY}, "add needs the box of an animal"),
     ({"media_sha256": "a"}, "media_sha256 'a': not 64 hex digits"),
     ({"media_sha256": "c" * 64}, "image cccc"),
@@ -202,6 +203,11 @@ def test_a_withdrawal_without_effect_is_named_and_not_added(tables: Tables, tmp_
     assert withdraw(box | at(7)) == (0, (A,))
     assert [row["media_sha256"] for row in human_assertions(tables).to_pylist()] == [B]
     assert withdraw(KEEP | at(8), image | at(9)) == (2, ())
+
+
+def test_spaces_around_a_label_are_not_part_of_it(tables: Tables) -> None:
+    assert said(tables, KEEP | {"label": " deer "}) == 1
+    assert standing(tables) == [("keep", "deer", 1.0)]
 
 
 def test_a_file_repeats_what_a_batch_states_already(tables: Tables) -> None:
