@@ -229,7 +229,7 @@ def _images(
             continue  # a scan of the catalogue takes 0.1 s for a million files
         rows = sql.sql(
             "select distinct row, m.media_sha256, m.width_px, m.height_px "
-            f"from wanted join media m on wanted.{key} = m.{key} "
+            f"from wanted join media m on wanted.{key} = m.{key} and frame_count is null "
             "where wanted.source_root is null or wanted.source_root = m.source_root order by all"
         ).fetchall()
         for number, sha256, width_px, height_px in rows:
@@ -269,7 +269,7 @@ def _row(statement: Statement, images: list[Image], detection: Mapping[str, Any]
     """Return a row of `assertions`. Raises ValueError for an unknown or ambiguous image or detection."""
     if not images:
         name = statement.media_sha256 or statement.path
-        raise ValueError(f"image {name} is not in the catalogue: run 'resight ingest' on its folder")
+        raise ValueError(f"image {name} is not in the catalogue: ingest its folder, or name a frame of the clip")
     if len({image.media_sha256 for image in images}) > 1:
         raise ValueError(f"several images have the path {statement.path}: add source_root, or use media_sha256")
     if statement.rank is not None and detection is None:

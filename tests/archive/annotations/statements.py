@@ -32,6 +32,7 @@ def put_pair(tables: Tables) -> None:
         {"media_sha256": B, "source_root": "/x", "path": "b.jpg", "width_px": None},
         {"media_sha256": B, "source_root": "/y", "path": "a.jpg"},
         {"media_sha256": B, "source_root": "/z", "path": "b.jpg"},
+        {"media_sha256": "d" * 64, "source_root": "/z", "path": "d.mp4", "frame_count": 9},
     ]
     put_rows(tables, "media", *media)
     seen = [{"rank": 0, "label": "fox", "score": 0.9, **CORNERS}, {"rank": 1, "label": "boar", **OTHER}]

@@ -35,6 +35,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"action": "add", "rank": 0, "inference_key": KEY}, "add needs the box of an animal"),
     ({"media_sha256": "a"}, "media_sha256 'a': not 64 hex digits"),
     ({"media_sha256": "c" * 64}, "image cccc"),
+    ({"media_sha256": "d" * 64}, "or name a frame of the clip"),
     ({"path": "a.jpg"}, "name the image either by media_sha256 or by path"),
     ({"media_sha256": None, "path": "none.jpg"}, "image none.jpg is not in the catalogue"),
     ({"media_sha256": None, "path": "a.jpg"}, "several images have the path a.jpg: add source_root"),
