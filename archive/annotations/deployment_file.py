@@ -66,8 +66,10 @@ def read_deployments(
         name = f"row {number}"
         try:
             deployment = Deployment.model_validate(_fields(row, zone))
-            before = (stated or {}).get(("deployment", deployment.deployment_id or "")) if camtrap else None
-            deployments[name] = _with_clock(deployment, before) if before else deployment
+            if before := (stated or {}).get(("deployment", deployment.deployment_id or "")):
+                deployment = _with_clock(deployment, before) if camtrap else deployment
+                deployment = _at_place(deployment, before, (stated or {}).get(("location", before["location"])))
+            deployments[name] = deployment
         except ValidationError as error:
             errors.append(f"{name}: {wrong_fields(error, Deployment)}")
         except ValueError as error:
@@ -169,6 +171,14 @@ def _with_clock(deployment: Deployment, before: Row) -> Deployment:
         zone = named if moment.isoformat()[-6:] == zone else zone
     kept = {"clock_offset_s": offset_s, "clock_reason": before["clock_reason"], "time_zone": zone}
     return deployment.model_copy(update={**kept, "from_local": deployment.from_local - shift, "until_local": until})
+
+
+def _at_place(deployment: Deployment, before: Row, place: Row | None) -> Deployment:
+    """Return a deployment without coordinates if it had none `before`, and has those of its `place` in the file."""
+    names = ("latitude", "longitude")
+    if before["latitude"] is None and place and all(getattr(deployment, name) == place[name] for name in names):
+        return deployment.model_copy(update=dict.fromkeys(names))
+    return deployment
 
 
 def _end_before_the_next(deployments: Mapping[str, Deployment]) -> dict[str, Deployment]:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from archive.annotations.deployment_file import add_file, camtrap_fields, read_deployments, remarks
-from archive.catalogue.deployments import Deployment, correct_clock, current
+from archive.catalogue.deployments import Deployment, Location, correct_clock, current, record
 from archive.delta.tables import Tables
 from archive.views.exports import export
 from archive.views.query import query
@@ -108,11 +108,14 @@ def test_the_same_file_again_adds_nothing_and_a_correction_one_row(tables: Table
 
 @pytest.mark.parametrize("name", ["deployments.csv", "deployments.parquet"])
 def test_an_export_can_be_added_again(tables: Tables, tmp_path: Path, name: str) -> None:
+    """Coordinates of a location do not become those of its deployments."""
     tables.snapshot("media")
-    add_file(tables, file(tmp_path, f"{HEADER}\n{NORTH}"), "ana")
-    assert export(tables, "deployments", tmp_path / name) == 1
+    record(tables, {"": Location(location="Oak hill", latitude=52.51, longitude=13.4)}, "ana")
+    south = NORTH.replace("north", "south").replace("52.51,13.4", ",")
+    add_file(tables, file(tmp_path, f"{HEADER}\n{NORTH}\n{south}"), "ana")
+    assert export(tables, "deployments", tmp_path / name) == 2
     assert add_file(tables, tmp_path / name, "ben")[1] == 0
-    assert len(current(tables)) == 1
+    assert len(current(tables)) == 3
 
 
 def test_cameras_without_images_are_named(tables: Tables, tmp_path: Path) -> None:
