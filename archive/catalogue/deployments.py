@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import unicodedata
 import zoneinfo
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -63,6 +64,7 @@ TimeZone = Annotated[str, AfterValidator(_require_zone)]
 
 
 def _require_name(name: str) -> str:
+    name = unicodedata.normalize("NFC", name)  # as cameras of `media`: names of files on a Mac are not
     if not name.isprintable() or name != name.strip():
         raise ValueError(f"invalid name {name[:100]!r}: use printable characters, without spaces around it")
     return name

@@ -60,6 +60,11 @@ def test_what_spreadsheets_write_is_read(tmp_path: Path, text: str) -> None:
     assert fields(file(tmp_path, text)) == [EXPECTED]
 
 
+def test_a_camera_has_the_characters_of_its_images(tmp_path: Path) -> None:
+    (found,) = fields(file(tmp_path, f"{HEADER}\n{NORTH}".replace("north", "Su\u0308d")))
+    assert found["camera_id"] == "S\u00fcd"
+
+
 def test_fields_that_are_left_empty_are_not_guessed(tmp_path: Path) -> None:
     path = file(tmp_path, f"{HEADER}\nnorth,Oak hill,,,2026-05-01,,,,\n")
     assert fields(path) == [{"camera_id": "north", "location": "Oak hill", "from_local": "2026-05-01T00:00:00"}]
