@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import pyarrow as pa
 import pydantic.dataclasses
@@ -156,30 +157,34 @@ def _images(tables: Tables, paths: set[str], root: str | None) -> tuple[dict[str
 
     A path is that of the catalogue, or one of the two ends with the other: tools add or leave out folders. A name of a
     file alone is not enough for that without `root`, because cameras number the images of each card alike. The full
-    path of a catalogued file is never another content, also if that file is missing or not in `root`.
+    path of a catalogued file is never another content, also if that file is missing or not in `root`. Macs decompose
+    characters of paths.
     """
     with memory_database() as sql:
         scan(sql, "media", tables.existing("media"), MEDIA)
-        sql.register("wanted", pa.table({"name": sorted(paths)}))
+        given = sorted(paths)
+        sql.register("wanted", pa.table({"given": given, "name": [normalize("NFC", path) for path in given]}))
         rows = sql.execute(
             """
             with files as (
-                select path, source_root || '/' || path as full_path, media_sha256, width_px, height_px,
+                select *, nfc_normalize(source_root) || '/' || path as full_path,
                     missing_since is null and ($root is null or starts_with(full_path, $root || '/')) as is_usable
-                from media where frame_count is null),
+                from (select * replace (nfc_normalize(path) as path), path as stored from media)
+                where frame_count is null),
             usable as (select media_sha256 from files where is_usable),
             found as (
-                select name, name = full_path as is_full, name in (path, full_path) as is_equal,
+                select given, name = full_path as is_full, name in (path, full_path) as is_equal,
                     is_usable or (is_full and media_sha256 in (from usable)) as is_usable,
+                    ends_with(given, stored) or ends_with(stored, given) as is_exact,
                     if(ends_with(path, '/' || name), name, path) as common, media_sha256, width_px, height_px
                 from wanted join files on parse_filename(path) = parse_filename(name)
                 where is_equal or ((contains(common, '/') or $root is not null)
                     and (ends_with(path, '/' || name) or ends_with(name, '/' || path))))
-            select distinct name, media_sha256, width_px, height_px from found
+            select distinct given, media_sha256, width_px, height_px from found
             qualify is_usable and rank() over (
-                partition by name order by is_full desc, is_usable desc, is_equal desc) = 1
+                partition by given order by is_full desc, is_usable desc, is_equal desc, is_exact desc) = 1
             """,
-            {"root": root and absolute(root)},
+            {"root": root and normalize("NFC", absolute(root))},
         ).fetchall()
     images: dict[str, Image] = {}
     left_out = dict.fromkeys(sorted(paths), "it is not in the catalogue")

@@ -57,12 +57,14 @@ _MATCHED = """
     create table matched as
     with listed as (from media_table where source_root = getvariable('root')),
     sized as (
-        select s.rowid as n, s.* exclude (boxes), len(boxes) as n_boxes, m.media_sha256, m.missing_since, m.frame_count,
+        select s.* exclude (boxes), len(boxes) as n_boxes, m.media_sha256, m.missing_since, m.frame_count,
             coalesce(m.width_px, s.width) as width_px, coalesce(m.height_px, s.height) as height_px,
             (least(m.width_px, m.height_px) <> least(s.width, s.height)
                 or greatest(m.width_px, m.height_px) <> greatest(s.width, s.height))
                 and s.width is not null and s.height is not null and m.width_px is not null as other_size
-        from staged s left join listed m on m.path = getvariable('prefix') || s.path),
+        from (select rowid as n, *, getvariable('prefix') || path as full_path from staged) s
+            left join listed m on nfc_normalize(m.path) = nfc_normalize(full_path)
+        qualify row_number() over (partition by n order by m.missing_since nulls first, m.path = full_path desc) = 1),
     judged as (select *, case
             when media_sha256 is null then 'not catalogued in ' || getvariable('root')
             when frame_count is not null then 'a clip, whose frames cannot be imported'

@@ -112,22 +112,30 @@ def test_an_image_that_is_left_out_adds_no_statement_at_all(filled: Tables, file
 @pytest.mark.parametrize(
     ("root", "found"),
     [
-        (None, {"e": EMPTY, "/x/e": EMPTY, "north/n": NORTH, "/data/all/north/n": NORTH, "/old/n": NORTH}),
+        (None, {"e": EMPTY, "/x/e": EMPTY, "n\u00f6rth/n": NORTH, "/data/all/n\u00f6rth/n": NORTH, "/old/n": NORTH}),
         ("/x", {"media/e": EMPTY, "/data/x/e": EMPTY, "n": NORTH, "/old/n": NORTH}),
     ],
 )
 def test_tools_may_put_folders_before_a_path_but_a_name_alone_needs_a_root(
     filled: Tables, file: Path, root: str | None, found: dict[str, str]
 ) -> None:
-    row = {"source_root": "/x", "media_sha256": NORTH, "path": "all/north/n"}
+    row = {"source_root": "/x", "media_sha256": NORTH, "path": "all/no\u0308rth/n"}  # as a Mac writes it
     gone = {"missing_since": datetime(2026, 5, 1, tzinfo=UTC)}
     moved = row | {"source_root": "/old", "path": "n"} | gone
     another = row | {"source_root": "/y", "media_sha256": "0" * 64} | ({} if root else gone)
     put_rows(filled, "media", row, moved, another)
-    others = ["/y/all/north/n"] if root else ["/y/all/north/n", "media/e", "/data/x/e", "card2/b", "n"]
+    others = ["/y/all/n\u00f6rth/n"] if root else ["/y/all/n\u00f6rth/n", "media/e", "/data/x/e", "card2/b", "n"]
     read = read_work(filled, file, [Work(n, path, None) for n, path in enumerate([*found, *others])], root, "kim")
     assert read.rows["media_sha256"].to_pylist() == list(found.values())
     assert sorted(read.left_out) == sorted(others)
+
+
+def test_of_two_unicode_forms_each_is_its_own_file(filled: Tables, file: Path) -> None:
+    forms = {"no\u0308rth/n": NORTH, "n\u00f6rth/n": "0" * 64}
+    rows = ({"source_root": "/x", "media_sha256": sha, "path": path} for path, sha in forms.items())
+    put_rows(filled, "media", *rows)
+    works = [Work(n, f"/x/{path}", None) for n, path in enumerate(forms)]
+    assert read_work(filled, file, works, None, "kim").rows["media_sha256"].to_pylist() == list(forms.values())
 
 
 @pytest.mark.parametrize(("root", "found"), [("/x", 1), ("/x/", 1), ("/x/e", 0), (None, 1)])

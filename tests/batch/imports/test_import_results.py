@@ -172,6 +172,16 @@ def test_boxes_are_cut_at_the_edges_of_the_image(tables: Tables, store: ModelSto
     assert corners == [pytest.approx(each) for each in expected]
 
 
+def test_a_path_may_be_in_another_unicode_form(tables: Tables, store: ModelStore, tmp_path: Path) -> None:
+    """Macs decompose characters. If the archive has both forms, each is its own file."""
+    paths = {"m": "Su\u0308d/a.jpg", "n": "Su\u0308d/b.jpg", "o": "S\u00fcd/b.jpg"}
+    put_media(tables, *(media_row(sha, path) for sha, path in paths.items()))
+    file = written(tmp_path, image("S\u00fcd/a.jpg", FOUND), image(paths["n"], FOUND, FOUND), image(paths["o"]))
+    run = import_results(tables, store, "megadetector", file, ROOT)
+    rows = query(tables, f"select media_sha256, n_detections from all_results where run_id = '{run.run_id}'")
+    assert dict(zip(*rows.to_pydict().values(), strict=True)) == {"m": 1, "n": 2, "o": 0}
+
+
 def test_of_copies_the_one_with_a_usable_result_counts(tables: Tables, store: ModelStore, tmp_path: Path) -> None:
     put_media(tables, media_row("a", "north/0.jpg"), media_row("a", "north/1.jpg"))
     unfit = [image("north/0.jpg", FOUND, width=9, height=9)]
