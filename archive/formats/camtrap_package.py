@@ -7,6 +7,7 @@ Contributors, the sampling design and the capture method are facts of a project,
 from __future__ import annotations
 
 import json
+from codecs import BOM_UTF8
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -89,7 +90,7 @@ def read_package(file: Path | None) -> Package:
     if file is None:
         raise BadRequest(f"Camtrap DP requires contributors and a project: {HELP}")
     try:
-        package = Package.model_validate_json(file.read_bytes())
+        package = Package.model_validate_json(file.read_bytes().removeprefix(BOM_UTF8))
         json.dumps(package.model_dump(), allow_nan=False)
         return package
     except ValidationError as error:

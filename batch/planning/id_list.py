@@ -27,7 +27,7 @@ def name_ids(file: Path) -> str:
     This process can read the list at once, others after `keep_ids`. Raises BadRequest that names the invalid line.
     """
     try:
-        lines = file.read_text().split("\n")
+        lines = file.read_text("utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise BadRequest(f"cannot read {file}: {error}") from error
     digests: set[str] = set()

@@ -40,6 +40,8 @@ def options(tmp_path: Path) -> CamtrapOptions:
 
 
 def test_the_tables_and_the_package_are_valid_by_the_published_schemas(tmp_path: Path, options: CamtrapOptions) -> None:
+    stated = tmp_path / "stated.json"
+    stated.write_text("\ufeff" + stated.read_text())  # as editors of Windows write it
     write(burst(), FACTS, tmp_path / "out", options)
     assert errors(tmp_path / "out") == []
     package = json.loads((tmp_path / "out" / "datapackage.json").read_text())

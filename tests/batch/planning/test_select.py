@@ -311,7 +311,7 @@ def test_a_list_that_is_none_names_the_line(tmp_path: Path, text: str, words: st
 
 def test_other_processes_find_a_list_that_is_kept(tmp_path: Path, monkeypatch: Any) -> None:
     file, url = tmp_path / "list", str(tmp_path / "tables")
-    file.write_text("b" * 64 + "\n" + "a" * 64)
+    file.write_text("\ufeffmedia_sha256\n" + "b" * 64 + "\n" + "a" * 64)
     name = name_ids(file)
     for _ in range(2):
         keep_ids(url, name)
