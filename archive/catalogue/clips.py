@@ -24,7 +24,7 @@ from archive.catalogue.media import file_row
 from model_store.errors import BadRequest, ImageError
 from model_store.images.video import Clip, picture
 
-FRAME = re.compile(r"(.+)#(\d{8})")
+FRAME = re.compile(r"(?s)(.+)#(\d{8})")
 MAX_FRAMES = 50_000
 """Sampled frames of a clip."""
 KEPT_BYTES = 256 << 20

@@ -94,7 +94,7 @@ def compile_template(template: str) -> re.Pattern[str]:
             f"invalid path template '{template}': unknown name or single brace in '{wrong}'; a name is lower-case "
             "letters in braces, for example {site}"
         )
-    patterns = {"{camera}": "(?P<camera>[^/]+)", "{rest}": ".+"}
+    patterns = {"{camera}": "(?P<camera>[^/]+)", "{rest}": "(?s:.+)"}
     return re.compile(
         "".join(
             patterns.get(piece, "[^/]+") if re.fullmatch(r"\{[a-z_]+\}", piece) else re.escape(piece)

@@ -205,6 +205,7 @@ def test_an_ingest_that_ends_between_a_clip_and_its_frames_is_repeated(
 def test_a_name_with_a_number_sign_is_a_name(tmp_path: Path, tables: Tables) -> None:
     assert clip_of("a#00001000/b#1.mp4") == ("a#00001000/b#1.mp4", None)
     assert clip_of(frame_path("b#00000001.mp4", 1)) == ("b#00000001.mp4", 1)
+    assert clip_of(frame_path("b\n.mp4", 1)) == ("b\n.mp4", 1)
     root = write_files(tmp_path / "odd", {"n/a.mp4#00001000.jpg": jpeg(), "n/a.mp4#00001000": b"x"})
     clip(root / "n" / "a.mp4", noise(11))
     assert counts(ingest(tables, str(root), sampling=ONE)) == (2, 2, 0, 0, 0, 2)

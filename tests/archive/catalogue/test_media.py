@@ -109,6 +109,7 @@ def test_the_camera_is_the_serial_number_else_the_path_else_unknown(
         ("{camera}/{rest}", "north\x1b[2J\u202e  pond/c.jpg", "north[2J pond"),
         ("{camera}/{rest}", "=cmd|'calc'!A0/c.jpg", "cmd|'calc'!A0"),
         ("{camera}/{rest}", "\x07/c.jpg", None),
+        ("{camera}/{rest}", "north/a\nb.jpg", "north"),
     ],
 )
 def test_a_template_says_where_the_camera_stands(template: str, path: str, camera: str | None) -> None:
