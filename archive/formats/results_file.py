@@ -229,7 +229,7 @@ def _validated(kind: type[Any], value: Any, key: str) -> Any:
 
 def path_below(path: str, folder: str) -> str:
     """Return a path of a file relative to `folder`, with `/`. Raises ValueError for one that leaves it."""
-    plain = path if path.startswith("/") and "\\" not in path else path.replace("\\", "/")
+    plain = path.replace("\\", "/")
     if _DRIVE.match(path) or plain.startswith("/"):
         if not plain.startswith(f"{folder}/"):
             raise ValueError(f"path '{path[:300]}' is not below {folder}")
