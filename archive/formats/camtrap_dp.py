@@ -28,11 +28,11 @@ from archive.formats.placed import Events, EventSummary, PlacedOptions, Places, 
 from archive.formats.records import BoxRecord, DeploymentFact, ExportLineage, ImageRecord, Observer
 from model_store.errors import BadRequest
 
-_PATH = re.compile(r"(?![./~])(?!.*\.\.).+", re.DOTALL)
+_PATH = re.compile(r"(?![./~])(?!.*\.\.).+")
 DECIMALS = 6
 FORBIDDEN = (
-    "with a path that Camtrap DP forbids, because it begins with . / or ~, or contains ..: give it another beginning "
-    "with --set media_prefix=media/, or rename the files"
+    "with a path that Camtrap DP forbids, because it begins with . / or ~, or has .. or a line break: give it another "
+    "beginning with --set media_prefix=media/, or rename the files"
 )
 Row = dict[str, Any]
 

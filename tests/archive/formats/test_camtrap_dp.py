@@ -136,6 +136,7 @@ def test_who_found_nothing_is_stated_of_images_and_of_events(tmp_path: Path, opt
         ({"captured_at_local": None}, "1 image of north without a time: write it as EXIF"),
         ({"path": "../a.jpg"}, "a path that Camtrap DP forbids.*--set media_prefix="),
         ({"path": "a..b.jpg"}, "a path that Camtrap DP forbids"),
+        ({"path": "a\nb.jpg"}, "a path that Camtrap DP forbids"),
     ],
 )
 def test_a_missing_fact_is_refused_with_what_to_state_and_never_guessed(
