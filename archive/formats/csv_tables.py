@@ -14,6 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
+from archive.catalogue.exif import FORMULA_SIGNS
 from archive.formats.records import ExportLineage, ImageRecord
 from model_store.frozen import Frozen
 
@@ -30,7 +31,7 @@ DETECTIONS = (
 )
 EXCEL_ROWS = 1_048_576
 """Maximum number of rows of a sheet in Excel, with the header."""
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA = (*FORMULA_SIGNS, "\t", "\r")
 """First characters of formulas (https://owasp.org/www-community/attacks/CSV_Injection)."""
 TIMELAPSE = ("File", "RelativePath", "Label", "Count", "Labels", "Score", "Status")
 

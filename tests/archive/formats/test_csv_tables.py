@@ -67,7 +67,7 @@ def test_a_full_file_is_not_followed_by_an_empty_one(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["a.csv"]
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@sum(a1)", "\t=1", "\r=1"])
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@sum(a1)", "\t=1", "\r=1", "\uff1d1"])
 def test_a_formula_becomes_text(text: str) -> None:
     assert as_text(text) == f"'{text}"
 
