@@ -54,7 +54,12 @@ class JsonProcess:
         self._pipe, theirs = Pipe()
         with theirs:
             number = theirs.fileno()
-            self._process = subprocess.Popen([sys.executable, "-m", __name__, f"{number}"], pass_fds=[number], cwd=ROOT)
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", __name__, f"{number}"],
+                pass_fds=[number],
+                cwd=ROOT,
+                process_group=0,  # Ctrl-C is for its parent, which still answers the requests that it has accepted
+            )
 
 
 def main() -> None:

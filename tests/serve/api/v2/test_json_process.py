@@ -32,8 +32,9 @@ def other() -> Iterator[JsonProcess]:
     process.stop()
 
 
-async def test_large_json_is_handled_in_another_process(other: JsonProcess) -> None:
+async def test_large_json_is_handled_in_another_process_which_gets_no_ctrl_c(other: JsonProcess) -> None:
     assert await with_json(LARGE_BYTES, os.getpid) == os.getpid() != await with_json(len(LARGE), os.getpid)
+    assert other.call(os.getpgrp) != os.getpgrp()
     header, data = other.call(parse_json, LARGE)
     assert header == parse_json(LARGE)[0]
     np.testing.assert_array_equal(data, NUMBERS)
