@@ -70,7 +70,7 @@ class Metrics:
         """Count the online images, boxes, or rows of a raw tensor, that a model has answered."""
         who = (answer.model.name, answer.model.version)
         self._requests.labels(*who, "ok").inc(answer.rows)
-        if isinstance(answer, TensorAnswer):
+        if isinstance(answer, TensorAnswer) or not answer.rows:
             return
         for stage in STAGES:
             took_ms = getattr(answer.timings, f"{stage}_ms")

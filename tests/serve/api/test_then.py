@@ -108,6 +108,7 @@ async def test_an_image_without_detections_has_no_crops(engine: Engine) -> None:
     body = (await detect(engine, BLANK)).json()
     assert body["detections"] == []
     assert body["then"]["model"]["version"] == "1"
+    assert 'resight_stage_seconds_count{model="colours"' not in engine.exposition(), "nothing was measured"
 
 
 @pytest.mark.parametrize(("taken", "sizes"), [(0, [4, 2]), (4, [2, 2, 2]), (MOST, [1] * MOST)])
