@@ -11,12 +11,11 @@ from typing import Any
 
 from fastapi import Request
 from fastapi.responses import HTMLResponse
-from starlette.concurrency import run_in_threadpool
 
 from batch.publishing.impact.report import impact_report
 from pages import html
 from pages.context import Context
-from serve.inference.admission import Room
+from serve.inference.admission import Threads
 
 MAX_COMPARISONS = 2
 MAX_ROWS, MAX_SAMPLES = 200, 6
@@ -44,24 +43,15 @@ class Impacts:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._room = Room(MAX_COMPARISONS, "comparisons are being made")
+        self._threads = Threads(MAX_COMPARISONS, "comparisons are being made", MAX_COMPARISONS)
 
     async def page(
         self, request: Request, old: str, new: str, change: ChangeForm | None, **values: Any
     ) -> HTMLResponse:
         """Return the page of a comparison. Raises what `impact_report` raises, and Overloaded."""
         context = self._context
-        with self._room.place():
-            report = await run_in_threadpool(
-                impact_report,
-                context.settings,
-                context.tables,
-                context.store,
-                old,
-                new,
-                MAX_SAMPLES,
-                html.translator_of(request),
-            )
+        about = context.settings, context.tables, context.store, old, new, MAX_SAMPLES, html.translator_of(request)
+        report = await self._threads.run(impact_report, *about)
         impact, names = report.impact, ("labels", "relabelled", "cameras")
         values |= {name: getattr(impact, name)[:MAX_ROWS] for name in names}
         values["left_out"] = sum(len(getattr(impact, name)) - len(values[name]) for name in names)

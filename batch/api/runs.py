@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Annotated, Any, TypeVar
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, Field
-from starlette.concurrency import run_in_threadpool
 
 from archive.delta.tables import Tables
 from archive.views.run_kinds import RunKind
@@ -27,13 +26,12 @@ from model_store.errors import ModelNotFound
 from model_store.frozen import Frozen
 from model_store.store import ModelStore
 from serve.api.bodies import SmallBodyRoute
-from serve.inference.admission import Room
+from serve.inference.admission import Threads
 from serve.settings import Settings
 
 MAX_PLANS = 2
 """Maximum concurrent plans and comparisons: each reads all results of a model."""
 LOG_BYTES = 64 * 1024
-T = TypeVar("T")
 
 
 class RunRequest(RunSpec):
@@ -113,11 +111,7 @@ class Published(BaseModel):
 def router(settings: Settings, tables: Tables, hosts: Sequence[Jobs]) -> APIRouter:
     """Return the routes of runs. New runs are jobs of the first host; those of the others are shown and cancelled."""
     routes = APIRouter(tags=["runs"], route_class=SmallBodyRoute)
-    store, plans = ModelStore(settings.models_url), Room(MAX_PLANS, "plans are being made")
-
-    async def planned(make: Callable[..., T], *arguments: Any) -> T:
-        with plans.place():
-            return await run_in_threadpool(make, *arguments)
+    store, plans = ModelStore(settings.models_url), Threads(MAX_PLANS, "plans are being made", MAX_PLANS)
 
     @routes.get("/")
     def runs(
@@ -134,12 +128,12 @@ def router(settings: Settings, tables: Tables, hosts: Sequence[Jobs]) -> APIRout
     @routes.post("/", status_code=202)
     async def start(request: RunRequest, http: Request) -> Started:
         """Start a run of a model on the images without results, or return its plan."""
-        return await planned(_start, settings, tables, store, hosts, request, caller(http))
+        return await plans.run(_start, settings, tables, store, hosts, request, caller(http))
 
     @routes.get("/diff")
     async def diff(old: str, new: str, samples: Annotated[int, Query(ge=0, le=50)] = 6) -> dict[str, Any]:
         """Return what would change if the results of NEW were published in place of those of OLD."""
-        report = await planned(impact_report, settings, tables, store, old, new, samples)
+        report = await plans.run(impact_report, settings, tables, store, old, new, samples)
         return report.as_json()
 
     @routes.post("/rollback")
@@ -173,7 +167,7 @@ def router(settings: Settings, tables: Tables, hosts: Sequence[Jobs]) -> APIRout
     async def publish(run_id: str, change: Publication) -> Published:
         """Make the results of a sealed run, or of the newest one of name@version, those that a view shows."""
         before = Views(tables.url).current(change.view)
-        view = await planned(
+        view = await plans.run(
             publish_by_policy, settings, tables, store, run_id, change.view, change.reason, change.override
         )
         return Published(view=view, changed=view != before)

@@ -20,7 +20,6 @@ import pyarrow as pa
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse, StreamingResponse
 from pydantic import Field, model_validator
-from starlette.concurrency import run_in_threadpool
 from starlette.types import Receive, Scope, Send
 
 from archive.catalogue.images import PRESENT
@@ -44,7 +43,7 @@ from pages.html import identity_of, page
 from pages.routes.images import FormFilter, filter_of
 from serve.api.bodies import SmallBodyRoute
 from serve.api.limits import PIECE_BYTES
-from serve.inference.admission import Room
+from serve.inference.admission import Threads
 
 MAX_EXPORTS, MEMORY_MIB = 2, 1024
 """Exports that are written concurrently, and the memory of each; more data spills to TMPDIR, where the file is too."""
@@ -114,7 +113,7 @@ class Download(StreamingResponse):
 
 def router(context: Context) -> APIRouter:
     routes, tables = APIRouter(route_class=SmallBodyRoute, tags=["exports"]), context.tables
-    writing = Room(MAX_EXPORTS, "exports are being written")
+    writing = Threads(MAX_EXPORTS, "exports are being written", MAX_EXPORTS)
 
     @routes.get("/exports", include_in_schema=False)
     def exports(request: Request, wanted: Annotated[FormFilter, Query()]) -> HTMLResponse:
@@ -154,8 +153,7 @@ def router(context: Context) -> APIRouter:
         suffix = body.format if body.relation else FORMATS[body.format].suffix[1:] or "zip"
         name = f"{body.relation or body.format}-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}.{suffix}"
         record = f"{name} ({identity_of(request).name})"
-        with writing.place():
-            file, size = await run_in_threadpool(_written, context, body, name, record)
+        file, size = await writing.run(_written, context, body, name, record)
         headers = {
             "Content-Disposition": f'attachment; filename="{name}"',
             "Content-Length": str(size),

@@ -25,7 +25,7 @@ from model_store.frozen import Frozen
 from pages.context import Context
 from pages.forms import fields_of
 from pages.html import page
-from serve.inference.admission import Room
+from serve.inference.admission import Threads
 
 MAX_PREVIEWS = 2
 """Maximum concurrent previews; each reads all images of its scope."""
@@ -65,7 +65,7 @@ class Preview(Frozen):
 
 def router(context: Context) -> APIRouter:
     routes = APIRouter(route_class=FilterRoute, tags=["layers"])
-    tables, previews = context.tables, Room(MAX_PREVIEWS, "previews are being made")
+    tables, previews = context.tables, Threads(MAX_PREVIEWS, "previews are being made", MAX_PREVIEWS)
 
     @routes.get("/v1/layers")
     def list_layers(view: str = PRODUCTION) -> LayersOfView:
@@ -87,8 +87,7 @@ def router(context: Context) -> APIRouter:
     async def preview_filter(kind: str, body: FilterRequest) -> Preview:
         """Return what a run of the filter would change; nothing is written."""
         spec = await run_in_threadpool(prepare, tables, kind, body.config, body.scope, body.view)
-        with previews.place():
-            report, examples = await run_in_threadpool(preview, spec, tables)
+        report, examples = await previews.run(preview, spec, tables)
         return Preview(layer_id=spec.layer().layer_id, report=report, examples=tuple(examples))
 
     @routes.get("/layers", include_in_schema=False)

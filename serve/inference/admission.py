@@ -105,7 +105,7 @@ class Threads:
         del work, args, more  # only `calls` refers to them, so that clearing it releases them
         with self._lock:
             if self._held >= self._max_calls:
-                raise Overloaded(f"{self._held} {self._what} run or wait, the bound is {self._max_calls}")
+                raise Overloaded(f"{self._held} {self._what}, the bound is {self._max_calls}")
             self._held += 1
         future: Future[Any] = self._executor.submit(_run_first, calls)
         future.add_done_callback(self._ended)

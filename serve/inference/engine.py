@@ -63,7 +63,7 @@ class Engine:
         self.store = ModelStore(args.models or Settings().models_url)
         polled = ListedStore(self.store.url)
         self.placement = Placement(polled, args.pool, args.pools)
-        self.lookups = Threads(LOOKUPS, "look-ups in the model store", MAX_LOOKUPS)
+        self.lookups = Threads(LOOKUPS, "look-ups in the model store run or wait", MAX_LOOKUPS)
         loader = Loader(self.store, args.threads)
         self.models = LoadedModels(
             loader.load,

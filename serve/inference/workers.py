@@ -186,7 +186,7 @@ class Workers:
         count, limits = args.worker_count(), args.limits
         all_cores_infer = args.threads == 1 and count * args.replicas >= usable_cores()
         self._decode_too = not args.num_gpus and all_cores_infer
-        self._decoders = Threads(count, "decode calls", limits.online_queue + limits.bulk_queue)
+        self._decoders = Threads(count, "decode calls run or wait", limits.online_queue + limits.bulk_queue)
         self.batcher: Batcher[BatchKey, Item, Result] = Batcher(
             run=infer,
             batch_of=lambda _, newest: newest.model.lane_batch,

@@ -29,8 +29,8 @@ keep the event loop waiting for the interpreter.
 """
 _MAX_CALLS = 1024
 """Above the number of calls that all places can make: more can only come from cancelled requests in a busy thread."""
-_SHARED = Threads(2, "tensors to read or write", _MAX_CALLS)
-_ONE_AT_A_TIME = Threads(1, "large bodies of JSON", _MAX_CALLS)
+_SHARED = Threads(2, "tensors wait to be read or written", _MAX_CALLS)
+_ONE_AT_A_TIME = Threads(1, "large bodies of JSON wait", _MAX_CALLS)
 _PROCESS = JsonProcess()
 
 P = ParamSpec("P")

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 from fastapi.testclient import TestClient
 
+import batch.api.runs
 from archive.catalogue.ingest import ingest
 from archive.delta.tables import Tables
 from archive.schemas import MEDIA
@@ -24,6 +25,7 @@ from tests.cli.ran import START, ran
 from tests.fixtures_local import MODELS, photo, publish_blobs, write_files
 from tests.serve.http_client import problem_of
 from tests.support.jobs import FakeJobs
+from tests.support.left_clients import answer_after_one_has_left
 from tests.support.processes import clear_variables
 
 
@@ -243,6 +245,15 @@ def test_the_impact_is_by_label_and_camera_with_bounded_samples(client: TestClie
     assert (back["old"]["model_version"], back["new"]["model_version"]) == ("2", "1")
     assert "'none' is not a run" in problem_of(client.get("/diff", params={"old": "none", "new": "new"}), 400)
     assert problem_of(client.get("/diff", params={"old": "old", "new": "new", "samples": 99}), 400)
+
+
+async def test_a_comparison_keeps_its_place_until_it_ends_also_if_its_client_has_left(
+    settings: Settings, tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch.api.runs, "MAX_PLANS", 1)
+    api, work = build_runs_api(settings, FakeJobs()), (batch.api.runs, "impact_report")
+    answer = await answer_after_one_has_left(monkeypatch, work, api, "", "GET", "/diff?old=old&new=new")
+    assert "1 plans are being made, the bound is 1" in problem_of(answer, 429)
 
 
 def test_a_real_run_is_started_followed_published_and_rolled_back(

@@ -39,6 +39,7 @@ from tests.fixtures_local import rows_of
 from tests.pages.routes.test_cameras import deployed
 from tests.pages.routes.test_cameras import put as put_facts
 from tests.support.html_form import Page
+from tests.support.left_clients import answer_after_one_has_left
 
 HOSTILE = "o'neill\"><script>alert(1)</script>"
 
@@ -144,16 +145,16 @@ def test_the_record_of_a_cancelled_download_is_removed(context: Context, client:
     assert list(Path(tempfile.gettempdir()).iterdir()) == []
 
 
-def test_more_exports_than_places_are_refused(
+async def test_an_export_whose_client_has_left_keeps_its_place(
     context: Context, archive: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exports, "MAX_EXPORTS", 0)
+    monkeypatch.setattr(exports, "MAX_EXPORTS", 1)
+    work, request, body = (exports, "_written"), ("POST", "/ui/v1/exports"), {"relation": "results", "format": "csv"}
     app = build_pages_app(context, Access())
-    with TestClient(app, base_url="http://127.0.0.1:8000", root_path="/ui") as client:
-        answer = client.post("/ui/v1/exports", json={"relation": "results", "format": "csv"})
+    answer = await answer_after_one_has_left(monkeypatch, work, app, "/ui", *request, json=body)
     assert answer.status_code == 429
     assert "retry-after" in answer.headers
-    assert archive.existing("exports") is None
+    assert list(Path(tempfile.gettempdir()).iterdir()) == []
 
 
 def commands_of(text: str) -> list[str]:

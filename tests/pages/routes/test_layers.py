@@ -16,6 +16,7 @@ from pages.context import Context
 from pages.http_app import build_pages_app
 from tests.batch.filters.scene import box, publish, put, sha, shown
 from tests.support.html_form import Page
+from tests.support.left_clients import answer_after_one_has_left
 
 HOSTILE = '"><script>alert(1)</script>'
 INVALID = {
@@ -83,12 +84,14 @@ def test_a_preview_is_of_the_layer_of_its_run_and_writes_nothing(client: TestCli
     assert read_layers(archive) == {}
 
 
-def test_more_previews_than_places_are_refused(
-    context: Context, archive: Tables, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.usefixtures("archive")
+async def test_more_previews_than_places_are_refused_also_if_a_client_has_left(
+    context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pages.routes.layers, "MAX_PREVIEWS", 0)
-    with TestClient(build_pages_app(context), base_url="http://127.0.0.1:8000", root_path="/ui") as client:
-        assert client.post("/ui/v1/filters/events/preview", json={}).status_code == 429
+    monkeypatch.setattr(pages.routes.layers, "MAX_PREVIEWS", 1)
+    work, request = (pages.routes.layers, "preview"), ("POST", "/ui/v1/filters/events/preview")
+    answer = await answer_after_one_has_left(monkeypatch, work, build_pages_app(context), "/ui", *request, json={})
+    assert answer.status_code == 429
 
 
 def test_layers_are_switched_on_and_off(client: TestClient, archive: Tables) -> None:

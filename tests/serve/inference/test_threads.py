@@ -82,7 +82,7 @@ async def test_a_call_that_is_cancelled_in_the_queue_keeps_nothing(gate: Gate) -
 
 async def test_what_is_cancelled_counts_until_a_thread_has_come_by(gate: Gate) -> None:
     """So that nobody fills the queue by hanging up."""
-    threads = Threads(1, "calls of a test", 3)
+    threads = Threads(1, "calls of a test run or wait", 3)
     first = asyncio.create_task(threads.run(gate))
     await asyncio.to_thread(gate.entered.wait, 10)
     for _ in range(2):
