@@ -166,11 +166,7 @@ def router(settings: Settings, tables: Tables, hosts: Sequence[Jobs]) -> APIRout
     @routes.post("/{run_id}/publish")
     async def publish(run_id: str, change: Publication) -> Published:
         """Make the results of a sealed run, or of the newest one of name@version, those that a view shows."""
-        before = Views(tables.url).current(change.view)
-        view = await plans.run(
-            publish_by_policy, settings, tables, store, run_id, change.view, change.reason, change.override
-        )
-        return Published(view=view, changed=view != before)
+        return await plans.run(_publish, settings, tables, store, run_id, change)
 
     return routes
 
@@ -195,3 +191,9 @@ def _start(
     elsewhere = {run for other in others for run in other.running()}
     require_startable(spec, jobs, elsewhere, tables, store, alone=not request.allow_concurrent)
     return started.model_copy(update={"job": submit(spec, jobs, settings, followed=False)})
+
+
+def _publish(settings: Settings, tables: Tables, store: ModelStore, run_id: str, change: Publication) -> Published:
+    before = Views(tables.url).current(change.view)
+    view = publish_by_policy(settings, tables, store, run_id, change.view, change.reason, change.override)
+    return Published(view=view, changed=view != before)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -199,7 +200,15 @@ def test_the_log_is_read_from_a_byte_on(client: TestClient, jobs: FakeJobs) -> N
     assert problem_of(client.get("/new/log", params={"after": -1}), 400)
 
 
-def test_a_run_is_published_once(client: TestClient) -> None:
+def test_a_run_is_published_once_by_a_thread(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    current = Views.current
+
+    def off_the_loop(*about: Any) -> Any:
+        with pytest.raises(RuntimeError, match="no running event loop"):
+            asyncio.get_running_loop()
+        return current(*about)
+
+    monkeypatch.setattr(Views, "current", off_the_loop)
     first = client.post("/old/publish", json={"reason": "the start"}).json()
     assert (first["view"]["serial"], first["view"]["reason"], first["changed"]) == (1, "the start", True)
     assert client.post("/old/publish", json={}).json()["changed"] is False
