@@ -153,7 +153,14 @@ def router(context: Context) -> APIRouter:
         suffix = body.format if body.relation else FORMATS[body.format].suffix[1:] or "zip"
         name = f"{body.relation or body.format}-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}.{suffix}"
         record = f"{name} ({identity_of(request).name})"
-        file, size = await writing.run(_written, context, body, name, record)
+        written = asyncio.create_task(writing.run(_written, context, body, name, record))
+        try:
+            file, size = await asyncio.shield(written)
+        except asyncio.CancelledError:
+            await asyncio.wait([written])
+            if written.exception() is None:
+                await asyncio.to_thread(_forget, context, record)
+            raise
         headers = {
             "Content-Disposition": f'attachment; filename="{name}"',
             "Content-Length": str(size),

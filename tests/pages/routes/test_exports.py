@@ -145,7 +145,7 @@ def test_the_record_of_a_cancelled_download_is_removed(context: Context, client:
     assert list(Path(tempfile.gettempdir()).iterdir()) == []
 
 
-async def test_an_export_whose_client_has_left_keeps_its_place(
+async def test_an_export_whose_client_has_left_keeps_its_place_and_no_record(
     context: Context, archive: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(exports, "MAX_EXPORTS", 1)
@@ -154,6 +154,7 @@ async def test_an_export_whose_client_has_left_keeps_its_place(
     answer = await answer_after_one_has_left(monkeypatch, work, app, "/ui", *request, json=body)
     assert answer.status_code == 429
     assert "retry-after" in answer.headers
+    assert rows_of(archive, "exports") == []
     assert list(Path(tempfile.gettempdir()).iterdir()) == []
 
 
