@@ -17,7 +17,7 @@ def configure_logs(stream: TextIO | None = None) -> None:
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            *([structlog.dev.ConsoleRenderer(colors=False)] if for_people else as_json),
+            *([structlog.dev.ConsoleRenderer(colors=False, repr_native_str=True)] if for_people else as_json),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.PrintLoggerFactory(stream or sys.stdout),

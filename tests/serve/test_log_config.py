@@ -25,10 +25,11 @@ def test_a_line_is_json_except_on_a_terminal(
 ) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: on_terminal)
     configure_logs()
-    structlog.get_logger("resight.test").info("model_loaded", version="deer@1")
+    structlog.get_logger("resight.test").info("model_loaded", version="deer@1", by="\x1b]0;a\a")
     line = capsys.readouterr().out
     if on_terminal:
         assert "[info     ] model_loaded" in line
-        assert "version=deer@1" in line
+        assert "version='deer@1'" in line
+        assert "\x1b" not in line, "what a sender has chosen changes no terminal"
     else:
         assert json.loads(line)["event"] == "model_loaded"
