@@ -22,6 +22,7 @@ from archive.views.views import Views
 from model_store.errors import Overloaded, ResightError
 from pages.context import Context
 from pages.html import identity_of
+from serve.api.base import ENDING
 from serve.auth.guard import Access
 from serve.auth.scopes import TokenScope
 
@@ -122,7 +123,7 @@ def router(context: Context, access: Access) -> APIRouter:
         request: Request,
         run: Annotated[str | None, Query(description="also send new lines of the log of this run")] = None,
     ) -> StreamingResponse:
-        """Send the state at once and after each change, for ten minutes or until the token is revoked."""
+        """Send the state at once and after each change, for ten minutes or until the token or the server ends."""
         host = request.client and request.client.host
         who = (identity_of(request).name, access.open and host)
         state.require_place(who)
@@ -139,10 +140,10 @@ async def _events(
     if state.open[who] >= MAX_EACH:  # others have begun since
         return
     began_s = spoke_s = monotonic()
-    sent, tail = 0, None
+    sent, tail, ending = 0, None, request.scope.get(ENDING)
     state.open[who] += 1
     try:
-        while monotonic() - began_s < MAX_S and not await request.is_disconnected():
+        while monotonic() - began_s < MAX_S and not (ending and ending.done()) and not await request.is_disconnected():
             try:
                 await access.check(request.headers, TokenScope.detect)
             except ResightError:

@@ -29,6 +29,9 @@ from serve.inference.admission import Room
 from serve.pages import render
 from serve.settings import Limits
 
+ENDING = "resight.ending"
+"""Key of the ASGI scope under which a host may put a future that is done as soon as the process is to end."""
+
 
 def base_api(title: str, summary: str) -> FastAPI:
     """Return an application with those features and no other routes."""

@@ -18,6 +18,7 @@ import structlog
 import uvicorn
 
 from model_store.errors import ClusterError
+from serve.api.base import ENDING
 from serve.cluster.head import read_state
 from serve.cluster.ports import require_free, start_lock, url_of
 from serve.embedded.home_lock import home_lock
@@ -64,7 +65,7 @@ async def serve(
             starting.result()
             others = asyncio.ensure_future(asyncio.to_thread(_make, mounted))
             server = _Server(
-                _config(cancelled_with_client(_together(host.application(), tuple(mounted), others)), address)
+                _config(cancelled_with_client(_together(host.application(), tuple(mounted), others, ending)), address)
             )
             ending.add_done_callback(lambda _: setattr(server, "should_exit", True))
             ready(host)
@@ -181,7 +182,9 @@ def _end_if_failed(made: asyncio.Future[dict[str, Asgi]], server: uvicorn.Server
         server.should_exit = True
 
 
-def _together(detect: Asgi, prefixes: Sequence[str], others: asyncio.Future[dict[str, Asgi]]) -> Asgi:
+def _together(
+    detect: Asgi, prefixes: Sequence[str], others: asyncio.Future[dict[str, Asgi]], ending: asyncio.Future[None]
+) -> Asgi:
     async def application(
         scope: MutableMapping[str, Any], receive: Callable[..., Any], send: Callable[..., Any]
     ) -> None:
@@ -191,6 +194,6 @@ def _together(detect: Asgi, prefixes: Sequence[str], others: asyncio.Future[dict
             await detect(scope, receive, send)
         else:
             application = (await asyncio.shield(others))[prefix]
-            await application({**scope, "root_path": prefix}, receive, send)
+            await application({**scope, "root_path": prefix, ENDING: ending}, receive, send)
 
     return application

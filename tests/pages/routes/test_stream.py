@@ -16,6 +16,7 @@ from model_store.errors import Overloaded, Unauthorized
 from pages.context import Context
 from pages.routes import stream
 from pages.routes.stream import RunLogTail, State
+from serve.api.base import ENDING
 from serve.auth.guard import Access
 from tests.fixtures_local import jpeg, write_files
 from tests.support.jobs import FakeJobs
@@ -36,13 +37,13 @@ class Revoked(Access):
 
 
 async def events(
-    context: Context, access: Access, log: RunLogTail | None = None, state: State | None = None
+    context: Context, access: Access, log: RunLogTail | None = None, state: State | None = None, **more: Any
 ) -> list[str]:
     async def receive() -> dict[str, str]:
         await asyncio.sleep(60)
         return {"type": "http.disconnect"}
 
-    request = Request({"type": "http", "headers": [], "method": "GET", "path": "/"}, receive)
+    request = Request({"type": "http", "headers": [], "method": "GET", "path": "/", **more}, receive)
     opened = stream._events(state or State(context), request, access, "kim", log)
     return [text async for text in opened]
 
@@ -111,6 +112,9 @@ async def test_a_person_has_few_streams_and_leaves_places_to_others(context: Con
 async def test_a_stream_that_ends_gives_its_place_back(context: Context) -> None:
     state = State(context)
     assert await events(context, Revoked(0), state=state) == []
+    assert not state.open
+    (ending := asyncio.get_running_loop().create_future()).cancel()
+    assert await events(context, Revoked(1), state=state, **{ENDING: ending}) == []
     assert not state.open
     state.open["kim"] = stream.MAX_EACH
     assert await events(context, Access(), state=state) == []

@@ -22,6 +22,7 @@ from starlette.responses import PlainTextResponse
 import serve.embedded.server
 from archive.delta.tables import Tables
 from model_store.errors import ClusterError
+from serve.api.base import ENDING
 from serve.cluster.deploy import detect_args
 from serve.cluster.head import ClusterState, start
 from serve.cluster.ports import Ports, preferred_or_free
@@ -193,12 +194,18 @@ def test_while_it_serves_no_other_host_starts_and_after_kill_9_one_does(server: 
         assert served_at(settings) == "mine"
 
 
-def test_detections_do_not_wait_for_the_applications_beside_them(settings: Settings) -> None:
+def test_detections_do_not_wait_for_the_applications_beside_them_which_see_its_end(settings: Settings) -> None:
     port, answered, seen = preferred_or_free(0), threading.Event(), list[str]()
+    endings = list[asyncio.Future[None]]()
 
     def make() -> Any:
         assert answered.wait(60)
-        return PlainTextResponse("the page")
+        return page
+
+    async def page(scope: Any, receive: Any, send: Any) -> None:
+        endings.append(scope[ENDING])
+        seen.append(f"ends: {scope[ENDING].done()}")
+        await PlainTextResponse("the page")(scope, receive, send)
 
     def look() -> None:
         try:
@@ -217,7 +224,8 @@ def test_detections_do_not_wait_for_the_applications_beside_them(settings: Setti
         )
     )
     looking.join(60)
-    assert seen[1:] == ["the page"]
+    assert seen[1:] == ["ends: False", "the page"]
+    assert endings[0].done(), "streams end with it"
 
 
 def test_an_application_that_cannot_be_made_ends_the_process_with_its_error(settings: Settings) -> None:
