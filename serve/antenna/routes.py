@@ -28,7 +28,7 @@ from serve.api.answers import to_response
 from serve.api.base import any_query
 from serve.api.bodies import MIB, PROBLEMS, SmallBodyRoute
 from serve.api.headers import REQUEST_ID, request_id_of
-from serve.api.problems import problem, retry_after
+from serve.api.problems import problem, retry_after, with_id
 from serve.api.schemas import WireDetection
 from serve.inference.admission import Room
 from serve.inference.engine import Engine
@@ -151,7 +151,7 @@ def router(engine: Engine, fetcher: ImageFetcher, pools: Pools | None = None) ->
                 if not ends_by_itself(error):
                     raise
                 headers = retry_after(error.retry_after_s or SOON_S)
-                return problem(503, type(error).__name__, str(error), headers)
+                return with_id(problem(503, type(error).__name__, str(error), headers), request)
             text = await asyncio.to_thread(to_json, results)  # may hold the scores of many boxes
         return Response(text, headers={REQUEST_ID: request_id}, media_type="application/json")
 

@@ -26,7 +26,7 @@ from serve.api.answers import TOP, to_classes, to_response, to_vector, with_clas
 from serve.api.bodies import IMAGE_BODY, PROBLEMS
 from serve.api.headers import REQUEST_ID, deadline_of, request_id_of
 from serve.api.multipart import answer_images, is_form
-from serve.api.problems import CLIENT_CLOSED_REQUEST, of_error
+from serve.api.problems import CLIENT_CLOSED_REQUEST, of_error, with_id
 from serve.inference.engine import Engine, sample_of
 from serve.models.resolver import ResolvedModel
 
@@ -156,7 +156,7 @@ class DetectShortcut:
         try:
             response = await answer_detect(self._engine, request, model, None if score is None else float(score))
         except ResightError as error:
-            response = of_error(error, DETECT_PATH)
+            response = with_id(of_error(error, DETECT_PATH), request)
         except ClientDisconnect:
             response = Response(status_code=CLIENT_CLOSED_REQUEST)
         await response(scope, receive, send)

@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from model_store.errors import SOON_S, BadRequest
-from serve.api.problems import problem, retry_after
+from serve.api.problems import REQUEST_ID, problem, retry_after
 
 
 class PlainHeaders:
@@ -90,7 +90,7 @@ def middlewares() -> list[Middleware]:
     return [Middleware(Unavailable), Middleware(PlainHeaders)]
 
 
-REQUEST_ID, TIMEOUT = "x-request-id", "x-request-timeout-ms"
+TIMEOUT = "x-request-timeout-ms"
 _ID = re.compile(r"[\x21-\x7e]{1,128}")
 _MILLISECONDS = re.compile(r"[0-9]{1,9}")
 MAX_TIMEOUT_MS = 600_000
@@ -99,7 +99,8 @@ MAX_TIMEOUT_MS = 600_000
 def request_id_of(request: Request) -> str:
     """Return the sender's id if it is printable and short, else a new one. The log and the response contain it."""
     given = request.headers.get(REQUEST_ID, "")
-    return given if _ID.fullmatch(given) else secrets.token_hex(8)
+    request.scope[REQUEST_ID] = given if _ID.fullmatch(given) else secrets.token_hex(8)
+    return request.scope[REQUEST_ID]
 
 
 def deadline_of(request: Request) -> float | None:

@@ -43,6 +43,7 @@ STATUS: dict[type[ResightError], int] = {
 }
 MEDIA_TYPE = "application/problem+json"
 CLIENT_CLOSED_REQUEST = 499
+REQUEST_ID = "x-request-id"
 
 
 def status_of(error: ResightError) -> int:
@@ -83,12 +84,19 @@ def of_error(error: ResightError, path: str = "") -> Response:
     return problem(status_of(error), type(error).__name__, str(error), headers, error.fields, path)
 
 
+def with_id(answer: Response, request: Request) -> Response:
+    """Return an answer with the id of its request, if it has one (`request_id_of`)."""
+    if REQUEST_ID in request.scope:
+        answer.headers[REQUEST_ID] = request.scope[REQUEST_ID]
+    return answer
+
+
 def install(api: FastAPI) -> None:
     """Answer every error of an application in the format of the path, including those of the framework."""
 
     @api.exception_handler(ResightError)
     async def resight_error(request: Request, error: ResightError) -> Response:
-        return of_error(error, request.scope["path"])
+        return with_id(of_error(error, request.scope["path"]), request)
 
     @api.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> Response:
@@ -111,4 +119,4 @@ def install(api: FastAPI) -> None:
     @api.exception_handler(Exception)
     async def unknown(request: Request, error: Exception) -> Response:
         detail = f"{type(error).__name__}; see the replica's log"
-        return problem(500, "InternalError", detail, path=request.scope["path"])
+        return with_id(problem(500, "InternalError", detail, path=request.scope["path"]), request)

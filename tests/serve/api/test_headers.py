@@ -23,14 +23,21 @@ def engine() -> Iterator[Engine]:
     engine.stop()
 
 
-async def post(engine: Engine, **headers: str) -> httpx2.Response:
+async def post(engine: Engine, path: str = "/v1/detect?model=motion@1", **headers: str) -> httpx2.Response:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    async with client(engine) as api:
-        return await api.post("/v1/detect?model=motion@1", content=photo("cat"), headers=named)
+    async with client(engine, raise_errors=False) as api:
+        return await api.post(path, content=photo("cat"), headers=named)
 
 
-async def test_an_answer_carries_the_sender_s_id_or_a_new_one(engine: Engine) -> None:
+async def test_an_answer_carries_the_sender_s_id_or_a_new_one(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (await post(engine, x_request_id="upload-7")).headers["x-request-id"] == "upload-7"
+    for path in ("/v1/detect?model=none", "/v1/classify?model=motion", "/v2/models/motion/infer"):
+        answer = await post(engine, path, x_request_id="wrong")
+        assert (answer.is_client_error, answer.headers["x-request-id"]) == (True, "wrong")
+    with monkeypatch.context() as broken:
+        broken.setattr(engine.resolver, "get", None)
+        answer = await post(engine, x_request_id="ours")
+        assert (answer.status_code, answer.headers["x-request-id"]) == (500, "ours")
     new = [(await post(engine)).headers["x-request-id"] for _ in range(2)]
     assert len(set(new)) == 2
     for odd in ("x" * 129, "a b"):
