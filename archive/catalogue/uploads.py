@@ -68,6 +68,7 @@ def require_camera(camera: str) -> None:
     """Raise BadRequest for an invalid name of a camera folder; "" (none) is valid."""
     if camera and (
         not camera.isprintable()
+        or "\ufffd" in camera  # a server puts it in place of bytes that are not UTF-8
         or not re.fullmatch(CAMERA, camera)
         or len(camera.encode()) > CAMERA_BYTES
         or camera[0] in FORMULA_SIGNS
