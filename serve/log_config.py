@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
-from typing import TextIO
+from typing import TextIO, cast
 
 import structlog
+
+
+class _Lossy:
+    """A stream that loses what it cannot write, as to a full disk: no request must fail because of its line."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.flush()
 
 
 def configure_logs(stream: TextIO | None = None) -> None:
@@ -20,6 +36,6 @@ def configure_logs(stream: TextIO | None = None) -> None:
             *([structlog.dev.ConsoleRenderer(colors=False, repr_native_str=True)] if for_people else as_json),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(stream or sys.stdout),
+        logger_factory=structlog.PrintLoggerFactory(cast(TextIO, _Lossy(stream or sys.stdout))),
         cache_logger_on_first_use=False,
     )

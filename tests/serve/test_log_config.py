@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import sys
 from collections.abc import Iterator
@@ -33,3 +35,16 @@ def test_a_line_is_json_except_on_a_terminal(
         assert "\x1b" not in line, "what a sender has chosen changes no terminal"
     else:
         assert json.loads(line)["event"] == "model_loaded"
+
+
+@pytest.mark.parametrize("name", ["write", "flush"])
+def test_a_full_disk_loses_lines_and_fails_no_request(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    configure_logs(stream := io.StringIO())
+    with monkeypatch.context() as disk:
+        disk.setattr(stream, name, full)
+        structlog.get_logger("resight.test").info("lost")
+    structlog.get_logger("resight.test").info("detected")
+    assert json.loads(stream.getvalue().splitlines()[-1])["event"] == "detected"
