@@ -110,6 +110,8 @@ def install(api: FastAPI) -> None:
     @api.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
         words = wrong_fields(error, name=lambda place: str(place[-1]))
+        if isinstance(error.body, bytes):  # the framework has not parsed it
+            words = "the body is read as JSON only with the header 'Content-Type: application/json': send it"
         return problem(400, "BadRequest", words, errors=by_field(error, skip=1), path=request.scope["path"])
 
     @api.exception_handler(ClientDisconnect)

@@ -55,6 +55,13 @@ async def test_an_unknown_model_is_a_404_that_lists_what_exists(engine: Engine, 
     assert words in problem_of(await post(engine, CAT, ref), 404)
 
 
+@pytest.mark.parametrize("headers", [{}, {"content-type": "application/x-www-form-urlencoded"}])
+async def test_json_without_its_type_gets_the_header_to_send(engine: Engine, headers: dict[str, str]) -> None:
+    async with client(engine) as api:
+        answer = await api.post("/antenna/process", content=b"{}", headers=headers)
+    assert "with the header 'Content-Type: application/json'" in problem_of(answer, 400)
+
+
 async def test_multipart_that_is_no_form_gets_the_way_to_do_it(engine: Engine) -> None:
     detail = problem_of(await post(engine, CAT, headers={"content-type": "Multipart/Related"}), 400)
     assert "--data-binary" in detail
