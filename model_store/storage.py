@@ -131,9 +131,7 @@ class Folder:
         """
         try:
             with self._attempt("list", relative, _NOT_THERE):
-                listed: list[dict[str, Any]] = self.fs.ls(
-                    self.path(relative), detail=True
-                )  # with times on a disk, and ETags on S3
+                listed: list[dict[str, Any]] = self.fs.ls(self.path(relative), detail=True)  # with times, or ETags
         except _NOT_THERE:
             return ""
         return hashlib.sha256(repr(sorted(listed, key=lambda file: str(file["name"]))).encode()).hexdigest()
@@ -145,9 +143,7 @@ class Folder:
                 if is_local(self.url):
                     with os.scandir(self.root or "/") as entries:
                         return next(entries, None) is None
-                if "s3" not in self.fs.protocol:
-                    return not self.names()
-                return _is_empty_s3(self.fs, self.root)
+                return _is_empty_s3(self.fs, self.root) if "s3" in self.fs.protocol else not self.names()
             except _NOT_THERE:
                 return True
 
@@ -320,6 +316,10 @@ def _link(temporary: str, path: Path) -> None:
             f"{path.parent} is on a file system without hard links, where two writers could undo each other's "
             "changes: choose a folder on another file system"
         ) from error
+    with contextlib.suppress(OSError), contextlib.ExitStack() as opened:  # some file systems cannot
+        folder = os.open(path.parent, os.O_RDONLY)
+        opened.callback(os.close, folder)
+        os.fsync(folder)  # else a power cut may lose the name
 
 
 def _compare_and_write_local(path: Path, old: bytes | None, new: bytes, mode: int) -> bool:

@@ -4,6 +4,7 @@ import asyncio
 import errno
 import os
 import pickle
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,20 @@ def test_what_is_written_is_read_listed_and_removed(folder: Folder) -> None:
     folder.remove("deer/1")
     assert not folder.exists("deer/1/a.txt")
     assert folder.read("deer/2/b.txt") == b"two"
+
+
+def test_a_file_is_created_only_once_its_name_is_on_the_disk_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fsync, of_name = os.fsync, list[bool]()
+
+    def noted(handle: int) -> None:
+        fsync(handle)
+        of_name.append(stat.S_ISDIR(os.fstat(handle).st_mode) and (tmp_path / "north" / "a.jpg").exists())
+
+    monkeypatch.setattr(os, "fsync", noted)
+    Folder(str(tmp_path)).create("north/a.jpg", b"1")
+    assert of_name == [False, True]
 
 
 def test_a_mark_changes_with_the_files_and_not_by_itself(folder: Folder) -> None:
