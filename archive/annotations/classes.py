@@ -22,8 +22,8 @@ from model_store.storage import Folder, require_create
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _CLASSIFIERS = """
-    select classifier_key, any_value(model_name), any_value(model_version), any_value(margin_frac),
-        any_value(labels_digest), count(*) filter (status = 'ok')
+    select classifier_key, array_to_string(list_sort(list(distinct model_name || '@' || model_version)), ', '),
+        any_value(margin_frac), any_value(labels_digest), count(*) filter (status = 'ok')
     from classifications where inference_key = $key
     group by classifier_key order by max(finished_at) desc, classifier_key
 """
@@ -31,19 +31,20 @@ _CLASSIFIERS = """
 
 @dataclass(frozen=True, slots=True)
 class Classified:
-    """A classifier, with one crop margin, and the number of `detections` of an inference key that it classified."""
+    """A classifier, with one crop margin, and the number of `detections` of an inference key that it classified.
+
+    `model` has each version with this key: "net@1, net@2" if they differ in nothing that decides a row.
+    """
 
     classifier_key: str
-    model_name: str
-    model_version: str
+    model: str
     margin_frac: float
     labels_digest: str
     detections: int
 
     def __str__(self) -> str:
         return (
-            f"{self.model_name}@{self.model_version} with margin {self.margin_frac:g} "
-            f"({self.classifier_key[:12]}…, {self.detections} detections)"
+            f"{self.model} with margin {self.margin_frac:g} ({self.classifier_key[:12]}…, {self.detections} detections)"
         )
 
 

@@ -58,9 +58,8 @@ def export_file(
     facts = _facts_of(tables, view, tuple(labels))
     classifier = next(iter(classifiers(tables, view.inference_key)), None)
     if classifier:
-        model = f"{classifier.model_name}@{classifier.model_version}"
         lineages = dict(zip(*read_classes(tables.url, classifier.labels_digest), strict=True))
-        facts = replace(facts, classifier=model, descriptions={k: v for k, v in lineages.items() if v})
+        facts = replace(facts, classifier=classifier.model, descriptions={k: v for k, v in lineages.items() if v})
 
     counts: dict[str, Any] = {}
 

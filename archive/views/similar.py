@@ -34,9 +34,9 @@ MOST_SIMILAR = 1000
 AHEAD, FURTHER = 4, 8
 """Nearest vectors for each detection to return, because some are hidden; and the factor while too few are shown."""
 _EMBEDDERS = """
-    select embedder_key, model_name || '@' || model_version as model, any_value(margin_frac) as margin_frac,
-        count(*) filter (status = 'ok') as vectors
-    from embeddings where inference_key = $key group by all order by max(finished_at) desc, embedder_key
+    select embedder_key, array_to_string(list_sort(list(distinct model_name || '@' || model_version)), ', '),
+        any_value(margin_frac), count(*) filter (status = 'ok')
+    from embeddings where inference_key = $key group by embedder_key order by max(finished_at) desc, embedder_key
 """
 _VECTOR = """
     select status, vector from embeddings
@@ -59,7 +59,7 @@ _SHOWN = """
 
 @dataclass(frozen=True, slots=True)
 class Embedder:
-    """An embedder, with one crop margin, and the number of its vectors."""
+    """An embedder, with one crop margin, and the number of its vectors; `model` as in `Classified`."""
 
     embedder_key: str
     model: str
@@ -196,7 +196,7 @@ def embedder_named(sql: duckdb.DuckDBPyConnection, name: str, inference_key: str
     embedders = [Embedder(*row) for row in sql.execute(_EMBEDDERS, {"key": inference_key}).fetchall()]
     if not embedders:
         raise BadRequest(f"no embeddings for inference key {inference_key[:12]}…: run resight embed --model NAME first")
-    matching = [one for one in embedders if name in ("", one.model) or one.embedder_key.startswith(name)]
+    matching = [one for one in embedders if name in ("", *one.model.split(", ")) or one.embedder_key.startswith(name)]
     if len(matching) == 1:
         return matching[0]
     words = "several embedders" if matching else f"unknown embedder '{name[:80]}'"

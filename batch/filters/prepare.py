@@ -110,7 +110,7 @@ def classifier_of(tables: Tables, inference_key: str, name: str) -> Classified:
     """
     available = classifiers(tables, inference_key)
     wanted = name or only_classifier(tables, inference_key)
-    matches = [c for c in available if wanted == f"{c.model_name}@{c.model_version}"]
+    matches = [c for c in available if wanted in c.model.split(", ")]
     if not matches and len(wanted) >= FEWEST_DIGITS:
         matches = [c for c in available if c.classifier_key.startswith(wanted)]
     if len(matches) != 1:

@@ -76,13 +76,13 @@ def test_classifiers_are_told_the_newest_first(tables: Tables) -> None:
     with pytest.raises(BadRequest, match="no classifications for inference key k"):
         only_classifier(tables, "k")
     put(tables, "k", "x" * 64, 0, 5)
-    put(tables, "k", "x" * 64, 1, 4, status="failed")
+    put(tables, "k", "x" * 64, 1, 4, status="failed", model_version="2")
     put(tables, "other", "z" * 64, 0, 0)
     assert only_classifier(tables, "k") == "x" * 64
     put(tables, "k", "y" * 64, 0, 3)
     assert classifiers(tables, "k") == [
-        Classified("y" * 64, "m-y", "1", 0.1, "names of y", 1),
-        Classified("x" * 64, "m-x", "1", 0.1, "names of x", 1),
+        Classified("y" * 64, "m-y@1", 0.1, "names of y", 1),
+        Classified("x" * 64, "m-x@1, m-x@2", 0.1, "names of x", 1),
     ]
     with pytest.raises(BadRequest, match=f"name one: {'y' * 64} is m-y@1 with margin 0.1"):
         only_classifier(tables, "k")

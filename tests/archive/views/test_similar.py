@@ -38,12 +38,12 @@ def score(image: int, rank: int) -> float:
     return 0.3 if (image * BOXES + rank) % 5 == 0 else 0.9
 
 
-def embed(tables: Tables, found: np.ndarray, embedder: str = "e" * 64, **more: Any) -> None:
+def embed(tables: Tables, found: np.ndarray, embedder: str = "e" * 64, first: int = 0, **more: Any) -> None:
     same = {"inference_key": KEY, "embedder_key": embedder, "margin_frac": 0.0, "status": "ok"}
     same |= {"model_name": "looks", "model_version": "1", "finished_at": datetime.now(UTC), "norm": 1.0} | more
     rows = [
         {"media_sha256": sha(image), "rank": rank, "detection_id": f"{sha(image)}-{rank}", "vector": vector} | same
-        for image, boxes in enumerate(found.tolist())
+        for image, boxes in enumerate(found.tolist(), first)
         for rank, vector in enumerate(boxes)
     ]
     Writer(tables, "embeddings", "test").append(pa.Table.from_pylist(rows, EMBEDDINGS), lambda _, wanted: wanted)
@@ -112,11 +112,14 @@ def test_what_cannot_be_compared_is_refused(tables: Tables, detection: str, fiel
 
 
 def test_one_of_several_embedders_must_be_named(tables: Tables, tmp_path: Path) -> None:
-    embed(tables, vectors(1), "f" * 64, model_name="others")
+    """Two versions that share a key are one embedder, by either name."""
+    embed(tables, vectors(1)[:9], "f" * 64, model_name="others")
+    embed(tables, vectors(1)[9:], "f" * 64, 9, model_name="others", model_version="2")
     embed(tables, np.zeros((1, 1, SIZE)), "a" * 64, model_name="bad", status="failed", vector=None)
-    with pytest.raises(BadRequest, match="several embedders of these detections, name one: .*others@1 with margin 0"):
+    with pytest.raises(BadRequest, match="several embedders of these.*, name one: .*others@1, others@2 with margin 0"):
         similar(tables, f"{sha(4)}-1")
-    assert similar(tables, f"{sha(4)}-1", embedder="others@1") == similar(tables, f"{sha(4)}-1", embedder="ff")
+    found = [similar(tables, f"{sha(4)}-1", embedder=name) for name in ("ff", "others@1", "others@2")]
+    assert found[0] == found[1] == found[2]
     with pytest.raises(BadRequest, match="by bad@1: its crop failed"):
         similar(tables, f"{sha(0)}-0", embedder="bad@1")
 

@@ -89,6 +89,9 @@ def test_the_list_and_the_classifier_are_in_the_layer_and_their_order_is_not(tab
     assert layer(keep=["cat"]) != one
     assert layer(keep=["lynx", "cat"], classifier="net@1") == one
     assert layer(keep=["lynx", "cat"], classifier="cccc") == one
+    digest = rows_of(tables, "classifications")[0]["labels_digest"]
+    put_answers(tables, [answer(3, 0, [1.0, 2.0, 0.0], digest, model_version="2")])
+    assert {layer(keep=["lynx", "cat"], classifier=f"net@{version}") for version in "12"} == {one}, "they share a key"
 
 
 def test_a_config_that_does_not_fit_the_classifier_starts_nothing(tables: Tables) -> None:
