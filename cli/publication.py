@@ -108,7 +108,7 @@ def rollback(view: ViewName = PRODUCTION, reason: Reason = "", fmt: FormatOption
 def prune_command(
     yes: Annotated[bool, typer.Option("--yes", help="remove the results; without it, they are only listed")] = False,
     keep_days: Annotated[
-        float, typer.Option(min=0, help="keep results that a view showed within this number of days")
+        float, typer.Option(min=0, max=100_000, help="keep results that a view showed within this number of days")
     ] = KEEP_DAYS,
     store: Annotated[
         list[str] | None,

@@ -96,6 +96,7 @@ def test_prune_says_what_it_would_do_and_does_it_with_yes(
     text = resight("runs", "prune").ok()
     assert "k" * 12 in text
     assert "k" * 13 not in text
+    assert resight("runs", "prune", "--keep-days", 10**6).code == 2, "no date is as early"
     gone = resight("runs", "prune", "--yes", "--keep-days", 0, "--format", "json")
     assert [row["inference_key"] for row in rows(gone.ok())] == ["k" * 64]
     assert "removed 1 inference keys" in gone.err
