@@ -61,7 +61,7 @@ class Estimate:
 def estimate(tables: Tables, plan: Plan, store: ModelStore, measure: bool) -> Estimate:
     """Estimate the run of a plan. `measure`: allow a measurement here if the model has no recorded run."""
     if not plan.todo:
-        return Estimate(0.0, "nothing to do")
+        return Estimate(0.0, "nothing to detect")
     with connect_runs(tables) as sql:
         runs = sql.execute(_EARLIER, {"key": plan.model.info.inference_key}).fetchall()
     image_s = next((image_s for is_own, _, _, _, image_s in runs if is_own and image_s), None)
@@ -109,7 +109,8 @@ def dry_run_report(spec: PassSpec, tables: Tables, store: ModelStore) -> dict[st
     is_here = read_state(settings) is not None or not settings.address
     expected = estimate(tables, plan, store, measure=is_here)
     report["estimate_s"] = expected.seconds and round(expected.seconds, 1)
-    report["estimate_from"] = expected.basis
+    apart = " and ".join(name for name in ("snips" if spec.snips else "", spec.then) if name)
+    report["estimate_from"] = expected.basis + (f"; without the time of {apart}" if apart else "")
     if next_spec := following(spec, tables, store):
         report["then"] = dry_run_report(next_spec, tables, store)  # of the detections that exist
     return report | (snips_report(spec, plan, tables) if spec.snips else {})

@@ -12,6 +12,7 @@ from batch.planning.passes import DetectPass
 from batch.planning.plan import plan_pass
 from batch.runs.scope import Scope
 from batch.runs.spec import RunSpec
+from batch.schedule.policy import Snips
 from model_store.errors import BadRequest
 from model_store.store import ModelStore, ModelVersion
 from tests.batch.conftest import Catalogue
@@ -46,5 +47,6 @@ def test_the_report_is_the_plan_with_an_estimate(master: Catalogue, motion: Mode
 
 def test_what_is_done_is_reused_and_needs_no_time(catalogue: Catalogue, motion: ModelVersion) -> None:
     put_results(catalogue.tables, result_rows(list(catalogue.images), key=motion.info.inference_key))
-    report = dry_run_report(SPEC, catalogue.tables, STORE)
+    report = dry_run_report(SPEC.model_copy(update={"snips": Snips()}), catalogue.tables, STORE)
     assert (report["reused"], report["to_infer"], report["estimate_s"]) == (22, 0, 0.0)
+    assert report["estimate_from"] == "nothing to detect; without the time of snips"
