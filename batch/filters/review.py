@@ -26,9 +26,8 @@ from batch.filters.kinds.repeat_detections import SlotId
 from batch.publishing.impact.pictures import SidePictures, draw_sample
 from batch.publishing.impact.report import require_empty, write_file
 from batch.publishing.impact.samples import Sample, ShownBox
-from model_store.errors import BadRequest, StorageUnreachable
+from model_store.errors import BadRequest
 from model_store.frozen import Frozen, wrong_fields
-from model_store.storage import Folder, absolute
 from serve.pages import render
 
 FILE = "review.json"
@@ -137,16 +136,13 @@ def write_review(layer_id: str, candidates: Iterable[Candidate], out: str) -> Re
     return review
 
 
-def read_accepted(file: str | Path) -> tuple[str, ...]:
+def read_accepted(file: Path) -> tuple[str, ...]:
     """Return the ids of accepted slots, sorted. Raises BadRequest that names the file and the problem."""
-    parent, _, name = absolute(str(file)).rpartition("/")
     try:
-        review = Review.model_validate_json(Folder(parent or "/").read(name))
+        review = Review.model_validate_json(file.read_text("utf-8-sig"))
     except ValidationError as error:
         raise BadRequest(f"{file}: {wrong_fields(error, Review)}") from error
-    except FileNotFoundError as error:
-        raise BadRequest(f"{file} does not exist: name the {FILE} of a review") from error
-    except (OSError, StorageUnreachable) as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise BadRequest(f"cannot read {file}: {error}") from error
     return tuple(sorted(slot.id for slot in review.slots if slot.accepted))
 

@@ -296,7 +296,7 @@ def test_a_review_is_written_accepted_and_given_back(
     assert "not empty" in resight("filters", "review", "repeat-detections", "--out", tmp_path / "r").refused(2)
 
     file = tmp_path / "r" / "review.json"
-    file.write_text(file.read_text().replace('"accepted": false', '"accepted": true'))
+    file.write_text(file.read_text().replace('"accepted": false', '"accepted": true'), "utf-8-sig")
     resight(*repeats, "--set", f"accepted=@{file}", "--show").ok()
     assert asked[0].config["accepted"] == [slot["id"]]
     foxes = [(sha(n), 1, "fox", 0.5) for n in range(3)]
