@@ -138,13 +138,11 @@ _CUTS = """
 class Loaded:
     """Rows of a run in a scratch database.
 
-    `images` and `rows` count all parts. `cameras` counts cameras, and folders of unknown cameras; 0 if single images
-    are judged. `starts` are the numbers of the first images of parts.
+    `images` and `rows` count all parts. `starts` are the numbers of the first images of parts.
     """
 
     images: int
     rows: int
-    cameras: int
     starts: tuple[int, ...]
     sql: duckdb.DuckDBPyConnection
     schema: pa.Schema
@@ -188,12 +186,11 @@ def load(
         sql.execute(f"create table {name} as {query}")
     rows = PART_ROWS // (CLASSES_SHARE if classifier_key else 1)
     starts = sql.execute(_CUTS, {"rows": rows, "any": not by_camera}).fetchall()
-    images, total, cameras = sql.sql(
-        "select count(*), count(*) + (select count(*) from boxes_n) - (select count(distinct n) from boxes_n), "
-        "count(distinct part_of) from images"
+    images, total = sql.sql(
+        "select count(*), count(*) + (select count(*) - count(distinct n) from boxes_n) from images"
     ).fetchall()[0]
     schema = PART.append(LOGITS) if classifier_key else PART
-    return Loaded(images, total, cameras, tuple(number for (number,) in starts), sql, schema)
+    return Loaded(images, total, tuple(number for (number,) in starts), sql, schema)
 
 
 def _number_layers(sql: duckdb.DuckDBPyConnection, inference_key: str, below: Sequence[Layer]) -> None:

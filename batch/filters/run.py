@@ -49,7 +49,6 @@ class FilterReport:
     layer_id: str
     kind: str
     images: int
-    cameras: int
     tally: FilterCounts
     standing: int | None
     seconds: float
@@ -214,4 +213,4 @@ def _report(
     spec: FilterSpec, loaded: Loaded, tally: FilterCounts, standing: int | None, started: float
 ) -> FilterReport:
     seconds, layer = time.monotonic() - started, spec.layer().layer_id
-    return FilterReport(spec.run_id, layer, spec.kind, loaded.images, loaded.cameras, tally, standing, seconds)
+    return FilterReport(spec.run_id, layer, spec.kind, loaded.images, tally, standing, seconds)
