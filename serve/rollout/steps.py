@@ -109,7 +109,8 @@ class Rollout:
             raise BadRequest(self._no_version(operation, place))
         _require_not_moved(prepared, now, place)
         if now is None or kind in ("promote", "follow"):
-            return _promoted(place, now, str(operation.version), at)
+            again = kind == "promote" and prepared.before is not None and prepared.before.active == operation.version
+            return _promoted(place, now, str(operation.version), at, again)
         if kind == "rollback":
             target = rollback_target(self.store, operation.name, now)
             if operation.version not in (now.active, target):
@@ -182,7 +183,8 @@ class Rollout:
             self._restore(prepared, wanted, before, new, error)
             raise
         was, now = before.aliases.get(alias), new.aliases[alias]
-        return f"{name}:{alias} is unchanged" if now == was else _words(operation, was, now)
+        same = was and now == was.model_copy(update={"since": now.since})
+        return f"{name}:{alias} is unchanged" if same else _words(operation, was, now)
 
     def _activate(self, name: str, state: ModelState, version: str | None) -> None:
         """Activate a state in all replicas, or a newer state derived from it that a replica already has."""
@@ -255,11 +257,12 @@ def _needs_version(operation: Operation) -> bool:
     return operation.kind in MOVES or operation.percent > 0
 
 
-def _promoted(place: str, now: AliasState | None, version: str, at: datetime) -> AliasState:
+def _promoted(place: str, now: AliasState | None, version: str, at: datetime, again: bool) -> AliasState:
+    """Promote a version; `again`: it was active when this was requested, so operations from before are outdated."""
     if now is None:
         return AliasState(active=version, since=at)
     if now.active == version:
-        return now if now.since else now.model_copy(update={"since": at})
+        return now.model_copy(update={"since": at}) if again or not now.since else now
     _require_unpinned(now, place)
     return AliasState(active=version, previous=(*now.previous, now.active)[-MAX_PREVIOUS:], since=at)
 
@@ -287,7 +290,8 @@ def _require_not_moved(prepared: PreparedOperation, now: AliasState | None, plac
     # `since` of an alias that was never rolled out is set without a move
     if now and prepared.before and prepared.before.since not in (None, now.since):
         raise Conflict(
-            f"{place} was moved from {before} and back after this was requested; check the alias, then try again"
+            f"{place} was moved from {before} and back, or promoted to it again, after this was requested; check the "
+            "alias, then try again"
         )
 
 

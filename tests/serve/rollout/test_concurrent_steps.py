@@ -90,6 +90,17 @@ def test_a_promotion_during_a_proof_is_kept(
     assert (serving(store).active, serving(store).canary) == ("3", None)
 
 
+def test_a_promotion_of_what_serves_ends_those_that_were_requested_before(
+    store: ModelStore, here: Cluster, there: Cluster
+) -> None:
+    """A server ended during a promotion, and a person promoted the old version while its successor completed it."""
+    here("promote", version="1")
+    here.meanwhile = lambda: there("promote", version="1")
+    with pytest.raises(Conflict, match="or promoted to it again, after this was requested"):
+        here("promote", version="2")
+    assert serving(store).active == store.aliases(NAME)["production"] == "1"
+
+
 def test_another_alias_may_be_moved_during_a_proof(store: ModelStore, here: Cluster, there: Cluster) -> None:
     there("promote", alias="staging", version="1")
     here.meanwhile = lambda: there("promote", alias="staging", version="3")
@@ -130,7 +141,7 @@ def test_a_promotion_that_was_rolled_back_is_not_repeated(store: ModelStore, her
     prepared = here.prepare("promote", version="2")
     here.rollout.apply(prepared)
     there("rollback")
-    with pytest.raises(Conflict, match="was moved from 1 and back after this was requested"):
+    with pytest.raises(Conflict, match="was moved from 1 and back, or promoted to it again, after"):
         here.rollout.apply(prepared)
     assert store.aliases(NAME) == {"production": "1"}
 
