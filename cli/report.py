@@ -70,6 +70,13 @@ def occupancy(
     ] = None,
     until: Annotated[datetime | None, typer.Option(formats=DAY, help="last day; default: last day of effort")] = None,
     effort: Annotated[bool, typer.Option("--effort", help="days of effort, also 0, in place of 1, 0 and NA")] = False,
+    camera: Annotated[list[str] | None, typer.Option(help="only this camera; repeat it for several")] = None,
+    deployment: Annotated[
+        list[str] | None, typer.Option(help="only this deployment, by its id; repeat it for several")
+    ] = None,
+    location: Annotated[
+        list[str] | None, typer.Option(help="only deployments at this location; repeat it for several")
+    ] = None,
     view: ViewName = PRODUCTION,
     fmt: FormatOption = Format.table,
 ) -> None:
@@ -81,7 +88,9 @@ def occupancy(
     tables = Tables(Settings().mounted_tables_url)
     first, last = since and since.date(), until and until.date()
     shown = view_named(tables, view)
-    rows = occupancies.histories(tables, label, days, first, last, effort, shown)
+    only = {"camera_id": camera, "deployment_id": deployment, "location": location}
+    given = {column: names for column, names in only.items() if names}
+    rows = occupancies.histories(tables, label, days, first, last, effort, shown, given)
     cells = {row["camera_id"]: [cell for name, cell in row.items() if name != "camera_id"] for row in rows}
     occasions = len(rows[0]) - 1 if rows else 0
     detected = sum(bool(cell) for of in cells.values() for cell in of)

@@ -10,10 +10,11 @@ are by the corrected clock.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import date, timedelta
 from typing import Any
 
+from archive.catalogue.known_names import require_known
 from archive.delta.tables import Tables
 from archive.views.query import connect
 from archive.views.views import View
@@ -24,13 +25,17 @@ _DAYS = """
     select camera_id, taken_at::date as day,
         bool_or(media_sha256 in (select media_sha256 from detections where label = $label)) as detected,
         bool_or(coalesce(status, 'failed') <> 'failed' or media_sha256 in (select media_sha256 from standing)) as judged
-    from dated left join results using (media_sha256)
-    where camera_id is not null and taken_at is not null group by camera_id, day
+    from dated join image_deployments using (media_sha256) left join results using (media_sha256)
+    where camera_id is not null and taken_at is not null and {only} group by camera_id, day
 """
 _PERIODS = """
     select camera_id, corrected(from_local, clock_offset_s)::date,
         if(isfinite(until_local), (corrected(until_local, clock_offset_s) - interval 1 microsecond)::date, null)
-    from deployment_periods
+    from deployment_periods where {only}
+"""
+_KNOWN = """
+    select {column} from deployments union
+    select {column} from images left join image_deployments using (media_sha256) where {column} is not null order by 1
 """
 Days = dict[str, set[date]]
 
@@ -43,15 +48,17 @@ def histories(
     until: date | None = None,
     effort: bool = False,
     view: View | None = None,
+    only: Mapping[str, list[str]] | None = None,
 ) -> list[dict[str, Any]]:
     """Return `camera_id` and the occasions of `days` days, named by their first day, from `since` or the first effort.
 
-    `until` is the last day. With `effort`, cells are days of effort, also 0. Raises BadRequest for
-    occasions of less than a day or more than MAX_OCCASIONS, StorageUnreachable.
+    `until` is the last day. With `effort`, cells are days of effort, also 0. `only`: names by `camera_id`,
+    `deployment_id` or `location`, which narrow deployments and pictures alike. Raises BadRequest for an unknown name,
+    and for occasions of less than a day or more than MAX_OCCASIONS, StorageUnreachable.
     """
     if days < 1:
         raise BadRequest(f"invalid occasion of {days} days: use 1 or more")
-    worked, detected = _effort(tables, label, view)
+    worked, detected = _effort(tables, label, view, only or {})
     within = {
         camera: {day for day in of if (since or day) <= day <= (until or day)} for camera, of in sorted(worked.items())
     }
@@ -72,11 +79,16 @@ def histories(
     return rows
 
 
-def _effort(tables: Tables, label: str, view: View | None) -> tuple[Days, Days]:
+def _effort(tables: Tables, label: str, view: View | None, only: Mapping[str, list[str]]) -> tuple[Days, Days]:
     """Return the days of effort, and the days with the label, of each camera."""
+    where = " and ".join(["true", *(f"{column} in (select unnest(${column}::varchar[]))" for column in only)])
     with connect(tables, view, statement=_DAYS + _PERIODS) as sql:
-        pictured = sql.execute(_DAYS, {"label": label}).fetchall()
-        periods = sql.execute(_PERIODS).fetchall()
+        for column, names in only.items():
+            known = [name for (name,) in sql.execute(_KNOWN.format(column=column)).fetchall()]
+            for name in names:
+                require_known(column.removesuffix("_id"), name, known)
+        pictured = sql.execute(_DAYS.format(only=where), {"label": label, **only}).fetchall()
+        periods = sql.execute(_PERIODS.format(only=where), dict(only)).fetchall()
     pictures, detected, unknown, worked = (defaultdict[str, set[date]](set) for _ in range(4))
     for camera, day, is_detected, is_judged in pictured:
         pictures[camera].add(day)

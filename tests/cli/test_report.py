@@ -20,7 +20,8 @@ def test_reports_of_a_published_run(resight: Resight, two: Tables) -> None:
     done = resight("report", "activity", "--format", "csv")
     assert done.ok().startswith("label,hour,records,density,dawn,day,dusk,night,by_sun")
     assert "by the sun for 0, by fixed hours" in done.err
-    assert "unknown camera 'north'" in resight("report", "activity", "--camera", "north").refused(2)
+    for words in (["activity"], ["occupancy", "blob"]):
+        assert "unknown camera 'north'" in resight("report", *words, "--camera", "north").refused(2)
     of_path = resight("report", "activity", "--path", "*", "--format", "csv")
     assert of_path.ok() == done.out
     for words in (["activity"], ["occupancy"]):

@@ -11,6 +11,7 @@ import pytest
 from archive.catalogue.deployments import Deployment, record
 from archive.delta.tables import Tables
 from archive.views.occupancy import histories
+from archive.views.query import query
 from model_store.errors import BadRequest
 from tests.batch.filters.scene import NOON, box, publish, put, sha, tables_at
 from tests.fixtures_local import put_rows
@@ -19,9 +20,9 @@ DAY = 86_400.0
 FIRST = NOON.date()
 
 
-def deploy(tables: Tables, camera: str, start: int, end: int | None) -> None:
+def deploy(tables: Tables, camera: str, start: int, end: int | None, location: str = "Oak") -> None:
     until = None if end is None else (FIRST + timedelta(days=end)).isoformat()
-    values = {"camera_id": camera, "location": "Oak", "from_local": (FIRST + timedelta(days=start)).isoformat()}
+    values = {"camera_id": camera, "location": location, "from_local": (FIRST + timedelta(days=start)).isoformat()}
     record(tables, {"": Deployment.model_validate(values | {"until_local": until})}, "ana")
 
 
@@ -105,3 +106,29 @@ def test_a_day_whose_pictures_nobody_has_judged_is_unknown(tmp_path: Path) -> No
     deploy(tables, "b", 0, 2)
     rows = {row.pop("camera_id"): list(row.values()) for row in histories(tables, str(hit[0]["label"]), 1)}
     assert rows == {"a": [0, 1, None, 0, 0], "b": [None, 0, None, None, None]}
+
+
+def test_a_scope_narrows_the_pictures_and_the_deployments(tmp_path: Path) -> None:
+    tables = tables_at(tmp_path)
+    hit = [box(0, 1.0, 1.0, 50.0)]
+    put(tables, {1: ("a", 0.0, hit), 2: ("a", 3 * DAY, []), 3: ("a", 5 * DAY, hit), 4: ("b", 5 * DAY, hit)})
+    publish(tables)
+    deploy(tables, "a", 0, 3)
+    deploy(tables, "a", 3, None, "Elm")
+    deploy(tables, "c", 4, 6, "Elm")  # without a picture
+
+    def rows(**only: list[str]) -> dict[str, list[int | None]]:
+        found = histories(tables, str(hit[0]["label"]), 1, FIRST, only=only)
+        return {row.pop("camera_id"): list(row.values()) for row in found}
+
+    everything = rows()
+    assert everything == {"a": [1, 0, 0, 0, 0, 1], "b": [*[None] * 5, 1], "c": [*[None] * 4, 0, 0]}
+    assert rows(camera_id=["b", "c"]) == {camera: everything[camera] for camera in "bc"}
+    assert rows(location=["Oak"]) == {"a": [1, 0, 0]}
+    assert rows(location=["Elm"]) == {"a": [None, None, None, 0, 0, 1], "c": everything["c"]}
+    assert rows(location=["Elm"], camera_id=["c"]) == {"c": everything["c"]}
+    (first,) = query(tables, "select deployment_id from deployments where location = 'Oak'")["deployment_id"]
+    assert rows(deployment_id=[first.as_py()]) == {"a": [1, 0, 0]}
+    for column, words in (("camera_id", "unknown camera 'x'"), ("location", "unknown location 'x'; available: Elm, O")):
+        with pytest.raises(BadRequest, match=words):
+            rows(**{column: ["x"]})
