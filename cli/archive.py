@@ -60,6 +60,13 @@ def ingest_command(
             f"archive; default: {DEFAULT_TEMPLATE}"
         ),
     ] = None,
+    camera: Annotated[
+        str | None,
+        typer.Option(
+            help="camera of every file without a serial number in EXIF, for the card of one camera; stored in place of "
+            "the template"
+        ),
+    ] = None,
     verify: Annotated[bool, typer.Option(help="read and hash every file again")] = False,
     exiftool: Annotated[
         bool | None,
@@ -114,6 +121,10 @@ def ingest_command(
         return
     if min_change is not None and not frames_per_second:
         raise BadRequest("--min-change also needs --frames-per-second")
+    if camera is not None:
+        if template is not None:
+            raise BadRequest("--camera and --template exclude each other")
+        template = f"{{camera={camera}}}"
     sampling = None if frames_per_second is None else Sampling(frames_per_second, min_change or 0.0)
     report = catalogue(settings, tables, url, template, verify, max_mib, yes, exiftool, sampling)
     facts = asdict(report)
@@ -175,8 +186,8 @@ def explained(report: IngestReport) -> bool:
     if report.without_camera:
         note(
             f"no camera: {report.without_camera} files, without a serial number and outside the folders of the "
-            "template: move them into a folder for each camera, or ingest the folder above instead; see: resight sql "
-            '"select path from images where camera_id is null"'
+            "template: move them into a folder for each camera, or, if all files are of one camera, add --camera NAME; "
+            'see: resight sql "select path from images where camera_id is null"'
         )
     if report.withheld:
         note("if they are gone for good: resight ingest --yes with the same archive")

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from archive.catalogue.exif import time_flags
 from archive.catalogue.listing import ArchiveFile
-from archive.catalogue.media import file_row
+from archive.catalogue.media import Template, file_row
 from model_store.errors import BadRequest, ImageError
 from model_store.images.video import Clip, picture
 
@@ -68,7 +68,7 @@ def clip_rows(
     root_url: str,
     file: ArchiveFile,
     data: bytes,
-    template: re.Pattern[str],
+    template: Template,
     sampling: Sampling,
     known: Iterable[tuple[str, int]] = (),
 ) -> ClipRows:

@@ -25,6 +25,7 @@ from pyarrow.dataset import Scanner
 from archive.catalogue.absences import WITHHELD
 from archive.catalogue.exif import clean_text
 from archive.catalogue.listing import VIDEO_EXTENSIONS, ArchiveFile
+from archive.catalogue.media import Template
 from archive.delta.replace import Replacement
 from archive.delta.scratch_db import windows
 from archive.delta.snapshot import dataset, scan, storage_errors
@@ -185,11 +186,11 @@ class Difference:
                 known = tuple((frame["path"], frame["digest"]) for frame in frames or ())
                 yield FileToRead(ArchiveFile(path, size_bytes, tag), has_row, digest, camera, known)
 
-    def renamed_rows(self, media: DeltaTable, template: re.Pattern[str]) -> Iterator[pa.Table]:
+    def renamed_rows(self, media: DeltaTable, template: Template) -> Iterator[pa.Table]:
         """Yield rows of unchanged files for which the template gives another camera, with that camera."""
-        pattern = {"pattern": f"^(?:{template.pattern})$"}
+        pattern = {"pattern": f"^(?:{template.pattern.pattern})$"}
         names = [name for (name,) in self.sql.execute(_NAMES, pattern).fetchall()]
-        cameras = pa.array(map(clean_text, names), pa.string())
+        cameras = pa.array([clean_text(template.camera or name) for name in names], pa.string())
         self.sql.register("cameras", pa.table({"name": pa.array(names, pa.string()), "new_camera": cameras}))
         self.sql.execute(_RENAMED, pattern)
         for window in windows(self.sql, "renamed", WINDOW_ROWS):

@@ -10,7 +10,6 @@ ingest can be repeated and continues. Memory grows neither with the number of fi
 from __future__ import annotations
 
 import contextlib
-import re
 import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -29,9 +28,10 @@ from archive.catalogue.clips import ClipRows, Sampling, clip_rows
 from archive.catalogue.diff import Difference, FileToRead, mismatches
 from archive.catalogue.exiftool import BATCH, HEAD_BYTES, ExifTool, MakerNotes
 from archive.catalogue.listing import EXTENSIONS, VIDEO_EXTENSIONS, ArchiveFile, Gap, list_files
-from archive.catalogue.media import compile_template, media_row, with_maker_notes
+from archive.catalogue.media import Template, compile_template, media_row, with_maker_notes
 from archive.catalogue.roots import keep, kept, require_apart
 from archive.catalogue.row_updates import Changes, add_files, replace_some
+from archive.catalogue.uploads import require_camera
 from archive.defaults import MAX_MIB
 from archive.delta.replace import MANY_ROWS
 from archive.delta.scratch_db import scratch
@@ -115,7 +115,7 @@ def ingest(
     larger than `max_mib` counts as unreadable. With `believe`, any number of files may be marked as missing.
     `exiftool` adds maker notes to the rows, by default if it did at the last ingest; a change reads every file again.
     `sampling` catalogues clips and their frames, by default as at the last ingest; a change reads every clip again.
-    Raises BadRequest (template, sampling, overlapping archives, no ExifTool or PyAV), StorageUnreachable,
+    Raises BadRequest (template, camera, sampling, overlapping archives, no ExifTool or PyAV), StorageUnreachable,
     TableConflict.
     """
     root = Folder(absolute(url))
@@ -124,7 +124,8 @@ def ingest(
     sampled.require_valid()
     if sampled.frames_per_second:
         require_video()
-    pattern = compile_template(template or former_template)
+    compiled = compile_template(template or former_template)
+    require_camera(compiled.camera)
     has_notes = had_notes if exiftool is None else exiftool
     with scratch("ingest") as sql, contextlib.ExitStack() as stack:
         diff = Difference(sql, root.url)
@@ -144,13 +145,13 @@ def ingest(
         left_out = 0 if sampled.frames_per_second else diff.leave_out_clips()
         _require_files(root.url, listed, catalogued, left_out)
         if template:
-            _require_match(sql, template, pattern)
+            _require_match(sql, template, compiled)
         keep(tables.url, root.url, template, None if catalogued else exiftool)  # no row is without notes
         todo = diff.plan(verify or has_notes != had_notes, sampled != former_sampling)
         unreadable = dict(listed.unnamed)
         total = todo.files + len(unreadable)
         outcomes = chain.from_iterable(
-            _read_all(root, diff.todo(), pattern, max_mib << 20, HEAD_BYTES if tool else 0, sampled)
+            _read_all(root, diff.todo(), compiled, max_mib << 20, HEAD_BYTES if tool else 0, sampled)
         )
         without_notes: dict[str, str] = {}
         if tool:
@@ -188,7 +189,7 @@ def ingest(
                 changes.commit()
             progress(written.total() + len(unreadable), total)
         renamed = 0
-        for rows in diff.renamed_rows(writer.newest(), pattern):
+        for rows in diff.renamed_rows(writer.newest(), compiled):
             changes.add(rows)
             renamed += rows["clip_sha256"].null_count
         changes.commit()
@@ -246,12 +247,12 @@ def _list(root: Folder, diff: Difference, sampling: Sampling) -> _Listed:
     return _Listed(unnamed, gaps, files, others)
 
 
-def _require_match(sql: duckdb.DuckDBPyConnection, template: str, pattern: re.Pattern[str]) -> None:
+def _require_match(sql: duckdb.DuckDBPyConnection, template: str, compiled: Template) -> None:
     """Raise BadRequest if a template matches no listed file: every file would lose its camera."""
     rows = sql.execute("select path from listed")
     path = ""
     while part := rows.fetchmany(COMMIT_ROWS):
-        if any(pattern.fullmatch(path) for (path,) in part):
+        if any(compiled.pattern.fullmatch(path) for (path,) in part):
             return
         path = part[0][0]
     raise BadRequest(f"the template '{template}' matches no file, such as {path}; nothing was changed")
@@ -281,12 +282,7 @@ def _unchanged(root_url: str) -> str:
 
 
 def _read_all(
-    root: Folder,
-    files: Iterable[FileToRead],
-    pattern: re.Pattern[str],
-    max_bytes: int,
-    head_bytes: int,
-    sampling: Sampling,
+    root: Folder, files: Iterable[FileToRead], compiled: Template, max_bytes: int, head_bytes: int, sampling: Sampling
 ) -> Iterator[list[_Outcome]]:
     """Yield the outcomes of each file, files in any order; those of the frames of a clip come before its own.
 
@@ -302,8 +298,8 @@ def _read_all(
             data = root.read(due.file.path)
             times = {"ingested_at": read_at, "catalogued_at": read_at}
             if due.file.path.lower().endswith(VIDEO_EXTENSIONS):
-                return _clip_outcomes(due, clip_rows(root.url, due.file, data, pattern, sampling, due.frames), times)
-            row = media_row(root.url, due.file, data, pattern)
+                return _clip_outcomes(due, clip_rows(root.url, due.file, data, compiled, sampling, due.frames), times)
+            row = media_row(root.url, due.file, data, compiled)
             head = data[:head_bytes] if row["media_type"] == "image/jpeg" else b""
             return [_Outcome(due, row | times, head)]
         except (OSError, StorageUnreachable, ImageTooLarge, MemoryError) as error:

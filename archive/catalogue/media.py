@@ -1,8 +1,7 @@
 """Build the row of `media` for a file of the archive.
 
 (root, file, bytes) --media_row--> dict of the columns in schemas.MEDIA.
-The camera is the EXIF body serial number, else that of the maker notes, else the {camera} part of the path template,
-else unknown.
+The camera is the EXIF body serial number, else that of the maker notes, else by the path template, else unknown.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import hashlib
 import re
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from archive.catalogue.exif import Exif, clean_text, read_exif
 from archive.catalogue.exiftool import MakerNotes
@@ -26,7 +25,14 @@ CLIP_COLUMNS = ("duration_ms", "frame_rate", "frame_count", "clip_sha256", "fram
 MAX_SIDE_PX = 2**31 - 1  # maximum of the int32 columns
 
 
-def media_row(root_url: str, file: ArchiveFile, data: bytes, template: re.Pattern[str]) -> dict[str, Any]:
+class Template(NamedTuple):
+    """Pattern of a path, with a group `camera`; `camera`, if any, is that of all files."""
+
+    pattern: re.Pattern[str]
+    camera: str = ""
+
+
+def media_row(root_url: str, file: ArchiveFile, data: bytes, template: Template) -> dict[str, Any]:
     """Return the row of a file. Damaged bytes raise nothing: `header_error` describes them."""
     exif = read_exif(data) if media_type(data[:512]) in SUPPORTED else Exif()
     return file_row(root_url, file, data, template, exif) | _header(data)
@@ -36,7 +42,7 @@ def file_row(
     root_url: str,
     file: ArchiveFile,
     data: bytes,
-    template: re.Pattern[str],
+    template: Template,
     exif: Exif = Exif(),  # noqa: B008
 ) -> dict[str, Any]:
     """Return the columns of a row that need no header."""
@@ -72,11 +78,14 @@ def with_maker_notes(row: dict[str, Any], notes: MakerNotes) -> dict[str, Any]:
     return row | found
 
 
-def compile_template(template: str) -> re.Pattern[str]:
-    """Return the pattern of a path template, with one {camera}, not at its end, and no other brace. Raises BadRequest.
+def compile_template(template: str) -> Template:
+    """Return a path template, with one {camera}, not at its end, and no other brace. Raises BadRequest.
 
     `{camera}` and other {names} match one part of the path, `{rest}` matches anything, other text matches itself.
+    `{camera=NAME}` alone is the template of one camera.
     """
+    if fixed := re.fullmatch(r"(?s)\{camera=(.+)\}", template):
+        return Template(re.compile("(?P<camera>)(?s:.+)"), fixed[1])
     if template.count("{camera}") != 1:
         raise BadRequest(
             f"invalid path template '{template}': it must have one {{camera}}, the part of a path that names it, for "
@@ -95,18 +104,16 @@ def compile_template(template: str) -> re.Pattern[str]:
             "letters in braces, for example {site}"
         )
     patterns = {"{camera}": "(?P<camera>[^/]+)", "{rest}": "(?s:.+)"}
-    return re.compile(
-        "".join(
-            patterns.get(piece, "[^/]+") if re.fullmatch(r"\{[a-z_]+\}", piece) else re.escape(piece)
-            for piece in pieces
-        )
+    parts = (
+        patterns.get(piece, "[^/]+") if re.fullmatch(r"\{[a-z_]+\}", piece) else re.escape(piece) for piece in pieces
     )
+    return Template(re.compile("".join(parts)))
 
 
-def camera_of(path: str, template: re.Pattern[str]) -> str | None:
+def camera_of(path: str, template: Template) -> str | None:
     """Return the camera that a path gives, cleaned like EXIF texts: folders of a card can have any name."""
-    match = template.fullmatch(path)
-    return clean_text(match["camera"]) if match else None
+    match = template.pattern.fullmatch(path)
+    return clean_text(template.camera or match["camera"]) if match else None
 
 
 def _header(data: bytes) -> dict[str, Any]:

@@ -36,6 +36,8 @@ def test_ingest_reports_what_happened(resight: Resight, archive: Path) -> None:
     assert (facts["without_camera"], "unchanged" in resight("ingest", archive).ok()) == (0, True)
     write_files(archive, {"loose.jpg": jpeg(shade=9)})
     assert "no camera: 1 files, without a serial number" in resight("ingest", archive).err
+    done = resight("ingest", archive, "--camera", "north", "--format", "json")
+    assert (json.loads(done.ok())["without_camera"], "no camera" in done.err) == (0, False)
     (archive / "loose.jpg").unlink()
     assert "no camera" not in resight("ingest", archive, "--yes").err
     (row,) = csv.DictReader(io.StringIO(resight("ingest", archive, "--format", "csv").ok()))
@@ -74,6 +76,8 @@ def test_ingest_ends_with_1_when_a_file_could_not_be_read(resight: Resight, arch
     [
         (["away"], 7, "does not exist; is it mounted"),
         ([".", "--template", "{rest}"], 2, "must have one {camera}"),
+        ([".", "--template", "{camera}/{rest}", "--camera", "a"], 2, "--camera and --template exclude each other"),
+        ([".", "--camera", "=a"], 2, "invalid camera '=a'"),
         ([".", "--template", "north"], 2, "the part of a path that names it"),
         ([".", "--template", "{site}/{camera}"], 2, "so each file would be a camera"),
         ([__file__], 2, f"is a file: name its folder, {Path(__file__).parent}"),

@@ -166,6 +166,8 @@ def test_a_new_template_renames_the_camera_of_frames_too(root: Path, tables: Tab
     assert counts(report) == (2, 0, 2, 0, 0, 0)
     rows = media(tables)
     assert {row["camera_id"] for path, row in rows.items() if path.startswith("north/a.mp4")} == {"a"}
+    ingest(tables, str(root), "{camera=pond}")
+    assert {row["camera_id"] for row in media(tables).values()} == {"pond"}
 
 
 def test_damaged_clips_have_a_row_with_the_reason(root: Path, tables: Tables) -> None:

@@ -216,6 +216,26 @@ def test_a_template_that_matches_no_file_is_refused_and_changes_nothing(small: P
     assert counts(ingest(tables, str(small)))[:2] == (0, 0), "the template from before is kept"
 
 
+def test_the_camera_of_a_card_is_kept_until_a_template_replaces_it(tmp_path: Path, tables: Tables) -> None:
+    own = {"DCIM/own.jpg": jpeg(detail={0xA431: "SN1"})}
+    root = write_files(tmp_path / "card", {"1.jpg": jpeg(shade=1), "DCIM/2.jpg": jpeg(shade=2)} | own)
+
+    def cameras(*options: str) -> dict[str, str | None]:
+        ingest(tables, str(root), *options)
+        return {path: row["camera_id"] for path, row in media(tables).items()}
+
+    assert cameras() == {"1.jpg": None, "DCIM/2.jpg": "DCIM", "DCIM/own.jpg": "SN1"}
+    north = dict.fromkeys(("1.jpg", "DCIM/2.jpg"), "north (a|b)") | {"DCIM/own.jpg": "SN1"}
+    assert cameras("{camera=north (a|b)}") == north
+    write_files(root, {"new.jpg": jpeg(shade=3)})
+    assert cameras() == north | {"new.jpg": "north (a|b)"}
+    for name in ("=cmd", "a/b", " ", "a\nb", ".a", "x" * 101):
+        with pytest.raises(BadRequest, match="invalid camera"):
+            cameras(f"{{camera={name}}}")
+    assert cameras("{camera}/{rest}")["DCIM/2.jpg"] == "DCIM"
+    assert cameras()["new.jpg"] is None
+
+
 def test_another_template_names_the_cameras_anew_without_reading_and_is_kept(
     small: Path, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
