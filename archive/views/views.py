@@ -22,8 +22,6 @@ NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _POINTER = re.compile(r"[0-9]{8,}\.json")
 IDENTITY_THRESHOLD = 0.9
 """Minimum similarity of suggested individuals; the best one depends on the embedder (docs/reference/individuals.md)."""
-PRUNED = "the results of number {} were pruned"
-"""Reason of a publication in place of the one before it, which lost its results to a concurrent prune."""
 READERS = 16
 """Pointer files read concurrently; on S3 each is a round trip."""
 
@@ -32,7 +30,8 @@ class View(Frozen):
     """An inference key, its layers in order, the score thresholds of labels, and the minimum cosine of suggestions.
 
     `serial` counts the publications under this name from 1; `rolled_back_to` is the serial of an earlier publication
-    that this one repeats. `Views` sets both, and `published_at`.
+    that this one repeats, `after_prune` is set if the one before it lost its results to a concurrent prune. `Views`
+    sets these, and `published_at`.
     """
 
     name: str = Field(default=PRODUCTION, pattern=f"^{NAME.pattern}$")
@@ -49,6 +48,7 @@ class View(Frozen):
     published_at: datetime | None = None
     reason: str = ""
     rolled_back_to: int | None = None
+    after_prune: bool = False
 
     def shows_the_same_as(self, other: View) -> bool:
         """Return whether queries of both views give the same; run, time and reason do not count."""
@@ -82,17 +82,17 @@ class Views:
         with ThreadPoolExecutor(READERS) as readers:
             return list(readers.map(lambda serial: self._read(name, serial), serials))
 
-    def publish(self, view: View, after: int, rolled_back_to: int | None = None) -> View:
+    def publish(self, view: View, after: int, rolled_back_to: int | None = None, after_prune: bool = False) -> View:
         """Publish `view` as the successor of serial `after` (0: as the first).
 
         `rolled_back_to` is the serial that a rollback repeats. Raises Conflict if another publication came first,
         StorageUnsafe, StorageUnreachable.
         """
         require_create(self._tables_url)
-        written = view.model_copy(
-            update={"serial": after + 1, "published_at": datetime.now(UTC), "rolled_back_to": rolled_back_to}
-        )
-        file, data = _file(view.name, after + 1), written.model_dump_json().encode()
+        update = {"serial": after + 1, "published_at": datetime.now(UTC), "rolled_back_to": rolled_back_to}
+        written = view.model_copy(update=update | {"after_prune": after_prune})
+        unset = set() if after_prune else {"after_prune"}  # so that an earlier version can read the others
+        file, data = _file(view.name, after + 1), written.model_dump_json(exclude=unset).encode()
         try:
             self._folder.create(file, data)
         except FileExistsError as error:
@@ -153,7 +153,7 @@ def was_rolled_back(
 
     A rollback to another inference key rejects the key with all its thresholds. A rollback to the same key rejects only
     the thresholds. Later changes of other keys or of layers do not revoke that. A publication that lost its results to
-    a prune (PRUNED) was not rejected.
+    a prune was not rejected.
     """
 
     def same_thresholds(view: View) -> bool:
@@ -163,7 +163,7 @@ def was_rolled_back(
     key_rejected = thresholds_rejected = False
     for view in history:
         remaining, undone = _after(remaining, view)
-        if view.reason == PRUNED.format(view.serial - 1):
+        if view.after_prune:
             undone = []
         of_key = [publication for publication in undone if publication.inference_key == inference_key]
         if view.inference_key != inference_key:

@@ -16,7 +16,7 @@ from archive.delta.tables import Tables
 from archive.retention import block_concurrent_prune
 from archive.views.publications import last_event, last_sealed
 from archive.views.run_kinds import in_words
-from archive.views.views import PRODUCTION, PRUNED, View, Views, not_rolled_back, rollback_target
+from archive.views.views import PRODUCTION, View, Views, not_rolled_back, rollback_target
 from batch.publishing.impact.result_sets import ResultSet
 from batch.publishing.impact.verdict import Translator, failed_gates
 from batch.schedule.policy import policy_of
@@ -246,10 +246,10 @@ def _held(tables: Tables, view: View, former: View | None) -> View:
         return view
     after = "nothing was shown before"
     if former is not None:
-        again = former.model_copy(update={"reason": PRUNED.format(view.serial)})
+        again = former.model_copy(update={"reason": f"the results of number {view.serial} were pruned"})
         to = former.rolled_back_to or former.serial
         try:
-            shown = Views(tables.url).publish(again, after=view.serial, rolled_back_to=to)
+            shown = Views(tables.url).publish(again, after=view.serial, rolled_back_to=to, after_prune=True)
             after = f"what was shown before is shown again (number {shown.serial})"
         except Conflict:
             after = "another publication came in between"

@@ -168,7 +168,7 @@ def test_what_was_rolled_back_stays_so_until_it_is_published_again(
 ) -> None:
     for serial, step in enumerate(re.findall(r"back|[a-z+]+(?: 0\.\d)?", steps)):
         if step == "back":
-            here.rollback(here.history())
+            here.rollback(here.history(), reason=f"the results of number {serial} were pruned")
         else:
             here.publish(shown(step), after=serial)
     found = {words: is_rejected(here.history(), shown(words)) for words in wanted}
