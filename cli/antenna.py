@@ -9,6 +9,7 @@ import typer
 
 from cli.follow import INTERRUPTED
 from cli.output import note
+from cli.rollout import running_client
 from model_store.errors import BadRequest, ClusterError
 from model_store.lazy_imports import lazy_imports
 
@@ -18,8 +19,6 @@ with lazy_imports():
 
     from serve.antenna.worker import AntennaQueue, work
     from serve.client import Client
-    from serve.cluster.head import read_state
-    from serve.embedded.home_lock import served_at
     from serve.settings import Settings
 
 app = typer.Typer(help="Antenna, the platform for images of moth traps.", no_args_is_help=True)
@@ -87,9 +86,7 @@ def _slugs(served: list[str], wanted: list[str]) -> list[str]:
 
 
 def _resight(settings: Settings) -> Client:
-    """Return a client of the cluster or process that serves this home, or of RESIGHT_ENDPOINT."""
-    state = read_state(settings)
-    url = state.reachable_url if state else served_at(settings) or settings.endpoint
-    if not url:
+    client = running_client(settings)
+    if client is None:
         raise ClusterError("no Resight is running: start one with 'resight serve' or 'resight up'")
-    return Client(url, settings.token)
+    return client

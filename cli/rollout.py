@@ -1,7 +1,7 @@
 """The commands `models promote, rollback, canary, shadow, pin, unpin, release, reload, history`.
 
-With a cluster they use its HTTP API and end when every replica has acknowledged the change. Without one, they
-validate the version on this machine and write to the store.
+With a cluster or 'resight serve' they use its HTTP API and end when every replica has acknowledged the change. Without
+either, they validate the version on this machine and write to the store.
 """
 
 from __future__ import annotations
@@ -101,9 +101,7 @@ def reload() -> None:
 
     Example: resight models reload
     """
-    settings = Settings()
-    endpoint = served_at(settings)
-    client = Client(endpoint, settings.token) if endpoint else _client(settings)
+    client = running_client(Settings())
     if client is None:
         raise ClusterError("neither a cluster nor 'resight serve' is running; alias files are read when one starts")
     with client:
@@ -142,8 +140,8 @@ def history(
 
 
 def release_in_replicas(version: VersionId) -> None:
-    """Free the memory of a version if a cluster is running. Raises Conflict if an alias or a run uses the version."""
-    client = _client(Settings())
+    """Free the memory of a version if replicas are running. Raises Conflict if an alias or a run uses the version."""
+    client = running_client(Settings())
     if client is not None:
         with client:
             client.apply(Operation(kind="release", name=version.name, version=version.version))
@@ -158,7 +156,7 @@ def _apply(fmt: Format, kind: str, model: str, **fields: Any) -> None:
         wanted = only or parse_version(model, store.versions)
         fields |= {"name": wanted.name, "version": wanted.version}
     operation, settings = Operation.model_validate({"kind": kind, **fields}), Settings()
-    if (client := _client(settings)) is None:
+    if (client := running_client(settings)) is None:
         outcome = apply_offline(ModelStore(settings.models_url), operation)
     else:
         with client:
@@ -168,8 +166,8 @@ def _apply(fmt: Format, kind: str, model: str, **fields: Any) -> None:
     print_facts(facts | {"detail": outcome.detail, "seconds": outcome.seconds}, fmt)
 
 
-def _client(settings: Settings) -> Client | None:
-    """Return a client of the local cluster or else of RESIGHT_ENDPOINT; None without either."""
+def running_client(settings: Settings) -> Client | None:
+    """Return a client of the cluster or process that serves this home, else of RESIGHT_ENDPOINT; None without any."""
     state = read_state(settings)
-    url = state.reachable_url if state else settings.endpoint
+    url = state.reachable_url if state else served_at(settings) or settings.endpoint
     return Client(url, settings.token) if url else None

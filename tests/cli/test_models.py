@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 
+import cli.antenna
 from model_store.names import VersionId
 from model_store.store import ModelStore
+from serve.client import Client
 from serve.embedded.home_lock import home_lock
+from serve.rollout.operations import Operation, Outcome, new_outcome
 from serve.settings import Settings
 from tests.cli.conftest import Resight
 from tests.fixtures_local import MODELS, MOTION, PHOTOS, motion_store, photo, write_files, write_json
@@ -268,15 +271,28 @@ def test_the_name_of_an_only_version_is_enough(resight: Resight, blobs: ModelSto
     assert "blobs:production is now blobs@3" in resight("models", "promote", "blobs").err
 
 
-def test_reload_reaches_the_process_that_serves_the_home(
-    resight: Resight, home: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("words", ["reload", "pin blobs", "release blobs@2", "remove blobs@3 --yes"])
+def test_commands_reach_what_serves_the_home_before_another_cluster(
+    resight: Resight, blobs: ModelStore, monkeypatch: pytest.MonkeyPatch, words: str
 ) -> None:
     urls: list[str] = []
-    monkeypatch.setattr("serve.client.Client.reload", lambda client: urls.append(str(client._http.base_url)))
-    assert "neither a cluster nor 'resight serve' is running" in resight("models", "reload").refused(8)
+
+    def request(client: Client, operation: Operation | None = None) -> Outcome:
+        urls.append(str(client._http.base_url))
+        return new_outcome(operation or Operation(kind="pin", name="blobs"))
+
+    for method in ("reload", "apply"):
+        monkeypatch.setattr(f"serve.client.Client.{method}", request)
+    if words == "reload":
+        assert "neither a cluster nor 'resight serve' is running" in resight("models", "reload").refused(8)
+    monkeypatch.setenv("RESIGHT_ENDPOINT", "http://other:1")
     with home_lock(Settings(), "http://127.0.0.1:8123"):
-        resight("models", "reload").ok()
-    assert urls == ["http://127.0.0.1:8123"]
+        resight("models", *words.split()).ok()
+        with cli.antenna._resight(Settings()) as client:
+            request(client)
+    with cli.antenna._resight(Settings()) as client:
+        request(client)
+    assert urls == [*["http://127.0.0.1:8123"] * 2, "http://other:1"]
 
 
 def test_a_wrong_reference_is_refused_and_says_what_there_is(resight: Resight, blobs: ModelStore) -> None:
