@@ -309,7 +309,7 @@ def test_a_wrong_reference_is_refused_and_says_what_there_is(resight: Resight, b
         (["verify", ""], 2, "is not a model"),
         (["pull", "away"], 6, "no model version in away; to add a weights file, such as .onnx: resight models add"),
         (["pull", "away", "blobs"], 6, "unknown model 'blobs' in"),
-        (["pull", "away", "blobs@1"], 6, "blobs@1 is not in"),
+        (["pull", "away", "blobs@1"], 6, "unknown model 'blobs' in"),
     ):
         assert message in resight("models", *words).refused(code)
 
