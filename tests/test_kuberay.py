@@ -223,14 +223,18 @@ def test_secrets_are_those_that_the_page_makes() -> None:
     assert set(schedule) == {"resight-s3"}, "no token of the HTTP API"
 
 
-@pytest.mark.parametrize(("code", "ends_with"), [(0, 0), (1, 0), (7, 1)])
-def test_files_that_cannot_be_read_do_not_end_the_schedule(tmp_path: Path, code: int, ends_with: int) -> None:
+@pytest.mark.parametrize(("code", "report", "ends_with"), [(0, "{}", 0), (1, "{}", 0), (1, "", 1), (7, "", 7)])
+def test_files_that_cannot_be_read_do_not_end_the_schedule(
+    tmp_path: Path, code: int, report: str, ends_with: int
+) -> None:
+    """A crash ends with 1 too, but has no report."""
     spec = templates()["schedule"]["spec"]
-    (tmp_path / "resight").write_text(f"#!/bin/sh\nexit {code}\n")
+    (tmp_path / "resight").write_text(f"#!/bin/sh\nprintf '{report}'\nexit {code}\n")
     (tmp_path / "resight").chmod(0o755)
     [ingest], [reprocess] = spec["initContainers"], spec["containers"]
-    words = [*ingest["command"], *ingest["args"]]
-    assert subprocess.run(words, env={"PATH": f"{tmp_path}:{os.environ['PATH']}"}).returncode == ends_with
+    words = [*ingest["command"], *(word.replace("/tmp/", f"{tmp_path}/") for word in ingest["args"])]
+    done = subprocess.run(words, env={"PATH": f"{tmp_path}:{os.environ['PATH']}"}, stdout=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stdout) == (ends_with, report)
     assert reprocess["command"] == json.loads(re.findall(r"^ENTRYPOINT (.+)$", IMAGE, re.MULTILINE)[0])
 
 

@@ -54,7 +54,7 @@ def commands() -> Iterator[tuple[str, list[str]]]:
         yield key, shlex.split(service[key].lstrip("-"))
     for one in containers(named("CronJob")["spec"]["jobTemplate"]["spec"]["template"]):
         words = [*one["command"], *one["args"]]
-        yield "schedule.yaml", shlex.split(words[2].partition(" || ")[0]) if words[0] == "sh" else words
+        yield "schedule.yaml", shlex.split(words[2].partition(" > ")[0]) if words[0] == "sh" else words
 
 
 COMMANDS = list(commands())
