@@ -69,18 +69,11 @@ def up(
     Tables(settings.new_tables_url)  # raises if uploads and runs could not use the path
     host = "127.0.0.1" if host == "localhost" else host
     state = read_state(settings)
-    place = (state.host, state.http_port) if state else ("127.0.0.1", 8000)
-    host, port = place[0] if host is None else host, place[1] if port is None else port
-    now = places(settings)
-    kept = (state and state.places) or now
-    others = "".join(f" with {name}={kept[name]}" for name in now if kept[name] != now[name])
-    if state and (others or (host, port) != place):
-        raise BadRequest(
-            f"a cluster of {settings.home_path} is up at {state.endpoint}{others}; to move it: resight down, then "
-            "resight up again. For a second one, set RESIGHT_HOME to another folder"
-        )
+    if state:
+        _require_place(settings, state, host, port)
     settings.remember_tables()
-    require_token_beyond_loopback(settings, host)
+    free_host = "127.0.0.1" if host is None else host
+    require_token_beyond_loopback(settings, state.host if state else free_host)
     started = False  # stays so if another 'resight up' starts it at the same time
 
     def starting() -> None:
@@ -90,8 +83,9 @@ def up(
 
     if state is None:
         ModelStore(settings.models_url).names()  # raises if it cannot be read: Serve's own error would not name it
-        ports = Ports(port, ray_port, dashboard_port)
-        state = start(settings, ports, host, object_store_mib, starting)
+        ports = Ports(port or 8000, ray_port, dashboard_port)
+        state = start(settings, ports, free_host, object_store_mib, starting)
+        _require_place(settings, state, host, port)
     if fault := policy_fault(settings):
         note(fault)
     join(settings)
@@ -117,6 +111,18 @@ def up(
         _stay(settings, state)
     elif fails:
         raise ModelNotReady(f"the cluster is up, but a model fails: {fails}")
+
+
+def _require_place(settings: Settings, state: ClusterState, host: str | None, port: int | None) -> None:
+    """Raise BadRequest if the running cluster has another address than requested, or other places."""
+    now = places(settings)
+    kept = state.places or now
+    others = "".join(f" with {name}={kept[name]}" for name in now if kept[name] != now[name])
+    if others or host not in (None, state.host) or port not in (None, state.http_port):
+        raise BadRequest(
+            f"a cluster of {settings.home_path} is up at {state.endpoint}{others}; to move it: resight down, then "
+            "resight up again. For a second one, set RESIGHT_HOME to another folder"
+        )
 
 
 def require_token_beyond_loopback(settings: Settings, host: str) -> None:

@@ -43,9 +43,11 @@ def test_up_beyond_loopback_without_a_token_is_refused_before_anything_starts(
     assert not home.exists()
 
 
+@pytest.mark.parametrize("concurrent", [False, True], ids=["before", "at the same time"])
 @pytest.mark.parametrize(
     ("words", "kept", "refused"),
     [
+        ([], {}, None),
         (["--port", "8100"], None, None),  # started by an earlier version
         (["--port", "8100"], {}, None),
         (["--port", "8000"], {}, ""),
@@ -62,11 +64,13 @@ def test_up_moves_no_running_cluster(
     words: list[str],
     kept: dict[str, str] | None,
     refused: str | None,
+    concurrent: bool,
 ) -> None:
     at_start = None if kept is None else places(Settings()) | kept
     state = ClusterState(1, "127.0.0.1", 8100, "127.0.0.1:1", "http://127.0.0.1:1", "/tmp", at_start)
     asked: list[str] = []
-    monkeypatch.setattr("cli.cluster.read_state", lambda _: state)
+    monkeypatch.setattr("cli.cluster.read_state", lambda _: None if concurrent else state)
+    monkeypatch.setattr("cli.cluster.start", lambda *_: state)  # of another 'resight up'
     monkeypatch.setattr("cli.cluster.join", lambda _: None)
     monkeypatch.setattr("serve.client.Client.reload", lambda _: asked.append("reload"))
     monkeypatch.setattr("cli.cluster._ready", lambda _: (asked.append("ready") or True, "yes: motion@1", ""))
