@@ -21,10 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import Field
+from pydantic.json_schema import SkipJsonSchema
 
 from archive.annotations.deployment_file import CONTINUES
 from archive.formats.camtrap_package import COLUMNS, descriptor, read_package
-from archive.formats.placed import Events, EventSummary, PlacedOptions, Places, count_image, iso, kind_of, utc
+from archive.formats.placed import EXAMPLE, Events, EventSummary, PlacedOptions, Places, count_image, iso, kind_of, utc
 from archive.formats.records import BoxRecord, DeploymentFact, ExportLineage, ImageRecord, Observer
 from model_store.errors import BadRequest
 
@@ -38,8 +39,13 @@ Row = dict[str, Any]
 
 
 class CamtrapOptions(PlacedOptions):
-    """Options of the format."""
+    """Options of the format. Forms offer no null for `package`: without it, the writer explains what it requires."""
 
+    package: Path | SkipJsonSchema[None] = Field(
+        default=None,
+        description="required: JSON with the contributors and the project; taxa give labels their scientific names",
+        examples=[json.loads(EXAMPLE)],
+    )
     media_prefix: str = Field(default="", description="text before the path of each image: media/ or an address")
 
 

@@ -55,7 +55,9 @@ class PlacedOptions(Frozen):
     """Options of formats that require places."""
 
     package: Path | None = Field(
-        default=None, description="JSON with facts about the project and its taxa", examples=[json.loads(EXAMPLE)]
+        default=None,
+        description="JSON as for Camtrap DP; its taxa give labels their scientific names",
+        examples=[json.loads(EXAMPLE)],
     )
     time_zone: TimeZone | None = Field(
         default=None, description="time zone of deployments without one: Europe/Berlin or +02:00"

@@ -7,6 +7,7 @@ import contextlib
 import csv
 import io
 import json
+import re
 import shlex
 import tempfile
 import zipfile
@@ -175,6 +176,11 @@ def test_the_page_offers_files_of_its_filter_and_commands_that_write_them(client
     for name in ("options.package", "options.time_zone", "options.leave_out", "options.licence"):
         assert page.named(name), name
     assert json.loads(commands_of(text)[4]) == json.loads(EXAMPLE), "the package has an example"
+    helps = dict(re.findall(r'id="(camtrap-dp|darwin-core)-package-help">(.*?)</p>', text))
+    assert [("required" in words, "may be empty" in words) for words in helps.values()] == [
+        (True, False),
+        (False, True),
+    ]
     assert page.named("folder") == [], "there is one archive"
     program, command, statement, *rest = shlex.split(commands_of(text)[0])
     assert (program, command, rest) == ("resight", "sql", ["--format", "csv", ">", "detections.csv"])
