@@ -138,7 +138,7 @@ def in_words(value: object) -> str:
 
 def _short(value: object, most: int | None = None) -> str:
     if isinstance(value, float):
-        return f"{value:.4g}"
+        return f"{value:.4g}" if abs(value) < 1 else f"{value:.4f}".rstrip("0").rstrip(".")
     if isinstance(value, list) and most is not None and len(value) > most:
         return f"{in_words(value[:most])}, … ({len(value)}; all with --format json)"
     return in_words(value)
