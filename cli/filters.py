@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -157,7 +158,11 @@ def review(
     chosen = layer_named(layers, layer, shown.layers or layers)
     slots = candidates(tables, chosen, shown.inference_key)
     written = write_review(chosen.layer_id, slots, out)
-    note(f"{out}/index.html shows {len(slots)} slots; accept them in {out}/review.json")
+    config = filter_of(chosen.kind).config.model_validate(chosen.config)
+    fields = config.model_dump(mode="json", exclude_defaults=True, exclude={"kind", "accepted"})
+    sets = [f"{name}={json.dumps(value)}" for name, value in fields.items()] + [f"accepted=@{out}/review.json"]
+    note(f"{out}/index.html shows {len(slots)} slots; accept them in {out}/review.json, then:")
+    note(f"resight filters run {chosen.kind} {' '.join(f'--set {shlex.quote(text)}' for text in sets)} --show")
     print_rows(
         [slot.model_dump() for slot in written.slots], fmt, ("id", "camera", "label", "images", "days", "accepted")
     )

@@ -293,6 +293,7 @@ def test_a_review_is_written_accepted_and_given_back(
     facts = {"camera": "north", "label": "fox", "images": 3, "days": 3, "accepted": False}
     assert slot == {"id": slot["id"], **facts}
     assert "shows 1 slots; accept them in" in done.err
+    assert f"{' '.join(('resight', *repeats))} --set accepted=@{tmp_path / 'r'}/review.json --show\n" in done.err
     assert "not empty" in resight("filters", "review", "repeat-detections", "--out", tmp_path / "r").refused(2)
 
     file = tmp_path / "r" / "review.json"
