@@ -104,6 +104,8 @@ def run(
     if show_it:
         shown = switch(tables, view, on=[spec.layer().layer_id])
         note(f"{view} {shown.serial} shows the layer; detections: {before} before, {_count_shown(tables, shown)} now")
+    elif follow and not dry_run and spec.layer() not in layers_of(tables, Views(tables.url).current(view)):
+        note(f"the layer is off; show it with: resight layers on {spec.layer().layer_id[:12]}")
     print_rows(rows, fmt)
 
 

@@ -286,7 +286,13 @@ def test_a_review_is_written_accepted_and_given_back(
     few = ("--set", "min_images=3", "--set", "max_score=0.6")
     repeats = ("filters", "run", "repeat-detections", *few)
     before = shown(tables)
-    resight(*repeats, "--show").ok()
+    done = resight(*repeats)
+    done.ok()
+    resight(*done.err.splitlines()[-1].partition(": resight ")[2].split()).ok()
+    assert len(json.loads(resight("layers", "list", *JSON).ok())) == 1
+    done = resight(*repeats)
+    done.ok()
+    assert "the layer is off" not in done.err
     assert shown(tables) == before
     done = resight("filters", "review", "repeat-detections", "--out", tmp_path / "r", *JSON)
     (slot,) = json.loads(done.ok())
