@@ -1,7 +1,7 @@
 """Write CSV for people: a row for each image and a row for each detection; and CSV for Timelapse's importer.
 
 images --write--> images.csv, detections.csv in a folder
-images --write_timelapse--> one CSV file with a row for each image, by File and RelativePath
+images --write_timelapse--> one CSV file with a row for each image or clip, by File and RelativePath
 No cell is a formula, and no file for a spreadsheet has more rows than Excel reads.
 """
 
@@ -10,10 +10,15 @@ from __future__ import annotations
 import csv
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime
+from functools import reduce
+from itertools import groupby
+from operator import or_
 from pathlib import Path
 from typing import IO, Any
 
+from archive.catalogue.clips import clip_of
 from archive.catalogue.exif import FORMULA_SIGNS
 from archive.formats.records import ExportLineage, ImageRecord
 from model_store.frozen import Frozen
@@ -33,6 +38,7 @@ EXCEL_ROWS = 1_048_576
 """Maximum number of rows of a sheet in Excel, with the header."""
 _FORMULA = (*FORMULA_SIGNS, "\t", "\r")
 """First characters of formulas (https://owasp.org/www-community/attacks/CSV_Injection)."""
+_STATUS = ("ok", "empty", "failed", "missing")
 TIMELAPSE = ("File", "RelativePath", "Label", "Count", "Labels", "Score", "Status")
 
 
@@ -56,18 +62,21 @@ def write(images: Iterable[ImageRecord], facts: ExportLineage, out: Path, option
 
 
 def write_timelapse(images: Iterable[ImageRecord], facts: ExportLineage, out: Path, options: Frozen) -> None:
-    """Write a row for each image. Timelapse finds an image by File and RelativePath.
+    """Write a row for each image or clip. Timelapse finds it by File and RelativePath.
 
-    The other columns fill the fields of its template that have these data labels.
+    The other columns fill the fields of its template that have these data labels. A clip has the best detection
+    of its frames, the maximum count of each label in one frame, and status ok if any frame has it, else empty.
     """
     with out.open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file)
         table.writerow(TIMELAPSE)
-        for image in images:
-            folder, _, name = image.path.rpartition("/")
-            label, score, counts = _top(image)
-            count = counts[label] if label else 0
-            row = (label, count, _words(counts), score, image.status)
+        for path, of_file in groupby(images, lambda image: clip_of(image.path)[0]):
+            frames = sorted(of_file, key=lambda frame: _STATUS.index(frame.status))
+            folder, _, name = path.rpartition("/")
+            boxes = tuple(box for frame in frames for box in frame.detections)
+            label, score, _ = _top(replace(frames[0], detections=boxes))
+            counts = reduce(or_, (_top(frame)[2] for frame in frames))
+            row = (label, counts[label] if label else 0, _words(counts), score, frames[0].status)
             table.writerow([name, folder.replace("/", "\\"), *map(as_text, row)])
 
 

@@ -43,14 +43,18 @@ def test_a_text_that_begins_like_a_formula_is_no_formula(tmp_path: Path) -> None
 
 def test_timelapse_finds_each_file_by_its_folder(tmp_path: Path) -> None:
     images = [image(1, FOX, DEER, DEER), image(2, path="top.JPG"), image(3, path="-a/b/=c.JPG")]
+    images += [
+        image(4 + n, *boxes, path=f"c/V.MP4#0000{n}000") for n, boxes in enumerate([(), (DEER, DEER), (FOX, DEER)])
+    ]
     write_timelapse(images, FACTS, tmp_path / "t.csv", Frozen())
     rows = rows_of(tmp_path / "t.csv")
     assert [(row["File"], row["RelativePath"]) for row in rows] == [
-        *(("IMG_0001.JPG", "north"), ("top.JPG", ""), ("=c.JPG", "-a\\b"))
+        *(("IMG_0001.JPG", "north"), ("top.JPG", ""), ("=c.JPG", "-a\\b"), ("V.MP4", "c"))
     ]
     assert [(row["Label"], row["Count"], row["Status"]) for row in rows] == [
-        *(("fox", "1", "ok"), ("", "0", "empty"), ("", "0", "empty"))
+        *(("fox", "1", "ok"), ("", "0", "empty"), ("", "0", "empty"), ("fox", "1", "ok"))
     ]
+    assert rows[3]["Labels"] == "deer: 2; fox: 1"
 
 
 def test_no_file_has_more_rows_than_a_sheet(tmp_path: Path) -> None:
