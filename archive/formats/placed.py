@@ -87,7 +87,8 @@ class Places:
         """
         facts, camera, moment = image.deployment, image.camera_id or "no camera", image.captured_at_corrected
         if moment is None:
-            return self.refuse(f"of {camera} without a time: write it as EXIF DateTimeOriginal and ingest again", image)
+            where = "EXIF DateTimeOriginal" if image.frame_index is None else "the clip's metadata creation_time"
+            return self.refuse(f"of {camera} without a time: write it as {where} and ingest again", image)
         if facts is None and image.is_outside_deployments:
             why = f"of {camera} outside the dates of its deployments: change them, or {ADD.replace('them', 'another')}"
             return self.refuse(why, image, f", taken {moment.isoformat(' ', 'seconds')}")

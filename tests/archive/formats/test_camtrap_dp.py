@@ -134,6 +134,7 @@ def test_who_found_nothing_is_stated_of_images_and_of_events(tmp_path: Path, opt
         ({"deployment": replace(NORTH, time_zone=None)}, "without a time zone: .* --set time_zone="),
         ({"deployment": replace(NORTH, latitude=None)}, "without coordinates: state them"),
         ({"captured_at_local": None}, "1 image of north without a time: write it as EXIF"),
+        ({"captured_at_local": None, "frame_index": 0}, "without a time: write it as .* creation_time"),
         ({"path": "../a.jpg"}, "a path that Camtrap DP forbids.*--set media_prefix="),
         ({"path": "a..b.jpg"}, "a path that Camtrap DP forbids"),
         ({"path": "a\nb.jpg"}, "a path that Camtrap DP forbids"),
