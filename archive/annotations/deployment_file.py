@@ -71,6 +71,8 @@ def read_deployments(
                 deployment = _at_place(deployment, before, (stated or {}).get(("location", before["location"])))
             deployments[name] = deployment
         except ValidationError as error:
+            if unknown := wrong_fields(error, Deployment, unknown_only=True):  # a column, so it is in every row
+                raise BadRequest(nothing_added(file, [f"{name}: {unknown}"], HELP)) from error
             errors.append(f"{name}: {wrong_fields(error, Deployment)}")
         except ValueError as error:
             errors.append(f"{name}: {error}")

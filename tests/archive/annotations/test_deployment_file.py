@@ -88,7 +88,7 @@ def test_every_wrong_row_is_named_and_none_is_added(tables: Tables, tmp_path: Pa
     [
         (HEADER, "it has no rows"),
         ("", "it has no rows"),
-        ("camera,place,from\nnorth,Oak hill,2026-05-01", "place: unknown field"),
+        ("camera,place,from\nn,Oak,2026-05-01\ns,Elm,2026-05-01", "added\nrow 1: place: unknown field.*\ncolumns"),
         (f"{HEADER}\n{NORTH},more", "row 1: it has more fields than the header"),
         (f"{HEADER}\n{NORTH}\n{NORTH.replace('Oak', 'Elm')}", "row 2: row 1 is about the same deployment"),
         (f"{HEADER}\n{NORTH}\n{NORTH.replace('01T09', '02T09')}", "row 2: camera 'north' from .* overlaps row 1"),
