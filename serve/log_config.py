@@ -29,11 +29,16 @@ def configure_logs(stream: TextIO | None = None) -> None:
     """Log lines with times in UTC to a stream, standard output by default. May be called more than once."""
     for_people = stream is None and sys.stdout.isatty()
     as_json = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    as_text = structlog.dev.ConsoleRenderer(
+        colors=False,
+        repr_native_str=True,  # a terminal must not interpret what clients choose
+        exception_formatter=structlog.dev.plain_traceback,  # without local variables, such as tokens
+    )
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            *([structlog.dev.ConsoleRenderer(colors=False, repr_native_str=True)] if for_people else as_json),
+            *([as_text] if for_people else as_json),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.PrintLoggerFactory(cast(TextIO, _Lossy(stream or sys.stdout))),

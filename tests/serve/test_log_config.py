@@ -27,14 +27,30 @@ def test_a_line_is_json_except_on_a_terminal(
 ) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: on_terminal)
     configure_logs()
-    structlog.get_logger("resight.test").info("model_loaded", version="deer@1", by="\x1b]0;a\a")
+    structlog.get_logger("resight.test").info("not_detected", model="\x1b[2J\u202e")  # as clients may send
     line = capsys.readouterr().out
+    assert line.isascii()
+    assert line.removesuffix("\n").isprintable()
     if on_terminal:
-        assert "[info     ] model_loaded" in line
-        assert "version='deer@1'" in line
-        assert "\x1b" not in line, "what a sender has chosen changes no terminal"
+        assert "[info     ] not_detected" in line
     else:
-        assert json.loads(line)["event"] == "model_loaded"
+        assert json.loads(line)["event"] == "not_detected"
+
+
+@pytest.mark.parametrize("on_terminal", [True, False])
+def test_an_exception_is_logged_without_local_variables(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], on_terminal: bool
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: on_terminal)
+    configure_logs()
+    token = "".join(("sec", "ret"))
+    try:
+        raise ValueError(len(token))
+    except ValueError:
+        structlog.get_logger("resight.test").exception("poll_failed")
+    log = capsys.readouterr().out
+    assert "ValueError: 6" in log
+    assert token not in log
 
 
 @pytest.mark.parametrize("name", ["write", "flush"])
