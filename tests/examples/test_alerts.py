@@ -28,14 +28,14 @@ FILE = ALERTS / "resight.rules.yaml"
 RULES: list[dict[str, Any]] = [rule for group in yaml.safe_load(FILE.read_text())["groups"] for rule in group["rules"]]
 BY_NAME = {rule["alert"]: rule for rule in RULES}
 OF_OTHERS = {"up", "node_textfile_mtime_seconds"}  # Prometheus itself, node_exporter
-WORDS = {"and", "or", "unless", "on", "by", "ignoring", "group_left"}
+WORDS = {"and", "or", "unless", "on", "by", "ignoring", "group_left", "offset"}
 
 
 def metric_names(expr: str) -> set[str]:
     """Identifiers outside of matchers, ranges and lists of labels that are no function and no word."""
     bare = re.sub(r"\{[^}]*\}|\[[^\]]*\]", "", re.sub(r'"[^"]*"', '""', expr))
     bare = re.sub(r"\b(by|on|ignoring|group_left) *\([^)]*\)", "", bare)
-    found = re.findall(r"[a-zA-Z_][a-zA-Z0-9_]*\b(?! *\()", bare)
+    found = re.findall(r"\b[a-zA-Z_][a-zA-Z0-9_]*\b(?! *\()", bare)
     return set(found) - WORDS
 
 
