@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import duckdb
 import pyarrow as pa
-from pyarrow.fs import FileSystem
+from pyarrow.fs import FileSelector, FileSystem
 from pyarrow.parquet import ParquetFile
 
 from archive.delta.scratch_db import LARGE_MIB, scratch
@@ -24,6 +24,7 @@ from model_store.storage import Folder
 from model_store.storage_errors import storage_error
 
 _SAME_BACKUP = "restore all tables from one backup"
+_EMPTIED = f"{RESTORE}; without one, write a line break into each file, and ingest and run again what is missing"
 _NEWER = """
     > (select coalesce(max(greatest(ingested_at, catalogued_at, missing_since)), 'epoch'::timestamptz) from media)
         + interval 1 hour
@@ -138,7 +139,7 @@ def check_tables(tables: Tables, digests: bool = False) -> Iterator[Finding]:
 
 
 def check_files(tables: Tables, digests: bool = False) -> Iterator[Finding]:
-    """Find tables that cannot be opened, and files of current versions that are missing or have another size.
+    """Find tables that cannot be opened, empty commits, and files of current versions that are missing or cut.
 
     With `digests`, also read every file, and find those that cannot be read. Raises StorageUnreachable.
     """
@@ -150,6 +151,7 @@ def check_files(tables: Tables, digests: bool = False) -> Iterator[Finding]:
                 listed = data_files(table) if table else []
                 store = read_only_files(table.table_uri) if table else None
                 found = store.get_file_info([file.path for file in listed]) if store else []
+                commits = store.get_file_info(FileSelector("_delta_log")) if store else []
         except StorageError as error:
             cause = error.__cause__  # without the advice to start the doctor
             problem = storage_error(f"open {tables.url}/{name}", cause) if isinstance(cause, Exception) else error
@@ -157,6 +159,9 @@ def check_files(tables: Tables, digests: bool = False) -> Iterator[Finding]:
             continue
         if table is None and name == "media":
             yield Finding("tables", name, str(tables.nothing_here()), "mount its disk, or ingest an archive")
+        if empty := [info.path for info in commits if info.path.endswith(".json") and not info.size]:
+            problem = f"{len(empty)} commits are empty files, so their rows are lost, such as {empty[0]}"
+            yield Finding("tables", name, problem, _EMPTIED)
         wrong = [file.path for file, info in zip(listed, found, strict=True) if info.size != file.bytes]
         if wrong:
             problem = f"{len(wrong)} of {len(listed)} files are missing or have another size, such as {wrong[0]}"

@@ -153,3 +153,14 @@ def test_a_table_without_its_log_is_a_finding(home: Home) -> None:
     assert found.subject == "results"
     assert "resight doctor" not in found.problem
     assert found.problem.startswith(f"cannot open {home.tables.url}/results: ")
+
+
+def test_a_commit_that_lost_its_content_is_a_finding(home: Home) -> None:
+    """Delta reads an empty file, as a power cut leaves it, as a commit without rows."""
+    commit = max(home.files("tables/assertions/_delta_log/*.json"))
+    commit.write_bytes(b"")
+    (found,) = check_files(home.tables)
+    assert (found.subject, found.repair) == ("assertions", None)
+    assert f"such as _delta_log/{commit.name}" in found.problem
+    commit.write_bytes(b"\n")
+    assert not list(check_files(home.tables))
