@@ -13,7 +13,8 @@ import yaml
 from ray.serve.schema import ServeDeploySchema
 
 from batch.app import RunsArgs
-from serve.settings import DetectArgs
+from serve.auth.tokens import TokenFile
+from serve.settings import DetectArgs, Settings
 
 ROOT = Path(__file__).resolve().parent.parent
 MARK = "#onprem# "
@@ -41,6 +42,17 @@ def test_every_node_keeps_its_sockets_in_a_private_folder(variant: str) -> None:
         prepared, _, started = command.partition("ray start ")
         assert 'node=$(python -m serve.node_environment) && eval "$node" &&' in prepared
         assert '--temp-dir="$RAY_TMPDIR/ray"' in started
+
+
+@pytest.mark.parametrize("variant", ["aws", "onprem"])
+def test_every_node_has_the_same_places(variant: str) -> None:
+    """Sessions of the page are signed by a key next to the tokens, so nodes share that folder too."""
+    (command,) = (text for text in cluster_file(variant)["setup_commands"] if "printf" in text)
+    given = dict(word.split("=", 1) for word in command.split() if word.startswith("RESIGHT_"))
+    names = ("models", "tables", "uploads", "snips", "tokens")
+    assert given.keys() == {f"RESIGHT_{name.upper()}" for name in names}
+    assert all(place.startswith("s3://") for place in given.values())
+    TokenFile.of(Settings(**{name: given[f"RESIGHT_{name.upper()}"] for name in names}))
 
 
 def test_the_aws_cluster_has_a_head_cpu_workers_and_gpu_workers() -> None:

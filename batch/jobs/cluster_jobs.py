@@ -168,8 +168,9 @@ def _runtime_env(settings: Settings) -> dict[str, Any]:
         "RESIGHT_HOME": str(settings.home_path),
         "RESIGHT_MODELS": settings.models_url,
         "RESIGHT_TABLES": settings.tables_url,
-        "RESIGHT_SNIPS": settings.snips_url,
     }
+    if settings.snips:  # else the nodes may have a place
+        places["RESIGHT_SNIPS"] = settings.snips_url
     if settings.policy:  # gates of the first publication
         places["RESIGHT_POLICY"] = str(settings.policy_path)
     passed = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
