@@ -40,6 +40,12 @@ def test_what_the_image_copies_is_sent_to_its_build() -> None:
     assert [name for name in sent if not (ROOT / name).exists()] == []
 
 
+@pytest.mark.parametrize("name", [".gitignore", ".rayignore"])
+def test_the_file_of_secrets_stays_on_this_machine(name: str) -> None:
+    """Jobs and nodes of cluster.yaml get the checkout, without what these files name."""
+    assert ".env" in (ROOT / name).read_text().splitlines()
+
+
 def test_its_tool_has_the_version_of_the_makefile() -> None:
     [version] = re.findall(r"^UV_VERSION := (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert f"uv=={version} " in IMAGE
