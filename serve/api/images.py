@@ -79,7 +79,8 @@ def router(engine: Engine, uploads: Uploads) -> APIRouter:
 
         async def store(body: bytes, answer: Answer) -> StoredImage:
             """Store an image, which has no place among the images: its disk may hang."""
-            recording = await uploads.keep(body, camera, answer, request.scope.get(IDENTITY))
+            with engine.observer.errors():
+                recording = await uploads.keep(body, camera, answer, request.scope.get(IDENTITY))
             return StoredImage(to_response(answer, min_score), recording)
 
         async def detect_and_store(file: FormFile) -> StoredImage:

@@ -235,7 +235,7 @@ class Observer:
 
     @contextlib.contextmanager
     def errors(self) -> Iterator[None]:
-        """Count the errors of the block, which comes before there is an image."""
+        """Count the errors of the block, which comes before there is an image, or stores one that was answered."""
         try:
             yield
         except ResightError as error:

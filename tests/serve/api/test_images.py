@@ -230,6 +230,7 @@ async def test_a_picture_is_refused_while_the_disk_is_almost_full(desk: Desk, mo
     assert one["status"] == one["problem"]["status"] == 507
     assert not desk.folder.exists()
     assert not desk.counted("kept")
+    assert 'resight_requests_total{model="",outcome="StorageFull",version=""} 2.0' in desk.engine.exposition()
     desk.free_mib = 0
     assert (await desk.post(content=CAT)).status_code == 201
 
