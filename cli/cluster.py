@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shlex
 import signal
+from queue import Empty, SimpleQueue
 from typing import Annotated, Any
 
 import typer
@@ -136,13 +137,15 @@ def require_token_beyond_loopback(settings: Settings, host: str) -> None:
 
 def _stay(settings: Settings, state: ClusterState) -> None:
     """Block until the cluster ends or a signal stops it. Raises ClusterError if Ray ends by itself."""
-    signals = {signal.SIGHUP, signal.SIGTERM, signal.SIGINT}
-    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    received: SimpleQueue[int] = SimpleQueue()  # macOS lacks sigtimedwait
+    for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, _: received.put(number))
     while read_state(settings) == state:
-        received = signal.sigtimedwait(signals, POLL_S)
-        if received is None:
+        try:
+            number = received.get(timeout=POLL_S)
+        except Empty:
             continue
-        if received.si_signo != signal.SIGHUP:
+        if number != signal.SIGHUP:
             note("stopping …")
             stop(settings)
             return

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import signal
 import socket
 from pathlib import Path
 from types import SimpleNamespace
@@ -354,6 +356,27 @@ def test_up_fails_with_a_model_that_fails_and_leaves_the_cluster_up(
     assert "yes: a@1" in done.out
     assert done.code == (6 if failures else 0)
     assert ("error the cluster is up, but a model fails: b: damaged" in done.err) == bool(failures)
+
+
+def test_signals_reload_and_stop_a_cluster_in_the_foreground(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(signal, "sigtimedwait", raising=False)  # as on macOS
+    state = ClusterState(1, "127.0.0.1", 8000, "127.0.0.1:1", "http://127.0.0.1:1", "/tmp")
+    numbers, done = [signal.SIGHUP, signal.SIGTERM], list[str]()
+    former = {number: signal.signal(number, signal.SIG_IGN) for number in (*numbers, signal.SIGINT)}
+
+    def read_state(_: Settings) -> ClusterState:
+        os.kill(os.getpid(), numbers.pop(0))
+        return state
+
+    monkeypatch.setattr(cluster, "read_state", read_state)
+    monkeypatch.setattr("serve.client.Client.reload", lambda _: done.append("reload"))
+    monkeypatch.setattr(cluster, "stop", lambda _: done.append("stop"))
+    try:
+        cluster._stay(Settings(), state)
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+    assert done == ["reload", "stop"]
 
 
 def test_while_one_process_serves_status_and_down_name_it(
