@@ -70,6 +70,8 @@ def export(
         raise BadRequest(f"unknown relation '{relation}': use one of {', '.join(RELATIONS)}")
     if out.suffix.lower() not in _FORMATS:
         raise BadRequest(f"unknown file type {out}: use a name that ends in .parquet or .csv")
+    if out.is_dir():
+        raise BadRequest(f"cannot replace {out}: it is a folder, choose another name")
     view = view or Views(tables.url).current()
 
     def write(part: Path) -> tuple[int, list[str]]:

@@ -113,16 +113,18 @@ def test_of_two_exports_to_one_file_each_is_whole(
         ("", "x.csv", "unknown relation '': use one of media, images, results"),
         ("results", "x.xlsx", "ends in .parquet or .csv"),
         ("results", "file/x.csv", "cannot write"),
+        ("results", "folder.csv", "it is a folder"),
     ],
 )
 def test_what_cannot_be_written_is_refused_and_nothing_is_left(
     filled: Tables, tmp_path: Path, view: str, name: str, words: str
 ) -> None:
     (tmp_path / "file").write_text("no folder")
-    before = sorted(tmp_path.iterdir())
+    (tmp_path / "folder.csv" / "of another program").mkdir(parents=True)
+    before = sorted(tmp_path.rglob("*"))
     with pytest.raises(BadRequest, match=words):
         export(filled, view, tmp_path / name)
-    assert sorted(tmp_path.iterdir()) == before
+    assert sorted(tmp_path.rglob("*")) == before
     assert filled.existing("exports") is None
 
 
