@@ -75,9 +75,9 @@ _REPLACE += f"delete {_OF_CHANGED};\n" + ";\n".join(
 
 
 class About(Frozen):
-    """Origin of the rows of a file. `versions` has the id and the version of each table.
+    """Origin of the rows of a file. `versions` has the lineage and the version of each table.
 
-    A table that was created again has another id.
+    A table that was created again, or continued from a restored backup, has another lineage.
     """
 
     file_format: int = FORMAT
@@ -124,9 +124,14 @@ def source_of(tables: Tables, view_name: str) -> Source:
     """Return the newest state. Raises BadRequest for an unknown view, StorageUnreachable."""
     view, now = view_shown(tables, view_name), datetime.now(UTC)
     snapshots = {name: tables.existing(name) for name in _FOLLOWED}
-    versions = {name: table and (str(table.metadata().id), table.version()) for name, table in snapshots.items()}
+    versions = {name: table and _lineage(table, table.version()) for name, table in snapshots.items()}
     url, fields = absolute(tables.url), {"view_name": view_name, "view": view, "built_at": now}
     return Source(About.model_validate({"tables": url, "versions": versions, **fields}), snapshots)
+
+
+def _lineage(table: DeltaTable, version: int) -> tuple[str, int]:
+    """Return the id of the table with the time at which it had a version, and that version."""
+    return f"{table.metadata().id} {commit_time(table, version)}", version
 
 
 def behind_since(about: About, source: Source) -> datetime | None:
@@ -154,8 +159,9 @@ def changed_images(about: About, source: Source) -> pa.ChunkedArray | None:
     for name, table in source.snapshots.items():
         if source.about.versions[name] == about.versions[name]:
             continue
-        table_id, version = about.versions[name] or (table and str(table.metadata().id), -1)
-        if table is None or str(table.metadata().id) != table_id:
+        had = about.versions[name]
+        version = had[1] if had else -1
+        if table is None or (had and _lineage(table, version) != had):
             return None
         if not version < table.version() <= version + MOST_COMMITS:
             return None

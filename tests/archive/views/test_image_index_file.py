@@ -96,8 +96,8 @@ def state_a_fact(tables: Tables, sha: str, **more: Any) -> None:
     append(tables, pa.Table.from_pylist([person("suppress", sha, **more)], schema=ASSERTIONS))
 
 
-def upload(tables: Tables) -> None:
-    image = world(images=1)[0] | {"media_sha256": "f" * 64, "path": "new.jpg", "gone": False}
+def upload(tables: Tables, digit: str = "f") -> None:
+    image = world(images=1)[0] | {"media_sha256": digit * 64, "path": f"{digit}.jpg", "gone": False}
     put(tables, [image | {"status": "ok", "boxes": [("fox", 0.9)]}])
 
 
@@ -184,6 +184,24 @@ def test_tables_that_were_created_again_are_other_tables(
     add_results(tables, "k", result_rows([rows_of(tables, "media")[0]["media_sha256"]]))
     assert index.refresh() is True
     assert written == [None]
+    assert listed(index) == searched(tables)
+
+
+@pytest.mark.parametrize("uploads", ["e", "de"], ids=["the same version", "newer version"])
+def test_tables_that_continue_from_a_backup_are_other_tables(
+    tables: Tables, index: ImageIndex, folder: Path, written: list[int | None], tmp_path: Path, uploads: str
+) -> None:
+    backup = shutil.copytree(tables.url, tmp_path / "backup")
+    upload(tables)
+    index.refresh()
+    shutil.rmtree(tables.url)
+    shutil.copytree(backup, tables.url)
+    for digit in uploads:
+        upload(tables, digit)
+    of_file = IndexedSearch(folder=str(folder), limit=1000).answer(tables, 60)
+    assert of_file == find(tables, ImageSearch(limit=1000), 60)
+    assert index.refresh() is True
+    assert written == [1, None]
     assert listed(index) == searched(tables)
 
 
