@@ -61,8 +61,8 @@ def side(tables: Tables, models: ModelStore, name: str) -> ResultSet:
     view = views.current(view_name) if NAME.fullmatch(name) else None
     if view is None and view_name == PRODUCTION:
         return NOTHING
-    if view is None and name == PREVIOUS:
-        return side_of_view(rollback_target(views.history()), name)
+    if view is None and name == PREVIOUS and (history := views.history()):
+        return side_of_view(rollback_target(history), name)
     if view is None:
         names = ", ".join(views.names()) or "none"
         raise BadRequest(

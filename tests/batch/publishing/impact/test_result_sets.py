@@ -103,6 +103,7 @@ def test_while_nothing_is_published_that_is_a_side_too(name: str, tables: Tables
         ("blobs@9", ModelError, "unknown version blobs@9"),
         ("../../x", BadRequest, "is not a run, name@version or published view"),
         ("nobody", BadRequest, "or published view .views: none."),
+        ("previous", BadRequest, "or published view .views: none."),
     ],
 )
 def test_what_is_no_side_says_what_there_is(
