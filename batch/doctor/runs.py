@@ -8,14 +8,13 @@ from functools import partial
 from archive.annotations.layers import read_layers
 from archive.delta.snapshot import partition_keys
 from archive.delta.tables import Tables
-from archive.views.publications import last_event
 from archive.views.views import View, Views
 from batch.doctor.finding import RESTORE, Finding
 from batch.jobs.control import close
-from batch.runs.listing import page
+from batch.runs.listing import events_of, page
 from model_store.errors import StorageError
 
-MOST_RUNS = 1_000
+MOST_RUNS, MOST_EVENTS = 1_000, 1_000_000
 
 
 def check_runs(tables: Tables) -> Iterator[Finding]:
@@ -44,10 +43,10 @@ def check_views(tables: Tables) -> Iterator[Finding]:
 
 
 def _problems(tables: Tables, view: View) -> Iterator[str]:
-    run = last_event(tables, view.run_id) if view.run_id else None
-    if view.run_id and (run is None or run["state"] != "sealed"):
-        yield f"its run {view.run_id} is {run['state'] if run else 'unknown'}, not sealed"
-    if run and run["requested"] and view.inference_key not in partition_keys(tables.existing("results")):
+    states = [event["state"] for event in events_of(tables, view.run_id, MOST_EVENTS)] if view.run_id else ["sealed"]
+    if "sealed" not in states:  # a sealed run may be started again
+        yield f"its run {view.run_id} is {states[0] if states else 'unknown'}, not sealed"
+    if view.inference_key not in partition_keys(tables.existing("results")):
         yield f"no results of its inference key {view.inference_key[:12]} exist"
     if lost := sorted(set(view.layers).difference(read_layers(tables) if view.layers else ())):
         yield f"its layer {lost[0][:12]} does not exist"

@@ -54,12 +54,19 @@ def republish(home: Home, **fields: object) -> list[Finding]:
 
 
 def test_a_view_of_what_does_not_exist_is_found(home: Home) -> None:
+    key = home.key
     (found,) = republish(home, run_id="r9")
     assert "run r9 is unknown" in found.problem
     (found,) = republish(home, run_id="r1", layers=("m" * 64,))
     assert "layer mmm" in found.problem
-    (found,) = republish(home, layers=("l" * 64,), inference_key="other")
-    assert "no results of its inference key other" in found.problem
+    for run_id in ("r1", None):
+        (found,) = republish(home, layers=("l" * 64,), inference_key="other", run_id=run_id)
+        assert "no results of its inference key other" in found.problem
     event(home, minutes=1)
-    (found,) = republish(home, layers=(), inference_key=home.key, run_id="r2")
+    (found,) = republish(home, layers=(), inference_key=key, run_id="r2")
     assert "run r2 is running, not sealed" in found.problem
+
+
+def test_a_sealed_run_that_was_started_again_is_no_finding(home: Home) -> None:
+    event(home, minutes=1, run_id="r1", event=9)
+    assert home.findings == []
