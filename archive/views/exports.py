@@ -37,7 +37,7 @@ from model_store.storage_errors import is_full, storage_error
 
 _FORMATS = {".parquet": "format parquet, compression zstd", ".csv": "format csv, header"}
 _KEYS = "select distinct inference_key from {} order by all"
-OF_VIEW = ("results", "detections", "hidden", "events", "occurrences", "clips")
+OF_VIEW = ("results", "detections", "hidden", "events", "occurrences", "clips", "individuals", "sightings")
 OF_ALL = ("all_results", "all_detections")
 _EDITABLE = {
     name: f"(select *, label as {EXPORTED_LABEL} from {name})" for name in ("detections", "hidden", "all_detections")

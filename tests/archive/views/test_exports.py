@@ -236,6 +236,7 @@ def test_an_export_that_loses_to_a_prune_is_told_so_and_leaves_nothing(
         ("results", None, 3, ["k"], "production 1"),
         ("results", of_key("other", run_id="r-1"), 1, ["other"], "run r-1"),
         ("results", of_key("nobody", run_id="r-2"), 0, [], "run r-2"),
+        ("sightings", None, 0, [], "production 1"),
         ("all_results", None, 4, ["k", "other"], None),
         ("media", None, 0, [], None),
         ("snips", None, 2, ["s", "t"], None),
