@@ -16,10 +16,12 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import json
 import os
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -46,6 +48,8 @@ _OF_FILES = ("reading the stream", "exporting a stream", "magic bytes", "Failed 
 _kept: list[duckdb.DuckDBPyConnection] = []
 _making = threading.Lock()
 S3_CONNECT_S, S3_REQUEST_S = 10.0, 60.0
+READERS = 16
+"""Log files read concurrently; on S3 each is a round trip."""
 _KEY = f"partition.{_COLUMN}"
 
 
@@ -164,9 +168,9 @@ def commit_time(table: DeltaTable, version: int) -> datetime | None:
 
 def _changes_since(table: DeltaTable, kind: str, inference_key: str | None, version: int) -> Iterator[dict[str, Any]]:
     """Yield the actions of a kind that change rows. A file with an unlisted partition belongs to each of them."""
-    store = _store(table)
-    for commit in range(version + 1, table.version() + 1):
-        for action in _log(store, commit):
+    with ThreadPoolExecutor(READERS) as readers:
+        logs = readers.map(functools.partial(_log, _store(table)), range(version + 1, table.version() + 1))
+        for action in itertools.chain.from_iterable(logs):
             change = action.get(kind)
             if change and change["dataChange"]:
                 key = (change.get("partitionValues") or {}).get(_COLUMN, inference_key)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -12,6 +14,7 @@ import pytest
 from pyarrow.fs import FileSystem, PyFileSystem, S3FileSystem, SubTreeFileSystem
 
 from archive.annotations.assertions import ANNOTATIONS
+from archive.delta import snapshot
 from archive.delta.snapshot import dataset, memory_database, partition_keys, read_only_files
 from archive.delta.tables import Tables
 from archive.schemas import RESULTS
@@ -59,6 +62,22 @@ def test_a_filter_on_the_partition_opens_no_other_file(tables: Tables, key: str)
     assert len(opened) == 1
     found = files.to_table(filter=ds.field("inference_key") == key)
     assert found["media_sha256"].to_pylist() == [key]
+
+
+def test_log_files_are_read_concurrently(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On S3 each is a round trip, and an index may be a thousand commits behind."""
+    for name in ("a", "b", "c"):
+        put_results(tables, result_rows([name]))
+    read, both = snapshot._log, threading.Barrier(2, timeout=5)
+
+    def waiting(*of: Any) -> list[dict[str, Any]]:
+        both.wait()
+        return read(*of)
+
+    monkeypatch.setattr(snapshot, "_log", waiting)
+    table = tables.snapshot("results")
+    added = snapshot.added_since(table, RESULTS, None, table.version() - 2).to_table()
+    assert added["media_sha256"].to_pylist() == ["b", "c"]
 
 
 def test_a_table_that_is_not_there_has_no_keys() -> None:
