@@ -146,10 +146,11 @@ def behind_since(about: About, source: Source) -> datetime | None:
     return min(missing, default=None)
 
 
-def changed_images(about: About, source: Source) -> pa.ChunkedArray | None:
+def changed_images(about: About, source: Source, most_commits: int = MOST_COMMITS) -> pa.ChunkedArray | None:
     """Return the digests of images with rows that may differ from the file, or None if it must be built again.
 
-    Other images are the same, because each row depends on rows with its digest only, in all relations.
+    Also returns None if a table has more than `most_commits` newer commits. Other images are the same, because each row
+    depends on rows with its digest only, in all relations.
     """
     old, new = about.view, source.about.view
     if (old is None) != (new is None) or (old and new and not new.shows_the_same_as(old)):
@@ -163,7 +164,7 @@ def changed_images(about: About, source: Source) -> pa.ChunkedArray | None:
         version = had[1] if had else -1
         if table is None or (had and _lineage(table, version) != had):
             return None
-        if not version < table.version() <= version + MOST_COMMITS:
+        if not version < table.version() <= version + most_commits:
             return None
         key = (new.inference_key if new else "") if name == "results" else None
         try:

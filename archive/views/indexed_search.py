@@ -19,6 +19,8 @@ from archive.views.image_filter import selected
 from archive.views.image_index_file import changed_images, open_newest, source_of
 from archive.views.search import ImageSearch, SearchPage, find, in_time, matching, page_of, place_of
 
+MOST_COMMITS = 100
+"""Newer commits to a table above which the tables are searched: each costs two files to read, on S3 two requests."""
 _AFTER = """
     moment <= coalesce($moment::timestamp, '-infinity') and (
         moment < coalesce($moment::timestamp, '-infinity') or (source_root, path) > ($root, $path))
@@ -50,7 +52,7 @@ class IndexedSearch(ImageSearch):
         """Return the page that `find` returns. Raises as `find`."""
         limit, source = in_time(within_s), source_of(tables, self.view)
         opened = open_newest(Path(self.folder) / self.view, tables, self.view)
-        changed = changed_images(opened.about, source) if opened else None
+        changed = changed_images(opened.about, source, MOST_COMMITS) if opened else None
         if opened is None or changed is None:
             return find(tables, self, within_s)
         try:

@@ -75,6 +75,10 @@ def test_pages_are_those_of_the_tables_before_and_after_they_change(
     with monkeypatch.context() as patch:
         patch.setattr(indexed_search, "find", lambda *_: pytest.fail("all rows were searched"))
         walk(tables, place / "index", {"label": "fox"})
+    with monkeypatch.context() as patch:
+        patch.setattr(indexed_search, "MOST_COMMITS", 0)
+        patch.setattr(indexed_search, "_in_file", lambda *_: pytest.fail("a file with too few rows was read"))
+        compare(place)
 
 
 def test_names_that_the_archive_lacks_are_refused(place: Path) -> None:
