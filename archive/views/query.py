@@ -159,7 +159,8 @@ def query(
     except duckdb.OutOfMemoryException as error:
         raise out_of_memory(error) from error
     except duckdb.Error as error:
-        if is_of_storage(error):
+        is_own_file = allow_files and " stream " not in str(error)  # tables are registered streams
+        if is_of_storage(error) and not is_own_file:
             raise table_error(f"read from {tables.url}", error) from error
         raise BadRequest(str(error)) from error
     return rows.rename_columns(_distinct(rows.column_names))

@@ -183,8 +183,9 @@ def test_files_of_other_keys_are_not_opened(two_keys: Tables) -> None:
         query(two_keys, f"select * from {relation}", published("new"))
     assert shown(two_keys, published("new")) == ["a", "b"]
     assert count(two_keys, "all_results where inference_key = 'new'") == 2
-    with pytest.raises(StorageUnreachable, match="cannot read from"):
-        query(two_keys, "select * from all_results")
+    for allow_files in (False, True):
+        with pytest.raises(StorageUnreachable, match="cannot read from"):
+            query(two_keys, "select * from all_results", allow_files=allow_files)
 
 
 SCORES = {"cat": 0.9, "dog": 0.8, "it's": 0.7}

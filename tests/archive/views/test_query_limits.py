@@ -112,6 +112,10 @@ def test_files_are_reached_where_that_is_asked_for(tables: Tables, tmp_path: Pat
         query(tables, f"from '{out}'")
     found = query(tables, f"from '{out}'", allow_files=True)
     assert found.to_pylist() == [{"camera": "north"}]
+    (tmp_path / "other.parquet").write_text("x" * 100)
+    for name, words in (("other.csv", "No files found"), ("other.parquet", "magic bytes")):
+        with pytest.raises(BadRequest, match=words):
+            query(tables, f"from '{tmp_path / name}'", allow_files=True)
 
 
 BIG = """
