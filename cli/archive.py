@@ -215,7 +215,11 @@ def sql(
     tables = Tables(Settings().mounted_tables_url)
     chosen = chosen_view(tables, view, run)
     found = query(tables, statement, chosen, allow_files, memory_mib)
-    print_rows(found.to_pylist(), fmt, found.column_names)
+    try:
+        rows = found.to_pylist()
+    except OverflowError as error:
+        raise BadRequest(f"{error}: cast times before year 1, after 9999 or infinite to varchar") from error
+    print_rows(rows, fmt, found.column_names)
     note_unpublished(tables, chosen, statement)
 
 

@@ -145,7 +145,7 @@ def test_sql_over_nothing_has_a_header_and_makes_no_table(resight: Resight, home
 
 def test_wrong_sql_ends_with_2(resight: Resight, home: Path) -> None:
     Tables(str(home / "tables")).snapshot("media")
-    for statement in ("", "selec 1", "drop table media"):
+    for statement in ("", "selec 1", "drop table media", "select 'infinity'::date"):
         resight("sql", statement).refused(2)
 
 
