@@ -46,7 +46,7 @@ def tables(tmp_path: Path, folder: Path) -> Tables:
 
 def by_camera(tables: Tables) -> dict[str, int]:
     """Return the count of the query in the README, after comparing every other count with it."""
-    counts = {row["camera_id"]: row["count_star()"] for row in query(tables, TAUGHT).to_pylist()}
+    counts = {row["camera_id"]: row["n"] for row in query(tables, TAUGHT).to_pylist()}
     with connect(tables, statement="images all_detections") as sql:
         for relation in ("images", "all_detections"):
             assert dict(sql.sql(f"select camera_id, count(*) from {relation} group by all").fetchall()) == counts
