@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -26,7 +25,7 @@ with lazy_imports():
     from batch.filters.layers import switch
     from batch.filters.prepare import prepare, prepare_again
     from batch.filters.registry import filter_of
-    from batch.filters.review import candidates, read_accepted, write_review
+    from batch.filters.review import candidates, read_accepted, read_text, write_review
     from batch.filters.spec import FilterSpec
     from batch.jobs.control import jobs_of, submit_filters
     from batch.runs.options import takes_scope
@@ -220,7 +219,7 @@ def _value(kind: str, text: str) -> tuple[str, Any]:
     if not equals:
         raise BadRequest(f"invalid --set '{text}': use field=value; list the fields with: resight filters show {kind}")
     if value.startswith("@"):
-        return name, _read(Path(value[1:]))
+        return name, _read(value[1:])
     try:
         parsed = json.loads(value)
     except ValueError:
@@ -230,14 +229,14 @@ def _value(kind: str, text: str) -> tuple[str, Any]:
     return name, value if is_text else parsed
 
 
-def _read(file: Path) -> Any:
+def _read(file: str) -> Any:
     """Return the value of a JSON file, the accepted slots of a review, or the lines of a text file."""
+    text = read_text(file)
+    if not file.lower().endswith(".json"):
+        return [line.strip() for line in text.split("\n") if line.strip()]
     try:
-        text = file.read_text("utf-8-sig")
-        if file.suffix.lower() != ".json":
-            return [line.strip() for line in text.split("\n") if line.strip()]
         value = json.loads(text)
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise BadRequest(f"cannot read {file}: {error}") from error
     if isinstance(value, dict) and "slots" in value:
         return list(read_accepted(file))

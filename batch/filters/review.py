@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 
 from pydantic import Field, ValidationError, field_validator
 
@@ -28,6 +27,7 @@ from batch.publishing.impact.report import require_empty, write_file
 from batch.publishing.impact.samples import Sample, ShownBox
 from model_store.errors import BadRequest
 from model_store.frozen import Frozen, wrong_fields
+from model_store.storage import Folder, absolute
 from serve.pages import render
 
 FILE = "review.json"
@@ -136,14 +136,21 @@ def write_review(layer_id: str, candidates: Iterable[Candidate], out: str) -> Re
     return review
 
 
-def read_accepted(file: Path) -> tuple[str, ...]:
-    """Return the ids of accepted slots, sorted. Raises BadRequest that names the file and the problem."""
+def read_text(file: str) -> str:
+    """Return the text of a file, local or s3://, without a byte order mark. Raises BadRequest, StorageUnreachable."""
+    folder, _, name = absolute(file).rpartition("/")
     try:
-        review = Review.model_validate_json(file.read_text("utf-8-sig"))
-    except ValidationError as error:
-        raise BadRequest(f"{file}: {wrong_fields(error, Review)}") from error
+        return Folder(folder or "/").read(name).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise BadRequest(f"cannot read {file}: {error}") from error
+
+
+def read_accepted(file: str) -> tuple[str, ...]:
+    """Return the ids of accepted slots of a review, sorted. Raises as `read_text`, also for another file."""
+    try:
+        review = Review.model_validate_json(read_text(file))
+    except ValidationError as error:
+        raise BadRequest(f"{file}: {wrong_fields(error, Review)}") from error
     return tuple(sorted(slot.id for slot in review.slots if slot.accepted))
 
 

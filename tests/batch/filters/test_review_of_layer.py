@@ -115,12 +115,12 @@ def test_accepted_slots_are_hidden_and_can_be_shown_again(tables: Tables, tmp_pa
     write_review(layer.layer_id, candidates(tables, layer, KEY), str(out))
     assert [file.name for file in (out / "samples").iterdir()] == ["00001.jpg"]
     assert "the image cannot be shown" not in (out / "index.html").read_text()
-    assert read_accepted(out / "review.json") == ()
+    assert read_accepted(str(out / "review.json")) == ()
 
     review = json.loads((out / "review.json").read_text())
     review["slots"][0]["accepted"] = True
     (out / "review.json").write_text(json.dumps(review))
-    accepted = ran(tables, accepted=read_accepted(out / "review.json"))
+    accepted = ran(tables, accepted=read_accepted(str(out / "review.json")))
     assert accepted.layer_id != layer.layer_id
     assert shown(tables) == before, "it is another layer, which no view shows yet"
     view = switch(tables, on=[accepted.layer_id])
