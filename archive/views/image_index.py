@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from archive.delta.tables import Tables
 from archive.views.image_detail import ImageDetail, details_in
-from archive.views.image_filter import ImageFilter, selected
+from archive.views.image_filter import Conditions, ImageFilter, selected
 from archive.views.image_index_file import (
     About,
     OpenIndex,
@@ -305,7 +305,7 @@ class ImageIndex:
         return self._folder / view
 
 
-def _beside(wanted: ImageFilter, place: Place | None, back: bool) -> tuple[dict[str, str], dict[str, Any]]:
+def beside(wanted: Conditions, place: Place | None, back: bool) -> tuple[dict[str, str], dict[str, Any]]:
     """Return `selected` restricted to images after a place, or before it with `back`; None: to all."""
     rows, values = selected(wanted)
     if place is None:
@@ -317,14 +317,14 @@ def _beside(wanted: ImageFilter, place: Place | None, back: bool) -> tuple[dict[
 
 def _part(sql: duckdb.DuckDBPyConnection, wanted: ImageFilter, place: Place | None, back: bool, limit: int) -> pa.Table:
     """Return the images next to a place, in page order."""
-    rows, values = _beside(wanted, place, back)
+    rows, values = beside(wanted, place, back)
     statement = _PAGE.format(order=_BACKWARDS if back else _FORWARDS, limit=limit, **rows)
     return sql.sql(statement, params=values).to_arrow_table()
 
 
 def _any(sql: duckdb.DuckDBPyConnection, wanted: ImageFilter, place: Place, back: bool) -> bool:
     """Return whether there are images after a place, or before it with `back`."""
-    rows, values = _beside(wanted, place, back)
+    rows, values = beside(wanted, place, back)
     return bool(sql.execute(_ANY.format(**rows), values).fetchall())
 
 

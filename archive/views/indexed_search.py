@@ -15,16 +15,12 @@ import duckdb
 import pyarrow as pa
 
 from archive.delta.tables import Tables
-from archive.views.image_filter import selected
+from archive.views.image_index import beside
 from archive.views.image_index_file import changed_images, open_newest, source_of
-from archive.views.search import ImageSearch, SearchPage, find, in_time, matching, page_of, place_of
+from archive.views.search import ImageSearch, SearchPage, find, in_time, matching, page_of, place_of, require_names
 
 MOST_COMMITS = 100
 """Newer commits to a table above which the tables are searched: each costs two files to read, on S3 two requests."""
-_AFTER = """
-    moment <= coalesce($moment::timestamp, '-infinity') and (
-        moment < coalesce($moment::timestamp, '-infinity') or (source_root, path) > ($root, $path))
-"""
 _PAGE = """
     with matching as (
         select image_id from {rows} where {conditions} order by moment desc, source_root, path limit $most),
@@ -62,8 +58,8 @@ class IndexedSearch(ImageSearch):
             return find(tables, self, within_s)
         if len(changed):
             images += matching(tables, source.about.view, self, limit, changed)
-        if not images:  # names that the archive lacks are refused
-            return find(tables, self, within_s)
+        if not images:
+            require_names(tables, source.about.view, self, limit)
         images.sort(key=lambda image: (image["source_root"], image["path"]))
         images.sort(key=_moment, reverse=True)
         return page_of(source.about.view, images[: self.limit + 1], self.limit)
@@ -71,10 +67,7 @@ class IndexedSearch(ImageSearch):
 
 def _in_file(sql: duckdb.DuckDBPyConnection, wanted: ImageSearch, changed: pa.ChunkedArray) -> list[dict[str, Any]]:
     """Return the images of the page and the one after it that the file has, except `changed` ones."""
-    rows, values = selected(wanted)
-    if wanted.after:
-        rows["conditions"] += f" and {_AFTER}"
-        values |= dict(zip(("moment", "root", "path"), place_of(wanted.after), strict=True))
+    rows, values = beside(wanted, place_of(wanted.after) if wanted.after else None, back=False)
     values |= {"max_rows": wanted.limit + 1, "most": wanted.limit + 1 + len(changed)}
     sql.register("changed", pa.table({"media_sha256": changed}))
     return sql.sql(_PAGE.format(**rows), params=values).to_arrow_table().to_pylist(maps_as_pydicts="strict")

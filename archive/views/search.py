@@ -105,14 +105,8 @@ def find(tables: Tables, wanted: ImageSearch, within_s: float) -> SearchPage:
     """
     view, limit = view_shown(tables, wanted.view), in_time(within_s)
     images = matching(tables, view, wanted, limit)
-    for kind, names in _NAMES.items() if not images else ():
-        if name := getattr(wanted, kind):
-            with (
-                storage_errors(tables),
-                connect(tables, view, memory_mib=MEMORY_MIB, statement=names) as sql,
-                limit(sql),
-            ):
-                require_known(kind, name, [str(row[0]) for row in sql.sql(names).fetchall() if row[0]])
+    if not images:
+        require_names(tables, view, wanted, limit)
     return page_of(view, images, wanted.limit)
 
 
@@ -135,6 +129,18 @@ def matching(
         with connect(tables, view, digests, statement=_DETAILS) as sql, limit(sql):
             sql.register("page", page)
             return sql.sql(_DETAILS).to_arrow_table().to_pylist(maps_as_pydicts="strict")
+
+
+def require_names(tables: Tables, view: View | None, wanted: ImageSearch, limit: Limit) -> None:
+    """Raise BadRequest if the archive lacks the camera, deployment or location of a search."""
+    for kind, names in _NAMES.items():
+        if name := getattr(wanted, kind):
+            with (
+                storage_errors(tables),
+                connect(tables, view, memory_mib=MEMORY_MIB, statement=names) as sql,
+                limit(sql),
+            ):
+                require_known(kind, name, [str(row[0]) for row in sql.sql(names).fetchall() if row[0]])
 
 
 def page_of(view: View | None, images: list[dict[str, Any]], limit: int) -> SearchPage:
