@@ -43,6 +43,8 @@ FORMAT = 6
 """Number of the tables and columns of a file; a file with another number is replaced."""
 READ_MIB = 512
 BUILD_S = 1800.0
+MOST_LISTED = 5_000_000
+"""Boxes of which outlines are listed at once: lists of groups stay in memory, everything else may spill."""
 MOST_CHANGED, MOST_COMMITS = 50_000, 2_000
 """Changed images, and commits to one table, above which a new file is built from all rows."""
 _FOLLOWED = ("media", "results", "assertions", "deployments")
@@ -251,7 +253,7 @@ def _write(
             steps = [*row_statements(first_id), *(_CREATE if images is None else _REPLACE).split(";\n")]
             for step, statement in enumerate(steps, 1):
                 on_step(step, len(steps))
-                sql.execute(statement)
+                _execute(sql, statement)
             ((count,),) = sql.sql("select count(*) from built.cells").fetchall()
             text = about.model_copy(update={"images": count}).model_dump_json()
             sql.execute("create or replace table built.about as select $1 as text", [text])
@@ -262,11 +264,24 @@ def _write(
         raise
 
 
+def _execute(sql: duckdb.DuckDBPyConnection, statement: str) -> None:
+    """Execute a statement; that of `outlined` for at most about `MOST_LISTED` boxes at a time."""
+    name, _, rows = statement.partition(" as\n")
+    if not name.endswith(" outlined"):
+        sql.execute(statement)
+        return
+    ((boxes,),) = sql.execute("select count(*) from box_rows").fetchall()
+    parts = 1 + boxes // MOST_LISTED
+    for part in range(parts):
+        sql.execute(f"set variable parts = {parts}; set variable part = {part}")
+        sql.execute(f"insert into outlined {rows}" if part else statement)
+
+
 def row_statements(first_id: str = "0") -> list[str]:
     """Return the statements for `new_cells`, `new_details` …, with numbers above `first_id`, from relations `READ`."""
     names = _ROWS.needed_by(*(f"new_{name}" for name in ("cells", "found", *_PARTS)))
     made = [_ROWS.statements[name] for name in names if name in _ROWS.statements]
-    return [f"set variable first_id = {first_id}", *made]
+    return [f"set variable first_id = {first_id}; set variable parts = 1; set variable part = 0", *made]
 
 
 def open_newest(folder: Path, tables: Tables, view_name: str, mine: OpenIndex | None = None) -> OpenIndex | None:

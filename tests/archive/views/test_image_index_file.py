@@ -304,6 +304,15 @@ def test_pages_are_served_while_a_file_is_built(
     assert listed(index) == searched(tables)
 
 
+def test_outlines_are_listed_a_part_at_a_time(
+    tables: Tables, index: ImageIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = index.page(EVERYTHING, 1000).columns
+    assert sum(map(len, expected["boxes"])) > 9
+    monkeypatch.setattr(files, "MOST_LISTED", 3)
+    assert ImageIndex(tables, tmp_path / "parts").page(EVERYTHING, 1000).columns == expected
+
+
 def test_a_build_that_fails_leaves_the_old_file(
     tables: Tables, index: ImageIndex, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
