@@ -27,6 +27,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from model_store.config import Batch
 from model_store.detector import LoadedDetector
@@ -39,17 +40,13 @@ from serve.tune.results import Hardware, MeasuredPoint, Point, Round, TuningResu
 
 CLOSED_SHARE = 1 / 3  # of a round's seconds, for throughput; a percentile needs more requests.
 WARM_SHARE = 0.2  # of a closed loop, not counted.
-PATIENCE_S = 5.0  # for the first answer of a closed loop and the last ones of an open loop.
+PATIENCE_S = 5.0  # for an answer in a closed loop and the last ones of an open loop.
 SETTLE_S = 0.05  # between two loops, in which cancelled requests end.
 SLACK_S = 60.0  # for a round to end.
-
-Detect = Callable[[], Awaitable[None]]
-
-
 MARGIN, MAX_MARGIN = 0.03, 0.15
 """Shares by which equal throughputs differ at most: on a quiet machine, and on any."""
 CONFIRM_ATTEMPTS = 2
-
+Detect = Callable[[], Awaitable[None]]
 Report = Callable[[MeasuredPoint], None]
 
 
@@ -306,30 +303,34 @@ def clients_for(point: Point, online_queue: int) -> int:
 async def closed_loop(detect: Detect, clients: int, seconds: float) -> tuple[int, float, float]:
     """Let clients send the next picture as soon as one is answered; a slow model gets more time.
 
-    Return the images, seconds and CPU seconds after the warm-up. Raises what `detect` raises in an ExceptionGroup, and
-    BadRequest if no image is answered.
+    Return the images, seconds and CPU seconds from the first answer after the warm-up to the first one after the end:
+    a window of whole batches. Raises what `detect` raises in an ExceptionGroup, and BadRequest if no image is answered.
     """
-    answered = 0
+    answered, answer = 0, asyncio.Event()
 
     async def client() -> None:
         nonlocal answered
         while True:
             await detect()
             answered += 1
+            answer.set()
+
+    async def next_answer(after_s: float) -> NDArray[np.float64]:
+        await asyncio.sleep(after_s)
+        answer.clear()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(answer.wait(), PATIENCE_S)
+        return np.array([answered, time.perf_counter(), time.process_time()])
 
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(client()) for _ in range(clients)]
-        await asyncio.sleep(WARM_SHARE * seconds)
-        before, began, cpu = answered, time.perf_counter(), time.process_time()
-        await asyncio.sleep((1 - WARM_SHARE) * seconds)
-        while answered == before and time.perf_counter() - began < PATIENCE_S:
-            await asyncio.sleep(seconds)
-        window_s, cpu_s = time.perf_counter() - began, time.process_time() - cpu
+        began = await next_answer(WARM_SHARE * seconds)
+        images, window_s, cpu_s = (await next_answer((1 - WARM_SHARE) * seconds) - began).tolist()
         for task in tasks:
             task.cancel()
-    if answered == before:
+    if not images:
         raise BadRequest(f"no image was answered within {window_s:.1f} s: use longer --seconds")
-    return answered - before, window_s, cpu_s
+    return int(images), window_s, cpu_s
 
 
 async def open_loop(

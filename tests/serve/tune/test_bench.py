@@ -176,6 +176,48 @@ def random(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
+class VirtualTime(asyncio.SelectorEventLoop):
+    """A loop whose clock goes to the next timer instead of waiting for it."""
+
+    now_s = 0.0
+
+    def time(self) -> float:
+        return self.now_s
+
+    def _run_once(self) -> None:
+        if not self._ready and self._scheduled:  # type: ignore[attr-defined]
+            self.now_s = max(self.now_s, self._scheduled[0].when())  # type: ignore[attr-defined]
+        super()._run_once()  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("batch_s", [0.03, 0.36, 0.9, 2.5])
+def test_throughput_is_that_of_whole_batches(monkeypatch: pytest.MonkeyPatch, batch_s: float) -> None:
+    loop, waiting = VirtualTime(), list[asyncio.Future[None]]()
+    monkeypatch.setattr(benches, "time", SimpleNamespace(perf_counter=loop.time, process_time=loop.time))
+
+    async def batches_of_four() -> None:
+        while True:
+            await asyncio.sleep(batch_s)
+            for answer in [waiting.pop(0) for _ in range(4)]:
+                answer.set_result(None)
+
+    async def detect() -> None:
+        waiting.append(loop.create_future())
+        await waiting[-1]
+
+    async def measured() -> tuple[int, float, float]:
+        worker = loop.create_task(batches_of_four())
+        try:
+            return await closed_loop(detect, 9, 2.0)
+        finally:
+            worker.cancel()
+
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        images, window_s, cpu_s = runner.run(measured())
+    assert images / window_s == pytest.approx(4 / batch_s)
+    assert cpu_s == pytest.approx(window_s)
+
+
 async def test_a_window_without_an_answer_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(benches, "PATIENCE_S", 0.05)
 
