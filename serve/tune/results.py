@@ -61,7 +61,7 @@ class Point(Frozen):
 class Round(Frozen):
     """One measurement of a point: a closed loop for throughput, then an open loop for latency."""
 
-    closed_s: float
+    closed_s: float  # of several processes: that in which together they answer `closed_images`
     closed_images: int
     cpu_s: float  # of all replica processes, in the closed loop
     offered_per_s: float

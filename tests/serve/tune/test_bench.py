@@ -115,8 +115,9 @@ def test_rounds_of_several_replicas_are_added(fakes: type[FakeReplica]) -> None:
         fakes.script[:] = [SAMPLE, (20, 2.0, 3.0, [7.0], 4)]
         found = bench.measure(at(replicas=2, workers=1))
     assert found == Round(
-        closed_s=2.0, closed_images=30, cpu_s=4.0, offered_per_s=14.0, latencies_ms=(*[5.0] * 10, 7.0), unanswered=4
+        closed_s=1.5, closed_images=30, cpu_s=4.0, offered_per_s=14.0, latencies_ms=(*[5.0] * 10, 7.0), unanswered=4
     )
+    assert found.images_per_s == 10 / 1.0 + 20 / 2.0
 
 
 def test_a_process_that_cannot_start_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
