@@ -96,8 +96,8 @@ def advice(result: TuningResult, version: ModelVersion, store: str, out: str) ->
     if shrunk := result.shrunk:
         factor = shrunk.point.jpeg_shrink
         whole = result.of(shrunk.point.replace(jpeg_shrink=current.jpeg_shrink))
-        lines["version"] = f"jpeg_shrink {factor} could not be measured: {shrunk.failed}"
-        if shrunk.rounds:
+        lines["version"] = f"jpeg_shrink {factor} could not be compared: {shrunk.failed or whole.failed}"
+        if shrunk.rounds and whole.rounds:
             gain = shrunk.images_per_s / whole.images_per_s - 1
             figures = f"{gain:+.0%} images/s, {shrunk.cpu_ms:.1f} ms of CPU per image instead of {whole.cpu_ms:.1f}"
             lines["version"] = f"jpeg_shrink {factor} is not better here: {figures}"

@@ -140,6 +140,13 @@ def test_what_is_not_better_is_reported_and_not_advised(per_s: float) -> None:
     assert "models add" not in words
 
 
+def test_scaled_decoding_without_a_point_to_compare_is_no_error() -> None:
+    """The best point failed when it was measured again."""
+    failed = MeasuredPoint(point=at(batch=4), failed="ModelNotReady: no memory")
+    (words,) = todo(result([measured(NOW, 50, 40), failed, measured(at(batch=4, jpeg_shrink=2), 90, 30)])).values()
+    assert words == "jpeg_shrink 2 could not be compared: ModelNotReady: no memory"
+
+
 def test_a_slower_point_is_advised_only_if_the_current_one_misses_the_objective() -> None:
     facts = result([measured(NOW, 50, 140), measured(at(batch=2), 45, 40)])
     assert "batch 2" in verdict(facts)
