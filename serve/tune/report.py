@@ -135,7 +135,7 @@ def doubts(result: TuningResult) -> list[str]:
             f"the current settings alone measured from {min(rates):.1f} to {max(rates):.1f} images/s: this machine "
             f"was not steady, and throughputs within {result.margin:.0%} count as equal"
         )
-    fewest = min((m.requests for m in result.points if m.rounds), default=0)
+    fewest = min((max(r.requests for r in m.rounds) for m in result.points if m.rounds), default=0)
     if fewest < MIN_REQUESTS:
         few = "1 request" if fewest == 1 else f"{fewest} requests"
         words = f"p99 of some points is of only {few}" if fewest else "no request of some points has ended"

@@ -171,9 +171,14 @@ def test_doubts_are_reported() -> None:
     for words in ("30%", "not steady", "2 requests", "no</b> memory"):
         assert any(words in line for line in lines), words
     assert len(lines) == 4
-    for latencies_ms, words in (((1.0,), "is of only 1 request:"), ((), "no request of some points has ended:")):
-        point = MeasuredPoint(point=NOW, rounds=(one.model_copy(update={"latencies_ms": latencies_ms}),))
-        assert any(words in line for line in doubts(result([point])))
+    for requests, words in (
+        (1, "is of only 1 request:"),
+        (99, "only 99 requests:"),
+        (0, "no request of some points has"),
+    ):
+        rounds = (one.model_copy(update={"latencies_ms": (1.0,) * requests}),) * 3
+        (line,) = doubts(result([MeasuredPoint(point=NOW, rounds=rounds)]))
+        assert words in line, "each p99 is of one round"
 
 
 def test_rows_mark_each_point() -> None:
