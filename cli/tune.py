@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, TypeVar
 
 import typer
@@ -177,7 +178,7 @@ def _apply(settings: Settings, store: ModelStore, result: TuningResult, folder: 
         return
     note(
         f"{version} now has {applied} in {store.url}/{version.name}/deployment.json; before, it had "
-        f"{result.entry or 'no entry'}. To undo:\n  resight tune {version} --from {folder} --undo"
+        f"{result.entry or 'no entry'}. To undo:\n  resight tune {version} --from {quote(folder)} --undo"
     )
 
 

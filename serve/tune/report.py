@@ -85,7 +85,7 @@ def advice(result: TuningResult, version: ModelVersion, store: str, out: str) ->
     lines: dict[str, str] = {}
     pool, current, best = result.pool, result.current, result.best
     if result.applies and result.applies != current:
-        command = f"resight tune {result.model} --from {out} --apply"
+        command = f"resight tune {result.model} --from {quote(out)} --apply"
         lines["apply"] = f"with the pool as it is: {_gain(result, result.applies)}\n  {command}"
     if best and best.hardware != current.hardware:
         new, old = best.hardware._asdict(), current.hardware._asdict()

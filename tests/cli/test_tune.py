@@ -78,13 +78,13 @@ def report(models: Path, folder: Path, **fields: object) -> str:
 
 
 def test_an_earlier_report_is_printed_applied_and_undone(resight: Resight, models: Path, tmp_path: Path) -> None:
-    folder = report(models, tmp_path / "report")
+    folder = report(models, tmp_path / "a report")
     file = models / "blobs" / "deployment.json"
     printed = resight("tune", "blobs@1", "--from", folder)
-    assert "resight tune blobs@1 --from" in printed.err
+    assert f"resight tune blobs@1 --from '{folder}' --apply" in printed.err
     assert not file.exists(), "written without --apply"
     applied = resight("tune", "blobs", "--from", folder, "--apply")
-    assert f"resight tune blobs@1 --from {folder} --undo" in applied.err
+    assert f"resight tune blobs@1 --from '{folder}' --undo" in applied.err
     applied.ok()
     assert "in serve/app.yaml, under args: threads: 2, workers: 1" in applied.err
     assert "config-jpeg_shrink-2.json" in applied.err
