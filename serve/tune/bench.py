@@ -5,8 +5,6 @@ The current settings are measured again between two kinds of processes, which sh
 The best points are confirmed in turn with them, because the best of many noisy figures is partly luck.
 
 Points are measured with the replica's own engine under load, in child processes without Ray and HTTP.
-The processes of the current settings stay for the whole sweep; those of other hardware end before the next start.
-After an error the processes of a point end, so that a late answer is not taken for that of another point.
 """
 
 from __future__ import annotations
@@ -122,10 +120,8 @@ class Sweep:
         every = [m for m in self._measured.values() if m.rounds and m.point.batch >= min_batch]
         own = [m for m in every if m.point.same_key(self._current)]
         applicable = [m for m in own if m.point.applicable(self._current)]
-        leaders: list[Point] = []
-        for pool in filter(None, (own, applicable)):
-            nearest = min(pool, key=lambda measured: measured.p99_ms)
-            leaders.append(self._choose(pool) or nearest.point)
+        pools = [pool for pool in (own, applicable) if pool]
+        leaders = [self._choose(pool) or min(pool, key=lambda m: m.p99_ms).point for pool in pools]
         return list(dict.fromkeys(leaders))
 
     def _choose(self, points: Iterable[MeasuredPoint], margin: float = MARGIN) -> Point | None:
@@ -168,7 +164,10 @@ class Bench:
         return batch, device
 
     def measure(self, point: Point) -> Round:
-        """Measure one round. Raises ResightError if a request fails, or a process ends or cannot start."""
+        """Measure one round. Raises ResightError if a request fails, or a process ends or cannot start.
+
+        Then all processes of the point end, so that a late answer is not taken for that of another point.
+        """
         try:
             replicas = self._replicas(point.hardware)
             for replica in replicas:
@@ -242,9 +241,8 @@ class ReplicaProcess:
         return answer
 
     def stop(self) -> None:
-        for end in (self._process.terminate, self._process.kill):
-            end()
-            self._process.join(10)
+        self._process.kill()
+        self._process.join(10)
         self._pipe.close()
 
 
@@ -257,7 +255,7 @@ def _main(pipe: Connection, plan: TuningPlan, args: DetectArgs, index: int) -> N
 
 
 async def _serve(pipe: Connection, plan: TuningPlan, args: DetectArgs, index: int) -> None:
-    """Measure points until the parent closes the pipe, or until the first error, which is sent."""
+    """Measure points until the first error, which is sent."""
     engine, version, random = Engine(args), plan.version.id, np.random.default_rng(index)
     seconds, share = plan.setup.seconds, plan.setup.load_share  # the second loop has this share of the throughput
     photos = itertools.cycle(plan.photos)
@@ -279,13 +277,9 @@ async def _serve(pipe: Connection, plan: TuningPlan, args: DetectArgs, index: in
             opened = await open_loop(detect, share * images / window_s, seconds - closed_s, random)
             await asyncio.sleep(SETTLE_S)
             pipe.send((images, window_s, cpu_s, *opened))
-    except* EOFError:  # the parent has closed the pipe
-        pass
     except* Exception as errors:
         error = errors.exceptions[0]
         pipe.send(error if isinstance(error, ResightError) else ModelNotReady(repr(error)))
-    finally:
-        engine.stop()
 
 
 def set_point(loaded: LoadedDetector, point: Point) -> LoadedDetector:

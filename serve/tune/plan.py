@@ -17,7 +17,7 @@ import psutil
 
 from archive.catalogue.listing import EXTENSIONS, list_files
 from model_store.config import Preprocess
-from model_store.deployment import DEFAULT_POOL, own_entry, read_deployment, read_pool
+from model_store.deployment import DEFAULT_POOL, own_entry, read_pool
 from model_store.errors import BadRequest, ImageError
 from model_store.frozen import Frozen
 from model_store.images.decode import MAX_PIXELS
@@ -107,8 +107,8 @@ def prepare(
     store = ModelStore(settings.models_url)
     version = store.describe(store.resolve(parse_ref(model)))
     preprocess = version.detector_config.preprocess
-    args = pool_of(settings, store, version.id.name).model_copy(update={"models": settings.models_url})
-    read_deployment(store, version.id)  # an invalid file is rejected now, not after the sweep
+    args = pool_of(settings, store, version.id.name)
+    entry = own_entry(store, version.id)  # an invalid file is rejected now, not after the sweep
     facts, photos = read_photos(store, version, folder, args.limits.megapixels * 1_000_000)
     if not space.batches:
         space = space.model_copy(update={"batches": GPU_BATCHES if args.num_gpus else BATCHES})
@@ -122,7 +122,7 @@ def prepare(
         seconds=seconds,
         machine=machine(),
         photos=facts,
-        entry=own_entry(store, version.id),
+        entry=entry,
     )
     pictures = tuple(photos.values())
     return TuningPlan(setup, version, args, pictures, space, useful_shrink(preprocess, pictures))

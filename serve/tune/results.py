@@ -40,8 +40,7 @@ class Point(Frozen):
         wait = f", wait {self.wait_ms:g} ms" if self.wait_ms else ""
         replicas = f", {self.replicas} replicas" if self.replicas > 1 else ""
         shrink = f", jpeg_shrink {self.jpeg_shrink}" if self.jpeg_shrink > 1 else ""
-        shape = f"{self.threads} threads x {self.workers} workers"
-        return f"batch {self.batch}{wait}, {shape}{replicas}{shrink}"
+        return f"batch {self.batch}{wait}, {self.threads} threads x {self.workers} workers{replicas}{shrink}"
 
     def replace(self, **fields: Any) -> Point:
         return self.model_copy(update=fields)
