@@ -25,7 +25,15 @@ from model_store.process_exit import lasting_stops
 with lazy_imports():
     from archive.delta.arrow_alone import import_arrow_alone
     from archive.delta.tables import Tables
-    from batch.jobs.control import JobOutcome, Jobs, goes_on, jobs_of, require_startable, running_elsewhere, submit
+    from batch.jobs.control import (
+        JobOutcome,
+        Jobs,
+        continuing_words,
+        jobs_of,
+        require_startable,
+        running_elsewhere,
+        submit,
+    )
     from batch.pipeline.stage_start import start_ahead
     from batch.planning.id_list import keep_ids
     from batch.runs.accounting import failed_before, failures, partly_decoded
@@ -173,7 +181,7 @@ def follow(
     def words() -> str:
         if set(run_ids) <= reports.keys():
             return _ended(run_ids)
-        return interrupted() if interrupted else goes_on(run_ids)
+        return interrupted() if interrupted else continuing_words(run_ids)
 
     with interruptible(words), Progress(*columns, console=errors, disable=quiet) as bar:
         task = bar.add_task("starting", total=None, words="")
@@ -247,8 +255,8 @@ def _interrupted_submission(jobs: Jobs, run_ids: Sequence[str]) -> str:
     thread.start()
     thread.join(ASK_S)
     if not answers:
-        return f"interrupted while submitting the job; if the cluster has it, {goes_on(run_ids)}"
-    return goes_on(run_ids) if answers[0] else NOTHING
+        return f"interrupted while submitting the job; if the cluster has it, {continuing_words(run_ids)}"
+    return continuing_words(run_ids) if answers[0] else NOTHING
 
 
 def _ended(run_ids: Sequence[str]) -> str:

@@ -15,7 +15,7 @@ with lazy_imports():
     from archive.annotations.layers import read_layers
     from archive.delta.tables import Tables
     from archive.views.views import View, Views
-    from batch.filters.layers import of_silent, states, switch, unfounded
+    from batch.filters.layers import never_run_warnings, states, switch, unfounded
     from serve.settings import Settings
 
 app = typer.Typer(help="Show or hide the layers of a view.", no_args_is_help=True)
@@ -40,7 +40,7 @@ def list_layers(view: ViewName = PRODUCTION, fmt: FormatOption = Format.table) -
     ]
     print_rows(rows, fmt, ("layer", "kind", "on", "says", "config"))
     if current is not None:
-        for words in (*unfounded(tables, current), *of_silent(tables, current)):
+        for words in (*unfounded(tables, current), *never_run_warnings(tables, current)):
             note(words)
 
 
@@ -56,10 +56,10 @@ def off(layer: Layers, view: ViewName = PRODUCTION, reason: Reason = "", fmt: Fo
     _switched(view, off=layer, reason=reason, fmt=fmt)
 
 
-def tell_silent(tables: Tables, view: View) -> None:
+def note_never_run(tables: Tables, view: View) -> None:
     """Note layers of a published view that have no assertions for it. Notes storage errors instead of raising them."""
     try:
-        notes = of_silent(tables, view)
+        notes = never_run_warnings(tables, view)
     except StorageError as error:
         notes = [str(error)]
     for text in notes:
@@ -76,5 +76,5 @@ def _switched(view: str, *, reason: str, fmt: Format, **which: list[str]) -> Non
     tables = Tables(Settings().mounted_tables_url)
     shown = switch(tables, view, reason=reason, **which)
     print_facts({"view": shown.name, "number": shown.serial, "layers": layer_words(tables, shown)}, fmt)
-    for words in (*unfounded(tables, shown), *of_silent(tables, shown)):
+    for words in (*unfounded(tables, shown), *never_run_warnings(tables, shown)):
         note(words)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from archive.defaults import KEEP_DAYS, PRODUCTION
-from cli.layers import layer_words, tell_silent
+from cli.layers import layer_words, note_never_run
 from cli.output import Format, FormatOption, ViewName, note, print_facts, print_rows
 from model_store.errors import GateClosed, StorageUnreachable
 from model_store.lazy_imports import lazy_imports
@@ -83,7 +83,7 @@ def publish(
     current = publishing.publish_by_policy(settings, tables, store, what, view, reason, override)
     note("published" if current != before else "already published")
     print_facts(_facts(tables, current, fmt), fmt)
-    tell_silent(tables, current)
+    note_never_run(tables, current)
     if view == PRODUCTION and (words := schedule_words(store, current)):
         note(words)
 
@@ -101,7 +101,7 @@ def rollback(view: ViewName = PRODUCTION, reason: Reason = "", fmt: FormatOption
     for text in publishing.rollback_words(tables, current):
         note(text)
     print_facts(_facts(tables, current, fmt), fmt)
-    tell_silent(tables, current)
+    note_never_run(tables, current)
 
 
 @app.command("prune")

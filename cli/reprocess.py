@@ -11,7 +11,7 @@ from batch.runs.options import require_model, scope_arguments, takes_scope, take
 from batch.runs.spec import ClassifySpec, EmbedSpec, RunSpec
 from cli.archive import catalogue, explained
 from cli.follow import prepare_here, run_to_end
-from cli.layers import tell_silent
+from cli.layers import note_never_run
 from cli.models import MODEL
 from cli.output import Format, FormatOption, HereOption, console, in_words, note, print_facts
 from model_store.errors import BadRequest
@@ -265,7 +265,7 @@ def _if_needed(
             )
         facts["published"] = f"{view.name} {view.serial}"
         facts.pop("next", None)
-        tell_silent(tables, view)
+        note_never_run(tables, view)
     print_facts(facts, fmt)
 
 

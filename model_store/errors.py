@@ -1,7 +1,7 @@
 """All deliberate errors of Resight; `serve/api/problems.py` and `batch/jobs/exit_codes.py` map them, by their bases.
 
 Each is raised with one message, and can be pickled, since errors cross process borders.
-`said` formats errors of other libraries for such a message.
+`error_text` formats errors of other libraries for such a message.
 """
 
 from __future__ import annotations
@@ -191,7 +191,7 @@ class ClusterError(ResightError):
     """Ray could not be started, found or stopped."""
 
 
-def said(error: BaseException, most: int = MOST_CHARS) -> str:
+def error_text(error: BaseException, most: int = MOST_CHARS) -> str:
     """Return an error's message, or its class name if it has none, without memory addresses, which vary."""
     words = re.sub(r"( object)? at 0x[0-9a-fA-F]+", "", str(error)) or type(error).__name__
     return shorten(words, most, placeholder=" …")

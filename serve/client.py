@@ -16,7 +16,7 @@ from typing import Any
 import httpx2
 
 from model_store import errors
-from model_store.errors import SOON_S, ClusterError, Overloaded, ResightError, said
+from model_store.errors import SOON_S, ClusterError, Overloaded, ResightError, error_text
 from serve.api.schemas import DetectResponse
 from serve.rollout.operations import Operation, Outcome, RolloutEvent
 
@@ -92,7 +92,7 @@ class Client(AbstractContextManager["Client"]):
             raise self._no_answer(error) from error
 
     def _no_answer(self, error: Exception) -> ClusterError:
-        return ClusterError(f"{self._http.base_url} does not answer: {said(error)}", SOON_S)
+        return ClusterError(f"{self._http.base_url} does not answer: {error_text(error)}", SOON_S)
 
 
 def wait_s(answer: httpx2.Response) -> float:

@@ -128,16 +128,16 @@ def newest(rows: str, columns: str = "*", of: str = "") -> str:
     only = f"and media_sha256 in (select media_sha256 from {of})" if of else ""
     return (
         f"select {columns} from {rows} where method = 'machine' and layer_id = $layer and inference_key = $key {only} "
-        + holds("media_sha256, rank")
+        + newest_sql("media_sha256, rank")
     )
 
 
-def holds(target: str) -> str:
+def newest_sql(target: str) -> str:
     """Return SQL that selects the newest row of a layer for each `target` (its columns)."""
     return f"qualify row_number() over (partition by {target} order by asserted_at desc, assertion_id desc) = 1"
 
 
-def append_said(tables: Tables, layer: Layer, inference_key: str, rows: pa.Table) -> None:
+def append_assertions(tables: Tables, layer: Layer, inference_key: str, rows: pa.Table) -> None:
     """Add rows of `assertions` with their ids, except those that are already valid.
 
     Raises StorageUnreachable, TableConflict.

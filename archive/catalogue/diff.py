@@ -154,7 +154,7 @@ class Difference:
         self.sql.execute("insert into listed from files")
         self.sql.unregister("files")
 
-    def know(self, media: DeltaTable, mismatched: pa.Table = _NO_MISMATCHES) -> int:
+    def load_known(self, media: DeltaTable, mismatched: pa.Table = _NO_MISMATCHES) -> int:
         """Load the rows of this archive from `media`; return their number.
 
         `mismatched` comes from `mismatches`: files that were not read since then are read again.

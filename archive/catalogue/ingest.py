@@ -141,7 +141,7 @@ def ingest(
         except StorageUnreachable as error:
             hint = _unchanged(root.url) if root.url in archives else ""
             raise StorageUnreachable(f"{error}{hint}") from error
-        catalogued = diff.know(base, mismatches(tables))
+        catalogued = diff.load_known(base, mismatches(tables))
         left_out = 0 if sampled.frames_per_second else diff.leave_out_clips()
         _require_files(root.url, listed, catalogued, left_out)
         if template:
@@ -228,7 +228,7 @@ def retire(tables: Tables, url: str) -> int:
     with scratch("ingest") as sql:
         diff = Difference(sql, root_url)  # nothing is listed, so everything is gone
         base = tables.snapshot("media")
-        if not diff.know(base):
+        if not diff.load_known(base):
             raise BadRequest(f"no file of {root_url} is catalogued: 'resight status' lists the archives")
         return _mark_missing(Writer(tables, "media", root_url, base), diff, datetime.now(UTC))
 

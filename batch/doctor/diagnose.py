@@ -14,7 +14,7 @@ from batch.doctor.models import check_models
 from batch.doctor.places import check_leftovers, check_settings, check_uploads
 from batch.doctor.runs import check_runs, check_views
 from batch.doctor.tables import check_tables
-from model_store.errors import ResightError, said
+from model_store.errors import ResightError, error_text
 from model_store.store import ModelStore
 from serve.settings import Settings
 
@@ -42,7 +42,9 @@ def diagnose(settings: Settings, digests: bool = False) -> list[Finding]:
         try:
             findings.extend(check())
         except _ERRORS as error:
-            findings.append(Finding(name, name, f"the check failed: {said(error)}", "correct this, and check again"))
+            findings.append(
+                Finding(name, name, f"the check failed: {error_text(error)}", "correct this, and check again")
+            )
     return findings
 
 
@@ -53,5 +55,5 @@ def repair_error(finding: Finding) -> str | None:
     try:
         finding.repair()
     except _ERRORS as error:
-        return said(error)
+        return error_text(error)
     return None

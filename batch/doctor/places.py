@@ -37,7 +37,7 @@ def check_uploads(tables: Tables, url: str) -> Iterator[Finding]:
         for part in list_files(folder) if folder.exists() else ():
             diff.list(part.files)
         if (media := tables.existing("media")) is not None:  # after the files, so that a row is there
-            diff.know(media)
+            diff.load_known(media)
         lost, example = sql.execute(f"select count(*), min(path) {_LOST}").fetchall()[0]
         if lost:
             problem = f"{lost} files are missing, such as {example}"

@@ -19,7 +19,7 @@ from archive.delta.snapshot import data_files, read_only_files, scan, storage_er
 from archive.delta.tables import Tables
 from archive.schemas import BY_KEY, TABLES
 from batch.doctor.finding import RESTORE, Finding
-from model_store.errors import StorageError, said
+from model_store.errors import StorageError, error_text
 from model_store.storage import Folder
 from model_store.storage_errors import storage_error
 
@@ -180,7 +180,7 @@ def _fault(store: FileSystem, path: str) -> str:
             for _ in ParquetFile(file, page_checksum_verification=True).iter_batches():
                 pass
     except (OSError, ValueError, pa.ArrowException) as error:
-        return said(error)
+        return error_text(error)
     return ""
 
 

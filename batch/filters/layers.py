@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from archive.annotations.layers import Layer, holds, layer_named, layers_of, read_layers
+from archive.annotations.layers import Layer, layer_named, layers_of, newest_sql, read_layers
 from archive.delta.snapshot import open_tables
 from archive.delta.tables import Tables
 from archive.views.query import query
@@ -48,7 +48,7 @@ def states(tables: Tables, view: View | None) -> list[LayerState]:
 def _counts(tables: Tables) -> dict[str, int]:
     if tables.existing("assertions") is None:
         return {}
-    newest = holds("layer_id, inference_key, media_sha256, rank")
+    newest = newest_sql("layer_id, inference_key, media_sha256, rank")
     sql = (
         f"with newest as (from assertions where method = 'machine' {newest}) "
         "select layer_id, count(*) as n from newest where action <> 'withdraw' group by all"
@@ -102,7 +102,7 @@ def unfounded(tables: Tables, view: View) -> list[str]:
     ]
 
 
-def silent(tables: Tables, view: View) -> list[Layer]:
+def never_run(tables: Tables, view: View) -> list[Layer]:
     """Return the layers of the view that were never computed over its model's results.
 
     This happens after another model is published: what these layers hid is shown again. Raises StorageUnreachable if
@@ -116,11 +116,11 @@ def silent(tables: Tables, view: View) -> list[Layer]:
     return [layer for layer in layers if layer.layer_id not in computed]
 
 
-def of_silent(tables: Tables, view: View) -> list[str]:
-    """Return a warning for each layer that `silent` returns."""
+def never_run_warnings(tables: Tables, view: View) -> list[str]:
+    """Return a warning for each layer that `never_run` returns."""
     model, run = f"{view.model_name}@{view.model_version}", view.run_id or "published"
     return [
         f"{layer.kind} {layer.layer_id[:12]} was never run over the results of {model}, so what it hid is shown: "
         f"resight filters rerun --run {run}"
-        for layer in silent(tables, view)
+        for layer in never_run(tables, view)
     ]

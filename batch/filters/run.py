@@ -18,7 +18,7 @@ import duckdb
 import pyarrow as pa
 import structlog
 
-from archive.annotations.layers import Layer, append_said, keep_layer, newest, read_layers
+from archive.annotations.layers import Layer, append_assertions, keep_layer, newest, read_layers
 from archive.delta.scratch_db import LARGE_MIB, scratch
 from archive.delta.snapshot import dataset
 from archive.delta.tables import Tables
@@ -186,7 +186,7 @@ def _judge_and_commit(
         with progress.timed("commit_s"):
             filled = [table for table in pending if len(table)]
             if filled:
-                append_said(tables, question.layer, question.inference_key, pa.concat_tables(filled))
+                append_assertions(tables, question.layer, question.inference_key, pa.concat_tables(filled))
         progress.tally, pending, committed_s = tally, [], time.monotonic()
         log.info("filter_progress", run_id=spec.run_id, parts=parts, of=len(loaded.starts), **asdict(tally))
         if evaluated is None:

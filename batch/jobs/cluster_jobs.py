@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from batch.jobs.control import STOP_S, JobOutcome, goes_on, is_running_words
+from batch.jobs.control import STOP_S, JobOutcome, continuing_words, is_running_words
 from batch.jobs.job_log import LOOK_S, SILENT_S, JobState, LogPart, job_log, read_part
 from model_store.errors import BadRequest, ClusterError
 from serve.cluster.deploy import require_dashboard
@@ -124,7 +124,7 @@ class ClusterJobs:
 
     def interrupted(self, run_ids: Sequence[str]) -> str:
         """Let the runs continue: they belong to the cluster."""
-        return goes_on(run_ids)
+        return continuing_words(run_ids)
 
 
 def _jobs() -> list[Any]:

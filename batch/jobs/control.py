@@ -217,7 +217,7 @@ def is_running_words(run_id: str) -> str:
     )
 
 
-def goes_on(run_ids: Sequence[str]) -> str:
+def continuing_words(run_ids: Sequence[str]) -> str:
     """Return a text on how to follow and how to stop runs that continue."""
     many, run = len(run_ids) > 1, run_ids[0]
     them = "them" if many else "it"

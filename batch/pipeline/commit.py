@@ -33,7 +33,7 @@ _SCHEMA = pa.schema(
 """Columns of the tables that runs write: `results`, `snips` with its settings, `classifications`, `embeddings`."""
 
 
-class Rivals:
+class ConcurrentRows:
     """Rows of other writers with one `key` (column to value, including `inference_key`), identified by column `row`.
 
     `base` is the plan's snapshot of their table; `run_id` is the run that commits.
@@ -49,7 +49,7 @@ class Rivals:
         self._rows: list[pa.Table] = []
         self._run_id = run_id
 
-    def know(self, snapshot: DeltaTable) -> None:
+    def skip_to(self, snapshot: DeltaTable) -> None:
         """Skip the rows up to `snapshot`, a commit of this run: those since the last look are its own."""
         self._version = snapshot.version()
 
@@ -91,7 +91,7 @@ class Committer:
         self._spec, self._folders = spec, work.written(tables)
         self._writer = Writer(tables, self.table, self.inference_key, plan.base)
         self._key = (*work.key, work.row)
-        self._rivals = Rivals(plan.base, work.key, spec.run_id, work.row)
+        self._concurrent = ConcurrentRows(plan.base, work.key, spec.run_id, work.row)
         self._buffer: list[pa.Table] = []
         self._last_s = float("-inf")  # the first rows are committed at once
         self.commits = 0
@@ -138,9 +138,9 @@ class Committer:
             return
 
         def missing(snapshot: DeltaTable, wanted: pa.Table) -> pa.Table:
-            return self._rivals.without(snapshot, wanted, replace)
+            return self._concurrent.without(snapshot, wanted, replace)
 
         committed = self._writer.append(rows, missing, self._key if replace else ())
         self._buffer = rest
-        self._rivals.know(committed)
+        self._concurrent.skip_to(committed)
         self.commits += 1

@@ -80,7 +80,7 @@ def _put(received: queue.Queue[T], item: T, closed: threading.Event) -> None:
             continue
 
 
-class Patience:
+class RunWatchdog:
     """Watch one run. `now_s` is a monotonic clock; `table` is the one with the failed rows, for the error."""
 
     def __init__(self, stop: Stop, now_s: Callable[[], float] = time.monotonic, table: str = "results") -> None:
@@ -126,7 +126,7 @@ def into_table(
     Raises TooManyFailed, RunStalled, TableConflict, StorageError, and what `rows` raises; rows that have arrived are
     committed then.
     """
-    patience = Patience(stop, table=committer.table)
+    watchdog = RunWatchdog(stop, table=committer.table)
     compacted = 0
     incoming = arrivals(rows, TICK_S)
     try:
@@ -135,7 +135,7 @@ def into_table(
                 committer.add(table)
                 counts = arrived(table)
             require_no_stop()  # native code may have ignored it
-            patience.require(counts, arrived=table is not None)
+            watchdog.require(counts, arrived=table is not None)
             if table is None:  # later: a commit may take longer than a stall
                 committer.tick()
             if committer.commits > compacted + COMPACT_EVERY:

@@ -122,9 +122,9 @@ class Progress:
             self._inside = [*self._inside[:1], self._last]
         if now_s - self._logged_s >= self._every_s:
             self._logged_s = now_s
-            self.say()
+            self.log_progress()
 
-    def say(self) -> None:
+    def log_progress(self) -> None:
         rate = self.rate()
         todo = self.counts.requested - self.counts.reused - self.counts.inferred
         log.info(

@@ -203,4 +203,4 @@ class PassRun:
         self.progress.begin()
         rows = self._host.rows(self._spec, plan)
         into_table(rows, self._tables, committer, self._spec.stop, tally.counts, arrived)
-        self.progress.say()
+        self.progress.log_progress()

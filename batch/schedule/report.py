@@ -12,7 +12,7 @@ from typing import Any
 
 from archive.delta.tables import Tables
 from archive.views.views import View
-from batch.filters.layers import silent
+from batch.filters.layers import never_run
 from batch.planning.passes import DetectPass
 from batch.planning.plan import Plan, plan_pass
 from batch.runs.scope import Scope
@@ -97,7 +97,7 @@ def layers_to_make(tables: Tables, view: View | None, model: ModelVersion) -> li
     why = "the layer was not computed for this model's results yet: resight filters rerun, after its run"
     return [
         ConfigChange(f"layers.{layer.kind}", "made", "not made", "postprocess", why)
-        for layer in silent(tables, view.model_copy(update=fields))
+        for layer in never_run(tables, view.model_copy(update=fields))
     ]
 
 

@@ -67,7 +67,7 @@ def _possible(evidence: Evidence) -> list[str]:
 def _contradiction(evidence: Evidence, fitting: list[str]) -> tuple[str, list[str]] | None:
     """Return a contradiction of metadata and outputs, or within the metadata, and the decoders to choose from."""
     outputs = f"the outputs {evidence.shapes} are those of {', '.join(fitting)}"
-    decoders, ranked = [DECODERS[name] for name in fitting], evidence.says_ranked
+    decoders, ranked = [DECODERS[name] for name in fitting], evidence.declares_ranked
     task = evidence.metadata.get("task")
     if not decoders:
         return None

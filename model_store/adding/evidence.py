@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_store.decoders.evidence import Evidence, SizeFrom, imgsz, literal, stride
-from model_store.errors import ModelRefused, said
+from model_store.errors import ModelRefused, error_text
 from model_store.runtimes import WeightsSession
 from model_store.transform.letterbox import SizePx
 
@@ -63,7 +63,7 @@ def _run(session: WeightsSession, images: int, size_px: SizePx) -> Mapping[str, 
         if images == 1 and None in session.input.size_px:
             way_out = '; for another size, add to the config file: {"preprocess": {"side_px": 224}}'
         raise ModelRefused(
-            f"the graph does not run on {batch} of {across} x {down} px{way_out}: {said(error)}"
+            f"the graph does not run on {batch} of {across} x {down} px{way_out}: {error_text(error)}"
         ) from error
 
 

@@ -74,7 +74,7 @@ def why_decoder(name: str, evidence: Evidence, classes: int, given: bool) -> str
     if not decoder.description:
         return f"the names of {outputs}{spare}"
     looks = f"{outputs}: {decoder.described(classes)}"
-    if evidence.says_ranked and not decoder.unranked:
+    if evidence.declares_ranked and not decoder.unranked:
         return f"{looks}; the metadata state that the graph ranks ('end2end', or 'nms' in 'args')"
     if evidence.names_yolo and not decoder.unranked:
         return f"{looks}; the metadata name a YOLO ('head', 'description')"

@@ -63,7 +63,7 @@ class Evidence:
         return named and not self.names_rtdetr
 
     @property
-    def says_ranked(self) -> bool:
+    def declares_ranked(self) -> bool:
         """Return True if the metadata state that the graph ranks its detections, directly or in the export's `args`."""
         args = _literal_or_none(self.metadata.get("args", ""))
         exported: dict[str, Any] = args if isinstance(args, dict) else {}  # pyright: ignore[reportUnknownVariableType]
@@ -72,7 +72,7 @@ class Evidence:
     @property
     def identifies_end2end(self) -> bool:
         """Return True if the metadata identify a list of six numbers per row as YOLO's."""
-        return self.says_ranked or (self.names_yolo and self._flag("end2end") not in ("false", "0"))
+        return self.declares_ranked or (self.names_yolo and self._flag("end2end") not in ("false", "0"))
 
     def _flag(self, key: str) -> str:
         return self.metadata.get(key, "").strip().lower()

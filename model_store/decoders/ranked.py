@@ -78,7 +78,7 @@ def decode_blobs(outputs: Outputs, spec: DecodeSpec) -> list[Detections]:
 
 
 def fits_end2end(evidence: Evidence, _: int) -> bool:
-    return is_ranked(evidence) and (evidence.says_ranked or not evidence.names_rtdetr)
+    return is_ranked(evidence) and (evidence.declares_ranked or not evidence.names_rtdetr)
 
 
 def fits_torchvision(evidence: Evidence, _: int) -> bool:

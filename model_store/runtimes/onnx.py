@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model_store.errors import ModelRefused, said
+from model_store.errors import ModelRefused, error_text
 from model_store.runtimes.inputs import ImageInput, run_in_steps
 from model_store.runtimes.onnx_division import guard_division
 from model_store.runtimes.weights_file import no_onnx, require_whole
@@ -118,4 +118,4 @@ def _words(error: Exception) -> str:
             f"their IR version {newest[1]} is too new: save them again with IR version {newest[2]} or "
             "older, or upgrade onnxruntime"
         )
-    return said(error)
+    return error_text(error)

@@ -19,7 +19,7 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from onnx import helper, inliner, numpy_helper, shape_inference
 
-from model_store.errors import ModelRefused, said
+from model_store.errors import ModelRefused, error_text
 from model_store.runtimes.weights_file import no_onnx
 
 OPERATORS = ("Div", "Mod")
@@ -42,7 +42,7 @@ def guard_division(weights: bytes) -> bytes:
     except DecodeError as error:
         raise ModelRefused(no_onnx(weights)) from error
     except Exception as error:  # onnx raises its checker's and protobuf's own kinds
-        raise ModelRefused(f"the graph's divisions cannot be checked: {said(error)}") from error
+        raise ModelRefused(f"the graph's divisions cannot be checked: {error_text(error)}") from error
 
 
 def _guard(graph: onnx.GraphProto, outer: Mapping[str, int]) -> bool:

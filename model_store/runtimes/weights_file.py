@@ -15,7 +15,7 @@ import onnx
 from google.protobuf.message import DecodeError, Message
 from onnx.external_data_helper import load_external_data_for_tensor, uses_external_data
 
-from model_store.errors import ModelRefused, said
+from model_store.errors import ModelRefused, error_text
 
 ZIP_MAGIC = b"PK\x03\x04"
 """First bytes of a .pt2 archive; ONNX files have no magic bytes."""
@@ -61,7 +61,7 @@ def read_weights(path: Path) -> bytes:
             del tensor.external_data[:]
         return model.SerializeToString()
     except Exception as error:  # onnx raises its checker's and protobuf's own kinds
-        raise ModelRefused(f"external data of {path.name} cannot be read: {said(error)}") from error
+        raise ModelRefused(f"external data of {path.name} cannot be read: {error_text(error)}") from error
 
 
 def _is_checkpoint(data: bytes) -> bool:

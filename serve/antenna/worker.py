@@ -24,7 +24,7 @@ from model_store.errors import (
     ResightError,
     TooSlow,
     Unauthorized,
-    said,
+    error_text,
 )
 from serve.client import Client, wait_s
 
@@ -112,7 +112,9 @@ class AntennaQueue:
             try:
                 answer = self._http.request(method, path, **request)
             except httpx2.HTTPError as error:
-                raise ClusterError(f"Antenna does not answer {method} {path}: {said(error)}", FIRST_WAIT_S) from error
+                raise ClusterError(
+                    f"Antenna does not answer {method} {path}: {error_text(error)}", FIRST_WAIT_S
+                ) from error
             reason = f"{answer.status_code} {answer.text[:300]}"
             if answer.status_code in LATER:
                 raise ClusterError(f"Antenna does not answer {method} {path}: {reason}", wait_s(answer))

@@ -5,7 +5,7 @@ import pickle
 import pytest
 
 from model_store import errors
-from model_store.errors import ImageError, Overloaded, ResightError, said
+from model_store.errors import ImageError, Overloaded, ResightError, error_text
 
 ALL = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, ResightError)]
 
@@ -43,5 +43,5 @@ def test_every_image_error_has_its_code_for_the_results_table() -> None:
     ],
 )
 def test_addresses_and_lines_go_and_long_messages_are_cut_at_a_word(error: Exception, words: str) -> None:
-    assert said(error) == words
-    assert said(ValueError("one two three"), 9) == "one two …"
+    assert error_text(error) == words
+    assert error_text(ValueError("one two three"), 9) == "one two …"

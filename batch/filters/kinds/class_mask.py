@@ -44,7 +44,7 @@ class ClassMaskConfig(ClassFilterConfig):
         return self
 
 
-def say(config: ClassMaskConfig, rows: Rows) -> Iterator[FilterAction]:
+def actions(config: ClassMaskConfig, rows: Rows) -> Iterator[FilterAction]:
     """Yield `relabel` for each classified detection. Raises BadRequest as `kept_classes`.
 
     Reason: "0.83 renormalised, best of 12 classes kept of 1000; of all: lion 0.41".
@@ -83,7 +83,7 @@ def _best(candidates: NDArray[np.float64], total: NDArray[np.float64]) -> tuple[
 
 FILTER = Filter(
     config=ClassMaskConfig,
-    apply=say,
+    apply=actions,
     context="image",
     order=50,
     invalid=lambda config, rows: unclassified(rows, config.labels, config.ignored_labels),

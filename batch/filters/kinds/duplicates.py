@@ -47,7 +47,7 @@ class DuplicatesConfig(FilterConfig):
     )
 
 
-def say(config: DuplicatesConfig, rows: Rows) -> Iterator[FilterAction]:
+def actions(config: DuplicatesConfig, rows: Rows) -> Iterator[FilterAction]:
     """Yield `suppress` for each duplicate. Reason: "iou 0.83 > 0.5 with rank 0"."""
     rows = rows.take(measurable(rows.boxes_px))
     keeper = _keepers(config, rows)
@@ -98,7 +98,7 @@ def _duplicate(config: DuplicatesConfig, a_px: Floats, b_px: Floats) -> NDArray[
 
 FILTER = Filter(
     config=DuplicatesConfig,
-    apply=say,
+    apply=actions,
     context="image",
     order=10,
     invalid=lambda _, rows: ~measurable(rows.boxes_px),  # such boxes neither suppress nor are suppressed

@@ -41,7 +41,7 @@ class EventsConfig(FilterConfig):
     """whether an image with a sequence number starts an event at '1 of n' instead of after a gap"""
 
 
-def say(config: EventsConfig, rows: Rows) -> Iterator[FilterAction]:
+def actions(config: EventsConfig, rows: Rows) -> Iterator[FilterAction]:
     """Yield `group` for each image. The reason lists doubts: "undated", "clock: before_2001",
     "clock went back 3600 s", "cut after 3600 s", joined by "; ".
     """
@@ -136,4 +136,4 @@ def _duration(seconds: float) -> np.timedelta64:
     return np.timedelta64(round(seconds * US), "us")
 
 
-FILTER = Filter(config=EventsConfig, apply=say, context="camera", order=70, version=2, groups="event")
+FILTER = Filter(config=EventsConfig, apply=actions, context="camera", order=70, version=2, groups="event")

@@ -71,7 +71,7 @@ class SlotsConfig(FilterConfig):
         return self
 
 
-def say(config: SlotsConfig, rows: Rows) -> Iterator[FilterAction]:
+def actions(config: SlotsConfig, rows: Rows) -> Iterator[FilterAction]:
     """Yield `group` for each box in a slot, including the boxes seen before it became one.
 
     Reason: "sighting 7, IoU 0.713 >= 0.5, shift 3.0, -1.5 px".
@@ -194,4 +194,4 @@ def _pairs(overlap: Floats, min_iou: float, min_sightings: int, places: NDArray[
     return pairs
 
 
-FILTER = Filter(config=SlotsConfig, apply=say, context="camera", order=90, groups="slot", invalid=unmeasurable)
+FILTER = Filter(config=SlotsConfig, apply=actions, context="camera", order=90, groups="slot", invalid=unmeasurable)

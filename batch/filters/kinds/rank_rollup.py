@@ -97,7 +97,7 @@ def require(config: RankRollupConfig, classes: tuple[str, ...], lineage: tuple[s
     return [taxa[i] for i in kept]
 
 
-def say(config: RankRollupConfig, rows: Rows) -> Iterator[FilterAction]:
+def actions(config: RankRollupConfig, rows: Rows) -> Iterator[FilterAction]:
     """Yield `relabel` with a `summed` score for each row that gets another label. Raises BadRequest as `require`.
 
     Reason: "genus felis: 0.83 >= 0.6 over 4 of 12 classes; felis catus 0.41".
@@ -181,7 +181,7 @@ def _reached(config: RankRollupConfig, level: _Level, label: str, total: float) 
 
 FILTER = Filter(
     config=RankRollupConfig,
-    apply=say,
+    apply=actions,
     context="image",
     order=60,
     invalid=lambda config, rows: unclassified(rows, (), config.ignored_labels),

@@ -80,7 +80,7 @@ class RepeatsConfig(FilterConfig):
         return self
 
 
-def say(config: RepeatsConfig, rows: Rows) -> Iterator[FilterAction]:
+def actions(config: RepeatsConfig, rows: Rows) -> Iterator[FilterAction]:
     """Yield an action with the slot's id for each box of a suspicious slot: `suppress` if accepted, else `group`.
 
     The reason stays true when images are added: "IoU 0.957 >= 0.9 with the first box, in >= 20 images over >= 2 days".
@@ -218,4 +218,4 @@ def _along_axis(low: float, high: float, min_iou: float) -> Iterator[tuple[int, 
             yield power, cell
 
 
-FILTER = Filter(config=RepeatsConfig, apply=say, context="camera", order=40, groups="slot", invalid=unmeasurable)
+FILTER = Filter(config=RepeatsConfig, apply=actions, context="camera", order=40, groups="slot", invalid=unmeasurable)

@@ -36,7 +36,7 @@ class ScoreThresholdConfig(FilterConfig):
     )
 
 
-def say(config: ScoreThresholdConfig, rows: Rows) -> Iterator[FilterAction]:
+def actions(config: ScoreThresholdConfig, rows: Rows) -> Iterator[FilterAction]:
     """Yield `suppress` for each detection below. Reason: "score 0.31 < 0.4", or "almost: score 0.38 < 0.4"."""
     threshold = _thresholds(config, rows.label)
     band = (threshold - config.almost).astype(np.float32)
@@ -55,5 +55,5 @@ def _thresholds(config: ScoreThresholdConfig, labels: NDArray[np.object_]) -> ND
 
 
 FILTER = Filter(
-    config=ScoreThresholdConfig, apply=say, context="image", order=30, invalid=lambda _, rows: np.isnan(rows.score)
+    config=ScoreThresholdConfig, apply=actions, context="image", order=30, invalid=lambda _, rows: np.isnan(rows.score)
 )

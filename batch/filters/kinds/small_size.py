@@ -57,7 +57,7 @@ class SmallSizeConfig(FilterConfig):
     """suppress: hide such boxes; relabel: label them 'not identifiable' and keep the detector's score"""
 
 
-def say(config: SmallSizeConfig, rows: Rows) -> Iterator[FilterAction]:
+def actions(config: SmallSizeConfig, rows: Rows) -> Iterator[FilterAction]:
     """Yield an action for each box outside a limit. Reasons such as "area_frac 0.00061 < 0.0008" are joined by "; "."""
     rows = rows.take(usable(rows))
     inside_px = clipped(rows)
@@ -92,4 +92,4 @@ def _limits(config: SmallSizeConfig, camera_id: NDArray[np.object_]) -> Floats:
     return np.array(table, np.float64)[index]
 
 
-FILTER = Filter(config=SmallSizeConfig, apply=say, context="image", order=20, invalid=lambda _, rows: ~usable(rows))
+FILTER = Filter(config=SmallSizeConfig, apply=actions, context="image", order=20, invalid=lambda _, rows: ~usable(rows))

@@ -73,7 +73,7 @@ class _Count:
     of_own: NDArray[np.int64]
 
 
-def say(config: SmoothingConfig, rows: Rows) -> Iterator[FilterAction]:
+def actions(config: SmoothingConfig, rows: Rows) -> Iterator[FilterAction]:
     """Yield `relabel` for each row that gets another label. Reason: "event: 5 deer of 6; was animal"."""
     index, labels = _selected(config, rows)
     before = labels.of_row.copy()
@@ -171,4 +171,4 @@ def _any_of(names: list[str], wanted: tuple[str, ...]) -> NDArray[np.bool_]:
     return np.array([name.casefold() in folded for name in names], bool)
 
 
-FILTER = Filter(config=SmoothingConfig, apply=say, context="camera", order=80)
+FILTER = Filter(config=SmoothingConfig, apply=actions, context="camera", order=80)

@@ -100,7 +100,7 @@ def require(config: SpeciesListConfig, classes: tuple[str, ...], lineage: tuple[
             raise BadRequest(f"lineage of class '{name}' is '{text}': use class, order, family, genus and species")
 
 
-def say(config: SpeciesListConfig, rows: Rows) -> Iterator[FilterAction]:
+def actions(config: SpeciesListConfig, rows: Rows) -> Iterator[FilterAction]:
     """Yield `relabel` for each label that is not allowed, or `suppress` without a fallback. Raises as `require`.
 
     Reason: "puma concolor not allowed in DEU; family felidae of 5 classes".
@@ -184,4 +184,4 @@ def _first(values: Mapping[str, T], keys: Sequence[str | None]) -> T | None:
     return next((values[key] for key in keys if key is not None and key in values), None)
 
 
-FILTER = Filter(config=SpeciesListConfig, apply=say, context="image", order=65, require=require)
+FILTER = Filter(config=SpeciesListConfig, apply=actions, context="image", order=65, require=require)

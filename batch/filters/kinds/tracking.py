@@ -49,7 +49,7 @@ class _Frames:
     adjacent: NDArray[np.bool_]  # the previous frame here is the previous image of the event
 
 
-def say(config: TrackingConfig, rows: Rows) -> Iterator[FilterAction]:
+def actions(config: TrackingConfig, rows: Rows) -> Iterator[FilterAction]:
     """Yield `group` for each box of an event, with the cost of its link to the previous frame as reason.
 
     Boxes annotated by a person are left out: a track ends before and starts after them.
@@ -179,7 +179,7 @@ def _cheapest_first(a: NDArray[np.intp], b: NDArray[np.intp], n: int) -> Iterato
 
 FILTER = Filter(
     config=TrackingConfig,
-    apply=say,
+    apply=actions,
     context="camera",
     order=85,
     groups="occurrence",

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from model_store.errors import ModelRefused, said
+from model_store.errors import ModelRefused, error_text
 
 RECORD = re.compile(
     r"models/[\w-]+\.json|data/(weights|constants)/([\w-]+_config\.json|(weight|tensor)_\d+)"
@@ -83,7 +83,7 @@ def _records(weights: bytes) -> dict[str, bytes]:
     except ModelRefused:
         raise
     except Exception as error:  # zipfile raises a dozen kinds, one of them for encryption
-        refuse(f"it is damaged: {said(error)}")
+        refuse(f"it is damaged: {error_text(error)}")
     records = dict(named)
     if len({name.casefold() for name in records}) != len(named):
         refuse("it has two records with the same name")
@@ -106,7 +106,7 @@ def _tensors(config: str, folder: str, records: Mapping[str, bytes]) -> Iterator
                 refuse(f"{config} refers to a pickle")
             yield name, Stored(records[folder + payload["path_name"]], dict(payload["tensor_meta"]))
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        refuse(f"{config} is missing or damaged: {type(error).__name__}: {said(error)}")
+        refuse(f"{config} is missing or damaged: {type(error).__name__}: {error_text(error)}")
 
 
 def read_json(name: str, data: bytes) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model_store.errors import ModelRefused, said
+from model_store.errors import ModelRefused, error_text
 from model_store.runtimes.inputs import run_in_steps
 from model_store.runtimes.torch.archive import read_archive
 
@@ -46,7 +46,9 @@ class TorchSession:
         except ModelRefused:
             raise
         except Exception as error:  # any error of the reader or torch on a damaged graph
-            raise ModelRefused(f"PyTorch cannot load the weights: {type(error).__name__}: {said(error)}") from error
+            raise ModelRefused(
+                f"PyTorch cannot load the weights: {type(error).__name__}: {error_text(error)}"
+            ) from error
         self.metadata = archive.metadata
 
     def run(self, tensor: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:

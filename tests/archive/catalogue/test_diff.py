@@ -94,7 +94,7 @@ def test_what_is_to_be_read_and_what_is_gone(tables: Tables, seed: int, verify: 
     with scratch("test") as sql:
         found = Difference(sql, ROOT)
         put_listing(found, listed, parts=1 + seed % 3)
-        assert found.know(tables.snapshot("media")) == len(known)
+        assert found.load_known(tables.snapshot("media")) == len(known)
         wanted = due(listed, known, verify)
         assert found.plan(verify) == Todo(len(wanted), sum(not one.has_row for one in wanted))
         assert list(found.todo()) == wanted
@@ -116,7 +116,7 @@ def test_rows_whose_file_is_gone_are_marked_and_no_others(tables: Tables, seed: 
         found = Difference(sql, ROOT)
         put_listing(found, listed)
         base = tables.snapshot("media")
-        found.know(base)
+        found.load_known(base)
         found.newly_gone(NOW)
         windows = list(found.gone_rows(base))
         assert all(0 < len(window) <= 4 for window in windows)
@@ -138,12 +138,12 @@ def test_a_mark_that_another_has_made_meanwhile_stays(tables: Tables) -> None:
     put_known(tables, {path: Known("1", False) for path in "abc"})
     with scratch("test") as sql:
         found = Difference(sql, ROOT)
-        found.know(tables.snapshot("media"))
+        found.load_known(tables.snapshot("media"))
         found.newly_gone(NOW)
         with scratch("test") as other_sql:
             another = Difference(other_sql, ROOT)
             put_listing(another, {"b": (1, "1"), "c": (1, "1")})
-            another.know(tables.snapshot("media"))
+            another.load_known(tables.snapshot("media"))
             another.newly_gone(LONG_AGO)
             replace_many(tables, "media", WRITER, another.gone_marks())
         replace_many(tables, "media", WRITER, found.gone_marks())
@@ -158,7 +158,7 @@ def test_a_tag_that_is_not_known_is_a_change(tables: Tables) -> None:
     with scratch("test") as sql:
         found = Difference(sql, ROOT)
         put_listing(found, dict.fromkeys("abc", (1, "1")))
-        found.know(tables.snapshot("media"))
+        found.load_known(tables.snapshot("media"))
         assert found.plan(verify=False) == Todo(1, 0)
         assert list(found.todo()) == [FileToRead(ArchiveFile("c", 1, "1"), True, None)]
 
@@ -176,7 +176,7 @@ def test_a_table_on_s3_is_known_as_one_on_a_disk(s3_endpoint: str) -> None:
         found = Difference(sql, ROOT)
         put_listing(found, listed)
         base: DeltaTable = there.snapshot("media")
-        assert found.know(base) == len(known)
+        assert found.load_known(base) == len(known)
         found.plan(verify=False)
         assert list(found.todo()) == due(listed, known, verify=False)
         found.newly_gone(NOW)

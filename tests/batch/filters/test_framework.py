@@ -25,7 +25,7 @@ from archive.views.query import query
 from archive.views.views import Views
 from batch.filters import load
 from batch.filters.contract import COLUMNS, rows_of_table
-from batch.filters.layers import of_silent, silent, switch, unfounded
+from batch.filters.layers import never_run, never_run_warnings, switch, unfounded
 from batch.filters.prepare import prepare, prepare_again
 from batch.filters.run import FilterReport, dry_run, execute, execute_all, here
 from batch.runs.scope import FilterScope
@@ -128,18 +128,18 @@ def test_layers_not_run_over_another_model_are_listed_until_they_are(tables: Tab
     layer = show(tables, "small-size")
     mine = Views(tables.url).current()
     assert mine is not None
-    assert silent(tables, mine) == []
+    assert never_run(tables, mine) == []
     other = "o" * 64
     size: dict[str, Any] = {"width_px": 1000, "height_px": 800}
     put_results(tables, result_rows([sha(n) for n in range(6)], other, **size))
     view = publish(tables, other, model_version="2", layers=mine.layers, run_id="second")
-    (words,) = of_silent(tables, view)
-    assert [one.layer_id for one in silent(tables, view)] == [layer]
+    (words,) = never_run_warnings(tables, view)
+    assert [one.layer_id for one in never_run(tables, view)] == [layer]
     assert words.startswith(f"small-size {layer[:12]} was never run over the results of m@2")
     assert words.endswith("resight filters rerun --run second")
-    assert silent(tables, mine) == []
+    assert never_run(tables, mine) == []
     assert run(tables, "small-size").tally.flagged == 0
-    assert silent(tables, view) == []
+    assert never_run(tables, view) == []
 
 
 def test_a_rerun_without_layers_is_rejected(tables: Tables) -> None:

@@ -286,7 +286,7 @@ def test_an_image_with_all_detections_hidden_still_counts(tables: Tables) -> Non
 
 
 def test_accounts_that_do_not_close_end_the_run(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("batch.filters.run.append_said", lambda *_: None)
+    monkeypatch.setattr("batch.filters.run.append_assertions", lambda *_: None)
     with pytest.raises(AccountingOpen, match="produced 4 assertions"):
         run(tables, "small-size")
     states = [row["state"] for row in sorted(rows_of(tables, "runs"), key=lambda row: row["event"])]

@@ -17,7 +17,7 @@ import batch.pipeline.drain
 import batch.runs.run
 from archive.delta.tables import Tables
 from archive.schemas import MEDIA
-from batch.pipeline.drain import Patience
+from batch.pipeline.drain import RunWatchdog
 from batch.planning.plan import Plan
 from batch.runs.accounting import Counts, PassTally
 from batch.runs.run import execute
@@ -50,33 +50,33 @@ class Clock:
     ],
 )
 def test_too_large_a_share_of_failed_images(ok: int, empty: int, failed: int, gives_up: bool) -> None:
-    patience = Patience(Stop(failed_frac=0.25, failed_after=100), Clock())
+    watchdog = RunWatchdog(Stop(failed_frac=0.25, failed_after=100), Clock())
     counts = Counts(requested=10_001, ok=ok, empty=empty, failed=failed)
     if gives_up:
         with pytest.raises(TooManyFailed, match=f"{failed} of the first {counts.inferred} images"):
-            patience.require(counts, arrived=True)
+            watchdog.require(counts, arrived=True)
     else:
-        patience.require(counts, arrived=True)
+        watchdog.require(counts, arrived=True)
 
 
 def test_images_that_were_not_tried_do_not_count() -> None:
-    patience = Patience(Stop(failed_frac=0.5, failed_after=10), Clock())
+    watchdog = RunWatchdog(Stop(failed_frac=0.5, failed_after=10), Clock())
     with pytest.raises(TooManyFailed, match="over the limit of 50%.*--stop-failed-frac"):
-        patience.require(Counts(requested=100_000, reused=99_000, ok=4, failed=6), arrived=True)
+        watchdog.require(Counts(requested=100_000, reused=99_000, ok=4, failed=6), arrived=True)
 
 
 @pytest.mark.parametrize(("waited_s", "gives_up"), [(60, False), (60.5, True)])
 def test_nothing_has_come_back_for_too_long(waited_s: float, gives_up: bool) -> None:
     clock = Clock()
-    patience = Patience(Stop(stall_s=60), clock)
+    watchdog = RunWatchdog(Stop(stall_s=60), clock)
     clock.now_s += 40
-    patience.require(Counts(9, ok=3), arrived=True)
+    watchdog.require(Counts(9, ok=3), arrived=True)
     clock.now_s += waited_s
     if gives_up:
         with pytest.raises(RunStalled, match="no result for 60 s, after 3 images.*--stall-s"):
-            patience.require(Counts(9, ok=3), arrived=False)
+            watchdog.require(Counts(9, ok=3), arrived=False)
     else:
-        patience.require(Counts(9, ok=3), arrived=False)
+        watchdog.require(Counts(9, ok=3), arrived=False)
 
 
 class Pipeline:

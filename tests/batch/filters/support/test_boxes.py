@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from batch.filters.kinds.events import EventsConfig, say
+from batch.filters.kinds.events import EventsConfig, actions
 from batch.filters.support.boxes import Place, place_of, places, views
 from tests.batch.filters.make import detection, image, rows
 
@@ -74,5 +74,5 @@ def test_no_rows_have_no_places() -> None:
 def test_an_event_id_depends_on_place_and_first_image(place: Place, first: int) -> None:
     """Ids are literal here, because a changed id is a new event for users who store it."""
     words = json.dumps(["events", *place, image(first)])
-    said = {one.media_sha256: one.group_id for one in say(EventsConfig(), TABLE)}
+    said = {one.media_sha256: one.group_id for one in actions(EventsConfig(), TABLE)}
     assert said[image(first)] == hashlib.sha256(words.encode()).hexdigest()[:32]

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from archive.delta.compact import compact
 from archive.delta.tables import Tables
-from batch.pipeline.commit import Rivals
+from batch.pipeline.commit import ConcurrentRows
 from tests.fixtures_local import put_results, result_rows
 
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
@@ -41,25 +41,25 @@ def names(found: pa.Table) -> str:
     return "".join(sorted(found["media_sha256"].to_pylist()))
 
 
-def rivals(tables: Tables, run_id: str = "r1") -> Rivals:
-    return Rivals(tables.snapshot("results"), KEY, run_id)
+def concurrent(tables: Tables, run_id: str = "r1") -> ConcurrentRows:
+    return ConcurrentRows(tables.snapshot("results"), KEY, run_id)
 
 
-def held(rivals: Rivals) -> int:
+def held(rows: ConcurrentRows) -> int:
     """Number of rows in memory."""
-    return sum(map(len, rivals._rows))
+    return sum(map(len, rows._rows))
 
 
 def test_rows_of_the_plan_s_own_snapshot_are_not_looked_at(tables: Tables) -> None:
     """The plan has left them out, except a failed one that is replaced."""
     put(tables, "ab", "failed", "r0")
-    asked = rivals(tables)
+    asked = concurrent(tables)
     assert names(asked.without(tables.snapshot("results"), rows("abc"), True)) == "abc"
 
 
 def test_rows_of_an_earlier_look_still_count(tables: Tables) -> None:
     """Two runs process the same images, each in its own order."""
-    asked = rivals(tables)
+    asked = concurrent(tables)
     put(tables, "xy")
     assert names(asked.without(tables.snapshot("results"), rows("ab"), False)) == "ab"
     put(tables, "z")
@@ -68,7 +68,7 @@ def test_rows_of_an_earlier_look_still_count(tables: Tables) -> None:
 
 
 def test_each_file_is_read_once(tables: Tables) -> None:
-    asked = rivals(tables)
+    asked = concurrent(tables)
     put(tables, "b")
     asked.without(tables.snapshot("results"), rows("ab"), False)
     (first,) = Path(tables.url).rglob("*.parquet")
@@ -83,13 +83,13 @@ def test_each_file_is_read_once(tables: Tables) -> None:
 def test_to_who_replaces_failed_rows_a_failed_one_is_none(
     tables: Tables, status: str, replace: bool, left: str
 ) -> None:
-    asked = rivals(tables)
+    asked = concurrent(tables)
     put(tables, "a", status, "r2")
     assert names(asked.without(tables.snapshot("results"), rows("a"), replace)) == left
 
 
 def test_a_failed_row_of_its_own_whose_answer_was_lost_is_there(tables: Tables) -> None:
-    asked = rivals(tables)
+    asked = concurrent(tables)
     own = rows("ab", "failed")
     put_results(tables, own)
     assert names(asked.without(tables.snapshot("results"), own, True)) == ""
@@ -97,7 +97,7 @@ def test_a_failed_row_of_its_own_whose_answer_was_lost_is_there(tables: Tables) 
 
 def test_an_older_failed_row_of_the_same_run_is_replaced(tables: Tables) -> None:
     """The run was resumed by its id; another writer's commit has moved its old row to a new file."""
-    asked = rivals(tables)
+    asked = concurrent(tables)
     put(tables, "a", "failed", "r1", finished_at=NOW - timedelta(hours=1))
     put(tables, "b", "failed", "r2")
     now = rows("ab", "failed")
@@ -109,7 +109,7 @@ def test_an_older_failed_row_of_the_same_run_is_replaced(tables: Tables) -> None
 def test_left_is_what_no_rival_has(theirs: Sequence[tuple[str, str]], replace: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:
         tables = Tables(folder)
-        asked = rivals(tables)
+        asked = concurrent(tables)
         for images, status in theirs:
             put(tables, images, status)
         found = asked.without(tables.snapshot("results"), rows("abcdef"), replace)
@@ -119,21 +119,21 @@ def test_left_is_what_no_rival_has(theirs: Sequence[tuple[str, str]], replace: b
 
 def test_a_compaction_brings_no_row_of_its_own_back(tables: Tables) -> None:
     """Another writer's row was read, then this run commits, and any process compacts the files."""
-    asked = rivals(tables)
+    asked = concurrent(tables)
     put(tables, "a")
     assert names(asked.without(tables.snapshot("results"), rows("ab"), False)) == "b"
     for own in "bcd":
         put(tables, own, run_id="r1")
-        asked.know(tables.snapshot("results"))
+        asked.skip_to(tables.snapshot("results"))
     compact(tables, "results", "k", 2)
     assert names(asked.without(tables.snapshot("results"), rows("ae"), False)) == "e"
     assert held(asked) == 1
 
 
 def test_a_rival_s_row_is_seen_also_where_its_file_was_compacted_at_once(tables: Tables) -> None:
-    asked = rivals(tables)
+    asked = concurrent(tables)
     put(tables, "b", run_id="r1")
-    asked.know(tables.snapshot("results"))
+    asked.skip_to(tables.snapshot("results"))
     put(tables, "c")
     compact(tables, "results", "k", 2)
     put(tables, "d")
@@ -143,9 +143,9 @@ def test_a_rival_s_row_is_seen_also_where_its_file_was_compacted_at_once(tables:
 
 
 def test_rows_of_rivals_are_seen_on_s3(s3_endpoint: str) -> None:
-    bucket = f"rivals-{uuid4().hex}"
+    bucket = f"concurrent-{uuid4().hex}"
     boto3.client("s3", endpoint_url=s3_endpoint).create_bucket(Bucket=bucket)
     tables = Tables(f"s3://{bucket}/tables")
-    asked = rivals(tables)
+    asked = concurrent(tables)
     put(tables, "b")
     assert names(asked.without(tables.snapshot("results"), rows("ab"), False)) == "a"
