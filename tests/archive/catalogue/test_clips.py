@@ -83,6 +83,8 @@ def test_a_clip_and_its_frames_have_rows(root: Path, tables: Tables) -> None:
         "height_px": 48,
     }
     assert {name: third[name] for name in expected} == expected
+    lacking = {name for name, value in rows["north/b.jpg"].items() if value is not None and third[name] is None}
+    assert lacking == set(), "columns that images have, and frames of clips do not"
     assert frames(tables) == [0, 1000, 2000, 3000]
     images = query(tables, "select path from images order by path")["path"].to_pylist()
     assert images == [*(f"north/a.mp4#0000{n}000" for n in range(4)), "north/b.jpg"], "a clip is no image"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,7 +16,7 @@ from serve.api.app import build_http_api
 from serve.inference.engine import Engine
 from serve.observability.metrics import merged
 from serve.settings import DetectArgs
-from tests.fixtures_local import MODELS, photo
+from tests.fixtures_local import MODELS, ROOT, photo
 
 SSDLITE = {"model": "ssdlite-coco", "version": "1"}
 
@@ -54,6 +55,12 @@ async def test_every_image_is_counted_by_version_and_outcome(engine: Engine) -> 
     assert value(text, "resight_detection_score_count", **SSDLITE) > len(answer.detections)
     assert value(text, "resight_lane_depth", lane="online") == 0
     assert value(text, "resight_loaded_versions", **SSDLITE) == 1
+
+
+def test_every_metric_of_a_replica_is_documented(engine: Engine) -> None:
+    exposed = re.findall(r"^# TYPE (\w+(?<!_created)) ", merged({"r": engine.exposition()}, {}), re.MULTILINE)
+    page = (ROOT / "docs/reference" / "metrics.md").read_text().partition("## Runs")[0]
+    assert set(re.findall(r"^\| `(\w+)`", page, re.MULTILINE)) == set(exposed)
 
 
 async def test_a_shadow_s_agreement_is_measured(engine: Engine) -> None:
