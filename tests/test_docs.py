@@ -130,14 +130,14 @@ def test_the_page_of_commands_is_that_of_the_commands() -> None:
 
 def test_every_filter_has_a_section() -> None:
     sections = re.findall(r"^## (\S+)$", text("docs/reference/filter-kinds.md"), re.MULTILINE)
-    assert sorted(sections) == sorted(FILTERS)
+    assert sorted(sections) == sorted(FILTERS), "sections of filter-kinds.md are not the filters"
 
 
 def test_the_order_of_the_layers_is_that_of_the_filters() -> None:
     [sentence] = re.findall(r"sets its position: (.*?)\. It", text("docs/reference/filters.md"), re.DOTALL)
     order = {filter_.order: kind for kind, filter_ in FILTERS.items()}
-    assert re.findall(r"`([\w-]+)`", sentence) == [kind for _, kind in sorted(order.items())]
-    assert len(order) == len(FILTERS)
+    assert re.findall(r"`([\w-]+)`", sentence) == [kind for _, kind in sorted(order.items())], "order in filters.md"
+    assert len(order) == len(FILTERS), "two filters have the same order"
 
 
 def test_every_folder_is_in_the_map() -> None:

@@ -4,6 +4,9 @@ add(rows) -> buffered; committed when `commit_s` has passed since the last commi
 
 A commit that has lost a race leaves out the rows that others have committed since the plan. The plan has left out all
 rows of its snapshot, so only rows of later commits are read, each once.
+
+`flush` commits new rows first, then those that replace failed ones. A crash in between leaves the failed rows, and
+the repeated run retries them.
 """
 
 # pyarrow.compute makes its functions at run time:
