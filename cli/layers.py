@@ -15,7 +15,7 @@ with lazy_imports():
     from archive.annotations.layers import read_layers
     from archive.delta.tables import Tables
     from archive.views.views import View, Views
-    from batch.filters.layers import never_run_warnings, states, switch, unfounded
+    from batch.filters.layers import never_run_warnings, outdated_warnings, states, switch
     from serve.settings import Settings
 
 app = typer.Typer(help="Show or hide the layers of a view.", no_args_is_help=True)
@@ -40,7 +40,7 @@ def list_layers(view: ViewName = PRODUCTION, fmt: FormatOption = Format.table) -
     ]
     print_rows(rows, fmt, ("layer", "kind", "on", "says", "config"))
     if current is not None:
-        for words in (*unfounded(tables, current), *never_run_warnings(tables, current)):
+        for words in (*outdated_warnings(tables, current), *never_run_warnings(tables, current)):
             note(words)
 
 
@@ -76,5 +76,5 @@ def _switched(view: str, *, reason: str, fmt: Format, **which: list[str]) -> Non
     tables = Tables(Settings().mounted_tables_url)
     shown = switch(tables, view, reason=reason, **which)
     print_facts({"view": shown.name, "number": shown.serial, "layers": layer_words(tables, shown)}, fmt)
-    for words in (*unfounded(tables, shown), *never_run_warnings(tables, shown)):
+    for words in (*outdated_warnings(tables, shown), *never_run_warnings(tables, shown)):
         note(words)

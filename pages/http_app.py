@@ -80,7 +80,7 @@ def build_pages_app(
         static_router(),
     ):
         api.include_router(router)
-    _answer_pages_with_pages(api)
+    _show_errors_as_pages(api)
     describe_scopes(api, "/ui")
     protect(api, access, cors_origins, Room(MAX_REQUESTS, "requests are being answered"), limits, "/ui")
     api.add_middleware(PageHeaders)
@@ -93,7 +93,7 @@ def is_json(request: Request) -> bool:
     return path.startswith(("/v1/", "/openapi.json", "/static/"))
 
 
-def _answer_pages_with_pages(api: FastAPI) -> None:
+def _show_errors_as_pages(api: FastAPI) -> None:
     """Show errors of HTML pages as a page, with the text and the status of the problem."""
     for kind in (ResightError, HTTPException, RequestValidationError):
         api.add_exception_handler(kind, _as_page(api.exception_handlers[kind]))

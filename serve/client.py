@@ -3,7 +3,7 @@
 Client(url).detect(image bytes, model) -> DetectResponse
 
 If a replica dies while it answers a request, the proxy answers 503 or the connection breaks. Detections change
-nothing, so `detect` repeats them once, after the time that a 429 or 503 sets. Controls are never repeated.
+nothing, so `detect` repeats them once, after the time in `Retry-After`. Controls are never repeated.
 """
 
 from __future__ import annotations

@@ -65,17 +65,17 @@ def read_work(
     `root` is an archive, or a folder of one; default: all archives. Raises BadRequest with all errors by row, or if no
     image of the file is in the catalogue.
     """
-    said = list(works)
-    if not said:
+    works = list(works)
+    if not works:
         raise BadRequest(f"{file}: it has no work of a person; nothing was added")
-    images, left_out = _images(tables, {work.path for work in said}, root)
+    images, left_out = _images(tables, {work.path for work in works}, root)
     if not images:
         raise BadRequest(
-            f"{file}: no image of it is in the catalogue, such as {said[0].path}; is it of another archive? "
+            f"{file}: no image of it is in the catalogue, such as {works[0].path}; is it of another archive? "
             "Ingest its folder, or name its archive with --root; nothing was added"
         )
-    left_out |= _contradictions(said)
-    usable = [work for work in said if work.path in images and work.path not in left_out]
+    left_out |= _contradictions(works)
+    usable = [work for work in works if work.path in images and work.path not in left_out]
     reason = reason_of(file)
     # an image is added once: what its label applied to may have changed since, by a publication or by people
     recorded = Counter(recorded_rows(tables, reason, ["media_sha256"])["media_sha256"].to_pylist())
@@ -100,11 +100,11 @@ def read_work(
     return Read(table, repeated=repeated, left_out=left_out)
 
 
-def _contradictions(said: Sequence[Work]) -> dict[str, str]:
+def _contradictions(works: Sequence[Work]) -> dict[str, str]:
     """Return the images that a file calls empty and not empty, or to which it gives several labels without a box."""
     labels: dict[str, set[str | None]] = {}
     boxed: set[str] = set()
-    for work in said:
+    for work in works:
         if work.box is None:
             labels.setdefault(work.path, set()).add(work.label)
         else:

@@ -88,7 +88,7 @@ def _with(layers: tuple[str, ...], new: Layer, stored: dict[str, Layer]) -> tupl
     return (*kept[:position], new.layer_id, *kept[position:])
 
 
-def unfounded(tables: Tables, view: View) -> list[str]:
+def outdated_warnings(tables: Tables, view: View) -> list[str]:
     """Return a warning for each layer of the view that was computed over other layers than those now below it.
 
     Raises StorageUnreachable if a layer is missing, BadRequest if its kind is unknown.

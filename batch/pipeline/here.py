@@ -35,7 +35,7 @@ CORES_PER_PROCESS = 8
 """Cores for which one process has enough threads."""
 TICK_S = 0.5
 MAX_RESTARTS, MAX_ATTEMPTS = 20, 3
-"""Processes that may die in a run, and attempts at a chunk that is in work when its process dies."""
+"""Processes that may die in a run, and further attempts at a chunk that was in work when its process died."""
 
 
 @dataclass(frozen=True, slots=True)

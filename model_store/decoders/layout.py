@@ -38,7 +38,7 @@ class DecodeSpec:
     fixed_rows: frozenset[str] = frozenset()
     """Outputs for which the graph declares the number of rows per image."""
     keeps_floor: bool = False
-    """True if a score of exactly `score_floor` is kept; set by the decoder's line in DECODERS."""
+    """True if a score of exactly `score_floor` is kept; set by the decoder's record in DECODERS."""
 
     def passes(self, scores: Array) -> NDArray[np.bool_]:
         """Return a mask of the scores that pass the floor, compared as float32."""

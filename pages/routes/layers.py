@@ -15,7 +15,7 @@ from starlette.concurrency import run_in_threadpool
 from archive.annotations.layers import read_layers
 from archive.views.views import PRODUCTION, View, Views
 from batch.api.filters import FilterRequest, FilterRoute
-from batch.filters.layers import LayerState, never_run_warnings, states, switch, unfounded
+from batch.filters.layers import LayerState, never_run_warnings, outdated_warnings, states, switch
 from batch.filters.prepare import prepare
 from batch.filters.preview import Example, preview
 from batch.filters.registry import FILTERS, filter_of
@@ -70,7 +70,7 @@ def router(context: Context) -> APIRouter:
     @routes.get("/v1/layers")
     def list_layers(view: str = PRODUCTION) -> LayersOfView:
         current = Views(tables.url).current(view)
-        notes = [*unfounded(tables, current), *never_run_warnings(tables, current)] if current else []
+        notes = [*outdated_warnings(tables, current), *never_run_warnings(tables, current)] if current else []
         rows = [_row(state) for state in reversed(states(tables, current))]
         rows.sort(key=lambda row: row.position or len(FILTERS) + 1)
         return LayersOfView(view=current, layers=tuple(rows), notes=tuple(notes))

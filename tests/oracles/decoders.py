@@ -1,6 +1,6 @@
 """One record for each decoder (ORACLES): its loops, raw outputs that show given boxes, and a case worked out by hand.
 
-Knows nothing of the product. Tests and the benchmark of decoders take all records; most need no other entry.
+Imports nothing of the product. Tests and the benchmark of decoders take all records; most need no other entry.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from archive.views.query import query
 from archive.views.views import Views
 from batch.filters import load
 from batch.filters.contract import COLUMNS, rows_of_table
-from batch.filters.layers import never_run, never_run_warnings, switch, unfounded
+from batch.filters.layers import never_run, never_run_warnings, outdated_warnings, switch
 from batch.filters.prepare import prepare, prepare_again
 from batch.filters.run import FilterReport, dry_run, execute, execute_all, here
 from batch.runs.scope import FilterScope
@@ -167,7 +167,7 @@ def test_rerun_shows_new_layers_with_show(tables: Tables, monkeypatch: pytest.Mo
     assert now is not None
     assert now.layers[0] == small
     assert now.layers[1] != events
-    assert unfounded(tables, now) == []
+    assert outdated_warnings(tables, now) == []
     CliRunner().invoke(filters.app, ["rerun", "--show"])
     assert Views(tables.url).current() == now, "nothing has become another layer"
 
@@ -188,7 +188,7 @@ def test_a_view_with_missing_layers_names_them(tables: Tables) -> None:
     shutil.rmtree(f"{tables.url}/layers")
     for look in (
         lambda: query(tables, "from detections"),
-        lambda: unfounded(tables, view),
+        lambda: outdated_warnings(tables, view),
         lambda: prepare(tables, "events", {}),
         lambda: prepare_again(tables),
         lambda: switch(tables, on=["events"]),

@@ -21,7 +21,7 @@ from archive.views.views import Views
 from batch.filters import load, registry
 from batch.filters.contract import Filter, FilterAction, FilterConfig, Rows
 from batch.filters.evaluate import Evaluated, FilterCounts
-from batch.filters.layers import switch, unfounded
+from batch.filters.layers import outdated_warnings, switch
 from batch.filters.prepare import prepare
 from batch.filters.registry import FILTERS
 from batch.filters.run import FilterReport, dry_run, execute, here
@@ -269,8 +269,8 @@ def test_a_layer_is_made_over_those_below_it(tables: Tables) -> None:
     }
     view = switch(tables, on=[small.layer_id])
     assert view.layers == (dupes.layer_id, small.layer_id)
-    assert unfounded(tables, view) == []
-    assert len(unfounded(tables, switch(tables, off=["duplicates"]))) == 1
+    assert outdated_warnings(tables, view) == []
+    assert len(outdated_warnings(tables, switch(tables, off=["duplicates"]))) == 1
 
 
 def test_an_image_with_all_detections_hidden_still_counts(tables: Tables) -> None:
