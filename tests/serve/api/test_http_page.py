@@ -71,6 +71,14 @@ def test_a_section_has_what_the_schema_has(routes: dict[str, Any], route: str) -
         assert statuses.split(", ") == sorted(of["responses"])
 
 
+def test_an_upload_takes_the_parameters_of_detect(routes: dict[str, Any]) -> None:
+    detect, upload = (
+        {p["name"] for p in routes[f"POST {path}"]["parameters"] if p["in"] == "query"}
+        for path in ("/v1/detect", "/v1/images")
+    )
+    assert detect - upload == {"then"}, "parameters that POST /v1/images lacks (ARCHITECTURE.md: a query parameter)"
+
+
 def test_the_page_of_v2_has_its_routes(routes: dict[str, Any]) -> None:
     of_v2 = {route for route in routes if " /v2" in route}
     asked = {f"{method} {path}" for method, path in curls(V2)}
