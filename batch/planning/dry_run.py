@@ -37,17 +37,18 @@ NEWEST = 5
 _EARLIER = f"""
     with sealed as (
         select *, counts.ok + counts.empty + counts.failed as images, (metrics->>'seconds')::double as seconds,
+            coalesce((stages->>'wall_s')::double, seconds) as detect_s,
             (metrics->>'steady_images_per_s')::double as steady,
             epoch(started_at) - epoch(try_strptime(run_id[:15], '%Y%m%dT%H%M%S')) as launch_s
         from runs where state = 'sealed' and {DETECTS} and metrics is not null)
-    select inference_key = $key, images, if(launch_s >= 0 and launch_s < 60, launch_s, {LAUNCH_S})::double, seconds,
+    select inference_key = $key, images, if(launch_s >= 0 and launch_s < 60, launch_s, {LAUNCH_S})::double, detect_s,
         1 / nullif(steady, 0)
     from sealed
     where images > 0 and seconds > 0 and epoch(event_at) - epoch(started_at) <= 2 * seconds + {LAUNCH_S}
     order by event_at desc
 """
 """Sealed runs, newest first, except resumed ones: their images belong to several attempts. Whether they are of a key,
-images, seconds from the submission to the first event and from there to the report, and seconds per image."""
+images, seconds from the submission to the first event and then to the last detection, and seconds per image."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,16 +36,18 @@ def recorded(
     key: str = OWN,
     days: int = 0,
     resumed_s: float = 0,
+    snips_s: float = 0,
 ) -> None:
     submitted = DAY + timedelta(days=days)
     began = submitted + timedelta(seconds=launch_s)
-    ended = began + timedelta(seconds=seconds + resumed_s)
+    ended = began + timedelta(seconds=seconds + snips_s + resumed_s)
     run = {"run_id": f"{submitted:%Y%m%dT%H%M%S}-9f2c1a", "inference_key": key, "kind": "detect"}
     counts = {"requested": images, "ok": images, "empty": 0, "failed": 0, "reused": 0}
-    timing = {"seconds": seconds, "images_per_s": 9.0, "steady_images_per_s": steady}
+    timing = {"seconds": seconds + snips_s, "images_per_s": 9.0, "steady_images_per_s": steady}
+    measured = {"metrics": json.dumps(timing), "stages": json.dumps({"wall_s": seconds}) if snips_s else None}
     events: list[dict[str, Any]] = [
         {"event": 0, "state": "running", "event_at": began},
-        {"event": 1, "state": "sealed", "event_at": ended, "counts": counts} | {"metrics": json.dumps(timing)},
+        {"event": 1, "state": "sealed", "event_at": ended, "counts": counts} | measured,
     ]
     table = pa.Table.from_pylist([run | event for event in events], schema=RUNS)
     tables.append("runs", table, str(run["run_id"]), lambda _, wanted: wanted)
@@ -75,9 +77,11 @@ def test_starts_and_rates_are_those_of_earlier_runs(tables: Tables) -> None:
     assert estimate(tables, plan(2000), STORE, measure=True) == Estimate(110.0, "earlier runs of the model")
 
 
-def test_the_newest_runs_decide(tables: Tables) -> None:
+@pytest.mark.parametrize("snips_s", [0, 600])
+def test_the_newest_runs_decide(tables: Tables, snips_s: float) -> None:
+    """The time of their snips does not count."""
     for day in range(9):
-        recorded(tables, images=100, seconds=20 if day < 4 else 12, steady=10, days=day)
+        recorded(tables, images=100, seconds=20 if day < 4 else 12, steady=10, days=day, snips_s=snips_s)
     assert estimate(tables, plan(10), STORE, measure=True).seconds == pytest.approx(4 + 2 + 1)
 
 
