@@ -14,7 +14,7 @@ import logging
 import os
 import shlex
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,11 +82,7 @@ class ClusterJobs:
         """Stop the job of a run and wait for its end; return its id, or None without one. Raises ClusterError."""
         with _errors_as("the cluster did not stop the job"):
             client = _client()
-            alive = [
-                job.submission_id
-                for job in _records(client)
-                if job.submission_id and not job.status.is_terminal() and run_id in runs_of(job.entrypoint)
-            ]
+            alive = _running(_records(client), run_id)
             for submission_id in alive:
                 client.stop_job(submission_id)
             deadline = time.monotonic() + STOP_S
@@ -181,33 +177,34 @@ def _runtime_env(settings: Settings) -> dict[str, Any]:
     return runtime_env
 
 
-def _settled(client: Any, run_id: str) -> dict[str | None, Any]:
-    """Return the status of Ray's jobs by id. Wait up to TAKEN_DOWN_S for a job of this run that is still ending after
-    its report (`tail`).
+def _settled(client: Any, run_id: str) -> list[Any]:
+    """Return Ray's records of its jobs. Wait up to TAKEN_DOWN_S for a job of this run that is still ending after its
+    report (`tail`).
     """
     until_s = time.monotonic() + TAKEN_DOWN_S
     while True:
         jobs = _records(client)
-        statuses = {job.submission_id: job.status for job in jobs}
-        ours = [job for job in jobs if run_id in runs_of(job.entrypoint)]
-        if all(job.status.is_terminal() for job in ours) or time.monotonic() > until_s:
-            return statuses
+        if not _running(jobs, run_id) or time.monotonic() > until_s:
+            return jobs
         time.sleep(0.5)
 
 
-def free_submission_id(run_id: str, known: Mapping[str | None, Any]) -> str:
-    """Return `resight-RUN_ID`, or with -2, -3 … if an ended run is resumed by its id.
+def free_submission_id(run_id: str, jobs: Sequence[Any]) -> str:
+    """Return `resight-RUN_ID`, or with -2, -3 … if an ended run is resumed by its id, or another run has that id.
 
-    `known` maps the ids of Ray's jobs to their `JobStatus`. Raises BadRequest if the run is running.
+    Raises BadRequest if the run is running.
     """
-    for attempt in itertools.count(1):
-        submission_id = f"resight-{run_id}" + (f"-{attempt}" if attempt > 1 else "")
-        status = known.get(submission_id)
-        if status is None:
-            return submission_id
-        if not status.is_terminal():
-            raise BadRequest(is_running_words(run_id))
-    raise AssertionError("unreachable")
+    if _running(jobs, run_id):
+        raise BadRequest(is_running_words(run_id))
+    taken = {job.submission_id for job in jobs}
+    attempts = (f"resight-{run_id}" + (f"-{attempt}" if attempt > 1 else "") for attempt in itertools.count(1))
+    return next(name for name in attempts if name not in taken)
+
+
+def _running(jobs: Sequence[Any], run_id: str) -> list[str]:
+    """Return the ids of the jobs of a run that have not ended."""
+    ours = (job for job in jobs if job.submission_id and run_id in runs_of(job.entrypoint))
+    return [job.submission_id for job in ours if not job.status.is_terminal()]
 
 
 def runs_of(entrypoint: str) -> list[str]:

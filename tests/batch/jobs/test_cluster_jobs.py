@@ -6,6 +6,7 @@ import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import ray.job_submission
@@ -17,26 +18,6 @@ import batch.jobs.job_log
 from batch.jobs.cluster_jobs import ClusterJobs, free_submission_id, runs_of
 from model_store.errors import BadRequest, ClusterError
 from serve.settings import Settings
-
-
-@pytest.mark.parametrize(
-    ("known", "wanted"),
-    [
-        ({}, "resight-r"),
-        ({"resight-r2": JobStatus.RUNNING, None: JobStatus.RUNNING}, "resight-r"),
-        ({"resight-r": JobStatus.FAILED}, "resight-r-2"),
-        ({"resight-r": JobStatus.STOPPED, "resight-r-2": JobStatus.SUCCEEDED}, "resight-r-3"),
-    ],
-)
-def test_a_run_that_ended_is_resumed_under_the_next_id(known: dict[str | None, JobStatus], wanted: str) -> None:
-    assert free_submission_id("r", known) == wanted
-
-
-@pytest.mark.parametrize("status", [JobStatus.PENDING])
-def test_a_run_at_work_is_not_started_again(status: JobStatus) -> None:
-    with pytest.raises(BadRequest, match="resight runs cancel r"):
-        free_submission_id("r", {"resight-r": JobStatus.FAILED, "resight-r-2": status})
-
 
 COMMAND = "python -m batch.reprocess --model m --run-id {} --chunk 0"
 
@@ -93,6 +74,28 @@ class Jobs:
         self.looks += 1
         ended = submission_id in self.stopped and self.looks > 1
         return JobStatus.STOPPED if ended else JobStatus.RUNNING
+
+
+@pytest.mark.parametrize(
+    ("jobs", "wanted"),
+    [
+        ([], "resight-r"),
+        ([("resight-r2", "r2", JobStatus.RUNNING), (None, "r", JobStatus.RUNNING)], "resight-r"),
+        ([("resight-r", "r", JobStatus.FAILED)], "resight-r-2"),
+        ([("resight-r", "r", JobStatus.STOPPED), ("resight-r-2", "r", JobStatus.SUCCEEDED)], "resight-r-3"),
+        ([("resight-r", "r", JobStatus.STOPPED), ("resight-r-2", "r-2", JobStatus.RUNNING)], "resight-r-3"),
+        ([("resight-r", "r", JobStatus.FAILED), ("resight-r-2", "r", JobStatus.PENDING)], "r is running"),
+        ([("resight-q", "q --run-id r", JobStatus.RUNNING)], "r is running"),
+    ],
+)
+def test_a_run_that_ended_is_resumed_under_the_next_id(jobs: list[tuple[Any, str, JobStatus]], wanted: str) -> None:
+    """A run is running only if a job of it is, whatever the id of that job."""
+    records = [Job(name, COMMAND.format(run), status) for name, run, status in jobs]
+    if wanted.endswith("is running"):
+        with pytest.raises(BadRequest, match=f"run {wanted}.*resight runs cancel r"):
+            free_submission_id("r", records)
+    else:
+        assert free_submission_id("r", records) == wanted
 
 
 def cluster(monkeypatch: pytest.MonkeyPatch, *jobs: Job) -> Jobs:
