@@ -300,15 +300,15 @@ def place_images(sql: duckdb.DuckDBPyConnection, past: PastTables, media: DeltaT
 
 @contextlib.contextmanager
 def still_kept(past: PastTables | None) -> Generator[None]:
-    """Raise StorageUnreachable with the cause if files of `past` have been removed since."""
+    """Raise StorageUnreachable with the cause, and the way out if files of `past` have been removed since."""
     try:
         yield
     except Exception as error:
         if past is None or not (is_of_storage(error) or isinstance(error, StorageError)):
             raise
         raise StorageUnreachable(
-            f"the tables as they were when this run began are no longer kept: {error}; leave out --run-id for a "
-            "new run: finished images are not repeated"
+            f"cannot read the tables as they were when this run began: {error}; if old files are no longer kept, leave "
+            "out --run-id for a new run: finished images are not repeated"
         ) from error
 
 
