@@ -150,7 +150,7 @@ def router(settings: Settings, tables: Tables, hosts: Sequence[Jobs]) -> APIRout
     @routes.get("/{run_id}/log")
     def log(run_id: str, after: Annotated[int | None, Query(ge=0)] = None) -> LogPart:
         """Return whole lines of the log of the run's newest job from byte `after`, by default the last ones."""
-        for jobs in hosts:
+        for jobs in sorted(hosts, key=lambda jobs: run_id not in jobs.running()):  # it may have begun on another one
             if part := jobs.log(run_id, after, LOG_BYTES):
                 return part
         raise ModelNotFound(f"no log of run '{run_id}' on this host: see resight logs --run {run_id}")

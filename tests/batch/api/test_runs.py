@@ -200,6 +200,16 @@ def test_the_log_is_read_from_a_byte_on(client: TestClient, jobs: FakeJobs) -> N
     assert problem_of(client.get("/new/log", params={"after": -1}), 400)
 
 
+def test_the_log_is_that_of_the_host_where_the_run_is_running(
+    settings: Settings, jobs: FakeJobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = FakeJobs("resumed here")
+    jobs.alive = here.alive = {"new"}
+    monkeypatch.setattr(jobs, "running", set)
+    client = TestClient(build_runs_api(settings, jobs, others=[here]))
+    assert client.get("/new/log").json()["text"] == "resumed here\n"
+
+
 def test_a_run_is_published_once_by_a_thread(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     current = Views.current
 
