@@ -302,6 +302,10 @@ def _write_local(path: Path, data: bytes, exclusive: bool = False, mode: int = 0
             os.fsync(file.fileno())
         os.chmod(temporary, mode)
         (_link if exclusive else os.replace)(temporary, path)
+        with contextlib.suppress(OSError), contextlib.ExitStack() as opened:  # some file systems cannot
+            folder = os.open(path.parent, os.O_RDONLY)
+            opened.callback(os.close, folder)
+            os.fsync(folder)  # else a power cut may lose the name
     finally:
         Path(temporary).unlink(missing_ok=True)
 
@@ -316,10 +320,6 @@ def _link(temporary: str, path: Path) -> None:
             f"{path.parent} is on a file system without hard links, where two writers could undo each other's "
             "changes: choose a folder on another file system"
         ) from error
-    with contextlib.suppress(OSError), contextlib.ExitStack() as opened:  # some file systems cannot
-        folder = os.open(path.parent, os.O_RDONLY)
-        opened.callback(os.close, folder)
-        os.fsync(folder)  # else a power cut may lose the name
 
 
 def _compare_and_write_local(path: Path, old: bytes | None, new: bytes, mode: int) -> bool:

@@ -39,8 +39,9 @@ def test_what_is_written_is_read_listed_and_removed(folder: Folder) -> None:
     assert folder.read("deer/2/b.txt") == b"two"
 
 
-def test_a_file_is_created_only_once_its_name_is_on_the_disk_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("write", [Folder.create, Folder.write])
+def test_a_file_is_written_only_once_its_name_is_on_the_disk_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[[Folder, str, bytes], None]
 ) -> None:
     fsync, of_name = os.fsync, list[bool]()
 
@@ -49,7 +50,7 @@ def test_a_file_is_created_only_once_its_name_is_on_the_disk_too(
         of_name.append(stat.S_ISDIR(os.fstat(handle).st_mode) and (tmp_path / "north" / "a.jpg").exists())
 
     monkeypatch.setattr(os, "fsync", noted)
-    Folder(str(tmp_path)).create("north/a.jpg", b"1")
+    write(Folder(str(tmp_path)), "north/a.jpg", b"1")
     assert of_name == [False, True]
 
 
