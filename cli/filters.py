@@ -25,7 +25,7 @@ with lazy_imports():
     from batch.filters.layers import switch
     from batch.filters.prepare import prepare, prepare_again
     from batch.filters.registry import filter_of
-    from batch.filters.review import candidates, read_accepted, read_text, write_review
+    from batch.filters.review import accepted_in, candidates, read_text, write_review
     from batch.filters.spec import FilterSpec
     from batch.jobs.control import jobs_of, submit_filters
     from batch.runs.options import takes_scope
@@ -239,5 +239,5 @@ def _read(file: str) -> Any:
     except ValueError as error:
         raise BadRequest(f"cannot read {file}: {error}") from error
     if isinstance(value, dict) and "slots" in value:
-        return list(read_accepted(file))
+        return list(accepted_in(file, text))
     return value

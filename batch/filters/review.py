@@ -2,7 +2,7 @@
 
 (tables, layer, inference key) --candidates--> a Candidate for each slot: camera, number of images, period, first box
 candidates --write_review--> <folder>/{samples/*.jpg, review.json, index.html}; the page is written last
-review.json, edited: "accepted": true --read_accepted--> ids, for the field `accepted` of the filter
+review.json, edited: "accepted": true --accepted_in--> ids, for the field `accepted` of the filter
 """
 
 from __future__ import annotations
@@ -145,10 +145,10 @@ def read_text(file: str) -> str:
         raise BadRequest(f"cannot read {file}: {error}") from error
 
 
-def read_accepted(file: str) -> tuple[str, ...]:
-    """Return the ids of accepted slots of a review, sorted. Raises as `read_text`, also for another file."""
+def accepted_in(file: str, text: str) -> tuple[str, ...]:
+    """Return the ids of accepted slots of a review, sorted. Raises BadRequest for the text of another file."""
     try:
-        review = Review.model_validate_json(read_text(file))
+        review = Review.model_validate_json(text)
     except ValidationError as error:
         raise BadRequest(f"{file}: {wrong_fields(error, Review)}") from error
     return tuple(sorted(slot.id for slot in review.slots if slot.accepted))

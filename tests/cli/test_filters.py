@@ -22,6 +22,7 @@ from batch.filters.run import execute, here
 from batch.filters.spec import FilterSpec
 from batch.jobs.control import JobOutcome, Jobs
 from cli.follow import Followed
+from model_store.storage import Folder
 from tests.batch.filters.scene import box, publish, put, sha, shown, tables_at
 from tests.cli.conftest import Done, Resight
 from tests.fixtures_local import rows_of
@@ -281,7 +282,7 @@ def test_a_layer_over_changed_layers_gives_a_warning(resight: Resight, asked: li
 
 
 def test_a_review_is_written_accepted_and_given_back(
-    resight: Resight, asked: list[FilterSpec], tables: Tables, tmp_path: Path
+    resight: Resight, asked: list[FilterSpec], tables: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     few = ("--set", "min_images=3", "--set", "max_score=0.6")
     repeats = ("filters", "run", "repeat-detections", *few)
@@ -304,7 +305,10 @@ def test_a_review_is_written_accepted_and_given_back(
 
     file = tmp_path / "r" / "review.json"
     file.write_text(file.read_text().replace('"accepted": false', '"accepted": true'), "utf-8-sig")
+    reads = list[str]()
+    monkeypatch.setattr(Folder, "read", lambda at, name, read=Folder.read: reads.append(name) or read(at, name))
     resight(*repeats, "--set", f"accepted=@{file}", "--show").ok()
+    assert reads.count(file.name) == 1
     assert asked[0].config["accepted"] == [slot["id"]]
     foxes = [(sha(n), 1, "fox", 0.5) for n in range(3)]
     assert shown(tables) == [row for row in before if row not in foxes]

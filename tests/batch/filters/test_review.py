@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import pytest
 
-from batch.filters.review import Candidate, ReviewedSlot, read_accepted, write_review
+from batch.filters.review import Candidate, ReviewedSlot, accepted_in, read_text, write_review
 from batch.publishing.impact.pictures import COLOURS_RGB
 from batch.publishing.impact.samples import Sample, ShownBox
 from model_store.errors import BadRequest, StorageUnreachable
@@ -84,6 +84,10 @@ def candidate(archive: Path, number: int = 1, **more: Any) -> Candidate:
 def written(out: Path, *candidates: Candidate) -> Page:
     write_review(LAYER, candidates, str(out))
     return Page((out / "index.html").read_text())
+
+
+def read_accepted(file: str) -> tuple[str, ...]:
+    return accepted_in(file, read_text(file))
 
 
 def edit(out: Path, **accepted: Any) -> Path:

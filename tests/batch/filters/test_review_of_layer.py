@@ -18,7 +18,7 @@ from archive.schemas import ASSERTIONS, MEDIA
 from archive.views.query import query
 from batch.filters.layers import switch
 from batch.filters.prepare import prepare
-from batch.filters.review import Candidate, ReviewedSlot, candidates, read_accepted, write_review
+from batch.filters.review import Candidate, ReviewedSlot, accepted_in, candidates, write_review
 from batch.filters.run import execute, here
 from model_store.errors import BadRequest
 from tests.batch.filters.scene import KEY, box, publish, shown, tables_at
@@ -115,12 +115,12 @@ def test_accepted_slots_are_hidden_and_can_be_shown_again(tables: Tables, tmp_pa
     write_review(layer.layer_id, candidates(tables, layer, KEY), str(out))
     assert [file.name for file in (out / "samples").iterdir()] == ["00001.jpg"]
     assert "the image cannot be shown" not in (out / "index.html").read_text()
-    assert read_accepted(str(out / "review.json")) == ()
+    assert accepted_in("review.json", (out / "review.json").read_text()) == ()
 
     review = json.loads((out / "review.json").read_text())
     review["slots"][0]["accepted"] = True
     (out / "review.json").write_text(json.dumps(review))
-    accepted = ran(tables, accepted=read_accepted(str(out / "review.json")))
+    accepted = ran(tables, accepted=accepted_in("review.json", (out / "review.json").read_text()))
     assert accepted.layer_id != layer.layer_id
     assert shown(tables) == before, "it is another layer, which no view shows yet"
     view = switch(tables, on=[accepted.layer_id])
