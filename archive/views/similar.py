@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -113,10 +114,11 @@ def find_similar(tables: Tables, wanted: SimilarSearch, within_s: float) -> Simi
     """
     view, since_s = view_named(tables, wanted.view), time.monotonic()
     key, media_sha256, rank = view.inference_key, *parts_of(wanted.detection)
+    in_time = partial(bounded, within_s=within_s, name="the search", hint="use resight sql", since_s=since_s)
     with (
         storage_errors(tables),
         connect(tables, view, memory_mib=MEMORY_MIB, statement=_NEAREST, scans=True) as sql,
-        bounded(sql, within_s, "the search", "use resight sql", since_s),
+        in_time(sql),
     ):
         embedder = embedder_named(sql, wanted.embedder, key)
         same = {"key": key, "embedder": embedder.embedder_key, "media_sha256": media_sha256, "rank": rank}
@@ -131,7 +133,9 @@ def find_similar(tables: Tables, wanted: SimilarSearch, within_s: float) -> Simi
                 near = _others(index.nearest(np.array(vector, np.float32), most + 1), media_sha256, rank)
             else:
                 near = sql.sql(nearest, params={**same, "vector": vector, "most": most}).to_arrow_table()
-            shown = _shown(tables, view, near)
+            with connect(tables, view, near["media_sha256"].unique(), statement=_SHOWN) as of_few, in_time(of_few):
+                of_few.register("nearest", near)
+                shown = of_few.sql(_SHOWN).to_arrow_table().to_pylist()
             if len(shown) >= wanted.limit or (len(near) < most and not index):
                 break
             if len(near) < most:
@@ -182,13 +186,6 @@ def parts_of(detection: str) -> tuple[str, int]:
         raise BadRequest(f"invalid detection '{detection[:80]}': use <media_sha256>-<rank>, as in embeddings")
     media_sha256, _, rank = detection.rpartition("-")
     return media_sha256, int(rank)
-
-
-def _shown(tables: Tables, view: View, nearest: pa.Table) -> list[dict[str, Any]]:
-    """Return the nearest detections that the view shows, with their boxes and images."""
-    with connect(tables, view, nearest["media_sha256"].unique(), statement=_SHOWN) as sql:
-        sql.register("nearest", nearest)
-        return sql.sql(_SHOWN).to_arrow_table().to_pylist()
 
 
 def embedder_named(sql: duckdb.DuckDBPyConnection, name: str, inference_key: str) -> Embedder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import archive.views.similar
 from archive.delta.tables import Tables
 from archive.delta.writer import Writer
 from archive.schemas import EMBEDDINGS, MEDIA
+from archive.views.query import connect
 from archive.views.similar import SimilarSearch, find_similar
 from archive.views.views import View, Views
 from model_store.errors import BadRequest, DeadlinePassed
@@ -134,3 +136,16 @@ def test_without_embeddings_the_command_to_make_them_is_named(tables: Tables) ->
 def test_it_ends_at_its_limit_of_time(tables: Tables) -> None:
     with pytest.raises(DeadlinePassed, match="the search took more than 0 s"):
         find_similar(tables, SimilarSearch(detection=f"{sha(4)}-1"), 0.0)
+
+
+def test_its_last_step_has_the_same_limit(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, late = time.monotonic, list[float]()
+
+    def slow(*given: Any, **more: Any) -> Any:
+        late.append(0.0 if len(given) == 2 else 90.0)  # with images
+        return connect(*given, **more)
+
+    monkeypatch.setattr(archive.views.similar, "connect", slow)
+    monkeypatch.setattr(time, "monotonic", lambda: clock() + sum(late))
+    with pytest.raises(DeadlinePassed, match="the search took more than 60 s"):
+        similar(tables, f"{sha(4)}-1", embedder="looks@1")
