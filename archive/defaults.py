@@ -18,6 +18,8 @@ DEFAULT_TEMPLATE = "{camera}/{rest}"
 MAX_MIB = 512
 """Default size limit of a file, and limit of all files read concurrently; a larger file is read alone."""
 MIN_FILES = 64
+READERS = 16
+"""Small files of the tables read concurrently; on S3 each is a round trip."""
 KEEP_DAYS = 90.0
 """Days for which earlier publications keep their results."""
 GAP_MIN = 30.0

@@ -38,6 +38,7 @@ from deltalake.fs import DeltaStorageHandler
 from pyarrow.dataset import FileSystemDataset, ParquetFileFormat, ParquetFragmentScanOptions
 from pyarrow.fs import FileSystem, LocalFileSystem, PyFileSystem, S3FileSystem, SubTreeFileSystem
 
+from archive.defaults import READERS
 from archive.delta.sql_literal import file_literal
 from archive.delta.tables import Tables, s3_endpoint, storage_options, table_error
 from archive.schemas import TABLES
@@ -48,8 +49,6 @@ _OF_FILES = ("reading the stream", "exporting a stream", "magic bytes", "Failed 
 _kept: list[duckdb.DuckDBPyConnection] = []
 _making = threading.Lock()
 S3_CONNECT_S, S3_REQUEST_S = 10.0, 60.0
-READERS = 16
-"""Log files read concurrently; on S3 each is a round trip."""
 _KEY = f"partition.{_COLUMN}"
 
 

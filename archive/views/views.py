@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 
 from pydantic import Field, ValidationError
 
-from archive.defaults import PRODUCTION
+from archive.defaults import PRODUCTION, READERS
 from model_store.errors import BadRequest, Conflict, StorageUnreachable
 from model_store.frozen import Frozen, wrong_fields
 from model_store.storage import Folder, require_create
@@ -22,8 +22,6 @@ NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _POINTER = re.compile(r"[0-9]{8,}\.json")
 IDENTITY_THRESHOLD = 0.9
 """Minimum similarity of suggested individuals; the best one depends on the embedder (docs/reference/individuals.md)."""
-READERS = 16
-"""Pointer files read concurrently; on S3 each is a round trip."""
 
 
 class View(Frozen):
