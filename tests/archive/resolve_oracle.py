@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from fractions import Fraction
 from typing import Any
 
@@ -124,6 +124,41 @@ def standing(rows: Iterable[Row]) -> list[Row]:
         if all(when(row) > when(one) for one in rivals):
             held.append(row)
     return [row for row in held if row["action"] != "withdraw"]
+
+
+class BatchModel:
+    """The rules of batches: statements with their number as time, and the numbers of those withdrawn."""
+
+    def __init__(self, begin: datetime) -> None:
+        self.begin = begin
+        self.rows: list[Row] = []
+        self.batches: dict[str, list[int]] = {}
+        self.undone: dict[str, list[int]] = {}
+        self.gone: set[int] = set()
+
+    def record(self, batch_id: str, rows: list[Row], actor: str) -> None:
+        time = self.begin + timedelta(seconds=len(self.batches) + len(self.undone))
+        self.batches[batch_id] = list(range(len(self.rows), len(self.rows) + len(rows)))
+        for row in rows:
+            more = {"actor": actor, "asserted_at": time, "assertion_id": f"{len(self.rows):04}"}
+            self.rows.append({**row, **more})
+
+    def withdraw(self, batch_id: str, of_batch: str, actor: str) -> None:
+        if of_batch in self.undone:
+            self.repeat(batch_id, of_batch, actor)
+            return
+        self.undone[batch_id] = [n for n in self.batches[of_batch] if n not in self.gone]
+        self.gone.update(self.batches[of_batch])
+
+    def repeat(self, batch_id: str, of_batch: str, actor: str) -> None:
+        numbers = self.undone[of_batch] if of_batch in self.undone else self.batches[of_batch]
+        self.record(batch_id, [self.rows[n] for n in numbers], actor)
+
+    @property
+    def standing(self) -> list[tuple[Any, ...]]:
+        rows = standing(row for n, row in enumerate(self.rows) if n not in self.gone)
+        columns = ("media_sha256", "action", "label", "x1_px", "actor")
+        return sorted((tuple(row.get(c) for c in columns) for row in rows), key=str)
 
 
 def chosen(world: World, row: Row) -> Target | None:

@@ -21,7 +21,6 @@ from archive.annotations.batches import Action, BatchStatement, Recorded, Statem
 from archive.delta.tables import Tables
 from archive.views.query import query
 from model_store.errors import BadRequest, Conflict, TableConflict
-from tests.archive import resolve_oracle as oracle
 from tests.archive.annotations.two_images import (
     BOAR,
     EMPTY,
@@ -38,6 +37,7 @@ from tests.archive.annotations.two_images import (
     repeat,
     withdraw,
 )
+from tests.archive.resolve_oracle import BatchModel
 from tests.fixtures_local import rows_of
 
 NOON = datetime(2026, 5, 14, 12, tzinfo=UTC)
@@ -339,40 +339,6 @@ def test_a_rejected_commit_adds_no_row(tables: Tables, monkeypatch: pytest.Monke
     assert len(rows_of(tables, "assertions")) == 1
 
 
-class Model:
-    """The rules in plain Python: statements with their number as time, and the numbers of those withdrawn."""
-
-    def __init__(self) -> None:
-        self.rows: list[Row] = []
-        self.batches: dict[str, list[int]] = {}
-        self.undone: dict[str, list[int]] = {}
-        self.gone: set[int] = set()
-
-    def record(self, batch_id: str, rows: list[Row], actor: str) -> None:
-        time = NOON + timedelta(seconds=len(self.batches) + len(self.undone))
-        self.batches[batch_id] = list(range(len(self.rows), len(self.rows) + len(rows)))
-        for row in rows:
-            more = {"actor": actor, "asserted_at": time, "assertion_id": f"{len(self.rows):04}"}
-            self.rows.append({**row, **more})
-
-    def withdraw(self, batch_id: str, of_batch: str, actor: str) -> None:
-        if of_batch in self.undone:
-            self.repeat(batch_id, of_batch, actor)
-            return
-        self.undone[batch_id] = [n for n in self.batches[of_batch] if n not in self.gone]
-        self.gone.update(self.batches[of_batch])
-
-    def repeat(self, batch_id: str, of_batch: str, actor: str) -> None:
-        numbers = self.undone[of_batch] if of_batch in self.undone else self.batches[of_batch]
-        self.record(batch_id, [self.rows[n] for n in numbers], actor)
-
-    @property
-    def standing(self) -> list[tuple[Any, ...]]:
-        rows = oracle.standing(row for n, row in enumerate(self.rows) if n not in self.gone)
-        columns = ("media_sha256", "action", "label", "x1_px", "actor")
-        return sorted((tuple(row.get(c) for c in columns) for row in rows), key=str)
-
-
 def random_statements(chance: random.Random) -> list[BatchStatement]:
     """Return one to three statements that can be in one batch."""
     image = chance.choice((A, B))
@@ -391,7 +357,7 @@ def random_statements(chance: random.Random) -> list[BatchStatement]:
 
 def test_what_stands_is_what_the_rules_say(tables: Tables) -> None:
     """Two people state, withdraw and repeat at random; a model without SQL does the same."""
-    chance, model = random.Random(2), Model()
+    chance, model = random.Random(2), BatchModel(NOON)
     boxes = {0: box(FOX) | {"label": "fox"}, 1: box(BOAR) | {"label": "boar"}}
     for step in range(10):
         actor, batch_id = chance.choice(("kim", "lee")), key_of(step)
