@@ -240,7 +240,7 @@ def stop(settings: Settings) -> bool:
     """Stop the cluster of this home only; return False if none is running.
 
     Runs are stopped first, so that they can commit their results. Then Ray gets GRACE_S instead of the 30 s that it
-    would wait for unresponsive workers. Requests in flight are cut off.
+    would wait for unresponsive workers. Requests in flight and loads of models are cut off.
     """
     state = read_state(settings)
     roots = [psutil.Process(state.pid)] if state else _orphans(settings)
@@ -251,6 +251,10 @@ def stop(settings: Settings) -> bool:
     _end(alive, psutil.Process.kill, 10)
     _end(_orphans(settings), psutil.Process.kill, 10)  # HAProxy may have been started again
     _state_file(settings).unlink(missing_ok=True)
+    if roots:
+        from serve.rollout.proofs import forget_loads  # here: most commands only read the state
+
+        forget_loads(Folder(str(settings.home_path / "proofs")))
     return bool(roots)
 
 

@@ -4,6 +4,7 @@ of(version) -> Proof            an existing proof, or a new one; raises the reas
 loading(version, holder)        a process begins to load the version
 loaded(version, holder)         the load has ended, and the process still runs
 ended(holder)                   the process ends on request, also during loads
+forget_loads(folder)            all processes have ended on request
 
 If a load ends its process, the version is proved again; after MAX_DEATHS such loads it is refused for DEADLY_S.
 """
@@ -11,6 +12,7 @@ If a load ends its process, the version is proved again; after MAX_DEATHS such l
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import platform
 import time
@@ -190,6 +192,15 @@ class Proofs:
             self._folder.write(f"{key}.json", self._records[key].model_dump_json(indent=1).encode())
         except StorageError as error:
             log.warning("proof_not_kept", folder=self._folder.url, error=str(error))
+
+
+def forget_loads(folder: Folder) -> None:
+    """Remove the loads from all records, once the processes of their host were ended on request."""
+    for name in folder.names():
+        with contextlib.suppress(OSError, ValidationError, ResightError):  # at worst, the version is proved again
+            record = ProofRecord.model_validate_json(folder.read(name))
+            if record.loading:
+                folder.write(name, record.model_copy(update={"loading": ()}).model_dump_json(indent=1).encode())
 
 
 @functools.cache

@@ -15,7 +15,9 @@ import psutil
 import pytest
 
 from model_store.errors import StorageFull
+from model_store.storage import Folder
 from serve.cluster import head as cluster
+from serve.rollout.proofs import ProofRecord
 from serve.settings import Settings
 
 SLEEP = "import time; time.sleep(60)"
@@ -38,7 +40,11 @@ def test_only_rays_own_processes_are_taken_for_orphans_and_ended(settings: Setti
     try:
         found = cluster._orphans(settings)
         assert [process.pid for process in found] == [ours.pid]
+        record = ProofRecord(version="deer@1", loading=("a replica of this cluster",))
+        proofs = Folder(str(settings.home_path / "proofs"))
+        proofs.write("deer.json", record.model_dump_json().encode())
         assert cluster.stop(settings)
+        assert ProofRecord.model_validate_json(proofs.read("deer.json")).loading == ()
         assert not psutil.pid_exists(ours.pid)
         assert psutil.Process(pager.pid).is_running()
         assert psutil.Process(other.pid).is_running()

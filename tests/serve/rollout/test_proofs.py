@@ -14,10 +14,10 @@ from model_store.names import VersionId
 from model_store.storage import Folder
 from model_store.store import ModelStore
 from serve.rollout import proofs
-from serve.rollout.proofs import Proofs
+from serve.rollout.proofs import Proofs, forget_loads
 from serve.rollout.sandbox import Proof
 from serve.settings import Pool
-from tests.fixtures_local import motion_store, write_json
+from tests.fixtures_local import motion_store, write_files, write_json
 
 ONE, TWO = VersionId("blobs", "1"), VersionId("blobs", "2")
 
@@ -191,12 +191,17 @@ async def test_what_ended_the_process_that_loaded_it_is_proved_again(bench: Benc
     assert bench.proved == ["blobs@1"] * 2, "they ended later, for another reason"
 
 
-async def test_the_end_of_a_process_on_request_is_no_fault_of_what_it_loads(bench: Bench) -> None:
+@pytest.mark.parametrize("of_all", [False, True])
+async def test_the_end_of_a_process_on_request_is_no_fault_of_what_it_loads(bench: Bench, of_all: bool) -> None:
     await bench.proofs.of(ONE)
     await bench.proofs.loading(ONE, "a")
-    await bench.proofs.ended("a")
-    with pytest.raises(ModelNotReady):
-        await bench.proofs.loading(ONE, "a")
+    if of_all:
+        folder = write_files(bench.place / "home" / "proofs", {".writing-1": b"{"})
+        forget_loads(Folder(str(folder)))
+    else:
+        await bench.proofs.ended("a")
+        with pytest.raises(ModelNotReady):
+            await bench.proofs.loading(ONE, "a")
     bench.alive.discard("a")
     await bench.again().of(ONE)
     assert bench.proved == ["blobs@1"]
