@@ -19,8 +19,9 @@ import pyarrow as pa
 import pydantic.dataclasses
 
 from archive.annotations.annotation_file import BOX, read_statements
-from archive.annotations.import_file import Image, Read, located_rows, reason_of, recorded_rows, refuse
-from archive.delta.snapshot import memory_database, scan
+from archive.annotations.assertions import ANNOTATIONS, HUMAN
+from archive.annotations.import_file import NAMING, Image, Read, located_rows, reason_of, recorded_rows, refuse
+from archive.delta.snapshot import memory_database, open_tables, scan
 from archive.delta.tables import Tables
 from archive.schemas import ASSERTIONS, MEDIA
 from archive.views.query import connect
@@ -31,7 +32,13 @@ from model_store.storage import absolute
 MAX_SHAPE_DIFFERENCE = 0.02
 """Maximum relative difference of the shape of an image in the file and in the catalogue, because tools round."""
 
-
+_NOT_STATED = f"""
+    from added a where actor <> '{HUMAN}' or not exists (
+        from recorded r where r.method = 'human' and r.media_sha256 = a.media_sha256 and if(
+            a.action = 'suppress', r.action = 'suppress',
+            r.action in {NAMING} and replace(r.label, '|', '/') = replace(a.label, '|', '/') and is_same_box(iou(
+                a.x1_px, a.y1_px, a.x2_px, a.y2_px, r.x1_px, r.y1_px, r.x2_px, r.y2_px))))
+"""
 Row = dict[str, Any]
 
 
@@ -95,9 +102,18 @@ def read_work(
     statements, errors = read_statements([row for _, row in found], common)
     located = located_rows(tables, statements, errors)
     refuse(file, {found[n - 1][0].number: why for n, why in errors.items()})
-    table = pa.Table.from_pylist(list(located.values()), schema=ASSERTIONS)
+    table = _not_stated(tables, pa.Table.from_pylist(list(located.values()), schema=ASSERTIONS))
     repeated = sum(recorded[sha] for sha in {images[work.path].media_sha256 for work in usable})
-    return Read(table, repeated=repeated, left_out=left_out)
+    return Read(table, repeated=repeated + len(located) - len(table), left_out=left_out)
+
+
+def _not_stated(tables: Tables, rows: pa.Table) -> pa.Table:
+    """Return the rows without those of our own export that people of this archive have stated: it leaves names out."""
+    with open_tables(tables) as sql:
+        scan(sql, "recorded", tables.existing("assertions"), ASSERTIONS)
+        ANNOTATIONS.create(sql, "is_same_box", "iou")
+        sql.register("added", rows)
+        return sql.sql(_NOT_STATED).to_arrow_table().cast(ASSERTIONS)
 
 
 def _contradictions(works: Sequence[Work]) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,26 @@ from typing import Any
 import pytest
 
 from archive.annotations.assertions import append
+from archive.annotations.batches import BatchStatement
 from archive.annotations.foreign_work import Work, read_work
 from archive.annotations.import_file import Read
 from archive.delta.tables import Tables
 from archive.views.query import query
 from archive.views.views import Views
 from model_store.errors import BadRequest
-from tests.archive.annotations.two_images import BOAR, EMPTY, FOX, A, B, box, put_images
+from tests.archive.annotations.two_images import (
+    BOAR,
+    EMPTY,
+    FOX,
+    A,
+    B,
+    box,
+    key_of,
+    named,
+    put_images,
+    record,
+    withdraw,
+)
 from tests.fixtures_local import put_results, put_rows, result_rows
 
 LYNX = (0.5, 0.5, 0.9, 0.9)
@@ -102,6 +116,21 @@ def test_a_label_of_an_image_is_added_once_whatever_its_detections_are_now(fille
     assert len(add(filled, file, Work(1, "b", "wolf")).rows) == 0
     file.write_text("another content")
     assert len(add(filled, file, Work(1, "b", "wolf")).rows) == 2
+
+
+def test_an_own_export_adds_only_what_people_had_not_stated(filled: Tables, file: Path) -> None:
+    """Their names are not in it. Later statements of others, and withdrawals, are not overruled."""
+    drawn = {"action": "add", "media_sha256": B, "label": "lynx|cub", **box((20.0, 15.0, 36.0, 27.0))}
+    mine = [named("relabel", label="wolf"), BatchStatement.model_validate(drawn)]
+    record(filled, key_of(1), [*mine, BatchStatement(action="suppress", media_sha256=EMPTY)], "kim")
+    record(filled, key_of(2), [named("relabel", label="dog")], "lee")
+    withdraw(filled, key_of(3), key_of(1), "kim")
+    own = [Work(1, "a", "wolf", parts(FOX)), Work(2, "b", "lynx/cub", LYNX), Work(3, "e", None)]
+    more = [Work(4, "a", "cub", parts(FOX)), Work(5, "a", "wolf", LYNX)]
+    works = [replace(work, actor="human") for work in (*own, *more)]
+    read = read_work(filled, file, works)
+    assert (read.rows["label"].to_pylist(), read.repeated) == (["cub", "wolf"], 3)
+    assert len(read_work(filled, file, own, by="ana").rows) == 3, "she confirms them"
 
 
 def test_an_image_that_is_left_out_adds_no_statement_at_all(filled: Tables, file: Path) -> None:
