@@ -3,6 +3,7 @@
 CameraViews(tables).cameras() -> one row for each camera, and one for images without a camera
 .activity() -> a part of that, without results, in a fifth of the time; .days(camera) -> images by day
 .deployments() -> images, first and last picture by deployment
+share(failed, seen) -> the part that pages show and compare
 Doubtful times (`timestamp_flags`) count in no day, and in a deployment apart, unless it corrects its clock.
 The last answers are kept until one of the tables changes.
 """
@@ -63,6 +64,11 @@ _DAYS = """
 MEMORY_MIB = 1024
 KEPT = 64
 """Answers that are kept."""
+
+
+def share(count: int, seen: int) -> float:
+    """Return `count` as a part of the images with a result, `seen`, in steps of 0.1 %; 0 without any."""
+    return round(count / seen, 3) if seen else 0.0
 
 
 class CameraViews:

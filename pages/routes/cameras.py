@@ -26,7 +26,7 @@ from archive.catalogue.deployments import (
     revert,
     valid,
 )
-from archive.views.cameras import CameraViews
+from archive.views.cameras import CameraViews, share
 from model_store.errors import BadRequest, ModelNotFound
 from pages.context import Context
 from pages.html import identity_of, page
@@ -65,7 +65,7 @@ def router(context: Context, views: CameraViews) -> APIRouter:
     def cameras(request: Request) -> HTMLResponse:
         rows = sorted(_listed(context, views, "camera"), key=lambda row: row["camera_id"])
         unnamed = next((row for row in views.cameras() if row["camera_id"] is None), None)
-        return page(request, "cameras.html", rows=rows, unnamed=unnamed, **_rights(request))
+        return page(request, "cameras.html", rows=rows, unnamed=unnamed, share=share, **_rights(request))
 
     @routes.get("/cameras/{name:path}", include_in_schema=False)
     def camera(request: Request, name: str) -> HTMLResponse:

@@ -17,7 +17,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
 from archive.catalogue.deployments import current
-from archive.views.cameras import CameraViews
+from archive.views.cameras import CameraViews, share
 from archive.views.image_filter import ImageFilter
 from archive.views.views import Views
 from batch.runs.listing import page as runs
@@ -32,7 +32,7 @@ MAX_DATES = 100
 """Maximum number of bars for days or months."""
 SILENT_DAYS = 7
 MIN_FAILED = 0.05
-"""Minimum share of failed images of a camera that is listed."""
+"""Minimum `share` of failed images of a camera that is listed."""
 Row = Mapping[str, Any]
 
 
@@ -69,7 +69,9 @@ def router(context: Context, cameras: CameraViews) -> APIRouter:
         ]
 
         everything, found = ImageFilter(), ImageFilter(status="ok")
-        failed = dict(index.histogram(ImageFilter(status="failed"), "camera"))
+        images = index.histogram(everything, "camera")
+        failed, missing = (dict(index.histogram(ImageFilter(status=of), "camera")) for of in ("failed", "missing"))
+        shares = {name: share(failed.get(name, 0), n - missing.get(name, 0)) for name, n in images if name}
         deployments = [row for (of, _), row in current(context.tables).items() if of == "deployment"]
         today = datetime.now(UTC).date()
         seen = cameras.activity()
@@ -81,12 +83,12 @@ def router(context: Context, cameras: CameraViews) -> APIRouter:
             numbers=numbers,
             behind_s=behind_s,
             running=running,
-            attention=attention(seen, failed, deployments, today),
+            attention=attention(seen, shares, deployments, today),
             newest=index.page(everything, NEWEST).rows,
             hours=({f"{hour:02}": 0 for hour in range(24)} | dict(index.histogram(found, "hour"))).items(),
             dates=by_date(index.histogram(everything, "day"), seen),
             labels=index.histogram(found, "label")[:BARS],
-            cameras=[bar for bar in index.histogram(everything, "camera") if bar[0]][:BARS],
+            cameras=[bar for bar in images if bar[0]][:BARS],
         )
 
     return routes
@@ -113,21 +115,21 @@ def by_date(days: Sequence[tuple[str, int]], activity: Sequence[Row] = ()) -> li
     return [(name, sums[name], end) for name, end in ends.items()]
 
 
-def attention(activity: Sequence[Row], failed: Mapping[str, int], deployments: Sequence[Row], today: date) -> Attention:
-    """Return what needs attention. `activity` is of CameraViews, `deployments` are the valid rows of the table."""
+def attention(
+    activity: Sequence[Row], failed: Mapping[str, float], deployments: Sequence[Row], today: date
+) -> Attention:
+    """Return what needs attention. `activity` is of CameraViews, `failed` has shares, `deployments` are valid rows."""
     by_camera: dict[str, list[Row]] = {}
     for row in deployments:
         by_camera.setdefault(row["camera_id"], []).append(row)
     last: dict[str, datetime | None] = {row["camera_id"]: row["last_at"] for row in activity}
     days = {camera: at.date() for camera, at in last.items() if at}
     newest = max((at for at in last.values() if at), default=None)
-    shares = {row["camera_id"]: failed.get(row["camera_id"], 0) / row["images"] for row in activity}
-    failing = [(camera, share) for camera, share in shares.items() if share >= MIN_FAILED]
     return Attention(
         newest=newest and newest.date(),
         silent=tuple(sorted(_silent(last, by_camera, newest), key=lambda found: found[1])),
         clocks=_worst((row["camera_id"], row["doubtful"]) for row in activity if row["doubtful"]),
-        failing=_worst(failing),
+        failing=_worst(found for found in failed.items() if found[1] >= MIN_FAILED),
         nights=sum(len(deployed_days(rows, days.get(name), today)) for name, rows in by_camera.items()),
         deployments=len(deployments),
     )

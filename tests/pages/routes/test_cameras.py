@@ -166,4 +166,4 @@ def test_shares_are_of_the_published_view(client: TestClient, tables: Tables) ->
     put_results(tables, result_rows(["north2"], status="failed"))
     view = View(inference_key="k", model_name="m", model_version="1", weights_sha256="w")
     Views(tables.url).publish(view, after=0)
-    assert rows_of_page(client.get("/ui/cameras").text)[1][-2:] == ["67 %", "33 %"]
+    assert rows_of_page(client.get("/ui/cameras").text)[1][-2:] == ["66.7%", "33.3%"]

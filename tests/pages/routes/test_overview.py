@@ -28,7 +28,7 @@ def deployment(camera: str, begin: str, end: str | None = None, offset_s: int | 
     return {"camera_id": camera, "from_local": begin, "until_local": end, "clock_offset_s": offset_s}
 
 
-def found(rows: list[dict[str, Any]], *deployments: dict[str, Any], **failed: int) -> Attention:
+def found(rows: list[dict[str, Any]], *deployments: dict[str, Any], **failed: float) -> Attention:
     return attention(rows, failed, deployments, TODAY)
 
 
@@ -51,7 +51,7 @@ def test_a_camera_is_silent_compared_with_the_newest_picture_of_all() -> None:
 def test_the_worst_cameras_come_first() -> None:
     rows = activity(a=None, b=None, c=None)
     rows[0]["doubtful"], rows[2]["doubtful"] = 1, 9
-    result = found(rows, a=1, b=4)
+    result = found(rows, a=0.05, b=0.2, c=0.049)
     assert result.clocks == (("c", 9), ("a", 1))
     assert result.failing == (("b", 0.2), ("a", 0.05))
 
@@ -85,7 +85,7 @@ def test_bars_of_dates_have_an_axis_without_gaps() -> None:
 
 def test_the_overview_links_to_what_needs_attention(client: TestClient, tables: Tables) -> None:
     put_images(tables, ("a&b", "2000-01-01T00:00:00"), timestamp_flags=["reset_default"])
-    put_images(tables, ("south", "2026-05-01T00:00:00"), ("new", "2026-05-20T00:00:00"), first=5)
+    put_images(tables, ("south", "2026-05-01T00:00:00"), ("new", "2026-05-20T00:00:00"), ("south", None), first=5)
     put_results(tables, result_rows(["south5"], status="failed"))
     put_results(tables, result_rows(["new6"], n_detections=1, detections=[box(0, 1, 1, 50.0)]))
     Views(tables.url).publish(View(inference_key="k", model_name="m", model_version="1", weights_sha256="w"), 0)
@@ -95,7 +95,8 @@ def test_the_overview_links_to_what_needs_attention(client: TestClient, tables: 
     assert "silent for a week before 2026-05-20" in text
     assert '<a href="/ui/cameras/south">south</a> since 2026-05-01' in text
     assert '<a href="/ui/cameras/a%26b">a&amp;b</a> images: 1' in text
-    assert '<a href="/ui/images?status=failed&amp;camera=south">south</a> 100%' in text
+    assert '<a href="/ui/images?status=failed&amp;camera=south">south</a> 100.0%' in text, "of the images with a result"
+    assert '<td class="n bad">100.0%</td>' in client.get("/ui/cameras").text
     assert "trap nights; deployments: 1" in text
 
 
