@@ -3,7 +3,7 @@
 import { json, notice, pause, Refused, t } from "./page.js";
 
 const who = document.documentElement.dataset.who;
-const QUEUE = "resight.queue", DONE = `resight.done ${who}`, UNDONE = `resight.undone ${who}`, KEPT = 200;
+const QUEUE = "resight.queue", DONE = `resight.done ${who}`, UNDONE = `resight.undone ${who}`, KEPT = 200, DIGESTS = 20_000;
 let saving = null, stopped = false, listener = () => {};
 
 const read = (name) => JSON.parse(sessionStorage.getItem(name) ?? "[]");
@@ -25,7 +25,9 @@ export function onSaved(changed) {
 export function decide(said, media, taken = 0) {
   const batch_id = batchId();
   enqueue("", { batch_id, ...said }, media);
-  write(DONE, [...read(DONE), { batch_id, media, taken }].slice(-KEPT));
+  let room = DIGESTS; // of bursts, the browser's store would be full: it takes 5 MB
+  const newest = [{ batch_id, media, taken }, ...read(DONE).reverse()].slice(0, KEPT).filter((done) => (room -= done.media.length) >= 0);
+  write(DONE, newest.reverse());
   write(UNDONE, []);
   return batch_id;
 }

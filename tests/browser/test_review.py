@@ -322,3 +322,21 @@ def picture(page: Page) -> str:
 def count(page: Page) -> int:
     """Return the number of images that the API counts for the filter of the page."""
     return int(page.evaluate("fetch('/ui/v1/images/count' + location.search).then(a => a.json())")["count"])
+
+
+def test_decisions_about_many_pictures_leave_room_in_the_browser(visit: Visit) -> None:
+    page = visit("/images?status=ok")
+    page.route(re.compile("/v1/assertions"), lambda route: route.fulfill(json={"added": 1}))
+    undone = page.evaluate(
+        """async () => {
+            const { src } = document.querySelector("script[src*='grid.js']");
+            const { decide, save, undo } = await import(src.replace("grid.js", "decisions.js"));
+            const ids = [];
+            for (let n = 0; n < 45; n++) {
+                ids.push(decide({}, Array(2000).fill("a".repeat(64))));
+                await save();
+            }
+            return ids.indexOf(undo().batch_id);
+        }"""
+    )
+    assert undone == 44
