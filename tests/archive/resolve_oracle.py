@@ -162,32 +162,38 @@ class BatchModel:
 
 
 def chosen(world: World, row: Row) -> Target | None:
-    """Return the detection of a statement about a box: the one it names, else the best with IoU >= 0.5."""
+    """Return the detection of a statement about a box: the one it names, else the best with IoU >= 0.5.
+
+    Of equal ones, it is the first with the statement's label; for a relabel, the first with another label.
+    """
     named = (row["media_sha256"], row.get("rank"))
     if row.get("inference_key") == world.key and named in world.detections:
         return named  # type: ignore[return-value]
     box = box_of(row)
     assert box is not None
     best: Target | None = None
-    best_iou = Fraction(0)
+    best_fit = (Fraction(0), False)
     for target, seen in sorted(world.detections.items()):
-        covers = iou(box, seen.box)
-        if target[0] == row["media_sha256"] and covers >= Fraction(1, 2) and covers > best_iou:
-            best, best_iou = target, covers
+        fit = iou(box, seen.box), (seen.label == row.get("label")) != (row["action"] == "relabel")
+        if target[0] == row["media_sha256"] and fit[0] >= Fraction(1, 2) and fit > best_fit:
+            best, best_fit = target, fit
     return best
 
 
 def attached(world: World) -> dict[Target, Row]:
-    """Return one statement per detection: the better covered, then the newer."""
+    """Return one statement per detection: the better covered, then one that does not suppress, then the newer."""
     claims: defaultdict[Target, list[Row]] = defaultdict(list)
     for row in standing(world.human):
         target = chosen(world, row) if box_of(row) else None
         if target:
             claims[target].append(row)
-    return {
-        target: max(rows, key=lambda row: (iou(box_of(row), world.detections[target].box), when(row)))  # type: ignore[arg-type]
-        for target, rows in claims.items()
-    }
+
+    def precedence(row: Row, target: Target) -> tuple[Any, ...]:
+        box = box_of(row)
+        assert box is not None
+        return iou(box, world.detections[target].box), row["action"] != "suppress", when(row)
+
+    return {target: max(rows, key=lambda row: precedence(row, target)) for target, rows in claims.items()}
 
 
 def newest_of_layers(world: World) -> dict[str, dict[tuple[str, int | None], Row]]:

@@ -175,6 +175,11 @@ def drawn(box: Corners, applies: bool) -> Case:
 REPLACED = (relabel(BOX, 0, "dog", **NAMED), relabel(BESIDE, 9, "cat", actor="lee"))
 EMPTY, STONE = ("suppress", None, 0, {}), ("suppress", BOX, 1, {"reason": "a stone"})
 WITHDRAWN = (relabel(BOX, 0, "cow"), relabel(BOX, 1, "horse"), relabel(FAR, 1, "dog"))
+OF_TWINS = (
+    ("keep", BOX, 0, {"label": "deer", "inference_key": OTHER, "rank": 0}),
+    ("suppress", BOX, 1, {"label": "cow", "inference_key": OTHER, "rank": 1}),
+)
+"""Statements about two detections of another model in one place."""
 CASES = {
     "the later layer in the view applies, to each of label and score by itself": Case(
         of_layers(
@@ -235,6 +240,12 @@ CASES = {
     ),
     "of two that cover it equally, the newer": Case(
         of_people(relabel(MIRRORED, 9, "pig"), relabel(RIGHT, 0, "cat", actor="lee")), [F, ("pig", 0.9, HUMAN)]
+    ),
+    "of a keep and a newer suppression that cover it equally, the keep": Case(
+        of_people(*OF_TWINS), [("deer", 0.9, HUMAN), F]
+    ),
+    "of equal boxes, each finds the one with its label": Case(
+        of_people(*OF_TWINS), [("deer", 0.9, HUMAN), F], more=(Seen("cow", 0.6, BOX),)
     ),
     "a named detection comes before the one that is covered": Case(
         of_people(relabel(DOG.box, 0, "boar", **NAMED)), [("boar", 0.9, HUMAN), ("dog", 0.8, None), F], more=(DOG,)
