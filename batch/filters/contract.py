@@ -118,7 +118,7 @@ class Rows:
     location: NDArray[np.object_]  # of that deployment
     taken_local: NDArray[np.datetime64]  # us, the camera's clock; NaT: undated
     taken_utc: NDArray[np.datetime64]  # us; NaT where the offset is unknown
-    clock_flags: NDArray[np.object_]  # doubts about the time: "" or before_2001, reset_default, after_now joined by ","
+    clock_flags: NDArray[np.object_]  # doubts that people did not correct: before_2001, … joined by ","; "": none
     sequence_number: NDArray[np.int32]  # "3 of 10" of the maker notes: 3; 0: unknown
     sequence_length: NDArray[np.int32]  # and 10
     width_px: NDArray[np.float64]  # of the image as displayed, more than 0; NaN: unknown

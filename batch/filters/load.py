@@ -40,8 +40,9 @@ _CONTENTS = """
     create table contents as
     select media_sha256, path, camera_id, deployment_id, location, captured_at_corrected::timestamp as taken_local,
         captured_at_utc::timestamp + (captured_at_corrected::timestamp - captured_at_local::timestamp) as taken_utc,
-        coalesce(array_to_string(timestamp_flags, ','), '') as clock_flags, sequence_number, sequence_length,
-        width_px, height_px,
+        if(taken_local is distinct from captured_at_local::timestamp, '',
+            coalesce(array_to_string(timestamp_flags, ','), '')) as clock_flags,
+        sequence_number, sequence_length, width_px, height_px,
         camera_id is null as unknown,
         if(camera_id is null, regexp_replace(path, '[^/]*$', ''), camera_id) as place
     from {images}

@@ -35,7 +35,7 @@ _CANDIDATES = """
     with said as (from ({newest}) where action <> 'withdraw' and group_id is not null),
     files as (
         select media_sha256, source_root as root, path, camera_id as camera, captured_at_corrected::timestamp as taken,
-            len(coalesce(timestamp_flags, [])) = 0 as sure
+            len(coalesce(timestamp_flags, [])) = 0 or taken is distinct from captured_at_local::timestamp as sure
         from {images}),
     boxes as (select media_sha256, unnest(detections) as d from result_rows),
     members as (

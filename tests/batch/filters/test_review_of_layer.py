@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 
 from archive.annotations.layers import Layer, read_layers
+from archive.catalogue.deployments import Deployment, record
 from archive.delta.tables import Tables
 from archive.schemas import ASSERTIONS, MEDIA
 from archive.views.query import query
@@ -104,6 +105,14 @@ def test_a_candidate_describes_a_slot(tables: Tables, tmp_path: Path) -> None:
     (box,) = sample.old
     assert (box.label, box.box_px, box.score) == ("deer", (100.0, 100.0, 160.0, 160.0), pytest.approx(0.9))
     assert candidates(tables, layer, OTHER) == [], "of another model's results"
+
+
+def test_days_of_a_doubtful_clock_count_once_it_is_corrected(tables: Tables) -> None:
+    tables.snapshot("media").update(updates={"timestamp_flags": "make_array('before_2001')"})
+    assert candidates(tables, ran(tables), KEY) == []
+    record(tables, {"d": Deployment(camera_id="north", location="hill", from_local=START, clock_offset_s=60)}, "ana")
+    (found,) = candidates(tables, ran(tables), KEY)
+    assert (found.slot.images, found.slot.days) == (5, 3)
 
 
 def test_accepted_slots_are_hidden_and_can_be_shown_again(tables: Tables, tmp_path: Path) -> None:
