@@ -101,7 +101,7 @@ def _of_view(config: RepeatsConfig, view: CameraView) -> Iterator[FilterAction]:
     accepted = set(config.accepted)
     for i in np.flatnonzero(_suspicious(config, rows, image, exemplar)[exemplar]).tolist():
         first = int(exemplar[i])
-        slot = group_id(config.kind, *view.place, *rows.target(first))
+        slot = group_id(config.kind, *view.place, *rows.target(first), *rows.boxes_px[first].tolist())
         yield FilterAction(
             *rows.target(i),
             "suppress" if config.auto or slot in accepted else "group",
@@ -218,4 +218,6 @@ def _along_axis(low: float, high: float, min_iou: float) -> Iterator[tuple[int, 
             yield power, cell
 
 
-FILTER = Filter(config=RepeatsConfig, apply=actions, context="camera", order=40, groups="slot", invalid=unmeasurable)
+FILTER = Filter(
+    config=RepeatsConfig, apply=actions, context="camera", order=40, version=2, groups="slot", invalid=unmeasurable
+)

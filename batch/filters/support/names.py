@@ -42,6 +42,6 @@ def numbered(values: NDArray[np.object_]) -> tuple[NDArray[np.intp], dict[str | 
     return np.fromiter(of, np.intp, len(values)), numbers
 
 
-def group_id(kind: str, *first: str | int) -> str:
+def group_id(kind: str, *first: str | float) -> str:
     """Return 32 hex digits of the filter's kind and the group's first member, which later images do not change."""
     return hashlib.sha256(json.dumps([kind, *first]).encode()).hexdigest()[:32]

@@ -131,6 +131,15 @@ def test_an_iou_of_exactly_the_limit_is_a_match() -> None:
     assert [len(one) for one in found] == [20, 20]
 
 
+def test_another_model_with_another_box_of_that_rank_has_another_slot() -> None:
+    """A person accepted the branch; the next model ranks a nest before it."""
+    (accepted,) = {one.group_id for one in say(*branch(20))}
+    assert {one.action for one in say(*branch(20), accepted=(accepted,))} == {"suppress"}
+    nest = branch(20, x1_px=600.0, x2_px=800.0)
+    found = say(*nest, *branch(20, rank=1), accepted=(accepted,))
+    assert [one.action for one in found] == ["group"] * 40
+
+
 def test_the_first_box_counts_and_no_average() -> None:
     """A box that moves slowly leaves the slot once it no longer overlaps the first box enough."""
     creeping = [row | {"x1_px": 100.0 + 2 * n, "x2_px": 300.0 + 2 * n} for n, row in enumerate(branch(40))]
