@@ -38,7 +38,8 @@ _FILES = """
         m.frame_index, m.frame_rate, coalesce(r.width_px, m.width_px) as width_px,
         coalesce(r.height_px, m.height_px) as height_px, m.captured_at_local,
         coalesce(d.captured_at_corrected, m.captured_at_local) as captured_at_corrected,
-        coalesce(m.timestamp_flags, []) as timestamp_flags, m.camera_id, d.event_id, d.deployment_id,
+        if(d.captured_at_corrected <> m.captured_at_local, [], coalesce(m.timestamp_flags, [])) as timestamp_flags,
+        m.camera_id, d.event_id, d.deployment_id,
         coalesce(r.status, 'missing') as status, r.error_code,
         m.media_sha256 in (select media_sha256 from standing) as is_reviewed,
         case when e.by_person then 'human'

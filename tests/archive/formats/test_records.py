@@ -105,3 +105,14 @@ def test_an_image_outside_the_deployments_of_its_camera_is_marked(tmp_path: Path
     record(tables, {"row 1": june}, "Ana")
     publish(tables)
     assert [image.is_outside_deployments for image in records(tables)] == [True, False]
+
+
+def test_a_corrected_clock_is_not_in_doubt(tmp_path: Path) -> None:
+    tables = Tables(str(tmp_path / "tables"))
+    put_media(
+        tables, *(media_row(name, f"{name}/1.jpg", timestamp_flags=["reset_default"]) for name in ("north", "south"))
+    )
+    corrected = Deployment(camera_id="north", location="hill", from_local=datetime(2026, 1, 1), clock_offset_s=60)
+    record(tables, {"row 1": corrected}, "Ana")
+    publish(tables)
+    assert [list(image.timestamp_flags) for image in records(tables)] == [[], ["reset_default"]]
