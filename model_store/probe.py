@@ -23,7 +23,7 @@ from model_store.crop_model import CropModel
 from model_store.crop_probe import expected_kind, expected_values, values_of
 from model_store.decoders.layout import OutputNonsense
 from model_store.detector import LoadedDetector
-from model_store.errors import ModelRefused, ProbeFailed
+from model_store.errors import ModelRefused, ProbeFailed, ResightError, said
 from model_store.frozen import Frozen, wrong_fields
 
 EXPECTED = "probe/expected.json"
@@ -69,7 +69,15 @@ def record_probe(model: LoadedDetector | CropModel, images: Mapping[str, bytes])
     if isinstance(model, CropModel):
         expected = expected_values(model, {name: values_of(model, data) for name, data in images.items()})
     else:
-        results = {name: recorded_detections(model, data) for name, data in images.items()}
+        try:
+            results = {name: recorded_detections(model, data) for name, data in images.items()}
+        except ResightError:
+            raise
+        except Exception as error:  # each runtime has its own kinds
+            raise ModelRefused(
+                "the graph does not run on the probe; if it needs one size, although it declares others, add to the "
+                f'config file: {{"preprocess": {{"resize": "letterbox"}}}}: {said(error)}'
+            ) from error
         expected = ExpectedProbe(
             images={name: found for name, (found, _) in results.items()},
             full=tuple(name for name, (_, saturated) in results.items() if saturated),

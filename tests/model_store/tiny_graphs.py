@@ -59,15 +59,18 @@ def passing_on(shape: Dimensions, metadata: Mapping[str, str] | None = None, kin
     return _model(nodes, [_value("images", shape, kind)], results, metadata)
 
 
-def of_one_size(metadata: Mapping[str, str] | None = None) -> bytes:
-    """Add numbers for 10 x 10 px to an image of any size, as networks with learned positions do."""
-    positions = numpy_helper.from_array(np.zeros((1, 3, SIDE_PX, SIDE_PX), np.float32), "value")
+def of_one_size(metadata: Mapping[str, str] | None = None, side_px: int = SIDE_PX, numbers: int = 3) -> bytes:
+    """Add numbers for one size to an image of any size, as networks with learned positions do."""
+    positions = numpy_helper.from_array(np.zeros((1, 3, side_px, side_px), np.float32), "value")
+    rows = numpy_helper.from_array(np.array([0, numbers, -1]), "value")
     nodes = [
         helper.make_node("Constant", [], ["positions"], value=positions),
-        helper.make_node("Add", ["images", "positions"], ["output0"]),
+        helper.make_node("Constant", [], ["rows"], value=rows),
+        helper.make_node("Add", ["images", "positions"], ["moved"]),
+        helper.make_node("Reshape", ["moved", "rows"], ["output0"]),
     ]
     shape = ["n", "channels", "height", "width"]
-    return _model(nodes, [_value("images", shape)], [_value("output0", shape)], metadata)
+    return _model(nodes, [_value("images", shape)], [_value("output0", ["n", numbers, "rows"])], metadata)
 
 
 def in_a_list() -> bytes:

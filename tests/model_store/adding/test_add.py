@@ -14,7 +14,7 @@ from model_store.names import version_id
 from model_store.probe import EXPECTED
 from model_store.store import ModelStore
 from tests.graphs import constant_graph
-from tests.model_store.tiny_graphs import averaging, random_scores, two_inputs
+from tests.model_store.tiny_graphs import averaging, of_one_size, random_scores, two_inputs
 from tests.shared_data import photo
 
 MOTION: dict[str, Any] = {
@@ -24,6 +24,7 @@ MOTION: dict[str, Any] = {
     "preprocess": {"resize": "stretch", "side_px": 64},
 }
 DEER = version_id("deer", "1")
+RECT: dict[str, Any] = {"labels": ["deer", "boar"], "preprocess": {"resize": "rect", "side_px": 128}}
 
 
 @pytest.fixture
@@ -60,8 +61,9 @@ def test_given_files_are_kept_and_given_pictures_are_the_probe(store: ModelStore
         (two_inputs(), {"decoder": "yolov8"}, r"2 inputs \(left, right\)"),
         (averaging(), {}, "labels"),
         (averaging(), {"labels": ["deer"], "preprocess": {"side_px": 64}}, "side_px 64"),
+        (of_one_size(None, 128, 6), RECT, r'does not run on the probe; .*"letterbox"'),
     ],
-    ids=["nothing", "no weights", "two inputs", "no names", "another side"],
+    ids=["nothing", "no weights", "two inputs", "no names", "another side", "one size of many"],
 )
 def test_what_cannot_work_is_refused_and_leaves_nothing(
     store: ModelStore, weights: bytes | None, overrides: dict[str, Any], said: str
