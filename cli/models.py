@@ -328,7 +328,8 @@ def _bytes(path: Path, read: Callable[[Path], bytes] = Path.read_bytes) -> bytes
     try:
         return read(path)
     except OSError as error:
-        raise BadRequest(f"cannot read {path}: {error.strerror}") from error
+        reason = "it is a URL: download the file first" if ":/" in str(path) else error.strerror
+        raise BadRequest(f"cannot read {path}: {reason}") from error
 
 
 def _probe(path: Path) -> bytes:

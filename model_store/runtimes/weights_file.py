@@ -35,11 +35,15 @@ _MAGIC_BYTES_AT_4 = {b"TFL3": "a TensorFlow Lite file: convert it with tf2onnx"}
 def read_weights(path: Path) -> bytes:
     """Return the weights as one file.
 
-    Raises ModelRefused for a checkpoint of PyTorch, and for external data that are missing or elsewhere; OSError.
+    Raises ModelRefused for a checkpoint of PyTorch, a graph in a ZIP file, and external data that are missing or
+    elsewhere; OSError.
     """
     data = path.read_bytes()
     if data.startswith(ZIP_MAGIC):
-        if _is_checkpoint(data):
+        names = _names_in(data)
+        if any(name.endswith(".onnx") for name in names):
+            raise ModelRefused(f"{path.name} is a ZIP file: unpack it, and add the .onnx file that it contains")
+        if any(name.partition("/")[2] == "data.pkl" for name in names):  # of torch.save
             raise ModelRefused(
                 f"{path.name} is a checkpoint of PyTorch or TorchScript, which needs its own code: export it to ONNX "
                 f"(a YOLO with 'yolo export model={path.name} format=onnx'), and add the .onnx file"
@@ -64,13 +68,12 @@ def read_weights(path: Path) -> bytes:
         raise ModelRefused(f"external data of {path.name} cannot be read: {error_text(error)}") from error
 
 
-def _is_checkpoint(data: bytes) -> bool:
-    """Return True for a ZIP of torch.save; the runtime reports a damaged one."""
+def _names_in(data: bytes) -> list[str]:
+    """Return the names in a ZIP file, none if it is damaged, which the runtime reports."""
     try:
-        names = zipfile.ZipFile(io.BytesIO(data)).namelist()
+        return zipfile.ZipFile(io.BytesIO(data)).namelist()
     except Exception:  # zipfile raises a dozen kinds
-        return False
-    return any(name.partition("/")[2] == "data.pkl" for name in names)
+        return []
 
 
 def require_whole(weights: bytes) -> None:

@@ -148,6 +148,7 @@ def test_adding_without_a_probe_says_so(resight: Resight, motion_config: Path) -
         ),
         ([WEIGHTS, *2 * ["--probe", PHOTOS / "cat.jpg"]], 2, "two --probe images have the same file name"),
         (["away.onnx"], 2, "cannot read away.onnx: No such file"),
+        (["https://example.org/deer.onnx"], 2, "it is a URL: download the file first"),
         ([PHOTOS / "cat.jpg"], 6, "this is not an ONNX file but a JPEG image"),
         ([PHOTOS], 2, "is a folder: use the .onnx or .pt2 file"),
         ([WEIGHTS.parent.parent], 2, f"with: resight models pull {WEIGHTS.parent.parent}"),

@@ -62,6 +62,13 @@ def test_a_checkpoint_of_pytorch_is_refused_with_the_command_that_exports_it(tmp
         assert read_weights(tmp_path / "best.pt").startswith(b"PK")
 
 
+def test_a_graph_in_a_zip_file_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "deer.zip", "w") as archive:
+        archive.writestr("best/deer.onnx", pooling(6))
+    with pytest.raises(ModelRefused, match=r"deer\.zip is a ZIP file: unpack it, and add the \.onnx file"):
+        read_weights(tmp_path / "deer.zip")
+
+
 def test_data_that_were_not_copied_are_named(tmp_path: Path) -> None:
     path = split(tmp_path)
     (tmp_path / "model.onnx.data").unlink()
