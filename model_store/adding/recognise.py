@@ -91,7 +91,8 @@ def _classifier(
     if not _is_score_per_label(evidence, labels):
         raise ModelRefused(
             f"the model is declared a classifier ({source}), but its outputs {evidence.shapes} "
-            f"are not one score for each of its {labels} labels: is the number of labels right?"
+            f"are not one score for each of its {labels} labels: is the number of labels right? For a network that "
+            'returns a vector, add to the config file: {"kind": "embedder"}'
         )
     if not (overrides.get("kind") or task):
         source = f"outputs {evidence.shapes}: one score per label"

@@ -85,6 +85,7 @@ def test_another_number_of_labels_is_refused(metadata: dict[str, str]) -> None:
     assert "[1, 4]" in said
     assert "3 labels" in said
     assert "is the number of labels right?" in said
+    assert ('{"kind": "embedder"}' in said) == bool(metadata)
 
 
 def test_the_config_file_decides_between_the_kinds() -> None:
