@@ -59,7 +59,7 @@ def print_rows(rows: Sequence[Mapping[str, Any]], fmt: Format, columns: Sequence
     if fmt is Format.json:
         print(_json(list(rows)))
     elif fmt is Format.csv:
-        writer = csv.writer(sys.stdout)
+        writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerow(names)
         writer.writerows([_plain(row[name]) for name in names] for row in rows)
     else:

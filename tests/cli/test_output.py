@@ -60,6 +60,7 @@ def test_csv_has_a_header_even_without_rows(
     print_rows(rows, Format.csv, ("a", "b"))
     printed = capsys.readouterr().out
     assert list(csv.reader(io.StringIO(printed, newline=""))) == [["a", "b"], *want]
+    assert "\r" not in printed, "a shell keeps it in what it reads"
 
 
 @pytest.mark.parametrize(
