@@ -54,7 +54,7 @@ def list_tokens(fmt: FormatOption = Format.table) -> None:
     """
     print_rows([_row(token) for token in TokenFile.of(Settings()).read() or ()], fmt, COLUMNS)
     if Settings().token:
-        note("RESIGHT_TOKEN is set here; if it was also set when Ray started, it has all scopes")
+        note("RESIGHT_TOKEN is set here; if it was also set when the server started, it has all scopes")
 
 
 @app.command()
@@ -64,7 +64,8 @@ def quota(name: Name, daily_mib: DailyMib = None) -> None:
     Example: resight tokens quota station-7 --daily-mib 500
     """
     TokenFile.of(Settings()).set_quota(name, daily_mib)
-    note(f"replicas apply it within {STALE_S:.0f} s; what the token has stored on this day counts")
+    now = f"may store {daily_mib} MiB a day; what it has stored on this day counts" if daily_mib else "has no quota"
+    note(f"{name} {now}; replicas apply it within {STALE_S:.0f} s")
 
 
 @app.command()
@@ -78,8 +79,8 @@ def revoke(name: Name, fmt: FormatOption = Format.table) -> None:
     note(f"replicas reject it within {STALE_S:.0f} s")
     if not file.read():
         note(
-            "no token is left: only the RESIGHT_TOKEN that Ray was started with gives access. Create another with "
-            "'resight tokens add'; to work without tokens, see docs/operate/access.md"
+            "no token is left: only the RESIGHT_TOKEN that the server was started with gives access. Create another "
+            "with 'resight tokens add'; to work without tokens, see docs/operate/access.md"
         )
     print_facts(_row(revoked), fmt)
 

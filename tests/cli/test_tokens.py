@@ -96,7 +96,9 @@ async def test_a_quota_is_set_listed_changed_and_removed(resight: Resight, home:
     add(resight, "b", "admin")
     for set_to in (500, 20, None):
         if set_to != 500:
-            resight("tokens", "quota", "a", *(["--daily-mib", str(set_to)] if set_to else [])).ok()
+            done = resight("tokens", "quota", "a", *(["--daily-mib", str(set_to)] if set_to else []))
+            done.ok()
+            assert ("a may store 20 MiB a day" if set_to else "a has no quota") in done.err
         rows = json.loads(resight("tokens", "list", "--format", "json").ok())
         assert [(row["name"], row["daily_mib"]) for row in rows] == [("a", set_to), ("b", None)]
         sender = await Access.of(Settings()).check(Headers({"authorization": f"Bearer {token}"}), TokenScope.upload)
