@@ -57,8 +57,11 @@ def _has_number(error: Exception, numbers: Sequence[int]) -> bool:
 
 
 def is_without_bucket(error: BaseException) -> bool:
-    """Return whether S3 responded that the bucket does not exist; s3fs raises the same error for a missing file."""
-    return _response(error).get("Error", {}).get("Code") == "NoSuchBucket"
+    """Return whether S3 responded that the bucket does not exist; s3fs raises the same error for a missing file.
+
+    delta-rs has the code only in its message.
+    """
+    return _response(error).get("Error", {}).get("Code") == "NoSuchBucket" or "<Code>NoSuchBucket<" in str(error)
 
 
 def http_status(error: BaseException) -> int | None:

@@ -13,6 +13,7 @@ import boto3
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
+from archive.delta.tables import Tables
 from model_store.errors import ResightError, StorageFull, StorageUnreachable
 from model_store.storage import Folder, absolute, is_local, path_of
 from tests.support.s3_server import new_bucket
@@ -200,6 +201,8 @@ def test_a_bucket_that_does_not_exist_is_an_error_with_the_way_out(s3_endpoint: 
     words = r"cannot \w+ s3://no-such-bucket-here/x.*does not exist; create the bucket"
     with pytest.raises(StorageUnreachable, match=words):
         ACTS[act](Folder("s3://no-such-bucket-here/x"))
+    with pytest.raises(StorageUnreachable, match=r"cannot open table .*; create the bucket"):
+        Tables("s3://no-such-bucket-here/x").existing("media")
     empty = Folder(new_bucket(s3_endpoint, "below"))
     assert empty.names() == []
     with pytest.raises(FileNotFoundError):
