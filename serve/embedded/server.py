@@ -20,7 +20,7 @@ import uvicorn
 from model_store.errors import ClusterError
 from serve.api.base import ENDING
 from serve.cluster.head import read_state
-from serve.cluster.ports import require_free, start_lock, url_of
+from serve.cluster.ports import local_url, require_free, start_lock
 from serve.embedded.home_lock import home_lock
 from serve.embedded.host import EmbeddedHost
 from serve.settings import DetectArgs, Settings
@@ -52,7 +52,7 @@ async def serve(
     loop.add_signal_handler(signal.SIGHUP, reload_wanted.set)
     for received in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(received, ending.cancel)
-    with sole_host(settings, url_of(*address)):
+    with sole_host(settings, local_url(*address)):
         require_free(*address, "serve")
         host = EmbeddedHost(settings, args)
         try:

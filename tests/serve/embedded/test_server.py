@@ -232,9 +232,18 @@ def test_an_application_that_cannot_be_made_ends_the_process_with_its_error(sett
     def make() -> Any:
         raise ClusterError("no jobs here")
 
-    address = ("127.0.0.1", preferred_or_free(0))
+    port, endpoints = preferred_or_free(0), list[str]()
     with pytest.raises(ClusterError, match="no jobs here"):
-        asyncio.run(serve_until_signal(settings, detect_args(settings), address, {"/ui": make}, lambda _: None))
+        asyncio.run(
+            serve_until_signal(
+                settings,
+                detect_args(settings),
+                ("0.0.0.0", port),
+                {"/ui": make},
+                lambda _: endpoints.append(served_at(settings)),
+            )
+        )
+    assert endpoints == [f"http://127.0.0.1:{port}"], "0.0.0.0 is not an address that a browser can open"
 
 
 def test_beside_a_cluster_it_does_not_start(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
