@@ -23,7 +23,7 @@ from model_store.crop_model import CropModel
 from model_store.crop_probe import expected_kind, expected_values, values_of
 from model_store.decoders.layout import OutputNonsense
 from model_store.detector import LoadedDetector
-from model_store.errors import ModelRefused, ProbeFailed, ResightError, said
+from model_store.errors import ModelRefused, ProbeFailed, ResightError, error_text
 from model_store.frozen import Frozen, wrong_fields
 
 EXPECTED = "probe/expected.json"
@@ -76,7 +76,7 @@ def record_probe(model: LoadedDetector | CropModel, images: Mapping[str, bytes])
         except Exception as error:  # each runtime has its own kinds
             raise ModelRefused(
                 "the graph does not run on the probe; if it needs one size, although it declares others, add to the "
-                f'config file: {{"preprocess": {{"resize": "letterbox"}}}}: {said(error)}'
+                f'config file: {{"preprocess": {{"resize": "letterbox"}}}}: {error_text(error)}'
             ) from error
         expected = ExpectedProbe(
             images={name: found for name, (found, _) in results.items()},
