@@ -1,7 +1,7 @@
 """Find the file of an image in the catalogue, read it, and find what it must not show.
 
 digests --picture_rows--> {digest: row of its first file, with the others as `elsewhere`} --picture_bytes--> bytes
-policy --current_privacy--> Privacy; digests --hidden_boxes--> {digest: boxes}, without images that have no result
+digests --hidden_boxes--> {digest: boxes}, without images that have no result
 Lookup(query).get(digest): concurrent look-ups share one query; the digests of the next gather while one runs.
 
 Bytes that do not match the catalogue are never returned. Hidden are boxes of the labels in section [privacy] of the
@@ -17,10 +17,8 @@ call a picture empty of animals. A person uncovers a box with another label.
 from __future__ import annotations
 
 import asyncio
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import pyarrow as pa
@@ -31,10 +29,9 @@ from archive.delta.tables import Tables
 from archive.schemas import MEDIA
 from archive.views.query import connect
 from batch.pipeline.read_image import image_bytes, within_memory
-from batch.schedule.policy import Privacy, read_policy
+from batch.schedule.policy import Privacy
 from model_store.errors import Conflict, ImageError, ModelNotFound
 from model_store.images.crops import Box
-from serve.settings import Settings
 
 Row = Mapping[str, Any]
 T = TypeVar("T")
@@ -129,21 +126,6 @@ def made_of(row: Row, make: Callable[[bytes], T]) -> T:
             return make(picture_bytes(row))
     except ImageError as error:
         raise Conflict(f"{row['path']} cannot be shown: {error}") from error
-
-
-def current_privacy(settings: Settings) -> Privacy:
-    """Return the section of the policy file, read again after each change. Raises InvalidPolicy as `read_policy`."""
-    try:
-        status = settings.policy_path.stat()
-        state = (status.st_ino, status.st_mtime_ns, status.st_size)
-    except OSError:
-        state = None
-    return _read(settings.policy_path, bool(settings.policy), state)
-
-
-@functools.lru_cache(maxsize=4)
-def _read(path: Path, required: bool, state: object) -> Privacy:
-    return read_policy(path, required).privacy
 
 
 def hidden_boxes(tables: Tables, privacy: Privacy, digests: Sequence[str]) -> Mapping[str, tuple[Box, ...]]:

@@ -18,13 +18,14 @@ from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import Response
 
 from archive.catalogue.uploads import EXTENSIONS
+from batch.schedule.policy import policy_of
 from model_store.errors import ModelNotFound
 from model_store.images.crops import Box
 from model_store.images.header import read_header
 from model_store.images.thumbnails import crop, redacted, thumbnail
 from pages.context import Context
 from pages.html import identity_of
-from pages.pictures import Lookup, Row, current_privacy, hidden_boxes, made_of, picture_rows
+from pages.pictures import Lookup, Row, hidden_boxes, made_of, picture_rows
 from serve.auth.scopes import TokenScope
 
 VERSION = 1
@@ -90,7 +91,7 @@ class Pictures:
     def __init__(self, context: Context) -> None:
         self._settings, self._cache = context.settings, context.thumbnails
         self._rows = Lookup(partial(picture_rows, context.tables))
-        self._hidden = Lookup(lambda digests: hidden_boxes(context.tables, current_privacy(self._settings), digests))
+        self._hidden = Lookup(lambda digests: hidden_boxes(context.tables, policy_of(self._settings).privacy, digests))
 
     async def answer(self, request: Request, media_sha256: str, recipe: str, make: Callable[..., bytes]) -> Response:
         """Return a kept picture, or that of `make(bytes of the file, hidden=boxes)`."""
@@ -137,7 +138,7 @@ class Pictures:
 
     async def _hide(self, request: Request, media_sha256: str, recipe: str) -> tuple[Sequence[Box], dict[str, str]]:
         """Return the boxes to hide from the sender, and headers. Raises ModelNotFound for a hidden picture."""
-        privacy = current_privacy(self._settings)
+        privacy = policy_of(self._settings).privacy
         headers = HEADERS | {"ETag": f'"{media_sha256}-{recipe}-{VERSION}"', "Cache-Control": KEEP}
         if not privacy.hide_labels:
             return (), headers

@@ -8,9 +8,9 @@ import pytest
 
 from archive.delta.tables import Tables
 from archive.views.views import Views
-from batch.schedule.policy import Privacy
+from batch.schedule.policy import Privacy, policy_of
 from model_store.errors import InvalidPolicy, StorageUnreachable
-from pages.pictures import current_privacy, hidden_boxes
+from pages.pictures import hidden_boxes
 from serve.settings import Settings
 from tests.archive.resolve_oracle import File, Row, Seen, World
 from tests.archive.resolve_worlds import KEY, OTHER, layer_says, person, sha, view_of, write
@@ -112,13 +112,13 @@ def test_a_file_that_was_missing_is_hidden_when_it_is_back(tables: Tables) -> No
 
 
 def test_the_policy_is_read_again_after_a_change(settings: Settings) -> None:
-    assert current_privacy(settings) == Privacy()
+    assert policy_of(settings).privacy == Privacy()
     policy = settings.policy_path
     policy.parent.mkdir(parents=True, exist_ok=True)
     policy.write_text('[privacy]\nhide_labels = ["person"]\nmode = "hide"\n')
-    assert current_privacy(settings) == Privacy(hide_labels=["person"], mode="hide")
+    assert policy_of(settings).privacy == Privacy(hide_labels=["person"], mode="hide")
     policy.write_text('[privacy]\nhide_labels = ["person"]\nmode = "mask"\n')
     with pytest.raises(InvalidPolicy, match=r"privacy\.mode"):  # nothing is shown until it is corrected
-        current_privacy(settings)
+        policy_of(settings)
     policy.unlink()
-    assert current_privacy(settings) == Privacy()
+    assert policy_of(settings).privacy == Privacy()
