@@ -40,7 +40,7 @@ from model_store.storage_errors import storage_error
 from pages.context import Context
 from pages.forms import fields_of
 from pages.html import identity_of, page
-from pages.routes.images import FormFilter, filter_of
+from pages.routes.images import FormFilter
 from serve.api.bodies import SmallBodyRoute
 from serve.api.limits import PIECE_BYTES
 from serve.inference.admission import Threads
@@ -117,21 +117,20 @@ def router(context: Context) -> APIRouter:
 
     @routes.get("/exports", include_in_schema=False)
     def exports(request: Request, wanted: Annotated[FormFilter, Query()]) -> HTMLResponse:
-        asked = filter_of(wanted)
-        roots = _roots(context, asked)
+        roots = _roots(context, wanted)
         return page(
             request,
             "exports.html",
             wanted=wanted,
             review=None,
             types=TABLE_TYPES,
-            count=context.index.count(asked),
-            tables={name: _sql(statement(name, asked), asked.view, f"{name}.csv") for name in FILTERED},
+            count=context.index.count(wanted),
+            tables={name: _sql(statement(name, wanted), wanted.view, f"{name}.csv") for name in FILTERED},
             formats=[
-                (fmt, fields_of(fmt.option_class), roots if fmt.has_one_root else [], command(fmt, asked, roots))
+                (fmt, fields_of(fmt.option_class), roots if fmt.has_one_root else [], command(fmt, wanted, roots))
                 for fmt in FORMATS.values()
             ],
-            query=asked.model_dump(mode="json", exclude_defaults=True),
+            query=wanted.model_dump(mode="json", include=set(ImageFilter.model_fields), exclude_defaults=True),
             past=past(50),
             **context.filter_choices(wanted),
         )

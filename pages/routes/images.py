@@ -122,7 +122,7 @@ def router(context: Context) -> APIRouter:
 
     @routes.get("/v1/images")
     def images(wanted: Annotated[ImagesQuery, Query()]) -> ImagePage:
-        return index.page(filter_of(wanted), wanted.limit, after=wanted.after, before=wanted.before, at=wanted.at)
+        return index.page(wanted, wanted.limit, after=wanted.after, before=wanted.before, at=wanted.at)
 
     @routes.get("/v1/images/count")
     def count(wanted: Annotated[ImageFilter, Query()]) -> Count:
@@ -131,12 +131,12 @@ def router(context: Context) -> APIRouter:
 
     @routes.get("/v1/images/histogram")
     def histogram(wanted: Annotated[HistogramQuery, Query()]) -> list[Bar]:
-        return [Bar(value=value, images=images) for value, images in index.histogram(filter_of(wanted), wanted.by)]
+        return [Bar(value=value, images=images) for value, images in index.histogram(wanted, wanted.by)]
 
     @routes.get("/v1/images/uncertain")
     def uncertain(wanted: Annotated[RankedQuery, Query()]) -> list[str]:
         """Return the digests of the images with the score nearest to 0.5, these first."""
-        return index.uncertain(filter_of(wanted), wanted.limit)
+        return index.uncertain(wanted, wanted.limit)
 
     @routes.get("/v1/images/disagreement")
     async def disagreement(wanted: Annotated[DisagreementQuery, Query()]) -> list[str]:
@@ -144,7 +144,7 @@ def router(context: Context) -> APIRouter:
 
         def read() -> list[str]:
             second = view_of_run(context.tables, wanted.run)
-            return disagreeing(index, context.tables, filter_of(wanted), second, wanted.limit)
+            return disagreeing(index, context.tables, wanted, second, wanted.limit)
 
         return await asyncio.get_running_loop().run_in_executor(readers, read)
 
@@ -160,7 +160,7 @@ def router(context: Context) -> APIRouter:
     @routes.get("/v1/events")
     def all_events(wanted: Annotated[EventsQuery, Query()]) -> EventPage:
         """Return the events with a matching image, the latest first."""
-        return events(index, filter_of(wanted), wanted.limit, wanted.after)
+        return events(index, wanted, wanted.limit, wanted.after)
 
     @routes.get("/v1/events/{event_id}")
     def one_event(event_id: str, view: ViewName = PRODUCTION) -> Event:
@@ -181,8 +181,10 @@ def router(context: Context) -> APIRouter:
     @routes.get("/images/{media_sha256}", include_in_schema=False)
     async def image(request: Request, media_sha256: str, wanted: Annotated[FormFilter, Query()]) -> HTMLResponse:
         await detail_of(media_sha256, wanted.view)  # raises for an unknown image
-        more = await asyncio.get_running_loop().run_in_executor(readers, versions)
-        return page(request, "viewer.html", media_sha256=media_sha256, wanted=wanted, review=False, **more)
+        choices = await asyncio.get_running_loop().run_in_executor(readers, runs)
+        views = await asyncio.get_running_loop().run_in_executor(readers, Views(context.tables.url).names)
+        more = {"media_sha256": media_sha256, "wanted": wanted, "review": False}
+        return page(request, "viewer.html", views=views, runs=choices, **more)
 
     @routes.get("/review", include_in_schema=False)
     def review(request: Request, wanted: Annotated[FormFilter, Query()]) -> HTMLResponse:
@@ -195,16 +197,7 @@ def router(context: Context) -> APIRouter:
         words = "{model_name}@{model_version}, {started_at:%Y-%m-%d %H:%M}"
         return [(run["run_id"], words.format_map(run)) for run in newest]
 
-    def versions() -> dict[str, Any]:
-        return {"views": Views(context.tables.url).names(), "runs": runs()}
-
     return routes
-
-
-def filter_of(wanted: ImageFilter) -> ImageFilter:
-    """Return the filter without the place of the page."""
-    fields = {name: getattr(wanted, name) for name in ImageFilter.model_fields}
-    return ImageFilter(**fields)
 
 
 def _details(context: Context, view: str, digests: Sequence[str], run: str | None = None) -> Mapping[str, ImageDetail]:
