@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
 from typing import Literal
 from urllib.parse import urlencode
 
@@ -20,7 +19,7 @@ from fastapi.responses import JSONResponse, RedirectResponse
 
 from model_store.errors import BadRequest, Forbidden, Overloaded, RequestError, Unauthorized
 from model_store.frozen import Frozen
-from pages.html import LANGUAGE_COOKIE, THEME_COOKIE, page, prefix, translator_of
+from pages.html import LANGUAGE_COOKIE, THEME_COOKIE, page, prefix
 from serve.api.bodies import SmallBodyRoute
 from serve.auth.browsers import MAX_PERSON_CHARS, is_https, local_path, may_lack_cookie, set_cookie
 from serve.auth.guard import Access
@@ -31,6 +30,13 @@ MAX_FAILURES = 16
 YEAR_S = 365 * 24 * 60 * 60
 FAILURE_S = 0.5
 """Seconds until a failed login is answered. A right token is never delayed, so no sender can lock out others."""
+WORDS: dict[type[RequestError], str] = {
+    Unauthorized: "This token is unknown or revoked.",
+    Forbidden: "This token lacks the scope detect, which the page requires.",
+    Overloaded: "There are too many failed logins at the moment. Try again in a few seconds.",
+    BadRequest: "A name has 1 to 64 printable characters.",
+}
+"""What visitors read about the errors of a login."""
 
 
 class LoginRoute(SmallBodyRoute):
@@ -78,7 +84,10 @@ def router(access: Access) -> APIRouter:
         try:
             cookie = await access.start_session(text, secure)
         except (Unauthorized, Forbidden, BadRequest) as error:
-            raise _explained(await _delayed(error, failures), translator_of(request)) from error
+            answer = await _delayed(error, failures)
+            words = WORDS[type(answer)]
+            field = "name" if access.open else "token"
+            raise type(answer)(words, answer.retry_after_s, {field: words}) from error
         return _answer({"Set-Cookie": cookie})
 
     @routes.post("/v1/session/end")
@@ -122,17 +131,3 @@ async def _delayed(error: RequestError, failures: Room) -> RequestError:
     except Overloaded as full:
         return full
     return error
-
-
-def _explained(error: RequestError, t: Callable[..., str]) -> RequestError:
-    """Return the error in the words of the visitor, at the field of the form."""
-    match error:
-        case Unauthorized():
-            name, words = "token", t("This token is unknown or revoked.")
-        case Forbidden():
-            name, words = "token", t("This token lacks the scope detect, which the page requires.")
-        case Overloaded():
-            name, words = "token", t("There are too many failed logins at the moment. Try again in a few seconds.")
-        case _:
-            name, words = "name", t("A name has 1 to 64 printable characters.")
-    return type(error)(words, error.retry_after_s, {name: words})
