@@ -22,11 +22,11 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, Response
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from model_store.errors import ModelNotFound
 from serve.api.base import any_query
 from serve.auth.scopes import Identity
+from serve.pages import templates
 
 _FOLDER = Path(__file__).parent
 STATIC = _FOLDER / "static"
@@ -35,13 +35,7 @@ LANGUAGE_COOKIE, THEME_COOKIE = "resight_language", "resight_theme"
 _SIGNS = {"en": str.maketrans({",": "\u202f"}), "de": str.maketrans({",": "\u202f", ".": ",", "%": "\u202f%"})}
 THEMES = ("auto", "light", "dark")
 _TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
-_TEMPLATES = Environment(
-    loader=FileSystemLoader(_FOLDER / "templates"),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
+_TEMPLATES = templates(_FOLDER / "templates")
 
 
 def page(request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:
