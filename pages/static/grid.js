@@ -172,20 +172,16 @@ function showSelection() {
   document.getElementById("selected").textContent = t("{n} selected", { n: n.toLocaleString() });
 }
 
-function selectAll() {
-  selection.all = true;
+/** Select everything that matches, or nothing. */
+function selectAll(on = true) {
+  selection.all = on;
   selection.digests.clear();
-  for (const cell of grid.children) cell.querySelector("input").checked = true;
+  for (const cell of grid.children) cell.querySelector("input").checked = on;
   showSelection();
 }
 
 async function bulk(action) {
-  if (action === "none") {
-    selection.all = false;
-    selection.digests.clear();
-    for (const cell of grid.children) cell.querySelector("input").checked = false;
-    return showSelection();
-  }
+  if (action === "none") return selectAll(false);
   const label = action === "relabel" ? await askLabel(await labelsInUse(view)) : undefined;
   if (action === "relabel" && !label) return;
   const count = selectedCount(), replaces = filter.get("reviewed") === "true";
@@ -197,7 +193,7 @@ async function bulk(action) {
   const typed = count > TYPED ? prompt(t("Type the number of images, {n}, to go on:", { n: count })) : null;
   if (count > TYPED && Number(typed) !== count) return;
   decide({ selection: { ...decision, ...(count > TYPED ? { confirmed_count: count } : {}) } }, []);
-  await bulk("none");
+  selectAll(false);
 }
 
 /** Show a question, with the number of images and what others have decided in them. */
@@ -231,7 +227,7 @@ async function catchUp() {
 }
 
 document.getElementById("bulk").addEventListener("click", (event) => event.target.dataset.bulk && bulk(event.target.dataset.bulk).catch(fail));
-document.getElementById("all").addEventListener("click", selectAll);
+document.getElementById("all").addEventListener("click", () => selectAll());
 
 // keys: arrows move, Enter opens, Space selects
 

@@ -107,10 +107,6 @@ export class Picture {
     this.#place();
   }
 
-  toggleContrast() {
-    this.stage.classList.toggle("contrast");
-  }
-
   // drawing: by pointer, or by keys from a box in the middle
 
   startDrawing() {

@@ -429,7 +429,7 @@ const keys = {
   "-": needsImage(() => picture.zoomBy(0.8)),
   f: needsImage(() => picture.fit()),
   h: needsImage(() => ((picture.boxes = (picture.boxes + 1) % 3), picture.draw(image.boxes, selected))),
-  c: needsImage(() => picture.toggleContrast()),
+  c: needsImage(() => picture.stage.classList.toggle("contrast")),
 };
 for (let i = 1; i <= FREQUENT; i++) keys[i] = decision(() => labels[i - 1] && relabel(labels[i - 1]));
 bind(keys, KEYS);
