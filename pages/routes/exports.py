@@ -118,6 +118,7 @@ def router(context: Context) -> APIRouter:
     @routes.get("/exports", include_in_schema=False)
     def exports(request: Request, wanted: Annotated[FormFilter, Query()]) -> HTMLResponse:
         roots = _roots(context, wanted)
+        given = wanted.model_dump(mode="json", include=set(ImageFilter.model_fields), exclude_defaults=True)
         return page(
             request,
             "exports.html",
@@ -130,7 +131,7 @@ def router(context: Context) -> APIRouter:
                 (fmt, fields_of(fmt.option_class), roots if fmt.has_one_root else [], command(fmt, wanted, roots))
                 for fmt in FORMATS.values()
             ],
-            query=wanted.model_dump(mode="json", include=set(ImageFilter.model_fields), exclude_defaults=True),
+            query={name: str(value).lower() if isinstance(value, bool) else value for name, value in given.items()},
             past=past(50),
             **context.filter_choices(wanted),
         )

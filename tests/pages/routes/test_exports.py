@@ -185,6 +185,8 @@ def test_the_page_offers_files_of_its_filter_and_commands_that_write_them(client
     program, command, statement, *rest = shlex.split(commands_of(text)[0])
     assert (program, command, rest) == ("resight", "sql", ["--format", "csv", ">", "detections.csv"])
     assert len(query(archive, statement)) == 2
+    linked = client.get("/ui/exports", params={"reviewed": "true", "flagged": "false"}).text
+    assert '<a href="/ui/images?reviewed=true&amp;flagged=false">' in linked, "as scripts of the grid read it"
 
 
 @pytest.mark.parametrize(
