@@ -36,7 +36,7 @@ WORDS: dict[type[RequestError], str] = {
     Overloaded: "There are too many failed logins at the moment. Try again in a few seconds.",
     BadRequest: "A name has 1 to 64 printable characters.",
 }
-"""What visitors read about the errors of a login."""
+"""Messages to visitors about the errors of a login."""
 
 
 class LoginRoute(SmallBodyRoute):
