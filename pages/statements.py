@@ -31,7 +31,7 @@ log = structlog.get_logger("resight.statements")
 class StatementWriter:
     """Writer of one process; other processes may write too. Use it on one event loop.
 
-    `add` raises Overloaded if too many batches wait or the writer is closed, StorageError if the commit fails, and the
+    `add` raises Overloaded if too many batches wait, StorageError if the commit fails, and the
     BadRequest or Conflict of the batch. A batch that waits already is not added again.
     """
 
@@ -39,7 +39,7 @@ class StatementWriter:
         self._tables, self._wait_s = tables, wait_s
         self._waiting: dict[str, Waiting] = {}
         self._protected = set[str]()
-        self._commits, self._closed = 0, False
+        self._commits = 0
         # reads of other requests, which may take long, use other threads
         self._thread = ThreadPoolExecutor(1, "statements")
         self._changed = asyncio.Event()
@@ -49,34 +49,25 @@ class StatementWriter:
     async def add(self, batch: StatementBatch) -> Recorded:
         """Return the answer to a batch after its commit, or raise its error."""
         if batch.batch_id not in self._waiting:
-            if self._closed or len(self._waiting) >= MAX_WAITING:
+            if len(self._waiting) >= MAX_WAITING:
                 raise Overloaded(f"{len(self._waiting)} batches of statements wait to be recorded")
             done: asyncio.Future[Recorded] = asyncio.get_running_loop().create_future()
             self._waiting[batch.batch_id] = batch, done
             self._changed.set()
         return await asyncio.shield(self._waiting[batch.batch_id][1])
 
-    async def close(self) -> None:
-        """Commit the batches that wait, and accept no others."""
-        self._closed = True
-        self._changed.set()
-        await asyncio.wait([self._task])
-        if self._compaction is not None:
-            await asyncio.wait([self._compaction])
-
     async def _work(self) -> None:
-        while self._waiting or not self._closed:
+        while True:
             if not self._waiting:
                 self._changed.clear()
                 await self._changed.wait()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._wait_s):
-                    while not (self._closed or self._size() >= MAX_IN_COMMIT):
+                    while self._size() < MAX_IN_COMMIT:
                         self._changed.clear()
                         await self._changed.wait()
-            if taken := self._take():
-                await self._flush(taken)
-                self._compact()
+            await self._flush(self._take())
+            self._compact()
 
     def _size(self) -> int:
         return sum(batch.size for batch, _ in self._waiting.values())

@@ -62,14 +62,12 @@ async def test_batches_of_a_moment_share_a_commit_and_an_invalid_one_fails_alone
     assert tables.snapshot("assertions").version() == 1
     assert len(rows_of(tables, "assertions")) == 5
     assert await added(writer, batch(2)) == [Recorded(batch_id=key_of(2), added=1)]
-    await writer.close()
 
 
 async def test_an_undo_of_a_batch_that_waits_is_committed_after_it(tables: Tables) -> None:
     writer = StatementWriter(tables, SOON_S)
     answers = await added(writer, batch(1), undo(2, of=1))
     assert [answer.added for answer in answers] == [1, 1]
-    await writer.close()
 
 
 async def test_of_two_selections_of_one_moment_the_second_leaves_what_the_first_decided(tables: Tables) -> None:
@@ -83,7 +81,6 @@ async def test_of_two_selections_of_one_moment_the_second_leaves_what_the_first_
     answers = await added(writer, undo(4, of=1), empty(5, "lee", A))
     assert [(answer.added, answer.left) for answer in answers] == [(1, 0), (1, 0)]
     assert tables.snapshot("assertions").version() == 4, "only these waited"
-    await writer.close()
 
 
 async def test_a_full_commit_does_not_wait(
@@ -95,7 +92,6 @@ async def test_a_full_commit_does_not_wait(
     assert commits == [[key_of(1), key_of(2), key_of(3)]]
     await added(writer, batch(4), batch(5, 9))
     assert commits[1:] == [[key_of(4)], [key_of(5)]]
-    await writer.close()
 
 
 async def test_a_batch_that_waits_is_not_added_again(tables: Tables, commits: list[list[str]]) -> None:
@@ -103,7 +99,6 @@ async def test_a_batch_that_waits_is_not_added_again(tables: Tables, commits: li
     first, second = await added(writer, batch(1), batch(1))
     assert first is second
     assert commits == [[key_of(1)]]
-    await writer.close()
 
 
 async def test_the_number_of_waiting_batches_is_bounded(
@@ -115,7 +110,6 @@ async def test_the_number_of_waiting_batches_is_bounded(
     assert isinstance(answers[2], Overloaded)
     assert await added(writer, batch(3)) == [Recorded(batch_id=key_of(3), added=1)]
     assert commits == [[key_of(1), key_of(2)], [key_of(3)]]
-    await writer.close()
 
 
 @pytest.mark.parametrize("error", [TableConflict("rejected"), OSError(28, "full")])
@@ -136,7 +130,6 @@ async def test_a_storage_error_fails_those_who_wait_and_no_others(
     assert [type(answer) for answer in answers] == [expected] * 2
     assert tables.existing("assertions") is None
     assert await added(writer, batch(1)) == [Recorded(batch_id=key_of(1), added=1)]
-    await writer.close()
 
 
 class Panic(BaseException):
@@ -158,7 +151,6 @@ async def test_a_batch_that_cannot_be_written_fails_alone(
     answers = await added(writer, *map(batch, range(5)))
     assert [isinstance(answer, Recorded) for answer in answers] == [True, True, False, True, True]
     assert "index out of bounds" in str(answers[2])
-    await writer.close()
 
 
 async def test_a_visitor_who_leaves_does_not_take_the_batch_along(tables: Tables, commits: list[list[str]]) -> None:
@@ -168,18 +160,6 @@ async def test_a_visitor_who_leaves_does_not_take_the_batch_along(tables: Tables
     gone.cancel()
     await added(writer, batch(2))
     assert commits == [[key_of(1), key_of(2)]]
-    await writer.close()
-
-
-async def test_close_commits_what_waits_and_accepts_no_more(tables: Tables, commits: list[list[str]]) -> None:
-    writer = StatementWriter(tables, NEVER_S)
-    waiting = [asyncio.create_task(writer.add(batch(n))) for n in range(3)]
-    await asyncio.sleep(0)
-    await asyncio.wait_for(writer.close(), 30)
-    assert [task.result().added for task in waiting] == [1, 1, 1]
-    assert commits == [[key_of(n) for n in range(3)]]
-    with pytest.raises(Overloaded):
-        await writer.add(batch(4))
 
 
 async def test_small_files_are_merged_while_others_write(
@@ -200,5 +180,6 @@ async def test_small_files_are_merged_while_others_write(
         await added(writer, batch(number))
     assert calls == [(tables, "assertions", None, 2)], "one at a time"
     go_on.set()
-    await asyncio.wait_for(writer.close(), 30)
+    assert writer._compaction is not None
+    await asyncio.wait([writer._compaction], timeout=30)
     assert len(commits) == 5
