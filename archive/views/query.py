@@ -20,7 +20,6 @@ from concurrent.futures import ThreadPoolExecutor
 import duckdb
 import pyarrow as pa
 from deltalake import DeltaTable
-from pyarrow.dataset import Dataset
 
 from archive.annotations.assertions import ANNOTATIONS, INDIVIDUALS_SQL, NO_ANNOTATIONS
 from archive.annotations.layers import layer_table, layers_of
@@ -86,11 +85,15 @@ def connect(
     few = images is not None and memory_mib is None
     with memory_database() if few else scratch("sql", memory_mib or half_of_memory_mib()) as sql:
         with storage_errors(tables):
+            if images is not None:
+                sql.register("chosen_images", pa.table({"media_sha256": images}))
             for name, table in opened.items():
-                if scans:
+                if images is not None and name in ("media", "assertions", "results"):
+                    _load_chosen(sql, name, table, view)
+                elif scans:
                     scan(sql, f"{name}_table", table, TABLES[name])
                 else:
-                    sql.register(f"{name}_table", _rows(name, table, TABLES[name], view, images))
+                    sql.register(f"{name}_table", dataset(table, TABLES[name]))
             if "views_table" in names:
                 sql.register("views_table", Publications(Views(tables.url)))
             limits = view.label_thresholds if view else {}
@@ -124,20 +127,13 @@ def _opened(tables: Tables, names: Collection[str]) -> dict[str, DeltaTable | No
     return opened
 
 
-def _rows(
-    name: str, table: DeltaTable | None, schema: pa.Schema, view: View | None, images: pa.ChunkedArray | None
-) -> pa.Table | Dataset:
-    if images is None or table is None or name not in ("media", "assertions", "results"):
-        return dataset(table, schema)
-    key = view.inference_key if view else ""
-    with memory_database() as sql:
-        # reads other columns only where a digest matches, which Arrow does not
-        scan(sql, "stored", table, schema)
-        sql.register("chosen", pa.table({"media_sha256": images}))
-        of_view = f"where inference_key = {literal(key)}" if name == "results" else ""
-        columns = ", ".join(schema.names)
-        rows = sql.sql(f"select {columns} from stored semi join chosen using (media_sha256) {of_view}")
-        return rows.to_arrow_table().cast(schema)
+def _load_chosen(sql: duckdb.DuckDBPyConnection, name: str, table: DeltaTable | None, view: View | None) -> None:
+    """Create the table `<name>_table` with the rows of `chosen_images`; of `results`, those of the view."""
+    # reads other columns only where a digest matches, which Arrow does not
+    scan(sql, f"stored_{name}", table, TABLES[name])
+    of_view = f"where inference_key = {literal(view.inference_key if view else '')}" if name == "results" else ""
+    rows = f"select {', '.join(TABLES[name].names)} from stored_{name} semi join chosen_images using (media_sha256)"
+    sql.execute(f"create temp table {name}_table as {rows} {of_view}")
 
 
 def query(

@@ -123,12 +123,18 @@ def matching(
     statement, values = _page_query(wanted)
     how: dict[str, Any] = {"memory_mib": MEMORY_MIB, "scans": True} if images is None else {"images": images}
     with storage_errors(tables):
-        with connect(tables, view, statement=statement, **how) as sql, limit(sql):
+        used = statement if images is None else statement + _DETAILS
+        with connect(tables, view, statement=used, **how) as sql, limit(sql):
             page: pa.Table = sql.sql(statement, params=values).to_arrow_table()
-        digests = page.column("media_sha256")
-        with connect(tables, view, digests, statement=_DETAILS) as sql, limit(sql):
-            sql.register("page", page)
-            return sql.sql(_DETAILS).to_arrow_table().to_pylist(maps_as_pydicts="strict")
+            if images is not None:
+                return _detailed(sql, page)
+        with connect(tables, view, page.column("media_sha256"), statement=_DETAILS) as sql, limit(sql):
+            return _detailed(sql, page)
+
+
+def _detailed(sql: duckdb.DuckDBPyConnection, page: pa.Table) -> list[dict[str, Any]]:
+    sql.register("page", page)
+    return sql.sql(_DETAILS).to_arrow_table().to_pylist(maps_as_pydicts="strict")
 
 
 def require_names(tables: Tables, view: View | None, wanted: ImageSearch, limit: Limit) -> None:
@@ -140,7 +146,7 @@ def require_names(tables: Tables, view: View | None, wanted: ImageSearch, limit:
                 connect(tables, view, memory_mib=MEMORY_MIB, statement=names) as sql,
                 limit(sql),
             ):
-                require_known(kind, name, [str(row[0]) for row in sql.sql(names).fetchall() if row[0]])
+                require_known(kind, name, [str(row[0]) for row in sql.execute(names).fetchall() if row[0]])
 
 
 def page_of(view: View | None, images: list[dict[str, Any]], limit: int) -> SearchPage:
