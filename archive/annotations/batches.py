@@ -198,7 +198,7 @@ def decided_by_others(tables: Tables, media: pa.Table, actor: str, batch_id: str
         make_standing(sql, tables)
         sql.register("chosen", media.select(["media_sha256"]))
         values = {"actor": actor, "batch_id": batch_id}
-        return {sha: set(people) for sha, people in sql.sql(_BY_OTHERS, params=values).fetchall()}
+        return {sha: set(people) for sha, people in sql.execute(_BY_OTHERS, values).fetchall()}
 
 
 def record_all(
@@ -338,19 +338,19 @@ def _answers(sql: duckdb.DuckDBPyConnection) -> dict[str, Recorded | ResightErro
     _RELATIONS.create(sql, "assertion_rows")
     changed, kept, left = dict[str, list[str]](), dict[str, int](), dict[str, int]()
     others = defaultdict[str, set[str]](set)
-    for batch_id, count, people in sql.sql(_LEFT).fetchall():
+    for batch_id, count, people in sql.execute(_LEFT).fetchall():
         left[batch_id] = count
         others[batch_id].update(people)
-    if sql.sql("select 1 from assertion_rows limit 1").fetchall():
+    if sql.execute("select 1 from assertion_rows limit 1").fetchall():
         _RELATIONS.create(sql, "changed_images", "kept_statements")
-        for batch_id, images, people in sql.sql(_CHANGED).fetchall():
+        for batch_id, images, people in sql.execute(_CHANGED).fetchall():
             changed[batch_id] = images
             others[batch_id].update(people)
-        for batch_id, count, people in sql.sql(_KEPT).fetchall():
+        for batch_id, count, people in sql.execute(_KEPT).fetchall():
             kept[batch_id] = count
             others[batch_id].update(people)
     answers: dict[str, Recorded | ResightError] = {}
-    for batch_id, added, unknown in sql.sql(_ADDED).fetchall():
+    for batch_id, added, unknown in sql.execute(_ADDED).fetchall():
         if unknown:
             answers[batch_id] = BadRequest(f"unknown batch {unknown}: it was never recorded")
             continue

@@ -156,7 +156,7 @@ def _current(tables: Tables, rows: Sequence[_Row]) -> dict[Target, _Shown]:
         if published and published.inference_key == key:
             view = published
         with connect(tables, view, images, statement=_CURRENT) as sql:
-            for sha, rank, label, by_person, hidden, *box in sql.sql(_CURRENT).fetchall():
+            for sha, rank, label, by_person, hidden, *box in sql.execute(_CURRENT).fetchall():
                 target = (sha, *box) if rank is None else (sha, key, rank)
                 found[target] = _Shown(label.strip(), by_person, hidden)
     return found

@@ -222,6 +222,6 @@ def _shown(tables: Tables, images: Sequence[Image]) -> dict[str, list[Row]]:
     with connect(tables, view, wanted, statement="detections") as sql:
         columns = ("inference_key", "rank", "label", *BOX)
         query = f"select media_sha256, {', '.join(columns)} from detections"
-        for sha256, *values in sql.sql(query).fetchall():
+        for sha256, *values in sql.execute(query).fetchall():
             found.setdefault(sha256, []).append(dict(zip(columns, values, strict=True)))
     return found

@@ -181,8 +181,9 @@ def _require_sound(after: pa.Table, new: Sequence[dict[str, Any]]) -> None:
     with memory_database() as sql:
         sql.register("individuals_table", after)
         RELATIONS.create(sql, "merged_individuals")
-        known = {name for (name,) in sql.sql("select individual_id from profiles where described").fetchall()}
-        into = dict(sql.sql("select individual_id, merged_into from profiles where merged_into is not null").fetchall())
+        known = {name for (name,) in sql.execute("select individual_id from profiles where described").fetchall()}
+        merged = "select individual_id, merged_into from profiles where merged_into is not null"
+        into = dict(sql.execute(merged).fetchall())
     for name in (value for row in new for value in (row.get("individual_id"), row.get("merged_into")) if value):
         if name not in known:
             raise BadRequest(f"unknown individual '{name[:64]}': create it first; see resight individuals list")

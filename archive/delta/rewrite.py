@@ -90,7 +90,7 @@ def write_files(
 
 def _shares(sql: duckdb.DuckDBPyConnection, parts: int) -> Iterator[Iterator[pa.Table]]:
     """Yield the table `sorted` in `parts` equal shares, each in small batches."""
-    total = int(sql.sql("select count(*) from sorted").fetchall()[0][0])
+    total = int(sql.execute("select count(*) from sorted").fetchall()[0][0])
     share = max(1, -(-total // parts))
     for start in range(0, total, share):
         yield windows(sql, "sorted", ROW_GROUP_ROWS, start, min(total, start + share))

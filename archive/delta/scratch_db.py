@@ -74,7 +74,7 @@ def windows(
     Other statements may run in between. The table must be unchanged since its creation.
     """
     if stop is None:
-        stop = int(sql.sql(f"select count(*) from {table}").fetchall()[0][0])
+        stop = int(sql.execute(f"select count(*) from {table}").fetchall()[0][0])
     for first in range(start, stop, rows):
         last = min(first + rows, stop) - 1
         part = f"from {table} where rowid between {first} and {last} order by rowid"

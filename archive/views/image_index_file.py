@@ -254,7 +254,7 @@ def _write(
             for step, statement in enumerate(steps, 1):
                 on_step(step, len(steps))
                 _execute(sql, statement)
-            ((count,),) = sql.sql("select count(*) from built.cells").fetchall()
+            ((count,),) = sql.execute("select count(*) from built.cells").fetchall()
             text = about.model_copy(update={"images": count}).model_dump_json()
             sql.execute("create or replace table built.about as select $1 as text", [text])
             sql.execute("detach built")

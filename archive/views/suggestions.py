@@ -137,7 +137,7 @@ def suggest(tables: Tables, wanted: SuggestionSearch, within_s: float) -> Sugges
         if wanted.detection and not rows:
             raise BadRequest(f"no vector of {wanted.detection} by {embedder.model}: the view shows no such detection")
         gallery: pa.Table = sql.sql(_SIGHTED.format(vectors="compared", condition="")).to_arrow_table()
-        rejected, names = set(sql.sql(_REJECTED).fetchall()), dict(sql.sql(_NAMED).fetchall())
+        rejected, names = set(sql.execute(_REJECTED).fetchall()), dict(sql.execute(_NAMED).fetchall())
     threshold = view.identity_threshold if wanted.threshold is None else wanted.threshold
     vectors, examples = vectors_of(gallery), gallery["detection_id"].to_pylist()
     unique, places = np.unique(np.array(gallery["individual_id"].to_pylist(), object), return_index=True)

@@ -164,7 +164,7 @@ def _loaded(sql: duckdb.DuckDBPyConnection, spec: FilterSpec, tables: Tables) ->
 
 def _assertion_time(sql: duckdb.DuckDBPyConnection) -> datetime:
     """Return the current time, or just after the layer's last assertion if its driver's clock was ahead."""
-    last = sql.sql("select max(asserted_at)::timestamp from said_by_layer").fetchall()[0][0]
+    last = sql.execute("select max(asserted_at)::timestamp from said_by_layer").fetchall()[0][0]
     now = datetime.now(UTC)
     return max(now, last.replace(tzinfo=UTC) + timedelta(microseconds=1)) if last else now
 

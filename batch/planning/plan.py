@@ -139,7 +139,7 @@ class Plan:
     def roots(self) -> list[str]:
         """Return the archives to read from."""
         roots = f"select distinct source_root from {self.work.todo} order by 1"
-        return [str(row[0]) for row in self.scratch.sql.sql(roots).fetchall()]
+        return [str(row[0]) for row in self.scratch.sql.execute(roots).fetchall()]
 
     def requested_ids(self) -> pa.Array:
         """Return media_sha256 of every image of the scope, sorted: 64 characters each, all in memory."""
@@ -283,7 +283,7 @@ def _planned(work: Pass, scope: Scope, rows: DeltaTable | None, scratch: Scratch
     _mark_done(sql, work, rows)
     whole = not (scope.status or scope.sample or _count(sql, work.done))
     work.make_todo(sql, due, whole)
-    facts = map(int, sql.sql(_FACTS.format(**_relations(work))).fetchall()[0])
+    facts = map(int, sql.execute(_FACTS.format(**_relations(work))).fetchall()[0])
     base: Any = rows  # None only when read_only
     return Plan(work, scope, *facts, base=base, scratch=scratch)
 
@@ -330,4 +330,4 @@ def _relations(work: Pass) -> dict[str, str]:
 
 
 def _count(sql: duckdb.DuckDBPyConnection, relation: str) -> int:
-    return int(sql.sql(f"select count(*) from {relation}").fetchall()[0][0])
+    return int(sql.execute(f"select count(*) from {relation}").fetchall()[0][0])

@@ -47,7 +47,7 @@ def choose_sample(sql: duckdb.DuckDBPyConnection, tables: Tables, images: int) -
     """Keep `images` rows in `wanted` (id), by strata of the images in `media`; all of them if there are fewer."""
     rows = with_deployments(sql, tables, images_of("media"))
     sql.execute(_STRATA.format(images=rows))
-    strata = sql.sql(_SIZES).fetchall()
+    strata = sql.execute(_SIZES).fetchall()
     rng = random.Random(min((first for *_, first in strata), default=0))
     quotas = allocate([n for _, _, n, _ in strata], images, rng.random())
     cameras, lights = ([row[i] for row in strata] for i in (0, 1))

@@ -64,7 +64,7 @@ def select_scope(
     Raises BadRequest if no file matches, and names the field that no file matches. Raises it also if any camera or
     listed image is unknown, or if labels are given and nothing is published. Raises StorageUnreachable.
     """
-    if not sql.sql("select 1 from present limit 1").fetchall():
+    if not sql.execute("select 1 from present limit 1").fetchall():
         raise BadRequest(
             f"no image is catalogued in {tables.url}; run 'resight ingest URL' first, or set RESIGHT_TABLES"
         )
@@ -88,7 +88,7 @@ def select_scope(
     parameters = {name: given[name] for name in _CONDITIONS if name in given}
     sql.execute(f"create or replace temp table selected as from present where {where}", parameters)
     sql.execute("create or replace temp view scoped as from selected")
-    if not sql.sql("select 1 from scoped limit 1").fetchall():
+    if not sql.execute("select 1 from scoped limit 1").fetchall():
         raise BadRequest(_nothing(sql, tables, given, view, conditions))
 
 
@@ -137,7 +137,9 @@ def _select_shown(sql: duckdb.DuckDBPyConnection, tables: Tables, scope: MediaSc
 def _select_listed(sql: duckdb.DuckDBPyConnection, tables: Tables, ids: str) -> None:
     listed = read_ids(tables.url, ids)
     sql.register("listed", pa.table({"media_sha256": listed}))
-    unknown = sql.sql("select media_sha256 from listed anti join present using (media_sha256) order by 1").fetchall()
+    unknown = sql.execute(
+        "select media_sha256 from listed anti join present using (media_sha256) order by 1"
+    ).fetchall()
     if unknown:
         some = ", ".join(str(row[0]) for row in unknown[:3])
         raise BadRequest(
@@ -172,14 +174,14 @@ def _available(
 ) -> str:
     if name in ("since", "until"):
         times = "select min(captured_at_corrected), max(captured_at_corrected) from present"
-        first, last = sql.sql(times).fetchall()[0]
+        first, last = sql.execute(times).fetchall()[0]
         return f"images were taken from {first} to {last}" if first else "no image has a time"
     if name == "folder":
-        roots = sql.sql("select distinct source_root from present order by 1").fetchall()
+        roots = sql.execute("select distinct source_root from present order by 1").fetchall()
         names = ", ".join(str(row[0]) for row in roots[:MAX_NAMES])
         return f"catalogued archives: {names}; 'resight ingest' catalogues another"
     if name == "path":
-        (example,) = sql.sql("select min(path) from present").fetchall()[0]
+        (example,) = sql.execute("select min(path) from present").fetchall()[0]
         return f"paths are relative to their archive, as in '{example}'"
     if name != "label":
         return f"see: resight sql 'select * from {name}s'"

@@ -152,7 +152,7 @@ def evaluate(
     """
     with opened(tables, view_named(tables, view), scope, seed, memory_mib) as sql:
         drawn = sql.sql(_DRAWN, params={"random": random}).to_arrow_table()
-        ((population,),) = sql.sql("select count(*) from opened").fetchall()
+        ((population,),) = sql.execute("select count(*) from opened").fetchall()
     reviewed = drawn.filter(drawn["reviewed"])["media_sha256"].combine_chunks()
     with closing(Scratch("evaluate", LARGE_MIB, in_order=False)) as scratch:
         sql = scratch.sql
@@ -162,7 +162,7 @@ def evaluate(
         match(sql)
         ANNOTATIONS.create(sql, "is_same_box")
         sql.execute(_JUDGED)
-        ((seen,),) = sql.sql("select count(*) from images where compared").fetchall()
+        ((seen,),) = sql.execute("select count(*) from images where compared").fetchall()
         groups = tuple(_group(row) for row in dicts(sql, _GROUPS))
         bins, error = _calibration(sql)
     sample = _sample(population, len(drawn), len(reviewed), len(reviewed) - seen, scope, random, seed)

@@ -155,6 +155,6 @@ def match(sql: duckdb.DuckDBPyConnection) -> None:
     """Create the relation `outcomes` of old_boxes and new_boxes."""
     ANNOTATIONS.create(sql, "iou")
     sql.execute(_PAIRS)
-    while sql.sql("select count(*) from pairs").fetchall()[0][0]:
+    while sql.execute("select count(*) from pairs").fetchall()[0][0]:
         sql.execute(_BEST_FOR_BOTH)
     sql.execute(_OUTCOMES)
