@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,20 +34,25 @@ def boxes(shift_px: float = 0.0, first: int = 0) -> list[dict[str, Any]]:
     return [same | {"rank": r, "x1_px": lefts[r] + shift_px, "x2_px": lefts[r] + 20.0 + shift_px} for r in (0, 1)]
 
 
-@pytest.fixture
-def tables(tmp_path: Path) -> Tables:
+@pytest.fixture(scope="module")
+def untouched(tmp_path_factory: pytest.TempPathFactory) -> Tables:
     """Four images of two cameras, and the results of two models that rank the same boxes differently."""
-    tables = Tables(str(tmp_path / "tables"))
-    for n, sha in enumerate(SHA):
-        at = {"captured_at_local": f"2026-05-0{n + 1}T10:00:00", "ingested_at": datetime.now(UTC)}
-        camera = "north" if n < 2 else "south"
-        put_rows(
-            tables, "media", {"media_sha256": sha, "source_root": "/a", "path": f"{n}.jpg", "camera_id": camera} | at
-        )
-        put_results(tables, result_rows([sha], KEY, width_px=60, height_px=40, detections=boxes()))
-        put_results(tables, result_rows([sha], OTHER, width_px=60, height_px=40, detections=boxes(2.0, first=1)))
+    tables = Tables(str(tmp_path_factory.mktemp("individuals") / "tables"))
+    media = [
+        {"media_sha256": sha, "source_root": "/a", "path": f"{n}.jpg", "camera_id": "north" if n < 2 else "south"}
+        | {"captured_at_local": f"2026-05-0{n + 1}T10:00:00", "ingested_at": datetime.now(UTC)}
+        for n, sha in enumerate(SHA)
+    ]
+    put_rows(tables, "media", *media)
+    put_results(tables, result_rows(SHA, KEY, width_px=60, height_px=40, detections=boxes()))
+    put_results(tables, result_rows(SHA, OTHER, width_px=60, height_px=40, detections=boxes(2.0, first=1)))
     Views(tables.url).publish(VIEW, after=0)
     return tables
+
+
+@pytest.fixture
+def tables(untouched: Tables, tmp_path: Path) -> Tables:
+    return Tables(str(shutil.copytree(untouched.url, tmp_path / "tables")))
 
 
 @pytest.fixture

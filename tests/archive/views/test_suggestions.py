@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -31,18 +32,24 @@ def state(tables: Tables, *statements: tuple[str, str, dict[str, Any]]) -> None:
     record(tables, Batch(batch_id=f"{next(_numbers):032x}", actor="ana", statements=tuple(named)))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def vectors() -> np.ndarray:
     drawn = np.random.default_rng(3).standard_normal((12, 5)).astype(np.float32) + 0.6
     return drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
 
 
-@pytest.fixture
-def tables(tmp_path: Path, vectors: np.ndarray) -> Tables:
-    tables = named_animals(tmp_path / "tables", vectors, cameras=["north", "south", "east"] * 4)
+@pytest.fixture(scope="module")
+def untouched(tmp_path_factory: pytest.TempPathFactory, vectors: np.ndarray) -> Tables:
+    place = tmp_path_factory.mktemp("suggestions") / "tables"
+    tables = named_animals(place, vectors, cameras=["north", "south", "east"] * 4)
     for name, images in ANIMALS.items():
         state(tables, ("profile", name, {}), *[("identify", name, {"detection": f"{n:064x}-0"}) for n in images])
     return tables
+
+
+@pytest.fixture
+def tables(untouched: Tables, tmp_path: Path) -> Tables:
+    return Tables(str(shutil.copytree(untouched.url, tmp_path / "tables")))
 
 
 def suggested(tables: Tables, **more: Any) -> dict[int, list[tuple[str, float]]]:
