@@ -28,7 +28,7 @@ from batch.planning.passes import Pass
 from batch.planning.plan import Plan, following, pass_of, plan_ahead, plan_pass
 from batch.runs.accounting import Counts, PassTally, planned_counts, read_back
 from batch.runs.heartbeat import heartbeat
-from batch.runs.post_run import afterwards, extrapolated, publish_if_first, try_steps
+from batch.runs.post_run import afterwards, extrapolated, try_steps
 from batch.runs.progress import Progress, TimeByStage
 from batch.runs.record import RunLog, recorded
 from batch.runs.resume import require_same_run, tables_of_run
@@ -128,8 +128,7 @@ def report_of_nothing(spec: PassSpec, settings: Settings, tables: Tables, store:
     The report of the run that follows, if any, is its field `then`.
 
     Nothing is recorded, unless this run has begun and is not sealed, or no run of the key is: results without a sealed
-    run cannot be published. While nothing is published, the key's last sealed run is. Nothing is compacted, because a
-    command or request waits for this.
+    run cannot be published. Nothing is compacted, because a command or request waits for this.
     """
     try:
         work = pass_of(spec, tables, store)
@@ -151,15 +150,12 @@ def report_of_nothing(spec: PassSpec, settings: Settings, tables: Tables, store:
         if then["then"] is None:
             return None
     event, detects, sample = last_event(tables, spec.run_id), spec.run_kind == "detect", spec.scope.sample
-    sealed = last_sealed(tables, work.key["inference_key"])
-    is_first = detects and not (event or sample or sealed)
+    is_first = detects and not (event or sample or last_sealed(tables, work.key["inference_key"]))
     if is_first or (event and event["state"] != "sealed"):
         return execute(spec, tables, store, OwnProcesses(store), compacting=False).as_dict() | then
     counts = read_back(tables, plan, spec.run_id)
     more: dict[str, Any] = {"snips": snips.work.counts(read_back(tables, snips, spec.run_id))} if snips else {}
-    if detects and not sample:  # the run that was to do it may have been killed
-        more |= try_steps(spec.run_id, partial(publish_if_first, tables, store, sealed or spec.run_id))
-    elif detects and plan.requested:
+    if detects and sample and plan.requested:
         more |= try_steps(spec.run_id, partial(extrapolated, plan, tables, store, 0.0))
     report = RunReport(None, plan, counts, 0.0, Progress("", counts, 0.0, work).rates(), {}, more)
     return report.as_dict() | then

@@ -164,17 +164,6 @@ def test_a_gate_does_not_fail_a_run_that_is_sealed_without_a_cluster(
     assert "too many lost" in report["left_undone"]
 
 
-@pytest.mark.parametrize("run_id", [SPEC.run_id, "r2"])
-def test_results_of_a_run_that_was_killed_before_its_publication_are_published(
-    tables: Tables, store: ModelStore, monkeypatch: pytest.MonkeyPatch, run_id: str
-) -> None:
-    complete(tables, store, monkeypatch)
-    report = report_of_nothing(SPEC.model_copy(update={"run_id": run_id}), Settings(), tables, store)
-    assert report is not None
-    assert report["run_id"] is None
-    assert report["published"].startswith("production 1")
-
-
 @pytest.mark.parametrize("published", ["1", "2"])
 def test_a_run_of_another_model_than_the_published_one_names_the_comparison(
     tables: Tables, store: ModelStore, published: str
