@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -136,8 +137,9 @@ def test_a_killed_job_is_gone_on_with(
     counts = Driver(host, tables).report()["counts"]
     assert there <= counts["reused"] < counts["requested"]
     assert results_of(tables) == results_of(undisturbed.tables)
-    states = sorted(row["state"] for row in rows_of(Tables(tables), "runs"))
-    assert states == ["running", "running", "sealed"]
+    states = Counter(row["state"] for row in rows_of(Tables(tables), "runs"))
+    assert states == {"running": states["running"], "sealed": 1}
+    assert states["running"] >= 2, "each start; a slow machine adds heartbeats"
 
 
 def test_a_run_outlives_the_processes_of_its_stage(host: Host, tables: str, late: Path, undisturbed: Finished) -> None:
