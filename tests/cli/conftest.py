@@ -21,7 +21,7 @@ from batch.pipeline import stage_start
 from cli.main import main
 from model_store.store import ModelStore
 from tests.cli.ran import START, ran
-from tests.fixtures_local import publish_blobs
+from tests.fixtures_local import MOTION, publish_blobs, write_json
 from tests.support.processes import clear_variables
 
 Resight = Callable[..., "Done"]
@@ -123,3 +123,8 @@ def two(tables: Tables, store: ModelStore, two_runs: Path) -> Tables:
     """Runs `old` and `new`, of other models over the same two images; nothing is published."""
     shutil.copytree(two_runs, tables.url)
     return tables
+
+
+@pytest.fixture
+def motion_config(tmp_path: Path) -> Path:
+    return write_json(tmp_path / "motion.json", MOTION)
