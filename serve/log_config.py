@@ -41,6 +41,6 @@ def configure_logs(stream: TextIO | None = None) -> None:
             *([as_text] if for_people else as_json),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(cast(TextIO, _Lossy(stream or sys.stdout))),
+        logger_factory=structlog.WriteLoggerFactory(cast(TextIO, _Lossy(stream or sys.stdout))),  # a line in one write
         cache_logger_on_first_use=False,
     )

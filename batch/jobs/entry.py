@@ -110,5 +110,7 @@ def _connect(settings: Settings) -> None:
         join(settings)  # before Ray is imported: it reads its authentication mode then
     import ray
 
+    # Ray reports dead processes on standard output, within our lines; the log of a Ray job holds both streams
+    sys.stdout = open(sys.stderr.fileno(), "w", buffering=1, closefd=False)  # noqa: SIM115
     address = os.environ.get("RAY_ADDRESS", "auto")
     ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)

@@ -58,6 +58,7 @@ class Driver:
         finally:
             self.process.kill()
         assert self.process.returncode == 0, said + warned
+        assert all(line.startswith("{") for line in said.splitlines()), said  # also when Ray reports dead processes
         return report_of(said)
 
 

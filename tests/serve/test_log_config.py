@@ -53,6 +53,15 @@ def test_an_exception_is_logged_without_local_variables(
     assert token not in log
 
 
+def test_a_line_is_one_write_so_that_no_other_thread_prints_within_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray prints of dead processes in a thread of its own."""
+    configure_logs(stream := io.StringIO())
+    writes: list[str] = []
+    monkeypatch.setattr(stream, "write", writes.append)
+    structlog.get_logger("resight.test").info("detected")
+    assert [text[-1] for text in writes] == ["\n"]
+
+
 @pytest.mark.parametrize("name", ["write", "flush"])
 def test_a_full_disk_loses_lines_and_fails_no_request(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     def full(*_: object) -> None:
