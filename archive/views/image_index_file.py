@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -25,7 +26,7 @@ from pyarrow.dataset import Dataset
 
 from archive.annotations.assertions import HUMAN
 from archive.delta.relations import Relations
-from archive.delta.scratch_db import MEMORY_MIB
+from archive.delta.scratch_db import MEMORY_MIB, windows
 from archive.delta.snapshot import added_since, commit_time, dataset, has_removed_since, is_of_storage
 from archive.delta.sql_literal import literal
 from archive.delta.tables import Tables
@@ -42,9 +43,13 @@ from model_store.storage_errors import storage_error
 FORMAT = 6
 """Number of the tables and columns of a file; a file with another number is replaced."""
 READ_MIB = 512
+WAITING_MIB = 128
+"""Memory of the database that has the digests in page order while rows are written."""
 BUILD_S = 1800.0
-MOST_LISTED = 5_000_000
-"""Boxes of which outlines are listed at once: lists of groups stay in memory, everything else may spill."""
+"""Time limit for the rows of `MOST_AT_ONCE` images."""
+MOST_AT_ONCE = 1_000_000
+"""Images of which rows are written at once: lists and joins of more need more than `MEMORY_MIB`."""
+_HINT = "try again when the machine has less other work"
 MOST_CHANGED, MOST_COMMITS = 50_000, 2_000
 """Changed images, and commits to one table, above which a new file is built from all rows."""
 _FOLLOWED = ("media", "results", "assertions", "deployments")
@@ -52,28 +57,26 @@ _ROWS = Relations(Path(__file__).with_name("image_index.sql"))
 READ = (
     "images media seen is_shown resolved_detections added standing flags assertion_rows image_groups image_deployments"
 )
-_CREATE = """
-    create table built.cells (
+_CELLS = """
+    create table if not exists built.cells (
         image_id bigint not null, media_sha256 varchar using compression uncompressed, moment timestamp,
         captured_at_local timestamp, deployment_id varchar, location varchar,
         source_root varchar, path varchar using compression uncompressed, camera_id varchar,
         width_px integer, height_px integer, status varchar, reviewed boolean, flagged boolean, n_boxes integer,
         top_label varchar, top_score float, uncertain_score float, event_id varchar using compression uncompressed,
-        boxes struct(label varchar, x1 float, y1 float, x2 float, y2 float)[] using compression uncompressed);
-    insert into built.cells by name from new_cells order by image_id;
-    create table built.found as from new_found order by label, image_id
+        boxes struct(label varchar, x1 float, y1 float, x2 float, y2 float)[] using compression uncompressed)
 """
 """Values that differ in most rows are not compressed: reading some rows would decode many others."""
+_FIRST_ID = "(select coalesce(max(image_id), 0) from built.cells)"
 _PARTS = ("details", "boxes", "statements", "files")
 """Tables of a file except `cells` and `found`."""
-_CREATE += "".join(f";\ncreate table built.{n} as from new_{n} order by image_id" for n in _PARTS)
-_OF_CHANGED = "from built.cells where media_sha256 in (select media_sha256 from changed)"
-_REPLACE = "".join(
-    f"delete from built.{name} where image_id in (select image_id {_OF_CHANGED});\n" for name in (*_PARTS, "found")
-)
-_REPLACE += f"delete {_OF_CHANGED};\n" + ";\n".join(
-    f"insert into built.{name} by name from new_{name}" for name in ("cells", "found", *_PARTS)
-)
+_CREATE = [f"create table if not exists built.{n} as from new_{n} limit 0" for n in ("found", *_PARTS)]
+_OF_CHOSEN = "from built.cells where media_sha256 in (select media_sha256 from chosen_images)"
+_DELETE = [f"delete from built.{n} where image_id in (select image_id {_OF_CHOSEN})" for n in ("found", *_PARTS)]
+_DELETE += [f"delete {_OF_CHOSEN}"]
+_INSERT = [f"insert into built.{n} by name from new_{n} order by image_id" for n in ("cells", *_PARTS)]
+_INSERT += ["insert into built.found by name from new_found order by label, image_id"]
+_PAGE_ORDER = "coalesce(captured_at_corrected, '-infinity'::timestamp) desc, source_root, path"
 
 
 class About(Frozen):
@@ -204,7 +207,8 @@ def updated(
     """Return `old` if it has the rows of `source`, else write a file and open it. Call it only within `locked`.
 
     Only images that newer commits added rows of are computed again, if the logs of the tables list them all. `on_step`
-    gets the number of each step, and how many there are. Raises DeadlinePassed, StorageFull, StorageUnreachable.
+    gets the number of each step, and how many there are at most.
+    Raises DeadlinePassed, StorageFull, StorageUnreachable.
     """
     images = changed_images(old.about, source) if old else None
     if old and images is not None and not len(images):
@@ -236,52 +240,49 @@ def _write(
     """Write the rows of all images, or those of `images` to a copy of the `old` file."""
     about, name = source.about, f"the index of view {source.about.view_name}"
     past = PastTables(tables.url, about.numbers | {VIEW: about.serial})
+    media = source.snapshots["media"]
+    n_rows = media.count() if media and images is None else 0
+    statements = [_CELLS, *row_statements(_FIRST_ID), *_CREATE, *(_DELETE if old else []), *_INSERT]
+    steps = itertools.count(1)
+    n_steps = (1 + n_rows // MOST_AT_ONCE) * len(statements)
     try:
         for left in file.parent.glob(f"{file.name}*"):
             left.unlink()
         if old:
             shutil.copyfile(old.file, file)
-        with (
-            connect(past, about.view, images, MEMORY_MIB, READ, scans=images is None) as sql,
-            bounded(sql, BUILD_S, name, "try again when the machine has less other work"),
-        ):
-            sql.execute(f"attach {literal(str(file))} as built")
-            first_id = "0"
-            if images is not None:
-                sql.register("changed", pa.table({"media_sha256": images}))
-                first_id = "(select coalesce(max(image_id), 0) from built.cells)"
-            steps = [*row_statements(first_id), *(_CREATE if images is None else _REPLACE).split(";\n")]
-            for step, statement in enumerate(steps, 1):
-                on_step(step, len(steps))
-                _execute(sql, statement)
-            ((count,),) = sql.execute("select count(*) from built.cells").fetchall()
-            text = about.model_copy(update={"images": count}).model_dump_json()
-            sql.execute("create or replace table built.about as select $1 as text", [text])
-            sql.execute("detach built")
+        for part in _in_page_order(past, about.view, name) if n_rows > MOST_AT_ONCE else [images]:
+            with (
+                connect(past, about.view, part, MEMORY_MIB, READ, scans=part is None) as sql,
+                bounded(sql, BUILD_S, name, _HINT),
+            ):
+                sql.execute(f"attach {literal(str(file))} as built")
+                for statement in statements:
+                    on_step(next(steps), n_steps)
+                    sql.execute(statement)
+                ((count,),) = sql.execute("select count(*) from built.cells").fetchall()
+                text = about.model_copy(update={"images": count}).model_dump_json()
+                sql.execute("create or replace table built.about as select $1 as text", [text])
+                sql.execute("detach built")
     except (duckdb.Error, DeltaError, pa.ArrowException, OSError) as error:
         if isinstance(error, OSError) or is_of_storage(error):
             raise storage_error(f"build {name} from {tables.url}", error) from error
         raise
 
 
-def _execute(sql: duckdb.DuckDBPyConnection, statement: str) -> None:
-    """Execute a statement; that of `outlined` for at most about `MOST_LISTED` boxes at a time."""
-    name, _, rows = statement.partition(" as\n")
-    if not name.endswith(" outlined"):
-        sql.execute(statement)
-        return
-    ((boxes,),) = sql.execute("select count(*) from box_rows").fetchall()
-    parts = 1 + boxes // MOST_LISTED
-    for part in range(parts):
-        sql.execute(f"set variable parts = {parts}; set variable part = {part}")
-        sql.execute(f"insert into outlined {rows}" if part else statement)
+def _in_page_order(tables: PastTables, view: View | None, name: str) -> Iterator[pa.ChunkedArray]:
+    """Yield the digests of all images in page order, `MOST_AT_ONCE` at a time; `name` is that of the index."""
+    with connect(tables, view, None, MEMORY_MIB, "images", scans=True) as sql:
+        with bounded(sql, BUILD_S, name, _HINT):
+            sql.execute(f"create temp table in_order as select media_sha256 from images order by {_PAGE_ORDER}")
+        sql.execute(f"set memory_limit = '{WAITING_MIB}MiB'")
+        for rows in windows(sql, "in_order", MOST_AT_ONCE):
+            yield rows["media_sha256"]
 
 
 def row_statements(first_id: str = "0") -> list[str]:
     """Return the statements for `new_cells`, `new_details` …, with numbers above `first_id`, from relations `READ`."""
     names = _ROWS.needed_by(*(f"new_{name}" for name in ("cells", "found", *_PARTS)))
-    made = [_ROWS.statements[name] for name in names if name in _ROWS.statements]
-    return [f"set variable first_id = {first_id}; set variable parts = 1; set variable part = 0", *made]
+    return [f"set variable first_id = {first_id}", *(_ROWS.statements[n] for n in names if n in _ROWS.statements)]
 
 
 def open_newest(folder: Path, tables: Tables, view_name: str, mine: OpenIndex | None = None) -> OpenIndex | None:
