@@ -241,11 +241,11 @@ def _write(
     about, name = source.about, f"the index of view {source.about.view_name}"
     past = PastTables(tables.url, about.numbers | {VIEW: about.serial})
     media = source.snapshots["media"]
-    n_rows = media.count() if media and images is None else 0
     statements = [_CELLS, *row_statements(_FIRST_ID), *_CREATE, *(_DELETE if old else []), *_INSERT]
     steps = itertools.count(1)
-    n_steps = (1 + n_rows // MOST_AT_ONCE) * len(statements)
     try:
+        n_rows = media.count() if media and images is None else 0
+        n_steps = (1 + n_rows // MOST_AT_ONCE) * len(statements)
         for left in file.parent.glob(f"{file.name}*"):
             left.unlink()
         if old:
