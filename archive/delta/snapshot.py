@@ -69,7 +69,8 @@ def is_of_storage(error: Exception) -> bool:
         return True
     if isinstance(error, duckdb.InvalidInputException):
         return any(words in str(error) for words in _OF_FILES)
-    return isinstance(error, DeltaError | pa.ArrowException | FileNotFoundError)
+    of_pyarrow = type(error) is OSError and error.errno is None  # such as "AWS Error SERVICE_UNAVAILABLE"
+    return of_pyarrow or isinstance(error, DeltaError | pa.ArrowException | FileNotFoundError)
 
 
 def storage_errors(tables: Tables) -> AbstractContextManager[None]:

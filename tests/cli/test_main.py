@@ -108,6 +108,7 @@ DAMAGED = "no file; 'resight doctor --digests' lists lost and damaged files of t
         (DeltaError("no file"), 7, DAMAGED),
         (pa.ArrowInvalid("no file"), 7, DAMAGED),
         (FileNotFoundError("no file"), 7, "no file\n"),
+        (OSError("AWS Error SERVICE_UNAVAILABLE"), 7, "read or write a file: AWS Error SERVICE_UNAVAILABLE\n"),
         (duckdb.TransactionException('Could not write file "x.wal": No space left on device'), 7, FULL),
         (
             duckdb.IOException(f"IO Error: Async write: {json.dumps(ASYNC)}"),
