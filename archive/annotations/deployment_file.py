@@ -38,6 +38,8 @@ _COPIED = {
     "longitude": "longitude",
     "deploymentComments": "notes",
 }
+MISSING = ("NA", "NaN", "nan")
+"""Cells without a value in Camtrap DP, except empty ones."""
 _AFTER_LAST_IMAGE = timedelta(seconds=1)
 """Added to `deploymentEnd`, which is usually the time of the last image."""
 CONTINUES = "continues: its end is the time of its last image"
@@ -132,6 +134,7 @@ def camtrap_fields(row: Mapping[str, Any], zone: str | None = None) -> dict[str,
 
     Raises ValueError for a time without an offset, or in UTC without a `zone`.
     """
+    row = {column: value for column, value in row.items() if value not in MISSING}
     start = _moment(row, "deploymentStart")
     if zone:
         start = start.astimezone(zone_of(zone))

@@ -16,6 +16,7 @@ import pydantic_core
 from pydantic import ValidationError
 
 from archive.annotations.annotation_file import read_rows
+from archive.annotations.deployment_file import MISSING
 from archive.annotations.foreign_work import Work
 from model_store.errors import BadRequest
 from model_store.frozen import wrong_fields
@@ -62,7 +63,8 @@ def read(tool: str, file: Path, column: str | None = None) -> Iterator[Work]:
 def _camtrap_dp(file: Path, _: str | None) -> Iterator[Work]:
     """Yield observations of media by people."""
     paths = {row["mediaID"]: row["filePath"] for row in read_rows(file.with_name("media.csv"))}
-    for number, row in enumerate(read_rows(file), 1):
+    for number, cells in enumerate(read_rows(file), 1):
+        row = {column: "" if value in MISSING else value for column, value in cells.items()}
         kind = row["observationType"]
         by_person = row["classificationMethod"] == "human" and row["observationLevel"] == "media"
         if not by_person or kind == "unclassified":

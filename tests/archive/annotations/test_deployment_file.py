@@ -236,7 +236,7 @@ def test_a_zone_is_only_for_this_format(tmp_path: Path) -> None:
 
 
 def test_a_deployment_may_continue_and_have_only_the_id_of_its_place() -> None:
-    fields = {"deploymentID": "a", "deploymentStart": FIRST, "locationID": "e254a13c"}
+    fields = {"deploymentID": "a", "deploymentStart": FIRST, "locationID": "e254a13c", "locationName": "NA"}
     last_year = {"deploymentEnd": "9999-12-31T23:59:59+01:00"}
     assert camtrap_fields(fields | last_year) == camtrap_fields(fields)
     assert camtrap_fields(fields) == {

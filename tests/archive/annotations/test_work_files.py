@@ -57,7 +57,8 @@ def of_one_box(works: list[Work]) -> tuple[str, str | None]:
     return work.path, work.label
 
 
-def test_camtrap_dp_of_another_tool_gives_species_blanks_and_authors(tmp_path: Path) -> None:
+@pytest.mark.parametrize("missing", ["", "NA"])
+def test_camtrap_dp_of_another_tool_gives_species_blanks_and_authors(tmp_path: Path, missing: str) -> None:
     common = {"observationLevel": "media", "classificationMethod": "human", "classifiedBy": "Ana"}
     rows = [
         {"observationType": "animal", "scientificName": "Vulpes vulpes"},
@@ -70,12 +71,13 @@ def test_camtrap_dp_of_another_tool_gives_species_blanks_and_authors(tmp_path: P
     columns = "observationLevel classificationMethod classifiedBy observationType scientificName mediaID bboxWidth"
     columns += " classificationTimestamp observationTags"
     with (tmp_path / "observations.csv").open("w", newline="") as file:
-        table: csv.DictWriter[str] = csv.DictWriter(file, columns.split(), restval="")
+        table: csv.DictWriter[str] = csv.DictWriter(file, columns.split(), restval=missing)
         table.writeheader()
         table.writerows({"mediaID": "m", **common, **row} for row in rows)
     (tmp_path / "media.csv").write_text("mediaID,filePath\nm,media/a.JPG\n")
     works = list(read("camtrap-dp", work_file("camtrap-dp", tmp_path)))
     assert [work.label for work in works] == ["Vulpes vulpes", None, "vehicle"]
+    assert [work.asserted_at for work in works] == [None, None, "2026-05-01T00:00:00Z"]
     assert {(work.path, work.actor, work.box) for work in works} == {("media/a.JPG", "Ana", None)}
 
 
