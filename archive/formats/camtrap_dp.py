@@ -140,7 +140,8 @@ def write(images: Iterable[ImageRecord], facts: ExportLineage, out: Path, option
             observations.writerows(_of_event(event_id, event, words))
         table("deployments").writerows(_deployment_row(deployments[key]) for key in sorted(deployments))
     facts_of = [each.facts for each in deployments.values()]
-    days = (min(each.start for each in facts_of).date(), max(each.last.date() for each in deployments.values()))
+    ends = [(each.facts.end or each.last).date() for each in deployments.values()]
+    days = (min(each.start for each in facts_of).date(), max(ends))
     stated = descriptor(package, facts_of, days, words.used, bool(events))
     stated["resight"] = {**facts.described(), "left_out": left_out.get("reasons", [])}
     text = json.dumps(stated, ensure_ascii=False, allow_nan=False, indent=2)

@@ -50,7 +50,7 @@ def test_the_tables_and_the_package_are_valid_by_the_published_schemas(tmp_path:
     del profile["allOf"][0]["properties"]["spatial"]["$ref"]
     jsonschema.validate(package, profile)
     assert [taxon["scientificName"] for taxon in package["taxonomic"]] == ["Vulpes vulpes"]
-    assert package["temporal"] == {"start": "2026-05-01", "end": "2026-05-01"}
+    assert package["temporal"] == {"start": "2026-05-01", "end": "2026-06-12"}
     assert package["project"]["observationLevel"] == ["media", "event"]
 
 
