@@ -59,10 +59,10 @@ class _Content:
         """Return the row of a clip, None without a result; it is that of its first frame if all have failed."""
         rows = [(frame, row) for frame in frames if (row := self.row(frame, path))]
         seen = [(frame, row) for frame, row in rows if row["detections"] is not None]
-        if not seen:
-            return rows[0][1] if rows else None
-        boxes = [box | {"frame_number": f.frame_index} for f, row in seen for box in row["detections"]]
         of_clip = {"frame_rate": frames[0].frame_rate, "frames_processed": [frame.frame_index for frame, _ in seen]}
+        if not seen:
+            return rows[0][1] | of_clip if rows else None
+        boxes = [box | {"frame_number": f.frame_index} for f, row in seen for box in row["detections"]]
         return seen[0][1] | of_clip | {"detections": boxes}
 
     def rest(self) -> dict[str, Any]:

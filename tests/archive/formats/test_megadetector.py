@@ -55,6 +55,9 @@ def require_valid(found: dict[str, Any]) -> None:
             assert int(number) >= 0
             assert label.strip()
     for row in found["images"]:
+        if row["file"].endswith(".mp4"):
+            assert row["frame_rate"] > 0
+            assert isinstance(row["frames_processed"], list)
         if "failure" in row:
             assert row["failure"] in ("image access failure", "inference failure")
             assert row["detections"] is None
@@ -99,8 +102,11 @@ def test_each_field_is_that_of_the_format(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("code", "kind"), [("model", "inference"), ("decode", "image access"), (None, "image access")])
 def test_a_failure_of_the_model_is_not_one_of_the_file(tmp_path: Path, code: str | None, kind: str) -> None:
-    [row] = written(tmp_path, [image("a.jpg", status="failed", error_code=code)])["images"]
-    assert (row["failure"], row["detections"]) == (f"{kind} failure", None)
+    frames = [
+        image(f"b.mp4#{n:08}", status="failed", error_code=code, frame_index=n, frame_rate=10.0) for n in range(2)
+    ]
+    rows = written(tmp_path, [image("a.jpg", status="failed", error_code=code), *frames])["images"]
+    assert [(row["failure"], row["detections"]) for row in rows] == [(f"{kind} failure", None)] * 2
 
 
 def test_labels_of_people_layers_and_classifiers_are_classes(tmp_path: Path) -> None:
