@@ -8,7 +8,6 @@ has the header of the file at the end: categories may follow the images.
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -163,15 +162,12 @@ def _box(category: str, found: _Box, best: tuple[str, float | None] | None) -> R
 
 
 def _named(name: str, value: Any) -> dict[str, str]:
-    """Return categories by number. Raises ValueError if they contradict each other."""
+    """Return categories by number; several may have one name. Raises ValueError for another form."""
     if not isinstance(value, dict) or not all(
         _NUMBER.fullmatch(str(key)) and isinstance(label, str) and label.strip() for key, label in value.items()
     ):
         raise ValueError(f'"{name}" must map numbers to names')
     categories = {str(key): str(label).strip() for key, label in value.items()}
-    twice = sorted(label for label, n in Counter(categories.values()).items() if n > 1)
-    if twice and name == "detection_categories":
-        raise ValueError(f"\"{name}\" has '{twice[0]}' twice")
     return dict(sorted(categories.items(), key=lambda item: int(item[0])))
 
 

@@ -163,11 +163,13 @@ def test_an_import_without_results_is_not_sealed(
 
 def test_boxes_are_cut_at_the_edges_of_the_image(tables: Tables, store: ModelStore, tmp_path: Path) -> None:
     boxes = [[1.005, -0.01, 0, 0.5], [-0.01, 0.995, 0.005, 0.01]]
-    found = [{**FOUND, "bbox": box} for box in boxes]
-    run = import_results(tables, store, "megadetector", written(tmp_path, image("south/d.jpg", *found)), ROOT)
+    found = [{**FOUND, "bbox": box, "category": number} for box, number in zip(boxes, "15", strict=True)]
+    names = {"1": "animal", "5": "animal"}
+    file = written(tmp_path, image("south/d.jpg", *found), detection_categories=names)
+    run = import_results(tables, store, "megadetector", file, ROOT)
     (row,) = query(tables, f"select * from all_results where run_id = '{run.run_id}'").to_pylist()
     width, height = row["width_px"], row["height_px"]
-    corners = [tuple(box[c] for c in BOX) for box in row["detections"]]
+    corners = [tuple(box[c] for c in BOX) for box in row["detections"] if box["label"] == "animal"]
     expected = [(0, 0.995 * height, 0, height), (width, 0, width, 0.49 * height)]
     assert corners == [pytest.approx(each) for each in expected]
 
