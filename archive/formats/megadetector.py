@@ -71,8 +71,8 @@ class _Content:
         if self._classes:
             names = {number: name for name, number in self._classes.items()}
             rest["classification_categories"] = names
-            lineages = {n: facts.descriptions[name] for n, name in names.items() if name in facts.descriptions}
-            rest |= {"classification_category_descriptions": lineages} if lineages else {}
+            lineages = {n: facts.descriptions.get(name, "") for n, name in names.items()}
+            rest |= {"classification_category_descriptions": lineages} if any(lineages.values()) else {}
         info: dict[str, Any] = {"format_version": VERSION, "detector": facts.model}
         if facts.sealed_at is not None:
             info["detection_completion_time"] = f"{facts.sealed_at:%Y-%m-%d %H:%M:%S}"

@@ -122,7 +122,7 @@ def test_labels_of_people_layers_and_classifiers_are_classes(tmp_path: Path) -> 
     classes = [row.get("classifications") for row in rows]
     assert classes == [[["1", 1.0]], [["2", 0.5]], [["1", 0.0]], None, [["3", 1.0]]]
     assert found["classification_categories"] == {"1": "fox", "2": "deer", "3": "hare"}
-    assert found["classification_category_descriptions"] == {"1": FACTS.descriptions["fox"]}
+    assert found["classification_category_descriptions"] == {"1": FACTS.descriptions["fox"], "2": "", "3": ""}
     assert found["detection_categories"]["4"] == "hare"
     assert rows[3]["conf"] == 1.0
 
