@@ -79,17 +79,18 @@ class _Words:
             self._of_label[label] = columns | {"observationTags": self._tags(label)}
         return self._of_label[label]
 
-    def of_none(self, by: Observer | None) -> Row:
+    def of_none(self, by: Observer | None, at: datetime | None = None) -> Row:
         """Return the columns of an observation without a box: blank only if a person or the model found nothing."""
         tags = {"observationTags": self._tags()}
         if by is None:
             return {"observationType": "unclassified", **tags}
-        return self.classified(by == "human", None) | {"observationType": "blank", **tags}
+        return self.classified(by == "human", None, at) | {"observationType": "blank", **tags}
 
-    def classified(self, is_human: bool, score: float | None) -> Row:
-        """Return who classified: a person, or the model version; the format has no column for its digest."""
+    def classified(self, is_human: bool, score: float | None, at: datetime | None = None) -> Row:
+        """Return who classified: a person, `at` a time, or the model version; the format has no column for digests."""
         if is_human:
-            return {"classificationMethod": "human", "classifiedBy": "human"}
+            stated = {"classificationMethod": "human", "classifiedBy": "human"}
+            return stated | {"classificationTimestamp": at and utc(at)}
         probability = None if score is None else round(score, DECIMALS)
         return self._machine | {"classificationProbability": probability}
 
@@ -185,13 +186,13 @@ def _of_image(image: ImageRecord, deployment: DeploymentFact, moment: datetime, 
             **common,
             **words.of_label(box.label),
             **_box(image, box),
-            **words.classified(box.is_human, box.score),
+            **words.classified(box.is_human, box.score, image.reviewed_at),
             "observationID": f"{media}_{f'added{index}' if box.rank is None else box.rank}",
             "count": 1,
         }
     if not image.detections:
         row = {"observationID": f"{media}_image", "observationComments": image.error_code}
-        yield common | words.of_none(image.blank_by) | row
+        yield common | words.of_none(image.blank_by, image.reviewed_at) | row
 
 
 def _of_event(event_id: str, event: EventSummary, words: _Words) -> Iterator[Row]:

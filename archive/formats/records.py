@@ -33,7 +33,9 @@ _FILES = """
     hidden_boxes as (
         select media_sha256, count(*) as n, bool_or(human) as by_person from resolved
         where hidden group by media_sha256),
-    emptied as (select media_sha256, true as by_person from standing where x1_px is null)
+    reviewed as (
+        select media_sha256, max(asserted_at) as reviewed_at, bool_or(x1_px is null) as is_empty
+        from standing group by media_sha256)
     select row_number() over (order by source_root, path) - 1 as n, m.source_root, m.path, m.media_sha256, m.media_type,
         m.frame_index, m.frame_rate, coalesce(r.width_px, m.width_px) as width_px,
         coalesce(r.height_px, m.height_px) as height_px, m.captured_at_local,
@@ -41,12 +43,12 @@ _FILES = """
         if(d.captured_at_corrected <> m.captured_at_local, [], coalesce(m.timestamp_flags, [])) as timestamp_flags,
         m.camera_id, d.event_id, d.deployment_id,
         coalesce(r.status, 'missing') as status, r.error_code,
-        m.media_sha256 in (select media_sha256 from standing) as is_reviewed,
-        case when e.by_person then 'human'
+        e.reviewed_at,
+        case when e.is_empty then 'human'
             when r.status <> 'failed' and r.n_detections = coalesce(h.n, 0) then if(h.by_person, 'human', 'machine')
         end as blank_by
     from media m left join results r using (media_sha256) left join described d using (media_sha256)
-        left join hidden_boxes h using (media_sha256) left join emptied e using (media_sha256)
+        left join hidden_boxes h using (media_sha256) left join reviewed e using (media_sha256)
     where m.missing_since is null and m.frame_count is null {chosen} order by n
 """
 _CHOSEN = "and (m.source_root, m.path) in (select (source_root, path) from chosen_files)"
@@ -145,7 +147,7 @@ class ImageRecord:
     timestamp_flags: Sequence[str] = ()
     media_type: str | None = None
     blank_by: Observer | None = None
-    is_reviewed: bool = False  # a person has made a statement about it
+    reviewed_at: datetime | None = None  # time of the newest statement of a person about it
     frame_index: int | None = None  # of a frame of a clip, and its frames per second
     frame_rate: float | None = None
     is_outside_deployments: bool = False  # its camera has deployments, but none at its time

@@ -73,7 +73,7 @@ def write(images: Iterable[ImageRecord], facts: ExportLineage, out: Path, option
             continue  # a copy, possibly with another suffix
         written.add(image.media_sha256)
         name = _link(image, out)
-        reviewed += image.is_reviewed
+        reviewed += image.reviewed_at is not None
         labels = out / "labels" / name.rpartition(".")[0]
         labels.parent.mkdir(parents=True, exist_ok=True)
         labels.with_name(f"{labels.name}.txt").write_text("".join(_lines(image, classes)), "utf-8")

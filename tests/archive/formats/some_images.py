@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 from archive.formats.records import BoxRecord, DeploymentFact, ExportLineage, ImageRecord
@@ -57,7 +57,7 @@ def image(number: int, *boxes: BoxRecord, **more: Any) -> ImageRecord:
 def burst() -> list[ImageRecord]:
     person = BoxRecord("person", 0.75, 0.0, 0.0, 200.0, 100.0, rank=0)
     return [
-        image(1, FOX, DEER, ADDED),
+        image(1, FOX, DEER, ADDED, reviewed_at=datetime(2026, 7, 2, 14, tzinfo=timezone(timedelta(hours=2)))),
         image(2, DEER),
         image(3, person),
         image(4, event_id="e2"),

@@ -16,6 +16,7 @@ from archive.views.query import connect
 from tests.archive.formats.small_archive import (
     FAINT,
     FOX,
+    NOW,
     ROOT,
     Box,
     corners,
@@ -57,6 +58,8 @@ def test_each_present_file_has_its_boxes_after_people(tables: Tables) -> None:
     failed = found["south/c.jpg"]
     assert (failed.status, failed.error_code) == ("failed", "decode")
     assert (failed.width_px, found["south/d.jpg"].width_px) == (None, 1000)
+    reviewed = {path: image.reviewed_at for path, image in found.items() if image.reviewed_at}
+    assert reviewed == dict.fromkeys(("north/a.jpg", "south/copy.jpg", "z.jpg"), NOW)
 
 
 def test_windows_and_a_floor_lose_no_other_box(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:

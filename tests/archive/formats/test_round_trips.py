@@ -29,6 +29,7 @@ def test_camtrap_dp_gives_the_statements_of_people_and_not_those_of_the_model(tm
     write_camtrap(burst(), FACTS, tmp_path / "out", CamtrapOptions(package=stated))
     (work,) = read("camtrap-dp", work_file("camtrap-dp", tmp_path / "out"))
     assert (work.path, work.label, work.actor) == (burst()[0].path, ADDED.label, "human")
+    assert work.asserted_at == "2026-07-02T12:00:00Z"
     assert work.box == pytest.approx((ADDED.x1 / 200, ADDED.y1 / 100, ADDED.x2 / 200, ADDED.y2 / 100))
 
 

@@ -32,7 +32,7 @@ def test_each_box_is_a_line_and_each_image_a_link(tmp_path: Path) -> None:
         (tmp_path / "archive" / each.path).write_text(each.path)
     copy = replace(images[0], path="copy.jpeg")
     failed = image(9, status="failed", source_root=root)
-    images[0].is_reviewed = copy.is_reviewed = True
+    images[0].reviewed_at = copy.reviewed_at = START
     counts = write([*images, copy, failed], FACTS, tmp_path / "out", YoloOptions(val_share=0))
     assert counts == {"images": 4, "reviewed": 1, "train": 4, "left_out": 1}  # the copy is one of the four
     config = yaml.safe_load((tmp_path / "out" / "data.yaml").read_text())
