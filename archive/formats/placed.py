@@ -31,7 +31,7 @@ Kind = Literal["animal", "human", "vehicle", "unknown"]
 _KINDS: dict[str, Kind] = {
     **dict.fromkeys(("human", "person", "people", "pedestrian", "homo sapiens"), "human"),
     **dict.fromkeys(("vehicle", "car", "truck", "bus", "motorcycle", "motorbike", "bicycle", "boat"), "vehicle"),
-    **dict.fromkeys(("unknown", "object"), "unknown"),
+    **dict.fromkeys(("unknown", "object", "blank", "no cv result"), "unknown"),
 }
 """Names of MegaDetector, SpeciesNet and COCO. Every other label is an animal."""
 

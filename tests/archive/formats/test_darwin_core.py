@@ -17,13 +17,13 @@ from tests.fixtures_local import write_json
 
 
 def test_a_row_is_a_label_of_an_event_with_its_largest_count(tmp_path: Path) -> None:
-    alone = image(6, ADDED, event_id=None)
+    alone = image(6, ADDED, replace(ADDED, label="Blank"), replace(ADDED, label="no cv result"), event_id=None)
     stated = write_json(tmp_path / "stated.json", STATED)
     copy = replace(alone, path="copy.JPG")
     write([*burst(), alone, copy], FACTS, tmp_path / "o.csv", PlacedOptions(package=stated))
     rows = rows_of(tmp_path / "o.csv")
     found = [(r["vernacularName"], r["individualCount"], r["scientificName"]) for r in rows]
-    assert found == [("deer", "1", ""), ("deer", "2", ""), ("fox", "1", "Vulpes vulpes")]  # no person
+    assert found == [("deer", "1", ""), ("deer", "2", ""), ("fox", "1", "Vulpes vulpes")]  # only animals
     assert [row["identifiedBy"] for row in rows] == ["human", "deer@2", "deer@2"]
     assert rows[0]["eventDate"] == "2026-05-01T10:30:06+02:00"
     assert rows[1]["eventDate"] == "2026-05-01T10:30:01+02:00/2026-05-01T10:30:03+02:00"
