@@ -2,8 +2,8 @@
 
 .csv, .json (a list), .jsonl or .parquet --read_rows--> a list of dicts; from JSON, a list of any values
 rows --read_statements--> statements by row number, errors by row number. Nothing is looked up in the tables.
-CSV may have the variations of spreadsheets: a byte order mark, commas, semicolons or tabs, empty columns at the end;
-except with commas between columns, boxes and coordinates may have decimal commas.
+CSV may have the variations of spreadsheets: a byte order mark, commas, semicolons or tabs, empty rows and columns at
+the end; except with commas between columns, boxes and coordinates may have decimal commas.
 """
 
 from __future__ import annotations
@@ -164,7 +164,8 @@ def _csv(text: str) -> Iterator[dict[str | None, Any]]:
     separator = max(_SEPARATORS, key=header.count)
     if separator not in header and re.search("[|:]", header):
         raise ValueError("its columns must be separated by commas, semicolons or tabs")
-    for row in csv.DictReader(io.StringIO(text, newline=""), strict=True, delimiter=separator):
+    rows = csv.DictReader(io.StringIO(text, newline=""), strict=True, delimiter=separator)
+    for row in (row for row in rows if any(row.values())):
         unnamed = [name for name in row if not name and not any(row[name] or ())]
         commas = () if separator == "," else DECIMALS
         yield {

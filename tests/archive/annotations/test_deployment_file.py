@@ -49,7 +49,7 @@ EXPECTED = {
     "text",
     [
         f"{HEADER}\n{NORTH}\n",
-        f"\ufeff{HEADER}\r\n{NORTH}\r\n",
+        f"\ufeff{HEADER}\r\n{NORTH}\r\n{',' * 8}\r\n",
         f"{HEADER};;\n{NORTH}".replace(",", ";").replace("52.51;13.4", "52,51;13,4"),
         f"{HEADER}\n{NORTH}".replace(",", "\t").replace("52.51", " 52,51 "),
         f"{HEADER.upper()}\n{NORTH.replace('north', ' north ')}",
