@@ -70,7 +70,8 @@ def write(images: Iterable[ImageRecord], facts: ExportLineage, out: Path, option
         boxes.seek(0)
         shutil.copyfileobj(boxes, file)
         named = [{"id": n, "name": label} for label, n in categories.items()]
-        info = {"description": f"{facts.model}, {facts.view}", "resight": facts.described(), "images": counts}
+        info = {"version": facts.view, "description": f"{facts.model}, {facts.view}"}
+        info |= {"resight": facts.described(), "images": counts}
         file.write(f',\n"categories": {json.dumps(named, ensure_ascii=False)},\n"info": ')
         file.write(json.dumps(info, ensure_ascii=False) + "}\n")
 
@@ -90,9 +91,10 @@ def _image(number: int, image: ImageRecord) -> dict[str, Any]:
         "file_name": image.path,
         "width": image.width_px or 0,
         "height": image.height_px or 0,
-        "location": image.camera_id,
         "corrupt": image.status == "failed",
     }
+    if image.camera_id is not None:
+        row["location"] = image.camera_id
     if image.captured_at_corrected is not None:
         row["datetime"] = row["date_captured"] = f"{image.captured_at_corrected:%Y-%m-%d %H:%M:%S}"
     return row

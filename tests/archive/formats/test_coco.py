@@ -14,6 +14,7 @@ from model_store.frozen import Frozen
 from tests.archive.formats.some_images import DEER, FACTS, FOX, burst, image
 
 IMAGES = [image(9, status="missing", blank_by=None), *burst()]
+IMAGES[-1].camera_id = None
 BOXES = [(each, box) for each in IMAGES for box in each.detections]
 
 
@@ -41,7 +42,9 @@ def test_images_have_the_fields_of_camera_traps(dataset: Any) -> None:
     frames = [(row["seq_id"], row["frame_num"]) for row in dataset.imgs.values()]
     assert frames == [("e1", 1), ("e1", 2), ("e1", 3), ("e2", 1), ("e3", 1)]
     assert (failed["corrupt"], failed["width"], first["corrupt"]) == (True, 0, False)
+    assert "location" not in failed  # without a camera; null is not a text
     assert first["license"] == dataset.dataset["licenses"][0]["id"]
+    assert dataset.dataset["info"].keys() >= {"version", "description"}  # which are required
     assert dataset.dataset["info"]["images"] == {"ok": 3, "empty": 1, "failed": 1, "missing": 1}
 
 
