@@ -184,6 +184,7 @@ def _speciesnet(text: Any, facts: FileFacts) -> Iterator[Row]:
         failure = ", ".join(image.failures) if image.detections is None else None
         found: Row = {"path": image.filepath, "failure": failure, "boxes": []}
         whole = _class(image.prediction, image.prediction_score)
+        labels = {each.label for each in image.detections or ()}
         for each in image.detections or ():
             if each.label == WHOLE_IMAGE and (own := each.processed_classification):
                 whole = _class(own.name, own.score)
@@ -191,7 +192,8 @@ def _speciesnet(text: Any, facts: FileFacts) -> Iterator[Row]:
             if each.label == WHOLE_IMAGE:
                 continue
             facts.categories.setdefault(each.label, each.label)
-            best = whole if each.label == ANIMAL else None
+            # a detected person or vehicle decides the class of the whole image, and not its animals
+            best = whole if each.label == ANIMAL and whole and whole[0] not in labels else None
             if own := each.processed_classification:
                 best = _class(own.name, own.score)
             if best:

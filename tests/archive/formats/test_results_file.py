@@ -106,6 +106,18 @@ def test_predictions_for_each_detection_are_read(tmp_path: Path) -> None:
     assert (list(facts.categories), list(facts.classes)) == (["animal", "human", "vehicle"], ["vulpes"])
 
 
+@pytest.mark.parametrize(("others", "expected"), [((), "human"), (("human",), None), (("vehicle",), "human")])
+def test_a_detected_person_gives_no_class_to_an_animal(
+    tmp_path: Path, others: tuple[str, ...], expected: str | None
+) -> None:
+    """The class of an image before format 20261015 may be that of its detector."""
+    found = [{"label": label, "conf": 0.9, "bbox": [0, 0, 1, 1]} for label in ("animal", *others)]
+    of_image = {"prediction": "u;mammalia;primates;hominidae;homo;sapiens;human", "prediction_score": 0.9}
+    rows = [{"filepath": "a.jpg", "detections": found, **of_image}]
+    _, (image,) = read(tmp_path, {"predictions": rows}, "speciesnet")
+    assert [name for name, _ in classes(image)] == [expected, *(None for _ in others)]
+
+
 def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(BadRequest, match=r"cannot read .*none\.json"):
         list(read_results("megadetector", tmp_path / "none.json", FileFacts()))
