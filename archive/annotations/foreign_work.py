@@ -174,12 +174,13 @@ def _images(tables: Tables, paths: set[str], root: str | None) -> tuple[dict[str
     A path is that of the catalogue, or one of the two ends with the other: tools add or leave out folders. A name of a
     file alone is not enough for that without `root`, because cameras number the images of each card alike. The full
     path of a catalogued file is never another content, also if that file is missing or not in `root`. Macs decompose
-    characters of paths.
+    characters of paths, and Windows has backslashes in them.
     """
     with memory_database() as sql:
         scan(sql, "media", tables.existing("media"), MEDIA)
         given = sorted(paths)
-        sql.register("wanted", pa.table({"given": given, "name": [normalize("NFC", path) for path in given]}))
+        names = [normalize("NFC", path.replace("\\", "/")) for path in given]
+        sql.register("wanted", pa.table({"given": given, "name": names}))
         rows = sql.execute(
             """
             with files as (

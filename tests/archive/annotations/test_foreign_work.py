@@ -142,6 +142,7 @@ def test_an_image_that_is_left_out_adds_no_statement_at_all(filled: Tables, file
     ("root", "found"),
     [
         (None, {"e": EMPTY, "/x/e": EMPTY, "n\u00f6rth/n": NORTH, "/data/all/n\u00f6rth/n": NORTH, "/old/n": NORTH}),
+        (None, {"n\u00f6rth\\n": NORTH, "C:\\data\\all\\n\u00f6rth\\n": NORTH}),
         ("/x", {"media/e": EMPTY, "/data/x/e": EMPTY, "n": NORTH, "/old/n": NORTH}),
     ],
 )
