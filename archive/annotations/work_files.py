@@ -62,7 +62,7 @@ def read(tool: str, file: Path, column: str | None = None) -> Iterator[Work]:
 
 def _camtrap_dp(file: Path, _: str | None) -> Iterator[Work]:
     """Yield observations of media by people."""
-    paths = {row["mediaID"]: row["filePath"] for row in read_rows(file.with_name("media.csv"))}
+    paths = {row["mediaID"]: _path(row) for row in read_rows(file.with_name("media.csv"))}
     for number, cells in enumerate(read_rows(file), 1):
         row = {column: "" if value in MISSING else value for column, value in cells.items()}
         kind = row["observationType"]
@@ -84,6 +84,12 @@ def _camtrap_dp(file: Path, _: str | None) -> Iterator[Work]:
             actor=row["classifiedBy"] or None,
             asserted_at=row["classificationTimestamp"] or None,
         )
+
+
+def _path(row: Mapping[str, str]) -> str:
+    """Return the path of a medium; portals give an address, and the name separately."""
+    path, name = row["filePath"], row.get("fileName", "")
+    return path if "://" not in path or path.endswith(name) else name
 
 
 def _coco(file: Path, _: str | None) -> Iterator[Work]:

@@ -81,6 +81,23 @@ def test_camtrap_dp_of_another_tool_gives_species_blanks_and_authors(tmp_path: P
     assert {(work.path, work.actor, work.box) for work in works} == {("media/a.JPG", "Ana", None)}
 
 
+@pytest.mark.parametrize(
+    ("path", "name", "expected"),
+    [
+        ("https://multimedia.agouti.eu/assets/07840dcc/file", "1-RCNX0001.JPG", "1-RCNX0001.JPG"),
+        ("https://example.org/north/a.JPG", "a.JPG", "https://example.org/north/a.JPG"),
+        ("https://example.org/north/a.JPG", "", "https://example.org/north/a.JPG"),
+        ("media/1.JPG", "RCNX0001.JPG", "media/1.JPG"),
+    ],
+)
+def test_a_medium_with_an_address_has_its_file_name(tmp_path: Path, path: str, name: str, expected: str) -> None:
+    columns = "mediaID,observationLevel,classificationMethod,classifiedBy,observationType,scientificName"
+    columns += ",bboxWidth,classificationTimestamp,observationTags"
+    (tmp_path / "observations.csv").write_text(f"{columns}\nm,media,human,Ana,animal,Vulpes vulpes,,,\n")
+    (tmp_path / "media.csv").write_text(f"mediaID,filePath,fileName\nm,{path},{name}\n")
+    assert [work.path for work in read("camtrap-dp", tmp_path / "observations.csv")] == [expected]
+
+
 def test_coco_gives_annotations_without_a_score(tmp_path: Path) -> None:
     box = {"category_id": 3, "bbox": [20, 10, 40, 40]}
     data = dataset(box, {**box, "score": 0.5})
