@@ -1,7 +1,7 @@
 """Write predictions in the format of SpeciesNet 5 (20261015), with a class for each detection.
 
 images --write--> {info, predictions: [{filepath, detections | failures, country …, model_version}]}
-Labels that SpeciesNet lacks are classes of detections of an animal. Paths are relative to the archive.
+Labels that SpeciesNet lacks, such as car, are classes of detections of their kind. Paths are relative to the archive.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from archive.formats.json_arrays import json_array
+from archive.formats.placed import kind_of
 from archive.formats.records import BoxRecord, ExportLineage, ImageRecord
 from archive.formats.results_file import ANIMAL, SPECIESNET
 from model_store.frozen import Frozen
 
 VERSION = "20261015"
 DECIMALS = 4
-_OTHER_NAMES = {"person": "human"}
 
 
 def write(images: Iterable[ImageRecord], facts: ExportLineage, out: Path, options: Frozen) -> None:
@@ -47,15 +47,15 @@ def _prediction(image: ImageRecord, facts: ExportLineage) -> dict[str, Any]:
 
 
 def _detection(box: BoxRecord, width_px: int, height_px: int, facts: ExportLineage) -> dict[str, Any]:
-    label = _OTHER_NAMES.get(box.label, box.label)
-    named = label if label in SPECIESNET else ANIMAL
+    kind = kind_of(box.label)
+    named = kind if kind in SPECIESNET else ANIMAL
     row: dict[str, Any] = {
         "category": str(SPECIESNET.index(named) + 1),
         "label": named,
         "conf": round(_score(box), DECIMALS),
         "bbox": box.bbox(width_px, height_px, DECIMALS),
     }
-    if named != label:
+    if box.label not in (named, "person"):
         source, score = "person" if box.is_human else "detector", _score(box)
         row["processed_classification"] = _class(box.label, 1.0 if box.is_human else score, source, facts)
     elif box.classification and box.label == box.model_label:
