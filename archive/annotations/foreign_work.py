@@ -47,7 +47,8 @@ class Work:
     """A person's statement about an image in another tool, in row `number` of its file.
 
     The box is x1, y1, x2, y2 in parts of the image; without it, `label` is that of the whole image. Without a label,
-    the image is empty. `size_px` is the width and height of the image in that tool. Raises ValidationError.
+    the image is empty. `size_px` is the width and height of the image in that tool, `media_sha256` its digest in an
+    export of Resight. Raises ValidationError.
     """
 
     number: int
@@ -57,6 +58,7 @@ class Work:
     size_px: tuple[float, float] | None = None
     actor: str | None = None
     asserted_at: str | None = None
+    media_sha256: str | None = None
 
 
 def read_work(
@@ -81,7 +83,11 @@ def read_work(
             f"{file}: no image of it is in the catalogue, such as {works[0].path}; is it of another archive? "
             "Ingest its folder, or name its archive with --root; nothing was added"
         )
-    left_out |= _contradictions(works)
+    left_out |= _contradictions(works) | {
+        work.path: "the catalogue has another image of this path"
+        for work in works
+        if work.path in images and work.media_sha256 not in (None, images[work.path].media_sha256)
+    }
     usable = [work for work in works if work.path in images and work.path not in left_out]
     reason = reason_of(file)
     # an image is added once: what its label applied to may have changed since, by a publication or by people

@@ -62,7 +62,7 @@ def read(tool: str, file: Path, column: str | None = None) -> Iterator[Work]:
 
 def _camtrap_dp(file: Path, _: str | None) -> Iterator[Work]:
     """Yield observations of media by people."""
-    paths = {row["mediaID"]: _path(row) for row in read_rows(file.with_name("media.csv"))}
+    media = {row["mediaID"]: _medium(row) for row in read_rows(file.with_name("media.csv"))}
     for number, cells in enumerate(read_rows(file), 1):
         row = {column: "" if value in MISSING else value for column, value in cells.items()}
         kind = row["observationType"]
@@ -76,20 +76,23 @@ def _camtrap_dp(file: Path, _: str | None) -> Iterator[Work]:
         if row["bboxWidth"]:
             x, y, width, height = (float(row[f"bbox{name}"]) for name in ("X", "Y", "Width", "Height"))
             box = (x, y, x + width, y + height)
+        path, digest = media[row["mediaID"]]
         yield Work(
             number,
-            paths[row["mediaID"]],
+            path,
             None if kind == "blank" else "".join(tagged[:1]) or of_animal or kind,
             box,
             actor=row["classifiedBy"] or None,
             asserted_at=row["classificationTimestamp"] or None,
+            media_sha256=digest,
         )
 
 
-def _path(row: Mapping[str, str]) -> str:
-    """Return the path of a medium; portals give an address, and the name separately."""
+def _medium(row: Mapping[str, str]) -> tuple[str, str | None]:
+    """Return path and digest of a medium. Portals give an address, and the name separately; Resight gives a digest."""
     path, name = row["filePath"], row.get("fileName", "")
-    return path if "://" not in path or path.endswith(name) else name
+    kind, _, digest = row.get("mediaComments", "").partition(":")
+    return path if "://" not in path or path.endswith(name) else name, digest if kind == "sha256" else None
 
 
 def _coco(file: Path, _: str | None) -> Iterator[Work]:
@@ -125,6 +128,7 @@ def _label_studio(file: Path, _: str | None) -> Iterator[Work]:
         person = newest.get("completed_by")
         actor = person.get("email") if isinstance(person, dict) else None
         common = {"actor": actor, "asserted_at": newest.get("updated_at") or newest.get("created_at")}
+        common |= {"media_sha256": data.get("media_sha256")}
         regions = [each for each in newest["result"] if each["type"] == "rectanglelabels"]
         if not newest["result"]:
             yield Work(number, path, None, **common)

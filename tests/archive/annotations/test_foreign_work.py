@@ -187,12 +187,13 @@ def test_the_root_is_an_archive_or_a_folder_of_one(filled: Tables, file: Path, r
         ([Work(2, "b", "fox", LYNX, (300, 400))], "as 300 x 400 px, but it is displayed as 40 x 30"),
         ([Work(2, "b", "fox"), Work(3, "b", "wolf")], "several labels without a box: 'fox', 'wolf'"),
         ([Work(2, "b", "fox", LYNX), Work(3, "b", None)], "calls it empty, but has boxes of it"),
+        ([Work(2, "b", None, media_sha256=NORTH)], "the catalogue has another image of this path"),
     ],
 )
 def test_other_images_are_added_and_these_are_left_out_with_the_reason(
     filled: Tables, file: Path, works: list[Work], left_out: str
 ) -> None:
-    read = read_work(filled, file, [Work(1, "a", None), *works], None, "kim")
+    read = read_work(filled, file, [Work(1, "a", None, media_sha256=A), *works], None, "kim")
     assert read.rows["media_sha256"].to_pylist() == [A]
     assert list(read.left_out) == [works[0].path]
     assert left_out in read.left_out[works[0].path]

@@ -29,7 +29,7 @@ def test_camtrap_dp_gives_the_statements_of_people_and_not_those_of_the_model(tm
     write_camtrap(burst(), FACTS, tmp_path / "out", CamtrapOptions(package=stated))
     (work,) = read("camtrap-dp", work_file("camtrap-dp", tmp_path / "out"))
     assert (work.path, work.label, work.actor) == (burst()[0].path, ADDED.label, "human")
-    assert work.asserted_at == "2026-07-02T12:00:00Z"
+    assert (work.asserted_at, work.media_sha256) == ("2026-07-02T12:00:00Z", burst()[0].media_sha256)
     assert work.box == pytest.approx((ADDED.x1 / 200, ADDED.y1 / 100, ADDED.x2 / 200, ADDED.y2 / 100))
 
 
@@ -57,6 +57,7 @@ def test_a_confirmed_prediction_of_label_studio_has_the_corners_of_its_detection
     second = [work for work in works if work.path == f"/archive/{burst()[1].path}"]
     corners = (DEER.x1 / 200, DEER.y1 / 100, DEER.x2 / 200, DEER.y2 / 100)
     assert [work.box for work in second] == [pytest.approx(corners, abs=1e-6)]
+    assert second[0].media_sha256 == burst()[1].media_sha256
 
 
 def test_coco_gives_the_boxes_that_people_added(tmp_path: Path) -> None:
