@@ -201,6 +201,8 @@ class Clip:
         if not times:
             raise ImageUnreadable(f"damaged {self.media_type}: {self.note or 'it has no frames with a time'}")
         stated_ms = (self._container.duration or 0) / 1000  # of microseconds
+        if DEMUXERS[self.media_type] != "mov":  # the others count from 0, also if the first frame is later
+            stated_ms -= float(self._first_pts * (self._stream.time_base or 1)) * 1000
         slack_ms = CUT_MS + 2000 / (self.frame_rate or 1)
         if not self.note and stated_ms > (self.times_ms[-1] + slack_ms) * 1.1:
             self.note = f"cut short: {self.times_ms[-1] / 1000:.1f} s of {stated_ms / 1000:.1f} s are readable"

@@ -24,16 +24,18 @@ from tests.support.clips import CREATED, clip, noise, passing, sequential, still
 
 FRAMES = 40
 VARIABLE = [0, 1, 2, 9, 10, 30, 31, *range(60, 60 + 3 * (FRAMES - 7), 3)]
+LATE = list(range(50, 50 + FRAMES))
+"""Times of a part of a longer recording, which begins after 5 s."""
 FRAGMENTS = {"movflags": "frag_keyframe+empty_moov"}
 KINDS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "h264": ("a.mp4", "video/mp4", {}),
     "hevc": ("a.mp4", "video/mp4", {"codec": "libx265"}),
     "hevc_reordered": ("a.mkv", "video/x-matroska", {"codec": "libx265", "b_frames": 3}),
     "mpeg4": ("a.avi", "video/x-msvideo", {"codec": "mpeg4"}),
-    "mpeg4_reordered": ("a.avi", "video/x-msvideo", {"codec": "mpeg4", "b_frames": 2}),
+    "mpeg4_reordered": ("a.avi", "video/x-msvideo", {"codec": "mpeg4", "b_frames": 2, "times": LATE}),
     "motion_jpeg": ("a.avi", "video/x-msvideo", {"codec": "mjpeg"}),
     "quicktime": ("a.mov", "video/quicktime", {}),
-    "vp9": ("a.webm", "video/x-matroska", {"codec": "libvpx-vp9"}),
+    "vp9": ("a.webm", "video/x-matroska", {"codec": "libvpx-vp9", "times": LATE}),
     "variable": ("a.mp4", "video/mp4", {"times": VARIABLE}),
     "fragments": ("a.mp4", "video/mp4", {"options": FRAGMENTS}),
     "rotated": ("a.mp4", "video/mp4", {"rotation": 90}),
