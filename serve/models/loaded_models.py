@@ -167,7 +167,7 @@ class LoadedModels:
         """Release idle versions: neither `active` nor leased.
 
         These are released after `retain_s` without use. If more than `idle_versions` are idle, the least recently
-        used are released earlier, except those kept `warm` for a rollback.
+        used are released earlier. Those kept `warm` for a rollback stay.
         """
         now = time.monotonic()
         idle = [v for v in self._loaded if v not in active and not self.holders(v)]
@@ -176,10 +176,9 @@ class LoadedModels:
         too_many = len(idle) - self._idle_versions
         for place, version in enumerate(idle):
             expired = now - used_s[version] > self._retain_s
-            surplus = place < too_many and version not in warm
             # a release, a lease, a promotion or a request may have come during the releases above
             untouched = self._used_s.get(version) == used_s[version] and not self.holders(version)
-            if (expired or surplus) and untouched:
+            if (expired or place < too_many) and version not in warm and untouched:
                 await self.release(version)
 
 

@@ -81,6 +81,7 @@ async def test_the_way_back_stays_warm_whatever_else_is_asked_for(tmp_path: Path
     shelf.alias("deer", production="1")
     await shelf.aliases.refresh()
     await shelf.models.ensure(VersionId("deer", "2"))
+    shelf.models._used_s[VersionId("deer", "1")] -= 86_400  # no image came for a day
     await shelf.aliases.activate("deer", state(1, "2"))
     write_state(shelf.store, "deer", state(1, "2"))
     for version in ("3", "4"):
