@@ -238,7 +238,6 @@ class AliasPoller:
                 if self._placement.pool_of(name) != self._placement.own:  # its versions become idle here
                     states = {n: s for n, s in self.table.states.items() if n != name}
                     self.table = replace(self.table, states=states)
-                    self.errors = {k: why for k, why in self.errors.items() if k.partition(":")[0] != name}
             await self.release_idle()
             return True
 
@@ -264,11 +263,13 @@ class AliasPoller:
         return reading
 
     def _note(self, reading: StoreReading) -> None:
-        """Record the errors and the only versions; drop the errors of models that were removed."""
+        """Record the errors and the only versions; drop those of models and aliases that were removed or moved."""
         existing = {*reading.names, *self.table.states}
         for label in list(self.errors):
-            removed = label.partition(":")[0] not in existing
-            if label in reading.states or (removed and reading.names):
+            name, _, alias = label.partition(":")
+            is_elsewhere = self._placement.pool_of(name) != self._placement.own
+            is_removed = bool(reading.names) and name not in existing
+            if is_elsewhere or is_removed or (name in reading.states and alias not in reading.states[name].aliases):
                 del self.errors[label]
         self.errors |= reading.errors
         only = {**self.table.only_versions, **reading.only_versions}
@@ -280,8 +281,6 @@ class AliasPoller:
         if state.generation < current.generation:
             return
         new = await self._loaded(name, state, only_rolled_out=self._follows_rollout)
-        for removed in set(current.aliases) - set(state.aliases):
-            self.errors.pop(f"{name}:{removed}", None)
         if self.table.state(name).generation <= state.generation:
             self._switch(name, new)
 

@@ -98,6 +98,9 @@ async def test_a_version_of_another_alias_that_fails_to_load_blocks_no_activatio
     await shelf.aliases.activate("deer", new.with_alias("staging", AliasState(active="9")), "1")
     assert await shelf.answers("deer") == "detector of deer@1"
     assert shelf.failures == {"deer:staging": "deer@9: deer@9 is broken"}
+    shelf.alias("deer", production="1")
+    await shelf.aliases.refresh()
+    assert shelf.failures == {}, "the alias was removed before it had a version"
 
 
 async def test_a_version_nobody_has_rolled_out_is_proved_before_it_is_loaded(shelf: Shelf) -> None:

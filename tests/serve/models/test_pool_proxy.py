@@ -256,6 +256,9 @@ def test_a_pool_that_there_is_not_is_named(tmp_path: Path) -> None:
         assert answer.status_code == 503
         assert "requires the pool 'tpu'" in answer.json()["detail"]
         assert "requires the pool 'tpu'" in two.send_to("GET", "/readyz").json()["detail"]
+        two.move("gpu")
+        two.look()
+        assert two.here.aliases.errors == {}
     finally:
         two.stop()
 
