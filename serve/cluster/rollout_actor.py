@@ -11,13 +11,13 @@ import structlog
 from ray import serve as ray_serve
 from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayTaskError, WorkerCrashedError
 
-from model_store.deployment import read_pool
 from model_store.errors import ModelNotReady, ModelRefused, ResightError
 from model_store.names import VersionId
 from model_store.store import ModelStore
 from serve.cluster.handles import RayReplicas, unwrapped
 from serve.inference.os_priority import lower_process_priority
 from serve.log_config import configure_logs
+from serve.models.pools import Placement
 from serve.rollout.operator import RolloutOperator
 from serve.rollout.sandbox import Proof, Sandbox, prove
 from serve.settings import APP, DEPLOYMENT, DetectArgs, Pool
@@ -55,7 +55,7 @@ class RayHost:
         self._sandbox = Sandbox()
 
     def replicas(self, store: ModelStore, args: DetectArgs) -> RayReplicas:
-        return RayReplicas(lambda name: read_pool(store, name), args.pools, args.load_timeout_s)
+        return RayReplicas(Placement(store).current, args.pools, args.load_timeout_s)
 
     def is_alive(self, holder: str) -> bool:
         try:

@@ -13,14 +13,14 @@ from typing import Any, TypeVar
 
 from fastapi import FastAPI
 
-from model_store.deployment import DEFAULT_POOL, read_pool
+from model_store.deployment import DEFAULT_POOL
 from model_store.errors import ModelNotReady
 from model_store.names import VersionId
 from model_store.store import ModelStore
 from serve.api.app import build_http_api
 from serve.auth.guard import Access
 from serve.inference.engine import Engine, Replica
-from serve.models.pools import require_pool
+from serve.models.pools import Placement, require_pool
 from serve.observability.traces import Traces
 from serve.rollout.client import RolloutClient
 from serve.rollout.operator import RolloutOperator
@@ -88,18 +88,18 @@ class OwnReplica:
     def __init__(
         self, replica: Replica, loop: asyncio.AbstractEventLoop, store: ModelStore, load_timeout_s: float
     ) -> None:
-        self._replica, self._loop, self._store = replica, loop, store
+        self._replica, self._loop, self._pool_of = replica, loop, Placement(store).current
         self._load_timeout_s = load_timeout_s
 
     def holds(self, version: VersionId, digest: str) -> bool:
         return self._result(self._replica.holds(version, digest))
 
     def ensure(self, version: VersionId, digest: str) -> None:
-        require_pool(version.name, read_pool(self._store, version.name), {DEFAULT_POOL})
+        require_pool(version.name, self._pool_of(version.name), {DEFAULT_POOL})
         self._result(self._replica.ensure(version, digest), self._load_timeout_s)
 
     def activate(self, name: str, state: ModelState, version: str | None = None) -> None:
-        self._result(self._replica.activate(name, state, read_pool(self._store, name), version))
+        self._result(self._replica.activate(name, state, self._pool_of(name), version))
 
     def release(self, version: VersionId) -> None:
         self._result(self._replica.release(version))

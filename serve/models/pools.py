@@ -55,6 +55,11 @@ class Placement:
         except ModelRefused as error:
             log.warning("deployment_ignored", model=name, error=str(error))
 
+    def current(self, name: str) -> str:
+        """Read the pool of a model again, and return it. Raises StorageUnreachable."""
+        self.read(name)
+        return self.pool_of(name)
+
     def set(self, name: str, pool: str) -> None:
         if self._pools.get(name) == self.own != pool:
             self._left_s[name] = time.monotonic()

@@ -19,12 +19,12 @@ from typing import Any, Protocol
 
 import structlog
 
-from model_store.deployment import read_pool
 from model_store.errors import ModelNotReady, Overloaded, ResightError
 from model_store.listed_store import ListedStore
 from model_store.names import VersionId
 from model_store.storage import Folder
 from model_store.store import ModelStore
+from serve.models.pools import Placement
 from serve.rollout.operations import (
     Accepted,
     Operation,
@@ -119,7 +119,7 @@ class RolloutOperator:
         self._args = args
         store = self._store = ModelStore(args.models or Settings().models_url)
         self._rollout = Rollout(store, self._host.replicas(store, args), self._proved)
-        self._watcher = AliasWatcher(store)
+        self._watcher, self._placement = AliasWatcher(store), Placement(store)
         home = Folder(str(Settings().home_path / "proofs"))
         self._proofs = Proofs(store, home, self._prove_isolated, self._pool, self._host.is_alive)
 
@@ -282,7 +282,7 @@ class RolloutOperator:
         return asyncio.run_coroutine_threadsafe(self._proofs.of(version, again=True), self._loop).result()
 
     def _pool(self, name: str) -> Pool:
-        return self._args.pools.get(read_pool(self._store, name), self._args)
+        return self._args.pools.get(self._placement.current(name), self._args)
 
     def _prove_isolated(self, version: VersionId, digest: str) -> Proof:
         pool, limit_s = self._pool(version.name), self._args.load_timeout_s

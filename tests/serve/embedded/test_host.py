@@ -52,6 +52,7 @@ async def version_of(api: httpx2.AsyncClient) -> str:
 
 
 async def test_a_promotion_is_proved_apart_and_switches_the_next_request(host: EmbeddedHost, store: ModelStore) -> None:
+    store.folder.write("blobs/deployment.json", b"{")
     async with client(host) as api:
         assert await version_of(api) == "1"
         moved = await api.post("/v1/models/blobs/promote", json={"version": "2"})
