@@ -43,7 +43,10 @@ class EmbeddedHost:
         self._sandbox = Sandbox()
         self.replica = Replica()
         self._operator = RolloutOperator(args, self)
-        self.rollouts = RolloutClient(lambda method, *words: getattr(self._operator, method)(*words), self._holder)
+        # as in a cluster, a call is completed although the request that made it is cancelled
+        self.rollouts = RolloutClient(
+            lambda method, *words: asyncio.shield(getattr(self._operator, method)(*words)), self._holder
+        )
         self.engine = self.replica.engine = Engine(args, Traces.of_environment(), self.rollouts)
         self._tables = OwnTables(settings.tables_url, settings.models_url)
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import psutil
@@ -15,7 +17,10 @@ import pytest
 from archive.delta.tables import Tables
 from model_store.store import ModelStore
 from serve.embedded.host import EmbeddedHost
-from serve.rollout.operations import Operation, open_operations
+from serve.rollout import operator
+from serve.rollout.operations import Accepted, Operation, events, open_operations
+from serve.rollout.sandbox import Proof
+from serve.rollout.state import read_state
 from serve.settings import DetectArgs, Settings
 from tests.fixtures_local import add_hanging, jpeg, motion_store, rows_of
 from tests.serve.rollout.test_sandbox import wait_for_child
@@ -63,6 +68,31 @@ async def test_a_promotion_is_proved_apart_and_switches_the_next_request(host: E
     assert store.aliases("blobs") == {"production": "2"}
     proofs = (Path(Settings().home_path) / "proofs").glob("*.json")
     assert len(list(proofs)) == 2, "each version was proved before it was loaded"
+
+
+async def test_an_operation_is_done_although_its_client_disconnects_while_it_is_accepted(
+    store: ModelStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entered, gate, save = threading.Event(), threading.Event(), operator.save_operation
+
+    def save_at_the_gate(*arguments: Any) -> Accepted:
+        entered.set()
+        assert gate.wait(60)
+        return save(*arguments)
+
+    monkeypatch.setattr(operator, "save_operation", save_at_the_gate)
+    monkeypatch.setattr(EmbeddedHost, "prove", lambda *words: Proof(1, 0.0, words[-1]))
+    host = EmbeddedHost(Settings(), arguments(store))
+    request = asyncio.create_task(host.rollouts.apply(Operation(kind="pin", name="blobs"), wait_s=60.0))
+    await asyncio.to_thread(entered.wait, 60)
+    request.cancel()
+    await asyncio.wait([request])
+    gate.set()
+    async with asyncio.timeout(60):
+        while not events(store, "blobs"):
+            await asyncio.sleep(0.01)
+    await host.close()
+    assert read_state(store, "blobs").aliases["production"].pinned
 
 
 async def test_uploads_that_wait_at_the_end_are_in_the_tables_once(store: ModelStore) -> None:
