@@ -17,7 +17,6 @@ import httpx2
 
 PIECE_BYTES = 256 * 1024
 FIRST_WAIT_S, MAX_WAIT_S = 1.0, 60.0
-MAX_RETRY_AFTER_S = 3600.0
 MAX_FAILURES = 3
 """Failed answers for one image, after which it waits for the next call: it may be the cause."""
 OVERLOADED = 429
@@ -143,7 +142,7 @@ def digest_of(path: bytes) -> tuple[str, int]:
 def retry_after_s(text: str) -> float:
     """Return the seconds of a Retry-After; 0 if it is not a number."""
     is_number = text.isascii() and text.isdigit()
-    return min(float(text[:9]), MAX_RETRY_AFTER_S) if is_number else 0.0
+    return float(text[:9]) if is_number else 0.0
 
 
 def _without_userinfo(url: str) -> str:

@@ -307,7 +307,7 @@ def test_a_large_file_is_never_in_memory(station: Station) -> None:
 
 def test_a_spent_quota_ends_the_call_after_one_request_unless_it_starts_again_soon(station: Station) -> None:
     station.shelf.answers.append(problem(429, "quota-spent", Retry_After="43200"))
-    summary = station.send()
+    summary = station.send(give_up_s=7200.0)
     assert (summary.sent, summary.waiting, str(summary.stopped)) == (0, 3, "429 the quota-spent")
     assert (exit_code(summary), len(station.shelf.asked), station.clock.waits_s) == (WAITING, 1, [])
     station.shelf.answers.append(problem(429, "quota-spent", Retry_After="300"))

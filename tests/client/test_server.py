@@ -101,7 +101,7 @@ def test_errors_that_stay_are_raised_at_once(upload: Upload, answer: httpx2.Resp
 
 def test_the_seconds_of_retry_after() -> None:
     assert retry_after_s("12") == 12
-    assert retry_after_s("9" * 30) == 3600
+    assert retry_after_s("9" * 30) == 999_999_999
     for text in ("", "-1", "soon", "1e9", "²", "Thu, 01 Jan 2026 00:00:00 GMT"):
         assert retry_after_s(text) == 0
 
