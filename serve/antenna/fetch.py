@@ -102,7 +102,8 @@ class ImageFetcher:
             if answer.is_redirect:
                 raise BadRequest(f"{host} redirects the image elsewhere, which is not followed")
             if answer.status_code != 200:
-                raise BadRequest(f"{host} answered {answer.status_code} in place of the image")
+                kind = TooSlow if answer.status_code == 429 or answer.status_code >= 500 else BadRequest
+                raise kind(f"{host} answered {answer.status_code} in place of the image")
             if answer.headers.get("content-encoding", "identity") != "identity":
                 raise BadRequest(f"{host} sent the image compressed, which was not requested")
             too_large = ImageTooLarge(f"the image is over the limit of {self._max_bytes // MIB} MiB")

@@ -72,6 +72,8 @@ def test_path_query_and_name_are_sent_as_they_are_and_nothing_else() -> None:
         (file_of(PIXELS, Content_Encoding="gzip"), BadRequest, "compressed"),
         (b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1/\r\n\r\n", BadRequest, "redirects"),
         (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", BadRequest, "answered 404"),
+        (b"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 0\r\n\r\n", TooSlow, "answered 429"),
+        (b"HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\n\r\n", TooSlow, "answered 503"),
         (b"220 mail.test ESMTP\r\n", BadRequest, "did not send the image"),
         (endless, ImageTooLarge, "limit of 1 MiB"),
     ],
