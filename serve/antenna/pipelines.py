@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from model_store.config import EXTERNAL
 from model_store.errors import ModelError, ModelNotFound
 from model_store.names import MAX_QUOTED, parse_ref
 from model_store.store import ModelInfo, ModelStore, ModelVersion
@@ -140,6 +141,8 @@ def _not_found(slug: str) -> ModelNotFound:
 def _described(store: ModelStore, refs: Iterable[str]) -> Iterator[ModelVersion]:
     for ref in refs:
         try:
-            yield store.describe(store.resolve(parse_ref(ref)))
+            model = store.describe(store.resolve(parse_ref(ref)))
         except ModelError:
             continue  # without an alias, or damaged: it answers no request either
+        if model.config.runtime.kind != EXTERNAL:  # imported results answer none
+            yield model

@@ -19,6 +19,7 @@ from model_store.classifier import Classifier
 from model_store.errors import ModelNotFound, ModelNotReady, ResightError, StorageUnreachable, TooSlow
 from model_store.images.decode import decode
 from model_store.names import VersionId
+from model_store.store import CONFIG, ModelStore
 from serve.antenna import routes
 from serve.antenna.pipelines import Pipelines
 from serve.api.app import build_http_api
@@ -28,6 +29,7 @@ from serve.inference.engine import Engine
 from serve.models.pool_proxy import ForwardedAnswer, ForwardedRequest
 from serve.models.pools import Serving
 from serve.settings import DetectArgs, Limits
+from tests.batch.schedule.test_config_impact import IMPORTED
 from tests.fixtures_local import encoded
 from tests.model_store.classifiers import LABELS
 from tests.serve.antenna.stations import Station, antenna_client, both_models, file_of
@@ -53,6 +55,7 @@ FILES = {
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     place: Path = both_models(tmp_path_factory.mktemp("models"))
+    ModelStore(str(place)).publish(VersionId("imported", "1"), {CONFIG: json.dumps(IMPORTED).encode()})
     engine = Engine(DetectArgs(models=str(place), workers=1, limits=Limits(online_queue=2)))
     asyncio.run(engine.aliases.refresh())
     yield engine
