@@ -124,9 +124,10 @@ class PendingImage:
 
 @dataclass(frozen=True, slots=True)
 class BatchKey:
-    """Key of items that may share a batch: images, or raw tensors (`raw`), of one version."""
+    """Key of items that may share a batch: images, or raw tensors (`raw`), of one version with the same files."""
 
     version: VersionId
+    inference_key: str
     raw: bool
 
 
@@ -161,7 +162,7 @@ def make_items(
     model: Loaded, data: Iterable[PendingImage | Prepared | NDArray[np.float32]], raw: bool = False
 ) -> tuple[BatchKey, list[Item]]:
     """Return the arguments of `Batcher.submit`."""
-    return BatchKey(model.info.id, raw), [Item(model, input_) for input_ in data]
+    return BatchKey(model.info.id, model.info.inference_key, raw), [Item(model, input_) for input_ in data]
 
 
 def infer(key: BatchKey, items: Sequence[Item]) -> Sequence[Result]:

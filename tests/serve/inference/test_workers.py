@@ -24,7 +24,7 @@ from serve.inference.batcher import Lane
 from serve.inference.engine import Engine
 from serve.inference.workers import PendingImage, make_items
 from serve.settings import DetectArgs
-from tests.fixtures_local import motion_store, photo
+from tests.fixtures_local import model_info, motion_store, photo
 from tests.serve.inference.test_engine import Gate
 
 FACTS = ImageFacts(4, 2, None, "image/jpeg")
@@ -144,6 +144,13 @@ async def test_an_image_that_cannot_be_decoded_fails_alone(
     assert [isinstance(one, ImageError) for one in said] == [False, True, False, True]
     assert not isinstance(said[0], BaseException)
     assert said[0].image.width_px > 0
+
+
+def test_images_of_a_version_whose_files_were_replaced_share_no_batch_with_those_of_the_old_files() -> None:
+    old, new = Gate(threading.Event()), Gate(threading.Event())
+    new.info = model_info(key="another")
+    keys = {make_items(model, [], raw)[0] for model in (old, new, old) for raw in (False, True)}  # type: ignore[arg-type]
+    assert len(keys) == 4
 
 
 async def test_an_image_that_failed_is_held_by_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
