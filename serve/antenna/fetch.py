@@ -52,7 +52,8 @@ class ImageFetcher:
             raise TooSlow(f"{host} did not send the image within {self._within_s} s (limits.fetch_s)") from None
         except (httpx2.HTTPError, httpx2.StreamError) as error:
             reason = str(error) or type(error).__name__
-            raise BadRequest(f"{host} did not send the image: {reason[:MAX_QUOTED]}") from error
+            kind = TooSlow if isinstance(error, httpx2.NetworkError) else BadRequest
+            raise kind(f"{host} did not send the image: {reason[:MAX_QUOTED]}") from error
 
     def _listed(self, text: str) -> tuple[httpx2.URL, str, int]:
         """Parse a URL; return it with its host and port. Raises BadRequest unless these are listed.

@@ -84,6 +84,16 @@ def test_a_hostile_answer_is_an_error(file: Any, kind: type[ResightError], words
     assert words in str(error)
 
 
+def test_a_host_that_cannot_be_reached_may_send_the_image_later() -> None:
+    async def fetch() -> bytes:
+        async with Station({}).running() as station:
+            pass
+        return await ImageFetcher(station.arguments(), at_loopback).fetch(station.url("/a.jpg"))
+
+    with pytest.raises(TooSlow, match=r"pictures\.test did not send the image: "):
+        asyncio.run(fetch())
+
+
 def test_a_slow_image_ends_with_its_time() -> None:
     error = fetched(forever, within_s=1)
     assert type(error) is TooSlow
