@@ -273,7 +273,6 @@ class Replica:
     async def ensure(self, version: VersionId, digest: str | None = None) -> None:
         """Load a version, from files of this digest if one is given, unless it is loaded. Raises ModelError."""
         await self.engine.aliases.ensure(version, digest)
-        self.engine.models.use(version)
 
     async def activate(self, name: str, state: ModelState, pool: str, version: str | None = None) -> None:
         """Set the pool of a model and, in that pool, activate its state. Raises as `AliasPoller.activate`."""

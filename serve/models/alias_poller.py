@@ -200,8 +200,7 @@ class AliasPoller:
         """Release the versions that no alias or run needs, except those kept for a rollback."""
         now = time.monotonic()
         self._left_s = {v: s for v, s in self._left_s.items() if now - s < self._retain_s}
-        needed = {v for name, state in self.table.states.items() for v in state.versions(name)}
-        await self._models.release_idle(needed, set(self._left_s))
+        await self._models.release_idle(lambda version: self.table.needs(version), set(self._left_s))
 
     async def retune(self) -> None:
         """Apply the current deployment.json to the loaded versions."""

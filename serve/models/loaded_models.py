@@ -111,6 +111,7 @@ class LoadedModels:
         ModelNotReady if the proof took more memory than is available.
         """
         if self.holds(version, digest):
+            self.use(version)
             return
         key = version, digest
         if key not in self._loads:
@@ -163,21 +164,25 @@ class LoadedModels:
         log.info("model_released", version=str(version))
         return True
 
-    async def release_idle(self, active: Collection[VersionId], warm: Collection[VersionId]) -> None:
-        """Release idle versions: neither `active` nor leased.
+    async def release_idle(self, is_active: Callable[[VersionId], bool], warm: Collection[VersionId]) -> None:
+        """Release idle versions: neither active nor leased.
 
         These are released after `retain_s` without use. If more than `idle_versions` are idle, the least recently
         used are released earlier. Those kept `warm` for a rollback stay.
         """
+
+        def is_idle(version: VersionId) -> bool:
+            return not (is_active(version) or self.holders(version))
+
         now = time.monotonic()
-        idle = [v for v in self._loaded if v not in active and not self.holders(v)]
+        idle = list(filter(is_idle, self._loaded))
         used_s = dict(self._used_s)
         idle.sort(key=used_s.__getitem__)
         too_many = len(idle) - self._idle_versions
         for place, version in enumerate(idle):
             expired = now - used_s[version] > self._retain_s
             # a release, a lease, a promotion or a request may have come during the releases above
-            untouched = self._used_s.get(version) == used_s[version] and not self.holders(version)
+            untouched = self._used_s.get(version) == used_s[version] and is_idle(version)
             if (expired or place < too_many) and version not in warm and untouched:
                 await self.release(version)
 

@@ -40,12 +40,12 @@ async def test_a_released_version_is_not_ready_for_what_still_waits(tmp_path: Pa
     assert await shelf.answers("deer@1") == "detector of deer@1"
 
 
-async def test_what_is_used_or_leased_while_idle_ones_are_released_stays(shelf: Shelf) -> None:
+async def test_what_is_used_leased_or_activated_while_idle_ones_are_released_stays(shelf: Shelf) -> None:
     """Each release takes time, and the world goes on meanwhile."""
-    shelf.add("deer", "3", "4")
+    shelf.add("deer", "3", "4", "5")
     shelf.models._idle_versions = 0
     await shelf.aliases.refresh()
-    for version in ("2", "3", "4"):
+    for version in ("2", "3", "4", "5"):
         await shelf.answers(f"deer@{version}")
     versions = shelf.models
     real = versions.release
@@ -53,11 +53,12 @@ async def test_what_is_used_or_leased_while_idle_ones_are_released_stays(shelf: 
     async def release(version: VersionId) -> bool:
         versions.lease(VersionId("deer", "3"), "run x", 60)
         versions.use(VersionId("deer", "4"))
+        await shelf.aliases.activate("deer", state(1, "5"), "5")
         return await real(version)
 
     versions.release = release  # type: ignore[method-assign]
     await shelf.aliases.release_idle()
-    assert shelf.loaded == ["deer@1", "deer@3", "deer@4"]
+    assert shelf.loaded == ["deer@1", "deer@3", "deer@4", "deer@5"]
 
 
 async def test_what_serves_or_is_held_is_not_released(shelf: Shelf) -> None:
