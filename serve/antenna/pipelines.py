@@ -15,9 +15,10 @@ from typing import Any
 
 from model_store.config import EXTERNAL
 from model_store.errors import ModelError, ModelNotFound
-from model_store.names import MAX_QUOTED, parse_ref
+from model_store.names import MAX_QUOTED, VersionId, parse_ref
 from model_store.store import ModelInfo, ModelStore, ModelVersion
 from serve.inference.engine import Engine
+from serve.rollout.state import read_state
 
 JOINT = "--"
 KEY = r"[a-z0-9_]+(?:-[a-z0-9_]+)*-[0-9a-f]{8}"
@@ -141,7 +142,9 @@ def _not_found(slug: str) -> ModelNotFound:
 def _described(store: ModelStore, refs: Iterable[str]) -> Iterator[ModelVersion]:
     for ref in refs:
         try:
-            model = store.describe(store.resolve(parse_ref(ref)))
+            wanted = parse_ref(ref)
+            state = read_state(store, wanted.name).aliases.get(wanted.alias or "")
+            model = store.describe(VersionId(wanted.name, state.active) if state else store.resolve(wanted))
         except ModelError:
             continue  # without an alias, or damaged: it answers no request either
         if model.config.runtime.kind != EXTERNAL:  # imported results answer none

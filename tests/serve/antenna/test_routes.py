@@ -30,10 +30,11 @@ from serve.models.pool_proxy import ForwardedAnswer, ForwardedRequest
 from serve.models.pools import Serving
 from serve.settings import DetectArgs, Limits
 from tests.batch.schedule.test_config_impact import IMPORTED
-from tests.fixtures_local import encoded
+from tests.fixtures_local import encoded, motion_store
 from tests.model_store.classifiers import LABELS
 from tests.serve.antenna.stations import Station, antenna_client, both_models, file_of
 from tests.serve.http_client import problem_of
+from tests.serve.models.shelf import state, write_state
 
 
 def red_square() -> bytes:
@@ -99,6 +100,14 @@ def process(engine: Engine, *names: str, which: int = 0, **more: Any) -> dict[st
     answer = sent(engine, *names, which=which, **more)
     assert answer.status_code == 200, answer.text
     return answer.json()
+
+
+def test_the_pipelines_are_those_that_serve_while_the_version_of_an_alias_file_is_refused(tmp_path: Path) -> None:
+    store = motion_store(tmp_path, "1", "2")
+    write_state(store, "blobs", state(1, "1"))
+    store.set_alias("blobs", "production", "2")
+    (served,) = pipelines_module.served_pipelines(store, lambda name: "default")
+    assert served.detector.id == VersionId("blobs", "1")
 
 
 def test_the_store_gives_a_detector_alone_and_with_the_classifier(engine: Engine) -> None:
