@@ -45,7 +45,7 @@ class Client(AbstractContextManager["Client"]):
     def process(self, pipeline: str, images: Sequence[Mapping[str, str]]) -> dict[str, Any]:
         """Run a pipeline of `antenna_info` over images, each with `id` and `url`; return Antenna's results."""
         body = {"pipeline": pipeline, "source_images": images}
-        return self._post("/antenna/process", json=body).json()
+        return self._request("POST", "/antenna/process", json=body).json()
 
     def apply(self, operation: Operation) -> Outcome:
         """Start an operation and wait for its end. Raises BadRequest, ModelNotFound or Conflict if it is rejected."""

@@ -31,11 +31,16 @@ def client_of(answer: Callable[[httpx2.Request], httpx2.Response]) -> Client:
 def test_an_error_has_its_class_and_the_time_of_the_answer(
     status: int, kind: str, headers: dict[str, str], error: type[ResightError], after_s: float | None
 ) -> None:
-    problem = {"type": f"urn:resight:{kind}", "detail": "why"}
-    client = client_of(lambda _: httpx2.Response(status, json=problem, headers=headers))
+    problem, asked = {"type": f"urn:resight:{kind}", "detail": "why"}, list[httpx2.Request]()
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        asked.append(request)
+        return httpx2.Response(status, json=problem, headers=headers)
+
     with pytest.raises(error, match="why") as raised:
-        client.process("slug", [])
+        client_of(answer).process("slug", [])
     assert raised.value.retry_after_s == after_s
+    assert len(asked) == 1, "the worker repeats it"
 
 
 @pytest.mark.parametrize(("kind", "calls"), [(httpx2.ReadTimeout, 1), (httpx2.ReadError, 2)])
@@ -47,7 +52,7 @@ def test_a_connection_that_fails_is_an_error_that_may_end(kind: type[httpx2.HTTP
         raise kind("late")
 
     with pytest.raises(ClusterError, match="does not answer: late") as raised:
-        client_of(answer).process("slug", [])
+        client_of(answer).detect(b"", "deer")
     assert raised.value.retry_after_s == serve.client.SOON_S
     assert len(asked) == calls
 
@@ -61,5 +66,5 @@ def test_an_answer_that_may_end_is_asked_for_again(status: int) -> None:
         return httpx2.Response(status if len(asked) == 1 else 400, headers={"Retry-After": "0"})
 
     with pytest.raises(ClusterError, match="HTTP 400"):
-        client_of(answer).process("slug", [])
+        client_of(answer).detect(b"", "deer")
     assert len(asked) == 2
