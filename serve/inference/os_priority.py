@@ -36,8 +36,7 @@ def lower_process_priority(share: float = BULK_SHARE) -> None:
     """Lower the priority of all threads of this process, and of threads that they start later."""
     if sys.platform == "linux":
         for thread in os.listdir("/proc/self/task"):
-            with contextlib.suppress(ProcessLookupError):  # it has ended
-                _make_nicer(int(thread), share)
+            _make_nicer(int(thread), share)
 
 
 def set_normal_scheduling() -> None:
@@ -60,7 +59,8 @@ def set_scheduling(pid: int, policy: str) -> None:
 
 
 def _make_nicer(thread: int, share: float) -> None:
-    os.setpriority(os.PRIO_PROCESS, thread, min(19, os.getpriority(os.PRIO_PROCESS, thread) + niceness(share)))
+    with contextlib.suppress(OSError):  # it has ended, or the service manager forbids it
+        os.setpriority(os.PRIO_PROCESS, thread, min(19, os.getpriority(os.PRIO_PROCESS, thread) + niceness(share)))
 
 
 _REQUEST_PATH = ("ServeReplica:", "ProxyActor", "HAProxyManager", "haproxy")

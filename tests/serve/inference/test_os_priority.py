@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from serve.inference.os_priority import deprioritise_ray_processes
+from serve.inference.os_priority import deprioritise_ray_processes, lower_process_priority, lower_thread_priority
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="scheduling policies of Linux")
 CHILD = "import threading, time; threading.Thread(target=time.sleep, args=(60,)).start(); time.sleep(60)"
@@ -53,6 +53,18 @@ def test_a_head_that_has_ended_is_no_error() -> None:
     done = subprocess.Popen([sys.executable, "-c", ""])
     done.wait()
     deprioritise_ray_processes(done.pid)
+
+
+@pytest.mark.parametrize("error", [PermissionError, ProcessLookupError])
+def test_where_no_priority_may_be_set_all_keep_theirs(monkeypatch: pytest.MonkeyPatch, error: type[OSError]) -> None:
+    """As under `SystemCallFilter=~@resources` of systemd."""
+
+    def refuse(*_: int) -> None:
+        raise error
+
+    monkeypatch.setattr(os, "setpriority", refuse)
+    lower_thread_priority()
+    lower_process_priority()
 
 
 def test_a_replica_interrupts_at_once_whoever_has_started_it() -> None:
