@@ -24,6 +24,7 @@ from archive.annotations.batches import (
 )
 from archive.defaults import PRODUCTION
 from archive.views.image_filter import ImageFilter
+from archive.views.search import view_shown
 from model_store.errors import BadRequest, Conflict, Forbidden, ResightError
 from model_store.frozen import Frozen
 from pages.context import Context
@@ -138,11 +139,9 @@ def router(context: Context) -> APIRouter:
         if chosen is None:
             return await add(StatementBatch(body.batch_id, actor, body.statements))
         loop = asyncio.get_running_loop()
-        counted, rows = await loop.run_in_executor(selecting, _selected, context, body, actor)
+        counted, rows, why = await loop.run_in_executor(selecting, _selected, context, body, actor)
         if rows is None:
             return counted
-        why = _not_confirmed(chosen, counted)
-        rows = rows.slice(0, 0) if why else rows
         own = chosen.leaves_own
         batch = StatementBatch(body.batch_id, actor, selected=rows, replaces=chosen.replaces, leaves_own=own)
         answer = await add(batch)
@@ -177,8 +176,11 @@ def router(context: Context) -> APIRouter:
     return routes
 
 
-def _selected(context: Context, body: BatchBody, actor: str) -> tuple[Counted, pa.Table | None]:
-    """Return the number of images of a selection, and its statements unless they are only counted."""
+def _selected(context: Context, body: BatchBody, actor: str) -> tuple[Counted, pa.Table | None, ResightError | None]:
+    """Return the number of images of a selection, and its statements unless they are only counted.
+
+    If the person has not confirmed these, there are none, and an error.
+    """
     chosen, version = body.selection, ""
     assert chosen
     view = chosen.filter.view if chosen.filter else chosen.view
@@ -192,27 +194,25 @@ def _selected(context: Context, body: BatchBody, actor: str) -> tuple[Counted, p
     by = tuple(sorted(set[str]().union(*others.values())))
     counted = Counted(count=len(media), index_version=version, decided=len(others), by=by)
     if body.dry_run:
-        return counted, None
+        return counted, None, None
     if others and not chosen.replaces:
         media = media.filter(~pc.field("media_sha256").isin(list(others)))
-    return counted, selected_rows(context.tables, media, chosen.action, chosen.label, view)
+    rows = selected_rows(context.tables, media, chosen.action, chosen.label, view)
+    shown = view_shown(context.tables, view)  # read after its rows; the index may be of an earlier publication
+    why = _not_confirmed(chosen, counted, shown.serial if shown else 0)
+    return counted, rows.slice(0, 0) if why else rows, why
 
 
-def _not_confirmed(chosen: Selection, counted: Counted) -> ResightError | None:
-    """Return an error if the number of images was not confirmed, or is another one now."""
+def _not_confirmed(chosen: Selection, counted: Counted, serial: int) -> ResightError | None:
+    """Return an error if the number of images was not confirmed, or is another one now, or the publication is."""
     if chosen.count is None:
         return BadRequest("a selection needs `count`, the confirmed number of images: see dry_run")
     if chosen.count != counted.count:
         return Conflict(
             f"{counted.count} images match now, and {chosen.count} were confirmed: nothing was recorded. Confirm again"
         )
-    if chosen.index_version and _serial(chosen.index_version) != _serial(counted.index_version):
+    if chosen.index_version and chosen.index_version.rpartition(".")[2] != str(serial):
         return Conflict("other results were published since: nothing was recorded. Look again")
     if counted.count > MAX_UNCONFIRMED and chosen.confirmed_count != counted.count:
         return BadRequest(f"the selection has {counted.count} images: repeat this number in `confirmed_count`")
     return None
-
-
-def _serial(index_version: str) -> str:
-    """Return the serial of the publication, the last part of a version of the index."""
-    return index_version.rpartition(".")[2]

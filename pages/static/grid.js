@@ -186,9 +186,9 @@ async function bulk(action) {
   if (action === "relabel" && !label) return;
   const count = selectedCount(), replaces = filter.get("reviewed") === "true";
   const chosen = selection.all
-    ? { filter: Object.fromEntries(filter), excluded: [...selection.digests], index_version: counted.index_version }
+    ? { filter: Object.fromEntries(filter), excluded: [...selection.digests] }
     : { digests: [...selection.digests], ...view };
-  const decision = { ...chosen, count, action, label, replaces };
+  const decision = { ...chosen, index_version: counted?.index_version, count, action, label, replaces };
   if ((!eventId || action === "relabel") && !(await isConfirmed(decision))) return;
   const typed = count > TYPED ? prompt(t("Type the number of images, {n}, to go on:", { n: count })) : null;
   if (count > TYPED && Number(typed) !== count) return;

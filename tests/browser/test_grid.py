@@ -199,9 +199,17 @@ def test_the_words_after_a_decision_are_those_of_its_answer(visit: Visit) -> Non
     page.on("dialog", lambda dialog: dialog.accept())
     saved = {"batch_id": "", "added": 0, "left": 0, "kept": 0, "by": ["Ben"]}
     answers = [{"count": 1, "index_version": "", "decided": 0, "by": []}, saved, saved | {"added": 1, "kept": 2}]
-    page.route(re.compile("/v1/assertions"), lambda route: route.fulfill(json=answers.pop(0)))
+    sent: list[str] = []
+
+    def answer(route: Route) -> None:
+        sent.append(route.request.post_data or "")
+        route.fulfill(json=answers.pop(0))
+
+    page.route(re.compile("/v1/assertions"), answer)
+    expect(page.locator("#count")).not_to_be_empty()
     page.locator(".cell input").first.click()
     page.get_by_role("button", name="Confirm").click()
     expect(page.locator("#notice")).to_have_text("Nothing was recorded: no detection is left to decide.")
     page.keyboard.press("Control+z")
     expect(page.locator("#notice")).to_have_text("2 decisions stay, because Ben decided again later.")
+    assert "index_version" in sent[1], "of what was shown, also for images that are ticked"

@@ -17,6 +17,8 @@ from archive.annotations.assertions import human_assertions
 from archive.annotations.batches import decided_by_others
 from archive.delta.tables import Tables
 from archive.views.image_index import ImageIndex
+from archive.views.publications import view_named
+from archive.views.views import Views
 from pages.context import Context
 from pages.http_app import build_pages_app
 from serve.auth.guard import Access
@@ -122,6 +124,21 @@ def test_a_selection_is_counted_confirmed_and_recorded_once(client: TestClient, 
     assert post(client, selection(2, only_b))["added"] == 1
     post(client, {"batch_id": key_of(3), "of": key_of(1)}, "/undo")
     assert stand(tables) == [("b", None)]
+
+
+@pytest.mark.parametrize("images", [{"filter": {"status": "ok"}}, {"digests": [A, B]}])
+def test_a_selection_of_what_an_earlier_publication_showed_is_refused(
+    client: TestClient, tables: Tables, monkeypatch: pytest.MonkeyPatch, images: Json
+) -> None:
+    """Also while the index, from which the person chose, has not followed the publication."""
+    counted = client.get("/ui/v1/images/count", params={"status": "ok"}).json()
+    chosen = images | {"action": "keep", "count": 2, "index_version": counted["index_version"]}
+    monkeypatch.setattr(ImageIndex, "refresh", lambda *_: False)
+    first = view_named(tables, "production")
+    Views(tables.url).publish(first.model_copy(update={"threshold": 0.5}), after=first.serial)
+    status, detail = refused(client, selection(1, chosen))
+    assert (status, detail.split(":")[0]) == (409, "other results were published since")
+    assert not rows_of(tables, "assertions")
 
 
 def test_a_selection_by_digests_is_counted_like_a_filter(client: TestClient, tables: Tables) -> None:
