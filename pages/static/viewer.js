@@ -26,6 +26,8 @@ function remembered(map, digest, path) {
   if (!map.has(digest)) map.set(digest, json(path).catch((error) => (map.delete(digest), Promise.reject(error))));
   return map.get(digest);
 }
+/** Read these images again when they are shown; those of a selection in the grid, which are not named, are among all. */
+const forget = (media) => media.length ? media.forEach((digest) => details.delete(digest)) : details.clear();
 const detailOf = (digest) => remembered(details, digest, `/v1/images/${digest}?${new URLSearchParams(shown ? { run: shown } : view)}`);
 const secondOf = async (digest) => (other ? (await json(`/v1/images/${digest}?${new URLSearchParams({ run: other })}`)).boxes.filter((box) => box.is_shown) : []);
 const besides = (digest) => (queue.length ? { previous: queue[queue.indexOf(digest) - 1] ?? null, next: queue[queue.indexOf(digest) + 1] ?? null } : listed(digest));
@@ -238,7 +240,7 @@ function conclude(said, media) {
   const taken = media.length > 1 ? burst.undecided : image.reviewed ? 0 : 1;
   before.set(decide(said, media, taken), image);
   if (before.size > UNDOS) before.delete(before.keys().next().value);
-  for (const digest of media) details.delete(digest);
+  forget(media);
   if (left !== null) left = Math.max(0, left - taken);
   image = { ...image, reviewed: true };
   drawAside();
@@ -355,7 +357,7 @@ async function back(entry, words, by) {
   if (left !== null) left = Math.max(0, left + by * taken);
   await go(async () => {
     if (!was) await save();
-    for (const digest of media) details.delete(digest);
+    forget(media);
     if (was) details.set(was.media_sha256, Promise.resolve(was));
     return was?.media_sha256 ?? media[0] ?? image?.media_sha256 ?? null; // a selection of the grid has no image here
   });
@@ -364,9 +366,10 @@ async function back(entry, words, by) {
 
 onSaved((entry) => {
   if (image) drawAside();
-  for (const digest of entry?.media ?? []) details.delete(digest);
-  if (entry) countLeft().catch(fail);
-  if (entry?.media.includes(image?.media_sha256)) refresh().catch(fail);
+  if (!entry) return;
+  forget(entry.media);
+  countLeft().catch(fail);
+  if (image && (!entry.media.length || entry.media.includes(image.media_sha256))) refresh().catch(fail);
 });
 
 function fail(error) {
