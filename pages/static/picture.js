@@ -15,7 +15,11 @@ export class Picture {
     this.svg = shape("svg", { preserveAspectRatio: "none" });
     this.frame = element("div", { className: "frame" }, this.image, this.svg);
     stage.append(this.frame);
-    this.image.addEventListener("error", () => stage.classList.add("unreadable"));
+    this.image.addEventListener("error", () => {
+      if (this.image.src === new URL(this.shown, location).href) return stage.classList.add("unreadable");
+      this.full = ""; // a browser shows no TIFF file, and the file may be gone
+      this.image.src = this.shown;
+    });
     this.image.addEventListener("load", () => stage.classList.remove("unreadable"));
     stage.addEventListener("wheel", (event) => {
       event.preventDefault();
@@ -27,11 +31,11 @@ export class Picture {
 
   /** Show an image. Zoom and place stay, as night pictures of one camera differ little. */
   show({ src, full, width, height, alt }) {
-    Object.assign(this, { width, height, full });
+    Object.assign(this, { width, height });
     this.image.alt = alt;
     if (this.shown !== src) {
       this.shown = this.image.src = src;
-      this.drawing = null;
+      Object.assign(this, { full, drawing: null });
       this.stage.classList.remove("drawing");
     }
     this.svg.setAttribute("viewBox", `0 0 ${width} ${height}`);

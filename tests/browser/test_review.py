@@ -137,12 +137,17 @@ def test_nothing_is_decided_before_the_picture_can_be_seen(served: Served, visit
 
 def test_an_answer_that_is_cut_off_is_not_the_end_of_the_list(visit: Visit) -> None:
     page = visit("/session")
+    page.route("**/original", lambda route: route.fulfill(body="", content_type="image/tiff"))
     page.route("**/neighbours?**", lambda route: route.fulfill(body='{"previous": null, "ne'))
     page.goto(page.url.replace("/session", "/review?status=ok"))
     wait_for_picture(page)
     page.keyboard.press("d")
     expect(page.locator("#notice")).to_have_text("The server does not answer.")
-    expect(page.locator("#stage img")).to_be_visible()
+    with page.expect_request("**/original"):
+        for _ in range(6):
+            page.keyboard.press("+")
+    expect(page.locator("#stage img")).to_have_attribute("src", re.compile("/thumbnail"))
+    expect(page.locator("#stage.unreadable")).to_have_count(0)
 
 
 def test_decisions_survive_a_server_that_is_killed(served: Served, visit: Visit) -> None:
