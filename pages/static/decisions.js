@@ -71,7 +71,7 @@ async function work() {
       if (wait > 500) notice(""); // it reports a failed attempt
       wait = 500;
       if (answer.changed_meanwhile?.length) notice(t("Somebody else changed this image meanwhile; both statements are kept."));
-      if (!answer.added) write(DONE, read(DONE).filter(({ batch_id }) => batch_id !== answer.batch_id)); // nothing to take back
+      if (!answer.added) drop(answer.batch_id);
       if (answer.left) notice(leftOut(answer));
       if (answer.kept) notice(t("{n} decisions stay, because {names} decided again later.", { n: answer.kept, names: answer.by.join(", ") }));
       listener(entry, answer);
@@ -91,13 +91,19 @@ async function work() {
 /** Return the words for images of a selection that others have decided. */
 export const leftOut = ({ left, by }) => t("{n} images stay as {names} decided.", { n: left.toLocaleString(), names: by.join(", ") });
 
+/** Drop a batch without rows: there is nothing to take back, nor to repeat. */
+function drop(id) {
+  for (const name of [DONE, UNDONE]) write(name, read(name).filter(({ batch_id }) => batch_id !== id));
+  write(QUEUE, read(QUEUE).filter(({ body }) => body.of !== id));
+}
+
 /** Drop an entry that would be refused again: a selection that changed, or what the person agrees to drop. */
 function refuse(entry, { message, status }) {
   const isMine = entry.body.sender === who, hasChanged = entry.body.selection && status === 409;
   if (!hasChanged && !confirm(t("Not saved: {why} Drop this decision and go on?", { why: message }))) return (stopped = true);
   const rest = read(QUEUE).slice(1);
   write(QUEUE, isMine ? rest : rest.filter(({ body }) => body.sender === who)); // all of another person
-  write(DONE, read(DONE).filter(({ batch_id }) => batch_id !== entry.body.batch_id));
+  drop(entry.body.batch_id);
   notice(t("Not saved: {why}", { why: message }), 0);
   listener(entry, null);
 }
