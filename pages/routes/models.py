@@ -49,7 +49,7 @@ def router(context: Context, impacts: Impacts) -> APIRouter:
 
     @routes.get("/models/{name}")
     def model(request: Request, name: str, changed: str = "") -> HTMLResponse:
-        store.require_model(parse_ref(name).name)
+        store.require_model(name := parse_ref(name).name)
         aliases, problem = _aliases(store, name)
         past = events(store, name, MAX_EVENTS)
         return page(

@@ -69,6 +69,7 @@ def test_a_model_has_its_versions_history_and_forms(client: TestClient, context:
     assert "no run of it has ended" in text
     assert "There is no earlier version." in text
     assert client.get("/ui/models/none").status_code == 404
+    assert "<h1>blobs</h1>" in client.get("/ui/models/blobs@1").text
     context.store.publish(LOOKS, added_files(looks(), PLAIN))
     assert "<td>embedder</td>" in client.get("/ui/models/looks").text
 
