@@ -85,7 +85,7 @@ def router(access: Access) -> APIRouter:
             cookie = await access.start_session(text, secure)
         except (Unauthorized, Forbidden, BadRequest) as error:
             answer = await _delayed(error, failures)
-            words = WORDS[type(answer)]
+            words = next(words for kind, words in WORDS.items() if isinstance(answer, kind))
             field = "name" if access.open else "token"
             raise type(answer)(words, answer.retry_after_s, {field: words}) from error
         return _answer({"Set-Cookie": cookie})

@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from model_store.errors import InvalidPolicy
 from pages.context import Context
 from pages.http_app import build_pages_app
 from pages.routes import session as session_module
@@ -116,6 +117,18 @@ async def test_a_token_that_cannot_read_is_explained(context: Context, file: Tok
         answer = await login(client, token=token)
     assert answer.status_code == 403
     assert "lacks the scope detect" in answer.text
+
+
+async def test_a_special_error_of_a_login_has_the_words_of_its_base(
+    context: Context, pauses: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuses(*_: object) -> str:
+        raise InvalidPolicy("special")
+
+    monkeypatch.setattr(Access, "start_session", refuses)
+    async with browser(context, Access("secret")) as client:
+        answer = await login(client, token="secret")
+    assert "1 to 64 printable" in answer.json()["detail"]
 
 
 async def test_many_wrong_tokens_lock_nobody_out(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
