@@ -83,11 +83,17 @@ function work() {
   }
 }
 
+/** Return the answer to a file or its beginning. Throws as `json`, and for one that the browser cannot read. */
+async function post(path, body) {
+  await body.slice(0, 1).arrayBuffer().catch(() => { throw new Error(t("It cannot be read: choose files, not a folder, and leave the card in its reader.")); });
+  return json(path, { method: "POST", body });
+}
+
 /** Read what the catalogue will have of a file, from its beginning. */
 async function check(item) {
   const { camera } = item;
   try {
-    item.media = await json(`/v1/uploads/check?${new URLSearchParams({ camera })}`, { method: "POST", body: item.file.slice(0, HEAD_BYTES) });
+    item.media = await post(`/v1/uploads/check?${new URLSearchParams({ camera })}`, item.file.slice(0, HEAD_BYTES));
     item.isChecked = camera === item.camera; // else it is checked again
     if (item.isChecked && item.state === "chosen") show(item, "ready");
   } catch (error) {
@@ -100,7 +106,7 @@ async function send(item) {
   show(item, "processing");
   for (;;) {
     try {
-      const answer = await json(`//v1/images?${query}`, { method: "POST", body: item.file });
+      const answer = await post(`//v1/images?${query}`, item.file);
       Object.assign(item, { answer, rowsAt: Date.now() + ROWS_S * 1000, media: { ...item.media, ...answer.media } });
       show(item, answer.recorded ? "completed" : "processing");
       waiting ??= rowsOfAll().finally(() => (waiting = null));

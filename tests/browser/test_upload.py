@@ -109,6 +109,16 @@ def test_a_spent_quota_is_a_failure_that_is_not_waited_for(visit: Visit, served:
     expect(page.locator("#failures li")).to_contain_text("starts again at 2026-05-02")
 
 
+def test_a_file_that_is_gone_is_not_the_fault_of_the_server(visit: Visit, served: Served, tmp_path: Path) -> None:
+    page, gone = visit("/upload"), tmp_path / "gone.png"
+    Image.new("RGB", (64, 48)).save(gone)
+    page.get_by_label("Files: choose them").set_input_files(gone)
+    expect(page.locator("#sent tbody")).to_contain_text("not sent yet")
+    gone.unlink()
+    page.get_by_role("button", name="Upload").click()
+    expect(page.locator("#failures li")).to_contain_text("gone.png: It cannot be read")
+
+
 def test_a_wrong_model_is_corrected_before_the_next_try(visit: Visit, served: Served) -> None:
     page = visit("/upload")
     model = page.get_by_label("Model")
