@@ -16,7 +16,7 @@ const picture = new Picture(document.getElementById("stage"), (index) => choose(
   const label = await ask(t("Add"));
   if (label) add(box, label);
 });
-let image = null, selected = -1, burst = [], labels = [], repeatable = null, queue = [], turns = 0, seen = 0, deciding = false, left = null, coming = null, counting = null, bursting = null, naming = null;
+let image = null, selected = -1, burst = [], labels = [], repeatable = null, queue = [], reached = 0, turns = 0, seen = 0, deciding = false, left = null, coming = null, counting = null, bursting = null, naming = null;
 const details = new Map(), neighbours = new Map(), ahead = new Map(); // pictures that are kept, so that they stay decoded
 const before = new Map(); // by decision: the image as it was, which an undo shows at once
 
@@ -30,7 +30,10 @@ function remembered(map, digest, path) {
 const forget = (media) => media.length ? media.forEach((digest) => details.delete(digest)) : details.clear();
 const detailOf = (digest) => remembered(details, digest, `/v1/images/${digest}?${new URLSearchParams(shown ? { run: shown } : view)}`);
 const secondOf = async (digest) => (other ? (await json(`/v1/images/${digest}?${new URLSearchParams({ run: other })}`)).boxes.filter((box) => box.is_shown) : []);
-const besides = (digest) => (queue.length ? { previous: queue[queue.indexOf(digest) - 1] ?? null, next: queue[queue.indexOf(digest) + 1] ?? null } : listed(digest));
+const besides = (digest) => {
+  const at = queue.indexOf(digest), [back, on] = at < 0 ? [reached, reached + 1] : [at - 1, at + 1]; // the queue lacks some images of its burst
+  return queue.length ? { previous: queue[back] ?? null, next: queue[on] ?? null } : listed(digest);
+};
 const listed = (digest) => remembered(neighbours, digest, `/v1/images/${digest}/neighbours?${query()}`);
 
 async function first() {
@@ -82,6 +85,7 @@ async function go(search, event) {
 async function display(found, second) {
   const digest = found.media_sha256;
   image = found;
+  if (queue.includes(digest)) reached = queue.indexOf(digest);
   reveal(true);
   selected = shownBoxes().length === 1 ? image.boxes.indexOf(shownBoxes()[0]) : -1;
   picture.second = second;

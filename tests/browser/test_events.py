@@ -232,6 +232,28 @@ def test_arrows_go_to_events_and_g_to_the_grid(served: Served, visit: Visit) -> 
     expect(page.locator("#keys-table")).to_contain_text("Ctrl+Z")
 
 
+def test_a_picture_of_the_burst_leads_on_to_the_next_of_the_order(served: Served, visit: Visit) -> None:
+    page = visit("/images")
+    event = str(long_event(page)["event_id"])
+    columns = json.loads(json.dumps(fetched(page, "/images?limit=500")))["columns"]
+    of_event, others = (
+        [sha for sha, of in zip(columns["media_sha256"], columns["event_id"], strict=True) if (of == event) is within]
+        for within in (True, False)
+    )
+    order = [others[0], of_event[0], others[1]]
+    page.route("**/images/uncertain?*", lambda route: route.fulfill(json=order))
+    page.goto(f"{served.url}/review?order=uncertain")
+    wait_for_picture(page)
+    source = page.locator("#stage img")
+    page.keyboard.press("d")
+    expect(source).to_have_attribute("src", re.compile(of_event[0]))
+    page.locator(f"#strip a[href*='{of_event[1]}']").click()
+    expect(source).to_have_attribute("src", re.compile(of_event[1]))
+    wait_for_picture(page)
+    page.keyboard.press("d")
+    expect(source).to_have_attribute("src", re.compile(others[1]))
+
+
 def test_two_versions_are_chosen_from_lists(served: Served, visit: Visit) -> None:
     page = visit("/review?status=ok")
     page.get_by_text("Filter and order").click()
