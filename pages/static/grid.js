@@ -128,6 +128,7 @@ const show = (at) => loading ? (waiting = () => show(at)) : once(async () => {
 /** Fetch the pages of the window again, in place: decisions have changed them. */
 const renew = () => loading ? (waiting ??= renew) : pages.length && once(async () => {
   const fresh = [await fetchPage(pages[0].wanted)], digest = focused?.dataset.digest;
+  if (!fresh[0].cells.length) return void (waiting ??= () => show()); // all of it is decided; images before or after it may match
   while (fresh.length < pages.length && fresh.at(-1).next) fresh.push(await fetchPage({ [AFTER]: fresh.at(-1).next }));
   let from = pages[0].from;
   for (const page of fresh) {

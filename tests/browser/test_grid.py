@@ -175,6 +175,27 @@ def test_everything_that_matches_is_confirmed_after_the_number_and_taken_back(se
     expect(page.locator("#count")).to_have_text(f"{total} images")
 
 
+def test_the_rest_is_shown_once_all_pictures_above_are_decided(served: Served, visit: Visit) -> None:
+    page = visit("/session")
+    page.on("dialog", lambda dialog: dialog.accept())
+    found = "status=ok&reviewed=false"
+    columns = page.evaluate(f"fetch('/ui/v1/images?{found}').then(a => a.json())")["columns"]
+    times, shown = columns["captured_at_corrected"], columns["media_sha256"]
+    above = next(n for n, time in enumerate(times) if time < times[0])
+    page.goto(f"{served.url}/images?{found}&at={times[above]}")
+    cells = page.locator(".cell")
+    expect(cells.first).to_have_attribute("data-digest", shown[above])
+    expect(page.locator("#count")).not_to_be_empty()
+    page.evaluate("scrollTo(0, 10)")
+    expect(cells.first).to_have_attribute("data-digest", shown[0])
+    for n in range(above):
+        cells.nth(n).locator("input").click()
+    page.get_by_role("button", name="Confirm").click()
+    expect(cells.first).to_have_attribute("data-digest", shown[above])
+    page.keyboard.press("Control+z")
+    expect(cells.first).to_have_attribute("data-digest", shown[0])
+
+
 def test_a_decision_without_a_list_reports_only_that_it_is_saved(served: Served, visit: Visit) -> None:
     page = visit("/session")
     n = page.evaluate("fetch('/ui/v1/images/count?status=ok').then(a => a.json())")["count"]
