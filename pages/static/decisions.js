@@ -89,7 +89,7 @@ async function work() {
 }
 
 /** Return the words for images of a selection that others have decided. */
-export const leftOut = ({ left, by }) => t("{n} images stay as {names} decided.", { n: left.toLocaleString(), names: by.join(", ") });
+export const leftOut = ({ left, by }) => t("{n} images stay as {names} decided.", { n: left, names: by.join(", ") });
 
 /** Drop a batch without rows: there is nothing to take back, nor to repeat. */
 function drop(id) {

@@ -1,7 +1,7 @@
 // The grid of images: a window of at most WINDOW cells over the list, moved by scrolling or by choosing a day.
 // Pages come by cursors in both directions; a page that leaves the window is fetched again when it returns.
 
-import { element, json, notice, pause, root, shape, STATUS, t } from "./page.js";
+import { element, grouped, json, notice, pause, root, shape, STATUS, t } from "./page.js";
 import { address, filter, query, view } from "./address.js";
 import { batchId, decide, leftOut, onSaved, save, undo, unsaved } from "./decisions.js";
 import { bind } from "./keys.js";
@@ -170,7 +170,7 @@ function select(cell, isRange, on) {
 function showSelection() {
   const n = selectedCount();
   document.getElementById("bulk").hidden = !n;
-  document.getElementById("selected").textContent = t("{n} selected", { n: n.toLocaleString() });
+  document.getElementById("selected").textContent = t("{n} selected", { n });
 }
 
 /** Select everything that matches, or nothing. */
@@ -191,7 +191,7 @@ async function bulk(action) {
     : { digests: [...selection.digests], ...view };
   const decision = { ...chosen, index_version: counted?.index_version, count, action, label, replaces };
   if ((!eventId || action === "relabel") && !(await isConfirmed(decision))) return;
-  const typed = count > TYPED ? prompt(t("Type the number of images, {n}, to go on:", { n: count })) : null;
+  const typed = count > TYPED ? prompt(t("Type the number of images, {n}, to go on:", { n: String(count) })) : null;
   if (count > TYPED && Number(typed) !== count) return;
   decide({ selection: { ...decision, ...(count > TYPED ? { confirmed_count: count } : {}) } }, []);
   selectAll(false);
@@ -202,9 +202,9 @@ async function isConfirmed(decision) {
   const { count, action, label, replaces } = decision;
   const { decided, by } = await json("/v1/assertions", { method: "POST", body: { batch_id: batchId(), dry_run: true, selection: decision } });
   const words = { keep: t("Confirm every detection"), suppress: t("Mark as empty"), relabel: t("Relabel every detection as {label}", { label }) }[action];
-  const others = { n: decided.toLocaleString(), names: by.join(", ") };
+  const others = { n: decided, names: by.join(", ") };
   const about = replaces ? t("{names} decided {n} of them: this replaces it.", others) : t("{names} decided {n} of them: these stay as they are.", others);
-  return confirm([t("{what} in {n} images?", { what: words, n: count.toLocaleString() }), decided ? about : ""].filter(Boolean).join("\n"));
+  return confirm([t("{what} in {n} images?", { what: words, n: count }), decided ? about : ""].filter(Boolean).join("\n"));
 }
 
 const fail = (error) => notice(error.message, 0);
@@ -212,7 +212,7 @@ const fail = (error) => notice(error.message, 0);
 onSaved((entry, answer) => {
   if (!entry) return;
   const chosen = entry.body.selection;
-  if (answer && chosen) notice([answer.added ? t("Saved for {n} images. Ctrl+Z takes it back.", { n: (chosen.count - answer.left).toLocaleString() }) : t("Nothing was recorded: no detection is left to decide."), answer.left ? leftOut(answer) : ""].join(" ").trim(), 0);
+  if (answer && chosen) notice([answer.added ? t("Saved for {n} images. Ctrl+Z takes it back.", { n: chosen.count - answer.left }) : t("Nothing was recorded: no detection is left to decide."), answer.left ? leftOut(answer) : ""].join(" ").trim(), 0);
   else if (answer && entry.body.of && !answer.kept) notice(t("Taken back."));
   catchUp().catch(fail);
 });
@@ -283,10 +283,10 @@ async function drawDays() {
   const undated = bars[0]?.value ? null : bars.shift(), months = new Map();
   for (const bar of bars.reverse()) months.set(bar.value.slice(0, 7), [...(months.get(bar.value.slice(0, 7)) ?? []), bar]);
   const place = document.getElementById("days");
-  const button = (words, images, at) => element("button", { className: "day", onclick: () => show(at) }, `${words} · ${images.toLocaleString()}`);
+  const button = (words, images, at) => element("button", { className: "day", onclick: () => show(at) }, `${words} · ${grouped(images)}`);
   const endOf = (day) => `${day.value}T23:59:59.999999`;
   for (const [month, days] of months) {
-    const n = days.reduce((sum, day) => sum + day.images, 0), title = element("summary", {}, `${month} · ${n.toLocaleString()}`);
+    const n = days.reduce((sum, day) => sum + day.images, 0), title = element("summary", {}, `${month} · ${grouped(n)}`);
     title.addEventListener("click", () => title.parentElement.open || show(endOf(days[0]))); // this click opens it, and closes the others
     place.append(element("details", { name: "month" }, title, ...days.map((day) => button(day.value, day.images, endOf(day)))));
   }
@@ -299,7 +299,7 @@ async function drawCount() {
   grid.setAttribute("aria-rowcount", counted.count);
   const late = counted.behind_s > LATE_S ? t("the list is {n} s behind", { n: Math.round(counted.behind_s) }) : "";
   document.getElementById("all").hidden = !counted.count;
-  document.getElementById("count").textContent = [counted.count === 1 ? t("1 image") : t("{n} images", { n: counted.count.toLocaleString() }), late].filter(Boolean).join(" — ");
+  document.getElementById("count").textContent = [counted.count === 1 ? t("1 image") : t("{n} images", { n: counted.count }), late].filter(Boolean).join(" — ");
 }
 
 document.getElementById("review").href += `?${query()}`;

@@ -3,9 +3,12 @@
 export const root = document.documentElement.dataset.root;
 const [messages, problems] = ["messages", "problems"].map((id) => JSON.parse(document.getElementById(id).textContent));
 
-/** Return the text in the visitor's language, with {values}. */
+/** Return a whole number with its digits in groups, as pages/html.py: a comma is a decimal sign in German. */
+export const grouped = (n) => n.toLocaleString("en").replaceAll(",", "\u202f");
+
+/** Return the text in the visitor's language, with {values}; numbers are grouped. */
 export function t(text, values = {}) {
-  return (messages[text] ?? text).replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole);
+  return (messages[text] ?? text).replace(/\{(\w+)\}/g, (whole, name) => (typeof values[name] === "number" ? grouped(values[name]) : values[name] ?? whole));
 }
 
 /** Return a message of the server in the visitor's language if it is translated; patterns and words are those of pages/html.py. */

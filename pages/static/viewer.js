@@ -107,7 +107,7 @@ function conceal() {
   image = null;
   reveal(false);
   document.getElementById("strip").replaceChildren();
-  const more = left && `${t("End of the list")} — ${t("{n} left", { n: left.toLocaleString() })}: N`;
+  const more = left && `${t("End of the list")} — ${t("{n} left", { n: left })}: N`;
   say_place(isReview ? more || t("Nothing is left to review.") : t("End of the list"));
 }
 
@@ -136,7 +136,7 @@ function draw() {
 
 function drawAside() {
   const heading = [image.captured_at_corrected, image.camera_id].filter(Boolean).join(" · ");
-  say_place([heading, image.reviewed ? `✓ ${t("reviewed")}` : "", image.flagged ? `⚑ ${t("flagged")}` : "", image.problem ?? "", left === null ? "" : t("{n} left", { n: left.toLocaleString() }), unsaved() ? t("{n} unsaved", { n: unsaved() }) : ""].filter(Boolean).join(" — "));
+  say_place([heading, image.reviewed ? `✓ ${t("reviewed")}` : "", image.flagged ? `⚑ ${t("flagged")}` : "", image.problem ?? "", left === null ? "" : t("{n} left", { n: left }), unsaved() ? t("{n} unsaved", { n: unsaved() }) : ""].filter(Boolean).join(" — "));
   document.getElementById("boxes").replaceChildren(...image.boxes.map((box, index) => {
     const words = `${box.label ?? "?"} ${box.score === null ? "" : box.score.toFixed(2)}`;
     const button = element("button", { "aria-pressed": index === selected, onclick: () => choose(index) }, words);

@@ -227,10 +227,13 @@ def test_the_words_after_a_decision_are_those_of_its_answer(visit: Visit) -> Non
         route.fulfill(json=answers.pop(0))
 
     page.route(re.compile("/v1/assertions"), answer)
+    counted = {"count": 1234, "behind_s": 0, "index_version": "1.1"}
+    page.route("**/images/count?*", lambda route: route.fulfill(json=counted))
     expect(page.locator("#count")).not_to_be_empty()
     page.locator(".cell input").first.click()
     page.get_by_role("button", name="Confirm").click()
     expect(page.locator("#notice")).to_have_text("Nothing was recorded: no detection is left to decide.")
     page.keyboard.press("Control+z")
     expect(page.locator("#notice")).to_have_text("2 decisions stay, because Ben decided again later.")
+    expect(page.locator("#count")).to_have_text("1\u202f234 images")
     assert "index_version" in sent[1], "of what was shown, also for images that are ticked"
