@@ -11,7 +11,8 @@ const AHEAD = 3, FREQUENT = 9, WIDTH = 1600, UNDOS = 50, CAMERA = filter.get("ca
 const viewer = document.getElementById("viewer"), isReview = viewer.dataset.review === "1";
 const shown = address.get("shown"), other = address.get("run"); // runs: of the boxes, and of a second set that is compared
 const order = isReview && address.get("order");
-if (isReview && !filter.has("reviewed")) filter.set("reviewed", "false");
+const OPEN = filter.get("flagged") === "true" ? {} : { reviewed: "false" }; // flagged images wait for a person, also those with a decision
+if (isReview && OPEN.reviewed && !filter.has("reviewed")) filter.set("reviewed", OPEN.reviewed);
 const picture = new Picture(document.getElementById("stage"), (index) => choose(index), async (box) => {
   const label = await ask(t("Add"));
   if (label) add(box, label);
@@ -232,7 +233,7 @@ function say(statements) {
 async function countLeft() {
   clearTimeout(counting);
   if (!isReview) return;
-  const { count, behind_s } = await json(`/v1/images/count?${query({ reviewed: "false" })}`);
+  const { count, behind_s } = await json(`/v1/images/count?${query(OPEN)}`);
   if (behind_s || unsaved()) return void (counting = setTimeout(() => countLeft().catch(fail), 2000));
   left = count;
   if (image) drawAside();
@@ -287,10 +288,9 @@ async function onward(media) {
 
 /** Return the next image without a decision; after the last one, the first. */
 async function undecided() {
-  const open = { reviewed: "false" };
-  const next = image && (await json(`/v1/images/${image.media_sha256}/neighbours?${query(open)}`)).next;
+  const next = image && (await json(`/v1/images/${image.media_sha256}/neighbours?${query(OPEN)}`)).next;
   if (!next) await save();
-  return next ?? firstOf(open);
+  return next ?? firstOf(OPEN);
 }
 
 async function nextEvent(name) {

@@ -210,6 +210,29 @@ def test_a_flag_decides_nothing_and_leads_a_colleague_there(served: Served, visi
     assert statements(served) == []
 
 
+def test_a_flag_on_a_decided_picture_is_reviewed_too(served: Served, visit: Visit) -> None:
+    page = visit("/review?status=ok")
+    wait_for_picture(page)
+    source = page.locator("#stage img")
+    first = str(source.get_attribute("src"))
+    for key in ("Shift+Enter", "m"):
+        page.goto(f"{served.url}/images/{first.split('/')[-2]}")
+        wait_for_picture(page)
+        page.keyboard.press(key)
+        expect(page.locator("#place")).not_to_contain_text("unsaved")
+    while not json.loads(json.dumps(fetched(page, "/images/count?flagged=true")))["count"]:
+        pass  # the list follows
+    page.goto(f"{served.url}/images?flagged=true")
+    page.get_by_role("link", name="Review these").click()
+    expect(source).to_have_attribute("src", first)
+    expect(page.locator("#place")).to_contain_text("1 left")
+    for _ in range(2):
+        page.keyboard.press("u")
+        expect(page.locator("#notice")).to_contain_text("Taken back.")
+        expect(page.locator("#place")).not_to_contain_text("unsaved")
+    assert statements(served) == []
+
+
 def test_arrows_go_to_events_and_g_to_the_grid(served: Served, visit: Visit) -> None:
     page = visit("/review?status=ok")
     expect(page.locator("#boxes li")).not_to_have_count(0)
