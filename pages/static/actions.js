@@ -144,3 +144,6 @@ document.addEventListener("input", (event) => {
   edits.set(form, (edits.get(form) ?? 0) + 1);
   form.querySelector("[data-needs-estimate]").disabled = true; // the estimate was of other fields
 });
+
+// Save what another page could not. The grid and the viewer do so themselves, and the page of the session is for signing in first.
+if (!document.querySelector("#grid, #viewer, #all-keys")) import("./decisions.js").then(({ save }) => save());

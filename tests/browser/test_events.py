@@ -150,28 +150,36 @@ def test_a_confirmed_burst_counts_its_pictures_without_a_box(served: Served, vis
     assert statements(served) == []
 
 
-def test_decisions_of_one_person_are_not_sent_as_another(served: Served, visit: Visit) -> None:
-    page = signed_in(visit, "Ana")
-    page.goto(f"{served.url}/review?status=ok")
-    wait_for_picture(page)
-    page.route("**/v1/assertions", lambda route: route.abort())
-    page.keyboard.press("Shift+Enter")
-    expect(page.locator("#place")).to_contain_text("1 unsaved")
-    questions: list[str] = []
+def test_waiting_decisions_are_sent_after_the_next_sign_in_but_not_as_another_person(
+    served: Served, visit: Visit
+) -> None:
+    page, questions = signed_in(visit, "Ana"), list[str]()
 
     def accept(dialog: Dialog) -> None:
         questions.append(dialog.message)
         dialog.accept()
 
     page.on("dialog", accept)
-    page.goto(f"{served.url}/session")
-    page.get_by_label("Your name").fill("Ben")
-    page.get_by_role("button", name="Use this name").click()
-    expect(page.locator(".who")).to_have_text("Ben")
-    page.unroute("**/v1/assertions")
-    page.goto(f"{served.url}/review?status=ok")
-    expect(page.locator("#notice")).to_contain_text("Ana decided this, and you are Ben")
+    for person in ("Ana", "Ben"):
+        page.goto(f"{served.url}/review?status=ok")
+        wait_for_picture(page)
+        page.route("**/v1/assertions", lambda route: route.abort())
+        page.keyboard.press("Shift+Enter")
+        expect(page.locator("#place")).to_contain_text("1 unsaved")
+        page.goto(f"{served.url}/session")
+        page.get_by_label("Your name").fill("Ben")
+        page.get_by_role("button", name="Use this name").click()
+        page.wait_for_url(re.compile("/ui/$"))
+        with page.expect_response("**/v1/assertions"):
+            page.unroute("**/v1/assertions")
+        if person == "Ana":
+            expect(page.locator("#notice")).to_contain_text("Ana decided this, and you are Ben")
     assert any("Drop this decision" in question for question in questions)
+    assert {row["actor"] for row in statements(served)} == {"Ben"}
+    page.goto(f"{served.url}/review?status=ok")
+    wait_for_picture(page)
+    page.keyboard.press("u")
+    expect(page.locator("#notice")).to_have_text("Taken back.")
     expect(page.locator("#place")).not_to_contain_text("unsaved")
     assert statements(served) == []
 
