@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -82,7 +83,9 @@ def test_runs_are_listed_in_pages_and_by_state(client: TestClient) -> None:
 def test_a_sealed_run_leads_to_its_impact(client: TestClient) -> None:
     text = client.get("/ui/runs/new").text
     assert "The counts balance" in text
-    assert 'href="/ui/runs/compare?old=published&amp;new=new"' in text
+    compared = "/ui/runs/compare?old=published&amp;new=new"
+    assert f'href="{compared}"' in text
+    assert 'href="/ui/runs?model=blobs%402"' in client.get(html.unescape(compared)).text, "nothing is published"
     assert "Cancel the run" not in text
     assert "says [sealed]" not in text, "the table has the counts"
     assert client.get("/ui/runs/none").status_code == 404
