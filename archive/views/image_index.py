@@ -87,11 +87,13 @@ class ImagePage(Frozen):
     """Images as columns, newest first, and the cursors of the pages before and after them, "" at the ends.
 
     `top_label` and `top_score` are of the best detection that the view shows, of the filter's label if it has one.
+    `index_version` is that of `IndexState`.
     """
 
     columns: dict[str, list[Any]]
     previous: str
     next: str
+    index_version: str
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -159,7 +161,7 @@ class ImageIndex:
             raise BadRequest("use only one of `after`, `before` and `at`")
         place = place_of(before or after) if before or after else _up_to(at) if at else None
 
-        def read(sql: duckdb.DuckDBPyConnection, _: About) -> ImagePage:
+        def read(sql: duckdb.DuckDBPyConnection, about: About) -> ImagePage:
             rows, back = _part(sql, wanted, place, bool(before), limit + 1), bool(before)
             if at and (not len(rows) or rows["captured_at_corrected"][0].as_py() is None):
                 oldest = _part(sql, wanted, _UNDATED, True, limit + 1)
@@ -174,7 +176,8 @@ class ImageIndex:
                     previous = cursor_of(*first)
                 if _any(sql, wanted, last, False) if back else more:
                     following = cursor_of(*last)
-            return ImagePage(columns=rows.to_pydict(), previous=previous, next=following)
+            version = about.index_version
+            return ImagePage(columns=rows.to_pydict(), previous=previous, next=following, index_version=version)
 
         return self.read(wanted.view, read)
 

@@ -165,9 +165,10 @@ function choose(index) {
 
 async function drawBurst(digest) {
   const strip = document.getElementById("strip");
-  const { columns } = image.event_id ? await json(`/v1/images?${new URLSearchParams({ ...view, event_id: image.event_id, limit: 500 })}`) : { columns: { media_sha256: [] } };
+  const { columns, index_version } = image.event_id ? await json(`/v1/images?${new URLSearchParams({ ...view, event_id: image.event_id, limit: 500 })}`) : { columns: { media_sha256: [] } };
   if (image?.media_sha256 !== digest) return;
   burst = columns.media_sha256.includes(digest) ? columns.media_sha256 : []; // an event may have more images than a page
+  burst.version = index_version;
   burst.undecided = columns.reviewed?.filter((is) => !is).length;
   burst.empty = columns.status?.filter((status, i) => status === "empty" && !columns.reviewed[i]).length;
   strip.hidden = burst.length < 2;
@@ -263,7 +264,7 @@ async function settle(action, alone) {
   repeatable = () => settle(action, alone);
   if (media.length > 1) {
     if (action === "keep" && burst.empty) notice(t("Now empty, as they have no box: {n} pictures. U takes it back.", { n: burst.empty }));
-    conclude({ selection: { ...view, digests: media, count: media.length, action } }, media);
+    conclude({ selection: { ...view, digests: media, count: media.length, index_version: burst.version, action } }, media);
   } else {
     const boxes = shownBoxes();
     if (action === "keep" && !boxes.length && image.status !== "empty" && image.status !== "ok") return notice(t("There is nothing to confirm: 0 marks the image as empty."));

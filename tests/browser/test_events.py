@@ -120,7 +120,9 @@ def test_a_burst_leaves_what_a_colleague_decided(served: Served, visit: Visit) -
     ben.keyboard.press("Shift+Digit0")  # types another sign than 0
     expect(ben.locator("#place")).not_to_contain_text("unsaved")
     (first,) = statements(served)
-    ana.keyboard.press("Enter")
+    with ana.expect_request("**/v1/assertions") as sent:
+        ana.keyboard.press("Enter")
+    assert json.loads(sent.value.post_data or "")["selection"]["index_version"], "of the burst that was shown"
     expect(ana.locator("#notice")).to_contain_text("1 images stay as Ben decided")
     assert [row for row in statements(served) if row["actor"] == "Ben"] == [first]
     for person in (ana, ben):

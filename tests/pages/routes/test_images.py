@@ -58,6 +58,7 @@ def test_pages_walk_the_list_in_both_directions(client: TestClient, archive: lis
 def test_counts_bars_and_neighbours_agree_with_the_list(client: TestClient, archive: list[str]) -> None:
     counted = client.get("/ui/v1/images/count?status=ok").json()
     assert (counted["count"], counted["behind_s"]) == (2, 0.0)
+    assert client.get("/ui/v1/images?limit=1").json()["index_version"] == counted["index_version"]
     bars = client.get("/ui/v1/images/histogram?by=status").json()
     assert {bar["value"]: bar["images"] for bar in bars} == {"ok": 2, "empty": 2, "missing": 1}
     assert client.get("/ui/v1/images/uncertain?camera=north&limit=1").json() == archive[:1]
