@@ -16,7 +16,7 @@ const crops = address.has("crops") ? filter.get("label") : null;
 let pages = []; // {cells, previous, next, from, wanted}, in the order of the list; `from` is the number of the first row, null if unknown
 let loading = null, waiting = null; // the load that runs, and the one after it
 const selection = { all: false, digests: new Set() }; // with `all`, `digests` are excluded
-let counted = null, focused = null, anchor = null;
+let counted = null, focused = null, anchor = null, deciding = null;
 
 /** Return the boxes of a cell as an SVG over its picture; coordinates are fractions of the image. */
 function outlines(boxes) {
@@ -227,7 +227,9 @@ async function catchUp() {
   await renew();
 }
 
-document.getElementById("bulk").addEventListener("click", (event) => event.target.dataset.bulk && bulk(event.target.dataset.bulk).catch(fail));
+document.getElementById("bulk").addEventListener("click", (event) => {
+  if (event.target.dataset.bulk) deciding ??= bulk(event.target.dataset.bulk).catch(fail).finally(() => (deciding = null)); // a double click decides once
+});
 document.getElementById("all").addEventListener("click", () => selectAll());
 
 // keys: arrows move, Enter opens, Space selects

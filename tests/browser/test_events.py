@@ -90,7 +90,7 @@ def test_a_selection_survives_a_lost_answer_and_a_reload(served: Served, visit: 
 
     page.route("**/v1/assertions", loses)
     page.locator(".cell input").first.click()
-    page.get_by_role("button", name="Mark as empty").click()
+    page.get_by_role("button", name="Mark as empty").dblclick()
     expect(page.locator("#notice")).to_contain_text("Not saved yet")
     page.unroute("**/v1/assertions")
     page.reload()
