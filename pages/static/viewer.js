@@ -196,7 +196,7 @@ function drawLabels() {
     ...labels.slice(0, FREQUENT).map((label, i) => [String(i + 1), label])];
   document.getElementById("buttons").replaceChildren(...names.map(([key, words]) => {
     const press = keys[key.toLowerCase()] ?? keys[key];
-    const onclick = ({ detail }) => (press(), detail && document.getElementById("stage").focus({ preventScroll: true })); // else Enter would press it again
+    const onclick = (event) => (press(event), event.detail && document.getElementById("stage").focus({ preventScroll: true })); // else Enter would press it again
     return element("button", { name: key, onclick }, element("kbd", {}, key), words);
   }));
 }
@@ -387,9 +387,9 @@ const stepEvent = (name, event) => go(() => nextEvent(name), event);
 const run = (work) => (...given) => Promise.resolve(work(...given)).catch(fail);
 const isBusy = () => deciding || seen !== turns;
 const showBusy = () => document.getElementById("stage").setAttribute("aria-busy", isBusy());
-/** One decision at a time: a key that is held, or pressed before the picture with its boxes and burst can be seen, does nothing. */
+/** One decision at a time: a key that is held, a second click, or one before the picture with its boxes and burst can be seen, does nothing. */
 const decision = (work) => run(async (event) => {
-  if (isBusy() || !image || event?.repeat) return;
+  if (isBusy() || !image || event?.repeat || event?.detail > 1) return;
   deciding = true;
   showBusy();
   try {
