@@ -6,7 +6,7 @@ The same as JSON at /ui/v1/cameras, /ui/v1/locations and /ui/v1/deployments, whi
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import date
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
@@ -85,7 +85,7 @@ def router(context: Context, views: CameraViews) -> APIRouter:
             locations={key: _shown_to(request, row) for key, row in locations.items()},
             changes=[_shown_to(request, row) for row in of_camera[: -SHOWN_CHANGES - 1 : -1]],
             current={row["change"] for row in valid(changes).values()},
-            calendar=calendar(views.days(name), deployments, datetime.now(UTC).date()),
+            calendar=calendar(views.days(name), deployments, date.today()),
             **_rights(request),
         )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from math import ceil
 from typing import Any
 
@@ -73,7 +73,6 @@ def router(context: Context, cameras: CameraViews) -> APIRouter:
         failed, missing = (dict(index.histogram(ImageFilter(status=of), "camera")) for of in ("failed", "missing"))
         shares = {name: share(failed.get(name, 0), n - missing.get(name, 0)) for name, n in images if name}
         deployments = [row for (of, _), row in current(context.tables).items() if of == "deployment"]
-        today = datetime.now(UTC).date()
         seen = cameras.activity()
         running = rows_of(context.tables, runs(context.tables, MAX_RUNNING, state="running"))
         return page(
@@ -83,7 +82,7 @@ def router(context: Context, cameras: CameraViews) -> APIRouter:
             numbers=numbers,
             behind_s=behind_s,
             running=running,
-            attention=attention(seen, shares, deployments, today),
+            attention=attention(seen, shares, deployments, date.today()),
             newest=index.page(everything, NEWEST).rows,
             hours=({f"{hour:02}": 0 for hour in range(24)} | dict(index.histogram(found, "hour"))).items(),
             dates=by_date(index.histogram(everything, "day"), seen),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
+from datetime import date, timedelta
 from html import unescape
 from typing import Any
 from urllib.parse import quote
@@ -73,6 +75,23 @@ def test_the_table_counts_what_each_camera_took(client: TestClient, tables: Tabl
     ]
     assert "Images without a camera: 1" in text
     assert 'href="/ui/images?camera=north"' in text
+
+
+@pytest.mark.parametrize("zone", ["EAST-14", "WEST12"])
+def test_today_is_the_day_of_this_machine_as_in_reports(
+    client: TestClient, tables: Tables, monkeypatch: pytest.MonkeyPatch, zone: str
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", zone)
+        time.tzset()
+        today = date.today()
+        put_images(tables, ("north", f"{today - timedelta(days=9)}T09:30:00"))
+        first = str(today - timedelta(days=10))
+        for end, nights in ((today, 11), (today + timedelta(days=1), 2)):
+            put(tables, deployed(from_local=first, until_local=f"{end}T00:01:00"))
+            assert f"{nights} days deployed" in client.get("/ui/cameras/north").text
+            assert f'<span class="number">{nights}</span><br>trap nights' in client.get("/ui/").text
+    time.tzset()
 
 
 def test_hostile_names_are_text(client: TestClient, tables: Tables) -> None:
