@@ -250,7 +250,8 @@ def _write(
             left.unlink()
         if old:
             shutil.copyfile(old.file, file)
-        for part in _in_page_order(past, about.view, name) if n_rows > MOST_AT_ONCE else [images]:
+        parts = _in_page_order(past, about.view, name) if n_rows > MOST_AT_ONCE else iter([images])
+        for part in itertools.chain([next(parts, None)], parts):  # also if no file is present
             with (
                 connect(past, about.view, part, MEMORY_MIB, READ, scans=part is None) as sql,
                 bounded(sql, BUILD_S, name, _HINT),

@@ -315,7 +315,7 @@ def test_pages_are_served_while_a_file_is_built(
 def test_a_large_archive_is_written_some_images_at_a_time(
     tables: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All tables have the same rows, with the same numbers."""
+    """All tables have the same rows, with the same numbers; none if no file is present."""
     state_a_fact(tables, rows_of(tables, "results")[0]["media_sha256"])
     expected = rows_of_file(tables, tmp_path / "whole")
     assert min(map(len, expected.values())) > 0
@@ -326,6 +326,9 @@ def test_a_large_archive_is_written_some_images_at_a_time(
     done, of_all = index.steps["production"]
     assert 0 < done <= of_all
     assert rows_of_file(tables, tmp_path / "parts") == expected
+    gone = Tables(str(tmp_path / "gone"))
+    put(gone, [image | {"gone": True} for image in world(images=14)])
+    assert ImageIndex(gone, tmp_path / "none").state().images == 0
 
 
 def test_a_build_that_fails_leaves_the_old_file(
