@@ -78,7 +78,7 @@ def connect(
     itself: whole tables then need less memory, and few rows more time.
     Raises StorageUnreachable, also without any table, as on an unmounted disk.
     """
-    view = view or Views(tables.url).current()
+    view = view or Views(tables.url).current(upto=tables.published_upto)
     names = RELATIONS.needed_by(*_used_by(statement))
     opened = _opened(tables, names)
     annotated = opened.get("assertions") is not None or (view and view.layers)

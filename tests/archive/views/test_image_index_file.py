@@ -331,6 +331,16 @@ def test_a_large_archive_is_written_some_images_at_a_time(
     assert ImageIndex(gone, tmp_path / "none").state().images == 0
 
 
+def test_a_first_publication_during_a_build_is_not_in_the_file(tmp_path: Path) -> None:
+    tables = Tables(str(tmp_path / "tables"))
+    put(tables, world(images=5))
+    source = files.source_of(tables, "production")
+    Views(tables.url).publish(VIEW, after=0)
+    with files.locked(folder := tmp_path / "index"):
+        opened = files.updated(tables, source, folder, None)
+    assert opened.sql.execute("select distinct status from cells").fetchall() == [("missing",)]
+
+
 def test_a_build_that_fails_leaves_the_old_file(
     tables: Tables, index: ImageIndex, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
