@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from cli.output import note
-from model_store.errors import BadRequest, ClusterError
+from model_store.errors import BadRequest
 from model_store.lazy_imports import lazy_imports
 
 with lazy_imports():
@@ -39,13 +39,15 @@ def logs(
     settings = Settings()
     if run is None and served_at(settings):
         note("'resight serve' serves this home, and writes its log to its own terminal")
-    own = OwnJobs(settings, "").log_files(run) if run else []
-    folder = own[0].parent if own else cluster_logs.logs_folder(settings)
-    if run is None:
-        tail = cluster_logs.LogTail(lambda: cluster_logs.cluster_files(folder))
-    else:
-        files = [*own, *_of_cluster(settings, run, required=not own)]
-        tail = cluster_logs.LogTail(lambda: files)
+    own: list[Path] = []
+    files: list[Path] = []
+    if run is not None:
+        own = OwnJobs(settings, "").log_files(run)
+        files = [*own, *cluster_logs.run_files(settings, run)]
+        if not files:
+            raise BadRequest(f"no log of run '{run}' on this machine; see: resight runs list, resight runs log {run}")
+    folder = files[0].parent if files else cluster_logs.logs_folder(settings)
+    tail = cluster_logs.LogTail(lambda: files or cluster_logs.cluster_files(folder))
     lines = tail.look()[-most:]
     while True:
         for line in lines:
@@ -58,13 +60,3 @@ def logs(
         note(f"log files of runs on this machine: {folder}")
         return
     note(f"other log files of Ray: {folder}; log of its start: {settings.logs_path / 'ray.log'}")
-
-
-def _of_cluster(settings: Settings, run: str, required: bool) -> list[Path]:
-    """Return the logs of a run's jobs on the cluster. Raises BadRequest or ClusterError if they are `required`."""
-    try:
-        return cluster_logs.run_files(settings, run)
-    except (BadRequest, ClusterError):
-        if required:
-            raise
-        return []

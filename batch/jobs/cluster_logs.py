@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from batch.jobs.cluster_jobs import runs_of
-from model_store.errors import BadRequest, ClusterError
+from model_store.errors import ClusterError
 from serve.cluster.head import RAY_FOLDER, folder_of, read_state
 from serve.cluster.private_folder import private_folder
 from serve.settings import Settings
@@ -96,16 +96,13 @@ def cluster_files(logs: Path) -> list[Path]:
 
 
 def run_files(settings: Settings, run_id: str) -> list[Path]:
-    """Return the logs of a run's jobs, in all sessions. Raises BadRequest if there are none."""
-    sessions = logs_folder(settings).parent.parent
-    logs = [
-        path for path in sessions.glob("session_[0-9]*/logs/job-driver-*.log") if run_id in runs_of(_entrypoint(path))
-    ]
-    if not logs:
-        raise BadRequest(
-            f"no log of a job of run '{run_id}' on this machine; see: resight runs list, resight runs log {run_id}"
-        )
-    return logs
+    """Return the logs of a run's jobs, in all sessions; none without a cluster of this machine."""
+    try:
+        sessions = logs_folder(settings).parent.parent
+    except ClusterError:
+        return []
+    logs = sessions.glob("session_[0-9]*/logs/job-driver-*.log")
+    return [path for path in logs if run_id in runs_of(_entrypoint(path))]
 
 
 def _entrypoint(path: Path) -> str:

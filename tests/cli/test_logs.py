@@ -10,7 +10,6 @@ import pytest
 
 from batch.jobs import cluster_logs
 from batch.jobs.cluster_logs import LogTail, cluster_files, run_files
-from model_store.errors import BadRequest
 from serve.embedded.home_lock import home_lock
 from serve.settings import Settings
 from tests.cli.conftest import Resight
@@ -116,8 +115,7 @@ def test_the_log_of_a_run_is_that_of_its_own_jobs_of_all_sessions(logs: Path) ->
     own = {job(logs, "resight-a", "a"), job(earlier, "resight-a-2", "a")}
     job(logs, "resight-a-2", "a-2")
     assert set(run_files(Settings(), "a")) == own
-    with pytest.raises(BadRequest, match="resight runs log b"):
-        run_files(Settings(), "b")
+    assert run_files(Settings(), "b") == []
 
 
 def test_the_command_prints_the_newest_lines_last(logs: Path, resight: Resight) -> None:
@@ -131,6 +129,7 @@ def test_the_command_prints_the_newest_lines_last(logs: Path, resight: Resight) 
 def test_a_home_without_a_cluster_has_no_logs(logs: Path, resight: Resight) -> None:
     logs.rmdir()
     assert "no logs of a cluster of" in resight("logs").refused(8)
+    assert "no log of run 'b' on this machine; see: resight runs list" in resight("logs", "--run", "b").refused(2)
     settings = Settings()
     with home_lock(settings, "http://127.0.0.1:1"):
         first, second = resight("logs").err.splitlines()
