@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from typing import Annotated, Any
 
 import typer
@@ -46,7 +47,7 @@ def list_runs(
     settings = Settings()
     tables = Tables(settings.mounted_tables_url)
     submitted = submitted_runs(settings, tables)  # first, as one may be recorded now
-    rows = listing.rows_of(tables, _now(settings, *listing.page(tables, most)))
+    rows = listing.rows_of(tables, listing.page(tables, most, ended=ended_here(settings)))
     new = sorted(submitted.keys() - {row.run_id for row in rows}, reverse=True)
     empty = dict.fromkeys(COLUMNS)
     shown = [empty | {"run_id": run, "state": SUBMITTED} for run in new]
@@ -64,7 +65,7 @@ def show(run_id: RunId, fmt: FormatOption = Format.table) -> None:
     if listing.find(tables, run_id) is None and (job := submitted_runs(settings, tables).get(run_id)):
         print_facts({"run_id": run_id, "state": SUBMITTED, "job": job}, fmt)
         return
-    (run,) = _now(settings, _run(tables, run_id))
+    run = _run(tables, run_id, ended_here(settings))
     last = [_event(event) for event in listing.events_of(tables, run_id, SHOWN_EVENTS)]
     facts = _facts(tables, run)
     if fmt is not Format.table:
@@ -105,8 +106,9 @@ def attach(
     """
     settings = Settings()
     tables = Tables(settings.mounted_tables_url)
-    newest = [listing.find(tables, run_id)] if run_id else listing.page(tables, 1)
-    run = next(iter(_now(settings, *filter(None, newest))), None)
+    ended = ended_here(settings)
+    newest = [listing.find(tables, run_id, ended)] if run_id else listing.page(tables, 1, ended=ended)
+    run = next(iter(newest), None)
     has_ended = bool(run_id and run and run["state_now"] in ENDED)
     job = None if has_ended else _job(settings, run_id)
     if job is not None:
@@ -173,18 +175,11 @@ def _answers(settings: Settings, tables: Tables, run_id: str) -> bool:
     return True
 
 
-def _run(tables: Tables, run_id: str) -> dict[str, Any]:
-    run = listing.find(tables, run_id)
+def _run(tables: Tables, run_id: str, ended: Collection[str] = ()) -> dict[str, Any]:
+    run = listing.find(tables, run_id, ended)
     if run is None:
         raise BadRequest(f"unknown run '{run_id}': see resight runs list")
     return run
-
-
-def _now(settings: Settings, *runs: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the runs; those that are running by their records, but have ended on this machine, are interrupted."""
-    ended = ended_here(settings) if any(run["state_now"] == "running" for run in runs) else ()
-    gone = {"state_now": "interrupted"}
-    return [run | gone if run["state_now"] == "running" and run["run_id"] in ended else run for run in runs]
 
 
 def _row(row: RunRow) -> dict[str, Any]:

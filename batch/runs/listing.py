@@ -6,7 +6,7 @@ tables --page | find--> rows of the relation `runs` --row_of | state_of--> what 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
@@ -29,7 +29,11 @@ PACE_OVER = timedelta(minutes=5)
 """Time over which the pace of a running run is measured."""
 _EVENTS_OF_PACE = 2 * int(PACE_OVER.total_seconds() / HEARTBEAT_S)
 _RUNS = """
-    select * from runs
+    with now as (
+        select * replace (
+            if(state_now = 'running' and list_contains($ended, run_id), 'interrupted', state_now) as state_now)
+        from runs)
+    select * from now
     where ($run_id is null or run_id = $run_id) and ($state is null or state_now = $state)
         and ($kind is null or coalesce(kind, 'detect') = $kind)
         and ($before is null or row(started_at, run_id) < (
@@ -94,22 +98,30 @@ class Pace:
 
 
 def page(
-    tables: Tables, most: int, before: str | None = None, state: str | None = None, kind: str | None = None
+    tables: Tables,
+    most: int,
+    before: str | None = None,
+    state: str | None = None,
+    kind: str | None = None,
+    ended: Collection[str] = (),
 ) -> list[dict[str, Any]]:
-    """Return runs, newest first; only those `before` a run, if one is given. Raises BadRequest if it is unknown."""
+    """Return runs, newest first; only those `before` a run, if one is given. Raises BadRequest if it is unknown.
+
+    `ended`: runs that are interrupted if their records are running (`ended_here` of batch/jobs/control.py).
+    """
     if before is not None and find(tables, before) is None:
         raise BadRequest(f"unknown run '{before}': send the `next` of a page as `before`")
-    return _runs(tables, most=most, before=before, state=state, kind=kind)
+    return _runs(tables, most=most, ended=ended, before=before, state=state, kind=kind)
 
 
-def find(tables: Tables, run_id: str) -> dict[str, Any] | None:
-    """Return a run; None if it is unknown or has not started."""
-    return next(iter(_runs(tables, run_id=run_id)), None)
+def find(tables: Tables, run_id: str, ended: Collection[str] = ()) -> dict[str, Any] | None:
+    """Return a run; None if it is unknown or has not started. `ended` as in `page`."""
+    return next(iter(_runs(tables, ended=ended, run_id=run_id)), None)
 
 
-def require_run(tables: Tables, run_id: str) -> dict[str, Any]:
-    """Return a run. Raises ModelNotFound."""
-    run = find(tables, run_id)
+def require_run(tables: Tables, run_id: str, ended: Collection[str] = ()) -> dict[str, Any]:
+    """Return a run. `ended` as in `page`. Raises ModelNotFound."""
+    run = find(tables, run_id, ended)
     if run is None:
         raise ModelNotFound(f"unknown run '{run_id}', or it has not started: see resight runs list")
     return run
@@ -238,9 +250,9 @@ def _pace_of(tables: Tables, run: Mapping[str, Any], now: datetime | None = None
     return pace(events_of(tables, run["run_id"], _EVENTS_OF_PACE), now or datetime.now(UTC))
 
 
-def _runs(tables: Tables, most: int = 1, **conditions: str | None) -> list[dict[str, Any]]:
+def _runs(tables: Tables, most: int = 1, ended: Collection[str] = (), **conditions: str | None) -> list[dict[str, Any]]:
     names = ("run_id", "before", "state", "kind")
-    return _rows(tables, _RUNS, most=most, **{name: conditions.get(name) for name in names})
+    return _rows(tables, _RUNS, most=most, ended=list(ended), **{name: conditions.get(name) for name in names})
 
 
 def _rows(tables: Tables, sql: str, **parameters: Any) -> list[dict[str, Any]]:

@@ -281,10 +281,10 @@ def test_a_run_is_listed_and_shown_from_its_submission_on(
     assert json.loads(resight("runs", "show", "new", "--format", "json").ok())["state"] == "sealed"
     page = listing.page
 
-    def recorded_first(*arguments: Any) -> Any:
+    def recorded_first(*arguments: Any, **more: Any) -> Any:
         monkeypatch.setattr(listing, "page", page)
         ran(two, store, "fresh", "1", "running", start=datetime.now(UTC))
-        return page(*arguments)
+        return page(*arguments, **more)
 
     monkeypatch.setattr(listing, "page", recorded_first)  # while the list is being read
     listed = rows(resight("runs", "list", "--format", "json").ok())

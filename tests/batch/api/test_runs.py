@@ -88,6 +88,18 @@ def test_the_list_is_read_in_pages_and_by_state_and_kind(client: TestClient, tab
     assert problem_of(client.get("/", params={"state": "done"}), 400)
 
 
+def test_a_run_that_was_killed_on_this_machine_is_interrupted_at_once(
+    client: TestClient, tables: Tables, store: ModelStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for run in ("killed", "alive"):
+        ran(tables, store, run, "1", "running", start=datetime.now(UTC))
+    monkeypatch.setattr("batch.api.runs.ended_here", lambda _: {"killed", "old"})
+    for state, runs in (("interrupted", ["killed"]), ("running", ["alive"]), ("sealed", ["new", "old"])):
+        listed = client.get("/", params={"state": state}).json()["runs"]
+        assert [(row["run_id"], row["state"]) for row in listed] == [(run, state) for run in runs]
+    assert client.get("/killed").json()["state"] == "interrupted"
+
+
 def test_the_mount_itself_is_the_list(client: TestClient, settings: Settings) -> None:
     mounted = TestClient(build_runs_api(settings, FakeJobs()), root_path="/runs")
     answer = mounted.get("/runs", follow_redirects=False)
