@@ -26,6 +26,8 @@ from model_store.machine import usable_memory_bytes
 MEMORY_MIB = 1024
 LARGE_MIB = 2048
 """Memory limit for joins of whole archives."""
+MOST_LISTED = 2_000_000
+"""Rows that are listed by groups at once: lists of groups stay in memory, everything else may spill."""
 _DATABASE = "scratch.db"
 _ABANDONED_S = 60.0
 """Minimum age of a folder that is removed: in a younger one, DuckDB may be about to lock its file."""
@@ -79,6 +81,17 @@ def windows(
         last = min(first + rows, stop) - 1
         part = f"from {table} where rowid between {first} and {last} order by rowid"
         yield sql.sql(part).to_arrow_table()
+
+
+def create_lists(sql: duckdb.DuckDBPyConnection, name: str, source: str, query: str) -> None:
+    """Create temporary table `name` of a query with lists of the rows of `source`, about MOST_LISTED at a time.
+
+    The query has the groups with hash(…) % getvariable('parts') = getvariable('part').
+    """
+    parts = 1 + int(sql.execute(f"select count(*) from {source}").fetchall()[0][0]) // MOST_LISTED
+    for part in range(parts):
+        sql.execute(f"set variable parts = {parts}; set variable part = {part}")
+        sql.execute(f"insert into {name} {query}" if part else f"create or replace temp table {name} as {query}")
 
 
 def _close(sql: duckdb.DuckDBPyConnection, folder: tempfile.TemporaryDirectory[str]) -> None:

@@ -21,7 +21,8 @@ create or replace temp table shown_labels as
         arg_min(score, abs(score - 0.5)) as uncertain_score
     from box_rows where is_shown group by all;
 
--- Their sum for each image, and the outlines of up to ten boxes: one statement for both takes four times as long.
+-- Their sum for each image, and the outlines of up to ten boxes: one statement for both takes four times as long. The
+-- outlines are those of one part of the images, because lists of groups stay in memory.
 create or replace temp table labelled as
     select media_sha256, sum(n)::integer as n_boxes, max(score) as top_score,
         arg_max(label, (coalesce(score, -1), label)) as top_label,
@@ -33,6 +34,7 @@ create or replace temp table outlined as
         'label': label, 'x1': x_frac::float, 'y1': y_frac::float,
         'x2': (x_frac + w_frac)::float, 'y2': (y_frac + h_frac)::float} order by score desc nulls first)[:10] as boxes
     from box_rows where is_shown and x_frac + w_frac is not null and y_frac + h_frac is not null
+        and hash(media_sha256) % getvariable('parts') = getvariable('part')
     group by media_sha256;
 
 -- The images in page order, with a number that is larger than all of `first_id`. An image without a time has -infinity,

@@ -26,7 +26,7 @@ from pyarrow.dataset import Dataset
 
 from archive.annotations.assertions import HUMAN
 from archive.delta.relations import Relations
-from archive.delta.scratch_db import MEMORY_MIB, windows
+from archive.delta.scratch_db import MEMORY_MIB, create_lists, windows
 from archive.delta.snapshot import added_since, commit_time, dataset, has_removed_since, is_of_storage
 from archive.delta.sql_literal import literal
 from archive.delta.tables import Tables
@@ -259,7 +259,11 @@ def _write(
                 sql.execute(f"attach {literal(str(file))} as built")
                 for statement in statements:
                     on_step(next(steps), n_steps)
-                    sql.execute(statement)
+                    name_of, _, query = statement.partition(" as\n")
+                    if name_of.endswith(" outlined"):
+                        create_lists(sql, "outlined", "box_rows", query)
+                    else:
+                        sql.execute(statement)
                 ((count,),) = sql.execute("select count(*) from built.cells").fetchall()
                 text = about.model_copy(update={"images": count}).model_dump_json()
                 sql.execute("create or replace table built.about as select $1 as text", [text])
@@ -283,7 +287,8 @@ def _in_page_order(tables: PastTables, view: View | None, name: str) -> Iterator
 def row_statements(first_id: str = "0") -> list[str]:
     """Return the statements for `new_cells`, `new_details` …, with numbers above `first_id`, from relations `READ`."""
     names = _ROWS.needed_by(*(f"new_{name}" for name in ("cells", "found", *_PARTS)))
-    return [f"set variable first_id = {first_id}", *(_ROWS.statements[n] for n in names if n in _ROWS.statements)]
+    variables = f"set variable first_id = {first_id}; set variable parts = 1; set variable part = 0"
+    return [variables, *(_ROWS.statements[n] for n in names if n in _ROWS.statements)]
 
 
 def open_newest(folder: Path, tables: Tables, view_name: str, mine: OpenIndex | None = None) -> OpenIndex | None:

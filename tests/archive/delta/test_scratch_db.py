@@ -13,7 +13,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from archive.delta.scratch_db import Scratch, scratch, windows
+from archive.delta.scratch_db import Scratch, create_lists, scratch, windows
 from tests.fixtures_local import ROOT
 
 
@@ -26,6 +26,19 @@ def test_windows_are_the_table_in_the_order_it_was_made_in(rows: int, start: int
     wanted = list(range(rows))[::-1][start:stop]
     assert [i for part in parts for i in part] == wanted
     assert all(len(part) == 4 for part in parts[:-1])
+
+
+def test_lists_need_no_more_memory_for_more_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    query = "select i // 2 as of, list({'i': i, 'x': i / 2, 'y': i / 3} order by i) as pair from made "
+    query += "where hash(of) % getvariable('parts') = getvariable('part') group by of"
+    wrong = "count(*) filter (pair[1].i <> 2 * of or pair[2].i <> 2 * of + 1)"
+    with scratch("test", memory_mib=24) as sql:
+        sql.execute("set threads = 1; create table made as select i from range(200000) r(i)")
+        with pytest.raises(duckdb.OutOfMemoryException):
+            create_lists(sql, "lists", "made", query)
+        monkeypatch.setattr("archive.delta.scratch_db.MOST_LISTED", 25_000)
+        create_lists(sql, "lists", "made", query)
+        assert sql.sql(f"select count(*), count(distinct of), {wrong} from lists").fetchall() == [(100_000, 100_000, 0)]
 
 
 def test_the_folder_goes_with_the_last_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -321,6 +321,7 @@ def test_a_large_archive_is_written_some_images_at_a_time(
     assert min(map(len, expected.values())) > 0
     assert len(expected["cells"]) > 26
     monkeypatch.setattr(files, "MOST_AT_ONCE", 13)
+    monkeypatch.setattr("archive.delta.scratch_db.MOST_LISTED", 3)
     index = ImageIndex(tables, tmp_path / "parts")
     index.state()
     done, of_all = index.steps["production"]
