@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import duckdb
 
 from archive.delta.result_columns import shows_nothing
+from archive.delta.scratch_db import create_lists
 from archive.delta.snapshot import scan
 from archive.delta.tables import Tables
 from archive.schemas import RESULTS
@@ -235,14 +236,15 @@ _BOXES_DUE = """
     create or replace table boxes_due as
     select boxes.*, status is not null as replaces from boxes left join boxes_done using ({ids}) where {due}
 """
+_IMAGES_DUE = """
+    select id, any_value(width_px) as width_px, any_value(height_px) as height_px,
+        bool_or(replaces) as replaces, list({
+            'rank': rank, 'x1_px': x1_px, 'y1_px': y1_px, 'x2_px': x2_px, 'y2_px': y2_px,
+            'replaces': replaces} order by rank) as boxes
+    from boxes_due where hash(id) % getvariable('parts') = getvariable('part') group by id
+"""
 _DUE_BOXES = f"""
     create or replace table boxes_todo as
-    with images_due as (
-        select id, any_value(width_px) as width_px, any_value(height_px) as height_px,
-            bool_or(replaces) as replaces, list({{
-                'rank': rank, 'x1_px': x1_px, 'y1_px': y1_px, 'x2_px': x2_px, 'y2_px': y2_px,
-                'replaces': replaces}} order by rank) as boxes
-        from boxes_due group by id)
     select p.*, i.width_px, i.height_px, i.boxes from (
         with due as (select id, files, replaces from wanted join images_due using (id)), {PLACES_OF_DUE}) p
     join images_due i on i.id = md5_number(p.media_sha256)
@@ -278,4 +280,5 @@ class BoxPass(Pass):
 
     def make_todo(self, sql: duckdb.DuckDBPyConnection, due: str, whole: bool) -> None:
         sql.execute(_BOXES_DUE.format(ids=self.ids, due=due))
+        create_lists(sql, "images_due", "boxes_due", _IMAGES_DUE)
         sql.execute(_DUE_BOXES)

@@ -75,8 +75,9 @@ def test_the_status_scopes_are_about_detections(bench: ClassifyBench, three: dic
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_random_tables_against_plain_python(bench: ClassifyBench, seed: int) -> None:
-    """Combine all rules: thresholds, labels, sides, finished rows, failures to retry."""
+def test_random_tables_against_plain_python(bench: ClassifyBench, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    """Combine all rules: thresholds, labels, sides, finished rows, failures to retry; boxes are listed in parts."""
+    monkeypatch.setattr("archive.delta.scratch_db.MOST_LISTED", 3)
     draw = random.Random(seed)
     limits = {"person": 0.7}
     bench.publish(threshold=0.4, person=0.7)
