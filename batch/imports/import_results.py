@@ -19,7 +19,7 @@ import duckdb
 import pyarrow as pa
 
 from archive.catalogue.roots import contains
-from archive.delta.scratch_db import scratch, windows
+from archive.delta.scratch_db import create_lists, scratch, windows
 from archive.delta.snapshot import scan
 from archive.delta.tables import Tables
 from archive.delta.writer import add_results
@@ -83,9 +83,9 @@ _MATCHED = """
 _REASONS = """
     select why, count(*), min(path) from matched where why is not null group by why order by 2 desc, 1
 """
-_ROWS = """
+_RANKED = """
     create temp macro inside(part) as greatest(least(part, 1), 0);
-    create table imported as
+    create table ranked as
     with flat as (select n, unnest(boxes) as b from (select rowid as n, boxes from staged) semi join usable using (n)),
     named as (
         select n, b, coalesce(if(b.class_score >= $min_class_score, c.label, null), k.label) as label
@@ -94,23 +94,26 @@ _ROWS = """
         select n, label, l.class_id, b.score::float as score,
             (inside(b.x) * width_px)::float as x1_px, (inside(b.y) * height_px)::float as y1_px,
             (inside(b.x + b.w) * width_px)::float as x2_px, (inside(b.y + b.h) * height_px)::float as y2_px
-        from named join labels l using (label) join usable using (n)),
-    ranked as (
-        select *, row_number() over (
-            partition by n order by score desc, class_id, x1_px, y1_px, x2_px, y2_px) - 1 as rank
-        from placed),
-    lists as (
-        select n, max(score) as max_score, count(*) as n_detections, list({
-                rank: rank, label: label, class_id: class_id, score: score,
-                x1_px: x1_px, y1_px: y1_px, x2_px: x2_px, y2_px: y2_px,
-                mask_rle: null::varchar, mask_area_px: null::bigint} order by rank) as detections
-        from ranked group by n)
+        from named join labels l using (label) join usable using (n))
+    select *, row_number() over (
+        partition by n order by score desc, class_id, x1_px, y1_px, x2_px, y2_px) - 1 as rank
+    from placed
+"""
+_LISTS = """
+    select n, max(score) as max_score, count(*) as n_detections, list({
+            rank: rank, label: label, class_id: class_id, score: score,
+            x1_px: x1_px, y1_px: y1_px, x2_px: x2_px, y2_px: y2_px,
+            mask_rle: null::varchar, mask_area_px: null::bigint} order by rank) as detections
+    from ranked where hash(n) % getvariable('parts') = getvariable('part') group by n
+"""
+_ROWS = """
+    create table imported as
     select media_sha256, if(failure is null, 'ok', 'failed') as status,
         if(failure is null, null, 'external') as error_code, failure[:300] as error_detail,
         width_px::integer as width_px, height_px::integer as height_px,
         coalesce(n_detections, 0)::integer as n_detections, max_score, false as saturated,
         coalesce(detections, []) as detections
-    from usable left join lists using (n) order by n
+    from usable left join lists using (n)
 """
 _LINEAGE = """
     create table new_results as
@@ -324,7 +327,9 @@ def _make_rows(sql: duckdb.DuckDBPyConnection, facts: FileFacts, config: ModelCo
     numbers = pa.array(range(len(config.labels)), pa.int32())
     sql.register("labels", pa.table({"label": list(config.labels), "class_id": numbers}))
     assert isinstance(config.runtime, ExternalRuntime)
-    sql.execute(_ROWS, {"min_class_score": config.runtime.min_class_score})
+    sql.execute(_RANKED, {"min_class_score": config.runtime.min_class_score})
+    create_lists(sql, "lists", "ranked", _LISTS)
+    sql.execute(_ROWS)
 
 
 def _commit(

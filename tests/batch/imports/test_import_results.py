@@ -78,7 +78,10 @@ def label_of(tables: Tables, run_id: str) -> str:
     return str(label)
 
 
-def test_an_export_that_is_imported_equals_its_view(tables: Tables, store: ModelStore, tmp_path: Path) -> None:
+def test_an_export_that_is_imported_equals_its_view(
+    tables: Tables, store: ModelStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("archive.delta.scratch_db.MOST_LISTED", 1)
     out = tmp_path / "md.json"
     export_file(tables, FORMATS["megadetector"], out, labels=LABELS)
     found = import_results(tables, store, "megadetector", out, ROOT, min_class_score=0)
