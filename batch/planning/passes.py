@@ -32,37 +32,23 @@ TRIED_AGAIN = ("access", "changed", "model", "differs")
 DAMAGED = "damaged_tolerated"
 """Decode note of a file of which only a part is readable (`model_store/images/decode.py`)."""
 _SEVERAL = """
-    several as (
-        select media_sha256, list({'source_root': source_root, 'path': path}
-                order by source_root, path) as places,
-            any_value(size_bytes) as size_bytes, any_value(quick_digest) as quick_digest,
-            any_value(replaces) as replaces
-        from scoped join due on id = md5_number(media_sha256) where files > 1 group by media_sha256)
-    select media_sha256, source_root, path, [] as elsewhere, size_bytes, quick_digest, replaces from alone
+    select media_sha256, list({'source_root': source_root, 'path': path} order by source_root, path) as places,
+        any_value(size_bytes) as size_bytes, any_value(quick_digest) as quick_digest, any_value(replaces) as replaces
+    from scoped join due on id = md5_number(media_sha256)
+    where files > 1 and hash(id) % getvariable('parts') = getvariable('part') group by media_sha256
+"""
+_PLACES_OF_SEVERAL = "(select unnest(range(files)) from due where files > 1)"
+_PLACES = """
+    select media_sha256, source_root, path, [] as elsewhere, size_bytes, quick_digest, replaces from ({alone})
     union all
     select media_sha256, places[1].source_root, places[1].path, places[2:], size_bytes, quick_digest, replaces
     from several
 """
-PLACES_OF_DUE = f"""
-    alone as (
-        select media_sha256, source_root, path, size_bytes, quick_digest, replaces
-        from scoped join due on id = md5_number(media_sha256) where files = 1), {_SEVERAL}
-"""
-"""Places of the images of a relation `due` (id, files, replaces), one row per image; SQL to append to it."""
-_DUE = """
-    create table todo as
-    with due as (
-        select id, files, status is not null as replaces
-        from wanted left join done using (id) where {due}), {places}
-"""
-_ALL = f"""
-    create table todo as
-    with due as (select id, files, false as replaces from wanted where files > 1),
-    alone as (
-        select media_sha256, source_root, path, size_bytes, quick_digest, false as replaces from scoped
-        where md5_number(media_sha256) not in (select id from due)), {_SEVERAL}
-"""
-"""`_DUE` for an empty `done`, without a join of everything with itself."""
+_ALONE = "from scoped join due on id = md5_number(media_sha256) where files = 1"
+_DUE = "select id, files, status is not null as replaces from wanted left join done using (id) where {due}"
+_OTHERS = "select *, false as replaces from scoped where md5_number(media_sha256) not in (select id from due)"
+_COPIED = "select id, files, false as replaces from wanted where files > 1"
+"""`_ALONE` and `_DUE` for an empty `done`, without a join of everything with itself."""
 
 
 @dataclass(frozen=True)
@@ -183,7 +169,8 @@ class DetectPass(Pass):
         }
 
     def make_todo(self, sql: duckdb.DuckDBPyConnection, due: str, whole: bool) -> None:
-        sql.execute(_ALL if whole else _DUE.format(due=due, places=PLACES_OF_DUE))
+        places = _make_places(sql, _COPIED, _OTHERS) if whole else _make_places(sql, _DUE.format(due=due))
+        sql.execute(f"create table todo as {places}")
 
     def stage(self, spec: Any) -> tuple[type, tuple[Any, ...], int]:
         from batch.pipeline import detect_stage
@@ -218,6 +205,13 @@ class DetectPass(Pass):
         return super().nothing_worked(plan, counts, failed_ever, external) if external else None
 
 
+def _make_places(sql: duckdb.DuckDBPyConnection, due: str, alone: str = _ALONE) -> str:
+    """Return SQL of the places of the images of a query (id, files, replaces), one row per image."""
+    sql.execute(f"create or replace temp table due as {due}")
+    create_lists(sql, "several", _PLACES_OF_SEVERAL, _SEVERAL)
+    return _PLACES.format(alone=alone)
+
+
 EVERY = float("-inf")
 _BOXES = """
     create or replace table boxes as
@@ -243,10 +237,9 @@ _IMAGES_DUE = """
             'replaces': replaces} order by rank) as boxes
     from boxes_due where hash(id) % getvariable('parts') = getvariable('part') group by id
 """
-_DUE_BOXES = f"""
+_DUE_BOXES = """
     create or replace table boxes_todo as
-    select p.*, i.width_px, i.height_px, i.boxes from (
-        with due as (select id, files, replaces from wanted join images_due using (id)), {PLACES_OF_DUE}) p
+    select p.*, i.width_px, i.height_px, i.boxes from ({places}) p
     join images_due i on i.id = md5_number(p.media_sha256)
 """
 
@@ -281,4 +274,5 @@ class BoxPass(Pass):
     def make_todo(self, sql: duckdb.DuckDBPyConnection, due: str, whole: bool) -> None:
         sql.execute(_BOXES_DUE.format(ids=self.ids, due=due))
         create_lists(sql, "images_due", "boxes_due", _IMAGES_DUE)
-        sql.execute(_DUE_BOXES)
+        places = _make_places(sql, "select id, files, replaces from wanted join images_due using (id)")
+        sql.execute(_DUE_BOXES.format(places=places))

@@ -56,18 +56,21 @@ def test_an_empty_catalogue_is_no_run_with_nothing_to_do(tmp_path: Path, motion:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_content_at_several_places_is_asked_for_once_with_all_of_them(tmp_path: Path, motion: ModelVersion) -> None:
+def test_a_content_at_several_places_is_asked_for_once_with_all_of_them(
+    tmp_path: Path, motion: ModelVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many of them are listed at once."""
+    monkeypatch.setattr("archive.delta.scratch_db.MOST_LISTED", 1)
     tables = Tables(str(tmp_path))
-    put_media(
-        tables,
-        {"path": "b/1", "media_sha256": "twice"},
-        {"path": "a/1", "media_sha256": "twice"},
-        {"path": "c/1", "media_sha256": "once"},
-    )
-    once, twice = rows(plan_pass(tables, DetectPass(motion), ALL))
-    assert (twice["source_root"], twice["path"]) == ("/a", "a/1")
+    of = {"b/1": "twice", "a/1": "twice", "c/1": "once", "e/1": "thrice", "f/1": "thrice", "d/1": "thrice"}
+    put_media(tables, *({"path": path, "media_sha256": sha} for path, sha in of.items()))
+    once, thrice, twice = found = rows(plan_pass(tables, DetectPass(motion), ALL))
+    assert (twice["source_root"], twice["path"], thrice["path"]) == ("/a", "a/1", "d/1")
     assert twice["elsewhere"] == [{"source_root": "/a", "path": "b/1"}]
+    assert [place["path"] for place in thrice["elsewhere"]] == ["e/1", "f/1"]
     assert once["elsewhere"] == []
+    put_results(tables, result_rows(["twice"], key=motion.info.inference_key))
+    assert rows(plan_pass(tables, DetectPass(motion), ALL)) == found[:2]
 
 
 @pytest.mark.parametrize(("code", "again"), [("access", True), ("model", True), ("decode", False)])
