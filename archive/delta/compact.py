@@ -30,8 +30,7 @@ from model_store.storage_errors import storage_error
 
 TARGET_BYTES = 128 * 2**20
 TARGET_ROWS = 1_000_000
-GROUP_LARGE_FILES = 4
-"""Maximum number of files that one commit writes, and therefore loses if it is rejected."""
+"""Limits of a new file. Each commit writes one: lists are sorted in memory, everything else may spill."""
 REFUSALS = 3
 """Rejected commits of a group, and rejected groups, after which the rest is left to a later compaction."""
 
@@ -120,10 +119,7 @@ def _next_group(files: Sequence[DataFile], min_files: int) -> list[DataFile]:
             continue
         sizes = accumulate(file.bytes for file in small)
         rows = accumulate(file.rows for file in small)
-        fitting = [_parts(*sums) <= GROUP_LARGE_FILES for sums in zip(sizes, rows, strict=True)]
-        group = small[: max(1, sum(fitting))]
-        if len(group) > parts_of(group):
-            return group
+        return small[: sum(_parts(*sums) == 1 for sums in zip(sizes, rows, strict=True))]  # at least two
     return []
 
 
@@ -140,7 +136,7 @@ def parts_of(group: Sequence[DataFile]) -> int:
 def _compact_group(tables: Tables, name: str, table: DeltaTable, group: Sequence[DataFile]) -> bool:
     """Return whether the group was committed. The files of a rejected commit are left to `vacuum`."""
     paths, partition = {file.path for file in group}, group[0].partition
-    adds = rewrite(table, name, paths, partition, parts_of(group))
+    adds = rewrite(table, name, paths, partition)
     _require_same_rows(table, group, adds)
     now_ms, values = int(time.time() * 1000), dict(adds[0].partition_values)
     removes = [RemoveAction(f.path, False, now_ms, f.bytes, values) for f in group]

@@ -46,15 +46,15 @@ _ORDER = {
 _MS = timedelta(milliseconds=1)
 
 
-def rewrite(table: DeltaTable, name: str, paths: Collection[str], partition: str | None, parts: int) -> list[AddAction]:
-    """Rewrite files of one partition as `parts` files; `paths` are relative to the table. New columns are null.
+def rewrite(table: DeltaTable, name: str, paths: Collection[str], partition: str | None) -> list[AddAction]:
+    """Rewrite files of one partition as one file; `paths` are relative to the table. New columns are null.
 
     The actions have `data_change` false, because the rows are the same. Raises OSError, DeltaError, duckdb.Error.
     """
     with scratch("compact") as sql:
         sql.register("small", rows_of_files(table, paths))
         place = posixpath.dirname(min(paths)), partition
-        return write_files(sql, "from small", table, name, place, parts, data_change=False)
+        return write_files(sql, "from small", table, name, place, 1, data_change=False)
 
 
 def write_files(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
@@ -18,8 +19,9 @@ from deltalake.exceptions import CommitFailedError
 
 import archive.delta.compact
 from archive.delta.compact import compact, tidy
+from archive.delta.scratch_db import scratch
 from archive.delta.tables import Tables
-from archive.schemas import PARTITIONS, RESULTS, RUNS, TABLES
+from archive.schemas import EMBEDDINGS, PARTITIONS, RESULTS, RUNS, TABLES
 from model_store.errors import StorageUnreachable
 from tests.archive.compacted import files, images, outcome, put_each
 from tests.fixtures_local import put_results, result_rows, rows_of
@@ -68,17 +70,33 @@ def test_a_partition_may_have_any_name(tables: Tables, key: str) -> None:
     assert {file["partition.inference_key"] for file in files(tables)} == {key, "other"}
 
 
-def test_large_files_are_left_and_new_ones_follow_each_other(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_files_are_left_and_no_new_one_is_larger(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archive.delta.compact, "TARGET_ROWS", 10)
     put_results(tables, result_rows([f"large-{i}" for i in range(6)]))
     shas = [f"{i * 37 % 100:02d}" for i in range(100)]
     for start in range(0, 100, 4):
         put_results(tables, result_rows(shas[start : start + 4]))
-    assert outcome(compact(tables, "results", min_files=2)) == (26, 11, 3, 0)
+    assert outcome(compact(tables, "results", min_files=2)) == (26, 14, 12, 0)
     assert Counter(images(tables)) == Counter([*shas, *(f"large-{i}" for i in range(6))])
     groups = sorted((f["min.media_sha256"], f["max.media_sha256"]) for f in files(tables))
-    assert len(groups) == 11
+    assert len(groups) == 14
     assert compact(tables, "results", min_files=2).commits == 0
+
+
+def test_vectors_need_no_more_memory_for_more_files(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sizes and memory are those of a real compaction, divided by 50."""
+    monkeypatch.setattr(archive.delta.compact, "TARGET_BYTES", archive.delta.compact.TARGET_BYTES // 50)
+    monkeypatch.setattr("archive.delta.rewrite.scratch", lambda purpose: scratch(purpose, memory_mib=20))
+    draw = np.random.default_rng(1)
+    for i in range(8):
+        vectors = list(draw.standard_normal((1000, 512)).astype(np.float16).astype(np.float32))
+        rows = {"inference_key": ["k"] * 1000, "media_sha256": [f"{i} {j}" for j in range(1000)], "vector": vectors}
+        columns = [
+            pa.array(rows[field.name], field.type) if field.name in rows else pa.nulls(1000, field.type)
+            for field in EMBEDDINGS
+        ]
+        tables.append("embeddings", pa.table(columns, schema=EMBEDDINGS), "w", lambda _, wanted: wanted)
+    assert outcome(compact(tables, "embeddings", min_files=2)) == (8, 4, 4, 0)
 
 
 @pytest.mark.parametrize("name", ["assertions", "classifications", "runs"])
