@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from starlette.testclient import TestClient
 
 from archive.delta.tables import Tables
 from batch.jobs.control import jobs_of
-from pages.context import Context
+from pages.context import Context, IndexFollower
 from pages.http_app import build_pages_app
 from serve.auth.guard import Access
 from serve.settings import Settings
@@ -23,9 +24,17 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     return Settings()
 
 
+def context_of(settings: Settings) -> Context:
+    return Context.of(settings, lambda: jobs_of(settings, here=True))
+
+
+def client_of(context: Context) -> TestClient:
+    return TestClient(build_pages_app(context, Access()), base_url="http://127.0.0.1:8000", root_path="/ui")
+
+
 @pytest.fixture
 def context(settings: Settings) -> Context:
-    return Context.of(settings, lambda: jobs_of(settings, here=True))
+    return context_of(settings)
 
 
 @pytest.fixture
@@ -35,6 +44,22 @@ def tables(context: Context) -> Tables:
 
 @pytest.fixture
 def client(context: Context) -> Iterator[TestClient]:
-    app = build_pages_app(context, Access())
-    with TestClient(app, base_url="http://127.0.0.1:8000", root_path="/ui") as client:
+    with client_of(context) as client:
         yield client
+
+
+@contextlib.contextmanager
+def lasting_page(place: Path) -> Iterator[tuple[Context, TestClient]]:
+    """Yield a context and a client for several tests: an application takes 0.1 s, the first index 0.3 s."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RESIGHT_HOME", str(place / "home"))
+        patch.setattr("pages.context.WAIT_S", 60.0)
+        context = context_of(Settings())
+        with client_of(context) as client:
+            yield context, client
+
+
+@pytest.fixture
+def index_on_demand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Build the index of images for the first request that reads it, and do not follow changes, at 0.2 s each."""
+    monkeypatch.setattr(IndexFollower, "used", lambda *_, **__: None)

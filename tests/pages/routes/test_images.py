@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,20 +16,20 @@ from archive.views.views import View, Views
 from model_store.errors import StorageFull
 from pages.context import Context
 from tests.fixtures_local import jpeg, put_results, result_rows, rows_of, write_files
+from tests.pages.conftest import lasting_page
 
 TAKEN = 0x9003
 VIEW = View(inference_key="k", model_name="m", model_version="1", weights_sha256="w")
 HOSTILE = "<script>alert(1)</script>"
 
 
-@pytest.fixture
-def archive(tables: Tables, tmp_path: Path) -> list[str]:
-    """Return the digests of five images, newest first: of two cameras, the last without a time."""
+def fill(tables: Tables, place: Path) -> list[str]:
+    """Add five images and return their digests, newest first: of two cameras, the last without a time."""
     files = {
         f"{camera}/{n}.jpg": jpeg(detail={TAKEN: f"2026:05:0{n} 09:30:00"} if n else {}, shade=n)
         for n, camera in enumerate(("north", "north", HOSTILE.replace("/", "_"), "south", "north"))
     }
-    ingest(tables, str(write_files(tmp_path / "archive", files)))
+    ingest(tables, str(write_files(place / "archive", files)))
     media = sorted(rows_of(tables, "media"), key=lambda row: row["path"][-5], reverse=True)
     digests = [row["media_sha256"] for row in media]
     box = {"rank": 0, "label": HOSTILE, "class_id": 0, "score": 0.9}
@@ -40,7 +41,21 @@ def archive(tables: Tables, tmp_path: Path) -> list[str]:
     return digests
 
 
-def test_pages_walk_the_list_in_both_directions(client: TestClient, archive: list[str]) -> None:
+@pytest.fixture
+def archive(tables: Tables, tmp_path: Path) -> list[str]:
+    return fill(tables, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[TestClient, list[str]]]:
+    """A page over such an archive, for tests that change nothing."""
+    place = tmp_path_factory.mktemp("images")
+    with lasting_page(place) as (context, client):
+        yield client, fill(context.tables, place)
+
+
+def test_pages_walk_the_list_in_both_directions(lasting: tuple[TestClient, list[str]]) -> None:
+    client, archive = lasting
     first = client.get("/ui/v1/images?limit=2").json()
     assert first["columns"]["media_sha256"] == archive[:2]
     (box,) = first["columns"]["boxes"][0]
@@ -55,7 +70,8 @@ def test_pages_walk_the_list_in_both_directions(client: TestClient, archive: lis
     assert day["columns"]["captured_at_local"] == ["2026-05-02T09:30:00"]
 
 
-def test_counts_bars_and_neighbours_agree_with_the_list(client: TestClient, archive: list[str]) -> None:
+def test_counts_bars_and_neighbours_agree_with_the_list(lasting: tuple[TestClient, list[str]]) -> None:
+    client, archive = lasting
     counted = client.get("/ui/v1/images/count?status=ok").json()
     assert (counted["count"], counted["behind_s"]) == (2, 0.0)
     assert client.get("/ui/v1/images?limit=1").json()["index_version"] == counted["index_version"]
@@ -66,7 +82,8 @@ def test_counts_bars_and_neighbours_agree_with_the_list(client: TestClient, arch
     assert beside == {"previous": archive[0], "next": archive[3]}
 
 
-def test_details_have_boxes_and_files(client: TestClient, archive: list[str]) -> None:
+def test_details_have_boxes_and_files(lasting: tuple[TestClient, list[str]]) -> None:
+    client, archive = lasting
     detail = client.get(f"/ui/v1/images/{archive[0]}").json()
     assert [box["label"] for box in detail["boxes"]] == [HOSTILE]
     assert (detail["status"], detail["inference_key"]) == ("ok", "k")
@@ -105,13 +122,15 @@ def test_details_of_an_index_that_is_behind_or_cannot_be_written_are_those_of_th
     assert client.get(f"/ui/v1/images/{archive[1]}").json()["status"] == "ok"
 
 
-def test_an_unknown_event_is_not_found(client: TestClient, archive: list[str]) -> None:
+def test_an_unknown_event_is_not_found(lasting: tuple[TestClient, list[str]]) -> None:
+    client, _ = lasting
     assert client.get("/ui/v1/events").json() == {"events": [], "next": ""}
     for path in ("/ui/v1/events/none", "/ui/events/none"):
         assert client.get(path).status_code == 404
 
 
-def test_wrong_parameters_are_problems(client: TestClient, archive: list[str]) -> None:
+def test_wrong_parameters_are_problems(lasting: tuple[TestClient, list[str]]) -> None:
+    client, _ = lasting
     for query in ("colour=red", "limit=0", "limit=501", "since=noon", "after=x&before=y", "view=NO"):
         answer = client.get(f"/ui/v1/images?{query}")
         assert answer.status_code == 400

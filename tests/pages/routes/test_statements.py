@@ -30,7 +30,7 @@ Json = dict[str, Any]
 
 
 @pytest.fixture(autouse=True)
-def _images(tables: Tables) -> None:
+def _images(index_on_demand: None, tables: Tables) -> None:
     put_images(tables)
 
 
