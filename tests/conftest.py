@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
 from collections import Counter
@@ -9,6 +10,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpcore2
 import hypothesis
 import pytest
 import structlog
@@ -68,6 +70,14 @@ def s3_endpoint() -> Iterator[str]:
             patch.setenv(name, value)
         S3FileSystem.clear_instance_cache()  # one that was made before has no credentials
         yield endpoint
+
+
+@pytest.fixture(scope="session", autouse=True)
+def certificates() -> Iterator[None]:
+    """Read the certificates of authorities once: each `httpx2.get` reads them, in 20 ms, also without TLS."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(httpcore2, "default_ssl_context", functools.cache(httpcore2.default_ssl_context))
+        yield
 
 
 @pytest.fixture(autouse=True)
