@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from starlette.testclient import TestClient
 
@@ -15,6 +17,7 @@ from batch.filters.run import execute, here
 from pages.context import Context
 from pages.http_app import build_pages_app
 from tests.batch.filters.scene import box, publish, put, sha, shown
+from tests.pages.conftest import lasting_page
 from tests.support.html_form import Page
 from tests.support.left_clients import answer_after_one_has_left
 
@@ -33,9 +36,8 @@ INVALID = {
 }
 
 
-@pytest.fixture
-def archive(tables: Tables) -> Tables:
-    """Camera north has a large and a small box; another camera and a label are hostile."""
+def fill(tables: Tables) -> Tables:
+    """Add the camera north with a large and a small box; another camera and a label are hostile."""
     tables.snapshot("media")
     large, small = box(0, 10, 10, 200.0, HOSTILE), box(1, 500, 500, 20.0, "fox", 0.5)
     put(tables, {1: ("north", 0.0, [large, small]), 2: (HOSTILE, 5.0, [box(0, 1, 1, 20.0)])})
@@ -43,8 +45,21 @@ def archive(tables: Tables) -> Tables:
     return tables
 
 
-def test_every_field_of_every_filter_has_a_control_with_its_help(client: TestClient) -> None:
+@pytest.fixture
+def archive(tables: Tables) -> Tables:
+    return fill(tables)
+
+
+@pytest.fixture(scope="module")
+def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[TestClient, Tables]]:
+    """A page over such an archive, for tests that change nothing."""
+    with lasting_page(tmp_path_factory.mktemp("layers")) as (context, client):
+        yield client, fill(context.tables)
+
+
+def test_every_field_of_every_filter_has_a_control_with_its_help(lasting: tuple[TestClient, Tables]) -> None:
     """tests/browser/test_forms.py sends them."""
+    client, _ = lasting
     for kind, entry in FILTERS.items():
         page = Page(client.get(f"/ui/filters/{kind}").text)
         for name in entry.config.model_fields.keys() - {"kind"}:
@@ -52,8 +67,8 @@ def test_every_field_of_every_filter_has_a_control_with_its_help(client: TestCli
             assert page.with_id(f"f-{name}-help")[2], (kind, name)
 
 
-@pytest.mark.usefixtures("archive")
-def test_an_invalid_field_of_a_filter_has_its_error(client: TestClient) -> None:
+def test_an_invalid_field_of_a_filter_has_its_error(lasting: tuple[TestClient, Tables]) -> None:
+    client, _ = lasting
     for kind, (field, text) in INVALID.items():
         answer = client.post(f"/ui/v1/filters/{kind}/preview", json={"config": {field: text}})
         assert answer.status_code == 400
@@ -64,8 +79,8 @@ def test_an_invalid_field_of_a_filter_has_its_error(client: TestClient) -> None:
         assert list(unknown.json()["errors"]) == ["config.colour"]
 
 
-@pytest.mark.usefixtures("archive")
-def test_a_preview_shows_what_the_run_would_change(client: TestClient) -> None:
+def test_a_preview_shows_what_the_run_would_change(lasting: tuple[TestClient, Tables]) -> None:
+    client, _ = lasting
     answer = client.post("/ui/v1/filters/small-size/preview", json={}).json()
     assert (answer["report"]["images"], answer["report"]["tally"]["added"]) == (2, 2)
     assert [example["media_sha256"] for example in answer["examples"]] == [sha(1), sha(2)]
@@ -76,7 +91,8 @@ def test_a_preview_shows_what_the_run_would_change(client: TestClient) -> None:
     assert events["examples"][0]["box_px"] is None, "of a whole image"
 
 
-def test_a_preview_is_of_the_layer_of_its_run_and_writes_nothing(client: TestClient, archive: Tables) -> None:
+def test_a_preview_is_of_the_layer_of_its_run_and_writes_nothing(lasting: tuple[TestClient, Tables]) -> None:
+    client, archive = lasting
     body = {"config": {"min_area_frac": "0.01"}}
     answer = client.post("/ui/v1/filters/small-size/preview", json=body).json()
     spec = prepare(archive, "small-size", body["config"])
@@ -94,6 +110,7 @@ async def test_more_previews_than_places_are_refused_also_if_a_client_has_left(
     assert answer.status_code == 429
 
 
+@pytest.mark.usefixtures("index_on_demand")
 def test_layers_are_switched_on_and_off(client: TestClient, archive: Tables) -> None:
     spec = prepare(archive, "small-size", {})
     execute(spec, archive, here)
@@ -118,15 +135,16 @@ def test_layers_are_switched_on_and_off(client: TestClient, archive: Tables) -> 
     assert ("config.min_area_frac", "0.0008") in refilled.sent
 
 
-def test_an_unknown_layer_or_kind_is_an_error(client: TestClient) -> None:
+def test_an_unknown_layer_or_kind_is_an_error(lasting: tuple[TestClient, Tables]) -> None:
+    client, _ = lasting
     assert client.get(f"/ui/filters/small-size?layer={'a' * 64}").status_code == 404
     assert client.put("/ui/v1/layers/a", json={"is_on": "up"}).status_code == 400
     assert client.get("/ui/filters/no-such-kind").status_code == 400
     assert client.post("/ui/v1/filters/no-such-kind/preview", json={}).status_code == 400
 
 
-@pytest.mark.usefixtures("archive")
-def test_hostile_names_are_text(client: TestClient) -> None:
+def test_hostile_names_are_text(lasting: tuple[TestClient, Tables]) -> None:
+    client, _ = lasting
     for path in ("/ui/layers", "/ui/filters/smoothing"):
         assert "<script>alert" not in client.get(path).text
     labels = [each.get("value") for each in Page(client.get("/ui/filters/smoothing").text).named("config.other_labels")]
