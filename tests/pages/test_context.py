@@ -87,12 +87,10 @@ def test_errors_of_the_build_reach_the_request(
     assert context.index.count(ImageFilter()) == 1, "the next request builds it again"
 
 
-@pytest.mark.parametrize("path", ["", "/count", "/histogram", "/uncertain"])
-def test_a_view_is_followed_while_its_rows_are_read(
-    client: TestClient, context: Context, tables: Tables, path: str
-) -> None:
+def test_a_view_is_followed_while_its_rows_are_read(client: TestClient, context: Context, tables: Tables) -> None:
     put_images(tables, ("north", "2026-05-01T00:00:00"))
     assert context.index.on_read == context.follower.used
-    context.index.on_read = (read := list[str]()).append
-    assert client.get(f"/ui/v1/images{path}").status_code == 200
-    assert set(read) == {"production"}
+    for path in ("", "/count", "/histogram", "/uncertain"):
+        context.index.on_read = (read := list[str]()).append
+        assert client.get(f"/ui/v1/images{path}").status_code == 200
+        assert set(read) == {"production"}, path
