@@ -111,14 +111,22 @@ def test_runs_are_beside_it_its_home_is_taken_and_sigterm_ends_it_with_every_upl
     assert served_at(settings) == ""
 
 
-def test_sighup_while_it_starts_does_not_end_it(settings: Settings) -> None:
+def test_sighup_does_not_end_it_no_other_host_starts_and_after_kill_9_one_does(settings: Settings) -> None:
     server = Server(wait=False)
     try:
         server.wait_until(lambda: served_at(settings))  # the proof of its model takes longer
         server.process.send_signal(signal.SIGHUP)
         server.wait_until(server.answers)
         server.process.send_signal(signal.SIGHUP)
-        assert server.end(signal.SIGTERM) == 0
+        assert served_at(settings) == server.url
+        with pytest.raises(ClusterError, match=f"already, at {server.url}"), home_lock(settings, "mine"):
+            pass
+        with pytest.raises(ClusterError, match=f"at {server.url}: stop it with Ctrl-C"):
+            start(settings, Ports(server.port, 0, 0), "127.0.0.1", 128)
+        assert server.answers()
+        assert server.end(signal.SIGKILL) == -signal.SIGKILL
+        with home_lock(settings, "mine"):
+            assert served_at(settings) == "mine"
     finally:
         server.process.kill()
         server.process.wait()
@@ -181,17 +189,6 @@ async def test_each_request_to_reload_is_followed_also_after_one_that_fails() ->
             while host.reloads < count:
                 await asyncio.sleep(0)
     reloading.cancel()
-
-
-def test_while_it_serves_no_other_host_starts_and_after_kill_9_one_does(server: Server, settings: Settings) -> None:
-    assert served_at(settings) == server.url
-    with pytest.raises(ClusterError, match=f"already, at {server.url}"), home_lock(settings, "mine"):
-        pass
-    with pytest.raises(ClusterError, match=f"at {server.url}: stop it with Ctrl-C"):
-        start(settings, Ports(server.port, 0, 0), "127.0.0.1", 128)
-    assert server.end(signal.SIGKILL) == -signal.SIGKILL
-    with home_lock(settings, "mine"):
-        assert served_at(settings) == "mine"
 
 
 def test_detections_do_not_wait_for_the_applications_beside_them_which_see_its_end(settings: Settings) -> None:

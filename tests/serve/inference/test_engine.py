@@ -91,7 +91,7 @@ async def test_both_lanes_give_the_same_rows_bit_for_bit(model: str) -> None:
 def odd_store(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Models whose pictures are several squares each, and with masks."""
     store = ModelStore(str(tmp_path_factory.mktemp("odd")))
-    tiled = {"preprocess": {"side_px": 300, "resize": "stretch", "tiling": {"tile_px": 200}}}
+    tiled = {"preprocess": {"side_px": 300, "resize": "stretch", "tiling": {"tile_px": 400}}}
     weights = (MODELS / "ssdlite-coco" / "1" / "model.onnx").read_bytes()
     add_version(store, version_id("tiled", "1"), weights, {**tiled, "score_floor": 0.05}, {})
     outputs = example("yolov8_seg", np.random.default_rng(2), 3, 1, 64)
