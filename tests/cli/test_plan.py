@@ -143,6 +143,7 @@ def test_nothing_is_written_unless_the_decision_shall_be_kept(
 
 
 def test_it_needs_neither_a_cluster_nor_ray(tables: Tables, store: ModelStore, home: Path) -> None:
+    """Nor do the modules that plan a run: Ray reads the token of the cluster when it is imported, so after `join`."""
     seen(tables, store, "a")
     code = (
         "import sys\n"
@@ -152,6 +153,8 @@ def test_it_needs_neither_a_cluster_nor_ray(tables: Tables, store: ModelStore, h
         "except SystemExit as end: assert not end.code, end.code\n"
         "heavy = {'ray', 'onnxruntime', 'torch'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
+        "import batch.runs.run, batch.planning.dry_run, batch.runs.post_run, batch.schedule.report\n"
+        "assert 'ray' not in sys.modules\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
