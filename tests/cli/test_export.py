@@ -37,8 +37,10 @@ def test_a_format_has_the_images_of_a_scope(resight: Resight, tmp_path: Path) ->
     for words, expected in (
         (["--camera", "north"], ["north/a.jpg", "north/b.jpg"]),
         (["--path", "south/*", "--label", "fox"], ["south/copy.jpg"]),
-        (["--camera", "north", "--until", "2027-01-01", "--sample", "9"], ["north/a.jpg", "north/b.jpg"]),
-        (["--camera", "north", "--floor", "0.95"], ["north/a.jpg", "north/b.jpg"]),
+        (
+            ["--camera", "north", "--until", "2027-01-01", "--sample", "9", "--floor", "0.95"],
+            ["north/a.jpg", "north/b.jpg"],
+        ),
     ):
         resight("export", NAME, out, *words, "--overwrite").ok()
         assert files(out) == expected
