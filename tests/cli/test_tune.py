@@ -143,11 +143,13 @@ def test_a_missed_objective_has_a_code_and_the_nearest_point(resight: Resight, m
     assert not (models / "blobs" / "deployment.json").exists()
 
 
-def test_a_real_sweep(resight: Resight, home: Path, tmp_path: Path) -> None:
+def test_a_real_sweep(resight: Resight, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one kind of processes; tests/serve/tune/test_bench.py has several."""
+    pool(tmp_path, monkeypatch, threads=1, workers=1)
     version = motion_store(home / "models", "1").describe(version_id("blobs", "1"))
     config = home / "models" / "blobs" / "1" / "config.json"
     before = config.read_bytes()
-    words = ("--objective-p99", 60_000, "--seconds", 1, "--photos", PHOTOS, *FEW, "--format", "json")
+    words = ("--objective-p99", 60_000, "--seconds", 0.5, "--photos", PHOTOS, *FEW, "--format", "json")
     done = resight("tune", "blobs@1", *words, "--out", tmp_path / "out")
     found = json.loads(done.out)
     assert done.code == (0 if found["best"] else 5)
@@ -157,8 +159,8 @@ def test_a_real_sweep(resight: Resight, home: Path, tmp_path: Path) -> None:
     assert {(row["batch"], row["workers"]) for row in found["points"]} >= {(1, 1), (2, 1)}
     plain = [row for row in found["points"] if not row["what"].startswith("failed")]
     answered = [row for row in plain if row["p99_ms"] is not None]  # on a busy machine, others may lack answers
-    assert all(row["images_per_s"] > 0 and row["p50_ms"] > 0 for row in plain)
-    assert all(row["p99_ms"] >= row["p50_ms"] for row in answered)
+    assert all(row["images_per_s"] > 0 for row in plain)
+    assert all(row["p99_ms"] >= row["p50_ms"] > 0 for row in answered)
     assert [row["meets"] for row in plain] == [row in answered for row in plain]
     assert any(row["jpeg_shrink"] > 1 for row in found["points"]), "measured, never applied"
     assert "<svg" in (tmp_path / "out" / "index.html").read_text()

@@ -34,7 +34,7 @@ SAMPLE = (10, 1.0, 1.0, [5.0] * 10, 0)
 def blobs(folder: Path, *photos: bytes, **args: Any) -> TuningPlan:
     store = motion_store(folder, "1")
     own = DetectArgs(models=str(folder), threads=1, workers=2).model_copy(update=args)
-    facts = {"model": "blobs@1", "seconds": 0.6, "load_share": 0.5}
+    facts = {"model": "blobs@1", "seconds": 0.3, "load_share": 0.5}
     photos = photos or (photo("cat"), photo("panda"))
     return plan(version=store.describe(BLOBS), args=own, photos=photos, **facts)
 
