@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
@@ -37,8 +38,8 @@ ODD = [
 ]
 
 
-VALUES = 4
-"""For each parameter, so that all of them take seconds; routes share most parameters, and each gets other values."""
+VALUES, SHARED = 4, 2
+"""Values for each parameter of a route, and for one that other routes have too: they get other values."""
 
 
 @pytest.fixture
@@ -85,12 +86,13 @@ async def test_no_value_in_a_get_is_an_error_of_the_server(applications: dict[st
 
 def urls(api: FastAPI) -> Iterator[tuple[str, dict[str, str]]]:
     """Every GET of an application that ends, with the next odd values in each parameter, and sound paths otherwise."""
-    values = itertools.cycle(ODD)
-    for path, methods in api.openapi()["paths"].items():
-        parameters = methods.get("get", {}).get("parameters", [])
+    values, paths = itertools.cycle(ODD), api.openapi()["paths"]
+    routes = {path: methods.get("get", {}).get("parameters", []) for path, methods in paths.items()}
+    names = Counter(parameter["name"] for parameters in routes.values() for parameter in parameters)
+    for path, parameters in routes.items():
         for parameter in parameters if path != "/v1/stream" else ():
             name = parameter["name"]
-            for odd in itertools.islice(values, VALUES):
+            for odd in itertools.islice(values, SHARED if names[name] > 1 else VALUES):
                 given = {other["name"]: SHA for other in parameters if other["in"] == "path"}
                 if parameter["in"] == "path":
                     yield path.format(**given | {name: quote(odd[:500], safe="")}), {}
