@@ -35,6 +35,14 @@ def ground() -> Iterator[Sandbox]:
     ground.stop()
 
 
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Sandbox]:
+    """A sandbox for tests that leave its fork server as it is: each starts Python with all imports."""
+    ground = Sandbox()
+    yield ground
+    ground.stop()
+
+
 @pytest.fixture
 def hanging(tmp_path: Path) -> tuple[str, VersionId]:
     store = ModelStore(str(tmp_path))
@@ -82,18 +90,18 @@ def stopped_at_the_end(ground: Sandbox) -> Iterator[None]:
         ground.stop()
 
 
-def test_versions_are_proved_or_refused_in_children_of_one_process(ground: Sandbox, tmp_path: Path) -> None:
-    assert ground.prove(str(MODELS), ONE, 1, LIMIT_S).rss_bytes > 0
-    first = ground._fork_server
+def test_versions_are_proved_or_refused_in_children_of_one_process(shared: Sandbox, tmp_path: Path) -> None:
+    assert shared.prove(str(MODELS), ONE, 1, LIMIT_S).rss_bytes > 0
+    first = shared._fork_server
     store = motion_store(tmp_path, "1")
     (tmp_path / "blobs" / "1" / "config.json").write_text("{}")
     with pytest.raises(DigestMismatch, match=r"config\.json has sha256"):
-        ground.prove(store.url, VersionId("blobs", "1"), 1, LIMIT_S)
+        shared.prove(store.url, VersionId("blobs", "1"), 1, LIMIT_S)
     with pytest.raises(ModelError, match="blobs@2"):
-        ground.prove(store.url, VersionId("blobs", "2"), 1, LIMIT_S)
-    assert ground.prove(str(MODELS), ONE, 1, LIMIT_S)
-    assert ground._fork_server is first
-    assert children(ground) == []
+        shared.prove(store.url, VersionId("blobs", "2"), 1, LIMIT_S)
+    assert shared.prove(str(MODELS), ONE, 1, LIMIT_S)
+    assert shared._fork_server is first
+    assert children(shared) == []
 
 
 def test_a_proof_that_hangs_delays_no_other_and_is_refused_once_its_process_is_killed(
@@ -109,11 +117,11 @@ def test_a_proof_that_hangs_delays_no_other_and_is_refused_once_its_process_is_k
             proof.result(LIMIT_S)
 
 
-def test_a_proof_that_does_not_end_is_ended(ground: Sandbox, hanging: tuple[str, VersionId]) -> None:
+def test_a_proof_that_does_not_end_is_ended(shared: Sandbox, hanging: tuple[str, VersionId]) -> None:
     with pytest.raises(ModelNotReady, match="did not load and probe within 2 s"):
-        ground.prove(*hanging, 1, 2.0)
+        shared.prove(*hanging, 1, 2.0)
     deadline = time.monotonic() + LIMIT_S
-    while children(ground):
+    while children(shared):
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
@@ -151,11 +159,11 @@ def test_a_fork_server_that_does_not_end_is_killed(ground: Sandbox, monkeypatch:
     assert ground._fork_server.returncode == -signal.SIGKILL
 
 
-def test_files_that_are_not_those_that_were_asked_for_are_not_proved(ground: Sandbox) -> None:
+def test_files_that_are_not_those_that_were_asked_for_are_not_proved(shared: Sandbox) -> None:
     with pytest.raises(DigestMismatch, match="were replaced a moment ago"):
-        ground.prove(str(MODELS), ONE, 1, LIMIT_S, "0" * 64)
+        shared.prove(str(MODELS), ONE, 1, LIMIT_S, "0" * 64)
     digest = ModelStore(str(MODELS)).describe(ONE).digest
-    assert ground.prove(str(MODELS), ONE, 1, LIMIT_S, digest).digest == digest
+    assert shared.prove(str(MODELS), ONE, 1, LIMIT_S, digest).digest == digest
 
 
 CROWDED = """
