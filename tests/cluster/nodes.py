@@ -1,7 +1,8 @@
-"""Two nodes of different kinds: one has the replicas, the other can only read and decode."""
+"""A second node of the cluster, of another kind: it can only read and decode, and has no replica."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -13,21 +14,19 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-import pytest
 
 from tests.cluster.hosts import Cluster
 
-pytestmark = pytest.mark.cluster
 RESOURCE = "decoding"
 
 
-@pytest.fixture(scope="module")
-def decoding_node(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Its id; a raylet of its own beside the head's, with a custom resource and no replica."""
+@contextlib.contextmanager
+def decoding_node(cluster: Cluster, folder: Path) -> Iterator[str]:
+    """Yield its id; it is a raylet of its own with a custom resource, and its log is in the folder."""
     before = node_ids(cluster)
     ray = Path(sys.executable).with_name("ray")
     place = Path(tempfile.mkdtemp(prefix="rs-node-"))  # its own: nodes unpack code into it
-    log = tmp_path_factory.mktemp("node") / "log"
+    log = folder / "log"
     with log.open("wb") as output:
         node = subprocess.Popen(
             [
@@ -71,12 +70,3 @@ def node_ids(cluster: Cluster) -> set[str]:
 def replica_nodes(cluster: Cluster) -> set[str]:
     actors = state(cluster, "actors")
     return {a["node_id"] for a in actors if a["class_name"].startswith("ServeReplica")}
-
-
-def test_decoding_is_done_on_other_nodes_than_inference(cluster: Cluster, decoding_node: str, catalogued: str) -> None:
-    pace = ("--model", "ssdlite-coco", "--chunk", "4", "--latest-per-camera")
-    report = cluster.reprocess(*pace, "--decode-on", RESOURCE, tables=catalogued)
-    assert report["stages"]["images_by_node"] == {decoding_node: report["counts"]["requested"]}
-    nodes = replica_nodes(cluster)
-    assert nodes
-    assert decoding_node not in nodes
