@@ -144,6 +144,11 @@ class Cluster(Host):
         assert done.returncode == 0, done.stdout + done.stderr
         return report_of(done.stdout)
 
+    def from_home(self, home: Path) -> dict[str, str]:
+        """Return the variables of a command of another home, which finds this cluster by its address."""
+        address = {"RESIGHT_ADDRESS": self.state.dashboard_url}
+        return places_of(self.settings) | address | {"RESIGHT_HOME": str(home)}
+
     def kill_replica(self) -> None:
         kill(self.processes("ray::ServeReplica:detect:Detector"))
 

@@ -15,6 +15,8 @@ import httpx2
 import pytest
 import yaml
 
+from archive.delta.tables import Tables
+from archive.views.query import query
 from model_store.store import ModelStore
 from serve.settings import Settings
 from tests.cluster.hosts import Cluster, Host, OneProcess, places_of, wait_for
@@ -71,15 +73,32 @@ def test_only_the_replicas_of_its_pool_hold_it(pooled: Cluster, photo: Any) -> N
     assert {f"{NAME}@1", "ssdlite-coco@1"} <= set(ready["loaded"])
 
 
-def test_a_run_streams_through_the_pool(pooled: Cluster, tmp_path: Path) -> None:
-    tables = str(tmp_path / "tables")
-    pooled.done("ingest", str(PHOTOS), tables=tables)
-    report = pooled.reprocess("--model", f"{NAME}@1", tables=tables)
-    counts = report["counts"]
-    assert counts["ok"] + counts["empty"] == counts["requested"] > 0
+def test_a_run_from_another_home_streams_through_the_pool(pooled: Cluster, catalogued: str, tmp_path: Path) -> None:
+    """The address of the cluster is enough there, and a run id is one run: the newest image of each camera."""
+    tables, elsewhere = Tables(catalogued), pooled.from_home(tmp_path) | {"RESIGHT_TABLES": catalogued}
+    words = ("reprocess", "--model", f"{NAME}@1", "--format", "json")
+    newest = (*words, "--latest-per-camera")
+    plan = json.loads(pooled.resight(*newest, "--dry-run", **elsewhere).stdout)
+    (cameras,) = query(tables, "select count(distinct coalesce(camera_id, '')) as n from media").to_pylist()
+    assert plan["to_infer"] == plan["requested"] == cameras["n"]
+    named = ("--run-id", "from-afar")
+    done = pooled.resight(*newest, *named, **elsewhere)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["run_id"] == "from-afar"
+    assert report["counts"]["requested"] == plan["requested"]
+    assert report["counts"]["ok"] + report["counts"]["empty"] > 0
+    states = query(tables, "select state from runs_table where run_id = 'from-afar' order by event").to_pylist()
+    assert [row["state"] for row in states][-2:] == ["running", "sealed"]
     text = httpx2.get(f"{pooled.url}/metrics", timeout=30).text
     counted = [line for line in text.splitlines() if line.startswith("resight_bulk_images_total{")]
     assert any(f'model="{NAME}"' in line for line in counted), counted
+
+    again = pooled.resight(*newest, *named, **elsewhere)
+    assert json.loads(again.stdout)["accounting"] == report["accounting"], "nothing is submitted"
+    other = pooled.resight(*words, *named, **elsewhere)
+    assert other.returncode == 2
+    assert "scope.latest_per_camera was True, now None" in other.stderr
 
 
 def test_a_pool_that_there_is_not_refuses_promotions_with_its_name(pooled: Cluster, photo: Any) -> None:

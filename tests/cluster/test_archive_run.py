@@ -128,36 +128,8 @@ def test_an_unknown_model_ends_the_run_before_it_starts(run: dict[str, Any], hos
     assert "ssdlite-coco" in done.stderr
 
 
-def test_from_another_home_an_address_is_enough_and_a_run_id_is_one_run(
-    cluster: Cluster, archive: Archive, tmp_path: Path
-) -> None:
-    """The newest image of each camera, with another model."""
-    cluster.finished(archive[0])
-    elsewhere = {
-        "RESIGHT_HOME": str(tmp_path),
-        "RESIGHT_MODELS": cluster.settings.models_url,
-        "RESIGHT_TABLES": cluster.settings.tables_url,
-        "RESIGHT_ADDRESS": cluster.state.dashboard_url,
-    }
-    status = cluster.resight("status", "--format", "json", **elsewhere)
+def test_from_another_home_an_address_is_enough(cluster: Cluster, tmp_path: Path) -> None:
+    """A run from there: test_application."""
+    status = cluster.resight("status", "--format", "json", **cluster.from_home(tmp_path))
     assert status.returncode == 0, status.stderr
     assert json.loads(status.stdout)["app_detect"] == "RUNNING"
-    words = ("reprocess", "--model", "motion", "--format", "json")
-    newest = (*words, "--latest-per-camera")
-    plan = json.loads(cluster.resight(*newest, "--dry-run", **elsewhere).stdout)
-    cameras = rows(cluster, "select count(distinct coalesce(camera_id, '')) as n from media")
-    assert plan["to_infer"] == plan["requested"] == cameras[0]["n"]
-    named = ("--run-id", "from-afar")
-    done = cluster.resight(*newest, *named, **elsewhere)
-    assert done.returncode == 0, done.stderr
-    report = json.loads(done.stdout)
-    assert report["run_id"] == "from-afar"
-    assert report["counts"]["requested"] == plan["requested"]
-    states = "select state from runs_table where run_id = 'from-afar' order by event"
-    assert [row["state"] for row in rows(cluster, states)][-2:] == ["running", "sealed"]
-
-    again = cluster.resight(*newest, *named, **elsewhere)
-    assert json.loads(again.stdout)["accounting"] == report["accounting"], "nothing is submitted"
-    other = cluster.resight(*words, *named, **elsewhere)
-    assert other.returncode == 2
-    assert "scope.latest_per_camera was True, now None" in other.stderr
