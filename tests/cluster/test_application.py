@@ -41,7 +41,7 @@ def pooled(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Cluste
         shutil.copytree(models / "ssdlite-coco" / "1", models / NAME / version)
     (models / NAME / "deployment.json").write_text(json.dumps({"*": {"pool": "small"}}))
     cat = (PHOTOS / "cat.jpg").read_bytes()
-    with Load(cluster.url, cat, "ssdlite-coco", clients=2, pause_s=0.05) as load:
+    with Load(cluster.url, cat, "ssdlite-coco", clients=2, pause_s=0.2) as load:
         cluster.done("up", "--port", str(cluster.state.http_port), RESIGHT_APP=str(app))
     assert set(load.statuses) == {200}, "replicas drain before they go, and wait until they can answer"
     cluster.done("models", "promote", f"{NAME}@1")
@@ -153,7 +153,7 @@ def closing(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 def test_tokens_come_and_go_under_load(closing: Host, photo: Any) -> None:
-    with Load(closing.url, photo("cat"), "motion", clients=2, pause_s=0.05) as load:
+    with Load(closing.url, photo("cat"), "motion", clients=2, pause_s=0.2) as load:
         wait_for(lambda: len(load.statuses) > 5)
         added = closing.done("tokens", "add", "camera", "--scope", "detect", "--format", "json")
         wait_for(lambda: load.statuses[-5:] == [401] * 5)

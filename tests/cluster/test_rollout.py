@@ -93,17 +93,19 @@ def test_swaps_under_load_drop_mix_and_delay_no_answer(host: Host, store: ModelS
     promotions = [Promotion("1", 0, 0)]
     load = Load(host.url, body, NAME, pause_s=0.05, min_score=0)
     with load, Client(host.url) as client:
-        for turn in range(8):
+        for turn in range(4):
             version = "21"[turn % 2]
             new_outcome = time.monotonic()
             post = {"version": version}
             done = httpx2.post(f"{host.url}/v1/models/{NAME}/promote", json=post, timeout=120)
             assert done.json()["state"] == "done", done.text
             promotions.append(Promotion(version, new_outcome, time.monotonic()))
+            assert {answering(host, photo) for _ in range(3)} == {version}, "asked at once"
             if turn % 2 == 0:
                 freed = httpx2.post(f"{host.url}/v1/models/{NAME}/release", json={"version": "1"}, timeout=60)
                 assert freed.status_code == 200, freed.text
-            time.sleep(0.5)
+            enough = len(load.answers) + 15
+            wait_for(lambda enough=enough: len(load.answers) >= enough)
         assert client.events(NAME, 1)[0].outcome.state == "done"
     assert load.errors == []
     assert len(load.answers) > 50
@@ -120,13 +122,6 @@ def test_swaps_under_load_drop_mix_and_delay_no_answer(host: Host, store: ModelS
         checked += len(possible) == 1
     assert seen == {"1", "2"}
     assert checked > 10, "nearly every answer came while something was promoted"
-
-
-def test_an_answer_asked_for_after_promote_is_never_the_old_ones(host: Host, store: ModelStore, photo: Any) -> None:
-    for version in ("2", "1") * 3:
-        done = httpx2.post(f"{host.url}/v1/models/{NAME}/promote", json={"version": version}, timeout=60)
-        assert done.status_code == 200, done.text
-        assert {answering(host, photo) for _ in range(3)} == {version}
 
 
 def test_a_roll_back_is_one_command(host: Host, store: ModelStore, photo: Any) -> None:
