@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +16,9 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Response, expect, sync_playwright
 
 from examples.sample_archive import build
-from tests.fixtures_local import ROOT, copy_of_models
+from tests.fixtures_local import copy_of_models
 from tests.support.own_server import OwnServer
+from tests.support.processes import command
 
 CHROMIUM = os.environ.get("RESIGHT_CHROMIUM", "/usr/bin/chromium")
 IMAGES = 60
@@ -51,14 +50,7 @@ class Served:
 
     def resight(self, *words: str) -> str:
         """Run a command in this home and return its output."""
-        done = subprocess.run(
-            [sys.executable, "-m", "resight", *words],
-            cwd=ROOT,
-            env={**os.environ, "RESIGHT_HOME": str(self.home)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = command(*words, environment={"RESIGHT_HOME": str(self.home)})
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
@@ -126,11 +118,11 @@ class Collector:
 Visit = Callable[..., Page]
 
 
-@pytest.fixture
-def visit(browser: Browser, served: Served) -> Iterator[Visit]:
-    """Open a path of the page in a context of its own: visit("/images", color_scheme="dark").
+@contextlib.contextmanager
+def visits(browser: Browser, served: Served) -> Iterator[Visit]:
+    """Yield a function that opens a path of the page in a context of its own: visit("/images", color_scheme="dark").
 
-    With `expected=(503,)`, answers with this status are no errors.
+    With `expected=(503,)`, answers with this status are no errors. Errors are asserted at the end.
     """
     collector, contexts = Collector(), list[BrowserContext]()
 
@@ -148,3 +140,9 @@ def visit(browser: Browser, served: Served) -> Iterator[Visit]:
     for context in contexts:
         context.close()
     assert collector.errors == []
+
+
+@pytest.fixture
+def visit(browser: Browser, served: Served) -> Iterator[Visit]:
+    with visits(browser, served) as visit:
+        yield visit

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page
+from playwright.sync_api import Browser, Page
 
-from tests.browser.conftest import Visit
+from tests.browser.conftest import Served, Visit, visits
 
 PAGES = (
     "/",
@@ -29,16 +31,31 @@ RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}
 PHONE = {"width": 390, "height": 800}
 
 
-@pytest.mark.parametrize("path", PAGES)
-def test_pages_have_no_fault_that_axe_finds(visit: Visit, path: str) -> None:
-    check(visit(path, color_scheme="light", bypass_csp=True))  # axe is a script
+@pytest.fixture(scope="module")
+def desktop(browser: Browser, served: Served) -> Iterator[Page]:
+    """A page that goes from path to path: a new context for each would start a process and read all scripts again."""
+    with visits(browser, served) as visit:
+        yield visit("/session", color_scheme="light", bypass_csp=True)  # axe is a script
+
+
+@pytest.fixture(scope="module")
+def phone(browser: Browser, served: Served) -> Iterator[Page]:
+    """Like `desktop`, in the other language, theme and width."""
+    with visits(browser, served) as visit:
+        yield visit("/session", color_scheme="dark", locale="de-DE", viewport=PHONE, bypass_csp=True)
 
 
 @pytest.mark.parametrize("path", PAGES)
-def test_pages_fit_a_telephone_in_the_other_language_and_theme(visit: Visit, path: str) -> None:
-    page = visit(path, color_scheme="dark", locale="de-DE", viewport=PHONE, bypass_csp=True)
-    check(page)
-    width = page.evaluate("document.documentElement.scrollWidth")
+def test_pages_have_no_fault_that_axe_finds(desktop: Page, served: Served, path: str) -> None:
+    desktop.goto(served.url + path)
+    check(desktop)
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_pages_fit_a_telephone_in_the_other_language_and_theme(phone: Page, served: Served, path: str) -> None:
+    phone.goto(served.url + path)
+    check(phone)
+    width = phone.evaluate("document.documentElement.scrollWidth")
     assert width <= PHONE["width"], f"{path} is {width} px wide"
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Browser, Page, expect
 
 from batch.filters.registry import FILTERS
-from tests.browser.conftest import Visit
+from tests.browser.conftest import Served, Visit, visits
 
 
 def test_a_camera_and_its_deployment_are_added_corrected_and_deleted(visit: Visit) -> None:
@@ -57,9 +58,17 @@ def test_errors_of_the_server_are_shown_in_german(visit: Visit) -> None:
     expect(page.locator("#notice")).to_contain_text("eine Auswahl braucht einen Filter mit einer Bedingung")
 
 
+@pytest.fixture(scope="module")
+def filters(browser: Browser, served: Served) -> Iterator[Page]:
+    """A page that goes from filter to filter."""
+    with visits(browser, served) as visit:
+        yield visit("/session")
+
+
 @pytest.mark.parametrize("kind", FILTERS)
-def test_the_form_of_a_filter_sends_its_defaults(visit: Visit, kind: str) -> None:
-    page = visit(f"/filters/{kind}")
+def test_the_form_of_a_filter_sends_its_defaults(filters: Page, served: Served, kind: str) -> None:
+    page = filters
+    page.goto(f"{served.url}/filters/{kind}")
     sent = page.evaluate(
         """async () => {
             const { values } = await import(document.querySelector("script[src*='actions.js']").src);
