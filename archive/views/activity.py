@@ -23,7 +23,6 @@ COLUMNS = ("label", "hour", "records", "density", *LIGHTS, "by_sun")
 MOMENTS = 3
 MAX_KAPPA = 500.0
 _NO_IMAGES = pa.table({"media_sha256": pa.array([], pa.string())})
-_GRID = np.linspace(0, 2 * np.pi, 8192, endpoint=False)
 _RECORDS = """
     with records as (
         select d.label, min(taken_at) as taken_at, arg_min(p.light, taken_at) as light,
@@ -104,5 +103,8 @@ def _kappa(moment: int, length: float) -> float:
 
 
 def _bessel(order: int, x: float) -> float:
-    """Return exp(-x) times the modified Bessel function of the first kind: its integral, which a sum gives exactly."""
-    return float(np.mean(np.exp(x * (np.cos(_GRID) - 1)) * np.cos(order * _GRID)))
+    """Return exp(-x) times the modified Bessel function of the first kind: its integral, which a sum gives exactly
+    if its step is less than half of the peak's width, 1 / sqrt(x).
+    """
+    grid = np.linspace(0, 2 * np.pi, 64 + int(16 * x**0.5), endpoint=False)
+    return float(np.mean(np.exp(x * (np.cos(grid) - 1)) * np.cos(order * grid)))

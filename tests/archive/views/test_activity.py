@@ -17,7 +17,7 @@ from archive.catalogue.deployments import Deployment, record
 from archive.views.activity import activity, bandwidth, density
 from tests.batch.filters.scene import box, publish, put, sha, tables_at
 
-GRID = (np.arange(2880) + 0.5) / 120
+GRID = (np.arange(720) + 0.5) / 30
 HOURS = st.lists(st.floats(0, 24, exclude_max=True), min_size=1, max_size=40)
 
 
