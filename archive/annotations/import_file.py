@@ -227,7 +227,7 @@ def _images(
     for key in ("media_sha256", "path"):
         if columns[key].null_count == len(statements):
             continue  # a scan of the catalogue takes 0.1 s for a million files
-        rows = sql.sql(
+        rows = sql.execute(
             "select distinct row, m.media_sha256, m.width_px, m.height_px "
             f"from wanted join media m on wanted.{key} = m.{key} and frame_count is null "
             "where wanted.source_root is null or wanted.source_root = m.source_root order by all"

@@ -187,7 +187,7 @@ def load(
         sql.execute(f"create table {name} as {query}")
     rows = PART_ROWS // (CLASSES_SHARE if classifier_key else 1)
     starts = sql.execute(_CUTS, {"rows": rows, "any": not by_camera}).fetchall()
-    images, total = sql.sql(
+    images, total = sql.execute(
         "select count(*), count(*) + (select count(*) - count(distinct n) from boxes_n) from images"
     ).fetchall()[0]
     schema = PART.append(LOGITS) if classifier_key else PART

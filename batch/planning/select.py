@@ -106,8 +106,8 @@ def _require_all(sql: duckdb.DuckDBPyConnection, name: str, column: str, wanted:
     """Raise BadRequest for a camera or deployment without images: a misspelt one must not be ignored silently."""
     if not wanted:
         return
-    rows = sql.sql(f"select distinct {column} from present where {column} is not null order by 1")
-    names = [str(row[0]) for row in rows.fetchall()]
+    rows = sql.execute(f"select distinct {column} from present where {column} is not null order by 1").fetchall()
+    names = [str(row[0]) for row in rows]
     for each in wanted:
         require_known(name, each, names)
 
@@ -187,8 +187,7 @@ def _available(
         return f"see: resight sql 'select * from {name}s'"
     scores = "select label, max(score) from detections group by all order by 1"
     with connect(tables, view, statement=scores) as shown:
-        rows = shown.sql(scores)
-        best = {str(label): score for label, score in rows.fetchall()}
+        best = {str(label): score for label, score in shown.execute(scores).fetchall()}
     label = given.get("label")
     if label is not None and label not in best:
         return suggested(label, list(best))
