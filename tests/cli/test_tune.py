@@ -144,7 +144,7 @@ def test_a_missed_objective_has_a_code_and_the_nearest_point(resight: Resight, m
 
 
 def test_a_real_sweep(resight: Resight, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of one kind of processes; tests/serve/tune/test_bench.py has several."""
+    """It starts one kind of processes; tests/serve/tune/test_bench.py starts several."""
     pool(tmp_path, monkeypatch, threads=1, workers=1)
     version = motion_store(home / "models", "1").describe(version_id("blobs", "1"))
     config = home / "models" / "blobs" / "1" / "config.json"

@@ -57,7 +57,7 @@ def test_a_head_that_has_ended_is_no_error() -> None:
 
 @pytest.mark.parametrize("error", [PermissionError, ProcessLookupError])
 def test_where_no_priority_may_be_set_all_keep_theirs(monkeypatch: pytest.MonkeyPatch, error: type[OSError]) -> None:
-    """As under `SystemCallFilter=~@resources` of systemd."""
+    """A unit of systemd with `SystemCallFilter=~@resources` forbids it."""
 
     def refuse(*_: int) -> None:
         raise error
