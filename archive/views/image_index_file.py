@@ -77,6 +77,7 @@ _DELETE += [f"delete {_OF_CHOSEN}"]
 _INSERT = [f"insert into built.{n} by name from new_{n} order by image_id" for n in ("cells", *_PARTS)]
 _INSERT += ["insert into built.found by name from new_found order by label, image_id"]
 _PAGE_ORDER = "coalesce(captured_at_corrected, '-infinity'::timestamp) desc, source_root, path"
+"""Order of relation `numbered`, which numbers the images of one part."""
 
 
 class About(Frozen):
@@ -259,11 +260,7 @@ def _write(
                 sql.execute(f"attach {literal(str(file))} as built")
                 for statement in statements:
                     on_step(next(steps), n_steps)
-                    name_of, _, query = statement.partition(" as\n")
-                    if name_of.endswith(" outlined"):
-                        create_lists(sql, "outlined", "box_rows", query)
-                    else:
-                        sql.execute(statement)
+                    _execute(sql, statement)
                 ((count,),) = sql.execute("select count(*) from built.cells").fetchall()
                 text = about.model_copy(update={"images": count}).model_dump_json()
                 sql.execute("create or replace table built.about as select $1 as text", [text])
@@ -272,6 +269,15 @@ def _write(
         if isinstance(error, OSError) or is_of_storage(error):
             raise storage_error(f"build {name} from {tables.url}", error) from error
         raise
+
+
+def _execute(sql: duckdb.DuckDBPyConnection, statement: str) -> None:
+    """Execute a statement; that of `outlined` for some boxes at a time."""
+    name, _, query = statement.partition(" as\n")
+    if name.endswith(" outlined"):
+        create_lists(sql, "outlined", "box_rows", query)
+    else:
+        sql.execute(statement)
 
 
 def _in_page_order(tables: PastTables, view: View | None, name: str) -> Iterator[pa.ChunkedArray]:
