@@ -46,7 +46,7 @@ fmt: $(VENV)/.dev
 	$(RUN) -m ruff format .
 	$(RUN) -m ruff check --fix .
 
-bench: $(VENV)/.bench ## most benchmarks, peers too, on this machine: benchmarks/report/index.html (an hour and a half on two cores)
+bench: $(VENV)/.bench ## most benchmarks, peers too, on this machine: benchmarks/report/index.html (75 minutes on two cores)
 	$(RUN) benchmarks/bench.py
 
 bench-quick: $(VENV)/.bench ## the same in under 5 minutes, to see that it works

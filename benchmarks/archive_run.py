@@ -22,13 +22,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from harness import PHOTO, facts, keep, need, picture, verdicts
+from harness import facts, keep, need, picture, verdicts
 
 from benchmarks import sized_archive
 from benchmarks.bare_loop import BareLoop
 from benchmarks.cpu_share import CpuShare
 from benchmarks.first_commit import first_commit
-from benchmarks.own_cluster import Cluster, cluster
+from benchmarks.own_cluster import Cluster, cluster, model_of
 from benchmarks.subject import Subject, add_options
 from examples import sample_archive
 from model_store.machine import usable_cores
@@ -116,20 +116,6 @@ def one_run(up: Cluster, archive: Path, model: str, tables: str, pace: tuple[str
 
 def rate_of(run: dict[str, Any]) -> float:
     return float(run["steady_images_per_s"] or run["images_per_s"])
-
-
-def model_of(up: Cluster, subject: Subject, factor: int) -> str:
-    """Return the model, or a new version with another shrink factor."""
-    if factor == 1:
-        return subject.name
-    config = subject.config
-    config["preprocess"]["jpeg_shrink"] = factor
-    file = up.home / "config.json"
-    file.write_text(json.dumps(config))
-    version = f"shrink{factor}"
-    words = (str(subject.weights), "--name", subject.name, "--version", version)
-    up.resight("models", "add", *words, "--config", str(file), "--probe", str(PHOTO))
-    return f"{subject.name}@{version}"
 
 
 def cpu_per_image(runs: list[dict[str, Any]]) -> dict[str, float]:

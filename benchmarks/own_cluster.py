@@ -9,6 +9,7 @@ It uses RESIGHT_APP, is always stopped, also at SIGTERM, and all files that it w
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -23,7 +24,7 @@ from typing import Any
 
 import httpx2
 import psutil
-from harness import MODEL, ROOT
+from harness import MODEL, PHOTO, ROOT
 
 from benchmarks.subject import SHIPPED, Subject
 from serve.cluster.head import read_state
@@ -97,6 +98,20 @@ def cluster(subject: Subject | None = None, here: bool = False) -> Iterator[Clus
             yield Cluster(home, state.reachable_url, state.pid, environment)
         finally:
             resight(environment, "down")
+
+
+def model_of(up: Cluster, subject: Subject, factor: int) -> str:
+    """Return the name of the model; with a factor over 1, add a version with this `jpeg_shrink` and return it."""
+    if factor == 1:
+        return subject.name
+    config = subject.config
+    config["preprocess"]["jpeg_shrink"] = factor
+    file = up.home / "config.json"
+    file.write_text(json.dumps(config))
+    version = f"shrink{factor}"
+    words = (str(subject.weights), "--name", subject.name, "--version", version)
+    up.resight("models", "add", *words, "--config", str(file), "--probe", str(PHOTO))
+    return f"{subject.name}@{version}"
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """Compare an archive run with programs written for the same task in other frameworks, on this machine.
 
-python benchmarks/peers_archive.py [--images 2000] [--size 1920x1080] [--rounds 2] [--only daft] [--quick]
+python benchmarks/peers_archive.py [--images 2000] [--size 1920x1080] [--rounds 2] [--jpeg-shrink 8]
+                                   [--only daft] [--quick]
 
 All use the same files, graph, decoder and suppression; peers run in separate environments (`peers/archive/`) and
 write Parquet. First, each configuration of each peer is measured on some images, and the best one is used (`tuning`).
@@ -15,9 +16,10 @@ lines         lines of code of the user (with `peers/detector.py` if it is impor
 
 The per_s of Resight is that of `resight reprocess` on a catalogued archive, without a cluster; "Resight on Ray" is the
 same on a running cluster, whose CPU seconds and memory are sampled as a whole until its last job has ended. Peers have
-no digests, lineage, ledger or resumption. The negative control (one process, a new session for each image) processes a
-tenth of the files and must be slower than all others. Target: at least as fast as every peer. A failed peer is
-reported; the others still run.
+no digests, lineage, ledger or resumption. With --jpeg-shrink, Resight decodes JPEGs at up to this fraction, and peers
+at the smallest scale of libjpeg-turbo that suffices; MegaDetector's script cannot and is left out. The negative
+control (one process, a new session for each image) processes a tenth of the files and must be slower than all others.
+Target: at least as fast as every peer. A failed peer is reported; the others still run.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ from harness import MODEL, WEIGHTS, arguments_of, facts, keep, need, picture, ta
 
 from benchmarks import sized_archive
 from benchmarks.first_commit import first_commit
-from benchmarks.own_cluster import cluster
+from benchmarks.own_cluster import cluster, model_of
 from benchmarks.peers.archive_runs import ArchivePeer, read_archive_peer, run_peer
 from benchmarks.peers.compared import FAILURES, Row, bounds, made
 from benchmarks.peers.environments import packages
@@ -43,28 +45,36 @@ from benchmarks.peers.lines import lines_of
 from benchmarks.peers.peer import Config
 from benchmarks.peers.subjects import CONTROL, ON_RAY, RESIGHT, folders_of
 from benchmarks.peers.watch import Watch
+from benchmarks.subject import SHIPPED, Subject
 from model_store.machine import usable_cores
 
 ARCHIVE = Path(__file__).resolve().parent / "peers" / "archive"
 FIGURES = ("per_s", "steady_per_s", "cold_per_s", "first_s", "cpu_s_per_1000", "pss_mib")
+WITHOUT_SCALES = ("megadetector",)
+"""Peers that cannot decode JPEGs at a fraction of their size."""
 CONTROL_PART = 10
 DRIVER_GOES_S = 8.0
 """Time in which the processes of a job end after its report; they count for the measurement."""
 
 
 def main() -> None:
-    arguments = arguments_of(__doc__, images=2000, rounds=2, tuning_images=400, size="1920x1080", only="")
+    arguments = arguments_of(
+        __doc__, images=2000, rounds=2, tuning_images=400, size="1920x1080", jpeg_shrink=1, only=""
+    )
     need("matplotlib")
     if arguments.quick:
         arguments.images, arguments.rounds, arguments.tuning_images = 200, 1, 0
         arguments.only = arguments.only or "multiprocessing,control"
     result = facts("peers_archive", vars(arguments))
     folders = folders_of(ARCHIVE, [word for word in arguments.only.split(",") if word])
+    if arguments.jpeg_shrink > 1:
+        folders = [folder for folder in folders if folder.name not in WITHOUT_SCALES]
     with tempfile.TemporaryDirectory(prefix="resight-bench-") as folder:
         archive = Path(folder) / "archive"
         width, height = map(int, arguments.size.split("x"))
         sized_archive.build(archive, arguments.images, (width, height))
-        result |= measure(arguments, [read_archive_peer(one) for one in folders], archive)
+        peers = [read_archive_peer(one) for one in folders]
+        result |= measure(arguments, [scaled(p) for p in peers] if arguments.jpeg_shrink > 1 else peers, archive)
     report(result)
 
 
@@ -81,7 +91,7 @@ def measure(arguments: argparse.Namespace, peers: Sequence[ArchivePeer], archive
             print(f"round {turn}: {name} …", file=sys.stderr)
             try:
                 is_own = isinstance(peer, str)
-                row = by_resight(peer, archive) if is_own else by_peer(peer, chosen[name], files)
+                row = by_resight(peer, archive, arguments) if is_own else by_peer(peer, chosen[name], files)
                 rounds.append({"round": turn, "name": name} | row)
             except FAILURES as error:
                 failed.append({"name": name, "round": turn, "error": str(error)[-2000:]})
@@ -97,6 +107,12 @@ def measure(arguments: argparse.Namespace, peers: Sequence[ArchivePeer], archive
         "cases": merged(rounds, subjects),
         "ratios": ratios(rounds),
     }
+
+
+def scaled(peer: ArchivePeer) -> ArchivePeer:
+    """Return the peer with scaled decoding in each of its configurations."""
+    configs = [one.model_copy(update={"env": {**one.env, "PEER_SCALED": "1"}}) for one in peer.configs]
+    return peer.model_copy(update={"configs": configs})
 
 
 def about(peer: ArchivePeer, config: Config) -> Row:
@@ -146,16 +162,17 @@ def by_peer(peer: ArchivePeer, config: Config, files: Sequence[Path]) -> Row:
     }
 
 
-def by_resight(name: str, archive: Path) -> Row:
+def by_resight(name: str, archive: Path, arguments: argparse.Namespace) -> Row:
     """Run Resight without a cluster, or on a separate one, which ends before the next one starts."""
     up_s = time.perf_counter()
     with cluster(here=name == RESIGHT) as up:
         up_s = time.perf_counter() - up_s
+        model = model_of(up, Subject(SHIPPED, MODEL), arguments.jpeg_shrink)
         ingest_s = time.perf_counter()
         up.resight("ingest", str(archive))
         ingest_s = time.perf_counter() - ingest_s
         began, began_s = time.time(), time.perf_counter()
-        command = up.started("reprocess", "--model", MODEL, "--format", "json")
+        command = up.started("reprocess", "--model", model, "--format", "json")
         with command, Watch(up.head_pid if name == ON_RAY else command.pid) as watch:
             out, _ = command.communicate()
             seconds = time.perf_counter() - began_s

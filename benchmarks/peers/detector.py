@@ -3,11 +3,14 @@
 Detector(folder of a version)(jpeg) -> [{"label": …, "score": …, "box_xyxy_px": […]}, …]
 It shares no code with Resight and imports none: it runs in the environments of the peers. The same decoder
 (libjpeg-turbo), the same session of ONNX Runtime on one thread, suppression by OpenCV.
+
+With PEER_SCALED=1, libjpeg-turbo decodes JPEGs at the smallest scale (eighths) that leaves the pixels of the input.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +47,10 @@ class Detector:
 
     def prepare(self, data: bytes) -> tuple[np.ndarray, tuple[int, int]]:
         """float32 (3, side, side) in 0..1, RGB; width and height of the picture. Raises ValueError."""
-        pixels = _decode(data)
+        pixels, size_px = decode(data, self.side_px if os.environ.get("PEER_SCALED") == "1" else 0)
         small = cv2.resize(pixels, (self.side_px, self.side_px))
         tensor = np.ascontiguousarray(small.transpose(2, 0, 1), np.float32) / np.float32(255)
-        return tensor, (pixels.shape[1], pixels.shape[0])
+        return tensor, size_px
 
     def infer(self, tensors: np.ndarray) -> np.ndarray:
         """(n, 3, side, side) to (n, 4 + labels, candidates)."""
@@ -77,10 +80,15 @@ class Detector:
         return found
 
 
-def _decode(data: bytes) -> np.ndarray:
+def decode(data: bytes, least_px: int) -> tuple[np.ndarray, tuple[int, int]]:
+    """The pixels, with sides of at least `least_px` (0: all pixels), and the picture's width and height in its file."""
     if data[:2] == b"\xff\xd8":
-        return simplejpeg.decode_jpeg(data, strict=False)
+        height, width, *_ = simplejpeg.decode_jpeg_header(data, strict=False)
+        return simplejpeg.decode_jpeg(data, min_height=least_px, min_width=least_px, strict=False), (
+            int(width),
+            int(height),
+        )
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if data else None
     if pixels is None:
         raise ValueError("no picture")
-    return pixels
+    return pixels, (pixels.shape[1], pixels.shape[0])

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from benchmarks.peers.detector import Detector
+from benchmarks.peers.detector import Detector, decode
 from tests.graphs import constant_graph
 
 SIDE_PX = 64
@@ -44,6 +44,15 @@ def test_a_box_is_in_pixels_of_the_picture(tmp_path: Path):
     assert found["label"] == "fox"
     assert found["score"] == pytest.approx(0.9)
     assert found["box_xyxy_px"] == [48, 6, 80, 10]
+
+
+def test_a_scaled_picture_has_its_boxes_in_pixels_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    detect = version(tmp_path, [[(32, 16, 16, 8, 0.9, 0.2)]])
+    whole = detect(jpeg(1280, 640))
+    monkeypatch.setenv("PEER_SCALED", "1")
+    assert detect(jpeg(1280, 640)) == whole
+    assert decode(jpeg(1280, 640), SIDE_PX)[0].shape == (80, 160, 3)  # an eighth; the smallest scale
+    assert decode(jpeg(100, 64), SIDE_PX)[0].shape == (64, 100, 3)
 
 
 def test_suppression_is_within_a_label_and_keeps_the_best(tmp_path: Path):
