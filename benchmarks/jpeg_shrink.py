@@ -12,6 +12,7 @@ import json
 import statistics
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,11 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from batch.planning.scaled_decoding import compare  # noqa: E402
 from model_store.detections import Detections  # noqa: E402
-from model_store.detector import LoadedDetector  # noqa: E402
 from model_store.load import load_detector  # noqa: E402
 from model_store.names import parse_ref  # noqa: E402
 from model_store.store import ModelStore  # noqa: E402
-from model_store.transform.nms import iou  # noqa: E402
 from model_store.transform.preprocess import read_image  # noqa: E402
 
 FACTORS = (1, 2, 4)
@@ -69,33 +69,14 @@ def main() -> None:
     print(f"{'shrink':8}{'read ms':>9}{'faster':>8}{'matched':>9}{'IoU':>8}{'score':>8}")
     for factor in FACTORS:
         ms = statistics.median(times[factor])
-        effect = compare(detector, seen[1], seen[factor])
-        result[f"1/{factor}"] = {"read_ms": ms, **effect}
+        effect = compare(detector.config.thresholds.default, seen[1], seen[factor])
+        matched = effect.matched / max(1, effect.boxes)
+        result[f"1/{factor}"] = {"read_ms": ms, **asdict(effect), "matched": matched}
         print(
             f"1/{factor:<6}{ms:>9.1f}{statistics.median(times[1]) / ms:>8.2f}"
-            f"{effect['matched']:>9.3f}{effect['median_iou']:>8.3f}{effect['mean_score_shift']:>8.3f}"
+            f"{matched:>9.3f}{effect.median_iou:>8.3f}{effect.mean_score_shift:>8.3f}"
         )
     print(json.dumps(result))
-
-
-def compare(detector: LoadedDetector, reference: list[Detections], other: list[Detections]) -> dict[str, float]:
-    """Return the share of detections matched at IoU 0.5 within a class, and the differences of matches."""
-    least, overlaps, shifts, total = detector.config.thresholds.default, [], [], 0
-    for a, b in zip(reference, other, strict=True):
-        a, b = a.select(a.scores >= least), b.select(b.scores >= least * 0.5)
-        total += len(a)
-        pairs = iou(a.boxes_xyxy[:, np.newaxis].astype(np.float64), b.boxes_xyxy.astype(np.float64))
-        pairs *= a.class_ids[:, np.newaxis] == b.class_ids
-        for i in range(len(a)):
-            if len(b) and pairs[i].max() >= 0.5:
-                j = int(pairs[i].argmax())
-                overlaps.append(float(pairs[i, j]))
-                shifts.append(abs(float(a.scores[i] - b.scores[j])))
-    return {
-        "matched": len(overlaps) / max(1, total),
-        "median_iou": statistics.median(overlaps),
-        "mean_score_shift": statistics.mean(shifts),
-    }
 
 
 if __name__ == "__main__":

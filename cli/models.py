@@ -13,24 +13,25 @@ import typer
 
 from cli import rollout
 from cli.output import Format, FormatOption, note, print_facts, print_rows
-from model_store.errors import BadRequest, ImageError, ModelError, ModelNotFound, StorageError
+from model_store.errors import BadRequest, ImageError, ModelError, ModelNotFound, ResightError, StorageError
 from model_store.lazy_imports import lazy_imports
 from model_store.names import DEFAULT_ALIAS, VERSION, name_of_file, parse_ref, version_id
 
 with lazy_imports():
     from archive.delta.tables import Tables
+    from batch.planning.scaled_decoding import frequent_jpegs, measure, useful_factor
     from batch.remove_model import require_unneeded
     from model_store import probe as golden
     from model_store.adding.add import add_next_version, add_version, already_there, recognised
     from model_store.adding.recognise import Recognised
     from model_store.images.decode import decode
     from model_store.inference_key import sha256_hex
-    from model_store.load import load_model
+    from model_store.load import load_detector, load_model
     from model_store.names import VersionId, get_first_model, parse_version
     from model_store.repair import repair, repair_weights
     from model_store.runtimes.weights_file import read_weights
     from model_store.storage import absolute
-    from model_store.store import ModelInfo, ModelStore
+    from model_store.store import ModelInfo, ModelStore, ModelVersion
     from serve.api.models import model_statuses, rollout_words
     from serve.models.pools import Serving
     from serve.rollout.state import read_state
@@ -113,7 +114,25 @@ def add(
             "probably not prepared as in training, or the decoder is another one; set preprocess (channel_order, "
             "divide_by, resize) or decoder in --config, add another version, and check it with 'resight detect --draw'"
         )
+    if found.kind == "detector" and found.runtime.kind != "motion":
+        _note_scaled_decoding(models, added)
     note("added; " + how_to_serve(models, added.id))
+
+
+def _note_scaled_decoding(models: ModelStore, added: ModelVersion) -> None:
+    """Note what scaled decoding would gain on the pictures of the catalogue, if they are large enough."""
+    spec = added.detector_config.preprocess
+    try:
+        jpegs = frequent_jpegs(Tables(Settings().mounted_tables_url))
+        factor = useful_factor(spec, jpegs)
+        if factor > spec.jpeg_shrink:
+            gain = measure(load_detector(models, added.id), jpegs, factor)
+            note(
+                f"{gain}. It makes another version: set preprocess.jpeg_shrink in --config; 'resight tune "
+                f"{added.id.name}' measures it under load"
+            )
+    except ResightError as error:  # the version is added, and this is advice
+        note(f"what scaled decoding (jpeg_shrink) would gain was not measured: {error}")
 
 
 @app.command()

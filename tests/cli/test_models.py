@@ -6,9 +6,12 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import cli.antenna
+from archive.catalogue.ingest import ingest
+from archive.delta.tables import Tables
 from model_store.names import VersionId
 from model_store.store import ModelStore
 from serve.client import Client
@@ -16,7 +19,7 @@ from serve.embedded.home_lock import home_lock
 from serve.rollout.operations import Operation, Outcome, new_outcome
 from serve.settings import Settings
 from tests.cli.conftest import Resight
-from tests.fixtures_local import MODELS, MOTION, PHOTOS, motion_store, photo, write_files, write_json
+from tests.fixtures_local import MODELS, MOTION, PHOTOS, encoded, motion_store, photo, write_files, write_json
 from tests.graphs import pooling, random_head
 from tests.model_store.classifiers import PLAIN, colours
 from tests.support.disks import deny
@@ -121,6 +124,27 @@ def test_a_guess_is_said(resight: Resight, tmp_path: Path) -> None:
     out = resight("models", "add", folder / "md_v5a.onnx").ok()
     assert "guessed: neither graph nor metadata state it" in out
     assert "1280 is usual for stride 64" in out
+
+
+def test_adding_measures_what_scaled_decoding_gains_on_the_pictures_of_the_catalogue(
+    resight: Resight, home: Path, tmp_path: Path
+) -> None:
+    pixels = np.full((960, 1280, 3), 90, np.uint8)
+    archive = write_files(tmp_path / "archive", {f"{i}.jpg": encoded(pixels + i, "JPEG") for i in range(5)})
+    ingest(Tables(str(home / "tables")), str(archive))
+
+    def notes(version: str, shrink: int) -> str:
+        preprocess = {"preprocess": {"resize": "stretch", "jpeg_shrink": shrink}}
+        config = write_json(tmp_path / "c.json", SSDLITE | preprocess)
+        words = ("--version", version, "--config", config, "--probe", PHOTOS / "cat.jpg")
+        return resight("models", "add", WEIGHTS, "--name", "deer", *words).err
+
+    found = notes("1", 1)
+    assert "jpeg_shrink 2 reads a picture of 1280 x 960 px, the most frequent size in the catalogue" in found
+    assert "Of 0 boxes in 4 pictures, 0 keep their label and place. It makes another version" in found
+    assert "jpeg_shrink" not in notes("2", 2)
+    shutil.rmtree(archive)
+    assert "would gain was not measured" in notes("3", 1)
 
 
 def test_adding_without_a_probe_says_so(resight: Resight, motion_config: Path) -> None:
