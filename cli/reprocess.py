@@ -62,7 +62,7 @@ def plan(
     tables, store = Tables(settings.mounted_tables_url), ModelStore(settings.models_url)
     policy = policy_of(settings)
     version = wanted_version(store, Views(tables.url).current(), model)
-    report = plan_report(tables, store, policy, version, scope, ended_here(settings))
+    report = plan_report(tables, store, policy, version, scope, ended_here(settings, tables))
     if keep:
         keep_decision(tables, report.facts, report.decision, datetime.now(UTC), acted=False)
     if fmt is Format.table:
@@ -242,7 +242,7 @@ def _if_needed(
     here: bool,
 ) -> None:
     policy = policy_of(settings)
-    due = if_needed(tables, store, policy, spec.model, publishes, ended=ended_here(settings))
+    due = if_needed(tables, store, policy, spec.model, publishes, ended=ended_here(settings, tables))
     facts = _decision(due)
     for reason in due.decision.reasons:
         note(f"{due.decision.action}: {reason}")

@@ -47,7 +47,7 @@ def list_runs(
     settings = Settings()
     tables = Tables(settings.mounted_tables_url)
     submitted = submitted_runs(settings, tables)  # first, as one may be recorded now
-    rows = listing.rows_of(tables, listing.page(tables, most, ended=ended_here(settings)))
+    rows = listing.rows_of(tables, listing.page(tables, most, ended=ended_here(settings, tables)))
     new = sorted(submitted.keys() - {row.run_id for row in rows}, reverse=True)
     empty = dict.fromkeys(COLUMNS)
     shown = [empty | {"run_id": run, "state": SUBMITTED} for run in new]
@@ -65,7 +65,7 @@ def show(run_id: RunId, fmt: FormatOption = Format.table) -> None:
     if listing.find(tables, run_id) is None and (job := submitted_runs(settings, tables).get(run_id)):
         print_facts({"run_id": run_id, "state": SUBMITTED, "job": job}, fmt)
         return
-    run = _run(tables, run_id, ended_here(settings))
+    run = _run(tables, run_id, ended_here(settings, tables))
     last = [_event(event) for event in listing.events_of(tables, run_id, SHOWN_EVENTS)]
     facts = _facts(tables, run)
     if fmt is not Format.table:
@@ -106,7 +106,7 @@ def attach(
     """
     settings = Settings()
     tables = Tables(settings.mounted_tables_url)
-    ended = ended_here(settings)
+    ended = ended_here(settings, tables)
     newest = [listing.find(tables, run_id, ended)] if run_id else listing.page(tables, 1, ended=ended)
     run = next(iter(newest), None)
     has_ended = bool(run_id and run and run["state_now"] in ENDED)
@@ -156,7 +156,7 @@ def cancel(run_id: RunId, fmt: FormatOption = Format.table) -> None:
     job = jobs_of(settings, here=True).stop(run_id)
     if job is None and has_cluster(settings) and _answers(settings, tables, run_id):
         job = jobs_of(settings).stop(run_id)
-    state = close(tables, run_id, job, ended_here(settings))
+    state = close(tables, run_id, job, ended_here(settings, tables))
     print_facts({"run_id": run_id, "state": state, "job": job}, fmt)
 
 

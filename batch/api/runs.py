@@ -121,7 +121,7 @@ def router(settings: Settings, tables: Tables, hosts: Sequence[Jobs]) -> APIRout
         kind: RunKind | None = None,
     ) -> RunPage:
         """Return runs, newest first."""
-        found = page(tables, limit + 1, before, state, kind, ended_here(settings))
+        found = page(tables, limit + 1, before, state, kind, ended_here(settings, tables))
         shown = rows_of(tables, found[:limit])
         return RunPage(runs=shown, next=shown[-1].run_id if len(found) > limit else None)
 
@@ -145,7 +145,7 @@ def router(settings: Settings, tables: Tables, hosts: Sequence[Jobs]) -> APIRout
     @routes.get("/{run_id}")
     def run(run_id: str) -> RunState:
         """Return the state of a run of any kind, with its counts and its pace."""
-        return state_of(tables, require_run(tables, run_id, ended_here(settings)))
+        return state_of(tables, require_run(tables, run_id, ended_here(settings, tables)))
 
     @routes.get("/{run_id}/log")
     def log(run_id: str, after: Annotated[int | None, Query(ge=0)] = None) -> LogPart:
@@ -161,7 +161,7 @@ def router(settings: Settings, tables: Tables, hosts: Sequence[Jobs]) -> APIRout
         job = next((job for jobs in hosts if (job := jobs.stop(run_id))), None)
         if job is None:
             require_run(tables, run_id)
-        return Cancelled(run_id=run_id, state=close(tables, run_id, job, ended_here(settings)), job=job)
+        return Cancelled(run_id=run_id, state=close(tables, run_id, job, ended_here(settings, tables)), job=job)
 
     @routes.post("/{run_id}/publish")
     async def publish(run_id: str, change: Publication) -> Published:

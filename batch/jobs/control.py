@@ -160,14 +160,14 @@ def submitted_runs(settings: Settings, tables: Tables) -> dict[str, str]:
     return found
 
 
-def ended_here(settings: Settings) -> set[str]:
-    """Return the runs of this machine with processes that have ended within SILENT, and without a job of the cluster.
-
-    If such a run was killed, its record still has the state `running`. Empty if the cluster does not answer.
+def ended_here(settings: Settings, tables: Tables) -> set[str]:
+    """Return the runs of this machine that were killed within SILENT: recorded as running, with processes that have
+    ended, and without a job of the cluster. Empty if the cluster does not answer.
     """
     from batch.jobs.own_jobs import OwnJobs
 
     ended = OwnJobs(settings, "").ended(time.time() - SILENT.total_seconds())
+    ended = {run for run in ended if _state(tables, run) == "running"}
     if ended and has_cluster(settings):
         try:
             return ended - jobs_of(settings).running()

@@ -36,6 +36,7 @@ _RUNS = """
     select * from now
     where ($run_id is null or run_id = $run_id) and ($state is null or state_now = $state)
         and ($kind is null or coalesce(kind, 'detect') = $kind)
+        and ($since is null or state_now = 'running' or event_at > $since)
         and ($before is null or row(started_at, run_id) < (
             select row(started_at, run_id) from runs where run_id = $before))
     order by started_at desc, run_id desc limit $most
@@ -112,6 +113,11 @@ def page(
     if before is not None and find(tables, before) is None:
         raise BadRequest(f"unknown run '{before}': send the `next` of a page as `before`")
     return _runs(tables, most=most, ended=ended, before=before, state=state, kind=kind)
+
+
+def recent(tables: Tables, since: datetime, most: int, ended: Collection[str] = ()) -> list[dict[str, Any]]:
+    """Return the runs that are running or have an event after `since`, newest first. `ended` as in `page`."""
+    return _runs(tables, most=most, ended=ended, since=since)
 
 
 def find(tables: Tables, run_id: str, ended: Collection[str] = ()) -> dict[str, Any] | None:
@@ -250,8 +256,10 @@ def _pace_of(tables: Tables, run: Mapping[str, Any], now: datetime | None = None
     return pace(events_of(tables, run["run_id"], _EVENTS_OF_PACE), now or datetime.now(UTC))
 
 
-def _runs(tables: Tables, most: int = 1, ended: Collection[str] = (), **conditions: str | None) -> list[dict[str, Any]]:
-    names = ("run_id", "before", "state", "kind")
+def _runs(
+    tables: Tables, most: int = 1, ended: Collection[str] = (), **conditions: str | datetime | None
+) -> list[dict[str, Any]]:
+    names = ("run_id", "before", "state", "kind", "since")
     return _rows(tables, _RUNS, most=most, ended=list(ended), **{name: conditions.get(name) for name in names})
 
 

@@ -20,6 +20,7 @@ from archive.catalogue.deployments import current
 from archive.views.cameras import CameraViews, share
 from archive.views.image_filter import ImageFilter
 from archive.views.views import Views
+from batch.jobs.control import ended_here
 from batch.runs.listing import page as runs
 from batch.runs.listing import rows_of
 from pages.context import Context
@@ -74,7 +75,8 @@ def router(context: Context, cameras: CameraViews) -> APIRouter:
         shares = {name: share(failed.get(name, 0), n - missing.get(name, 0)) for name, n in images if name}
         deployments = [row for (of, _), row in current(context.tables).items() if of == "deployment"]
         seen = cameras.activity()
-        running = rows_of(context.tables, runs(context.tables, MAX_RUNNING, state="running"))
+        ended = ended_here(context.settings, context.tables)
+        running = rows_of(context.tables, runs(context.tables, MAX_RUNNING, state="running", ended=ended))
         return page(
             request,
             "overview.html",

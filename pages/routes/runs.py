@@ -13,6 +13,7 @@ from starlette.concurrency import run_in_threadpool
 from archive.delta.tables import Tables
 from archive.views.run_kinds import RunKind
 from archive.views.views import Views, not_rolled_back
+from batch.jobs.control import ended_here
 from batch.publishing.impact.result_sets import PREVIOUS, PUBLISHED
 from batch.publishing.publish import next_rollback
 from batch.runs.accounting import failed_images
@@ -39,7 +40,7 @@ def router(context: Context, impacts: Impacts) -> APIRouter:
         limit: Annotated[int, Query(ge=1, le=200)] = 50,
         done: bool = False,
     ) -> HTMLResponse:
-        found = page(tables, limit + 1, before, state, kind)
+        found = page(tables, limit + 1, before, state, kind, ended_here(context.settings, tables))
         rows = rows_of(tables, found[:limit])
         history = Views(tables.url).history()
         t, versions = html.translator_of(request), {name: store.versions(name) for name in store.names()}
@@ -73,7 +74,7 @@ def router(context: Context, impacts: Impacts) -> APIRouter:
 
     @routes.get("/runs/{run_id}")
     def run(request: Request, run_id: str) -> HTMLResponse:
-        found = find(tables, run_id)
+        found = find(tables, run_id, ended_here(context.settings, tables))
         if found is None and context.from_jobs(lambda jobs: jobs.job_of(run_id)):
             shown, failed = None, []  # its job has not begun
         else:

@@ -11,14 +11,16 @@ import json
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from time import monotonic
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
 
-from archive.views.publications import connect_runs
 from archive.views.views import Views
+from batch.jobs.control import ended_here
+from batch.runs import listing
 from model_store.errors import Overloaded, ResightError
 from pages.context import Context
 from pages.html import identity_of
@@ -37,11 +39,9 @@ MAX_EACH, MAX_STREAMS = 6, 40
 
 Browsers open at most six connections to a server by HTTP/1.1.
 """
-_RUNS = """
-    select run_id, coalesce(kind, 'detect') as kind, state_now as state, model_name, model_version, counts, metrics,
-        epoch(event_at) as event_at_s
-    from runs where state_now = 'running' or event_at > now() - interval 1 hour order by event_at desc limit 20
-"""
+RECENT, MAX_RUNS = timedelta(hours=1), 20
+"""Age of the last event and number of the runs that the stream describes."""
+_SENT = ("run_id", "model_name", "model_version", "counts")
 
 
 class State:
@@ -83,15 +83,21 @@ class State:
     def _read(self) -> dict[str, Any]:
         tables = self._context.tables
         try:
-            runs = connect_runs(tables).sql(_RUNS).to_arrow_table().to_pylist()
+            ended = ended_here(self._context.settings, tables)
+            runs = listing.recent(tables, datetime.now(UTC) - RECENT, MAX_RUNS, ended)
             view = Views(tables.url).current()
         except ResightError as error:
             return {"problem": str(error)}
         self._context.follower.used()
-        for run in runs:
-            run["metrics"] = json.loads(run["metrics"]) if run["metrics"] else None
         published = {"serial": view.serial, "run_id": view.run_id} if view else None
-        return {"runs": runs, "published": published, "index": self._context.follower.building()}
+        return {"runs": list(map(_sent, runs)), "published": published, "index": self._context.follower.building()}
+
+
+def _sent(run: dict[str, Any]) -> dict[str, Any]:
+    """Return what the stream sends of a run."""
+    metrics = json.loads(run["metrics"]) if run["metrics"] else None
+    more = {"kind": run["kind"] or "detect", "state": run["state_now"], "event_at_s": run["event_at"].timestamp()}
+    return {name: run[name] for name in _SENT} | more | {"metrics": metrics}
 
 
 class RunLogTail:

@@ -93,7 +93,7 @@ def test_a_run_that_was_killed_on_this_machine_is_interrupted_at_once(
 ) -> None:
     for run in ("killed", "alive"):
         ran(tables, store, run, "1", "running", start=datetime.now(UTC))
-    monkeypatch.setattr("batch.api.runs.ended_here", lambda _: {"killed", "old"})
+    monkeypatch.setattr("batch.api.runs.ended_here", lambda *_: {"killed", "old"})
     for state, runs in (("interrupted", ["killed"]), ("running", ["alive"]), ("sealed", ["new", "old"])):
         listed = client.get("/", params={"state": state}).json()["runs"]
         assert [(row["run_id"], row["state"]) for row in listed] == [(run, state) for run in runs]

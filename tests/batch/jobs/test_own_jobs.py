@@ -13,17 +13,20 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
+from archive.delta.tables import Tables
 from batch.jobs.cluster_jobs import JOBS
 from batch.jobs.control import JobOutcome, ended_here, jobs_of
 from batch.jobs.own_jobs import OwnJobs, is_locked, main_of
 from model_store.errors import BadRequest, ClusterError, RunStalled
 from serve.settings import Settings
+from tests.fixtures_local import put_rows
 from tests.support.jobs import FakeJobs
 
 JOB = "tests.batch.jobs.waiting_job"
@@ -62,6 +65,15 @@ def wait_for(is_so: Callable[[], object]) -> None:
     while not is_so():
         assert time.monotonic() < until_s, "it never came to that"
         time.sleep(0.05)
+
+
+def record(run_id: str, state: str = "running", event: int = 0) -> None:
+    row = {"run_id": run_id, "event": event, "state": state, "event_at": datetime.now(UTC)}
+    put_rows(Tables(Settings().tables_url), "runs", row)
+
+
+def killed() -> set[str]:
+    return ended_here(Settings(), Tables(Settings().tables_url))
 
 
 def began(jobs: OwnJobs, run_id: str) -> bool:
@@ -147,8 +159,13 @@ def test_a_killed_job_is_not_running(jobs: OwnJobs) -> None:
     assert outcome.killed_by == "SIGKILL"
     assert not is_locked(log)
     assert others().stop("r") is None
-    assert others().ended(since_s=time.time() - WAIT_S) == {"r"} == ended_here(Settings())
+    assert others().ended(since_s=time.time() - WAIT_S) == {"r"}
     assert others().ended(since_s=time.time() + WAIT_S) == set()
+    assert killed() == set()  # it has recorded nothing
+    record("r")
+    assert killed() == {"r"}
+    record("r", "sealed", 1)
+    assert killed() == set()
 
 
 def test_a_run_that_continues_in_another_job_or_on_another_machine_has_not_ended(
@@ -157,15 +174,17 @@ def test_a_run_that_continues_in_another_job_or_on_another_machine_has_not_ended
     for run in ("r", "s"):
         events(jobs, start(jobs, run, "ends"))
     start(jobs, "r")
-    assert ended_here(Settings()) == {"s"}
+    record("r")
+    record("s")
+    assert killed() == {"s"}
     monkeypatch.setattr("batch.jobs.control.has_cluster", lambda _: True)
     for cluster, ended in ((FakeJobs(), {"s"}), (None, set[str]())):
         monkeypatch.setattr("batch.jobs.control.jobs_of", lambda _, cluster=cluster: cluster or no_answer())
-        assert ended_here(Settings()) == ended
+        assert killed() == ended
     cluster = FakeJobs()
     cluster.alive = {"s"}
     monkeypatch.setattr("batch.jobs.control.jobs_of", lambda _: cluster)
-    assert ended_here(Settings()) == set()
+    assert killed() == set()
     with monkeypatch.context() as patch:
         patch.setattr("platform.node", lambda: "another machine")
         assert others().ended(since_s=0) == set()

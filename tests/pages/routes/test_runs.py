@@ -24,6 +24,7 @@ from model_store.names import version_id
 from model_store.store import ModelStore
 from pages.context import Context
 from pages.http_app import build_pages_app
+from pages.routes.stream import State
 from tests.cli.ran import START, key, ran
 from tests.fixtures_local import publish_blobs, put_results, result_rows
 from tests.pages.routes.test_cameras import rows_of_page
@@ -52,6 +53,24 @@ def two(tables: Tables, store: ModelStore) -> None:
     ran(tables, store, "old", "1", "running", "sealed")
     later = START + timedelta(days=1)
     ran(tables, store, "new", "2", "running", "sealed", start=later, scores=())
+
+
+def test_a_run_that_was_killed_is_interrupted_on_every_page(
+    client: TestClient, context: Context, tables: Tables, store: ModelStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for run in ("killed", "alive"):
+        ran(tables, store, run, "1", "running", start=datetime.now(UTC))
+    for page in ("runs", "overview", "stream"):
+        monkeypatch.setattr(f"pages.routes.{page}.ended_here", lambda *_: {"killed"})
+    listed = client.get("/runs", params={"state": "interrupted"}).text
+    assert "/runs/killed" in listed
+    assert "/runs/alive" not in listed
+    shown = client.get("/").text
+    assert "/runs/alive" in shown
+    assert "/runs/killed" not in shown
+    assert "interrupted" in client.get("/runs/killed").text
+    sent = State(context)._read()["runs"]
+    assert {(run["run_id"], run["state"]) for run in sent} == {("killed", "interrupted"), ("alive", "running")}
 
 
 def test_the_published_model_is_chosen_for_a_run(client: TestClient, tables: Tables, store: ModelStore) -> None:
