@@ -137,6 +137,7 @@ def write(images: Iterable[ImageRecord], facts: ExportLineage, out: Path, option
         left_out = places.require_all(options.leave_out)
         if not deployments:
             raise BadRequest("nothing was written: no image is left to export")
+        lacking = _add_empty(deployments, facts.deployments, places)
         for (event_id, _), event in events.items():
             observations.writerows(_of_event(event_id, event, words))
         table("deployments").writerows(_deployment_row(deployments[key]) for key in sorted(deployments))
@@ -144,10 +145,29 @@ def write(images: Iterable[ImageRecord], facts: ExportLineage, out: Path, option
     ends = [(each.facts.end or each.last).date() for each in deployments.values()]
     days = (min(each.start for each in facts_of).date(), max(ends))
     stated = descriptor(package, facts_of, days, words.used, bool(events))
+    if lacking:
+        left_out = {"left_out": left_out.get("left_out", 0), "reasons": [*left_out.get("reasons", ()), *lacking]}
     stated["resight"] = {**facts.described(), "left_out": left_out.get("reasons", [])}
     text = json.dumps(stated, ensure_ascii=False, allow_nan=False, indent=2)
     (out / "datapackage.json").write_text(text + "\n", "utf-8")
     return {"images": written} | left_out
+
+
+def _add_empty(deployments: dict[str, _Deployment], stated: Iterable[DeploymentFact], places: Places) -> list[str]:
+    """Add the deployments without images, which are effort all the same; return those that lack a fact, and why.
+
+    One that continues has no end that anybody has stated or photographed, so it is not added.
+    """
+    reasons: list[str] = []
+    for facts in stated:
+        if facts.deployment_id in deployments or facts.end is None:
+            continue
+        if lacking := places.lacking(facts):
+            reasons.append(f"deployment {facts.deployment_id} ({facts.camera_id}) without images and {lacking}")
+        else:
+            end = facts.end.replace(tzinfo=places.clock(facts))
+            deployments[facts.deployment_id] = _Deployment(facts, end)
+    return reasons
 
 
 def _media_row(image: ImageRecord, deployment: DeploymentFact, moment: datetime, path: str) -> Row:

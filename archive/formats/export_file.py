@@ -15,7 +15,7 @@ import pyarrow as pa
 from archive.annotations.classes import classifiers, read_classes
 from archive.delta.tables import Tables
 from archive.formats.file_formats import FileFormat
-from archive.formats.records import USED, ExportLineage, ImageRecord, image_records
+from archive.formats.records import USED, ExportLineage, ImageRecord, deployment_facts, image_records
 from archive.views.exports import is_recorded, view_words, write_recorded
 from archive.views.publications import connect_runs, last_sealed
 from archive.views.query import connect
@@ -83,7 +83,8 @@ def export_file(
         with connect(tables, view, memory_mib=memory, statement=USED, scans=True) as sql:
             key = classifier.classifier_key if classifier else ""
             of_results = tuple(label for (label,) in sql.execute(_LABELS).fetchall()) if not facts.labels else ()
-            known = replace(facts, labels=facts.labels or of_results)
+            whole = deployment_facts(sql) if files is None else ()
+            known = replace(facts, labels=facts.labels or of_results, deployments=whole)
             counts.update(fmt.write(counted(image_records(sql, files, floor, key)), known, part, chosen))
         return counts.get("images", count), [view.inference_key]
 

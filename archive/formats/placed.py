@@ -94,14 +94,21 @@ class Places:
             return self.refuse(why, image, f", taken {moment.isoformat(' ', 'seconds')}")
         if facts is None:
             return self.refuse(f"of {camera} without a deployment: {ADD}", image)
-        what = f"of deployment {facts.deployment_id} ({camera}) without"
-        zone = facts.time_zone or self.time_zone
-        if not zone:
-            ways = "(column time_zone), or with --set time_zone=Europe/Berlin"
-            return self.refuse(f"{what} a time zone: {ADD} {ways}", image)
+        if lacking := self.lacking(facts):
+            return self.refuse(f"of deployment {facts.deployment_id} ({camera}) without {lacking}", image)
+        return facts, moment.replace(tzinfo=self.clock(facts))
+
+    def lacking(self, facts: DeploymentFact) -> str:
+        """Return the fact that a deployment lacks, with the way to state it; empty if it has a zone and coordinates."""
+        if not (facts.time_zone or self.time_zone):
+            return f"a time zone: {ADD} (column time_zone), or with --set time_zone=Europe/Berlin"
         if facts.latitude is None or facts.longitude is None:
-            return self.refuse(f"{what} coordinates: {ADD} (columns latitude, longitude)", image)
-        return facts, moment.replace(tzinfo=clock_of(zone, facts.start))
+            return f"coordinates: {ADD} (columns latitude, longitude)"
+        return ""
+
+    def clock(self, facts: DeploymentFact) -> tzinfo:
+        """Return the offset of the clock of a deployment that lacks nothing."""
+        return clock_of(facts.time_zone or self.time_zone or "", facts.start)
 
     def refuse(self, reason: str, image: ImageRecord, more: str = "") -> None:
         """Count an image that the format cannot represent; `more` is about this one."""

@@ -7,7 +7,7 @@ The relations of `archive/views/query.py` are ordered once, in two tables of its
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal
 
@@ -162,7 +162,8 @@ class ImageRecord:
 class ExportLineage:
     """Lineage of an export. `labels` are the detector's, in its order; `sealed_at` is the end of its run (UTC).
 
-    `descriptions`: the lineages of the classes of the classifier, such as `mammalia;carnivora;…`.
+    `descriptions`: the lineages of the classes of the classifier, such as `mammalia;carnivora;…`. `deployments`: all of
+    an archive that is exported as a whole, also those without images; none of a part.
     """
 
     view: str
@@ -177,13 +178,19 @@ class ExportLineage:
     label_thresholds: Mapping[str, float] = field(default_factory=dict[str, float])
     classifier: str | None = None
     descriptions: Mapping[str, str] = field(default_factory=dict[str, str])
+    deployments: tuple[DeploymentFact, ...] = ()
 
     def described(self) -> dict[str, Any]:
-        """Return the lineage as a JSON object, without labels."""
-        facts = asdict(self)
-        del facts["labels"], facts["descriptions"]
+        """Return the lineage as a JSON object, without labels and deployments."""
+        facts = asdict(replace(self, deployments=()))
+        del facts["labels"], facts["descriptions"], facts["deployments"]
         moment = self.sealed_at and self.sealed_at.isoformat(timespec="seconds")
         return facts | {"layers": list(self.layers), "sealed_at": moment}
+
+
+def deployment_facts(sql: duckdb.DuckDBPyConnection) -> tuple[DeploymentFact, ...]:
+    """Return the deployments of a connection with the relations `USED`."""
+    return tuple(DeploymentFact(*row) for row in sql.execute(_DEPLOYMENTS).fetchall())
 
 
 def image_records(
@@ -204,7 +211,7 @@ def image_records(
     boxes, done = _BOXES.split(";\n")
     sql.execute(boxes, {"classifier": classifier})
     sql.execute(done)
-    deployments = {row[0]: DeploymentFact(*row) for row in sql.execute(_DEPLOYMENTS).fetchall()}
+    deployments = {each.deployment_id: each for each in deployment_facts(sql)}
     deployed = {deployment.camera_id for deployment in deployments.values()}
     for window in windows(sql, "export_files", WINDOW):
         boxes = _boxes(sql, window["n"][0].as_py(), window["n"][-1].as_py())

@@ -165,6 +165,28 @@ def test_the_stated_time_zone_applies_to_deployments_without_one(tmp_path: Path,
     assert "continues" in rows[1]["deploymentComments"]
 
 
+def test_deployments_without_images_are_effort(tmp_path: Path, options: CamtrapOptions) -> None:
+    ended = replace(NORTH, deployment_id="empty", camera_id="C9", end=datetime(2026, 7, 1))
+    whole = (
+        NORTH,
+        ended,
+        replace(ended, deployment_id="continues", end=None),
+        replace(ended, deployment_id="nowhere", latitude=None),
+    )
+    counts = write(burst(), replace(FACTS, deployments=whole), tmp_path / "out", options)
+    assert errors(tmp_path / "out") == []
+    rows = {row["deploymentID"]: row for row in rows_of(tmp_path / "out" / "deployments.csv")}
+    assert rows.keys() == {each["deploymentID"] for each in rows_of(tmp_path / "out" / "media.csv")} | {"empty"}
+    assert (rows["empty"]["cameraID"], rows["empty"]["deploymentEnd"]) == ("C9", "2026-07-01T00:00:00+02:00")
+    assert counts["left_out"] == 0
+    (reason,) = counts["reasons"]
+    assert reason.startswith("deployment nowhere (C9) without images and coordinates: state them with")
+    package = json.loads((tmp_path / "out" / "datapackage.json").read_text())
+    assert package["temporal"]["end"] == "2026-07-01"
+    assert package["resight"]["left_out"] == [reason]
+    assert "deployments" not in package["resight"]
+
+
 def test_a_clock_keeps_the_offset_of_its_start_in_winter(tmp_path: Path, options: CamtrapOptions) -> None:
     winter = datetime(2026, 12, 24, 18)
     later = image(2, captured_at_corrected=winter, deployment=replace(NORTH, end=None))

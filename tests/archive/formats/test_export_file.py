@@ -8,8 +8,10 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
+from archive.catalogue.deployments import Deployment, record
 from archive.delta.tables import Tables
 from archive.formats import megadetector
 from archive.formats.export_file import export_file
@@ -48,6 +50,26 @@ def test_an_export_is_recorded_with_its_view(tables: Tables, tmp_path: Path) -> 
     assert info["detection_completion_time"] == "2026-05-01 12:00:00"
     assert json.loads(row["thresholds"]) == {"default": 0.2, "per_label": {}}
     assert [file.name for file in out.parent.iterdir()] == ["md.json"]
+
+
+def test_only_an_export_of_the_whole_archive_has_its_deployments(
+    tables: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stated = {"deployment_id": "d", "camera_id": "unseen", "from_local": "2026-04-01", "until_local": "2026-04-09"}
+    record(tables, {"": Deployment.model_validate(stated | {"location": "Oak hill"})}, "ana")
+    seen: list[list[str]] = []
+
+    def written(images: Iterable[ImageRecord], facts: ExportLineage, out: Path, options: Frozen) -> None:
+        seen.append([each.deployment_id for each in facts.deployments])
+        assert "deployments" not in facts.described()
+        out.write_text("x")
+
+    monkeypatch.setattr(megadetector, "write", written)
+    monkeypatch.setitem(written.__annotations__, "options", Frozen)
+    export_file(tables, FILE, tmp_path / "md.json")
+    part = pa.table({"source_root": ["/data/deer"], "path": ["none"]})
+    export_file(tables, FILE, tmp_path / "md.json", files=part)
+    assert seen == [["d"], []]
 
 
 def test_a_writer_that_fails_leaves_nothing(tables: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
