@@ -58,14 +58,16 @@ def list_tokens(fmt: FormatOption = Format.table) -> None:
 
 
 @app.command()
-def quota(name: Name, daily_mib: DailyMib = None) -> None:
+def quota(name: Name, daily_mib: DailyMib = None, fmt: FormatOption = Format.table) -> None:
     """Set how much a token may store in a day; without the option, it has no quota.
 
     Example: resight tokens quota station-7 --daily-mib 500
     """
-    TokenFile.of(Settings()).set_quota(name, daily_mib)
+    file = TokenFile.of(Settings())
+    file.set_quota(name, daily_mib)
     now = f"may store {daily_mib} MiB a day; what it has stored on this day counts" if daily_mib else "has no quota"
     note(f"{name} {now}; replicas apply it within {STALE_S:.0f} s")
+    print_facts(next(_row(token) for token in file.read() if token.name == name), fmt)
 
 
 @app.command()

@@ -96,8 +96,10 @@ async def test_a_quota_is_set_listed_changed_and_removed(resight: Resight, home:
     add(resight, "b", "admin")
     for set_to in (500, 20, None):
         if set_to != 500:
-            done = resight("tokens", "quota", "a", *(["--daily-mib", str(set_to)] if set_to else []))
-            done.ok()
+            done = resight(
+                "tokens", "quota", "a", *(["--daily-mib", str(set_to)] if set_to else []), "--format", "json"
+            )
+            assert json.loads(done.ok())["daily_mib"] == set_to
             assert ("a may store 20 MiB a day" if set_to else "a has no quota") in done.err
         rows = json.loads(resight("tokens", "list", "--format", "json").ok())
         assert [(row["name"], row["daily_mib"]) for row in rows] == [("a", set_to), ("b", None)]
