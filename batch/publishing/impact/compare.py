@@ -35,6 +35,8 @@ from batch.publishing.impact.result_sets import ResultSet
 from batch.publishing.impact.samples import hold_against
 from serve.models.shadow import MATCH_IOU
 
+MOST_AT_ONCE = 1_000_000
+"""Images of which boxes are matched at once: the windows of more do not fit into LARGE_MIB, and spill in each round."""
 _POPULATION = f"""
     create table cameras as
     select md5_number(media_sha256) as id, camera_id from {images_of("media")}
@@ -64,16 +66,20 @@ _BOXES = """
     where d.score >= coalesce(min_score, $threshold)::float
 """
 """Unnests only the detections of compared images; a sample has few of them."""
+_PART = """
+    create or replace table {side}_part as
+    from {side}_boxes where id % {parts} = {part}
+        and id in (select id from images where compared and id % {parts} = {part});
+"""
 _PAIRS = f"""
-    create table pairs as
+    create or replace table pairs as
     with touching as (
         select id, o.rank as old_rank, n.rank as new_rank, o.label = n.label as same,
             round((n.score::double - o.score) / {SHIFT_STEP})::integer as shift,
             iou(o.x1_px, o.y1_px, o.x2_px, o.y2_px, n.x1_px, n.y1_px, n.x2_px, n.y2_px) as iou
-        from old_boxes o join new_boxes n using (id)
-        where id in (select id from images where compared))
+        from old_part o join new_part n using (id))
     select id, old_rank, new_rank, same, shift, iou from touching where iou >= {MATCH_IOU};
-    create table matches as from pairs limit 0;
+    create or replace table matches as from pairs limit 0;
 """
 _BEST_FOR_BOTH = """
     create or replace temp table best as
@@ -87,19 +93,21 @@ _BEST_FOR_BOTH = """
     from pairs anti join best using (id, old_rank) anti join best using (id, new_rank);
 """
 _OUTCOMES = """
-    create table outcomes as
+    create table outcomes (id uhugeint, kind varchar, old_rank integer, new_rank integer, old_label varchar,
+        new_label varchar, shift integer)
+"""
+_OUTCOMES = """
+    {into}
     select id, if(same, 'matched', 'relabelled') as kind, old_rank, new_rank,
         o.label as old_label, n.label as new_label, shift
-    from matches join (select id, rank as old_rank, label from old_boxes) o using (id, old_rank)
-        join (select id, rank as new_rank, label from new_boxes) n using (id, new_rank)
+    from matches join (select id, rank as old_rank, label from old_part) o using (id, old_rank)
+        join (select id, rank as new_rank, label from new_part) n using (id, new_rank)
     union all
-    select id, 'lost', rank, null, label, null, null from old_boxes o
-    where id in (select id from images where compared)
-        and not exists (from matches m where m.id = o.id and m.old_rank = o.rank)
+    select id, 'lost', rank, null, label, null, null from old_part o
+    where not exists (from matches m where m.id = o.id and m.old_rank = o.rank)
     union all
-    select id, 'new', null, rank, null, label, null from new_boxes n
-    where id in (select id from images where compared)
-        and not exists (from matches m where m.id = n.id and m.new_rank = n.rank)
+    select id, 'new', null, rank, null, label, null from new_part n
+    where not exists (from matches m where m.id = n.id and m.new_rank = n.rank)
 """
 
 
@@ -152,9 +160,15 @@ def _limits(side: ResultSet) -> pa.Table:
 
 
 def match(sql: duckdb.DuckDBPyConnection) -> None:
-    """Create the relation `outcomes` of old_boxes and new_boxes."""
+    """Create the relation `outcomes` of old_boxes and new_boxes, MOST_AT_ONCE images at a time."""
     ANNOTATIONS.create(sql, "iou")
-    sql.execute(_PAIRS)
-    while sql.execute("select count(*) from pairs").fetchall()[0][0]:
-        sql.execute(_BEST_FOR_BOTH)
-    sql.execute(_OUTCOMES)
+    ((images,),) = sql.execute("select count(*) from images").fetchall()
+    parts = max(1, -(-images // MOST_AT_ONCE))
+    for part in range(parts):
+        for side in ("old", "new"):
+            sql.execute(_PART.format(side=side, parts=parts, part=part))
+        sql.execute(_PAIRS)
+        while sql.execute("select count(*) from pairs").fetchall()[0][0]:
+            sql.execute(_BEST_FOR_BOTH)
+        sql.execute(_OUTCOMES.format(into="insert into outcomes" if part else "create table outcomes as"))
+    sql.execute("drop table old_part; drop table new_part; drop table pairs; drop table matches")

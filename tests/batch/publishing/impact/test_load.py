@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import batch.publishing.impact.compare
 from batch.publishing.impact.compare import compare
 from batch.publishing.impact.measure import Impact
 from tests.batch.publishing.impact import oracle
@@ -65,9 +66,10 @@ def counted(impact: Impact) -> dict[str, Any]:
 
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
-@given(world=worlds(), old=thresholds, new=thresholds)
-def test_a_slow_count_finds_the_same(world: World, old: dict[str, float], new: dict[str, float]) -> None:
+@given(world=worlds(), old=thresholds, new=thresholds, at_once=st.sampled_from([1, 3, 10**6]))
+def test_a_slow_count_finds_the_same(world: World, old: dict[str, float], new: dict[str, float], at_once: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batch.publishing.impact.compare, "MOST_AT_ONCE", at_once)
         tables = world.in_memory(patch)
         impact = compare(tables, old_side(old[""], deer=old["deer"]), new_side(new[""], deer=new["deer"]))
     found, wanted = counted(impact), oracle.impact(world, old, new)
