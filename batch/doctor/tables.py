@@ -186,19 +186,26 @@ def _fault(store: FileSystem, path: str) -> str:
 
 def check_rows(tables: Tables) -> Iterator[Finding]:
     """Evaluate RULES, each on new snapshots. A table that is missing has no rows."""
+    scanned = dict[str, int | None]()
     with storage_errors(tables), scratch("doctor", LARGE_MIB) as sql:
         for rule in RULES:
-            count, example = _evaluated(sql, tables, rule)
+            count, example = _evaluated(sql, tables, rule, scanned)
             if count:
                 problem = f"{rule.problem.format(n=count)}, such as {example}"
                 yield Finding("rows", rule.reads[0], problem, rule.action)
 
 
-def _evaluated(sql: duckdb.DuckDBPyConnection, tables: Tables, rule: Rule) -> tuple[int, str]:
+def _evaluated(
+    sql: duckdb.DuckDBPyConnection, tables: Tables, rule: Rule, scanned: dict[str, int | None]
+) -> tuple[int, str]:
+    """Return the number of wrong rows and an id. `scanned` has the versions of the relations in the database."""
     opened = {name: tables.existing(name) for name in rule.reads}
     if opened[rule.reads[0]] is None:
         return 0, ""
     for name, table in opened.items():
-        scan(sql, name, table, TABLES[name])
+        version = table.version() if table else None
+        if scanned.get(name, -1) != version:
+            scan(sql, name, table, TABLES[name])
+            scanned[name] = version
     count, example = sql.execute(f"select count(*), min(id) from ({rule.sql})").fetchall()[0]
     return count, str(example)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import batch.doctor.tables
 from batch.doctor.tables import RULES, check_files, check_rows
 from tests.batch.doctor.conftest import STATEMENT, Home
 from tests.fixtures_local import put_results, put_rows, result_rows, rows_of
@@ -80,7 +81,7 @@ def test_a_defect_of_rows_is_one_finding(home: Home, damage: Damage, table: str,
     assert re.search(problem, found.problem)
 
 
-def test_every_rule_finds_something(home: Home) -> None:
+def test_every_rule_finds_something(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """A rule that can never match, such as one with a wrong column in a join, would look like health."""
     for damage, *_ in DEFECTS:
         damage(home)
@@ -88,8 +89,21 @@ def test_every_rule_finds_something(home: Home) -> None:
     again("results")(home)
     again("classifications")(home)
     again("embeddings")(home)
+    scan, scanned = batch.doctor.tables.scan, list[str]()
+    monkeypatch.setattr(
+        "batch.doctor.tables.scan", lambda sql, name, *more: scanned.append(name) or scan(sql, name, *more)
+    )
     found = [finding.problem.split(", such as")[0] for finding in check_rows(home.tables)]
     assert len(found) == len(RULES), found
+    assert len(scanned) == len(set(scanned)), "no table has changed"
+
+
+def test_a_table_that_changes_between_two_rules_is_read_again(home: Home) -> None:
+    again("results")(home)
+    findings = check_rows(home.tables)
+    assert next(findings).subject == "results"
+    result(run_id="r9", finished_at=EARLIER)(home)
+    assert [finding.problem[-2:] for finding in findings] == ["r9"]
 
 
 @pytest.mark.parametrize("table", ["results", "classifications", "embeddings"])
