@@ -41,26 +41,29 @@ class Step:
 
 
 STEPS = (
-    Step("peers_archive", ("--images", "750", "--tuning-images", "150"), ("--quick",), 13),
-    Step("peers_online", ("--rounds", "2", "--seconds", "8", "--tuning-s", "3"), ("--quick",), 14),
-    Step("archive_run", ("--images", "1500", "--size", "1920x1080", "--rounds", "2", "--here"), minutes=3),
-    Step("archive_run", ("--images", "1500", "--size", "1920x1080", "--rounds", "2"), minutes=6),
-    Step("archive_run", ("--images", "1500", "--size", "1920x1080", "--rounds", "1", "--jpeg-shrink", "4"), minutes=4),
-    Step("http_latency", ("--rounds", "2", "--seconds", "5"), ("--quick",), 6),
-    Step("hot_swap", ("--promotions", "150", "--loads", "12", "--steady-s", "20"), minutes=4),
-    Step("lanes", ("--images", "450", "--rounds", "1", "--idle-s", "30"), minutes=3),
-    Step("loadgen_mlperf", ("--duration-s", "15", "--tries", "3"), minutes=3),
-    Step("hostile_images", ("--images", "1500"), minutes=2),
-    Step("crash_matrix", minutes=4),
-    Step("planning", minutes=2),
+    Step("peers_archive", ("--images", "500", "--tuning-images", "0"), ("--quick",), 9),
+    Step("peers_online", ("--rounds", "2", "--seconds", "6", "--tuning-s", "0"), ("--quick",), 12),
+    Step("archive_run", ("--images", "1000", "--size", "1920x1080", "--rounds", "2", "--here"), minutes=3),
+    Step("archive_run", ("--images", "1000", "--size", "1920x1080", "--rounds", "2"), minutes=7),
+    Step("archive_run", ("--images", "1000", "--size", "1920x1080", "--rounds", "1", "--jpeg-shrink", "4"), minutes=4),
+    Step("http_latency", ("--rounds", "2", "--seconds", "4"), ("--quick",), 6),
+    Step("hot_swap", ("--promotions", "100", "--loads", "10", "--steady-s", "20"), minutes=4),
+    Step("lanes", ("--images", "300", "--rounds", "1", "--idle-s", "30"), minutes=3),
+    Step("loadgen_mlperf", ("--duration-s", "15", "--tries", "2"), minutes=3),
+    Step("hostile_images", ("--images", "1000"), minutes=2),
+    Step("crash_matrix", minutes=5),
+    Step("planning", minutes=3),
     Step("catalogue", ("--quick",), minutes=2),
-    Step("filters", ("--here", "--detections", "200000"), minutes=3),
-    Step("uploads", ("--sizes", "1000000"), minutes=1),
-    Step("page", ("--pages", "300"), minutes=3),
+    Step("filters", ("--here", "--detections", "100000"), minutes=2),
+    Step("uploads", ("--sizes", "1000000"), minutes=2),
+    Step("page", ("--pages", "200"), minutes=4),
     Step("load_cost", ("--quick",), minutes=1),
     Step("decode_and_nms", quick=("--quick",), minutes=1),
 )
-"""Steps with sizes at which all end within 75 minutes on two cores; by default, each script measures longer."""
+"""Steps with sizes at which all end within 75 minutes on two slow cores; by default, each script measures longer.
+
+Peers run in their first configuration, which was the best on two cores; the scripts by themselves try all.
+"""
 
 
 def main() -> None:
