@@ -156,7 +156,7 @@ def write(images: Iterable[ImageRecord], facts: ExportLineage, out: Path, option
 def _add_empty(deployments: dict[str, _Deployment], stated: Iterable[DeploymentFact], places: Places) -> list[str]:
     """Add the deployments without images, which are effort all the same; return those that lack a fact, and why.
 
-    One that continues has no end that anybody has stated or photographed, so it is not added.
+    One that continues has no end, which the format requires, so it is not added.
     """
     reasons: list[str] = []
     for facts in stated:
