@@ -250,7 +250,9 @@ CASES = {
         of_people(*OF_TWINS), [("deer", 0.9, HUMAN), F], more=(Seen("cow", 0.6, BOX),)
     ),
     "of two claims about one animal, the stronger": Case(
-        of_people(relabel(WEAK.box, 0, "roe deer")), [("roe deer", 0.9, HUMAN), F, ("roe deer", 0.2, None)], more=(WEAK,)
+        of_people(relabel(WEAK.box, 0, "roe deer")),
+        [("roe deer", 0.9, HUMAN), F, ("roe deer", 0.2, None)],
+        more=(WEAK,),
     ),
     "a stronger claim is another thing below an IoU of 0.75": Case(
         of_people(relabel(BESIDE, 0, "cat")), [("cat", 0.9, HUMAN), F, ("pig", 0.95, None)], more=(ASIDE,)
