@@ -13,6 +13,7 @@ from fastapi import Request
 from fastapi.responses import HTMLResponse
 
 from batch.publishing.impact.report import impact_report
+from batch.publishing.impact.verdict import model_of
 from pages import html
 from pages.context import Context
 from serve.inference.admission import Threads
@@ -55,5 +56,5 @@ class Impacts:
         impact, names = report.impact, ("labels", "relabelled", "cameras")
         values |= {name: getattr(impact, name)[:MAX_ROWS] for name in names}
         values["left_out"] = sum(len(getattr(impact, name)) - len(values[name]) for name in names)
-        values |= {"old": old, "new": new, "change": change, "impact": impact}
+        values |= {"old": old, "new": new, "change": change, "impact": impact, "model_of": model_of}
         return html.page(request, "compare.html", verdict=report.verdict, samples=report.samples, **values)

@@ -25,8 +25,9 @@ from model_store.store import ModelStore
 from pages.context import Context
 from pages.http_app import build_pages_app
 from pages.routes.stream import State
+from tests.archive.resolve_worlds import person
 from tests.cli.ran import START, key, ran
-from tests.fixtures_local import publish_blobs, put_results, result_rows
+from tests.fixtures_local import publish_blobs, put_results, put_rows, result_rows
 from tests.pages.routes.test_cameras import rows_of_page
 from tests.support.html_form import Page
 from tests.support.jobs import FakeJobs
@@ -151,6 +152,7 @@ def test_the_impact_is_shown_before_publishing(
     client: TestClient, tables: Tables, store: ModelStore, context: Context
 ) -> None:
     publish(tables, store, "old")
+    put_rows(tables, "assertions", person("suppress", "a"))
     (Path(context.settings.home_path) / "policy.toml").write_text("[gates]\nmax_emptied_frac = 0\n")
     text = client.get("/ui/runs/compare", params={"new": "new", "old": "published"}).text
     assert HOSTILE not in text
@@ -165,6 +167,8 @@ def test_the_impact_is_shown_before_publishing(
     assert "höchstens 0 % (max_emptied_frac)" in german.text
     assert "blobs@1 (published) mit blobs@2 (new)" in german.text
     assert "Erkennungen fort, in 0 erscheinen die ersten" in german.text
+    agreed = "Von 1 Aussagen von Menschen über diese Bilder stimmt blobs@1 (vorher) mit 0 überein und blobs@2"
+    assert f"{agreed} (nachher) mit 1: 1 gewonnen, 0 verloren." in german.text
     other = client.get("/ui/runs/compare", params={"new": "new", "old": "old"}).text
     assert "data-post" not in other, "only what is published can be replaced"
 
