@@ -11,9 +11,14 @@ from typing import Any
 
 from fastapi import Request
 from fastapi.responses import HTMLResponse
+from starlette.concurrency import run_in_threadpool
 
+from archive.views.publications import last_sealed
+from batch.publishing.impact.measure import Impact
 from batch.publishing.impact.report import impact_report
+from batch.publishing.impact.result_sets import PUBLISHED
 from batch.publishing.impact.verdict import model_of
+from batch.schedule.archive_state import schedule_words
 from pages import html
 from pages.context import Context
 from serve.inference.admission import Threads
@@ -47,7 +52,7 @@ class Impacts:
         self._threads = Threads(MAX_COMPARISONS, "comparisons are being made", MAX_COMPARISONS)
 
     async def page(
-        self, request: Request, old: str, new: str, change: ChangeForm | None, **values: Any
+        self, request: Request, old: str, new: str, change: ChangeForm | None, done: bool = False, **values: Any
     ) -> HTMLResponse:
         """Return the page of a comparison. Raises what `impact_report` raises, and Overloaded."""
         context = self._context
@@ -56,5 +61,15 @@ class Impacts:
         impact, names = report.impact, ("labels", "relabelled", "cameras")
         values |= {name: getattr(impact, name)[:MAX_ROWS] for name in names}
         values["left_out"] = sum(len(getattr(impact, name)) - len(values[name]) for name in names)
-        values |= {"old": old, "new": new, "change": change, "impact": impact, "model_of": model_of}
+        values |= await run_in_threadpool(self._stored, impact, old, change, done)
+        values |= {"old": old, "new": new, "change": change, "impact": impact, "model_of": model_of, "done": done}
         return html.page(request, "compare.html", verdict=report.verdict, samples=report.samples, **values)
+
+    def _stored(self, impact: Impact, old: str, change: ChangeForm | None, done: bool) -> dict[str, Any]:
+        """Return the warning before and after a publication, and the query of pictures that shows both sides."""
+        tables, schedule = self._context.tables, ""
+        if change and change.reason and change.back == done:
+            schedule = schedule_words(self._context.store, impact.old if done else impact.new)
+        shown = None if old == PUBLISHED else last_sealed(tables, impact.old.inference_key)
+        run = last_sealed(tables, impact.new.inference_key)
+        return {"schedule": schedule, "versions": {"shown": shown or "", "run": run or ""}}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -21,8 +22,9 @@ from archive.views.publications import view_of_run
 from archive.views.search import view_shown
 from archive.views.views import PRODUCTION, Views
 from batch.runs import listing
-from model_store.errors import DeadlinePassed, ModelNotFound, StorageError
+from model_store.errors import DeadlinePassed, ModelError, ModelNotFound, StorageError
 from model_store.frozen import Frozen
+from model_store.names import version_id
 from pages.context import Context
 from pages.html import page
 from pages.pictures import Lookup
@@ -203,7 +205,13 @@ def router(context: Context) -> APIRouter:
 def _details(context: Context, view: str, digests: Sequence[str], run: str | None = None) -> Mapping[str, ImageDetail]:
     """Return images from the index; from the tables those of a run, and those with rows that the index lacks."""
     if run is not None:
-        return image_details(context.tables, digests, view_of_run(context.tables, run))
+        shown = view_of_run(context.tables, run)
+        with suppress(ModelError):  # of a model that is not here, every score is shown
+            version = context.store.describe(version_id(shown.model_name, shown.model_version))
+            limits = version.detector_config.thresholds
+            update = {"threshold": limits.default, "label_thresholds": limits.per_label}
+            shown = shown.model_copy(update=update)
+        return image_details(context.tables, digests, shown)
     try:
         found = context.index.details(view, digests)
     except (StorageError, DeadlinePassed):  # it is being built, or its disk is full

@@ -15,7 +15,8 @@ from archive.views.image_detail import image_details
 from archive.views.views import View, Views
 from model_store.errors import StorageFull
 from pages.context import Context
-from tests.fixtures_local import jpeg, put_results, result_rows, rows_of, write_files
+from tests.cli.ran import ran
+from tests.fixtures_local import jpeg, publish_blobs, put_results, put_rows, result_rows, rows_of, write_files
 from tests.pages.conftest import lasting_page
 
 TAKEN = 0x9003
@@ -90,6 +91,13 @@ def test_details_have_boxes_and_files(lasting: tuple[TestClient, list[str]]) -> 
     assert client.get(f"/ui/v1/images/{archive[0]}?view=none").status_code == 400
     assert client.get(f"/ui/v1/images/{archive[0]}?run=none").status_code == 400
     assert client.get("/ui/v1/images/" + "0" * 64).status_code == 404
+
+
+def test_boxes_of_a_run_are_shown_from_the_thresholds_of_its_version(client: TestClient, context: Context) -> None:
+    publish_blobs(context.store, "1", thresholds={"default": 0.5})
+    put_rows(context.tables, "media", {"media_sha256": "a", "source_root": "/r", "path": "a.jpg"})
+    ran(context.tables, context.store, "old", "1", "running", "sealed", scores=(0.4,))
+    assert [box["is_shown"] for box in client.get("/ui/v1/images/a?run=old").json()["boxes"]] == [False]
 
 
 def test_details_of_an_index_that_is_behind_or_cannot_be_written_are_those_of_the_tables(

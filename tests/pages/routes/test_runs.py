@@ -153,6 +153,7 @@ def test_the_impact_is_shown_before_publishing(
 ) -> None:
     publish(tables, store, "old")
     put_rows(tables, "assertions", person("suppress", "a"))
+    store.set_alias("blobs", "production", "1")
     (Path(context.settings.home_path) / "policy.toml").write_text("[gates]\nmax_emptied_frac = 0\n")
     text = client.get("/ui/runs/compare", params={"new": "new", "old": "published"}).text
     assert HOSTILE not in text
@@ -160,6 +161,9 @@ def test_the_impact_is_shown_before_publishing(
     assert 'name="override"' in text, "a gate fails, so a reason is needed"
     assert 'data-post="//runs/new/publish"' in text
     assert "/ui/v1/images/a/crop?x1=1.0&amp;y1=1.0&amp;x2=9.0&amp;y2=9.0&amp;w=224" in text
+    assert "before layers and corrections. Corrections stay." in text
+    assert "<h2>Lost (2 of 2 images)</h2>" in text
+    assert '<a href="/ui/images/a?shown=&amp;run=new">' in text, "both versions"
     german = client.get(
         "/ui/runs/compare", params={"new": "new", "old": "published"}, headers={"accept-language": "de"}
     )
@@ -168,8 +172,11 @@ def test_the_impact_is_shown_before_publishing(
     assert "blobs@1 (published) mit blobs@2 (new)" in german.text
     assert "Erkennungen fort, in 0 erscheinen die ersten" in german.text
     agreed = "Von 1 Aussagen von Menschen über diese Bilder stimmt blobs@1 (vorher) mit 0 überein und blobs@2"
+    keep = "diese Version veröffentlichen; um blobs@2 zu behalten: resight models promote blobs@2"
+    assert f'{keep}</span> <a href="/ui/models/blobs">blobs</a>' in german.text
     assert f"{agreed} (nachher) mit 1: 1 gewonnen, 0 verloren." in german.text
     other = client.get("/ui/runs/compare", params={"new": "new", "old": "old"}).text
+    assert '<a href="/ui/images/a?shown=old&amp;run=new">' in other
     assert "data-post" not in other, "only what is published can be replaced"
 
 
@@ -190,6 +197,9 @@ def test_a_roll_back_shows_what_it_would_undo(
     assert "would undo: number 2 (blobs@2 in place of blobs@1)" in text
     assert 'data-post="//runs/rollback"' in text
     assert 'name="after" value="2" data-kind="number"' in text
+    store.set_alias("blobs", "production", "1")
+    shown = [client.get("/ui/runs/compare", params={"done": done}).text for done in (True, False)]
+    assert ["to keep blobs@2: resight models promote blobs@2" in page for page in shown] == [True, False]
     german = client.get("/ui/runs/compare", headers={"accept-language": "de"}).text
     assert "macht rückgängig: Nummer 2 (blobs@2 anstelle von blobs@1)" in german
 
