@@ -1,9 +1,10 @@
 // Forms that send JSON: <form data-post="//runs" data-then="/runs/{run_id}">. Errors are shown at their fields, others below the form.
 // data-method is POST unless given; a button may have its own data-post, data-method and data-then. After success, data-then opens.
 // A field's name may have dots (scope.camera); data-kind is one of READ, or item, key. Empty fields are not sent, with data-optional null.
-// data-estimate: one button has dry_run, and the other can be pressed once its answer is shown. data-download: the answer is a file, listed in the element of this id.
+// data-estimate: one button has dry_run, and the other can be pressed once its answer is shown. data-download: the answer is a file of the page's filter, listed in the element of this id.
 
 import { element, explain, json, pause, Refused, request, root, t } from "./page.js";
+import { changed, isValid } from "./address.js";
 
 const parts = (text, separator) => text.split(separator).map((part) => part.trim()).filter(Boolean);
 const READ = { number: Number, list: (text) => parts(text, ","), lines: (text) => parts(text, "\n"), json: JSON.parse };
@@ -104,9 +105,11 @@ async function save(response, list) {
 async function send(form, button) {
   const { post, method = "POST", then, wait } = { ...form.dataset, ...button?.dataset };
   const output = place(form, "status"), asked = edits.get(form), buttons = [...form.querySelectorAll("button:enabled")];
+  const filter = "download" in form.dataset && changed();
   clear(form);
+  if ("download" in form.dataset && !isValid()) return;
   try {
-    const body = method === "DELETE" ? undefined : values(form, button); // before the buttons are disabled: their values are not sent then
+    const body = method === "DELETE" ? undefined : { ...values(form, button), ...(filter ? { filter } : {}) }; // before the buttons are disabled: their values are not sent then
     output.textContent = wait ?? t("One moment …");
     for (const each of buttons) each.disabled = true;
     const response = await request(post, { method, body });

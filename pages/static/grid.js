@@ -2,7 +2,7 @@
 // Pages come by cursors in both directions; a page that leaves the window is fetched again when it returns.
 
 import { element, grouped, json, notice, pause, root, shape, STATUS, t } from "./page.js";
-import { address, filter, query, view } from "./address.js";
+import { address, apply, filter, query, view } from "./address.js";
 import { batchId, decide, leftOut, onSaved, save, undo, unsaved } from "./decisions.js";
 import { bind } from "./keys.js";
 import { askLabel, labelsInUse } from "./labels.js";
@@ -183,6 +183,7 @@ function selectAll(on = true) {
 
 async function bulk(action) {
   if (action === "none") return selectAll(false);
+  if (selection.all && apply()) return;
   const label = action === "relabel" ? await askLabel(await labelsInUse(view)) : undefined;
   if (action === "relabel" && !label) return;
   const count = selectedCount(), replaces = filter.get("reviewed") === "true";
@@ -230,7 +231,7 @@ async function catchUp() {
 document.getElementById("bulk").addEventListener("click", (event) => {
   if (event.target.dataset.bulk) deciding ??= bulk(event.target.dataset.bulk).catch(fail).finally(() => (deciding = null)); // a double click decides once
 });
-document.getElementById("all").addEventListener("click", () => selectAll());
+document.getElementById("all").addEventListener("click", () => apply() || selectAll());
 
 // keys: arrows move, Enter opens, Space selects
 
@@ -280,16 +281,19 @@ bind({ "Ctrl+z": () => undo() ?? notice(t("Nothing to take back.")), ...(eventId
 
 // days: months, each of which goes to its newest picture and opens to its days; drawn from the histogram
 
+/** Show a date of the list, or of the list of the changed boxes. */
+const goTo = (at) => apply({ at }) || show(at);
+
 async function drawDays() {
   const bars = await json(`/v1/images/histogram?${query({ by: "day" })}`);
   const undated = bars[0]?.value ? null : bars.shift(), months = new Map();
   for (const bar of bars.reverse()) months.set(bar.value.slice(0, 7), [...(months.get(bar.value.slice(0, 7)) ?? []), bar]);
   const place = document.getElementById("days");
-  const button = (words, images, at) => element("button", { className: "day", onclick: () => show(at) }, `${words} · ${grouped(images)}`);
+  const button = (words, images, at) => element("button", { className: "day", onclick: () => goTo(at) }, `${words} · ${grouped(images)}`);
   const endOf = (day) => `${day.value}T23:59:59.999999`;
   for (const [month, days] of months) {
     const n = days.reduce((sum, day) => sum + day.images, 0), title = element("summary", {}, `${month} · ${grouped(n)}`);
-    title.addEventListener("click", () => title.parentElement.open || show(endOf(days[0]))); // this click opens it, and closes the others
+    title.addEventListener("click", () => title.parentElement.open || goTo(endOf(days[0]))); // this click opens it, and closes the others
     place.append(element("details", { name: "month" }, title, ...days.map((day) => button(day.value, day.images, endOf(day)))));
   }
   if (undated) place.append(button(t("without a time"), undated.images, UNDATED));
@@ -304,7 +308,6 @@ async function drawCount() {
   document.getElementById("count").textContent = [counted.count === 1 ? t("1 image") : t("{n} images", { n: counted.count }), late].filter(Boolean).join(" — ");
 }
 
-document.getElementById("review").href += `?${query()}`;
 save();
 show(address.get("at"));
 drawCount().then(() => eventId && selectAll()).catch(fail);

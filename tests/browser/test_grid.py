@@ -51,6 +51,28 @@ def test_a_day_is_shown_at_once_and_is_part_of_the_url(visit: Visit) -> None:
     expect(page.locator(".cell")).to_have_count(n)
 
 
+def test_boxes_are_applied_by_whatever_is_done_next(visit: Visit) -> None:
+    page = visit("/images?status=ok")
+    camera = page.locator("[name=camera]")
+    name = camera.locator("option").nth(1).get_attribute("value") or ""
+    camera.select_option(name)
+    for link in ("Review these",):
+        expect(page.get_by_role("link", name=link)).to_have_attribute("href", re.compile(f"camera={name}&status=ok"))
+    month = page.locator("#days summary").last
+    text = month.inner_text()[:7]
+    month.focus()
+    page.keyboard.press("Enter")
+    page.wait_for_url(re.compile(f"camera={name}&status=ok.*&at={text}"))
+    expect(page.locator(".cell .when").first).to_contain_text(name)
+    page.get_by_label("Status").select_option("")
+    page.get_by_role("button", name="Select all").click()
+    page.wait_for_url(lambda url: "status" not in url)
+    expect(page.locator("#bulk")).to_be_hidden()
+    page.get_by_label("Score from").fill("2")
+    page.get_by_role("button", name="Select all").click()
+    expect(page.get_by_label("Score from")).to_be_focused()
+
+
 def test_a_day_that_is_clicked_while_pictures_load_is_shown(visit: Visit) -> None:
     page, held = visit("/images"), list[Route]()
     expect(page.locator("#end")).to_have_text("End of the list")

@@ -143,10 +143,21 @@ def test_a_filter_is_previewed_run_and_switched_on(visit: Visit) -> None:
 
 def test_an_export_is_a_file_of_the_filter(visit: Visit) -> None:
     page = visit("/exports?status=ok")
-    with page.expect_download() as download:
-        page.get_by_role("button", name="Download as CSV").first.click()
-    with download.value.path().open(newline="") as file:
-        assert len(list(csv.DictReader(file))) > 0
+    score = page.get_by_label("Score from")
+    score.fill("2")
+    page.get_by_role("button", name="Download as CSV").first.click()
+    expect(score).to_be_focused()
+    score.fill("")
+    for status in ("empty", "ok"):  # the boxes count, whether they are applied or not
+        page.get_by_label("Status").select_option(status)
+        page.wait_for_function(
+            "status => document.querySelector('pre').textContent.includes(status)", arg=f"'{status}'"
+        )
+        expect(page.get_by_role("link", name="Images", exact=True).last).to_have_attribute("href", re.compile(status))
+        with page.expect_download() as download:
+            page.get_by_role("button", name="Download as CSV").last.click()
+        with download.value.path().open(newline="") as file:
+            assert {row["status"] for row in csv.DictReader(file)} == {status}
     expect(page.get_by_role("cell", name=download.value.suggested_filename)).to_be_visible()
     page.get_by_text("Camera Trap Data Package").click()
     camtrap = page.locator("form").filter(has=page.locator("[id^=camtrap-dp]"))

@@ -202,7 +202,7 @@ def test_the_page_offers_files_of_its_filter_and_commands_that_write_them(lastin
     assert (program, command, rest) == ("resight", "sql", ["--format", "csv", ">", "detections.csv"])
     assert len(query(archive, statement)) == 2
     linked = client.get("/ui/exports", params={"reviewed": "true", "flagged": "false"}).text
-    assert '<a href="/ui/images?reviewed=true&amp;flagged=false">' in linked, "as scripts of the grid read it"
+    assert 'href="/ui/images?reviewed=true&amp;flagged=false"' in linked, "as scripts of the grid read it"
 
 
 def test_a_command_as_pasted_writes_the_images_that_are_downloaded(
