@@ -56,7 +56,7 @@ def test_boxes_are_applied_by_whatever_is_done_next(visit: Visit) -> None:
     camera = page.locator("[name=camera]")
     name = camera.locator("option").nth(1).get_attribute("value") or ""
     camera.select_option(name)
-    for link in ("Review these",):
+    for link in ("Review these", "Export these"):
         expect(page.get_by_role("link", name=link)).to_have_attribute("href", re.compile(f"camera={name}&status=ok"))
     month = page.locator("#days summary").last
     text = month.inner_text()[:7]
