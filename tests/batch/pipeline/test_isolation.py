@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import multiprocessing
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from batch.pipeline import isolation
 from batch.pipeline.isolation import ProcessDied, isolated
 from batch.pipeline.stage import StageProcess
 from batch.runs.spec import RunSpec
@@ -27,6 +29,14 @@ def test_a_single_death_is_not_the_argument_s_fault(tmp_path: Path) -> None:
     (tmp_path / "once").touch()
     with pytest.raises(FileNotFoundError):
         isolated(die_of)(str(tmp_path / "once"))
+
+
+def test_a_process_whose_caller_was_killed_during_a_call_ends_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(isolation.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(Path, "write_text", lambda *_: None)
+    ours, theirs = multiprocessing.Pipe()
+    ours.send(())
+    isolation._work(theirs, ours.close)  # its answer has no reader
 
 
 def test_threads_do_not_share_a_process() -> None:
