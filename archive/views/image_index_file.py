@@ -64,7 +64,8 @@ _CELLS = """
         source_root varchar, path varchar using compression uncompressed, camera_id varchar,
         width_px integer, height_px integer, status varchar, reviewed boolean, flagged boolean, n_boxes integer,
         top_label varchar, top_score float, uncertain_score float, event_id varchar using compression uncompressed,
-        boxes struct(label varchar, x1 float, y1 float, x2 float, y2 float)[] using compression uncompressed)
+        boxes struct(label varchar, x1 float, y1 float, x2 float, y2 float, is_human boolean)[]
+            using compression uncompressed)
 """
 """Values that differ in most rows are not compressed: reading some rows would decode many others."""
 _FIRST_ID = "(select coalesce(max(image_id), 0) from built.cells)"

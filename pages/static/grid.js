@@ -20,7 +20,7 @@ let counted = null, focused = null, anchor = null, deciding = null;
 
 /** Return the boxes of a cell as an SVG over its picture; coordinates are fractions of the image. */
 function outlines(boxes) {
-  const rects = (boxes ?? []).map(({ x1, y1, x2, y2 }) => shape("rect", { x: x1, y: y1, width: x2 - x1, height: y2 - y1 }));
+  const rects = (boxes ?? []).map(({ x1, y1, x2, y2, is_human }) => shape("rect", { class: is_human ? "human" : "model", x: x1, y: y1, width: x2 - x1, height: y2 - y1 }));
   return shape("svg", { viewBox: "0 0 1 1", preserveAspectRatio: "none", "aria-hidden": "true" }, ...rects);
 }
 
@@ -31,6 +31,7 @@ function cropOf(row, { x1, y1, x2, y2 }) {
 
 function cellOf(row) {
   const best = row.top_label ? `${row.top_label} ${row.top_score === null ? "" : row.top_score.toFixed(2)}`.trim() : STATUS[row.status];
+  const isStated = row.reviewed && row.boxes.every((box) => box.is_human || box.label !== row.top_label);
   const more = row.n_boxes > 1 ? ` +${row.n_boxes - 1}` : "";
   const time = (row.captured_at_corrected ?? "").slice(0, 16).replace("T", " ");
   const alt = [best + more, row.reviewed ? t("reviewed") : "", row.flagged ? t("flagged") : "", row.camera_id, time].filter(Boolean).join(", ");
@@ -46,7 +47,7 @@ function cellOf(row) {
   }
   const picture = element("span", { className: "picture" }, frame);
   image.addEventListener("error", () => picture.classList.add("unreadable"));
-  const what = element("span", { className: "what" }, (row.flagged ? "⚑ " : "") + (row.reviewed ? "✓ " : "") + best + more);
+  const what = element("span", { className: "what" }, (row.flagged ? "⚑ " : "") + (isStated ? "✓ " : "") + best + more + (row.reviewed && !isStated ? `, ${t("reviewed")}` : ""));
   const when = element("span", { className: "when quiet" }, [row.camera_id, time].filter(Boolean).join(" · "));
   const link = element("a", { href: `${root}/images/${row.media_sha256}?${query()}`, tabIndex: -1 }, picture, what, when);
   const tick = element("input", { type: "checkbox", tabIndex: -1, checked: isSelected(row.media_sha256), "aria-label": t("Select {what}", { what: alt }) });

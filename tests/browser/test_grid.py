@@ -145,6 +145,25 @@ def test_shift_with_arrows_extends_and_shrinks_the_selection(visit: Visit) -> No
         expect(page.locator("#selected")).to_have_text(f"{n} selected")
 
 
+def test_the_tick_and_the_solid_line_belong_to_what_a_person_stated(visit: Visit) -> None:
+    page, place = visit("/session"), {"x1": 0.1, "y1": 0.1, "x2": 0.5, "y2": 0.5}
+    fox, deer = place | {"label": "fox", "is_human": False}, place | {"label": "deer", "is_human": True}
+    of_images = {"boxes": [[fox, deer], [deer, fox], []], "top_label": ["fox", "deer", None], "n_boxes": [2, 2, 0]}
+    of_images |= {"top_score": [0.87] * 3, "status": ["ok", "ok", "empty"], "reviewed": [True] * 3}
+
+    def answer(route: Route) -> None:
+        body = route.fetch().json()
+        for name, values in body["columns"].items():
+            body["columns"][name] = of_images.get(name, values[:3])
+        route.fulfill(json=body)
+
+    page.route("**/v1/images?*", answer)
+    page.goto(page.url.replace("/session", "/images"))
+    expect(page.locator(".what")).to_have_text(["fox 0.87 +1, reviewed", "✓ deer 0.87 +1", "✓ empty"])
+    expect(page.locator(".cell rect.human")).to_have_count(2)
+    expect(page.locator(".cell").first.locator("rect").first).not_to_have_css("stroke-dasharray", "none")
+
+
 def test_a_label_for_many_images_is_completed_like_that_of_one(served: Served, visit: Visit) -> None:
     page, questions = visit("/images?status=ok"), list[str]()
     known = page.evaluate("fetch('/ui/v1/images/histogram?by=label').then(a => a.json())")[1]["value"]

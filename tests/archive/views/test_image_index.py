@@ -64,6 +64,8 @@ def of_relations(tables: Tables, view: View) -> list[Image]:
     for image in images:
         sha = image["media_sha256"]
         image["labels"] = [(row["label"], row["score"]) for row in detections if row["media_sha256"] == sha]
+        said = [row["said_by"] for row in detections if row["media_sha256"] == sha]
+        image["stated"] = said.count("human")
         image["status"] = status.get(sha, "missing")
         image["reviewed"] = sha in stated
         image["event_id"] = groups.get(sha)
@@ -151,10 +153,14 @@ def check(index: ImageIndex, images: Sequence[Image], wanted: dict[str, Any]) ->
     expected = [image for image in images if fits(image, wanted)]
     event(f"images: {min(len(expected), 3)}")
     there = walked(index, asked, limit=2)
+    stated = {image["media_sha256"]: image["stated"] for image in expected}
     for image in there:
         uncertain = image.pop("uncertain_score")
         image["distance"] = None if uncertain is None else abs(uncertain - 0.5)
-        assert len(image.pop("boxes")) <= min(10, image["n_boxes"]), "none without a size"
+        boxes = image.pop("boxes")
+        assert len(boxes) <= min(10, image["n_boxes"]), "none without a size"
+        if len(boxes) == image["n_boxes"]:
+            assert [box["is_human"] for box in boxes].count(True) == stated[image["media_sha256"]]
         assert not image.pop("flagged")
         del image["height_px"], image["location"]
     assert there == [details(image, wanted["label"]) for image in expected]
