@@ -31,7 +31,7 @@ function cropOf(row, { x1, y1, x2, y2 }) {
 
 function cellOf(row) {
   const best = row.top_label ? `${row.top_label} ${row.top_score === null ? "" : row.top_score.toFixed(2)}`.trim() : STATUS[row.status];
-  const isStated = row.reviewed && row.boxes.every((box) => box.is_human || box.label !== row.top_label);
+  const isStated = row.reviewed && (row.boxes ?? []).every((box) => box.is_human || box.label !== row.top_label);
   const more = row.n_boxes > 1 ? ` +${row.n_boxes - 1}` : "";
   const time = (row.captured_at_corrected ?? "").slice(0, 16).replace("T", " ");
   const alt = [best + more, row.reviewed ? t("reviewed") : "", row.flagged ? t("flagged") : "", row.camera_id, time].filter(Boolean).join(", ");
