@@ -58,22 +58,18 @@ create or replace temp table flags as
 
 -- The detection of each human assertion about a box (`match_annotations` in archive/annotations/assertions.py). A table,
 -- as four relations read it: views are planned again at each place that reads them.
--- Boxes with an IoU of at least 0.75 with a third have one of at least 0.5 with each other, because 1 - IoU is a metric:
--- they are claims about the same thing, and the one with the highest score counts. Models also give one box several
--- labels: of such claims, statements other than a relabel find one with their label first.
+-- Models give one box several labels: of equal boxes, a relabel finds one with another label, others one with theirs.
 create or replace temp table attached as
     with touching as (
         select s.assertion_id, s.action, s.label, s.actor, s.reason, s.asserted_at, b.media_sha256, b.rank,
             coalesce(s.label = b.label, false) as same_label,
             coalesce(s.inference_key = getvariable('inference_key') and s.rank = b.rank, false) as named,
-            iou(s.x1_px, s.y1_px, s.x2_px, s.y2_px, b.x1_px, b.y1_px, b.x2_px, b.y2_px) as iou,
-            coalesce(iou >= 0.75 and not isnan(iou), false) as near, b.score
+            iou(s.x1_px, s.y1_px, s.x2_px, s.y2_px, b.x1_px, b.y1_px, b.x2_px, b.y2_px) as iou
         from standing s join boxes b on b.media_sha256 = s.media_sha256 where s.x1_px is not null),
     best as (
         from touching where is_same_box(iou) or named
         qualify row_number() over (
-            partition by assertion_id order by named desc, near desc, near and (same_label or action = 'relabel') desc,
-                if(near, score, null) desc nulls last, iou desc, same_label = (action = 'relabel'), rank) = 1)
+            partition by assertion_id order by named desc, iou desc, same_label = (action = 'relabel'), rank) = 1)
     from best qualify row_number() over (
         partition by media_sha256, rank
         order by iou desc, action = 'suppress', asserted_at desc, assertion_id desc) = 1;

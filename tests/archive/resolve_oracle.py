@@ -164,21 +164,18 @@ class BatchModel:
 def chosen(world: World, row: Row) -> Target | None:
     """Return the detection of a statement about a box: the one it names, else the best with IoU >= 0.5.
 
-    Those with IoU >= 0.75 come first: of them the one with the highest score, and for all but a relabel one with the
-    statement's label. Of equal ones, it is the first with the statement's label; for a relabel, with another label.
+    Of equal ones, it is the first with the statement's label; for a relabel, the first with another label.
     """
     named = (row["media_sha256"], row.get("rank"))
     if row.get("inference_key") == world.key and named in world.detections:
         return named  # type: ignore[return-value]
-    box, is_relabel = box_of(row), row["action"] == "relabel"
+    box = box_of(row)
     assert box is not None
     best: Target | None = None
-    best_fit: tuple[Any, ...] = ()
+    best_fit = (Fraction(0), False)
     for target, seen in sorted(world.detections.items()):
-        cover, same = iou(box, seen.box), seen.label == row.get("label")
-        claim = (same or is_relabel, seen.score) if cover >= Fraction(3, 4) else ()
-        fit = (bool(claim), claim, cover, same != is_relabel)
-        if target[0] == row["media_sha256"] and cover >= Fraction(1, 2) and fit > best_fit:
+        fit = iou(box, seen.box), (seen.label == row.get("label")) != (row["action"] == "relabel")
+        if target[0] == row["media_sha256"] and fit[0] >= Fraction(1, 2) and fit > best_fit:
             best, best_fit = target, fit
     return best
 
