@@ -93,10 +93,6 @@ _BEST_FOR_BOTH = """
     from pairs anti join best using (id, old_rank) anti join best using (id, new_rank);
 """
 _OUTCOMES = """
-    create table outcomes (id uhugeint, kind varchar, old_rank integer, new_rank integer, old_label varchar,
-        new_label varchar, shift integer)
-"""
-_OUTCOMES = """
     {into}
     select id, if(same, 'matched', 'relabelled') as kind, old_rank, new_rank,
         o.label as old_label, n.label as new_label, shift
