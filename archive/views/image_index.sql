@@ -32,7 +32,8 @@ create or replace temp table labelled as
 create or replace temp table outlined as
     select media_sha256, list({
         'label': label, 'x1': x_frac::float, 'y1': y_frac::float,
-        'x2': (x_frac + w_frac)::float, 'y2': (y_frac + h_frac)::float, 'is_human': is_human} order by score desc nulls first)[:10] as boxes
+        'x2': (x_frac + w_frac)::float, 'y2': (y_frac + h_frac)::float, 'is_human': is_human
+    } order by score desc nulls first)[:10] as boxes
     from box_rows where is_shown and x_frac + w_frac is not null and y_frac + h_frac is not null
         and hash(media_sha256) % getvariable('parts') = getvariable('part')
     group by media_sha256;

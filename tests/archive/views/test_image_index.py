@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -11,14 +10,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, Phase, event, given, settings
 from hypothesis import strategies as st
 
 import archive.views.image_index
-from archive.annotations.assertions import human_assertions
 from archive.delta.tables import Tables
 from archive.views.image_detail import image_details
 from archive.views.image_filter import FILTERED, ImageFilter, statement
@@ -29,11 +26,9 @@ from archive.views.views import View, Views
 from model_store.errors import BadRequest, DeadlinePassed, ModelNotFound
 from tests.archive.resolve_oracle import World
 from tests.archive.resolve_worlds import LABELS, SCORES, as_tables, view_of, worlds
+from tests.archive.views.index_oracle import Image, bars, details, fits, of_relations
 from tests.archive.views.test_search import START, VIEW, put, world
 
-Image = dict[str, Any]
-COLUMNS = ("media_sha256", "captured_at_local", "captured_at_corrected", "camera_id")
-COLUMNS += ("source_root", "path", "width_px")
 TIMES = st.none() | st.integers(0, 4).map(lambda hour: datetime(2026, 5, 14, hour))
 FILTERS = st.builds(
     dict,
@@ -46,74 +41,6 @@ FILTERS = st.builds(
     reviewed=st.sampled_from((None, None, True, False)),
     path=st.sampled_from((None, None, "0/", "1/")),
 )
-
-
-def of_relations(tables: Tables, view: View) -> list[Image]:
-    """Return the images of a view in page order, each with its shown `labels`, from the relations alone."""
-    with connect(tables, view, statement="images results detections events") as sql:
-        images, results, detections, events = (
-            sql.sql(f"from {name}").to_arrow_table().to_pylist()
-            for name in ("images", "results", "detections", "events")
-        )
-        groups = dict(sql.sql("select media_sha256, event_id from image_groups").fetchall())
-    assert {one["event_id"] for one in events} == {
-        groups[i["media_sha256"]] for i in images if i["media_sha256"] in groups
-    }
-    status = {row["media_sha256"]: row["status"] for row in results}
-    stated = set(human_assertions(tables)["media_sha256"].to_pylist())
-    for image in images:
-        sha = image["media_sha256"]
-        image["labels"] = [(row["label"], row["score"]) for row in detections if row["media_sha256"] == sha]
-        said = [row["said_by"] for row in detections if row["media_sha256"] == sha]
-        image["stated"] = said.count("human")
-        image["status"] = status.get(sha, "missing")
-        image["reviewed"] = sha in stated
-        image["event_id"] = groups.get(sha)
-    images.sort(key=lambda image: (image["source_root"], image["path"]))
-    return sorted(images, key=lambda i: i["captured_at_local"] or datetime.min, reverse=True)
-
-
-def fits(image: Image, wanted: dict[str, Any]) -> bool:
-    moment = image["captured_at_local"]
-    label, least = wanted["label"], wanted["min_score"]
-    return (
-        all(wanted[n] in (None, image[f"{n}_id"]) for n in ("camera",))
-        and all(wanted[n] in (None, image[n]) for n in ("status", "reviewed"))
-        and (wanted["since"] is None or bool(moment and moment >= wanted["since"]))
-        and (wanted["until"] is None or bool(moment and moment < wanted["until"]))
-        and image["path"].startswith(wanted["path"] or "")
-        and (
-            (label is None and least is None)
-            or any(
-                label in (None, one) and (least is None or (score is not None and score >= np.float32(least)))
-                for one, score in image["labels"]
-            )
-        )
-    )
-
-
-def details(image: Image, label: str | None = None) -> Image:
-    """Return the columns of a page from an image of the relations, for a filter by `label`."""
-    scores = [score for _, score in image["labels"] if score is not None]
-    wanted = (one for one in image["labels"] if label in (None, one[0]))
-    best = max(wanted, key=lambda one: (one[1] or -1.0, one[0]), default=(None, None))
-    return {name: image[name] for name in (*COLUMNS, "status", "reviewed", "event_id")} | {
-        "n_boxes": len(image["labels"]),
-        "top_label": best[0],
-        "top_score": best[1],
-        "distance": min((abs(score - 0.5) for score in scores), default=None),
-    }
-
-
-def bars(images: Sequence[Image], by: str) -> Counter[str]:
-    values: dict[str, Any] = {
-        "day": lambda i: [i["captured_at_local"] and f"{i['captured_at_local']:%Y-%m-%d}"],
-        "hour": lambda i: [i["captured_at_local"] and f"{i['captured_at_local']:%H}"],
-        "camera": lambda i: [i["camera_id"]],
-        "status": lambda i: [i["status"]],
-        "label": lambda i: {label for label, _ in i["labels"]},
-    }
-    return Counter(value or "" for image in images for value in values[by](image))
 
 
 def walked(index: ImageIndex, wanted: ImageFilter, limit: int) -> list[Image]:
