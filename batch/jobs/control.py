@@ -24,7 +24,7 @@ from archive.delta.writer import Writer
 from archive.schemas import RUNS
 from batch.jobs.job_log import LogPart
 from batch.planning.plan import pinned
-from batch.runs.listing import find
+from batch.runs.listing import find, page
 from batch.runs.options import arguments
 from batch.runs.spec import PassSpec, RunSpec
 from batch.schedule.archive_state import SILENT, running_run
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from batch.filters.spec import FilterSpec
 
 OPEN = ("running", "interrupted")
+MAX_RUNNING = 1000
+"""Maximum number of runs that are recorded as running: they have an event within SILENT."""
 STOP_S = 60
 """Time for a stopped job to commit its results and to end."""
 
@@ -167,7 +169,8 @@ def ended_here(settings: Settings, tables: Tables) -> set[str]:
     from batch.jobs.own_jobs import OwnJobs
 
     ended = OwnJobs(settings, "").ended(time.time() - SILENT.total_seconds())
-    ended = {run for run in ended if _state(tables, run) == "running"}
+    if ended:
+        ended &= {run["run_id"] for run in page(tables, MAX_RUNNING, state="running")}
     if ended and has_cluster(settings):
         try:
             return ended - jobs_of(settings).running()
