@@ -67,14 +67,14 @@ def main() -> None:
         arguments.only = arguments.only or "multiprocessing,control"
     result = facts("peers_archive", vars(arguments))
     folders = folders_of(ARCHIVE, [word for word in arguments.only.split(",") if word])
-    if arguments.jpeg_shrink > 1:
-        folders = [folder for folder in folders if folder.name not in WITHOUT_SCALES]
     with tempfile.TemporaryDirectory(prefix="resight-bench-") as folder:
         archive = Path(folder) / "archive"
         width, height = map(int, arguments.size.split("x"))
         sized_archive.build(archive, arguments.images, (width, height))
         peers = [read_archive_peer(one) for one in folders]
-        result |= measure(arguments, [scaled(p) for p in peers] if arguments.jpeg_shrink > 1 else peers, archive)
+        if arguments.jpeg_shrink > 1:
+            peers = [scaled(peer) for peer in peers if peer.folder.name not in WITHOUT_SCALES]
+        result |= measure(arguments, peers, archive)
     report(result)
 
 

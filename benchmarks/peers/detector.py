@@ -84,10 +84,8 @@ def decode(data: bytes, least_px: int) -> tuple[np.ndarray, tuple[int, int]]:
     """The pixels, with sides of at least `least_px` (0: all pixels), and the picture's width and height in its file."""
     if data[:2] == b"\xff\xd8":
         height, width, *_ = simplejpeg.decode_jpeg_header(data, strict=False)
-        return simplejpeg.decode_jpeg(data, min_height=least_px, min_width=least_px, strict=False), (
-            int(width),
-            int(height),
-        )
+        pixels = simplejpeg.decode_jpeg(data, min_height=least_px, min_width=least_px, strict=False)
+        return pixels, (int(width), int(height))
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if data else None
     if pixels is None:
         raise ValueError("no picture")
