@@ -19,14 +19,15 @@ from model_store.names import DEFAULT_ALIAS, VERSION, name_of_file, parse_ref, v
 
 with lazy_imports():
     from archive.delta.tables import Tables
-    from batch.planning.scaled_decoding import frequent_jpegs, measure, useful_factor
+    from batch.planning.scaled_decoding import frequent_jpegs, measure
     from batch.remove_model import require_unneeded
     from model_store import probe as golden
     from model_store.adding.add import add_next_version, add_version, already_there, recognised
     from model_store.adding.recognise import Recognised
+    from model_store.detector import LoadedDetector
     from model_store.images.decode import decode
     from model_store.inference_key import sha256_hex
-    from model_store.load import load_detector, load_model
+    from model_store.load import load_model, opened, require
     from model_store.names import VersionId, get_first_model, parse_version
     from model_store.repair import repair, repair_weights
     from model_store.runtimes.weights_file import read_weights
@@ -36,6 +37,7 @@ with lazy_imports():
     from serve.models.pools import Serving
     from serve.rollout.state import read_state
     from serve.settings import Settings
+    from serve.tune.plan import useful_shrink
 
 app = typer.Typer(help="Immutable model versions and the aliases that point to them.", no_args_is_help=True)
 
@@ -124,9 +126,9 @@ def _note_scaled_decoding(models: ModelStore, added: ModelVersion) -> None:
     spec = added.detector_config.preprocess
     try:
         jpegs = frequent_jpegs(Tables(Settings().mounted_tables_url))
-        factor = useful_factor(spec, jpegs)
-        if factor > spec.jpeg_shrink:
-            gain = measure(load_detector(models, added.id), jpegs, factor)
+        if factor := useful_shrink(spec, jpegs):
+            model = require(LoadedDetector, opened(added.info, added.config, models.read_files(added)))
+            gain = measure(model, jpegs, factor)
             note(
                 f"{gain}. It makes another version: set preprocess.jpeg_shrink in --config; 'resight tune "
                 f"{added.id.name}' measures it under load"

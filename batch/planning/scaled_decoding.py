@@ -18,15 +18,13 @@ from archive.catalogue.images import PRESENT
 from archive.delta.tables import Tables
 from archive.views.query import query
 from batch.pipeline.read_image import image_bytes
-from model_store.config import Preprocess
 from model_store.detections import Detections
 from model_store.detector import LoadedDetector
 from model_store.images.header import read_header
 from model_store.transform.nms import iou
-from model_store.transform.preprocess import read_image, shrink_factor
+from model_store.transform.preprocess import read_image
 
 PICTURES = 4
-LARGEST = 8
 SAME_IOU = 0.5
 _FREQUENT = f"""
     with jpegs as (
@@ -86,13 +84,6 @@ def frequent_jpegs(tables: Tables) -> list[bytes]:
         return []
     found = map(image_bytes, query(tables, _FREQUENT).to_pylist())
     return [data for data in found if isinstance(data, bytes)]
-
-
-def useful_factor(spec: Preprocess, jpegs: Sequence[bytes]) -> int:
-    """Return the largest `jpeg_shrink` with which all are decoded at that fraction; 1 if none is, or with tiles."""
-    largest = spec.model_copy(update={"jpeg_shrink": 1 if spec.tiling else LARGEST})
-    headers = map(read_header, jpegs)
-    return min((shrink_factor(h.width_px, h.height_px, largest) for h in headers), default=1)
 
 
 def measure(detector: LoadedDetector, jpegs: Sequence[bytes], factor: int) -> ScaledDecoding:

@@ -1,4 +1,4 @@
-"""What scaled decoding would gain: the pictures that are measured, the factor, and the boxes that change."""
+"""Test the gain of scaled decoding: the pictures that are measured, and the boxes that change."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import pytest
 
 from archive.catalogue.ingest import ingest
 from archive.delta.tables import Tables
-from batch.planning.scaled_decoding import BoxChanges, compare, frequent_jpegs, measure, useful_factor
-from model_store.config import Preprocess, Tiling
+from batch.planning.scaled_decoding import BoxChanges, compare, frequent_jpegs, measure
 from model_store.detections import Detections
 from model_store.images.header import read_header
 from model_store.load import load_detector
 from model_store.names import VersionId
 from model_store.store import ModelStore
+from serve.tune.plan import useful_shrink
 from tests.fixtures_local import MODELS, encoded, photo, write_files
 
 FULL_SIZE = Detections(
@@ -63,19 +63,12 @@ def test_without_an_archive_there_are_no_pictures(tmp_path: Path) -> None:
     assert frequent_jpegs(Tables(str(tmp_path / "tables"))) == []
 
 
-def test_the_factor_is_that_of_every_picture() -> None:
-    spec = Preprocess(side_px=300)
-    large, small, tiny = plain(2400, 2400), plain(700, 700), plain(400, 400)
-    assert useful_factor(spec, [large]) == 8
-    assert useful_factor(spec, [large, small]) == 2
-    assert useful_factor(spec, [large, tiny]) == useful_factor(spec, []) == 1
-    assert useful_factor(Preprocess(side_px=300, tiling=Tiling(tile_px=640)), [large]) == 1
-
-
 def test_the_shipped_model_keeps_its_boxes_at_a_quarter() -> None:
     detector = load_detector(ModelStore(str(MODELS)), VersionId("ssdlite-coco", "1"))
     pictures = [enlarged(name, 2048) for name in ("cat", "moose")]
-    found = measure(detector, pictures, useful_factor(detector.config.preprocess, pictures))
+    factor = useful_shrink(detector.config.preprocess, pictures)
+    assert factor is not None
+    found = measure(detector, pictures, factor)
     assert (found.factor, found.size_px, found.pictures) == (4, (2048, 1536), 2)
     assert found.changes.boxes == found.changes.matched > 0
     assert 0.8 < found.changes.median_iou < 1.0  # other pixels, so other boxes
