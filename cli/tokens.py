@@ -63,11 +63,10 @@ def quota(name: Name, daily_mib: DailyMib = None, fmt: FormatOption = Format.tab
 
     Example: resight tokens quota station-7 --daily-mib 500
     """
-    file = TokenFile.of(Settings())
-    file.set_quota(name, daily_mib)
+    token = TokenFile.of(Settings()).set_quota(name, daily_mib)
     now = f"may store {daily_mib} MiB a day; what it has stored on this day counts" if daily_mib else "has no quota"
     note(f"{name} {now}; replicas apply it within {STALE_S:.0f} s")
-    print_facts(next(_row(token) for token in file.read() if token.name == name), fmt)
+    print_facts(_row(token), fmt)
 
 
 @app.command()

@@ -173,9 +173,10 @@ class TokenFile:
         """Remove a token and return it. Raises as `_replace`."""
         return self._replace(name, lambda token: ())
 
-    def set_quota(self, name: str, daily_mib: int | None) -> None:
-        """Set the quota of a token, None: without one. Raises as `_replace`."""
-        self._replace(name, lambda token: (token.model_copy(update={"daily_mib": daily_mib}),))
+    def set_quota(self, name: str, daily_mib: int | None) -> StoredToken:
+        """Set the quota of a token, None: without one; return the token. Raises as `_replace`."""
+        quota = {"daily_mib": daily_mib}
+        return self._replace(name, lambda token: (token.model_copy(update=quota),)).model_copy(update=quota)
 
     def _replace(self, name: str, change: Callable[[StoredToken], tuple[StoredToken, ...]]) -> StoredToken:
         """Replace a token in its place by `change(token)`, and return the old one.
