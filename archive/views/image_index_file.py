@@ -40,7 +40,7 @@ from model_store.frozen import Frozen
 from model_store.storage import absolute
 from model_store.storage_errors import storage_error
 
-FORMAT = 7
+FORMAT = 8
 """Number of the tables and columns of a file; a file with another number is replaced."""
 READ_MIB = 512
 WAITING_MIB = 128

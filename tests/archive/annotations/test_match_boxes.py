@@ -15,7 +15,7 @@ from tests.archive.resolve_worlds import KEY, OTHER, person, sha
 Heard = tuple[str, int, str, str | None, str]
 BOX, FAR = (0.0, 0.0, 12.0, 12.0), (50.0, 0.0, 62.0, 12.0)
 BOXES = pa.schema(
-    [("media_sha256", pa.string()), ("rank", pa.int32()), ("label", pa.string())]
+    [("media_sha256", pa.string()), ("rank", pa.int32()), ("label", pa.string()), ("score", pa.float32())]
     + [(name, pa.float64()) for name in ("x1_px", "y1_px", "x2_px", "y2_px")]
 )
 
@@ -25,7 +25,8 @@ def heard(world: World, place: str) -> tuple[list[Heard], list[str]]:
     with duckdb.connect(place) as sql:
         sql.execute("set timezone = 'UTC'")
         found = [
-            {"media_sha256": image, "rank": rank, "label": one.label} | dict(zip(BOXES.names[3:], one.box, strict=True))
+            {"media_sha256": image, "rank": rank, "label": one.label, "score": one.score}
+            | dict(zip(BOXES.names[4:], one.box, strict=True))
             for (image, rank), one in world.detections.items()
         ]
         sql.register("boxes", pa.Table.from_pylist(found, schema=BOXES))

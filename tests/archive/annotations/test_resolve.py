@@ -151,6 +151,10 @@ MIRRORED, RIGHT = (97.0, 100.0, 109.0, 112.0), (103.0, 100.0, 115.0, 112.0)
 MISSED: Corners = (300.0, 100.0, 312.0, 112.0)
 DOG = Seen("dog", 0.8, (100.0, 100.0, 130.0, 130.0))
 """Covers a box that is drawn for DEER better than DEER does."""
+WEAK, ASIDE = Seen("roe deer", 0.2, (100.0, 100.0, 112.0, 113.0)), Seen("pig", 0.95, (105.0, 100.0, 117.0, 112.0))
+"""Of the same animal as DEER, and of another one."""
+BETWEEN: Corners = (100.0, 100.0, 112.0, 112.5)
+"""Has an IoU of 0.96 with DEER, and a little more with WEAK."""
 
 
 def of_layers(*said: tuple[Any, ...]) -> Callable[[str], list[Row]]:
@@ -246,6 +250,18 @@ CASES = {
     ),
     "of equal boxes, each finds the one with its label": Case(
         of_people(*OF_TWINS), [("deer", 0.9, HUMAN), F], more=(Seen("cow", 0.6, BOX),)
+    ),
+    "of two claims about one animal, the stronger": Case(
+        of_people(relabel(BETWEEN, 0, "boar")), [("boar", 0.9, HUMAN), F, ("roe deer", 0.2, None)], more=(WEAK,)
+    ),
+    "the very box of a statement before a stronger claim": Case(
+        of_people(relabel(WEAK.box, 0, "boar")), [D, F, ("boar", 0.2, HUMAN)], more=(WEAK,)
+    ),
+    "a stronger claim is another thing below an IoU of 0.75": Case(
+        of_people(relabel(BESIDE, 0, "cat")), [("cat", 0.9, HUMAN), F, ("pig", 0.95, None)], more=(ASIDE,)
+    ),
+    "a keep finds its label among the claims about one animal": Case(
+        of_people(("keep", BETWEEN, 0, {"label": "roe deer"})), [D, F, ("roe deer", 0.2, HUMAN)], more=(WEAK,)
     ),
     "a named detection comes before the one that is covered": Case(
         of_people(relabel(DOG.box, 0, "boar", **NAMED)), [("boar", 0.9, HUMAN), ("dog", 0.8, None), F], more=(DOG,)
