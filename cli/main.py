@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 import typer
 from rich.markup import escape
 
-from batch.jobs.exit_codes import exit_code
+from batch.jobs.exit_codes import error_of_library, exit_code
 from cli import (
     antenna,
     archive,
@@ -37,13 +37,7 @@ from model_store.errors import Forbidden, ResightError, Unauthorized
 from model_store.lazy_imports import lazy_imports
 
 with lazy_imports():
-    import duckdb
-
-    from archive.delta.snapshot import is_of_storage
-    from archive.delta.tables import table_error
-    from archive.views.query import out_of_memory
     from model_store.libraries import installed_version, resight_version
-    from model_store.storage_errors import is_full, storage_error
 
 LIBRARIES = ("ray", "onnxruntime", "onnxruntime-gpu", "torch")
 
@@ -85,11 +79,9 @@ def main() -> None:
     except Exception as error:
         if isinstance(error, RuntimeError) and str(error) == "Query interrupted":  # by DuckDB, at Ctrl-C
             raise KeyboardInterrupt from None
-        if isinstance(error, duckdb.OutOfMemoryException):
-            _end(out_of_memory(error))
-        if not (is_of_storage(error) or is_full(error)):
-            raise
-        _end((storage_error if isinstance(error, OSError) else table_error)("read or write a file", error))
+        if known := error_of_library(error):
+            _end(known)
+        raise
 
 
 def _end(error: ResightError) -> NoReturn:

@@ -18,7 +18,7 @@ import structlog
 import typer
 
 from archive.delta.tables import Tables
-from batch.jobs.exit_codes import exit_code
+from batch.jobs.exit_codes import error_of_library, exit_code
 from batch.pipeline.stage import RunHost
 from batch.runs.options import require_model
 from batch.runs.spec import PassSpec
@@ -86,16 +86,19 @@ def carry_out(spec: PassSpec, dry_run: bool, here: bool) -> None:
 
 
 def run_job(main: Callable[..., None], logger: str) -> None:
-    """Run the command line of a job; never returns. Deliberate errors are logged last, as `run_failed` of `logger`."""
+    """Run the command line of a job; never returns. Deliberate errors and those of disks and memory are logged last, as `run_failed` of `logger`."""
     configure_logs()
     app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
     app.command()(main)
     with final_exit():
         try:
             app()
-        except ResightError as error:
-            log_failure(error, logger)
-            sys.exit(exit_code(error))
+        except Exception as error:
+            known = error if isinstance(error, ResightError) else error_of_library(error)
+            if known is None:
+                raise
+            log_failure(known, logger)
+            sys.exit(exit_code(known))
 
 
 def log_failure(error: Exception, logger: str = LOGGER) -> None:

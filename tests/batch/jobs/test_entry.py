@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+import duckdb
 import pytest
 import structlog
 
@@ -18,7 +20,7 @@ import batch.jobs.entry
 import batch.runs.run
 from batch.jobs.entry import begin, carry_out, run_job
 from batch.runs.spec import ClassifySpec, PassSpec, RunSpec
-from model_store.errors import ModelNotFound, NothingWorked, ResightError
+from model_store.errors import ModelNotFound, NothingWorked
 from serve.settings import Settings
 
 MODULES = ("batch.reprocess", "batch.classify.__main__", "batch.filters.__main__")
@@ -40,18 +42,26 @@ def run(
     return run_one
 
 
-@pytest.mark.parametrize(("kind", "code"), [(NothingWorked, 4)])
-def test_an_error_of_ours_is_the_last_line_and_its_exit_code(
-    run: Callable[..., Any], kind: type[ResightError], code: int
+@pytest.mark.parametrize(
+    ("error", "code", "kind", "words"),
+    [
+        (NothingWorked("in its words"), 4, "NothingWorked", "in its words"),
+        (duckdb.OutOfMemoryException("Out of Memory Error: 1 GiB used\nstack"), 2, "BadRequest", "set TMPDIR to a"),
+        (OSError(errno.ENOSPC, "No space left on device"), 7, "StorageFull", "No space left on device"),
+    ],
+)
+def test_a_known_error_is_the_last_line_and_its_exit_code(
+    run: Callable[..., Any], error: Exception, code: int, kind: str, words: str
 ) -> None:
     def main() -> None:
         structlog.get_logger().info("planned")
-        raise kind("in its words")
+        raise error
 
     ended, lines = run(main)
     assert ended == code
     assert [line["event"] for line in lines] == ["planned", "run_failed"]
-    assert (lines[-1]["kind"], lines[-1]["error"]) == (kind.__name__, "in its words")
+    assert lines[-1]["kind"] == kind
+    assert words in lines[-1]["error"]
     assert lines[-1]["level"] == "error"
 
 
