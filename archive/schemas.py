@@ -188,6 +188,7 @@ EXPORTS = pa.schema(
         ("model", pa.string()),
         ("rows", pa.int64()),
         ("file", pa.string()),
+        ("filter", pa.string()),
     ]
 )
 

@@ -99,6 +99,7 @@ def export_command(
         labels=labels_of(ModelStore(Settings().models_url), chosen) if chosen else (),
         options=dict(map(_setting, settings or ())),
         memory_mib=memory_mib,
+        narrowed_by=scope.model_dump(mode="json"),
     )
     reasons = counts.pop("reasons", [])
     print_facts({"format": what, **counts, "file": str(out)}, fmt)

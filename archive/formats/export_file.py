@@ -43,11 +43,13 @@ def export_file(
     options: Mapping[str, Any] | None = None,
     memory_mib: int | None = None,
     name: str = "",
+    narrowed_by: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Write the present files of a view (default: production) to `out` atomically; return counts, such as `images`.
 
     `files` (source_root, path) narrows them, and `floor` their detections. `labels` are the detector's, in its order;
-    default: those of its results. The record has `name`, by default the path.
+    default: those of its results. The record has `name`, by default the path, and `narrowed_by`: the conditions on the
+    files by their names.
     Raises BadRequest, also for a folder that no export made, Conflict, StorageUnreachable, TableConflict.
     """
     view = view or Views(tables.url).current()
@@ -88,7 +90,8 @@ def export_file(
             counts.update(fmt.write(counted(image_records(sql, files, floor, key)), known, part, chosen))
         return counts.get("images", count), [view.inference_key]
 
-    return {"images": write_recorded(tables, fmt.name, out, write, view, name)} | counts
+    conditions = {**(narrowed_by or {}), **({"floor": floor} if floor else {})}
+    return {"images": write_recorded(tables, fmt.name, out, write, view, name, conditions)} | counts
 
 
 def _require_name(tables: Tables, fmt: FileFormat, out: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -57,10 +57,12 @@ def export(
     memory_mib: int | None = None,
     where: str = "",
     name: str = "",
+    narrowed_by: Mapping[str, Any] | None = None,
 ) -> int:
     """Export `relation` to `out` atomically; return the number of rows. `view` and `memory_mib` as in `query.connect`.
 
-    `where` is a condition on its rows (archive/views/image_filter.py). The record has `name`, by default the path.
+    `where` is a condition on its rows (archive/views/image_filter.py). The record has `name`, by default the path, and
+    `narrowed_by`: the conditions by their names.
 
     A process that is killed may leave the hidden file, which a later export removes, and a record, which only keeps
     more results than needed. Raises BadRequest, StorageUnreachable, TableConflict, and Conflict if a concurrent prune
@@ -85,7 +87,7 @@ def export(
             return int(count), _keys(sql, relation, view) if count else []
 
     shown = view if relation in OF_VIEW else None
-    return write_recorded(tables, relation, out, write, shown, name)
+    return write_recorded(tables, relation, out, write, shown, name, narrowed_by)
 
 
 def write_recorded(
@@ -95,6 +97,7 @@ def write_recorded(
     write: Callable[[Path], tuple[int, list[str]]],
     view: View | None = None,
     name: str = "",
+    narrowed_by: Mapping[str, Any] | None = None,
 ) -> int:
     """Make `out`, a file or a folder, by `write(part)`, and record the export; return its number of rows.
 
@@ -115,6 +118,7 @@ def write_recorded(
             "inference_keys": keys,
             "rows": rows,
             "file": name or str(out.resolve()),
+            "filter": json.dumps(narrowed_by) if narrowed_by else None,
             **(_shown_by(view) if view else {}),
         }
         recorded = pa.Table.from_pylist([record], schema=EXPORTS)

@@ -135,8 +135,8 @@ def in_words(scope: Mapping[str, Any]) -> str:
 
 def _in_words(name: str, value: Any) -> str:
     words = name.replace("_", " ")
-    if value is True:
-        return words
+    if isinstance(value, bool):
+        return words if value else f"not {words}"
     if name == "since":
         value = str(value).removesuffix(MIDNIGHT)
     elif name == "until":

@@ -33,7 +33,7 @@ from archive.views.query import archives, query
 from archive.views.search import view_shown
 from archive.views.views import PRODUCTION, View
 from batch.publishing.publish import labels_of
-from batch.runs.scope import MIDNIGHT
+from batch.runs.scope import MIDNIGHT, in_words
 from model_store.errors import BadRequest
 from model_store.frozen import Frozen
 from model_store.storage_errors import storage_error
@@ -77,6 +77,12 @@ class ExportBody(Frozen):
     options: dict[str, Any] = Field(
         default={}, description="options of the format; `package` is its content, as an object"
     )
+
+    @property
+    def narrowed_by(self) -> dict[str, Any]:
+        """Return the conditions on its images, by name."""
+        given = self.filter.model_dump(mode="json", exclude_none=True, exclude={"view"})
+        return given | ({"folder": self.folder} if self.folder else {})
 
     @model_validator(mode="after")
     def _fits(self) -> ExportBody:
@@ -132,7 +138,7 @@ def router(context: Context) -> APIRouter:
                 for fmt in FORMATS.values()
             ],
             query={name: str(value).lower() if isinstance(value, bool) else value for name, value in given.items()},
-            past=past(50),
+            past=[row | {"filter": in_words(json.loads(row["filter"] or "{}"))} for row in past(50)],
             **context.filter_choices(wanted),
         )
 
@@ -212,7 +218,8 @@ def _written(context: Context, body: ExportBody, name: str, record: str) -> tupl
         file = folder / name
         if body.relation:
             where = condition(body.relation, body.filter)
-            export(context.tables, body.relation, file, view, MEMORY_MIB, where=where, name=record)
+            asked = body.narrowed_by
+            export(context.tables, body.relation, file, view, MEMORY_MIB, where, name=record, narrowed_by=asked)
         else:
             _write_format(context, body, view, file, record)
         return file.open("rb"), file.stat().st_size
@@ -240,6 +247,7 @@ def _write_format(context: Context, body: ExportBody, view: View | None, file: P
         options=options,
         memory_mib=MEMORY_MIB,
         name=record,
+        narrowed_by=body.narrowed_by,
     )
     if fmt.is_folder:
         try:

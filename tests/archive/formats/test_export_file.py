@@ -42,12 +42,13 @@ def test_an_export_is_recorded_with_its_view(tables: Tables, tmp_path: Path) -> 
     with pytest.raises(BadRequest, match=f"the folder {out.parent} does not exist; is it mounted"):
         export_file(tables, FILE, out)
     out.parent.mkdir()
-    assert export_file(tables, FILE, out) == {"images": 6}
+    assert export_file(tables, FILE, out, floor=0.1, narrowed_by={"camera": ["north"]}) == {"images": 6}
     (row,) = rows_of(tables, "exports")
     assert (row["relation"], row["inference_keys"], row["view"]) == (FILE.name, [KEY], "production 1")
     assert (row["model"], row["layers"], row["rows"], row["file"]) == ("md@5a", [], 6, str(out))
     info = json.loads(out.read_text())["info"]
     assert info["detection_completion_time"] == "2026-05-01 12:00:00"
+    assert json.loads(row["filter"]) == {"camera": ["north"], "floor": 0.1}
     assert json.loads(row["thresholds"]) == {"default": 0.2, "per_label": {}}
     assert [file.name for file in out.parent.iterdir()] == ["md.json"]
 

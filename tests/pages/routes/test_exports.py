@@ -99,13 +99,14 @@ def test_a_filter_narrows_the_rows(lasting: tuple[TestClient, Tables]) -> None:
 
 
 def test_an_export_is_recorded_with_its_keys(client: TestClient, archive: Tables) -> None:
-    posted(client, "results", "csv", status="ok")
+    posted(client, "results", "csv", status="ok", reviewed="false")
     (record,) = rows_of(archive, "exports")
     assert (record["relation"], record["rows"], record["inference_keys"]) == ("results", 2, [KEY])
     assert record["file"].startswith("results-2")
     page = Page(client.get("/ui/exports").text)
     cells = ["".join(texts) for tag, _, texts in page.elements if tag == "td"]
-    assert cells[1:] == ["results", "production 1", "2", record["file"]]
+    assert cells[1:] == ["results", "production 1", "status ok, not reviewed", "2", record["file"]]
+    assert json.loads(record["filter"]) == {"status": "ok", "reviewed": False}
     (row,) = client.get("/ui/v1/exports").json()
     assert (row["file"], row["inference_keys"]) == (record["file"], [KEY])
 
