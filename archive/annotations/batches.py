@@ -53,14 +53,15 @@ _REQUESTED = pa.schema(
     + [(name, pa.string()) for name in ("batch_id", "actor", "of_batch")]
 )
 Action = Literal["keep", "relabel", "suppress"]
-_SHOWN = "from detections semi join chosen using (media_sha256) where said_by is distinct from 'human'"
+_SHOWN = "from detections semi join chosen using (media_sha256)"
+_UNDECIDED = "said_by is distinct from 'human'"
 _DETECTION = f"media_sha256, inference_key, rank, {', '.join(BOX)}"
 _SELECTED: dict[Action, str] = {
-    "keep": f"select 'keep' as action, {_DETECTION}, label {_SHOWN} union all by name "
+    "keep": f"select 'keep' as action, {_DETECTION}, label {_SHOWN} where {_UNDECIDED} union all by name "
     "select 'suppress' as action, media_sha256 from results semi join chosen using (media_sha256) "
     "where status = 'empty' and media_sha256 not in (select media_sha256 from standing where x1_px is null)",
     "relabel": f"select if(rank is null, 'add', 'relabel') as action, {_DETECTION}, $label as label "
-    f"{_SHOWN} or label <> $label",
+    f"{_SHOWN} where ({_UNDECIDED} or label <> $label) and label is not distinct from coalesce($of_label, label)",
     "suppress": "select 'suppress' as action, media_sha256 from images semi join chosen using (media_sha256)",
 }
 _BY_OTHERS = """
@@ -173,19 +174,24 @@ class StatementBatch:
         return {statement.media_sha256 for statement in self.statements}.union(selected)
 
 
-def selected_rows(tables: Tables, media: pa.Table, action: Action, label: str | None, view: str) -> pa.Table:
+def selected_rows(
+    tables: Tables, media: pa.Table, action: Action, label: str | None, view: str, of_label: str | None = None
+) -> pa.Table:
     """Return statements about all images of `media` (media_sha256), by the detections that the view shows.
 
-    keep: each detection is right, and images without one are empty. relabel: each is a `label`. suppress: the images
-    are empty. Detections that people have decided in this way already are left out. Raises BadRequest, StorageError.
+    keep: each detection is right, and images without one are empty. relabel: each, or each that is an `of_label`, is a
+    `label`. suppress: the images are empty. Detections that people have decided in this way already are left out.
+    Raises BadRequest, StorageError.
     """
     if (action == "relabel") != bool(label):
         raise BadRequest(f"{action} needs {'a' if action == 'relabel' else 'no'} label")
+    if of_label is not None and action != "relabel":
+        raise BadRequest(f"of_label '{of_label[:80]}' applies to relabel only")
     published = None if view == PRODUCTION else view_named(tables, view)
     images = media["media_sha256"] if len(media) <= MAX_LOADED else None
     with connect(tables, published, images, statement=_SELECTED[action]) as sql:
         sql.register("chosen", media.select(["media_sha256"]))
-        values = {"label": label} if label else {}
+        values = {"label": label, "of_label": of_label} if label else {}
         return sql.sql(_SELECTED[action], params=values).to_arrow_table()
 
 

@@ -45,10 +45,10 @@ class BatchRoute(SmallBodyRoute):
 class Selection(Frozen):
     """Images that match a filter except `excluded`, or `digests`; what to state about what the view shows in them.
 
-    keep: every detection is right, and images without one are empty. relabel: every detection is a `label`. suppress:
-    the images are empty. Images about which other people have stated something, or with `reviewed` false anyone, are
-    left as they are, except with `replaces`. `count` is the number of images that the person has confirmed, those
-    included, and `confirmed_count` the same, typed, for more than 10,000.
+    keep: every detection is right, and images without one are empty. relabel: every detection, or every one that is an
+    `of_label`, is a `label`. suppress: the images are empty. Images about which other people have stated something, or
+    with `reviewed` false anyone, are left as they are, except with `replaces`. `count` is the number of images that the
+    person has confirmed, those included, and `confirmed_count` the same, typed, for more than 10,000.
     """
 
     filter: ImageFilter | None = None
@@ -59,6 +59,7 @@ class Selection(Frozen):
     confirmed_count: int | None = None
     action: Action
     label: str | None = Field(default=None, max_length=200)
+    of_label: str | None = Field(default=None, max_length=200)
     replaces: bool = False
     view: str = Field(default=PRODUCTION, description="the view that `digests` were shown in")
 
@@ -197,7 +198,7 @@ def _selected(context: Context, body: BatchBody, actor: str) -> tuple[Counted, p
         return counted, None, None
     if others and not chosen.replaces:
         media = media.filter(~pc.field("media_sha256").isin(list(others)))
-    rows = selected_rows(context.tables, media, chosen.action, chosen.label, view)
+    rows = selected_rows(context.tables, media, chosen.action, chosen.label, view, chosen.of_label)
     shown = view_shown(context.tables, view)  # read after its rows; the index may be of an earlier publication
     why = _not_confirmed(chosen, counted, shown.serial if shown else 0)
     return counted, rows.slice(0, 0) if why else rows, why

@@ -295,6 +295,14 @@ def test_a_selection_confirms_what_is_shown(tables: Tables) -> None:
     assert shown(tables, A, B) == [("fox", 1.0, None), ("boar", 20.0, None)] * 2
 
 
+def test_a_relabel_of_one_label_leaves_the_other_boxes(tables: Tables) -> None:
+    rows = selected_rows(tables, digests(A, B), "relabel", "dog", "production", of_label="fox")
+    assert recorded(tables, StatementBatch(key_of(1), "kim", selected=rows)).added == 2
+    assert [label for label, *_ in shown(tables, A, B)] == ["dog", "boar"] * 2
+    with pytest.raises(BadRequest, match="of_label 'fox' applies to relabel only"):
+        selected_rows(tables, digests(A), "keep", None, "production", of_label="fox")
+
+
 def test_a_selection_leaves_what_others_decided_before_its_commit(tables: Tables) -> None:
     rows = selected_rows(tables, digests(A, B, EMPTY), "keep", None, "production")
     record(tables, key_of(1), [named("suppress")], "lee")
