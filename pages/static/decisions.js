@@ -47,6 +47,15 @@ function again(path, from, to) {
   return last;
 }
 
+/** Queue the withdrawal of an earlier decision, of any session; if it covers several images, the person agrees first. */
+export async function takeBack(of, digest) {
+  const { batches } = await json(`/v1/assertions?${new URLSearchParams({ media: digest, actor: who, limit: 500 })}`);
+  const n = batches.find(({ batch_id }) => batch_id === of)?.images ?? 1;
+  if (n > 1 && !confirm(t("Take this decision back in {n} images?", { n }))) return;
+  write(DONE, read(DONE).filter(({ batch_id }) => batch_id !== of)); // it cannot be undone again
+  enqueue("/undo", { batch_id: batchId(), of }, n > 1 ? [] : [digest]);
+}
+
 /** Queue a request. It names who decided, because another person may have signed in when it is sent. */
 function enqueue(path, body, media) {
   write(QUEUE, [...read(QUEUE), { path: `/v1/assertions${path}`, body: { sender: who, ...body }, media }]);

@@ -7,8 +7,8 @@ import { batchId, decide, leftOut, onSaved, save, undo, unsaved } from "./decisi
 import { bind } from "./keys.js";
 import { askLabel, labelsInUse } from "./labels.js";
 
-const WINDOW = 600, TYPED = 10_000, LATE_S = 10, CATCH_UP = 15, UNDATED = "0001-01-01";
-const grid = document.getElementById("grid"), end = document.getElementById("end");
+const WINDOW = 600, TYPED = 10_000, LATE_S = 2, CATCH_UP = 15, UNDATED = "0001-01-01";
+const [grid, end, days] = ["grid", "end", "days"].map((id) => document.getElementById(id));
 const eventId = grid.dataset.event; // of the page of one event, which has its images in the order of their times
 const PAGE = eventId ? 500 : 100, [AFTER, BEFORE] = eventId ? ["before", "after"] : ["after", "before"]; // lists begin with the newest
 if (eventId) filter.set("event_id", eventId);
@@ -16,7 +16,7 @@ const crops = address.has("crops") ? filter.get("label") : null;
 let pages = []; // {cells, previous, next, from, wanted}, in the order of the list; `from` is the number of the first row, null if unknown
 let loading = null, waiting = null; // the load that runs, and the one after it
 const selection = { all: false, digests: new Set() }; // with `all`, `digests` are excluded
-let counted = null, focused = null, anchor = null, deciding = null;
+let counted = null, focused = null, anchor = null, deciding = null, follower = 0;
 
 /** Return the boxes of a cell as an SVG over its picture; coordinates are fractions of the image. */
 function outlines(boxes) {
@@ -191,7 +191,8 @@ async function bulk(action) {
   const chosen = selection.all
     ? { filter: Object.fromEntries(filter), excluded: [...selection.digests] }
     : { digests: [...selection.digests], ...view };
-  const decision = { ...chosen, index_version: counted?.index_version, count, action, label, replaces };
+  const of_label = action === "relabel" ? (filter.get("label") ?? undefined) : undefined; // other boxes stay as they are
+  const decision = { ...chosen, index_version: counted?.index_version, count, action, label, of_label, replaces };
   if ((!eventId || action === "relabel") && !(await isConfirmed(decision))) return;
   const typed = count > TYPED ? prompt(t("Type the number of images, {n}, to go on:", { n: String(count) })) : null;
   if (count > TYPED && Number(typed) !== count) return;
@@ -201,9 +202,9 @@ async function bulk(action) {
 
 /** Show a question, with the number of images and what others have decided in them. */
 async function isConfirmed(decision) {
-  const { count, action, label, replaces } = decision;
+  const { count, action, label, of_label, replaces } = decision;
   const { decided, by } = await json("/v1/assertions", { method: "POST", body: { batch_id: batchId(), dry_run: true, selection: decision } });
-  const words = { keep: t("Confirm every detection"), suppress: t("Mark as empty"), relabel: t("Relabel every detection as {label}", { label }) }[action];
+  const words = { keep: t("Confirm every detection"), suppress: t("Mark as empty"), relabel: of_label ? t("Relabel every {of} as {label}", { of: of_label, label }) : t("Relabel every detection as {label}", { label }) }[action];
   const others = { n: decided, names: by.join(", ") };
   const about = replaces ? t("{names} decided {n} of them: this replaces it.", others) : t("{names} decided {n} of them: these stay as they are.", others);
   return confirm([t("{what} in {n} images?", { what: words, n: count }), decided ? about : ""].filter(Boolean).join("\n"));
@@ -219,14 +220,19 @@ onSaved((entry, answer) => {
   catchUp().catch(fail);
 });
 
-/** Wait until the list has what was saved; then show it, and count it for the next selection. */
+/** Wait until the list has what was saved or published; then show it, and count it for the next selection. A newer call replaces this one. */
 async function catchUp() {
-  for (let tries = 0; tries < CATCH_UP; tries++) {
+  const mine = ++follower;
+  for (let tries = 1; ; tries++) {
     await drawCount();
+    if (mine !== follower) return;
     if (!counted.behind_s) break;
-    await pause(1000);
+    if (tries % CATCH_UP === 0) await renew(); // of a busy archive, it is never all of it
+    await pause(Math.min(tries, CATCH_UP) * 1000);
+    if (mine !== follower) return;
   }
   await renew();
+  if (!eventId && !days.contains(document.activeElement)) await drawDays(); // it would lose the focus
 }
 
 document.getElementById("bulk").addEventListener("click", (event) => {
@@ -287,18 +293,18 @@ const goTo = (at) => apply({ at }) || show(at);
 
 async function drawDays() {
   const bars = await json(`/v1/images/histogram?${query({ by: "day" })}`);
-  const undated = bars[0]?.value ? null : bars.shift(), months = new Map();
+  const undated = bars[0]?.value ? null : bars.shift(), months = new Map(), opened = days.querySelector("[open]")?.dataset.month;
   for (const bar of bars.reverse()) months.set(bar.value.slice(0, 7), [...(months.get(bar.value.slice(0, 7)) ?? []), bar]);
-  const place = document.getElementById("days");
   const button = (words, images, at) => element("button", { className: "day", onclick: () => goTo(at) }, `${words} · ${grouped(images)}`);
   const endOf = (day) => `${day.value}T23:59:59.999999`;
-  for (const [month, days] of months) {
-    const n = days.reduce((sum, day) => sum + day.images, 0), title = element("summary", {}, `${month} · ${grouped(n)}`);
-    title.addEventListener("click", () => title.parentElement.open || goTo(endOf(days[0]))); // this click opens it, and closes the others
-    place.append(element("details", { name: "month" }, title, ...days.map((day) => button(day.value, day.images, endOf(day)))));
+  days.replaceChildren();
+  for (const [month, bars] of months) {
+    const n = bars.reduce((sum, day) => sum + day.images, 0), title = element("summary", {}, `${month} · ${grouped(n)}`);
+    title.addEventListener("click", () => title.parentElement.open || goTo(endOf(bars[0]))); // this click opens it, and closes the others
+    days.append(element("details", { name: "month", open: month === opened, "data-month": month }, title, ...bars.map((day) => button(day.value, day.images, endOf(day)))));
   }
-  if (undated) place.append(button(t("without a time"), undated.images, UNDATED));
-  if (months.size === 1) place.firstChild.open = true;
+  if (undated) days.append(button(t("without a time"), undated.images, UNDATED));
+  if (months.size === 1) days.firstChild.open = true;
 }
 
 async function drawCount() {
@@ -311,5 +317,8 @@ async function drawCount() {
 
 save();
 show(address.get("at"));
-drawCount().then(() => eventId && selectAll()).catch(fail);
+drawCount().then(() => {
+  if (eventId) selectAll();
+  if (counted.behind_s) return catchUp();
+}).catch(fail);
 if (!eventId) drawDays().catch(fail);

@@ -1,15 +1,16 @@
 // One image at a time: look, decide by keys, see the next. In review, the list has the images without a decision, and a burst is one decision.
 
-import { ACTION, element, json, notice, Refused, root, STATUS, t } from "./page.js";
+import { element, json, notice, Refused, root, STATUS, t } from "./page.js";
 import { address, filter, query, view } from "./address.js";
-import { decide, onSaved, redo, save, undo, unsaved } from "./decisions.js";
+import { decide, onSaved, redo, save, takeBack, undo, unsaved } from "./decisions.js";
 import { Picture } from "./picture.js";
+import { drawPanel, drawStrip } from "./panel.js";
+import { detailOf, details, firstOf, forget, listed, lookAhead, other, pictureOf, secondOf } from "./images.js";
 import { bind, KEYS } from "./keys.js";
 import { askLabel, labelsInUse } from "./labels.js";
 
-const AHEAD = 3, FREQUENT = 9, WIDTH = 1600, UNDOS = 50, CAMERA = filter.get("camera"), DIGITS = `resight.digits ${CAMERA ?? ""}`;
+const FREQUENT = 9, UNDOS = 50, CAMERA = filter.get("camera"), DIGITS = `resight.digits ${CAMERA ?? ""}`;
 const viewer = document.getElementById("viewer"), isReview = viewer.dataset.review === "1";
-const shown = address.get("shown"), other = address.get("run"); // runs: of the boxes, and of a second set that is compared
 const order = isReview && address.get("order");
 const OPEN = filter.get("flagged") === "true" ? {} : { reviewed: "false" }; // flagged images wait for a person, also those with a decision
 if (isReview && OPEN.reviewed && !filter.has("reviewed")) filter.set("reviewed", OPEN.reviewed);
@@ -18,24 +19,12 @@ const picture = new Picture(document.getElementById("stage"), (index) => choose(
   if (label) add(box, label);
 });
 let image = null, selected = -1, burst = [], labels = [], repeatable = null, queue = [], reached = 0, turns = 0, seen = 0, deciding = false, left = null, coming = null, counting = null, bursting = null, naming = null;
-const details = new Map(), neighbours = new Map(), ahead = new Map(); // pictures that are kept, so that they stay decoded
 const before = new Map(); // by decision: the image as it was, which an undo shows at once
 
-const pictureOf = (digest) => `${root}/v1/images/${digest}/thumbnail?w=${WIDTH}`;
-
-function remembered(map, digest, path) {
-  if (!map.has(digest)) map.set(digest, json(path).catch((error) => (map.delete(digest), Promise.reject(error))));
-  return map.get(digest);
-}
-/** Read these images again when they are shown; those of a selection in the grid, which are not named, are among all. */
-const forget = (media) => media.length ? media.forEach((digest) => details.delete(digest)) : details.clear();
-const detailOf = (digest) => remembered(details, digest, `/v1/images/${digest}?${new URLSearchParams(shown ? { run: shown } : view)}`);
-const secondOf = async (digest) => (other ? (await json(`/v1/images/${digest}?${new URLSearchParams({ run: other })}`)).boxes.filter((box) => box.is_shown) : []);
 const besides = (digest) => {
   const at = queue.indexOf(digest), [back, on] = at < 0 ? [reached, reached + 1] : [at - 1, at + 1]; // the queue lacks some images of its burst
   return queue.length ? { previous: queue[back] ?? null, next: queue[on] ?? null } : listed(digest);
 };
-const listed = (digest) => remembered(neighbours, digest, `/v1/images/${digest}/neighbours?${query()}`);
 
 async function first() {
   if (order === "disagreement" && !other) throw new Refused(0, t("Choose the run to compare with, under Filter and order."));
@@ -44,12 +33,6 @@ async function first() {
     return queue[0] ?? null;
   }
   return firstOf({});
-}
-
-/** Return the first image of the list with a filter more, or null. */
-async function firstOf(more) {
-  const { columns } = await json(`/v1/images?${query({ limit: 1, ...more })}`);
-  return columns.media_sha256[0] ?? null;
 }
 
 /** Show an image; its data are usually here already, so this takes no request. Nothing is decided until all of it can be seen. */
@@ -96,7 +79,7 @@ async function display(found, second) {
   bursting = drawBurst(digest).catch(fail);
   await Promise.all([picture.visible(), bursting]);
   naming ??= readLabels().catch((error) => ((naming = null), fail(error)));
-  lookAhead(digest).catch(() => {}); // the next key tries again, and shows what is wrong
+  lookAhead(digest, besides).catch(() => {}); // the next key tries again, and shows what is wrong
 }
 
 /** Show or hide the picture and all about it; the button to undo stays. */
@@ -112,19 +95,6 @@ function conceal() {
   say_place(isReview ? more || t("Nothing is left to review.") : t("End of the list"));
 }
 
-async function lookAhead(digest) {
-  for (let left = AHEAD; left && digest; left--) {
-    digest = (await besides(digest)).next;
-    if (!digest) return;
-    detailOf(digest).catch(() => {});
-    if (ahead.has(digest)) continue;
-    const next = Object.assign(new Image(), { src: pictureOf(digest) });
-    ahead.set(digest, next);
-    next.decode().catch(() => ahead.delete(digest));
-    if (ahead.size > 2 * AHEAD) ahead.delete(ahead.keys().next().value);
-  }
-}
-
 const shownBoxes = () => image.boxes.filter((box) => box.is_shown);
 
 function draw() {
@@ -138,18 +108,7 @@ function draw() {
 function drawAside() {
   const heading = [image.captured_at_corrected, image.camera_id].filter(Boolean).join(" · ");
   say_place([heading, image.reviewed ? `✓ ${t("reviewed")}` : "", image.flagged ? `⚑ ${t("flagged")}` : "", image.problem ?? "", left === null ? "" : t("{n} left", { n: left }), unsaved() ? t("{n} unsaved", { n: unsaved() }) : ""].filter(Boolean).join(" — "));
-  document.getElementById("boxes").replaceChildren(...image.boxes.map((box, index) => {
-    const words = `${box.label ?? "?"} ${box.score === null ? "" : box.score.toFixed(2)}`;
-    const button = element("button", { "aria-pressed": index === selected, onclick: () => choose(index) }, words);
-    const state = box.is_human ? (box.is_shown ? t("confirmed") : t("rejected")) : box.is_shown ? "" : t("hidden");
-    const model = box.model_label && box.model_label !== box.label ? t("model: {label}", { label: box.model_label }) : "";
-    return element("li", {}, button, element("span", { className: "quiet" }, [state, model, box.reason].filter(Boolean).join(", ")));
-  }));
-  document.getElementById("statements").replaceChildren(...image.statements.map((said) =>
-    element("li", { className: said.stands ? "" : "quiet past" }, `${new Date(said.asserted_at).toISOString().slice(0, 16).replace("T", " ")} UTC ${said.actor}: ${ACTION[said.action]} ${said.label ?? ""}`)));
-  const facts = { [t("Files")]: image.files.join("\n"), [t("Size")]: `${image.width_px} × ${image.height_px} px`, [t("Model")]: image.model ?? "",
-    [t("Run")]: image.run_id ?? "", ...image.facts };
-  document.getElementById("facts").replaceChildren(...Object.entries(facts).filter(([, value]) => value).flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)]));
+  drawPanel(image, selected, picture.second, choose, run((said) => takeBack(said.batch_id, image.media_sha256)));
 }
 
 function say_place(words) {
@@ -164,22 +123,13 @@ function choose(index) {
 // bursts
 
 async function drawBurst(digest) {
-  const strip = document.getElementById("strip");
   const { columns, index_version } = image.event_id ? await json(`/v1/images?${new URLSearchParams({ ...view, event_id: image.event_id, limit: 500 })}`) : { columns: { media_sha256: [] } };
   if (image?.media_sha256 !== digest) return;
   burst = columns.media_sha256.includes(digest) ? columns.media_sha256 : []; // an event may have more images than a page
   burst.version = index_version;
   burst.undecided = columns.reviewed?.filter((is) => !is).length;
   burst.empty = columns.status?.filter((status, i) => status === "empty" && !columns.reviewed[i]).length;
-  strip.hidden = burst.length < 2;
-  strip.replaceChildren(...(burst.length < 2 ? [] : burst).map((each, i) => {
-    const alt = [columns.captured_at_corrected[i], columns.top_label[i] ?? STATUS[columns.status[i]]].filter(Boolean).join(", ");
-    const small = element("img", { loading: "lazy", width: 160, height: 120, alt, src: `${root}/v1/images/${each}/thumbnail?w=160` });
-    const link = element("a", { href: `${root}/images/${each}?${query()}` }, small);
-    if (each === digest) link.setAttribute("aria-current", "true");
-    link.addEventListener("click", (event) => (event.preventDefault(), show(each).catch(fail)));
-    return element("li", {}, link);
-  }));
+  drawStrip(burst, columns, digest, (each) => show(each).catch(fail));
 }
 
 // labels: the first have digits, which keep their meaning in a tab; those of the filter's camera come first
@@ -403,7 +353,10 @@ const needsImage = (work) => run((...given) => image && work(...given));
 const isDrawing = () => picture.drawing !== null;
 const nudge = (dx, dy) => (event) => (picture.nudge(dx, dy, event?.shiftKey), picture.draw(image.boxes, selected));
 const arrow = (dx, dy, otherwise) => needsImage((event) => (isDrawing() ? nudge(dx, dy)(event) : otherwise(event)));
-const turn = (by) => () => choose(image.boxes.length ? (selected + by + image.boxes.length) % image.boxes.length : -1);
+const turn = (by) => () => {
+  const n = image.boxes.length, to = n ? (selected + by + n) % n : -1;
+  if (to !== selected) choose(to); // an only box stays chosen
+};
 
 const keys = {
   Enter: decision((event) => (isDrawing() ? picture.finishDrawing(true) : settle("keep", event?.shiftKey))),

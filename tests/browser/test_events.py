@@ -295,6 +295,7 @@ def test_two_versions_are_chosen_from_lists(served: Served, visit: Visit) -> Non
     page.get_by_label("Compared with").select_option(run)
     page.locator(".filter").get_by_role("button", name="Show").click()
     expect(page.locator("#stage .other").first).to_be_attached()
+    expect(page.locator("#second li")).to_have_count(page.locator("#stage .other").count())
     digest = page.evaluate("document.querySelector('#stage img').src").split("/")[-2]
     ranked = fetched(page, f"/images/disagreement?run={run}&status=ok&reviewed=false&limit=500")
     assert isinstance(ranked, list)

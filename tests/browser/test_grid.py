@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import urlencode
 
 from playwright.sync_api import Dialog, Page, Route, expect
 
@@ -187,6 +188,43 @@ def test_a_label_for_many_images_is_completed_like_that_of_one(served: Served, v
     assert questions == [f"Relabel every detection as {known} in 1 images?"]
     page.keyboard.press("Control+z")
     expect(page.locator("#notice")).to_have_text("Taken back.")
+
+
+def test_a_list_that_is_behind_says_so_and_is_shown_again(served: Served, visit: Visit) -> None:
+    page, behind_s = visit("/session"), [5.0]
+
+    def count(route: Route) -> None:
+        route.fulfill(json={"count": 7, "behind_s": behind_s[0], "index_version": "1.1"})
+
+    page.route("**/images/count?*", count)
+    page.goto(f"{served.url}/images?status=ok")
+    expect(page.locator("#count")).to_have_text("7 images — the list is 5 s behind")
+    expect(page.locator(".cell").first).to_be_visible()
+    with page.expect_request(re.compile(r"/v1/images\?status=ok&limit=100$")):
+        behind_s[0] = 0
+    expect(page.locator("#count")).to_have_text("7 images")
+
+
+def test_a_new_label_is_for_the_label_of_the_filter(served: Served, visit: Visit) -> None:
+    page, questions = visit("/session"), list[str]()
+    bars = page.evaluate("fetch('/ui/v1/images/histogram?status=ok&by=label').then(a => a.json())")
+    wanted, other = [bar["value"] for bar in bars if bar["value"]][:2]
+
+    def refuse(dialog: Dialog) -> None:
+        questions.append(dialog.message)
+        dialog.dismiss()
+
+    page.on("dialog", refuse)
+    page.goto(f"{served.url}/images?{urlencode({'label': wanted})}")
+    page.locator(".cell input").first.click()
+    page.get_by_role("button", name="Relabel …").click()
+    page.locator("#label-input").fill(other)
+    with page.expect_request("**/v1/assertions") as asked:
+        page.keyboard.press("Enter")
+    assert asked.value.post_data_json["selection"]["of_label"] == wanted
+    with page.expect_event("dialog"):
+        pass
+    assert questions == [f"Relabel every {wanted} as {other} in 1 images?"]
 
 
 def test_everything_that_matches_is_confirmed_after_the_number_and_taken_back(served: Served, visit: Visit) -> None:

@@ -52,6 +52,38 @@ def test_a_picture_is_opened_decided_by_keys_and_undone_after_a_reload(served: S
     assert statements(served) == []
 
 
+def test_an_earlier_decision_is_taken_back_alone(served: Served, visit: Visit) -> None:
+    page = visit("/images?status=ok")
+    page.locator("#grid .cell a").first.click()
+    taken = page.locator("#statements").get_by_role("button", name="Take back")
+
+    def reject() -> None:
+        wait_for_picture(page)
+        box = page.locator("#boxes button").first
+        if box.get_attribute("aria-pressed") == "false":
+            box.click()
+        page.keyboard.press("x")
+        expect(page.locator("#boxes")).to_contain_text("rejected")
+        expect(taken).to_have_count(1)
+
+    reject()
+    first = page.url.split("/")[-1][:64]
+    page.keyboard.press("d")
+    expect(page).not_to_have_url(re.compile(first))
+    reject()
+    page.keyboard.press("a")
+    expect(page).to_have_url(re.compile(first))
+    wait_for_picture(page)
+    taken.click()
+    expect(page.locator("#boxes")).not_to_contain_text("rejected")
+    expect(taken).to_have_count(0)
+    (left,) = statements(served)
+    assert left["media_sha256"] != first
+    page.keyboard.press("u")  # the last decision that stands, not that of the picture here
+    assert_taken_back(page)
+    assert statements(served) == []
+
+
 def test_two_people_on_one_picture_both_have_their_word(served: Served, visit: Visit) -> None:
     ana, ben = signed_in(visit, "Ana"), signed_in(visit, "Ben")
     ana.goto(f"{served.url}/review?status=ok&camera=deer-north")

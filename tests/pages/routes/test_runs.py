@@ -187,6 +187,7 @@ def test_a_roll_back_shows_what_it_would_undo(
     assert client.get("/ui/runs/compare").status_code == 400, "nothing is left to undo"
     assert "Roll back" not in client.get("/ui/runs").text
     publish(tables, store, "new")
+    assert ["Publish again" in client.get(f"/ui/runs/{run}").text for run in ("old", "new")] == [False, True]
     (Path(context.settings.home_path) / "policy.toml").write_text(
         "[gates]\nmax_failed_frac = 0\nmin_coverage_frac = 1\n"
     )
