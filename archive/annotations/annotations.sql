@@ -59,23 +59,25 @@ create or replace temp table flags as
 -- The detection of each human assertion about a box (`match_annotations` in archive/annotations/assertions.py). A table,
 -- as four relations read it: views are planned again at each place that reads them.
 -- A box with an IoU of at least 0.98 is the box of the statement, as formats round corners. Others with at least 0.75
--- have one of at least 0.5 with each other, because 1 - IoU is a metric: they are claims about the same thing, and the
--- one with the highest score counts. Models also give one box several labels: of such claims, statements other than a
--- relabel find one with their label first.
+-- have one of at least 0.5 with each other, because 1 - IoU is a metric: they are claims about the same thing. Those
+-- that no other statement covers better come first, as two overlapping boxes may be two things, then the highest score.
+-- Models give one box several labels: of equal boxes, a relabel finds one with another label, others one with theirs.
 create or replace temp table attached as
     with touching as (
         select s.assertion_id, s.action, s.label, s.actor, s.reason, s.asserted_at, b.media_sha256, b.rank,
             coalesce(s.label = b.label, false) as same_label,
             coalesce(s.inference_key = getvariable('inference_key') and s.rank = b.rank, false) as named,
             iou(s.x1_px, s.y1_px, s.x2_px, s.y2_px, b.x1_px, b.y1_px, b.x2_px, b.y2_px) as iou,
-            case when iou >= 0.98 then 2 when iou >= 0.75 then 1 else 0 end as closeness, b.score
+            case when iou >= 0.98 then 2 when iou >= 0.75 then 1 else 0 end as closeness,
+            coalesce(iou = max(iou) filter (is_same_box(iou)) over (partition by b.media_sha256, b.rank), false)
+                as covers_best,
+            max(b.score) over (partition by s.assertion_id, b.x1_px, b.y1_px, b.x2_px, b.y2_px) as score
         from standing s join boxes b on b.media_sha256 = s.media_sha256 where s.x1_px is not null),
     best as (
         from touching where is_same_box(iou) or named
         qualify row_number() over (
-            partition by assertion_id order by named desc, closeness desc,
-                closeness = 1 and (same_label or action = 'relabel') desc, if(closeness = 1, score, null) desc nulls last,
-                iou desc, same_label = (action = 'relabel'), rank) = 1)
+            partition by assertion_id order by named desc, closeness desc, closeness = 1 and covers_best desc,
+                if(closeness = 1, score, null) desc nulls last, iou desc, same_label = (action = 'relabel'), rank) = 1)
     from best qualify row_number() over (
         partition by media_sha256, rank
         order by iou desc, action = 'suppress', asserted_at desc, assertion_id desc) = 1;

@@ -112,8 +112,8 @@ def match_annotations(sql: duckdb.DuckDBPyConnection, inference_key: str) -> Non
     """Create the relations `annotated`, `added` and `orphaned` from `boxes` of one inference key and `assertion_rows`.
 
     An annotation applies to the detection that it names. Otherwise it applies to the detection of any model that covers
-    its box best, with an IoU of at least 0.5; of those with one of 0.75 to 0.98, to the one with the highest score.
-    If two valid boxes match one detection, the one with the higher IoU applies.
+    its box best, with an IoU of at least 0.5; of those with one of 0.75 to 0.98, to the one with the highest score,
+    first among those that it covers best. If two valid boxes match one detection, the one with the higher IoU applies.
     """
     sql.execute("set variable inference_key = $key", {"key": inference_key})
     ANNOTATIONS.create(sql, "annotated", "added", "orphaned")

@@ -118,7 +118,7 @@ def write_recorded(
             "inference_keys": keys,
             "rows": rows,
             "file": name or str(out.resolve()),
-            "filter": json.dumps(narrowed_by) if narrowed_by else None,
+            "filter": json.dumps(narrowed_by or {}, ensure_ascii=False),
             **(_shown_by(view) if view else {}),
         }
         recorded = pa.Table.from_pylist([record], schema=EXPORTS)

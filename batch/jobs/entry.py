@@ -86,7 +86,10 @@ def carry_out(spec: PassSpec, dry_run: bool, here: bool) -> None:
 
 
 def run_job(main: Callable[..., None], logger: str) -> None:
-    """Run the command line of a job; never returns. Deliberate errors and those of disks and memory are logged last, as `run_failed` of `logger`."""
+    """Run the command line of a job; never returns. After an error, the log ends with `run_failed` of `logger`.
+
+    Raises errors that are neither deliberate nor of a library about storage or memory.
+    """
     configure_logs()
     app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
     app.command()(main)
@@ -97,14 +100,14 @@ def run_job(main: Callable[..., None], logger: str) -> None:
             known = error if isinstance(error, ResightError) else error_of_library(error)
             if known is None:
                 raise
-            log_failure(known, logger)
+            log_failure(known, logger, error if known is not error else None)
             sys.exit(exit_code(known))
 
 
-def log_failure(error: Exception, logger: str = LOGGER) -> None:
-    """Log `run_failed`, the last line of a job that fails."""
+def log_failure(error: Exception, logger: str = LOGGER, cause: Exception | None = None) -> None:
+    """Log `run_failed`, the last line of a job that fails, with the traceback of its cause in a library."""
     log: Any = structlog.get_logger(logger)
-    log.error("run_failed", kind=type(error).__name__, error=str(error))
+    log.error("run_failed", kind=type(error).__name__, error=str(error), exc_info=cause)
 
 
 def _connect(settings: Settings) -> None:

@@ -138,7 +138,7 @@ def router(context: Context) -> APIRouter:
                 for fmt in FORMATS.values()
             ],
             query={name: str(value).lower() if isinstance(value, bool) else value for name, value in given.items()},
-            past=[row | {"filter": in_words(json.loads(row["filter"] or "{}"))} for row in past(50)],
+            past=[row | {"filter": row["filter"] and in_words(json.loads(row["filter"]))} for row in past(50)],
             **context.filter_choices(wanted),
         )
 

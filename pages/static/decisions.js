@@ -2,7 +2,7 @@
 
 import { json, notice, pause, Refused, t } from "./page.js";
 
-const who = document.documentElement.dataset.who;
+export const who = document.documentElement.dataset.who;
 const QUEUE = "resight.queue", DONE = `resight.done ${who}`, UNDONE = `resight.undone ${who}`, KEPT = 200, DIGESTS = 20_000;
 let saving = null, stopped = false, listener = () => {};
 
@@ -54,6 +54,7 @@ export async function takeBack(of, digest) {
   if (n > 1 && !confirm(t("Take this decision back in {n} images?", { n }))) return;
   write(DONE, read(DONE).filter(({ batch_id }) => batch_id !== of)); // it cannot be undone again
   enqueue("/undo", { batch_id: batchId(), of }, n > 1 ? [] : [digest]);
+  notice(t("Taken back."), 2000);
 }
 
 /** Queue a request. It names who decided, because another person may have signed in when it is sent. */

@@ -13,7 +13,7 @@ const eventId = grid.dataset.event; // of the page of one event, which has its i
 const PAGE = eventId ? 500 : 100, [AFTER, BEFORE] = eventId ? ["before", "after"] : ["after", "before"]; // lists begin with the newest
 if (eventId) filter.set("event_id", eventId);
 const crops = address.has("crops") ? filter.get("label") : null;
-let pages = []; // {cells, previous, next, from, wanted}, in the order of the list; `from` is the number of the first row, null if unknown
+let pages = []; // {cells, previous, next, version, from, wanted}, in the order of the list; `from` is the number of the first row, null if unknown
 let loading = null, waiting = null; // the load that runs, and the one after it
 const selection = { all: false, digests: new Set() }; // with `all`, `digests` are excluded
 let counted = null, focused = null, anchor = null, deciding = null, follower = 0;
@@ -58,10 +58,10 @@ function cellOf(row) {
 }
 
 async function fetchPage(more) {
-  const { columns, ...ends } = await json(`/v1/images?${query({ limit: PAGE, ...more })}`);
+  const { columns, index_version: version, ...ends } = await json(`/v1/images?${query({ limit: PAGE, ...more })}`);
   const names = Object.keys(columns), [previous, next] = eventId ? [ends.next, ends.previous] : [ends.previous, ends.next];
   const rows = columns.media_sha256.map((_, i) => Object.fromEntries(names.map((name) => [name, columns[name][i]])));
-  return { cells: (eventId ? rows.reverse() : rows).map(cellOf), previous, next, wanted: more, isDated: !!columns.captured_at_corrected[0] };
+  return { cells: (eventId ? rows.reverse() : rows).map(cellOf), previous, next, version, wanted: more, isDated: !!columns.captured_at_corrected[0] };
 }
 
 /** Set the number of the first row of a page, which screen readers announce. */
@@ -128,7 +128,7 @@ const show = (at) => loading ? (waiting = () => show(at)) : once(async () => {
 
 /** Fetch the pages of the window again, in place: decisions have changed them. */
 const renew = () => loading ? (waiting ??= renew) : pages.length && once(async () => {
-  const fresh = [await fetchPage(pages[0].wanted)], digest = focused?.dataset.digest;
+  const fresh = [await fetchPage(pages[0].wanted)];
   if (!fresh[0].cells.length) return void (waiting ??= () => show()); // all of it is decided; images before or after it may match
   while (fresh.length < pages.length && fresh.at(-1).next) fresh.push(await fetchPage({ [AFTER]: fresh.at(-1).next }));
   let from = pages[0].from;
@@ -136,12 +136,14 @@ const renew = () => loading ? (waiting ??= renew) : pages.length && once(async (
     number(page, from);
     from = from && from + page.cells.length;
   }
-  const had = grid.contains(document.activeElement);
+  const active = document.activeElement, at = active.closest("#grid .cell"), [here, start] = [at ?? focused, anchor].map((cell) => cell?.dataset.digest);
   pages = fresh;
   grid.replaceChildren(...pages.flatMap((page) => page.cells));
-  const cells = [...grid.children], next = cells.find((cell) => cell.dataset.digest === digest) ?? cells[0];
-  focused = anchor = null;
-  if (next) focus(next, had);
+  const cells = [...grid.children], found = (digest) => cells.find((cell) => cell.dataset.digest === digest), next = found(here) ?? cells[0];
+  focused = null;
+  anchor = found(start) ?? null;
+  if (next) focus(next, at && !found(here));
+  if (at && found(here)) next.querySelector(active.localName).focus({ preventScroll: true }); // the page does not jump while a person selects
 });
 
 addEventListener("scroll", () => {
@@ -226,13 +228,12 @@ async function catchUp() {
   for (let tries = 1; ; tries++) {
     await drawCount();
     if (mine !== follower) return;
+    if (counted.index_version !== pages[0]?.version) await renew();
     if (!counted.behind_s) break;
-    if (tries % CATCH_UP === 0) await renew(); // of a busy archive, it is never all of it
     await pause(Math.min(tries, CATCH_UP) * 1000);
     if (mine !== follower) return;
   }
-  await renew();
-  if (!eventId && !days.contains(document.activeElement)) await drawDays(); // it would lose the focus
+  if (!eventId) await drawDays();
 }
 
 document.getElementById("bulk").addEventListener("click", (event) => {
@@ -297,6 +298,7 @@ async function drawDays() {
   for (const bar of bars.reverse()) months.set(bar.value.slice(0, 7), [...(months.get(bar.value.slice(0, 7)) ?? []), bar]);
   const button = (words, images, at) => element("button", { className: "day", onclick: () => goTo(at) }, `${words} · ${grouped(images)}`);
   const endOf = (day) => `${day.value}T23:59:59.999999`;
+  if (days.contains(document.activeElement)) return; // it would lose the focus
   days.replaceChildren();
   for (const [month, bars] of months) {
     const n = bars.reduce((sum, day) => sum + day.images, 0), title = element("summary", {}, `${month} · ${grouped(n)}`);
@@ -311,6 +313,7 @@ async function drawCount() {
   counted = await json(`/v1/images/count?${query()}`);
   grid.setAttribute("aria-rowcount", counted.count);
   const late = counted.behind_s > LATE_S ? t("the list is {n} s behind", { n: Math.round(counted.behind_s) }) : "";
+  showSelection();
   document.getElementById("all").hidden = !counted.count;
   document.getElementById("count").textContent = [counted.count === 1 ? t("1 image") : t("{n} images", { n: counted.count }), late].filter(Boolean).join(" — ");
 }

@@ -2,11 +2,10 @@
 
 import { ACTION, element, root, STATUS, t } from "./page.js";
 import { query } from "./address.js";
+import { who } from "./decisions.js";
 
 const fill = (id, items) => document.getElementById(id).replaceChildren(...items);
 const nameOf = (box) => `${box.label ?? "?"} ${box.score === null ? "" : box.score.toFixed(2)}`;
-
-const who = document.documentElement.dataset.who;
 
 /** Show the boxes, statements and facts of an image; `second` are the boxes of another run. `choose(index)` is called for a box, `takeBack(said)` for a statement. */
 export function drawPanel(image, selected, second, choose, takeBack) {

@@ -111,9 +111,7 @@ function drawAside() {
   drawPanel(image, selected, picture.second, choose, run((said) => takeBack(said.batch_id, image.media_sha256)));
 }
 
-function say_place(words) {
-  document.getElementById("place").textContent = words;
-}
+const say_place = (words) => (document.getElementById("place").textContent = words);
 
 function choose(index) {
   selected = selected === index ? -1 : index;
@@ -303,6 +301,7 @@ async function refresh() {
   image = fresh;
   selected = chosen ? image.boxes.findIndex((box) => isSame(chosen, box)) : -1;
   draw();
+  if (burst.length > 1) bursting = drawBurst(digest).catch(fail); // others of it may be undecided again
 }
 
 /** Show the images of an undo or a redo. The image as it was needs no answer; `onSaved` reads it again. */

@@ -164,23 +164,27 @@ class BatchModel:
 def chosen(world: World, row: Row) -> Target | None:
     """Return the detection of a statement about a box: the one it names, else the best with IoU >= 0.5.
 
-    First come those with IoU >= 0.98, then those with IoU >= 0.75: of these, for all but a relabel those with the
-    statement's label, then the one with the highest score. Of equal ones, it is the first with the statement's label;
-    for a relabel, with another label.
+    First come those with IoU >= 0.98, then those with IoU >= 0.75: of these, those that no other statement covers
+    better, then those at the place of the highest score. Of equal ones, it is the first with the statement's label; for
+    a relabel, with another label.
     """
     named = (row["media_sha256"], row.get("rank"))
     if row.get("inference_key") == world.key and named in world.detections:
         return named  # type: ignore[return-value]
     box, is_relabel = box_of(row), row["action"] == "relabel"
     assert box is not None
+    here = {t: seen for t, seen in sorted(world.detections.items()) if t[0] == row["media_sha256"]}
+    others = [box_of(other) for other in standing(world.human) if other["media_sha256"] == row["media_sha256"]]
     best: Target | None = None
     best_fit: tuple[Any, ...] = ()
-    for target, seen in sorted(world.detections.items()):
-        cover, same = iou(box, seen.box), seen.label == row.get("label")
+    for target, seen in here.items():
+        cover = iou(box, seen.box)
         closeness = (cover >= Fraction(3, 4)) + (cover >= Fraction(98, 100))
-        claim = (same or is_relabel, seen.score) if closeness == 1 else ()
-        fit = (closeness, claim, cover, same != is_relabel)
-        if target[0] == row["media_sha256"] and cover >= Fraction(1, 2) and fit > best_fit:
+        covers_best = cover >= max(iou(other, seen.box) for other in others if other)
+        score = max(each.score for each in here.values() if each.box == seen.box)
+        claim = (covers_best, score) if closeness == 1 else ()
+        fit = (closeness, claim, cover, (seen.label == row.get("label")) != is_relabel)
+        if cover >= Fraction(1, 2) and fit > best_fit:
             best, best_fit = target, fit
     return best
 

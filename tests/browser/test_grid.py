@@ -219,11 +219,9 @@ def test_a_new_label_is_for_the_label_of_the_filter(served: Served, visit: Visit
     page.locator(".cell input").first.click()
     page.get_by_role("button", name="Relabel …").click()
     page.locator("#label-input").fill(other)
-    with page.expect_request("**/v1/assertions") as asked:
+    with page.expect_event("dialog"), page.expect_request("**/v1/assertions") as asked:
         page.keyboard.press("Enter")
     assert asked.value.post_data_json["selection"]["of_label"] == wanted
-    with page.expect_event("dialog"):
-        pass
     assert questions == [f"Relabel every {wanted} as {other} in 1 images?"]
 
 

@@ -260,8 +260,25 @@ CASES = {
     "a stronger claim is another thing below an IoU of 0.75": Case(
         of_people(relabel(BESIDE, 0, "cat")), [("cat", 0.9, HUMAN), F, ("pig", 0.95, None)], more=(ASIDE,)
     ),
-    "a keep finds its label among the claims about one animal": Case(
-        of_people(("keep", BETWEEN, 0, {"label": "roe deer"})), [D, F, ("roe deer", 0.2, HUMAN)], more=(WEAK,)
+    "a keep too": Case(
+        of_people(("keep", BETWEEN, 0, {"label": "roe deer"})),
+        [("roe deer", 0.9, HUMAN), F, ("roe deer", 0.2, None)],
+        more=(WEAK,),
+    ),
+    "of equal boxes that are moved, each finds the one with its label": Case(
+        of_people(*((*said[:1], BETWEEN, *said[2:]) for said in OF_TWINS)),
+        [("deer", 0.9, HUMAN), F],
+        more=(Seen("cow", 0.6, BOX),),
+    ),
+    "of two animals that overlap, each finds its own": Case(
+        of_people(
+            relabel((99.75, 100.0, 111.75, 112.0), 0, "boar", inference_key=OTHER, rank=0),
+            ("suppress", (101.0, 100.0, 113.0, 112.0), 1, {"inference_key": OTHER, "rank": 1}),
+        ),
+        [("boar", 0.9, HUMAN), F],
+        [(2, "deer", HUMAN, "seen")],
+        orphaned=[],
+        more=(Seen("deer", 0.5, (101.25, 100.0, 113.25, 112.0)),),
     ),
     "a named detection comes before the one that is covered": Case(
         of_people(relabel(DOG.box, 0, "boar", **NAMED)), [("boar", 0.9, HUMAN), ("dog", 0.8, None), F], more=(DOG,)

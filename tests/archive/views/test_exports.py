@@ -266,7 +266,7 @@ def test_what_is_exported_is_recorded(
         "view": words,
         "rows": rows,
         "file": str(tmp_path / "out.parquet"),
-        "filter": None,
+        "filter": "{}",
     }
 
 
