@@ -200,9 +200,22 @@ def test_a_list_that_is_behind_says_so_and_is_shown_again(served: Served, visit:
     page.goto(f"{served.url}/images?status=ok")
     expect(page.locator("#count")).to_have_text("7 images — the list is 5 s behind")
     expect(page.locator(".cell").first).to_be_visible()
+    ticks = page.locator(".cell input")
+    digest = digests(page)[2]
+    ticks.nth(2).click()
+    page.evaluate("document.querySelector('.cell').id = 'old'")
     with page.expect_request(re.compile(r"/v1/images\?status=ok&limit=100$")):
         behind_s[0] = 0
     expect(page.locator("#count")).to_have_text("7 images")
+    expect(page.locator("#old")).to_have_count(0)
+    assert (
+        page.evaluate(
+            "document.activeElement.matches('input') && document.activeElement.closest('.cell').dataset.digest"
+        )
+        == digest
+    )
+    ticks.nth(4).click(modifiers=["Shift"])
+    expect(page.locator("#selected")).to_have_text("3 selected")
 
 
 def test_a_new_label_is_for_the_label_of_the_filter(served: Served, visit: Visit) -> None:
