@@ -102,8 +102,8 @@ def write_recorded(
     """Make `out`, a file or a folder, by `write(part)`, and record the export; return its number of rows.
 
     `write` makes the hidden `part` in the same folder, and returns the number of its rows and the inference keys that
-    they have. `relation`: a relation, or the name of a file format. `view` is recorded with its layers and thresholds.
-    Raises as `export`.
+    they have. `relation`: a relation, or the name of a file format. `view` is recorded with its layers and thresholds,
+    `name` and `narrowed_by` as by `export`. Raises as `export`.
     """
     if not out.parent.exists():
         raise BadRequest(f"the folder {out.parent} does not exist; is it mounted, is the name right?")

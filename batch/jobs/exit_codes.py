@@ -1,4 +1,4 @@
-"""Exit codes of commands and jobs by error (docs/reference/exit-codes.md has the same table)."""
+"""Exit codes by error (docs/reference/exit-codes.md has the same table), and errors of libraries as ours."""
 
 from __future__ import annotations
 

@@ -139,11 +139,11 @@ const renew = () => loading ? (waiting ??= renew) : pages.length && once(async (
   const active = document.activeElement, at = active.closest("#grid .cell"), [here, start] = [at ?? focused, anchor].map((cell) => cell?.dataset.digest);
   pages = fresh;
   grid.replaceChildren(...pages.flatMap((page) => page.cells));
-  const cells = [...grid.children], found = (digest) => cells.find((cell) => cell.dataset.digest === digest), next = found(here) ?? cells[0];
+  const cells = [...grid.children], found = (digest) => cells.find((cell) => cell.dataset.digest === digest), kept = found(here), next = kept ?? cells[0];
   focused = null;
   anchor = found(start) ?? null;
-  if (next) focus(next, at && !found(here));
-  if (at && found(here)) next.querySelector(active.localName).focus({ preventScroll: true }); // the page does not jump while a person selects
+  if (next) focus(next, at && !kept);
+  if (at && kept) kept.querySelector(active.localName).focus({ preventScroll: true }); // the page does not jump while a person selects
 });
 
 addEventListener("scroll", () => {

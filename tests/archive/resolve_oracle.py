@@ -6,7 +6,7 @@ World --shown, hidden, orphaned, events, occurrences--> rows as tuples, sorted
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from fractions import Fraction
@@ -161,8 +161,8 @@ class BatchModel:
         return sorted((tuple(row.get(c) for c in columns) for row in rows), key=str)
 
 
-def chosen(world: World, row: Row) -> Target | None:
-    """Return the detection of a statement about a box: the one it names, else the best with IoU >= 0.5.
+def chosen(world: World, row: Row, stands: Sequence[Row]) -> Target | None:
+    """Return the detection of a statement about a box, one of `stands`: what it names, else the best with IoU >= 0.5.
 
     First come those with IoU >= 0.98, then those with IoU >= 0.75: of these, those that no other statement covers
     better, then those at the place of the highest score. Of equal ones, it is the first with the statement's label; for
@@ -174,7 +174,7 @@ def chosen(world: World, row: Row) -> Target | None:
     box, is_relabel = box_of(row), row["action"] == "relabel"
     assert box is not None
     here = {t: seen for t, seen in sorted(world.detections.items()) if t[0] == row["media_sha256"]}
-    others = [box_of(other) for other in standing(world.human) if other["media_sha256"] == row["media_sha256"]]
+    others = [box_of(other) for other in stands if other["media_sha256"] == row["media_sha256"]]
     best: Target | None = None
     best_fit: tuple[Any, ...] = ()
     for target, seen in here.items():
@@ -192,8 +192,9 @@ def chosen(world: World, row: Row) -> Target | None:
 def attached(world: World) -> dict[Target, Row]:
     """Return one statement per detection: the better covered, then one that does not suppress, then the newer."""
     claims: defaultdict[Target, list[Row]] = defaultdict(list)
-    for row in standing(world.human):
-        target = chosen(world, row) if box_of(row) else None
+    stands = standing(world.human)
+    for row in stands:
+        target = chosen(world, row, stands) if box_of(row) else None
         if target:
             claims[target].append(row)
 

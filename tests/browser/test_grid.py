@@ -208,12 +208,7 @@ def test_a_list_that_is_behind_says_so_and_is_shown_again(served: Served, visit:
         behind_s[0] = 0
     expect(page.locator("#count")).to_have_text("7 images")
     expect(page.locator("#old")).to_have_count(0)
-    assert (
-        page.evaluate(
-            "document.activeElement.matches('input') && document.activeElement.closest('.cell').dataset.digest"
-        )
-        == digest
-    )
+    expect(page.locator(f".cell[data-digest='{digest}'] input")).to_be_focused()
     ticks.nth(4).click(modifiers=["Shift"])
     expect(page.locator("#selected")).to_have_text("3 selected")
 

@@ -152,7 +152,7 @@ MISSED: Corners = (300.0, 100.0, 312.0, 112.0)
 DOG = Seen("dog", 0.8, (100.0, 100.0, 130.0, 130.0))
 """Covers a box that is drawn for DEER better than DEER does."""
 WEAK, ASIDE = Seen("roe deer", 0.2, (100.0, 100.0, 112.0, 113.0)), Seen("pig", 0.95, (105.0, 100.0, 117.0, 112.0))
-"""Of the same animal as DEER, and of another one."""
+"""WEAK is about the same animal as DEER, ASIDE about another animal."""
 BETWEEN: Corners = (100.0, 100.0, 112.0, 112.5)
 """Has an IoU of 0.96 with DEER, and a little more with WEAK."""
 
