@@ -20,6 +20,7 @@ from typing import Any
 import psutil
 import pytest
 
+import batch.jobs.entry
 from archive.delta.tables import Tables
 from batch.jobs.cluster_jobs import JOBS
 from batch.jobs.control import JobOutcome, ended_here, jobs_of
@@ -221,15 +222,19 @@ print(jobs.tail(job, lambda line: None, bool).exit_code)
 
 @pytest.mark.parametrize("how", ["ends", "fails"])
 def test_a_followed_job_runs_in_the_process_that_follows_it(
-    jobs: OwnJobs, capfd: pytest.CaptureFixture[str], how: str
+    jobs: OwnJobs, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
+    monkeypatch.setattr(
+        batch.jobs.entry, "lower_process_priority", lambda: None
+    )  # these tests could not raise it again
     job = jobs.submit(JOB, "r", ["--how", how, "--run-id", "r"], followed=True)
     assert others().running() == {"r"}
-    handler = signal.getsignal(signal.SIGTERM)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         outcome, lines = events(jobs, job)
     finally:
-        signal.signal(signal.SIGTERM, handler)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
     last = "run_failed" if how == "fails" else "report"
     assert [line["event"] for line in lines] == ["began", last]
     assert outcome.exit_code == (4 if how == "fails" else 0)
