@@ -21,11 +21,12 @@ with lazy_imports():
     from batch.crops.write import folders_of
     from batch.publishing import publish as publishing
     from batch.publishing.impact.measure import Impact
-    from batch.publishing.impact.report import as_json, judged, require_empty, write_report
+    from batch.publishing.impact.report import as_json, judged, write_report
     from batch.publishing.impact.verdict import Verdict, failed, model_of
     from batch.schedule.archive_state import schedule_words
     from model_store.storage import absolute
     from model_store.store import ModelStore
+    from serve.report_folder import require_empty
     from serve.rollout.state import read_state
     from serve.settings import Settings
 

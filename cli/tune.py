@@ -19,22 +19,12 @@ with lazy_imports():
 
     from model_store.storage import absolute
     from model_store.store import ModelStore
+    from serve.report_folder import reserved
     from serve.settings import Settings
     from serve.tune import plan as limits
     from serve.tune.bench import run
     from serve.tune.plan import SearchSpace, TuningPlan, pool_of, prepare
-    from serve.tune.report import (
-        advice,
-        apply_best,
-        busy,
-        doubts,
-        read_report,
-        reserved_folder,
-        rows,
-        undo,
-        verdict,
-        write_report,
-    )
+    from serve.tune.report import advice, apply_best, busy, doubts, read_report, rows, undo, verdict, write_report
     from serve.tune.results import MeasuredPoint, TuningResult
 
 app = typer.Typer()
@@ -106,7 +96,7 @@ def tune(
         plan = prepare(settings, model, photos, space, objective_p99, load, seconds)
         stamp = plan.setup.at.replace("-", "").replace(":", "").replace("+0000", "Z")  # such as 20261122T073000Z
         folder = absolute(out or str(settings.home_path / "tune" / f"{plan.setup.model}-{stamp}"))
-        with reserved_folder(folder) as report:
+        with reserved(folder) as report:
             result = _measured(plan)
             _print(result, fmt)  # before the report, which may fail to be written
             todo = advice(result, plan.version, store.url, folder)

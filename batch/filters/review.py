@@ -23,12 +23,12 @@ from archive.schemas import ASSERTIONS, MEDIA, RESULTS
 from archive.views.clocks import with_deployments
 from batch.filters.kinds.repeat_detections import SlotId
 from batch.publishing.impact.pictures import SidePictures, draw_sample
-from batch.publishing.impact.report import require_empty, write_file
 from batch.publishing.impact.samples import Sample, ShownBox
 from model_store.errors import BadRequest
 from model_store.frozen import Frozen, wrong_fields
 from model_store.storage import Folder, absolute
 from serve.pages import render
+from serve.report_folder import require_empty, write_file
 
 FILE = "review.json"
 _CANDIDATES = """

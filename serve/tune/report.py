@@ -1,6 +1,6 @@
 """The report of a sweep: rows and sentences, the page with its plot, the folder that keeps them, and what it applies.
 
-with reserved_folder(out) as folder, before the sweep: write_report(result, …); later read_report(out) -> TuningResult
+with reserved(out) as folder, before the sweep: write_report(result, …); later read_report(out) -> TuningResult
 
 apply_best and undo write the version's own entry of deployment.json. A report has the entry from before and the
 settings to write, so nothing else is recorded.
@@ -8,11 +8,9 @@ settings to write, so nothing else is recorded.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
-from collections.abc import Generator, Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 from shlex import quote
 from typing import Any
 
@@ -23,13 +21,13 @@ from model_store.deployment import own_entry, write_entry
 from model_store.errors import BadRequest, Conflict, ObjectiveMissed
 from model_store.frozen import wrong_fields
 from model_store.names import parse_version
-from model_store.storage import Folder, absolute, is_local
+from model_store.storage import Folder, absolute
 from model_store.store import ModelStore, ModelVersion
 from serve.pages import render
 from serve.settings import DetectArgs
 from serve.tune.results import Hardware, Point, TuningResult, TuningSetup, frontier
 
-FACTS, SHRUNK_CONFIG, RESERVED = "tune.json", "config-jpeg_shrink-{}.json", ".measuring"
+FACTS, SHRUNK_CONFIG = "tune.json", "config-jpeg_shrink-{}.json"
 MAX_BUSY, MAX_UNSTEADY, MIN_REQUESTS = 0.1, 0.1, 100
 """Limits beyond which figures are doubtful; p99 of fewer requests is nearly the slowest of them."""
 LABEL_PX, CHARACTER_PX = 14, 8
@@ -199,29 +197,6 @@ def _round_up(value: float) -> float:
     """Return the next of 1, 2, 5 or 10 times a power of ten."""
     power = 10.0 ** math.floor(math.log10(value or 1.0))
     return next(power * factor for factor in (1, 2, 5, 10) if power * factor >= value)
-
-
-@contextlib.contextmanager
-def reserved_folder(out: str) -> Generator[Folder]:
-    """Reserve a new or empty folder for one sweep. Without a report, it is afterwards as it was.
-
-    Raises BadRequest if it is not empty, StorageUnreachable or StorageUnsafe if it cannot be written.
-    """
-    folder = Folder(absolute(out))
-    existed = folder.exists()
-    if folder.names() or (existed and not folder.fs.isdir(folder.root)):
-        raise BadRequest(f"{out} is not empty: name a new folder for the report")
-    try:
-        folder.create(RESERVED, b"")
-    except FileExistsError:
-        raise BadRequest(f"{out} is used by another sweep: name a new folder") from None
-    try:
-        yield folder
-    finally:
-        with contextlib.suppress(Exception):  # must not hide the error of a sweep
-            folder.remove(RESERVED)
-            if is_local(folder.url) and not existed:
-                Path(folder.root).rmdir()  # fails if there is a report
 
 
 def write_report(result: TuningResult, version: ModelVersion, advice: Iterable[str], folder: Folder) -> None:

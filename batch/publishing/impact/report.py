@@ -20,10 +20,10 @@ from batch.publishing.impact.result_sets import side
 from batch.publishing.impact.samples import Sample, choose
 from batch.publishing.impact.verdict import Translator, Verdict, judge, model_of, verdict
 from batch.schedule.policy import policy_of
-from model_store.errors import BadRequest, StorageError
-from model_store.storage import Folder, absolute
+from model_store.storage import Folder
 from model_store.store import ModelStore
 from serve.pages import render
+from serve.report_folder import require_empty, write_file
 from serve.settings import Settings
 
 MAX_ROWS = 500
@@ -109,14 +109,6 @@ def page(impact: Impact, verdict: Verdict, samples: Sequence[Shown]) -> str:
     )
 
 
-def require_empty(out: str) -> Folder:
-    """Return the folder of a report. Raises BadRequest if it is not empty, before any work is done."""
-    folder = Folder(absolute(out))
-    if folder.names() or (folder.exists() and not folder.fs.isdir(folder.root)):
-        raise BadRequest(f"{out} is not empty: use a new folder for the report")
-    return folder
-
-
 def as_json(impact: Impact, verdict: Verdict) -> dict[str, Any]:
     return {"verdict": verdict.model_dump(mode="json"), "impact": impact.model_dump(mode="json")}
 
@@ -138,11 +130,3 @@ def _sample_json(sample: Sample) -> dict[str, Any]:
 def _shown_json(shown: Shown) -> dict[str, Any]:
     pictures = {"old_picture": shown.old, "new_picture": shown.new, "why_not": shown.why_not}
     return _sample_json(shown.sample) | {name: value or None for name, value in pictures.items()}
-
-
-def write_file(folder: Folder, name: str, data: bytes | str) -> None:
-    """Write a file of a report. Raises BadRequest that names it."""
-    try:
-        folder.write(name, data if isinstance(data, bytes) else data.encode(errors="backslashreplace"))
-    except StorageError as error:
-        raise BadRequest(str(error)) from error

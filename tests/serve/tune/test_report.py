@@ -13,18 +13,7 @@ import pytest
 from model_store.adding.add import recognised
 from model_store.errors import BadRequest
 from model_store.storage import Folder
-from serve.tune.report import (
-    RESERVED,
-    advice,
-    doubts,
-    page,
-    plot,
-    read_report,
-    reserved_folder,
-    rows,
-    verdict,
-    write_report,
-)
+from serve.tune.report import advice, doubts, page, plot, read_report, rows, verdict, write_report
 from serve.tune.results import MeasuredPoint, Photos, TuningResult
 from tests.fixtures_local import MODELS
 from tests.serve.tune.performance import NOW, SETUP, at, measured, result, shipped
@@ -198,25 +187,12 @@ def test_rows_mark_each_point() -> None:
 
 def test_the_folder_has_the_whole_report(tmp_path: Path) -> None:
     facts, out = result(CLOUD), str(tmp_path / "out")
-    with reserved_folder(out) as folder:
-        write_report(facts, shipped(), todo(facts).values(), folder)
+    write_report(facts, shipped(), todo(facts).values(), Folder(out))
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert names == ["config-jpeg_shrink-2.json", "index.html", "tune.json"]
     assert read_report(out) == facts
     raw = json.loads((tmp_path / "out" / "tune.json").read_text())
     assert len(raw["points"][0]["rounds"][0]["latencies_ms"]) == 200, "raw samples"
-    with pytest.raises(BadRequest, match="not empty"), reserved_folder(out):
-        pass
-
-
-def test_the_folder_is_reserved_for_one_sweep(tmp_path: Path) -> None:
-    out = tmp_path / "new" / "out"
-    with reserved_folder(str(out)) as folder:
-        assert folder.names() == [RESERVED]
-        with pytest.raises(BadRequest, match="not empty"), reserved_folder(str(out)):
-            pass
-        assert folder.names() == [RESERVED], "the other sweep's reservation stays"
-    assert not out.exists(), "nothing was measured"
 
 
 def test_a_folder_without_a_valid_report_is_rejected(tmp_path: Path) -> None:
