@@ -48,6 +48,8 @@ class ImageUnsupported(ImageError):
 class ImageUnreadable(ImageError):
     """A supported file type, but its pixels cannot be decoded."""
 
+    code = "decode"
+
 
 class ImageTooLarge(ImageError):
     """More bytes or pixels than the limit."""

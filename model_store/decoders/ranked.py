@@ -1,4 +1,4 @@
-"""Decode lists that a graph or a runtime has ranked already, so that no suppression follows.
+"""Decode lists of boxes, one a row, with scores and classes; most are ranked by the graph and need no suppression.
 
 end2end       output (n, k, 6): x1, y1, x2, y2 in network px, score, class id. YOLOv10, YOLO26 and any export made with
               `nms=True`; k is fixed, unused rows have score 0
