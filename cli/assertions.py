@@ -1,7 +1,8 @@
-"""The commands `assertions add, list`: human corrections of detections. Needs no cluster."""
+"""The commands `assertions add, undo, list`: human corrections of detections. Needs no cluster."""
 
 from __future__ import annotations
 
+import uuid
 from collections import Counter
 from pathlib import Path
 from typing import Annotated
@@ -9,13 +10,14 @@ from typing import Annotated
 import typer
 
 from cli.output import Format, FormatOption, note, print_facts, print_rows
-from model_store.errors import BadRequest
+from model_store.errors import BadRequest, ResightError
 from model_store.lazy_imports import lazy_imports
 
 with lazy_imports():
     from archive.annotations.assertions import append, human_assertions
+    from archive.annotations.batches import StatementBatch, record_all
     from archive.annotations.foreign_work import read_work
-    from archive.annotations.import_file import read_assertions, remarks
+    from archive.annotations.import_file import read_assertions, remarks, superseded
     from archive.annotations.work_files import read as read_tool
     from archive.annotations.work_files import work_file
     from archive.delta.tables import Tables
@@ -78,10 +80,41 @@ def add(
     counts = {"unchanged": read.unchanged, "repeated": read.repeated}
     counts |= {"left_out": len(read.left_out)} if tool else {}
     counts |= {action: actions[action] for action in ACTIONS}
-    added = 0 if dry_run else append(tables, read.rows)
-    print_facts({"file": str(file), **counts, "added": added}, fmt)
+    batches = {actor: uuid.uuid4().hex for actor in sorted(set(read.rows["actor"].to_pylist()))}
+    added = 0 if dry_run else append(tables, read.rows, batches)
+    of_rows = {"batch_id": " ".join(batches.values())} if added else {}
+    print_facts({"file": str(file), **counts, "added": added} | of_rows, fmt)
     if dry_run:
         note("nothing was added: leave out --dry-run")
+    if added:
+        note("to undo:\n" + "\n".join(f"  resight assertions undo {batch} --by NAME" for batch in batches.values()))
+    if read.repeated and file.is_file() and (past := superseded(tables, file)):
+        note(
+            f"statements of this file that no longer stand: {past}. Later ones replaced or withdrew them; undo those "
+            "(column batch_id of 'resight assertions list --history'), or export and edit again"
+        )
+
+
+@app.command()
+def undo(
+    batch: Annotated[str, typer.Argument(help="batch_id, as 'add' prints it and 'list --history' lists it")],
+    by: Annotated[str, typer.Option(help="author of the undo")],
+    fmt: FormatOption = Format.table,
+) -> None:
+    """Withdraw the statements of one file, or of one decision in the page; undoing an undo restores them.
+
+    What stood before stands again. Statements that others made later stay (`kept`, `by`).
+    Example: resight assertions undo 0f4e8a7c5b1d4c3e9a2b6d8f7e5c4a3b --by "Ana"
+    """
+    if not by.strip():
+        raise BadRequest('no author: name the person with --by "Ana"')
+    wanted = StatementBatch(uuid.uuid4().hex, by, of_batch=batch)
+    (answer,) = record_all(Tables(Settings().mounted_tables_url), [wanted])
+    if isinstance(answer, ResightError):
+        raise answer
+    print_facts(answer.model_dump(exclude={"changed_meanwhile", "left"}), fmt)
+    if not answer.added:
+        note("nothing to withdraw: each statement of that batch was withdrawn before")
 
 
 @app.command("list")

@@ -68,15 +68,20 @@ def assertion_id(row: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def append(tables: Tables, rows: pa.Table) -> int:
+def append(tables: Tables, rows: pa.Table, batch_ids: Mapping[str, str] | None = None) -> int:
     """Add human statements, in the schema of `assertions` with any `assertion_id`; return the number of new rows.
 
-    Afterwards no prune removes the results that they refer to. Raises Conflict if a concurrent prune has just removed
-    them (the rows are stored and stay valid), StorageUnreachable, TableConflict.
+    `batch_ids` has the batch of each actor's new rows; the id of a row does not depend on it. Afterwards no prune
+    removes the results that they refer to. Raises Conflict if a concurrent prune has just removed them (the rows are
+    stored and stay valid), StorageUnreachable, TableConflict.
     """
     if not len(rows):
         return 0
-    added = Writer(tables, "assertions", HUMAN).append_new(_with_ids(rows), _missing_rows)
+    wanted = _with_ids(rows)
+    if batch_ids is not None:
+        of_rows = pa.array([batch_ids[actor] for actor in wanted["actor"].to_pylist()], pa.string())
+        wanted = wanted.set_column(ASSERTIONS.get_field_index("batch_id"), "batch_id", of_rows)
+    added = Writer(tables, "assertions", HUMAN).append_new(wanted, _missing_rows)
     if added:
         require_kept(tables, set(rows["inference_key"].to_pylist()) - {None})
     return added

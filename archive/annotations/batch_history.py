@@ -1,7 +1,7 @@
 """List the batches of human statements, newest first, one page at a time.
 
 history(tables, actor, media, limit, before) -> BatchPage(batches, cursor of the next page)
-Statements of a file have no batch: those of one person and moment are listed together, without a `batch_id`.
+Older statements of files have no batch: those of one person and moment are listed together, without a `batch_id`.
 """
 
 from __future__ import annotations

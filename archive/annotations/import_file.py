@@ -142,6 +142,13 @@ def recorded_rows(tables: Tables, reason: str, columns: list[str]) -> pa.Table:
     return dataset(tables.existing("assertions"), ASSERTIONS).to_table(columns=columns, filter=of_file)
 
 
+def superseded(tables: Tables, file: Path) -> int:
+    """Return how many recorded statements of a file no longer stand: later ones replaced or withdrew them."""
+    stated = human_assertions(tables, history=True)
+    of_file = (pc.field("reason") == reason_of(file)) & (pc.field("action") != "withdraw")
+    return len(stated.filter(of_file & ~pc.field("standing")))
+
+
 def _tuples(rows: pa.Table) -> Iterator[tuple[Any, ...]]:
     return zip(*(column.to_pylist() for column in rows.columns), strict=True)
 

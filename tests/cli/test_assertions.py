@@ -76,7 +76,9 @@ def test_a_file_is_added_once(resight: Resight, tables: Tables, tmp_path: Path) 
     counts |= {"add": 0, "withdraw": 0, "flag": 0}
     assert json.loads(done.ok()) == {"file": str(file), **counts, "added": 0}
     assert done.err == ("new label '[b]roe[/b]' (rows: 1)\nnothing was added: leave out --dry-run\n")
-    assert json.loads(resight(*words).ok()) == {"file": str(file), **counts, "added": 2}
+    added = json.loads(resight(*words).ok())
+    assert added.pop("batch_id") in resight("assertions", "list", "--format", "csv").ok()
+    assert added == {"file": str(file), **counts, "added": 2}
     assert json.loads(resight(*words).ok())["added"] == 0
     rows = json.loads(resight("assertions", "list", "--format", "json").ok())
     assert [(row["actor"], row["standing"], row["asserted_at"]) for row in rows] == [
@@ -99,6 +101,63 @@ def test_history_shows_what_was_superseded(resight: Resight, tables: Tables, tmp
     words = ("assertions", "list", "--history", "--media", sha("a")[:8], "--format", "json")
     rows = json.loads(resight(*words).ok())
     assert [(row["action"], row["standing"]) for row in rows] == [("keep", False), ("suppress", True)]
+
+
+def test_a_file_is_undone_and_what_stood_before_stands_again(resight: Resight, tables: Tables, tmp_path: Path) -> None:
+    def label() -> str:
+        (row,) = json.loads(resight("assertions", "list", "--format", "json").ok())
+        return f"{row['actor']}: {row['label']}"
+
+    def undo(batch: str) -> dict[str, Any]:
+        return json.loads(resight("assertions", "undo", batch, "--by", "lee", "--format", "json").ok())
+
+    resight(
+        "assertions", "add", checked(tmp_path, keep("a", label="bob's")), "--by", "bob", "--at", "2026-05-14T09:00:00Z"
+    ).ok()
+    again = (
+        "assertions",
+        "add",
+        checked(tmp_path, keep("a", label="ana's")),
+        "--by",
+        "ana",
+        "--at",
+        "2026-05-15T09:00:00Z",
+    )
+    done = resight(*again, "--format", "json")
+    batch = json.loads(done.ok())["batch_id"]
+    assert f"  resight assertions undo {batch} --by NAME" in done.err
+    assert label() == "ana: ana's"
+    undone = undo(batch)
+    assert (undone["added"], undone["kept"], label()) == (1, 0, "bob: bob's")
+    assert "batch_id" not in json.loads(resight(*again, "--format", "json").ok()), "it is recorded already"
+    assert undo(batch)["added"] == 0
+    assert (undo(undone["batch_id"])["added"], label()) == (1, "lee: ana's")
+    assert "never recorded" in resight("assertions", "undo", "0" * 32, "--by", "lee").refused(2)
+    assert "no author" in resight("assertions", "undo", batch, "--by", " ").refused(2)
+
+
+def test_each_author_of_a_file_has_a_batch(resight: Resight, tables: Tables, tmp_path: Path) -> None:
+    rows = keep("a", actor="ana"), keep("b", actor="bob")
+    first, _ = json.loads(resight("assertions", "add", checked(tmp_path, *rows), "--format", "json").ok())[
+        "batch_id"
+    ].split()
+    resight("assertions", "undo", first, "--by", "lee").ok()
+    (left,) = json.loads(resight("assertions", "list", "--format", "json").ok())
+    assert left["actor"] == "bob"
+
+
+def test_corrections_that_no_longer_stand_are_counted(
+    resight: Resight, tables: Tables, views: None, tmp_path: Path
+) -> None:
+    table = tmp_path / "x.csv"
+    resight("export", "detections", table).ok()
+    table.write_text(table.read_text().replace("deer", "moose", 1))
+    words = ("assertions", "add", table, "--by", "kim", "--format", "json")
+    batch = json.loads(resight(*words).ok())["batch_id"]
+    assert "no longer stand" not in resight(*words).err
+    resight("assertions", "undo", batch, "--by", "kim").ok()
+    again = resight(*words)
+    assert (json.loads(again.ok())["repeated"], "no longer stand: 1" in again.err) == (1, True)
 
 
 def test_wrong_rows_are_named_and_nothing_is_added(resight: Resight, tables: Tables, tmp_path: Path) -> None:
