@@ -34,7 +34,7 @@ def deployment_of(pool: str) -> str:
 class Settings(BaseSettings):
     """Places and secrets, read from RESIGHT_* variables."""
 
-    model_config = SettingsConfigDict(env_prefix="RESIGHT_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="RESIGHT_", env_ignore_empty=True, frozen=True, extra="ignore")
 
     home: str = Field(default="~/.resight", description="folder for all state")
     models: str = Field(default="", description="model store, default HOME/models; may be s3://")
