@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, FastAPI, HTTPException, Request
 from fastapi.middleware.cors import CORSMiddleware
-from fastapi.responses import Response
+from fastapi.responses import RedirectResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from serve.antenna.fetch import ImageFetcher
@@ -85,6 +85,13 @@ def _monitoring(
 ) -> APIRouter:
     """Return the routes of health, readiness and metrics. The first two need no token, and ignore query parameters."""
     routes = APIRouter()
+
+    @routes.get("/", include_in_schema=False)
+    async def root(request: Request) -> Response:
+        """Redirect a browser to the page."""
+        if "text/html" in request.headers.get("accept", ""):
+            return RedirectResponse("ui/", 303)
+        raise HTTPException(404)
 
     @routes.get("/healthz")
     @any_query

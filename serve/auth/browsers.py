@@ -148,11 +148,12 @@ def is_https(connection: Connection, headers: Headers) -> bool:
 
 
 def login_redirect(connection: Connection, headers: Headers, path: str) -> Response | None:
-    """Return the redirect of a browser that requests a page to the login, None for other requests.
+    """Return the redirect of a browser that requests a page, or /, to the login; None for other requests.
 
     `path` begins with the prefix at which the application is mounted, as in the table of scopes.
     """
-    is_page = f"{path}/".startswith("/ui/") and not path.startswith("/ui/v1/")
+    is_root = path == "/" and not connection.get("root_path")
+    is_page = is_root or (f"{path}/".startswith("/ui/") and not path.startswith("/ui/v1/"))
     is_read = connection["method"] in ("GET", "HEAD")
     has_bearer = headers.get("authorization", "").lower().startswith("bearer")
     if not is_page or not is_read or has_bearer or "text/html" not in headers.get("accept", ""):

@@ -103,6 +103,12 @@ async def test_the_frameworks_own_errors_are_problems_too(engine: Engine, path: 
         assert words in problem_of(await api.get(path), status)
 
 
+async def test_a_browser_at_the_address_alone_gets_the_page(engine: Engine) -> None:
+    async with client(engine) as api:
+        answer = await api.get("/", headers={"accept": "text/html,*/*;q=0.8"})
+    assert (answer.status_code, answer.headers["location"]) == (303, "ui/")
+
+
 async def test_an_unknown_error_is_a_500_that_tells_nothing_but_its_kind(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -147,6 +147,12 @@ async def test_a_page_without_a_session_leads_to_the_login_and_back(path: str, f
             assert local_path(follow) == follow
 
 
+async def test_the_address_alone_leads_to_the_login_and_on_to_the_page() -> None:
+    async with guarded(Access("secret")) as api:
+        answer = await api.get("/", headers=PAGE)
+    assert (answer.status_code, answer.headers["location"]) == (303, f"{LOGIN}?next=/")
+
+
 @pytest.mark.parametrize(
     ("method", "path", "headers"),
     [
