@@ -1,5 +1,6 @@
 # make demo | test | check | fmt | lock | bench | bench-quick       (what they need is installed into .venv first)
 PYTHON ?= python3
+PORT = 8000
 VENV := .venv
 UV_VERSION := 0.13.9
 # modules of a relative python, not scripts: their first lines and the shell stumble over odd names of the checkout's folder
@@ -16,7 +17,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.user ## install, start Ray, serve the shipped model, reprocess the sample archive
-	@$(RUN) -m examples.demo
+	@$(RUN) -m examples.demo --port $(PORT)
 
 down: ## stop the cluster of the demo
 	@$(RUN) -m resight down

@@ -34,7 +34,7 @@ RESULTS = f"select media_sha256, status, detections from all_results where model
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=200)
-    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--port", type=int, default=8000, help="also: make demo PORT=8001")
     arguments = parser.parse_args()
     settings = Settings()
     for name in (MODEL, "motion"):

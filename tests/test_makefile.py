@@ -39,7 +39,7 @@ def test_every_command_of_make_runs_in_a_checkout_of_any_name(tmp_path: Path, na
     calls = [json.loads(line) for line in (checkout / "called.jsonl").read_text().splitlines()]
     assert {home for _, home in calls} == {f"{checkout}/.resight"}
     words = [call for call, _ in calls]
-    assert ["-m", "examples.demo"] in words
+    assert ["-m", "examples.demo", "--port", "8000"] in words
     assert ["-m", "resight", "down"] in words
     assert ["-m", "pyright"] in words
     assert any(call[:3] == ["-m", "pip", "install"] for call in words)
