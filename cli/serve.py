@@ -28,6 +28,7 @@ with lazy_imports():
     from serve.embedded.host import EmbeddedHost
     from serve.embedded.server import serve as serve_until_signal
     from serve.log_config import configure_logs
+    from serve.models import pools
     from serve.settings import Settings
 
 app = typer.Typer()
@@ -75,7 +76,12 @@ def serve(
             note(f"not {label}: {why}")
         if fault := policy_fault(settings):
             note(fault)
-        if not serving.loaded:
+        waiting = (pools.NO_MODEL, pools.PENDING)
+        damaged = [label for label, why in serving.failures.items() if not any(words in why for words in waiting)]
+        if damaged and not serving.loaded:
+            again = "next: copy its files again with 'resight models pull', or serve its previous version"
+            note(f"{again}: resight models rollback {damaged[0].partition(':')[0]}")
+        elif not serving.loaded:
             note(f"next: {next_step(served.engine.store)}")
 
     uvloop.run(serve_until_signal(settings, args, (host, port), others, ready))

@@ -21,12 +21,21 @@ POOL = "ARROW_DEFAULT_MEMORY_POOL"
 
 
 @pytest.fixture(autouse=True)
-def server(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def failures(home: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    failures = {"a": NO_MODEL}
+
     async def serve(settings: Any, args: Any, address: Any, others: Any, ready: Any) -> None:
-        serving = SimpleNamespace(loaded=[], failures={"a": NO_MODEL})
+        serving = SimpleNamespace(loaded=[], failures=failures)
         ready(SimpleNamespace(engine=SimpleNamespace(serving=lambda: serving, store=ModelStore(str(home / "models")))))
 
     monkeypatch.setattr("cli.serve.serve_until_signal", serve)
+    return failures
+
+
+def test_the_way_out_of_a_damaged_model_is_its_own(resight: Resight, failures: dict[str, str]) -> None:
+    assert "next: resight models pull" in resight("serve").err
+    failures["deer:production"] = "deer@2: model.onnx has another sha256"
+    assert resight("serve").err.endswith("resight models rollback deer\n")
 
 
 def test_an_invalid_policy_is_reported_and_does_not_stop_it(resight: Resight, home: Path) -> None:
