@@ -176,7 +176,7 @@ def down(fmt: FormatOption = Format.table) -> None:
     if endpoint := served_at(settings):
         note(f"'resight serve' serves this home at {endpoint}: stop it with Ctrl-C or SIGTERM")
     if fmt is Format.table:
-        note("stopped" if stopped else "nothing was running")
+        note("stopped" if stopped else f"nothing was running for the home {settings.home_path}")
     else:
         print_facts({"stopped": stopped}, fmt)
 

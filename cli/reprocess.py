@@ -130,6 +130,8 @@ def reprocess(
             unknown = "unknown" if report["estimate_s"] is None else report["estimate_s"]
             report |= {"estimate_s": unknown}
         print_facts(report, fmt)
+        if archive:
+            note(f"a dry run catalogues nothing: to count new files too, run 'resight ingest {archive}' first")
         return
     complete = not archive or _catalogued(settings, tables, archive)
     alone = not concurrent

@@ -66,7 +66,8 @@ def select_scope(
     """
     if not sql.execute("select 1 from present limit 1").fetchall():
         raise BadRequest(
-            f"no image is catalogued in {tables.url}; run 'resight ingest URL' first, or set RESIGHT_TABLES"
+            f"no image is catalogued in {tables.url}; run 'resight ingest URL' first (a dry run does not), or set "
+            "RESIGHT_TABLES"
         )
     given = scope.model_dump(mode="json")
     conditions = {name: _CONDITIONS[name] for name in _CONDITIONS if name in given}

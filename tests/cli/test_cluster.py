@@ -218,7 +218,7 @@ def test_the_state_of_a_process_that_is_another_now_is_no_cluster(resight: Resig
     }
     write_files(home, {"cluster.json": json.dumps(state).encode()})
     assert resight("status").code == 1
-    assert "nothing was running" in resight("down").err
+    assert f"nothing was running for the home {Settings().home_path}" in resight("down").err
 
 
 def test_down_without_a_cluster_is_fine(resight: Resight) -> None:
