@@ -59,7 +59,7 @@ _DETAILS = """
 """
 
 _NAMES = {
-    "camera": "select camera_id from images union select camera_id from deployments order by 1",
+    "camera": "select camera_id from media union select camera_id from deployments order by 1",
     "deployment": "select deployment_id from deployments order by 1",
     "location": "select distinct location from deployments order by 1",
 }

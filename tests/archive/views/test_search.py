@@ -22,7 +22,7 @@ from archive.schemas import MEDIA
 from archive.views.search import MOST_MARK, ImageSearch, SearchPage, cursor_of, find, place_in, place_of
 from archive.views.views import View, Views
 from model_store.errors import BadRequest, DeadlinePassed, StorageUnreachable
-from tests.fixtures_local import result_rows
+from tests.fixtures_local import put_rows, result_rows
 
 CAMERAS = ("north", "south", None)
 START = datetime(2026, 5, 1, 12)
@@ -176,6 +176,15 @@ def test_names_that_the_archive_lacks_are_refused_and_those_of_deployments_are_k
     for name, words in (("camera", "'wset'; did you mean 'west'"), ("location", "'mil'; did you mean 'mill'")):
         with pytest.raises(BadRequest, match=f"unknown {name} {words}"):
             find(tables, ImageSearch.model_validate({name: words.split("'")[1]}), 60)
+
+
+def test_a_camera_with_copies_only_is_known_and_has_no_images(images: list[dict[str, Any]], tmp_path: Path) -> None:
+    tables = Tables(str(tmp_path))
+    put(tables, images)
+    copied = images[0] | {"path": "copies/IMG_0001.JPG", "camera_id": "copies"}
+    add = {name: copied[name] for name in ("media_sha256", "path", "camera_id")}
+    put_rows(tables, "media", add | {"source_root": "/archive", "size_bytes": 1, "ingested_at": datetime.now(UTC)})
+    assert find(tables, ImageSearch(camera="copies"), 60).images == []
 
 
 def test_another_view_is_asked_by_its_name(tables: Tables) -> None:
