@@ -41,6 +41,8 @@ with lazy_imports():
 
 app = typer.Typer(help="Immutable model versions and the aliases that point to them.", no_args_is_help=True)
 
+MIN_SPEEDUP = 1.1
+"""Gain of scaled decoding below which it is not mentioned."""
 COLUMNS = ("model", "kind", "aliases", "rollout", "weights_sha256", "inference_key")
 MODEL = "name, name@version or name:alias; default: the published model, or the only one"
 StoredModel = Annotated[str, typer.Argument(help="name, name@version or name:alias")]
@@ -122,13 +124,15 @@ def add(
 
 
 def _note_scaled_decoding(models: ModelStore, added: ModelVersion) -> None:
-    """Note what scaled decoding would gain on the pictures of the catalogue, if they are large enough."""
+    """Note what scaled decoding would gain on the pictures of the catalogue, if that is worth another version."""
     spec = added.detector_config.preprocess
     try:
         jpegs = frequent_jpegs(Tables(Settings().mounted_tables_url))
         if factor := useful_shrink(spec, jpegs):
             model = require(LoadedDetector, opened(added.info, added.config, models.read_files(added)))
             gain = measure(model, jpegs, factor)
+            if gain.speedup < MIN_SPEEDUP:
+                return
             note(
                 f"{gain}. It makes another version: set preprocess.jpeg_shrink in --config; 'resight tune "
                 f"{added.id.name}' measures it under load"

@@ -105,7 +105,7 @@ def outdated_warnings(tables: Tables, view: View) -> list[str]:
 def never_run(tables: Tables, view: View) -> list[Layer]:
     """Return the layers of the view that were never computed over its model's results.
 
-    This happens after another model is published: what these layers hid is shown again. Raises StorageUnreachable if
+    This happens after another model is published: these layers change nothing in it. Raises StorageUnreachable if
     a layer is missing.
     """
     layers = layers_of(tables, view)
@@ -120,7 +120,7 @@ def never_run_warnings(tables: Tables, view: View) -> list[str]:
     """Return a warning for each layer that `never_run` returns."""
     model, run = f"{view.model_name}@{view.model_version}", view.run_id or "published"
     return [
-        f"{layer.kind} {layer.layer_id[:12]} was never run over the results of {model}, so what it hid is shown: "
+        f"{layer.kind} {layer.layer_id[:12]} was never run over the results of {model}, and changes none of them: "
         f"resight filters rerun --run {run}"
         for layer in never_run(tables, view)
     ]

@@ -12,6 +12,7 @@ import pytest
 import cli.antenna
 from archive.catalogue.ingest import ingest
 from archive.delta.tables import Tables
+from batch.planning.scaled_decoding import ScaledDecoding
 from model_store.names import VersionId
 from model_store.store import ModelStore
 from serve.client import Client
@@ -127,8 +128,9 @@ def test_a_guess_is_said(resight: Resight, tmp_path: Path) -> None:
 
 
 def test_adding_measures_what_scaled_decoding_gains_on_the_pictures_of_the_catalogue(
-    resight: Resight, home: Path, tmp_path: Path
+    resight: Resight, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(ScaledDecoding, "speedup", 1.5)
     pixels = np.full((960, 1280, 3), 90, np.uint8)
     archive = write_files(tmp_path / "archive", {f"{i}.jpg": encoded(pixels + i, "JPEG") for i in range(5)})
     ingest(Tables(str(home / "tables")), str(archive))
@@ -143,6 +145,8 @@ def test_adding_measures_what_scaled_decoding_gains_on_the_pictures_of_the_catal
     assert "jpeg_shrink 2 reads a picture of 1280 x 960 px, the most frequent size in the catalogue" in found
     assert "Of 0 boxes in 4 pictures, 0 keep their label and place. It makes another version" in found
     assert "jpeg_shrink" not in notes("2", 2)
+    monkeypatch.setattr(ScaledDecoding, "speedup", 1.04)
+    assert "jpeg_shrink" not in notes("4", 1), "it is not worth another version"
     shutil.rmtree(archive)
     assert "would gain was not measured" in notes("3", 1)
 
