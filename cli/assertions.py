@@ -17,7 +17,7 @@ with lazy_imports():
     from archive.annotations.assertions import append, human_assertions
     from archive.annotations.batches import StatementBatch, record_all
     from archive.annotations.foreign_work import read_work
-    from archive.annotations.import_file import read_assertions, remarks, superseded
+    from archive.annotations.import_file import read_assertions, recorded_batches, remarks, superseded
     from archive.annotations.work_files import read as read_tool
     from archive.annotations.work_files import work_file
     from archive.delta.tables import Tables
@@ -80,19 +80,21 @@ def add(
     counts = {"unchanged": read.unchanged, "repeated": read.repeated}
     counts |= {"left_out": len(read.left_out)} if tool else {}
     counts |= {action: actions[action] for action in ACTIONS}
-    batches = {actor: uuid.uuid4().hex for actor in sorted(set(read.rows["actor"].to_pylist()))}
-    added = 0 if dry_run else append(tables, read.rows, batches)
-    of_rows = {"batch_id": " ".join(batches.values())} if added else {}
-    print_facts({"file": str(file), **counts, "added": added} | of_rows, fmt)
+    new = {actor: uuid.uuid4().hex for actor in set(read.rows["actor"].to_pylist())}
+    added = 0 if dry_run else append(tables, read.rows, new)
+    batches = recorded_batches(tables, new) if added else {}
+    facts = {"file": str(file), **counts, "added": added} | ({"batches": batches} if fmt is Format.json else {})
+    print_facts(facts, fmt)
+    for actor, batch in batches.items():
+        note(f"to undo what {actor} states in it: resight assertions undo {batch} --by NAME")
     if dry_run:
         note("nothing was added: leave out --dry-run")
-    if added:
-        note("to undo:\n" + "\n".join(f"  resight assertions undo {batch} --by NAME" for batch in batches.values()))
-    if read.repeated and file.is_file() and (past := superseded(tables, file)):
-        note(
-            f"statements of this file that no longer stand: {past}. Later ones replaced or withdrew them; undo those "
-            "(column batch_id of 'resight assertions list --history'), or export and edit again"
-        )
+    elif read.repeated or added < len(read.rows):
+        past, withdrawn_by = superseded(tables, file, read.rows)
+        if past:
+            note(f"statements of this file that do not stand, because later ones replaced or withdrew them: {past}")
+        for batch in withdrawn_by:
+            note(f"to restore what was withdrawn: resight assertions undo {batch} --by NAME")
 
 
 @app.command()
@@ -101,9 +103,10 @@ def undo(
     by: Annotated[str, typer.Option(help="author of the undo")],
     fmt: FormatOption = Format.table,
 ) -> None:
-    """Withdraw the statements of one file, or of one decision in the page; undoing an undo restores them.
+    """Withdraw the statements of a file, or of one decision in the page; undoing an undo states them again.
 
-    What stood before stands again. Statements that others made later stay (`kept`, `by`).
+    What stood before stands again, and what others stated later stays (`kept`, `by`). Statements that are restored are
+    the newest, so they replace what others stated since.
     Example: resight assertions undo 0f4e8a7c5b1d4c3e9a2b6d8f7e5c4a3b --by "Ana"
     """
     if not by.strip():
@@ -113,7 +116,12 @@ def undo(
     if isinstance(answer, ResightError):
         raise answer
     print_facts(answer.model_dump(exclude={"changed_meanwhile", "left"}), fmt)
-    if not answer.added:
+    if answer.changed_meanwhile:
+        people = ", ".join(answer.by)
+        note(f"later statements of {people} were replaced in images: {len(answer.changed_meanwhile)}")
+    if answer.added:
+        note(f"to take this back: resight assertions undo {answer.batch_id} --by NAME")
+    else:
         note("nothing to withdraw: each statement of that batch was withdrawn before")
 
 

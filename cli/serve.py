@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Annotated
 
 import typer
@@ -9,7 +10,9 @@ import typer
 from cli.cluster import require_token_beyond_loopback
 from cli.models import next_step
 from cli.output import note
+from model_store.errors import ResightError
 from model_store.lazy_imports import lazy_imports
+from model_store.names import DEFAULT_ALIAS
 from serve.cluster.ports import MAX_PORT, local_url, network_url
 
 with lazy_imports():
@@ -20,6 +23,7 @@ with lazy_imports():
     from batch.api.app import build_runs_api
     from batch.jobs.control import jobs_of
     from batch.schedule.policy import policy_fault
+    from model_store.store import ModelStore
     from pages.context import Context
     from pages.http_app import build_pages_app
     from serve.auth.guard import Access
@@ -29,6 +33,7 @@ with lazy_imports():
     from serve.embedded.server import serve as serve_until_signal
     from serve.log_config import configure_logs
     from serve.models import pools
+    from serve.rollout.state import read_state
     from serve.settings import Settings
 
 app = typer.Typer()
@@ -76,12 +81,20 @@ def serve(
             note(f"not {label}: {why}")
         if fault := policy_fault(settings):
             note(fault)
-        waiting = (pools.NO_MODEL, pools.PENDING)
-        damaged = [label for label, why in serving.failures.items() if not any(words in why for words in waiting)]
-        if damaged and not serving.loaded:
-            again = "next: copy its files again with 'resight models pull', or serve its previous version"
-            note(f"{again}: resight models rollback {damaged[0].partition(':')[0]}")
-        elif not serving.loaded:
-            note(f"next: {next_step(served.engine.store)}")
+        if not serving.loaded:
+            waiting, store = (pools.NO_MODEL, pools.PENDING), served.engine.store
+            fails = [label for label, why in serving.failures.items() if not any(words in why for words in waiting)]
+            if step := _way_back(store, fails[0]) if fails else next_step(store):
+                note(f"next: {step}")
 
     uvloop.run(serve_until_signal(settings, args, (host, port), others, ready))
+
+
+def _way_back(store: ModelStore, label: str) -> str | None:
+    """Return the command that serves the previous version of an alias again, None without one."""
+    name, _, alias = label.partition(":")
+    with contextlib.suppress(ResightError):
+        state = read_state(store, name).aliases.get(alias)
+        if state and state.previous:
+            return f"resight models rollback {name}" + ("" if alias == DEFAULT_ALIAS else f" --alias {alias}")
+    return None

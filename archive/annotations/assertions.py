@@ -54,6 +54,7 @@ _MISSING = """
 def assertion_id(row: Mapping[str, Any]) -> str:
     """Return the sha256 over all other columns of the row, with the values that the table will hold.
 
+    `append` sets the batch of a row afterwards, so that a file has the same ids each time.
     It excludes the time of a layer's row, so that running a filter twice adds nothing. It includes the time of a human
     row, so that people can return to an earlier statement.
     """
@@ -77,7 +78,7 @@ def append(tables: Tables, rows: pa.Table, batch_ids: Mapping[str, str] | None =
     """
     if not len(rows):
         return 0
-    wanted = _with_ids(rows)
+    wanted = with_ids(rows)
     if batch_ids is not None:
         of_rows = pa.array([batch_ids[actor] for actor in wanted["actor"].to_pylist()], pa.string())
         wanted = wanted.set_column(ASSERTIONS.get_field_index("batch_id"), "batch_id", of_rows)
@@ -133,7 +134,7 @@ def withdraw_nothing(tables: Tables, rows: pa.Table) -> set[str]:
     with open_tables(tables) as sql:
         scan(sql, "recorded", tables.existing("assertions"), ASSERTIONS)
         standing: list[set[tuple[str, str]]] = []
-        identified = _with_ids(rows)
+        identified = with_ids(rows)
         for added in (identified, identified.filter(actions != "withdraw")):
             sql.register("added", added)
             sql.execute("create or replace temp view assertion_rows as from recorded union by name from added")
@@ -157,13 +158,15 @@ def human_assertions(
     return sql.sql(_LISTED, params=values).to_arrow_table()
 
 
-def _with_ids(rows: pa.Table) -> pa.Table:
+def with_ids(rows: pa.Table) -> pa.Table:
     """Return the rows with their ids, without duplicates."""
     stored = rows.cast(ASSERTIONS)
     ids = [assertion_id(row) for batch in stored.to_batches(max_chunksize=8192) for row in batch.to_pylist()]
     first = {row_id: index for index, row_id in reversed(list(enumerate(ids)))}
     column = pa.array(ids, pa.string())
-    return pa.Table.from_arrays([column, *stored.columns[1:]], schema=ASSERTIONS).take(sorted(first.values()))
+    return pa.Table.from_arrays([column, *stored.columns[1:]], schema=ASSERTIONS).take(
+        pa.array(sorted(first.values()), pa.int64())
+    )
 
 
 def _missing_rows(snapshot: DeltaTable, wanted: pa.Table) -> pa.Table:

@@ -21,21 +21,23 @@ create or replace temp view new_statements as
     union all by name
     select turn, by_batch as batch_id, by_actor as actor, s.action, s.media_sha256, s.inference_key, s.rank,
         s.x1_px, s.y1_px, s.x2_px, s.y2_px, s.label, s.reason,
-        row_number() over (partition by turn order by s.assertion_id) as number
+        row_number() over (partition by turn order by s.assertion_id) as number,
+        dense_rank() over (partition by turn, s.media_sha256 order by s.asserted_at) - 1 as step
     from targets t join stored s on s.assertion_id = coalesce(t.withdraws, t.assertion_id)
     where t.repeats or t.withdraws is not null;
 
--- Later than every earlier row about the image, with any clock: statements of one batch about an image share a moment.
+-- Later than every earlier row about the image, with any clock. Statements of one batch about an image share a moment;
+-- those that are recorded again keep their order, which a file gives them (`step`).
 create or replace temp view new_rows as
     with new as (
         from new_statements anti join decided using (batch_id, media_sha256)
         where batch_id not in (select batch_id from stored where batch_id is not null)),
     latest as (
         select media_sha256, max(asserted_at) as latest from stored group by media_sha256)
-    select new.* exclude (turn, number), statement_id(batch_id, number) as assertion_id,
+    select new.* exclude (turn, number, step), statement_id(batch_id, number) as assertion_id,
         'human' as layer_id, 'human' as method,
         greatest(getvariable('now'), coalesce(latest + interval 1 microsecond, getvariable('now')))
-            + to_microseconds(turn) as asserted_at
+            + to_microseconds(1000 * turn + least(coalesce(step, 0), 999)) as asserted_at
     from new left join latest using (media_sha256);
 
 -- The rows of the requested batches.
@@ -73,13 +75,16 @@ create or replace temp table changed_images as
     select distinct batch_id, media_sha256, other from newest
     where not stands and other is distinct from actor and (other is not null or seen is not null);
 
--- Withdrawn statements that a later one had replaced already.
+-- Withdrawn statements that a later one of another batch had replaced already.
 create or replace temp table kept_statements as
     select w.batch_id, w.withdraws, s.actor as other
     from recorded w semi join (from requested where compares) using (batch_id)
-        join stored t on t.assertion_id = w.withdraws and t.action <> 'flag'
+        join stored t on t.assertion_id = w.withdraws and t.action not in ('flag', 'withdraw')
         left join standing s on s.media_sha256 = w.batch_id || w.media_sha256 and s.asserted_at > t.asserted_at
             and (t.x1_px is null or s.x1_px is null or is_same_thing(
                     s.inference_key, s.rank, s.x1_px, s.y1_px, s.x2_px, s.y2_px,
                     t.inference_key, t.rank, t.x1_px, t.y1_px, t.x2_px, t.y2_px))
-    where w.batch_id || w.withdraws not in (select assertion_id from standing);
+    where w.batch_id || w.withdraws not in (select assertion_id from standing)
+        and (s.batch_id is null or s.batch_id <> t.batch_id)
+        and not exists (from stored o where o.batch_id = t.batch_id and o.media_sha256 = t.media_sha256
+            and o.action = 'withdraw' and o.withdraws is null and o.asserted_at > t.asserted_at);

@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 
 from archive.annotations import corrections as corrected
 from archive.annotations.annotation_file import BOX, Statement, read_rows, read_statements
-from archive.annotations.assertions import HUMAN, human_assertions, withdraw_nothing
+from archive.annotations.assertions import HUMAN, human_assertions, with_ids, withdraw_nothing
 from archive.annotations.corrections import corrections, is_table
 from archive.delta.snapshot import dataset, memory_database, scan
 from archive.delta.tables import Tables
@@ -142,11 +142,28 @@ def recorded_rows(tables: Tables, reason: str, columns: list[str]) -> pa.Table:
     return dataset(tables.existing("assertions"), ASSERTIONS).to_table(columns=columns, filter=of_file)
 
 
-def superseded(tables: Tables, file: Path) -> int:
-    """Return how many recorded statements of a file no longer stand: later ones replaced or withdrew them."""
+def superseded(tables: Tables, file: Path, rows: pa.Table) -> tuple[int, list[str]]:
+    """Return how many statements of a file are recorded and do not stand, and the batches that withdrew them.
+
+    `rows` are those that its reader returned. A statement also stands if another row states the same.
+    """
     stated = human_assertions(tables, history=True)
-    of_file = (pc.field("reason") == reason_of(file)) & (pc.field("action") != "withdraw")
-    return len(stated.filter(of_file & ~pc.field("standing")))
+    same, ids = ("media_sha256", "label", *BOX), with_ids(rows)["assertion_id"].combine_chunks()
+    of_file = (pc.field("reason") == reason_of(file)) | pc.field("assertion_id").isin(ids)
+    standing = set(_tuples(stated.filter(pc.field("standing")).select(same)))
+    recorded = stated.filter(of_file & (pc.field("action") != "withdraw"))
+    past = {row["assertion_id"] for row in recorded.to_pylist() if tuple(map(row.get, same)) not in standing}
+    withdrawals = stated.filter(pc.field("withdraws").isin(pa.array(sorted(past), pa.string())))
+    return len(past), sorted(set(withdrawals["batch_id"].to_pylist()))
+
+
+def recorded_batches(tables: Tables, batch_ids: Mapping[str, str]) -> dict[str, str]:
+    """Return those of the batches, by their authors, that have rows."""
+    batches = pa.array(batch_ids.values(), pa.string())
+    rows = dataset(tables.existing("assertions"), ASSERTIONS).to_table(
+        columns=["actor", "batch_id"], filter=pc.field("batch_id").isin(batches)
+    )
+    return dict(sorted(set(_tuples(rows))))
 
 
 def _tuples(rows: pa.Table) -> Iterator[tuple[Any, ...]]:

@@ -87,6 +87,7 @@ def _monitoring(
     routes = APIRouter()
 
     @routes.get("/", include_in_schema=False)
+    @any_query
     async def root(request: Request) -> Response:
         """Redirect a browser to the page."""
         if "text/html" in request.headers.get("accept", ""):

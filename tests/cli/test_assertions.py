@@ -74,10 +74,10 @@ def test_a_file_is_added_once(resight: Resight, tables: Tables, tmp_path: Path) 
     done = resight(*words, "--dry-run")
     counts = {"unchanged": 0, "repeated": 0, "keep": 2, "relabel": 0, "suppress": 0}
     counts |= {"add": 0, "withdraw": 0, "flag": 0}
-    assert json.loads(done.ok()) == {"file": str(file), **counts, "added": 0}
+    assert json.loads(done.ok()) == {"file": str(file), **counts, "added": 0, "batches": {}}
     assert done.err == ("new label '[b]roe[/b]' (rows: 1)\nnothing was added: leave out --dry-run\n")
     added = json.loads(resight(*words).ok())
-    assert added.pop("batch_id") in resight("assertions", "list", "--format", "csv").ok()
+    assert added.pop("batches")["kim"] in resight("assertions", "list", "--format", "csv").ok()
     assert added == {"file": str(file), **counts, "added": 2}
     assert json.loads(resight(*words).ok())["added"] == 0
     rows = json.loads(resight("assertions", "list", "--format", "json").ok())
@@ -103,61 +103,105 @@ def test_history_shows_what_was_superseded(resight: Resight, tables: Tables, tmp
     assert [(row["action"], row["standing"]) for row in rows] == [("keep", False), ("suppress", True)]
 
 
+def add(resight: Resight, file: Path, *words: object) -> tuple[dict[str, str], dict[str, Any], str]:
+    """Add a file; return the batch of each author, the facts, and the notes."""
+    done = resight("assertions", "add", file, *words, "--format", "json")
+    facts = json.loads(done.ok())
+    return facts["batches"], facts, done.err
+
+
+def undo(resight: Resight, batch: str, by: str = "lee") -> tuple[dict[str, Any], str]:
+    done = resight("assertions", "undo", batch, "--by", by, "--format", "json")
+    return json.loads(done.ok()), done.err
+
+
+def labels(resight: Resight) -> list[str]:
+    rows = json.loads(resight("assertions", "list", "--format", "json").ok())
+    return sorted(f"{row['actor']}: {row['label']}" for row in rows)
+
+
 def test_a_file_is_undone_and_what_stood_before_stands_again(resight: Resight, tables: Tables, tmp_path: Path) -> None:
-    def label() -> str:
-        (row,) = json.loads(resight("assertions", "list", "--format", "json").ok())
-        return f"{row['actor']}: {row['label']}"
+    add(resight, checked(tmp_path, keep("a", label="bob's")), "--by", "bob", "--at", "2026-05-14T09:00:00Z")
+    again = (checked(tmp_path, keep("a", label="ana's")), "--by", "ana", "--at", "2026-05-15T09:00:00Z")
+    batches, _, notes = add(resight, *again)
+    assert f"to undo what ana states in it: resight assertions undo {batches['ana']} --by NAME" in notes
+    assert labels(resight) == ["ana: ana's"]
+    undone, notes = undo(resight, batches["ana"])
+    assert (undone["added"], undone["kept"], labels(resight)) == (1, 0, ["bob: bob's"])
+    assert f"to take this back: resight assertions undo {undone['batch_id']} --by NAME" in notes
 
-    def undo(batch: str) -> dict[str, Any]:
-        return json.loads(resight("assertions", "undo", batch, "--by", "lee", "--format", "json").ok())
-
-    resight(
-        "assertions", "add", checked(tmp_path, keep("a", label="bob's")), "--by", "bob", "--at", "2026-05-14T09:00:00Z"
-    ).ok()
-    again = (
-        "assertions",
-        "add",
-        checked(tmp_path, keep("a", label="ana's")),
-        "--by",
-        "ana",
-        "--at",
-        "2026-05-15T09:00:00Z",
+    none, facts, notes = add(resight, *again)
+    assert (none, facts["added"], "do not stand, because later ones replaced or withdrew them: 1" in notes) == (
+        {},
+        0,
+        True,
     )
-    done = resight(*again, "--format", "json")
-    batch = json.loads(done.ok())["batch_id"]
-    assert f"  resight assertions undo {batch} --by NAME" in done.err
-    assert label() == "ana: ana's"
-    undone = undo(batch)
-    assert (undone["added"], undone["kept"], label()) == (1, 0, "bob: bob's")
-    assert "batch_id" not in json.loads(resight(*again, "--format", "json").ok()), "it is recorded already"
-    assert undo(batch)["added"] == 0
-    assert (undo(undone["batch_id"])["added"], label()) == (1, "lee: ana's")
+    assert f"to restore what was withdrawn: resight assertions undo {undone['batch_id']}" in notes
+    assert "was withdrawn before" in undo(resight, batches["ana"])[1]
+    assert (undo(resight, undone["batch_id"])[0]["added"], labels(resight)) == (1, ["lee: ana's"])
+    assert "do not stand" not in add(resight, *again)[2], "another row states the same"
     assert "never recorded" in resight("assertions", "undo", "0" * 32, "--by", "lee").refused(2)
-    assert "no author" in resight("assertions", "undo", batch, "--by", " ").refused(2)
+    assert "no author" in resight("assertions", "undo", batches["ana"], "--by", " ").refused(2)
 
 
-def test_each_author_of_a_file_has_a_batch(resight: Resight, tables: Tables, tmp_path: Path) -> None:
-    rows = keep("a", actor="ana"), keep("b", actor="bob")
-    first, _ = json.loads(resight("assertions", "add", checked(tmp_path, *rows), "--format", "json").ok())[
-        "batch_id"
-    ].split()
-    resight("assertions", "undo", first, "--by", "lee").ok()
-    (left,) = json.loads(resight("assertions", "list", "--format", "json").ok())
-    assert left["actor"] == "bob"
+def test_what_others_stated_later_stays_until_a_file_is_stated_again(
+    resight: Resight, tables: Tables, tmp_path: Path
+) -> None:
+    mine, _, _ = add(resight, checked(tmp_path, keep("a"), keep("b")), *WHO)
+    add(resight, checked(tmp_path, keep("a", label="bob's")), "--by", "bob")
+    undone, _ = undo(resight, mine["kim"], "kim")
+    assert (undone["kept"], undone["by"], labels(resight)) == (1, ["bob"], ["bob: bob's"])
+    _, notes = undo(resight, undone["batch_id"], "kim")
+    assert "later statements of bob were replaced in images: 1" in notes
+    assert labels(resight) == ["kim: deer"] * 2
 
 
-def test_corrections_that_no_longer_stand_are_counted(
+def test_a_file_that_is_stated_again_keeps_its_order(resight: Resight, tables: Tables, tmp_path: Path) -> None:
+    def at(minute: int, label: str, **more: Any) -> dict[str, Any]:
+        return keep("a", label=label, asserted_at=f"2026-05-14T09:{minute:02d}:00Z", **more)
+
+    nearly = {"x2_px": 21.0}  # another box of the same animal
+    rows = at(0, "first"), at(1, "second"), at(2, "third", **nearly), at(3, "fourth"), at(4, "fifth", **nearly)
+    batches, _, _ = add(resight, checked(tmp_path, *rows), "--by", "kim")
+    assert labels(resight) == ["kim: fifth"]
+    undone, _ = undo(resight, batches["kim"])
+    assert (undone["kept"], undone["by"], labels(resight)) == (0, [], [])
+    undo(resight, undone["batch_id"], "kim")
+    assert labels(resight) == ["kim: fifth"]
+
+
+def test_a_withdrawal_of_a_file_is_undone_too(resight: Resight, tables: Tables, tmp_path: Path) -> None:
+    withdrawal = keep("a", action="withdraw", label=None, asserted_at="2026-05-14T09:00:01Z")
+    rows = keep("a", asserted_at="2026-05-14T09:00:00Z"), withdrawal
+    batches, _, _ = add(resight, checked(tmp_path, *rows), "--by", "kim")
+    assert labels(resight) == []
+    undone, _ = undo(resight, batches["kim"])
+    assert (undone["kept"], undone["by"], labels(resight)) == (0, [], [])
+    undo(resight, undone["batch_id"])
+    assert labels(resight) == []
+
+
+def test_only_authors_with_new_rows_have_a_batch(resight: Resight, tables: Tables, tmp_path: Path) -> None:
+    when = {"asserted_at": "2026-05-14T09:00:00Z"}
+    first, second = keep("a", actor="ana", **when), keep("b", actor="bob", **when)
+    assert list(add(resight, checked(tmp_path, first))[0]) == ["ana"]
+    batches, facts, _ = add(resight, checked(tmp_path, first, second))
+    assert (list(batches), facts["added"]) == (["bob"], 1)
+    undo(resight, batches["bob"])
+    assert labels(resight) == ["ana: deer"]
+
+
+def test_corrections_that_do_not_stand_are_counted(
     resight: Resight, tables: Tables, views: None, tmp_path: Path
 ) -> None:
     table = tmp_path / "x.csv"
     resight("export", "detections", table).ok()
     table.write_text(table.read_text().replace("deer", "moose", 1))
-    words = ("assertions", "add", table, "--by", "kim", "--format", "json")
-    batch = json.loads(resight(*words).ok())["batch_id"]
-    assert "no longer stand" not in resight(*words).err
-    resight("assertions", "undo", batch, "--by", "kim").ok()
-    again = resight(*words)
-    assert (json.loads(again.ok())["repeated"], "no longer stand: 1" in again.err) == (1, True)
+    batches, _, _ = add(resight, table, "--by", "kim")
+    assert "do not stand" not in add(resight, table, "--by", "kim")[2]
+    undo(resight, batches["kim"])
+    _, facts, notes = add(resight, table, "--by", "kim")
+    assert (facts["repeated"], "withdrew them: 1" in notes) == (1, True)
 
 
 def test_wrong_rows_are_named_and_nothing_is_added(resight: Resight, tables: Tables, tmp_path: Path) -> None:

@@ -14,8 +14,9 @@ import pytest
 from model_store.store import ModelStore
 from serve.cluster.ports import network_url
 from serve.models.pools import NO_MODEL
+from serve.rollout.state import AliasState, update_state
 from tests.cli.conftest import Resight
-from tests.fixtures_local import ROOT, write_files
+from tests.fixtures_local import ROOT, motion_store, write_files
 
 POOL = "ARROW_DEFAULT_MEMORY_POOL"
 
@@ -32,10 +33,13 @@ def failures(home: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     return failures
 
 
-def test_the_way_out_of_a_damaged_model_is_its_own(resight: Resight, failures: dict[str, str]) -> None:
+def test_a_damaged_model_is_rolled_back_if_it_can_be(resight: Resight, home: Path, failures: dict[str, str]) -> None:
     assert "next: resight models pull" in resight("serve").err
-    failures["deer:production"] = "deer@2: model.onnx has another sha256"
-    assert resight("serve").err.endswith("resight models rollback deer\n")
+    store = motion_store(home / "models", "1", "2", alias="2")
+    failures["blobs:production"] = "blobs@2: config.json has another sha256"
+    assert "next: " not in resight("serve").err, "not another model"
+    update_state(store, "blobs", lambda old: old.with_alias("production", AliasState(active="2", previous=("1",))))
+    assert resight("serve").err.endswith("next: resight models rollback blobs\n")
 
 
 def test_an_invalid_policy_is_reported_and_does_not_stop_it(resight: Resight, home: Path) -> None:

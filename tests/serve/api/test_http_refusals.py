@@ -105,7 +105,7 @@ async def test_the_frameworks_own_errors_are_problems_too(engine: Engine, path: 
 
 async def test_a_browser_at_the_address_alone_gets_the_page(engine: Engine) -> None:
     async with client(engine) as api:
-        answer = await api.get("/", headers={"accept": "text/html,*/*;q=0.8"})
+        answer = await api.get("/?from=mail", headers={"accept": "text/html,*/*;q=0.8"})
     assert (answer.status_code, answer.headers["location"]) == (303, "ui/")
 
 

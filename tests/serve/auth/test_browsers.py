@@ -151,6 +151,10 @@ async def test_the_address_alone_leads_to_the_login_and_on_to_the_page() -> None
     async with guarded(Access("secret")) as api:
         answer = await api.get("/", headers=PAGE)
     assert (answer.status_code, answer.headers["location"]) == (303, f"{LOGIN}?next=/")
+    mounted = Guard(FastAPI(), Access("secret"))
+    transport = httpx2.ASGITransport(mounted, root_path="/runs")
+    async with httpx2.AsyncClient(transport=transport, base_url=f"http://{HOST}") as api:
+        assert (await api.get("/runs/", headers=PAGE)).status_code == 401, "it is no page"
 
 
 @pytest.mark.parametrize(
