@@ -175,6 +175,7 @@ def test_a_withdrawal_of_a_file_is_undone_too(resight: Resight, tables: Tables, 
     rows = keep("a", asserted_at="2026-05-14T09:00:00Z"), withdrawal
     batches, _, _ = add(resight, checked(tmp_path, *rows), "--by", "kim")
     assert labels(resight) == []
+    assert "withdrew them: 1\n" in add(resight, checked(tmp_path, *rows), "--by", "kim")[2], "that of the box"
     undone, _ = undo(resight, batches["kim"])
     assert (undone["kept"], undone["by"], labels(resight)) == (0, [], [])
     undo(resight, undone["batch_id"])
