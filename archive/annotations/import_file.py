@@ -151,8 +151,8 @@ def superseded(tables: Tables, file: Path, rows: pa.Table) -> tuple[int, list[st
     same, ids = ("media_sha256", "label", *BOX), with_ids(rows)["assertion_id"].combine_chunks()
     of_file = (pc.field("reason") == reason_of(file)) | pc.field("assertion_id").isin(ids)
     standing = set(_tuples(stated.filter(pc.field("standing")).select(same)))
-    recorded = stated.filter(of_file & (pc.field("action") != "withdraw"))
-    past = {row["assertion_id"] for row in recorded.to_pylist() if tuple(map(row.get, same)) not in standing}
+    rows_of_file = stated.filter(of_file).to_pylist()
+    past = {row["assertion_id"] for row in rows_of_file if tuple(map(row.get, same)) not in standing}
     withdrawals = stated.filter(pc.field("withdraws").isin(pa.array(sorted(past), pa.string())))
     return len(past), sorted(set(withdrawals["batch_id"].to_pylist()))
 
