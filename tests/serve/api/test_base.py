@@ -18,7 +18,7 @@ from tests.serve.idle_rollouts import IdleRollouts
 
 HEALTH = {"/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"}
 HEALTH |= {"/antenna/livez", "/antenna/readyz"}
-NOT_FOUND: set[str] = set()
+NOT_FOUND = {"/"}  # and for browsers, which are sent to the page
 WRONG_METHODS = {"/v1/images"}
 
 
