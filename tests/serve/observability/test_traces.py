@@ -53,6 +53,7 @@ class Collector:
 
     def stop(self) -> None:
         self._server.shutdown()
+        self._server.server_close()
 
 
 @pytest.fixture
