@@ -274,7 +274,7 @@ def _ready(url: str) -> tuple[bool, str, str]:
             not_ready = "".join(f"; not {words}" for words in failures)
             return True, "yes: " + ", ".join(body["loaded"]) + not_ready, fails
         detail = str(body["detail"])
-        fails = "" if pools.NO_MODEL in detail or pools.PENDING in detail else detail
+        fails = detail if pools.is_error(detail) else ""
         return False, f"no: {detail}", fails
     except (ValueError, KeyError, TypeError):  # the error page of a proxy
         return False, f"no: {answer.status_code} {answer.text[:500]}", ""

@@ -82,8 +82,8 @@ def serve(
         if fault := policy_fault(settings):
             note(fault)
         if not serving.loaded:
-            waiting, store = (pools.NO_MODEL, pools.PENDING), served.engine.store
-            fails = [label for label, why in serving.failures.items() if not any(words in why for words in waiting)]
+            store = served.engine.store
+            fails = [label for label, why in serving.failures.items() if pools.is_error(why)]
             if step := _way_back(store, fails[0]) if fails else next_step(store):
                 note(f"next: {step}")
 

@@ -27,7 +27,7 @@ create or replace temp view new_statements as
     where t.repeats or t.withdraws is not null;
 
 -- Later than every earlier row about the image, with any clock. Statements of one batch about an image share a moment;
--- those that are recorded again keep their order, which a file gives them (`step`).
+-- those that are recorded again keep their order, which a file gives them (`step`, at most 1,000 for each turn).
 create or replace temp view new_rows as
     with new as (
         from new_statements anti join decided using (batch_id, media_sha256)

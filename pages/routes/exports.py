@@ -47,7 +47,7 @@ from serve.inference.admission import Threads
 
 MAX_EXPORTS, MEMORY_MIB = 2, 1024
 """Exports that are written concurrently, and the memory of each; more data spills to TMPDIR, where the file is too."""
-TABLE_TYPES = ("csv", "parquet")
+TABLE_TYPES = {"csv": "CSV", "parquet": "Parquet"}
 TYPES = {
     "csv": "text/csv; charset=utf-8",
     "parquet": "application/vnd.apache.parquet",

@@ -83,16 +83,10 @@ def build_http_api(
 def _monitoring(
     engine: Engine, rollouts: RolloutClient | None, gather: Gather | None, pools: Pools | None
 ) -> APIRouter:
-    """Return the routes of health, readiness and metrics. The first two need no token, and ignore query parameters."""
+    """Return the routes of health, readiness and metrics, and /. The first two need no token, and ignore query
+    parameters.
+    """
     routes = APIRouter()
-
-    @routes.get("/", include_in_schema=False)
-    @any_query
-    async def root(request: Request) -> Response:
-        """Redirect a browser to the page."""
-        if "text/html" in request.headers.get("accept", ""):
-            return RedirectResponse("ui/", 303)
-        raise HTTPException(404)
 
     @routes.get("/healthz")
     @any_query
@@ -116,5 +110,13 @@ def _monitoring(
         texts = (await gather() if gather else {}) or {"": engine.exposition()}
         swaps, refused = await rollouts.counts() if rollouts else ({}, 0)
         return Response(merged(texts, swaps, refused), media_type=CONTENT_TYPE_LATEST)
+
+    @routes.get("/", include_in_schema=False)
+    @any_query
+    async def root(request: Request) -> Response:
+        """Redirect a browser to the page."""
+        if "text/html" in request.headers.get("accept", ""):
+            return RedirectResponse("ui/", 303)
+        raise HTTPException(404)
 
     return routes

@@ -26,8 +26,13 @@ KEEP_S = 10.0
 POOL = "pool "
 """Prefix of the key in `failures` for a pool that does not answer."""
 NO_MODEL, PENDING = "no model is loaded", "it is being proved or loaded"
-"""Parts of failures by which 'resight status' distinguishes what is not an error."""
+"""Parts of failures that need no repair (`is_error`)."""
 log = structlog.get_logger("resight.serve")
+
+
+def is_error(failure: str) -> bool:
+    """Return whether a failure needs a repair: false if no model is served yet, or it is about to be."""
+    return NO_MODEL not in failure and PENDING not in failure
 
 
 def require_pool(name: str, pool: str, pools: Collection[str]) -> None:
