@@ -13,7 +13,7 @@ import pytest
 
 from model_store.store import ModelStore
 from serve.cluster.ports import network_url
-from serve.models.pools import NO_MODEL
+from serve.models.pools import NO_MODEL, PENDING
 from serve.rollout.state import AliasState, update_state
 from tests.cli.conftest import Resight
 from tests.fixtures_local import ROOT, motion_store, write_files
@@ -40,6 +40,8 @@ def test_a_damaged_model_is_rolled_back_if_it_can_be(resight: Resight, home: Pat
     assert "next: " not in resight("serve").err, "not another model"
     update_state(store, "blobs", lambda old: old.with_alias("production", AliasState(active="2", previous=("1",))))
     assert resight("serve").err.endswith("next: resight models rollback blobs\n")
+    failures["blobs:production"] = f"blobs@2: {PENDING}"
+    assert "rollback" not in resight("serve").err, "it is no error"
 
 
 def test_an_invalid_policy_is_reported_and_does_not_stop_it(resight: Resight, home: Path) -> None:
